@@ -1,0 +1,26 @@
+"""FastCAM explains any vision model in ONNX: Grad-CAM heatmaps, masks and boxes at the price of inference.
+
+Everything heavy is imported on first use, so ``import fastcam`` loads neither onnx, torch, cv2 nor cupy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastcam.schema import FastcamError, __version__
+
+if TYPE_CHECKING:
+    from fastcam.explainer import Explainer
+    from fastcam.explanation import Explanation
+
+__all__ = ["Explainer", "Explanation", "FastcamError", "__version__"]
+
+_LAZY = {"Explainer": "fastcam.explainer", "Explanation": "fastcam.explanation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastcam' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,198 @@
+"""Kernels: what turns activations and weights into heatmaps, masks, boxes and overlays, behind one set of signatures.
+
+:class:`Kernels` is that set. Two backends implement it: ``native`` (C++, csrc/) and ``reference`` (NumPy only), which
+is the oracle: both raise the same errors and give the same bits, except :meth:`Kernels.weigh`, whose sum over the
+channels runs in another order. :func:`get` returns one of them.
+
+A *map* is one [h, w] plane of float32; leading axes may have any extent, 0 included. The *peak* of a map is its largest
+value, if all of its values are finite and that one is positive: a map without a peak explains nothing, and becomes
+zeros in :meth:`~Kernels.normalize` and :meth:`~Kernels.threshold`, never a plausible picture. All functions are pure,
+keep no state, and may run in any number of threads; the native ones release the GIL.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcam.schema import FastcamError
+
+__all__ = [
+    "OK",
+    "ALL_NEGATIVE",
+    "ZERO_GRADIENT",
+    "NON_FINITE",
+    "STATUS_NAMES",
+    "Kernels",
+    "get",
+]
+
+OK = 0
+ALL_NEGATIVE = 1
+ZERO_GRADIENT = 2
+NON_FINITE = 3
+STATUS_NAMES = ("ok", "all_negative", "zero_gradient", "non_finite")
+"""The verdicts of :meth:`Kernels.status`, and their names by number."""
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Ints: TypeAlias = npt.NDArray[np.int32]
+Mask: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+
+
+class Kernels(Protocol):
+    """The signatures that every backend has.
+
+    Arrays must be NumPy arrays of the dtype named; one that is not C-contiguous is copied. Heights and widths are at
+    least 1. All functions raise :class:`~fastcam.schema.FastcamError` for arguments that break these rules.
+    """
+
+    def weigh(self, activations: Floats, weights: Floats) -> Floats:
+        """The signed class activation maps, ``sum_k weights[n, t, k] * activations[n, k]``, before ReLU.
+
+        Args:
+            activations: float32 [N, K, h, w].
+            weights: float32 [N, T, K].
+
+        Returns:
+            float32 [N, T, h, w].
+        """
+
+    def status(self, maps: Floats) -> Bytes:
+        """One verdict per map of :meth:`weigh`.
+
+        :data:`NON_FINITE`: some value is NaN or infinite (this wins); :data:`OK`: some value is positive;
+        :data:`ALL_NEGATIVE`: none is and some are negative, so that ReLU leaves nothing; :data:`ZERO_GRADIENT`: all
+        values are exactly zero.
+
+        Args:
+            maps: float32 [..., h, w], signed.
+
+        Returns:
+            uint8 [...].
+        """
+
+    def relu(self, maps: Floats) -> Floats:
+        """``max(maps, 0)``. NaN stays NaN.
+
+        Args:
+            maps: float32 [..., h, w].
+
+        Returns:
+            float32, the same shape.
+        """
+
+    def normalize(self, maps: Floats) -> Floats:
+        """Each map divided by its peak; zeros where it has none.
+
+        After :meth:`relu` the result lies in 0..1. It is always finite: of a signed map, a quotient below the lowest
+        float32 becomes that.
+
+        Args:
+            maps: float32 [..., h, w].
+
+        Returns:
+            float32, the same shape.
+        """
+
+    def upsample(self, maps: Floats, size: tuple[int, int]) -> Floats:
+        """Bilinear interpolation with half-pixel centres, enlarging or reducing (then without antialiasing).
+
+        Output pixel i looks at input position ``(i + 0.5) * in / out - 0.5``, clamped to the map: what torch's
+        ``interpolate(mode="bilinear", align_corners=False)`` and OpenCV's ``INTER_LINEAR`` compute.
+
+        Args:
+            maps: float32 [..., h, w].
+            size: (H, W), each at least 1.
+
+        Returns:
+            float32 [..., H, W]; the values stay within the map's range (up to rounding; exactly within 0..1).
+        """
+
+    def threshold(self, maps: Floats, fraction: float = 0.15) -> Bytes:
+        """The mask of the values that are positive and at least ``fraction`` of their map's peak.
+
+        Zeros where the map has no peak. 0.15 is the value of the Grad-CAM paper (Selvaraju et al., section 4.1).
+
+        Args:
+            maps: float32 [..., H, W].
+            fraction: in (0, 1]; it and the product are rounded to float32.
+
+        Returns:
+            uint8 [..., H, W], 0 or 1.
+        """
+
+    def label(self, mask: Mask, connectivity: int = 8) -> tuple[Ints, Ints]:
+        """Connected components of the non-zero pixels, as ``scipy.ndimage.label`` numbers them.
+
+        Args:
+            mask: uint8 or bool [..., H, W], at most 2**31 - 1 pixels per mask.
+            connectivity: 8 (pixels that share a corner are neighbours) or 4 (only those that share an edge).
+
+        Returns:
+            labels, int32 [..., H, W]: 0 is background, the components are 1, 2, ... in raster order of their first
+            pixels; counts, int32 [...].
+        """
+
+    def boxes(self, labels: Ints, count: int) -> Ints:
+        """The tight bounding box and the number of pixels of every component.
+
+        Args:
+            labels: int32 [H, W], values in 0..count.
+            count: number of components.
+
+        Returns:
+            int32 [count, 5]: rows x0, y0, x1, y1 (half-open), pixels, by label; zeros for a label without pixels.
+        """
+
+    def largest(self, boxes: Ints) -> int:
+        """The row of the component with most pixels, the first of them on a tie.
+
+        Args:
+            boxes: int32 [count, 5] of :meth:`boxes`, count at least 1.
+
+        Returns:
+            Index of the row (the label minus 1).
+        """
+
+    def overlay(self, image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
+        """The heatmap, coloured, over the picture: ``(1 - alpha) * image + alpha * lut[255 * heatmap]``.
+
+        Both roundings are to the nearest, halves up: the index is ``floor(255 * heat + 0.5)`` in float32; the blend
+        runs in integers with ``a = floor(65536 * alpha + 0.5)``, ``(image * (65536 - a) + color * a + 32768) >> 16``.
+
+        Args:
+            image: uint8 [H, W, 3].
+            heatmap: float32 [H, W]; values are clipped to 0..1, NaN counts as 0.
+            lut: uint8 [256, 3], in the image's order of colours.
+            alpha: opacity of the heatmap, in [0, 1].
+
+        Returns:
+            uint8 [H, W, 3].
+        """
+
+
+def get(name: str = "auto") -> Kernels:
+    """The backend called ``name``; "auto" is native where ``fastcam._native`` is built, else reference.
+
+    Raises:
+        FastcamError: no such backend; "native" was asked for and is not built; or it is built and does not load.
+    """
+    from fastcam.kernels import reference
+
+    if name == "reference":
+        return reference
+    if name not in ("auto", "native"):
+        raise FastcamError(f"no kernels {name!r}; there are: auto, native, reference")
+    try:
+        from fastcam.kernels import native
+    except ImportError as error:
+        if name == "auto" and isinstance(error, ModuleNotFoundError):
+            return reference
+        raise FastcamError(
+            f"the native kernels cannot be loaded ({error}); reinstall fastcam with a C++ compiler, "
+            'or use kernels.get("reference")'
+        ) from error
+    return native

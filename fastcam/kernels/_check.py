@@ -1,0 +1,148 @@
+"""What every backend asks of its arguments, so that all raise the same errors; returns them ready for the kernel."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcam.schema import FastcamError
+
+if TYPE_CHECKING:
+    from fastcam.kernels import Bytes, Floats, Ints
+
+_MAX_LABEL = 2**31 - 1
+
+
+def maps(value: Any) -> Floats:
+    """float32 [..., h, w] with h, w >= 1, contiguous."""
+    checked = _array(value, "maps", np.float32, "[..., h, w]")
+    if checked.ndim < 2 or 0 in checked.shape[-2:]:
+        raise _shape_error("maps", "[..., h, w] with h, w >= 1", checked)
+    return checked
+
+
+def weigh(activations: Any, weights: Any) -> tuple[Floats, Floats]:
+    """activations [N, K, h, w] and weights [N, T, K] that belong together."""
+    a = _array(activations, "activations", np.float32, "[N, K, h, w]")
+    w = _array(weights, "weights", np.float32, "[N, T, K]")
+    if a.ndim != 4 or 0 in a.shape[-2:]:
+        raise _shape_error("activations", "[N, K, h, w] with h, w >= 1", a)
+    if w.ndim != 3:
+        raise _shape_error("weights", "[N, T, K]", w)
+    if w.shape[0] != a.shape[0] or w.shape[2] != a.shape[1]:
+        raise FastcamError(
+            f"weights [N, T, K] {w.shape} do not fit activations [N, K, h, w] {a.shape}: N and K must be the same"
+        )
+    return a, w
+
+
+def size(value: Any) -> tuple[int, int]:
+    """A pair of whole numbers >= 1."""
+    try:
+        height, width = (operator.index(extent) for extent in value)
+    except (TypeError, ValueError):
+        raise FastcamError(f"size must be two whole numbers (height, width), got {value!r}") from None
+    if height < 1 or width < 1:
+        raise FastcamError(f"size must be (height, width) with both >= 1, got {(height, width)}")
+    return height, width
+
+
+def fraction(value: Any) -> np.float32:
+    """A number in (0, 1], rounded to float32 as the comparison is."""
+    number = _number(value, "fraction")
+    if not 0 < number <= 1:
+        raise FastcamError(f"fraction must lie in (0, 1], got {value!r}")
+    return np.float32(number)
+
+
+def alpha(value: Any) -> float:
+    """A number in [0, 1]."""
+    number = _number(value, "alpha")
+    if not 0 <= number <= 1:
+        raise FastcamError(f"alpha must lie in [0, 1], got {value!r}")
+    return number
+
+
+def mask(value: Any) -> Bytes:
+    """uint8 [..., H, W], contiguous; bool is the same bytes."""
+    if isinstance(value, np.ndarray) and value.dtype == np.bool_:
+        value = value.view(np.uint8)
+    checked = _array(value, "mask", np.uint8, "[..., H, W] (or bool)")
+    if checked.ndim < 2 or 0 in checked.shape[-2:]:
+        raise _shape_error("mask", "[..., H, W] with H, W >= 1", checked)
+    if checked.shape[-2] * checked.shape[-1] > _MAX_LABEL:
+        raise FastcamError(f"mask of {checked.shape[-2:]} has more than 2**31 - 1 pixels; label a smaller one")
+    return checked
+
+
+def connectivity(value: Any) -> int:
+    """4 or 8."""
+    if isinstance(value, (int, np.integer)) and value in (4, 8):
+        return int(value)
+    raise FastcamError(f"connectivity must be 4 or 8, got {value!r}")
+
+
+def boxes(labels: Any, count: Any) -> tuple[Ints, int]:
+    """labels [H, W] and their number; that the labels lie in 0..count is found by the kernel."""
+    checked = _array(labels, "labels", np.int32, "[H, W]")
+    if checked.ndim != 2 or 0 in checked.shape:
+        raise _shape_error("labels", "[H, W] with H, W >= 1", checked)
+    try:
+        number = operator.index(count)
+    except TypeError:
+        raise FastcamError(f"count must be a whole number, got {count!r}") from None
+    if not 0 <= number <= checked.size:
+        raise FastcamError(f"count must lie in 0..{checked.size} for labels of shape {checked.shape}, got {number}")
+    return checked, number
+
+
+def label_error(count: int) -> FastcamError:
+    """For labels with a value outside 0..count."""
+    return FastcamError(f"labels must lie in 0..{count}; pass the count that label() returned with them")
+
+
+def largest(value: Any) -> Ints:
+    """boxes [count, 5] with at least one row."""
+    checked = _array(value, "boxes", np.int32, "[count, 5]")
+    if checked.ndim != 2 or checked.shape[1] != 5:
+        raise _shape_error("boxes", "[count, 5]", checked)
+    if len(checked) == 0:
+        raise FastcamError("boxes is empty: there is no largest component; look at the count first")
+    return checked
+
+
+def overlay(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Bytes]:
+    """image [H, W, 3], heatmap [H, W], colour table [256, 3]."""
+    pixels = _array(image, "image", np.uint8, "[H, W, 3]")
+    heat = _array(heatmap, "heatmap", np.float32, "[H, W]")
+    colors = _array(lut, "lut", np.uint8, "[256, 3]")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise _shape_error("image", "[H, W, 3] with H, W >= 1", pixels)
+    if heat.shape != pixels.shape[:2]:
+        raise FastcamError(f"heatmap {heat.shape} and image {pixels.shape} differ in size; upsample the map first")
+    if colors.shape != (256, 3):
+        raise _shape_error("lut", "[256, 3]", colors)
+    return pixels, heat, colors
+
+
+def _array(value: Any, name: str, dtype: type[np.generic], shape: str) -> npt.NDArray[Any]:
+    kind = np.dtype(dtype)
+    if not isinstance(value, np.ndarray):
+        raise FastcamError(f"{name} must be a NumPy array, {kind} {shape}, got {type(value).__name__}")
+    if value.dtype != kind:
+        raise FastcamError(f"{name} must be {kind} {shape}, got {value.dtype}; convert with .astype(np.{kind})")
+    return value if value.flags.carray else np.require(value, requirements=("C", "A"))
+
+
+def _shape_error(name: str, wanted: str, got: npt.NDArray[Any]) -> FastcamError:
+    return FastcamError(f"{name} must be {wanted}, got shape {got.shape}")
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise FastcamError(f"{name} must be a number, got {value!r}") from None

@@ -1,0 +1,162 @@
+"""The kernels in plain NumPy: the definition of every result, and the oracle of the other backends.
+
+Written to be read, not to be fast. :class:`fastcam.kernels.Kernels` documents the functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcam.kernels import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, _check
+
+if TYPE_CHECKING:
+    from fastcam.kernels import Bytes, Floats, Ints, Mask
+
+_ZERO = np.float32(0)
+_ONE = np.float32(1)
+_PLANE = (-2, -1)
+
+
+def weigh(activations: Floats, weights: Floats) -> Floats:
+    """``sum_k weights[n, t, k] * activations[n, k]``, summed in float64."""
+    activations, weights = _check.weigh(activations, weights)
+    images, channels, height, width = activations.shape
+    flat = activations.reshape(images, channels, height * width).astype(np.float64)
+    with np.errstate(all="ignore"):
+        maps: Floats = (weights.astype(np.float64) @ flat).astype(np.float32)
+    return maps.reshape(images, weights.shape[1], height, width)
+
+
+def status(maps: Floats) -> Bytes:
+    """NON_FINITE, then OK, ALL_NEGATIVE, ZERO_GRADIENT: the first that applies."""
+    maps = _check.maps(maps)
+    finite = np.isfinite(maps).all(axis=_PLANE)
+    positive = (maps > 0).any(axis=_PLANE)
+    negative = (maps < 0).any(axis=_PLANE)
+    verdict = np.select([~finite, positive, negative], [NON_FINITE, OK, ALL_NEGATIVE], ZERO_GRADIENT)
+    return verdict.astype(np.uint8)
+
+
+def relu(maps: Floats) -> Floats:
+    """``max(maps, 0)``; NaN <= 0 is false, so NaN stays."""
+    maps = _check.maps(maps)
+    return np.where(maps <= 0, _ZERO, maps)
+
+
+def normalize(maps: Floats) -> Floats:
+    """Each map divided by its peak, or zeros."""
+    maps = _check.maps(maps)
+    peaks = _peaks(maps)
+    with np.errstate(all="ignore"):
+        quotient = np.maximum(maps / np.where(peaks > 0, peaks, _ONE), np.finfo(np.float32).min)
+    return np.where(peaks > 0, quotient, _ZERO)
+
+
+def upsample(maps: Floats, size: tuple[int, int]) -> Floats:
+    """Bilinear: along the rows, then along the columns."""
+    maps = _check.maps(maps)
+    height, width = _check.size(size)
+    with np.errstate(all="ignore"):
+        first, second, weight = _taps(maps.shape[-1], width)
+        stretched: Floats = maps[..., first] * (_ONE - weight) + maps[..., second] * weight
+        first, second, weight = _taps(maps.shape[-2], height)
+        weight = weight[:, None]
+        result: Floats = stretched[..., first, :] * (_ONE - weight) + stretched[..., second, :] * weight
+    return result
+
+
+def threshold(maps: Floats, fraction: float = 0.15) -> Bytes:
+    """``value >= fraction * peak and value > 0``, where there is a peak."""
+    maps = _check.maps(maps)
+    cut = _check.fraction(fraction)
+    peaks = _peaks(maps)
+    with np.errstate(under="ignore"):
+        mask = (maps >= cut * peaks) & (maps > 0) & (peaks > 0)
+    return mask.astype(np.uint8)
+
+
+def label(mask: Mask, connectivity: int = 8) -> tuple[Ints, Ints]:
+    """Each mask's components, found by flood filling."""
+    checked = _check.mask(mask)
+    neighbours = _check.connectivity(connectivity)
+    labels = np.zeros(checked.shape, np.int32)
+    counts = np.zeros(checked.shape[:-2], np.int32)
+    for index in np.ndindex(counts.shape):
+        labels[index], counts[index] = _flood(checked[index], neighbours)
+    return labels, counts
+
+
+def boxes(labels: Ints, count: int) -> Ints:
+    """Smallest and largest coordinate, and number, of each label's pixels."""
+    labels, count = _check.boxes(labels, count)
+    if labels.min() < 0 or labels.max() > count:
+        raise _check.label_error(count)
+    y, x = np.nonzero(labels)
+    row = labels[y, x] - 1
+    pixels = np.bincount(row, minlength=count)
+    low = np.full((count, 2), max(labels.shape), np.int64)
+    high = np.zeros((count, 2), np.int64)
+    np.minimum.at(low, row, np.stack([x, y], axis=1))
+    np.maximum.at(high, row, np.stack([x + 1, y + 1], axis=1))
+    low[pixels == 0] = 0
+    return np.concatenate([low, high, pixels[:, None]], axis=1).astype(np.int32)
+
+
+def largest(boxes: Ints) -> int:
+    """argmax takes the first of equals."""
+    return int(np.argmax(_check.largest(boxes)[:, 4]))
+
+
+def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
+    """``(1 - alpha) * image + alpha * lut[255 * heatmap]`` with 16 fractional bits, halves rounded up."""
+    image, heatmap, lut = _check.overlay(image, heatmap, lut)
+    front = np.uint32(_check.alpha(alpha) * 65536 + 0.5)
+    heat = np.where(heatmap > 0, np.minimum(heatmap, _ONE), _ZERO)  # NaN > 0 is false
+    color = lut[(heat * np.float32(255) + np.float32(0.5)).astype(np.intp)]
+    back = np.uint32(65536) - front
+    blend = image.astype(np.uint32) * back + color.astype(np.uint32) * front + np.uint32(32768)
+    return (blend >> np.uint32(16)).astype(np.uint8)
+
+
+def _peaks(maps: Floats) -> Floats:
+    """[..., 1, 1]: each map's largest value if all are finite and it is positive, else 0."""
+    finite = np.isfinite(maps).all(axis=_PLANE, keepdims=True)
+    highest = maps.max(axis=_PLANE, keepdims=True)
+    return np.where(finite & (highest > 0), highest, _ZERO)
+
+
+def _taps(size: int, out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    """For each output pixel the two input pixels that it blends, and the second one's weight."""
+    source = np.maximum((np.arange(out) + 0.5) * (size / out) - 0.5, 0.0)
+    first = np.minimum(source.astype(np.int64), size - 1)
+    second = np.minimum(first + 1, size - 1)
+    weight = np.where(second == first, 0.0, source - first).astype(np.float32)
+    return first, second, weight
+
+
+def _flood(mask: Bytes, connectivity: int) -> tuple[Ints, int]:
+    """One mask's labels and their number. A border of background saves every test for the edge."""
+    height, width = mask.shape
+    todo = bytearray(np.pad(mask != 0, 1).astype(np.uint8).tobytes())
+    stride = width + 2
+    steps = [-stride, -1, 1, stride]
+    if connectivity == 8:
+        steps += [-stride - 1, -stride + 1, stride - 1, stride + 1]
+    labels = np.zeros(len(todo), np.int32)
+    count = 0
+    for seed in np.flatnonzero(np.frombuffer(bytes(todo), np.uint8)).tolist():
+        if not todo[seed]:
+            continue
+        todo[seed] = 0
+        component = [seed]
+        for pixel in component:  # grows while it is walked
+            for step in steps:
+                if todo[pixel + step]:
+                    todo[pixel + step] = 0
+                    component.append(pixel + step)
+        count += 1
+        labels[component] = count
+    return labels.reshape(height + 2, stride)[1:-1, 1:-1], count

@@ -1,0 +1,203 @@
+"""The contract between an exported file and whoever runs it: names, metadata, schema version.
+
+Both sides import this module and nothing else of each other, so it uses the standard library only. An exported file
+is an ordinary ONNX model; everything FastCAM adds to it carries the prefix ``fastcam.`` and everything a runtime has
+to know about it is one JSON object under the metadata key ``fastcam``, which :class:`Metadata` reads and writes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
+
+__version__ = "0.1.0"
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "fastcam"
+PREFIX = "fastcam."
+
+TARGETS = PREFIX + "targets"
+CLASSES = PREFIX + "classes"
+ACTIVATIONS = PREFIX + "activations"
+WEIGHTS = PREFIX + "weights"
+GRADIENTS = PREFIX + "gradients"
+CAM = PREFIX + "cam"
+
+Emit = Literal["weights", "gradients", "cam"]
+EMITS: tuple[Emit, ...] = ("weights", "gradients", "cam")
+
+OUTPUTS: dict[Emit, tuple[str, ...]] = {
+    "weights": (CLASSES, ACTIVATIONS, WEIGHTS),
+    "gradients": (CLASSES, ACTIVATIONS, GRADIENTS),
+    "cam": (CLASSES, CAM),
+}
+"""What each emit level adds behind the model's own outputs, in order."""
+
+Resize = Literal["stretch", "crop", "letterbox"]
+Color = Literal["RGB", "BGR", "GRAY"]
+
+
+class FastcamError(ValueError):
+    """Bad input: one line that says what is wrong and what to do. The command line turns it into exit code 2."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the model's input: ``x = (pixel * scale - mean) / std``, pixels in 0..255.
+
+    Attributes:
+        size: (height, width) of the input, or None where the model takes any size (the picture's own is used).
+        resize: "stretch" maps the whole picture onto ``size``; "crop" takes the central region that has the input's
+            aspect ratio and covers ``crop_fraction`` of the picture's shorter side; "letterbox" keeps the aspect
+            ratio and fills the rest with ``pad_value``.
+        crop_fraction: used by "crop" only; torchvision's "resize 256, crop 224" is 0.875.
+        color: order of the channels the model was trained with.
+        scale, mean, std: see the formula; mean and std have one number, or one per channel.
+        layout: "NCHW" or "NHWC" of the model's input.
+        pad_value: pixel value (0..255) of a letterbox's bars.
+    """
+
+    size: tuple[int, int] | None = (224, 224)
+    resize: Resize = "stretch"
+    crop_fraction: float = 0.875
+    color: Color = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    pad_value: float = 114.0
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # torchvision and timm: RGB in 0..1, then the ImageNet statistics
+    "imagenet": {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    # TensorFlow / Keras "tf" mode: RGB in -1..1
+    "tf": {"scale": 1 / 255, "mean": (0.5,), "std": (0.5,)},
+    # MobileNet files quantised with zero point 128: (x - 128) / 128
+    "tf128": {"scale": 1.0, "mean": (128.0,), "std": (128.0,)},
+    # Caffe and the Keras "caffe" mode: BGR, mean of ImageNet in pixels subtracted
+    "caffe": {"color": "BGR", "scale": 1.0, "mean": (103.939, 116.779, 123.68), "std": (1.0,)},
+    # OpenAI CLIP
+    "clip": {
+        "scale": 1 / 255,
+        "mean": (0.48145466, 0.4578275, 0.40821073),
+        "std": (0.26862954, 0.26130258, 0.27577711),
+    },
+    "unit": {"scale": 1 / 255},  # 0..1
+    "raw": {},  # 0..255
+}
+"""Named settings for ``--preprocess``: everything but size, resize rule and layout, which come from model and user."""
+
+
+@dataclass(frozen=True)
+class TargetLayer:
+    """The value that is explained.
+
+    Attributes:
+        value: its name in the graph.
+        node, op_type: name and operator of the node that computes it.
+        scope: the exporter's module path of that node ("" where the file does not say).
+        layout: how the value is laid out in the source graph; ``fastcam.activations`` is always [N, K, h, w].
+        reason: one sentence: why this layer.
+    """
+
+    value: str
+    node: str = ""
+    op_type: str = ""
+    scope: str = ""
+    layout: Literal["NCHW", "NHWC", "tokens"] = "NCHW"
+    prefix_tokens: int = 0
+    grid: tuple[int, int] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The explained score: ``value`` is a [N, classes] tensor of the graph, ``output`` the model output it stands for.
+
+    ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it) or "raw"
+    (the output has no such activation).
+    """
+
+    output: str
+    value: str
+    kind: Literal["logit", "probability", "raw"]
+    classes: int | None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything under ``metadata_props["fastcam"]``.
+
+    Attributes:
+        emit: emit level, see :data:`OUTPUTS`.
+        layer, score: what is explained.
+        input: name of the image input.
+        input_shape: its shape; free dimensions are strings.
+        preprocessing: None where the user gave none: pictures are then refused unless the user of the file says how.
+        labels: class names by index, or None.
+        method: the method the graph serves.
+        source: ``{"file": base name, "sha256": hex digest}`` of the source model.
+        check: result of the check that ended the export; empty if it was skipped.
+        version: FastCAM's version that wrote the file.
+    """
+
+    emit: Emit
+    layer: TargetLayer
+    score: Score
+    input: str
+    input_shape: tuple[int | str, ...]
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    method: str = "gradcam"
+    source: dict[str, str] = field(default_factory=dict)
+    check: dict[str, Any] = field(default_factory=dict)
+    version: str = __version__
+    schema: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """One JSON object; :meth:`from_json` reads it back to an equal object."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> Metadata:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            FastcamError: not such an object, or written by a newer schema than this version reads.
+        """
+        try:
+            raw = json.loads(text)
+            version = raw["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FastcamError(f"the file's fastcam metadata is not readable ({error}); export it again") from error
+        if version != SCHEMA_VERSION:
+            raise FastcamError(
+                f"the file was exported with metadata schema {version}, this fastcam reads {SCHEMA_VERSION}; "
+                "export it again or use the matching fastcam version"
+            )
+        try:
+            raw["layer"] = _build(TargetLayer, raw["layer"])
+            raw["score"] = _build(Score, raw["score"])
+            if raw.get("preprocessing") is not None:
+                raw["preprocessing"] = _build(Preprocessing, raw["preprocessing"])
+            return cast(Metadata, _build(Metadata, raw))
+        except (TypeError, KeyError) as error:
+            raise FastcamError(f"the file's fastcam metadata is incomplete ({error}); export it again") from error
+
+
+def _build(kind: type[Any], raw: dict[str, Any]) -> Any:
+    """A dataclass from its JSON form: lists become the tuples that the frozen classes hold."""
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+
+
+def preset(name: str, **changes: Any) -> Preprocessing:
+    """The preprocessing called ``name`` (see :data:`PRESETS`), with ``changes`` to single fields.
+
+    Raises:
+        FastcamError: no preset has this name.
+    """
+    if name not in PRESETS:
+        raise FastcamError(f"no preprocessing preset {name!r}; there are: {', '.join(PRESETS)}")
+    return Preprocessing(**{**PRESETS[name], **changes})
