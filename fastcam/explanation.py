@@ -1,0 +1,248 @@
+"""The result of one call: scores, classes, heatmaps, boxes, and what a user does with them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels, render
+from fastcam.image import Float, Geometry, Uint8, restore
+from fastcam.output import staged, write
+from fastcam.schema import FastcamError, Metadata
+from fastcam.targets import short_label
+
+OK = "ok"
+
+# what has one row per image, by how rows are put together
+_ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
+_TUPLES = ("components", "status", "geometry", "files", "images")
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a model said about N images, and where it looked for T targets each.
+
+    ``len(e)`` is N; ``e[i]`` and ``e[a:b]`` are explanations of one image and of some.
+
+    Attributes:
+        scores: float32 [N, classes]: the explained output as the model gives it (after its softmax or sigmoid where
+            it ends with one).
+        classes: int64 [N, T]: the class behind each target.
+        labels: class names by index, or None.
+        maps: float32 [N, T, h, w]: ReLU(sum_k alpha_k A^k) at the target layer's resolution, not normalised.
+        heatmaps: float32 [N, T, H, W] in [0, 1]: each map divided by its maximum and bilinearly upsampled to the
+            network's input; zeros where status is not "ok".
+        boxes: float32 [N, T, 4]: x0, y0, x1, y1 (half open, original pixels) around the component with most pixels;
+            zeros where status is not "ok", or where all heat lies on a letterbox's bars.
+        components: per image and target a float32 [count, 5]: each component's box in original pixels and its number
+            of mask pixels at the network's resolution, in raster order of their first pixel.
+        status: [N, T] of "ok", "all_negative" (nothing speaks for the class), "zero_gradient" (the score does not
+            depend on the layer), "non_finite" (NaN or infinity in the model), and, only for files of the emit level
+            "cam", "no_positive" (one of the middle two; the file holds the map after its ReLU).
+        outputs: the model's own outputs by name.
+        geometry: per image, how it became the network's input.
+        files: per image its path, or None.
+        images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
+        metadata: what the exported file says about itself.
+        threshold, connectivity: what the boxes were made with.
+    """
+
+    scores: Float
+    classes: NDArray[np.int64]
+    labels: tuple[str, ...] | None
+    maps: Float
+    heatmaps: Float
+    boxes: Float
+    components: tuple[tuple[Float, ...], ...]
+    status: tuple[tuple[str, ...], ...]
+    outputs: dict[str, Any]
+    geometry: tuple[Geometry, ...]
+    files: tuple[str | None, ...]
+    images: tuple[NDArray[Any], ...]
+    metadata: Metadata
+    threshold: float
+    connectivity: int
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        if not isinstance(index, slice):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"image {index} of {len(self)}")
+            index = slice(index % len(self), index % len(self) + 1)
+        changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
+        changes["outputs"] = {
+            name: value[index] if _per_image(value, len(self)) else value for name, value in self.outputs.items()
+        }
+        return replace(self, **changes)
+
+    def image(self, i: int = 0) -> Uint8:
+        """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
+        given = self.images[i]
+        return given if given.dtype == np.uint8 else restore(given, self.metadata.preprocessing)
+
+    def label(self, i: int = 0, target: int = 0) -> str:
+        """The short class name of a target, or "class 7" where the file has no names."""
+        index = int(self.classes[i, target])
+        known = self.labels is not None and 0 <= index < len(self.labels)
+        return short_label(self.labels[index]) if known and self.labels else f"class {index}"
+
+    def score(self, i: int = 0, target: int = 0) -> float:
+        """The explained output's value for a target's class."""
+        return float(self.scores[i, self.classes[i, target]])
+
+    def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
+        """The heatmap alone in colours, uint8 RGB at the picture's size."""
+        return np.take(render.colormap(colors), np.rint(self._heat(i, target) * 255).astype(np.intp), axis=0)
+
+    def overlay(
+        self, i: int = 0, target: int | None = None, alpha: float = 0.5, colors: str = "jet", min_side: int = 0
+    ) -> Uint8:
+        """The picture under the heatmap, with the box, the class name and the score: uint8 RGB at the picture's size.
+
+        Args:
+            target: which of the T targets; None is the first.
+            alpha: weight of the heatmap, 0 (only the picture) to 1.
+            min_side: a picture whose shorter side is smaller is magnified by a whole factor before it is drawn on.
+
+        Raises:
+            FastcamError: no such target, colour map or alpha.
+        """
+        t = 0 if target is None else target
+        if not -self.classes.shape[1] <= t < self.classes.shape[1]:
+            raise FastcamError(f"no target {t}: {self.classes.shape[1]} were explained")
+        picture, factor = render.enlarge(self.image(i), min_side)
+        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), render.colormap(colors), alpha)
+        if self.boxes[i, t].any():
+            mixed = render.draw_box(mixed, self.boxes[i, t] * factor)
+        status = self.status[i][t]
+        return render.caption(
+            mixed, f"{self.label(i, t)} {self.score(i, t):.3g}" + ("" if status == OK else f" ({status})")
+        )
+
+    def _heat(self, i: int, target: int, factor: int = 1) -> Float:
+        """The heatmap at ``factor`` times the picture's size."""
+        heat = self.geometry[i].magnified(factor).heatmap_to_original(self.heatmaps[i, target])
+        return np.ascontiguousarray(np.clip(heat, 0, 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
+        return {
+            "fastcam": self.metadata.version,
+            "model": self.metadata.source.get("file"),
+            "method": self.metadata.method,
+            "layer": self.metadata.layer.value,
+            "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
+            "threshold": self.threshold,
+            "connectivity": self.connectivity,
+            "images": [self._image_dict(i) for i in range(len(self))],
+        }
+
+    def _image_dict(self, i: int) -> dict[str, Any]:
+        height, width = self.geometry[i].original
+        targets = [self._target_dict(i, t) for t in range(self.classes.shape[1])]
+        return {"file": self.files[i], "width": width, "height": height, "targets": targets}
+
+    def _target_dict(self, i: int, t: int) -> dict[str, Any]:
+        index, score = int(self.classes[i, t]), self.score(i, t)
+        keys = ("x0", "y0", "x1", "y1", "pixels")
+        parts = [dict(zip(keys, map(_rounded, row), strict=True)) for row in self.components[i][t]]
+        return {
+            "class": index,
+            "label": self.labels[index] if self.labels and 0 <= index < len(self.labels) else None,
+            "score": score if math.isfinite(score) else None,
+            "status": self.status[i][t],
+            "box": [_rounded(value) for value in self.boxes[i, t]] if self.boxes[i, t].any() else None,
+            "components": parts,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
+
+        All of it or nothing: files get their names only when the last one is complete.
+
+        Raises:
+            FastcamError: the folder cannot be written.
+        """
+        with staged(folder) as stage:
+            names = self.write_overlays(stage, unique_stems(self.files))
+            write_json(stage, self.to_dict())
+        return [Path(folder) / name for name in (*names, "explanation.json")]
+
+    def write_overlays(self, folder: Path, stems: Sequence[str]) -> list[str]:
+        """Write the overlays as ``STEM-1-tabby.png`` (1 is the first target) into ``folder``; their names.
+
+        Small pictures are magnified, so that box and caption can be read.
+        """
+        names = []
+        for i, stem in enumerate(stems):
+            for t in range(self.classes.shape[1]):
+                names.append(f"{stem}-{t + 1}-{_slug(self.label(i, t))}.png")
+                write(folder / names[-1], render.encode_png(self.overlay(i, t, min_side=192)))
+        return names
+
+
+def join(parts: Sequence[Explanation]) -> Explanation:
+    """Explanations of several runs of one file as one."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
+    joined["outputs"] = {name: _join_output(name, parts) for name in parts[0].outputs}
+    return replace(parts[0], **joined)
+
+
+def _join_output(name: str, parts: Sequence[Explanation]) -> Any:
+    """One row per image where the output has that; else a list with one entry per run."""
+    values = [part.outputs[name] for part in parts]
+    if not all(_per_image(value, len(part)) for value, part in zip(values, parts, strict=True)):
+        return values
+    if all(isinstance(value, np.ndarray) for value in values):
+        return np.concatenate(values)
+    return [row for value in values for row in value]
+
+
+def _per_image(value: Any, images: int) -> bool:
+    """Whether an output has one row (or, for sequences, one entry) per image."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0 and len(value) == images
+    return isinstance(value, list) and len(value) == images
+
+
+def write_json(folder: Path, report: dict[str, Any]) -> None:
+    """``explanation.json`` in ``folder``."""
+    write(folder / "explanation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def unique_stems(files: Sequence[str | None]) -> list[str]:
+    """One file stem per image: the picture's own, "image" for an array, with a number where two would be the same."""
+    stems = [_slug(Path(file).stem) if file else "image" for file in files]
+    taken: set[str] = set()
+    for index, stem in enumerate(stems):
+        number, name = 2, stem
+        if stem == "image" and len(stems) > 1:
+            name = f"image-{index}"
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        stems[index] = name
+    return stems
+
+
+def _slug(text: str) -> str:
+    """``text`` as part of a file name: letters and digits of any language, the rest becomes "-"."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "image"
+
+
+def _rounded(value: Any) -> float:
+    """Hundredths of a pixel are enough for a reader."""
+    return round(float(value), 2)

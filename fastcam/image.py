@@ -1,0 +1,307 @@
+"""Pictures in, pixels out: decoding, the model's preprocessing, and the way back to the original picture.
+
+A picture is uint8 RGB [height, width, 3] throughout. Coordinates are continuous: pixel i covers [i, i + 1), so that a
+resize is a pure scale, and a box [x0, y0, x1, y1) means the same in every resolution. OpenCV is imported on first use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.schema import FastcamError, Preprocessing
+
+Size: TypeAlias = tuple[int, int]
+Rect: TypeAlias = tuple[int, int, int, int]
+Uint8: TypeAlias = NDArray[np.uint8]
+Float: TypeAlias = NDArray[np.float32]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+"""What a folder of pictures is searched for; a single file is decoded whatever its name."""
+
+
+def opencv() -> ModuleType:
+    """The cv2 module.
+
+    Raises:
+        FastcamError: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise FastcamError(
+            f"reading and drawing pictures needs OpenCV ({error}); run: pip install opencv-python"
+        ) from error
+    return cv2
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which rectangle of the original picture became which rectangle of the network's input.
+
+    Attributes:
+        original: (height, width) of the picture.
+        network: (height, width) of the network's input.
+        source: x0, y0, x1, y1 in the picture: all of it, or what "crop" cut out.
+        target: x0, y0, x1, y1 in the network's input: all of it, or what lies between the bars of "letterbox".
+    """
+
+    original: Size
+    network: Size
+    source: Rect
+    target: Rect
+
+    def to_original(self, boxes: Any) -> Float:
+        """Boxes [..., 4] in network-input pixels -> float32 [..., 4] in original pixels, clipped to the picture."""
+        (sx0, sy0, sx1, sy1), (tx0, ty0, tx1, ty1) = self.source, self.target
+        height, width = self.original
+        scale = np.array([(sx1 - sx0) / (tx1 - tx0), (sy1 - sy0) / (ty1 - ty0)] * 2)
+        moved = (np.asarray(boxes, np.float64) - (tx0, ty0, tx0, ty0)) * scale + (sx0, sy0, sx0, sy0)
+        clipped: Float = np.clip(moved, 0, (width, height, width, height)).astype(np.float32)
+        return clipped
+
+    def magnified(self, factor: int) -> Geometry:
+        """The geometry of the same picture ``factor`` times as large."""
+        x0, y0, x1, y1 = self.source
+        size = (self.original[0] * factor, self.original[1] * factor)
+        return replace(self, original=size, source=(x0 * factor, y0 * factor, x1 * factor, y1 * factor))
+
+    def inside(self, mask: Uint8) -> Uint8:
+        """``mask`` [..., H, W] with everything that lies on a letterbox's bars set to 0."""
+        x0, y0, x1, y1 = self.target
+        if (y0, x0, y1, x1) == (0, 0, *self.network):
+            return mask
+        kept = np.zeros_like(mask)
+        kept[..., y0:y1, x0:x1] = mask[..., y0:y1, x0:x1]
+        return kept
+
+    def heatmap_to_original(self, heatmap: Float) -> Float:
+        """A heatmap [H, W] of the network's input -> [height, width] of the picture; 0 where a crop saw nothing."""
+        x0, y0, x1, y1 = self.target
+        left, top, right, bottom = self.source
+        seen = resize(np.ascontiguousarray(heatmap[y0:y1, x0:x1]), (bottom - top, right - left))
+        if (top, left, bottom, right) == (0, 0, *self.original):
+            return seen
+        full = np.zeros(self.original, np.float32)
+        full[top:bottom, left:right] = seen
+        return full
+
+
+def fit(original: Size, network: Size, how: Preprocessing) -> Geometry:
+    """The geometry with which a picture of size ``original`` fills an input of size ``network`` under ``how.resize``.
+
+    Rectangles are rounded to whole pixels once, here, so that the picture's way in and the box's way back agree.
+
+    Raises:
+        FastcamError: no resize rule of this name.
+    """
+    (oh, ow), (nh, nw) = original, network
+    source, target = (0, 0, ow, oh), (0, 0, nw, nh)
+    if how.resize == "crop":
+        scale = min(ow / nw, oh / nh) * how.crop_fraction
+        source = _centred(ow, oh, nw * scale, nh * scale)
+    elif how.resize == "letterbox":
+        scale = min(nw / ow, nh / oh)
+        target = _centred(nw, nh, ow * scale, oh * scale)
+    elif how.resize != "stretch":
+        raise FastcamError(f"no resize rule {how.resize!r}; there are: stretch, crop, letterbox")
+    return Geometry(original, network, source, target)
+
+
+def _centred(width: int, height: int, inner_width: float, inner_height: float) -> Rect:
+    """The rectangle of the inner size, rounded and at least one pixel, in the middle of width x height."""
+    w = min(width, max(1, round(inner_width)))
+    h = min(height, max(1, round(inner_height)))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
+
+
+def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
+    """[h, w] or [h, w, C] -> [H, W] or [H, W, C]: area average along an axis that shrinks, bilinear where it grows.
+
+    OpenCV's INTER_AREA does neither where one axis shrinks and the other grows; hence the two steps.
+    """
+    cv2 = opencv()
+    height, width = array.shape[:2]
+    shrunk = (min(height, size[0]), min(width, size[1]))
+    if shrunk != (height, width):
+        array = cv2.resize(array, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != size:
+        array = cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return array
+
+
+def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple[Float, Geometry]:
+    """A picture as the network's input, ``(pixel * scale - mean) / std``, and the way back.
+
+    Args:
+        image: uint8 RGB [height, width, 3].
+        how: the model's preprocessing.
+        size: (H, W) of the input; None takes ``how.size``, and where that is None too, the picture's own.
+
+    Returns:
+        float32 [1, C, H, W], or [1, H, W, C] for the layout "NHWC", and its geometry.
+
+    Raises:
+        FastcamError: an unknown resize rule, or mean and std that do not fit the number of channels.
+    """
+    original = (image.shape[0], image.shape[1])
+    network = size or how.size or original
+    geometry = fit(original, network, how)
+    pixels = _place(_channels(image, how), geometry, how.pad_value)
+    count = pixels.shape[2]
+    if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
+        raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
+    # one multiply and one add per pixel: x = pixel * (scale / std) - mean / std, in float32
+    std = np.asarray(how.std, np.float64)
+    x = pixels.astype(np.float32) * (how.scale / std).astype(np.float32)
+    x -= (np.asarray(how.mean, np.float64) / std).astype(np.float32)
+    return np.ascontiguousarray(x.transpose(2, 0, 1) if how.layout == "NCHW" else x)[None], geometry
+
+
+def _channels(image: Uint8, how: Preprocessing) -> Uint8:
+    """RGB [h, w, 3] in the order and number of the model's channels."""
+    if how.color == "RGB":
+        return image
+    if how.color == "BGR":
+        return np.ascontiguousarray(image[..., ::-1])
+    if how.color == "GRAY":
+        cv2 = opencv()
+        grey: Uint8 = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+        return grey
+    raise FastcamError(f"no channel order {how.color!r}; there are: RGB, BGR, GRAY")
+
+
+def _place(image: Uint8, geometry: Geometry, pad_value: float) -> NDArray[Any]:
+    """The source rectangle, resized into the target rectangle; bars (letterbox) hold ``pad_value``."""
+    left, top, right, bottom = geometry.source
+    x0, y0, x1, y1 = geometry.target
+    seen = resize(np.ascontiguousarray(image[top:bottom, left:right]), (y1 - y0, x1 - x0))
+    seen = seen.reshape(y1 - y0, x1 - x0, image.shape[2])  # cv2 drops a single channel's axis
+    if (y0, x0, y1, x1) == (0, 0, *geometry.network):
+        return seen
+    whole = np.full((*geometry.network, image.shape[2]), pad_value, np.float32)
+    whole[y0:y1, x0:x1] = seen
+    return whole
+
+
+def restore(tensor: NDArray[Any], how: Preprocessing | None) -> Uint8:
+    """A network input [C, H, W] (or [H, W, C], by ``how.layout``) as a picture to draw on: uint8 RGB [H, W, 3].
+
+    The inverse of :func:`prepare`'s normalisation; without ``how`` the values are stretched over 0..255.
+    """
+    x = np.nan_to_num(np.asarray(tensor, np.float32))
+    if how is None:
+        low, high = float(x.min()), float(x.max())
+        x = (x - low) * (255.0 / (high - low) if high > low else 0.0)
+        how = Preprocessing(layout="NHWC" if x.shape[-1] in (1, 3) and x.shape[0] not in (1, 3) else "NCHW")
+    hwc = x if how.layout == "NHWC" else x.transpose(1, 2, 0)
+    pixels = (hwc * np.asarray(how.std, np.float32) + np.asarray(how.mean, np.float32)) / np.float32(how.scale)
+    if pixels.shape[2] not in (1, 3):  # not a picture in any order of channels: show how bright each place is
+        pixels = pixels.mean(axis=2, keepdims=True)
+    if how.color == "BGR":
+        pixels = pixels[..., ::-1]
+    rounded = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(rounded, (*rounded.shape[:2], 3)))
+
+
+def decode(path: str | Path) -> Uint8:
+    """The picture in a file: uint8 RGB [height, width, 3], turned as its EXIF orientation says, alpha dropped.
+
+    Raises:
+        FastcamError: no such file, not readable, not a picture, or a picture that is cut short.
+    """
+    cv2 = opencv()
+    try:
+        # not cv2.imread: it cannot open names outside the code page on Windows
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise FastcamError(f"{path}: cannot be read ({error.strerror or error}); give a picture file") from error
+    if cut_short(data.tobytes()):
+        raise FastcamError(f"{path}: the picture is cut short; copy it again")
+    image = None
+    if data.size:
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        except cv2.error as error:  # e.g. more pixels than OpenCV accepts
+            raise FastcamError(f"{path}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
+    if image is None or image.size == 0:
+        raise FastcamError(f"{path}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file")
+    rgb: Uint8 = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def cut_short(data: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end. Some OpenCV versions fill such a picture with grey and say nothing."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the first scan:
+        if data[at + 1 : at + 2] == b"\xff":  # a fill byte, or
+            at += 1
+        else:  # marker and length; an embedded thumbnail, which has an end of its own, is skipped with its segment
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return data.find(b"\xff\xd9", at) < 0
+
+
+def picture(array: Any) -> Uint8:
+    """An array as a picture: uint8 [h, w], [h, w, 1], [h, w, 3] (RGB) or [h, w, 4] (alpha dropped) -> [h, w, 3].
+
+    Raises:
+        FastcamError: another dtype or shape, or no pixels.
+    """
+    image = np.asarray(array)
+    if image.dtype != np.uint8:
+        raise FastcamError(
+            f"a picture must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}; "
+            "float arrays are taken as [N, C, H, W] tensors, ready for the network"
+        )
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise FastcamError(
+            f"a picture must be uint8 [height, width, 3], got {list(image.shape)}; give several pictures as a list"
+        )
+    if image.size == 0:
+        raise FastcamError(
+            f"the picture has no pixels: {image.shape[1]} x {image.shape[0]}; give one with at least 1 x 1"
+        )
+    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    return np.ascontiguousarray(rgb)
+
+
+def load(image: Any) -> Uint8:
+    """A picture from a path, an array (see :func:`picture`), a PIL image or anything that speaks DLPack.
+
+    Raises:
+        FastcamError: see :func:`decode` and :func:`picture`.
+    """
+    if isinstance(image, str | Path):
+        return decode(image)
+    if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL, whose raw array may hold palette indices
+        return picture(image.convert("RGB"))
+    return picture(as_array(image))
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """``value`` as a NumPy array, without a copy where it is one or speaks DLPack (CPU tensors of torch and others).
+
+    Raises:
+        FastcamError: it cannot be read as an array.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array: NDArray[Any] = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    except (RuntimeError, TypeError, ValueError, BufferError) as error:
+        raise FastcamError(
+            f"cannot read {type(value).__name__} as an array ({error}); give a path, a NumPy array or a CPU tensor"
+        ) from error
+    return array

@@ -1,0 +1,57 @@
+"""Files out: a folder receives all of a result or nothing of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastcam.schema import FastcamError
+
+
+@contextmanager
+def staged(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder whose files move into ``folder`` at the end; after an error they and it are gone.
+
+    It lies on the same file system (in ``folder`` itself, or in the nearest parent that exists), so that the moves
+    are renames and that a folder that cannot be written is found out before the work, not after it.
+
+    Raises:
+        FastcamError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    home = folder
+    while not home.exists() and home != home.parent:
+        home = home.parent
+    with _refused(folder):
+        stage = Path(tempfile.mkdtemp(prefix=".fastcam-", dir=home))
+    try:
+        yield stage
+        with _refused(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(stage.iterdir()):
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise FastcamError(f"{folder}: cannot be written ({why}); choose another output folder") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write ``data`` to a file of a staged folder.
+
+    Raises:
+        FastcamError: the disk refuses.
+    """
+    with _refused(path):
+        path.write_bytes(data)

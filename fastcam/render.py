@@ -1,0 +1,171 @@
+"""Colour maps, overlays, boxes, captions and contact sheets. Pictures are uint8 RGB [height, width, 3]."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.image import Uint8, opencv, resize
+from fastcam.schema import FastcamError
+
+COLORMAPS = ("jet", "turbo", "viridis")
+
+_BOX = (255, 255, 255)
+_EDGE = (0, 0, 0)
+_GROUND = 24  # of contact sheets
+_FONT = 0  # cv2.FONT_HERSHEY_SIMPLEX
+_FONT_HEIGHT = 21.0  # pixels from baseline to the top of a capital letter at scale 1
+_SMALLEST = 0.32  # the scale below which Hershey letters run together
+
+
+@cache
+def colormap(name: str = "jet") -> Uint8:
+    """The colour map called ``name`` as a read-only table, uint8 RGB [256, 3]; 0 is cold, 255 is hot.
+
+    "jet" is what papers of the field show: three clipped ramps, 1.5 - |4 v - c| for c = 3 (red), 2 (green), 1 (blue).
+    "turbo" and "viridis" are OpenCV's; viridis grows evenly in lightness, for print and for colour-blind readers.
+
+    Raises:
+        FastcamError: no such colour map.
+    """
+    if name == "jet":
+        v = np.arange(256)[:, None] / 255
+        lut = np.rint(np.clip(1.5 - np.abs(4 * v - np.array([3, 2, 1])), 0, 1) * 255).astype(np.uint8)
+    elif name in COLORMAPS:
+        cv2 = opencv()
+        bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], getattr(cv2, f"COLORMAP_{name.upper()}"))
+        lut = np.ascontiguousarray(bgr[:, 0, ::-1])
+    else:
+        raise FastcamError(f"no colour map {name!r}; there are: {', '.join(COLORMAPS)}")
+    table: Uint8 = lut
+    table.setflags(write=False)
+    return table
+
+
+def enlarge(image: Uint8, min_side: int) -> tuple[Uint8, int]:
+    """``image`` magnified by the smallest whole factor that brings its shorter side to ``min_side``, and the factor."""
+    factor = max(1, -(-min_side // min(image.shape[:2])))
+    if factor == 1:
+        return image, 1
+    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), factor
+
+
+def draw_box(image: Uint8, box: Sequence[float] | NDArray[Any]) -> Uint8:
+    """A copy of ``image`` with the half-open ``box`` [x0, y0, x1, y1): white with a dark edge, seen on any ground."""
+    cv2 = opencv()
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (float(value) for value in box)
+    left, top = min(width - 1, max(0, int(x0))), min(height - 1, max(0, int(y0)))
+    # half open: the last pixel that belongs to the box is the one before its end
+    right = min(width - 1, max(left, int(np.ceil(x1)) - 1))
+    bottom = min(height - 1, max(top, int(np.ceil(y1)) - 1))
+    thick = max(1, round(min(height, width) / 200))
+    drawn = image.copy()
+    if min(height, width) >= 64:
+        cv2.rectangle(drawn, (left, top), (right, bottom), _EDGE, thick + 2)
+    cv2.rectangle(drawn, (left, top), (right, bottom), _BOX, thick)
+    return drawn
+
+
+def caption(image: Uint8, text: str) -> Uint8:
+    """A copy of ``image`` with ``text`` in white on a dark band along its top.
+
+    The letters grow with the picture (a 28th of its width), shrink to fit, and are cut with "..." where even the
+    smallest legible ones do not fit. A picture too small for legible letters (under about 48 pixels) stays as it is.
+    """
+    cv2 = opencv()
+    height, width = image.shape[:2]
+    text, scale = _fitted(_ascii(text), width)
+    tall, margin, band = _band(scale)
+    drawn = image.copy()
+    if not text or band * 3 > height:
+        return drawn
+    drawn[:band] = drawn[:band] // 4
+    where = (margin, margin + tall)
+    cv2.putText(drawn, text, where, _FONT, scale, (255, 255, 255), _thickness(scale), cv2.LINE_AA)
+    return drawn
+
+
+def _letters(width: int) -> float:
+    """The font scale for a picture of this width, before it is known what has to fit."""
+    return max(_SMALLEST, 0.45 * min(1.0, width / 224), width / 28 / _FONT_HEIGHT)
+
+
+def _thickness(scale: float) -> int:
+    return max(1, round(scale * 1.5))
+
+
+def _band(scale: float) -> tuple[int, int, int]:
+    """Height of the letters, margin around them, and height of the band that holds them."""
+    tall, margin = round(scale * _FONT_HEIGHT), max(2, round(scale * _FONT_HEIGHT * 0.4))
+    return tall, margin, tall + 3 * margin
+
+
+def _fitted(text: str, width: int) -> tuple[str, float]:
+    """``text`` and the font scale with which it fits a picture of this width: smaller, then cut, at last empty."""
+    cv2 = opencv()
+
+    def wide(shown: str, scale: float) -> int:
+        return int(cv2.getTextSize(shown, _FONT, scale, _thickness(scale))[0][0])
+
+    scale = _letters(width)
+    room = width - 2 * _band(scale)[1]
+    scale = max(_SMALLEST, min(scale, scale * room / max(1, wide(text, scale))))
+    while len(text) > 4 and wide(text, scale) > room:
+        text = text.removesuffix("...")[:-1].rstrip() + "..."
+    return (text if wide(text, scale) <= room else ""), scale
+
+
+def _ascii(text: str) -> str:
+    """What OpenCV's stroke font can draw: accents are dropped, what has no ASCII form becomes "?"."""
+    plain = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
+
+
+def contact_sheet(tiles: Sequence[tuple[Uint8, str]], columns: int | None = None, tile: int = 256) -> Uint8:
+    """Pictures with captions in a grid: each fits a ``tile`` x ``tile`` cell, in reading order, on a dark ground.
+
+    Args:
+        tiles: (picture, caption); captions stand above the pictures.
+        columns: per row; None makes the sheet about square.
+
+    Returns:
+        uint8 RGB.
+
+    Raises:
+        FastcamError: there are no pictures.
+    """
+    if not tiles:
+        raise FastcamError("a contact sheet needs at least one picture")
+    columns = columns or int(np.ceil(np.sqrt(len(tiles))))
+    gap = max(2, tile // 64)
+    strip = _band(_letters(tile))[2] if any(text for _, text in tiles) else 0
+    rows, high, wide = -(-len(tiles) // columns), strip + tile + gap, tile + gap
+    sheet = np.full((rows * high + gap, columns * wide + gap, 3), _GROUND, np.uint8)
+    for index, (image, text) in enumerate(tiles):
+        y, x = gap + index // columns * high, gap + index % columns * wide
+        cell = np.full((strip + tile, tile, 3), _GROUND, np.uint8)
+        cell[strip:] = _framed(image, tile)
+        sheet[y : y + strip + tile, x : x + tile] = caption(cell, text) if text else cell
+    return sheet
+
+
+def _framed(image: Uint8, side: int) -> Uint8:
+    """``image`` in the middle of a dark square of ``side`` pixels, as large as its aspect ratio allows."""
+    scale = side / max(image.shape[:2])
+    height, width = (max(1, round(extent * scale)) for extent in image.shape[:2])
+    frame = np.full((side, side, 3), _GROUND, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    frame[top : top + height, left : left + width] = resize(np.ascontiguousarray(image), (height, width))
+    return frame
+
+
+def encode_png(image: Uint8) -> bytes:
+    """``image`` as a PNG file."""
+    cv2 = opencv()
+    return bytes(cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1])
