@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,7 +38,8 @@ def _one_line(ctx: typer.Context) -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
         verb = f" {ctx.invoked_subcommand}" if ctx.invoked_subcommand else ""
-        message = f"{error.format_message()} (see: fastcam{verb} --help)"  # type: ignore[attr-defined]
+        said = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
+        message = f"{said} (see: fastcam{verb} --help)"
     else:
         return
     print(f"fastcam: {' '.join(message.split())}", file=sys.stderr)
@@ -146,9 +148,12 @@ def export(
     ] = "default",
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
+    output = output or model.with_name(f"{model.stem}.cam.onnx")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise FastcamError(f"{output}: the export would overwrite the model; choose another name with -o")
     result = _exporter().export_model(
         model,
-        output or model.with_name(f"{model.stem}.cam.onnx"),
+        output,
         layer=layer,
         emit=emit,
         targets=targets,
@@ -159,7 +164,7 @@ def export(
         labels=labels,
     )
     for line in result.summary():
-        typer.echo(line)
+        _say(line)
 
 
 @app.command(epilog=_examples("fastcam inspect resnet50.onnx"))
@@ -171,7 +176,7 @@ def inspect(model: OnnxFile, output_name: OutputName = None, score: ScoreKind = 
         shape = " x ".join(str(side) for side in layer.shape)
         rows.append(("*" if layer.chosen else "", layer.name, layer.op_type, shape, layer.scope, layer.note))
     _print_table(("", "layer", "operator", "shape", "scope", "note"), rows)
-    typer.echo(f"* chosen: {found.reason}")
+    _say(f"* chosen: {found.reason}")
     classes = "" if found.score.classes is None else f", {found.score.classes} classes"
     typer.echo(f"explained score: {found.score.kind} of output {found.score.output}{classes}")
     missing = ", ".join(f"{op_type} ({count})" for op_type, count in found.missing)
@@ -300,6 +305,15 @@ def _print_report(report: dict[str, Any]) -> None:
     _print_table(("image", "class", "score", "box x0 y0 x1 y1", "status"), rows)
 
 
+def _say(line: str) -> None:
+    """A line of prose; on a terminal broken between words, with the rest indented."""
+    console = _console()
+    wrap = textwrap.TextWrapper(
+        console.width, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False
+    )
+    typer.echo(wrap.fill(line) if console.is_terminal else line)
+
+
 def _console() -> Console:
     """Stdout; as wide as it must be where nobody watches, so that no line of a file or a pipe is broken."""
     console = Console(highlight=False)
@@ -345,6 +359,8 @@ def _exporter() -> Any:
     try:
         import fastcam_export
     except ImportError as error:
+        if (error.name or "").startswith("fastcam_export."):
+            raise  # a defect of ours, not something that is missing
         raise FastcamError(f"exporting needs onnx and onnx-ir ({error}); run: pip install fastcam[export]") from error
     return fastcam_export
 

@@ -137,6 +137,8 @@ class Explainer:
         Raises:
             FastcamError: a picture or a target that cannot be used; the message says why.
         """
+        if not 0 < threshold <= 1:
+            raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
         sources, files = self._sources(images)
         resolved = self._resolve_targets(targets, len(sources))
         parts = []
@@ -230,7 +232,9 @@ class Explainer:
     def _resolve_targets(self, targets: Any, count: int) -> NDArray[np.int64]:
         resolved = self._targets.resolve(targets, count)
         if not self._free_targets and not (resolved == -1).all():
-            raise FastcamError(f"{self._name} was exported with constant targets; export it again with targets=default")
+            raise FastcamError(
+                f"{self._name} was exported with constant targets; export it again with --targets default"
+            )
         return resolved
 
     def _prepare(self, sources: Any) -> _Batch:

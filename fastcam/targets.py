@@ -120,8 +120,10 @@ class Targets:
         raise FastcamError(f"no class {name!r}{self._nearest(name)}")
 
     def _nearest(self, name: str) -> str:
-        known = [key for table in self._names[1:] for key in table]
-        close = list(dict.fromkeys(difflib.get_close_matches(_key(name), known, n=3, cutoff=0.6)))
+        known = [key for table in reversed(self._names[1:]) for key in table]
+        word = re.compile(rf"\b{re.escape(_key(name))}\b")  # "cat" means "tabby cat" rather than "crate"
+        near = [*filter(word.search, known), *difflib.get_close_matches(_key(name), known, n=3, cutoff=0.6)]
+        close = list(dict.fromkeys(near))[:3]
         if close:
             return f"; did you mean {' or '.join(repr(key) for key in close)}?"
         some = ", ".join(repr(short_label(label)) for label in (self.labels or ())[:4])

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from contract_model import brightness_model, random_model
 from typer.testing import CliRunner
 
+from contract_model import brightness_model, random_model
 from fastcam import Explainer, FastcamError, __version__
 from fastcam import cli as cli_module
 from fastcam.cli import app

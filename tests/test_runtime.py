@@ -15,10 +15,10 @@ import onnx
 import pytest
 import scipy.ndimage
 import torch
-from contract_model import PATCH, ContractModel, brightness_model, random_model
 from onnx import numpy_helper
 
 import fastcam
+from contract_model import PATCH, ContractModel, brightness_model, random_model
 from fastcam import Explainer, FastcamError, methods, session
 from fastcam.explanation import unique_stems
 from fastcam.schema import EMITS, METADATA_KEY, Preprocessing, preset

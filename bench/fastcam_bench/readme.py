@@ -1,0 +1,97 @@
+"""Writes the README's tables from what they are about: measured results and the registry of gradient rules.
+
+python -m fastcam_bench.readme            # rewrite the tables
+python -m fastcam_bench.readme --check    # exit 1 if one is out of date
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+def photos() -> str:
+    """Localization on real photos, a line per model."""
+    measured = json.loads((RESULTS / "photos.json").read_text(encoding="utf-8"))
+    lines = [
+        f"On photos with hand-drawn boxes, the box at {measured['threshold']:.0%} of the map's maximum, as in the",
+        f"paper (`{measured['command']}`; each photo in [photos.md](bench/results/photos.md)):",
+        "",
+        "| model | layer | photos | top-1 right | mean IoU of the boxes | maximum inside the box |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for model in measured["models"]:
+        found = model["summary"]
+        count = found["photos_with_box"]
+        lines.append(
+            f"| {model['name']} | `{model['layer']}` | {count} | {found['predicted_is_true']} | "
+            f"{found['mean_iou_by_threshold'][str(measured['threshold'])]:.2f} | {found['pointing_hits']} of {count} |"
+        )
+    return "\n".join(lines)
+
+
+def speed() -> str:
+    """The cost of an explanation, a line per model and batch size."""
+    measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    versions, machine = measured["versions"], measured["machine"]
+    names = [name for name in measured["results"][0]["contestants"] if name != "plain"]
+    lines = [
+        "Time of one run, as a multiple of the plain forward pass of the same file in the same runtime (median of the",
+        f"ratios of interleaved rounds, `{measured['command']}`; ONNX Runtime {versions['onnxruntime']}, CPU,",
+        f"{measured['threads']} threads, {machine['cpu']}):",
+        "",
+        f"| model | batch | {' | '.join(names)} |",
+        f"|---|---:|{'---:|' * len(names)}",
+    ]
+    for result in measured["results"]:
+        ratios = [f"{result['contestants'][name]['ratio']:.2f}" for name in names]
+        lines.append(f"| {result['model']} | {result['batch']} | {' | '.join(ratios)} |")
+    return "\n".join(lines)
+
+
+def operators() -> str:
+    """Every operator with a gradient rule, by family."""
+    from fastcam_export.autodiff import driver  # noqa: F401  (fills the registry)
+    from fastcam_export.autodiff.registry import RULES
+
+    families: dict[str, list[str]] = {}
+    for name, rule in RULES.items():
+        families.setdefault(rule.__module__.rsplit(".", 1)[-1], []).append(name)
+    lines = [f"{len(RULES)} operators of the default domain:", "", "| family | operators |", "|---|---|"]
+    lines += [f"| {family} | {', '.join(sorted(names))} |" for family, names in sorted(families.items())]
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"speed": speed, "photos": photos, "operators": operators}
+
+
+def filled(text: str) -> str:
+    """The README with every section between its markers made anew."""
+    for name, make in SECTIONS.items():
+        found = re.search(rf"<!-- {name}: [^>]*-->\n(.*?)<!-- end -->", text, re.DOTALL)
+        if found is None:
+            raise ValueError(f"README.md has no section {name!r}")
+        text = f"{text[: found.start(1)]}{make()}\n{text[found.end(1) :]}"
+    return text
+
+
+def main() -> int:
+    """The command; see the module's docstring."""
+    readme = ROOT / "README.md"
+    have = readme.read_text(encoding="utf-8")
+    want = filled(have)
+    if "--check" in sys.argv[1:]:
+        print("README.md is up to date" if have == want else "README.md is out of date: python -m fastcam_bench.readme")
+        return int(have != want)
+    readme.write_text(want, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,10 @@
+"""The export step: rewrites a vision model in ONNX so that it explains itself.
+
+>>> from fastcam_export import export_model
+>>> export_model("resnet50.onnx", "resnet50.cam.onnx", preprocess="imagenet")  # doctest: +SKIP
+"""
+
+from fastcam_export.autodiff.registry import UnsupportedOperator
+from fastcam_export.exporter import Export, InspectedLayer, Inspection, export_model, inspect_model
+
+__all__ = ["Export", "InspectedLayer", "Inspection", "UnsupportedOperator", "export_model", "inspect_model"]

@@ -1,0 +1,93 @@
+"""What is known of a graph's values without running it: constants, and what is computed from constants alone.
+
+Exporters write axes, pads and shapes as small computations (a Constant through Reshape and Cast, one dimension of a
+Shape); rules need them as numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+Array = npt.NDArray[Any]
+
+SMALL = 4096
+"""Elements up to which a computation on constants is carried out."""
+COUNTING = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+"""Types of the values that are computed: what axes, pads and shapes are made of."""
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+def constant_array(value: ir.Value | None, limit: int = 1 << 62) -> Array | None:
+    """The content of ``value`` if it is known and has at most ``limit`` elements, else None.
+
+    An initializer that is also a graph input is only a default, so it is not known.
+    """
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is not None:
+        return tensor.numpy() if tensor.size <= limit else None
+    found = _computed(value)
+    return found if found is not None and found.size <= limit else None
+
+
+def _computed(value: ir.Value) -> Array | None:
+    node = value.producer()
+    if value.dtype not in COUNTING:  # never the network itself, whose every value leads back to all its inputs
+        return None
+    if node is None or node.domain not in ("", "ai.onnx") or node.op_type in RANDOM or len(node.outputs) != 1:
+        return None
+    if node.op_type == "Shape":
+        return _shape(node)
+    if node.op_type == "Gather" and (dimension := _one_dimension(node)) is not None:
+        return dimension
+    if not node.inputs or any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        return None
+    arrays = [constant_array(each, SMALL) for each in node.inputs]
+    if any(array is None and each is not None for array, each in zip(arrays, node.inputs)):
+        return None
+    if value.shape is not None and _too_large(value.shape):
+        return None
+    return evaluate(ir.to_proto(node), arrays, node.graph.opset_imports[""] if node.graph is not None else 18)
+
+
+def evaluate(node: Any, arrays: list[Array | None], opset: int) -> Array:
+    """The only output of a NodeProto for these inputs (None: not given), by ONNX's reference implementation."""
+    feeds = {name: array for name, array in zip(node.input, arrays) if array is not None}
+    return np.asarray(ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)[0])  # type: ignore[index]
+
+
+def _shape(node: ir.Node) -> Array | None:
+    """Shape of a value whose dimensions are all known, of those that are asked for."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if shape is None:
+        return None
+    start = node.attributes.get_int("start", 0)
+    end = node.attributes.get_int("end", len(shape))
+    dims = list(shape)[start:end]
+    return np.array(dims, np.int64) if all(isinstance(d, int) for d in dims) else None
+
+
+def _one_dimension(node: ir.Node) -> Array | None:
+    """Gather of known dimensions from the Shape of a value of which others, the batch, are free."""
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    indices = constant_array(node.inputs[1], SMALL)
+    if source is None or source.op_type != "Shape" or indices is None or source.inputs[0] is None:
+        return None
+    shape = source.inputs[0].shape
+    if shape is None or source.attributes.get_int("start", 0) != 0 or source.attributes.get("end") is not None:
+        return None
+    dims = np.array([d if isinstance(d, int) else -1 for d in shape], np.int64)[indices]
+    return None if np.any(dims < 0) else np.asarray(dims)
+
+
+def _too_large(shape: ir.Shape) -> bool:
+    dims = [d for d in shape if isinstance(d, int)]
+    return len(dims) == len(shape) and int(np.prod(dims, dtype=np.int64)) > SMALL

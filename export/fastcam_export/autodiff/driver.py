@@ -1,0 +1,141 @@
+"""Reverse-mode sweep over the nodes between a value and a score.
+
+The driver prunes to the path, looks rules up, accumulates, sums over broadcast axes and checks every gradient against
+the value that it belongs to. Rules do none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
+from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.registry import Gradient, Node, Rule, UnsupportedOperator, _Zero, describe, find
+from fastcam_export.autodiff.shapes import adopt_dims, sum_to
+
+
+def path(graph: ir.Graph, sources: Iterable[ir.Value], sinks: Iterable[ir.Value]) -> list[ir.Node]:
+    """The nodes through which a float ``source`` reaches a ``sink``, in the graph's order.
+
+    A derivative flows through floating point values only: shapes, indices and masks are constants to it. A value whose
+    type nobody knows (a custom operator's) counts as one: leaving it out would be a silent zero.
+    """
+    reached = set(sources)
+    forward = []
+    for node in graph:
+        if any(value in reached for value in _reads(node)):
+            outputs = [value for value in node.outputs if value.dtype is None or value.dtype in FLOATS]
+            reached.update(outputs)
+            if outputs:
+                forward.append(node)
+    needed = set(sinks)
+    nodes = []
+    for node in reversed(forward):
+        if any(value in needed for value in node.outputs):
+            needed.update(value for value in _reads(node) if value in reached)
+            nodes.append(node)
+    return nodes[::-1]
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """All values that a node depends on: its inputs and what its subgraphs (of If, Loop, Scan) take from outside."""
+    rule = find(node)
+    ignored = rule.ignores if rule is not None else frozenset()
+    yield from (value for index, value in enumerate(node.inputs) if value is not None and index not in ignored)
+    for attribute in node.attributes.values():
+        graphs = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
+        for inner in (inner for graph in graphs for inner in graph):
+            yield from _reads(inner)
+
+
+def unsupported(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    """Those of ``nodes`` that no rule differentiates."""
+    return [node for node in nodes if find(node) is None]
+
+
+def backward(
+    op: Emitter, cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
+) -> dict[ir.Value, ir.Value | None]:
+    """Append the gradient of ``sum_v <cotangents[v], v>`` with respect to each value in ``wrt``.
+
+    Returns:
+        The gradient of each value; None where it is structurally zero (no path, or only paths without derivative).
+
+    Raises:
+        UnsupportedOperator: an operator on the path has no rule, or no rule for the input that is needed.
+    """
+    nodes = path(op.graph, wrt, cotangents)
+    for node in unsupported(nodes):
+        if any(value.dtype is None for value in node.outputs):
+            raise _refusal(op, node, "there is no gradient rule for it")  # nothing behind it has a known type either
+    wanted = {*wrt, *(value for node in nodes for value in node.outputs)}
+    parts: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in cotangents.items()}
+
+    def total(value: ir.Value) -> ir.Value | None:
+        terms = parts.get(value)
+        if terms is None:
+            return None
+        while len(terms) > 1:
+            terms[:2] = [op.Add(*terms[:2])]
+        return terms[0]
+
+    for node in reversed(nodes):
+        dys = tuple(total(value) for value in node.outputs)
+        if any(dy is not None for dy in dys):
+            for value, gradient in _gradients(op, node, dys, wanted):
+                parts.setdefault(value, []).append(gradient)
+    return {value: total(value) for value in wrt}
+
+
+def _gradients(
+    op: Emitter, node: ir.Node, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value]
+) -> list[tuple[ir.Value, ir.Value]]:
+    """(input, its gradient) for those inputs of ``node`` that are wanted and have one."""
+    try:
+        rule = find(node)
+        if rule is None:
+            raise UnsupportedOperator("there is no gradient rule for it")
+        if not rule.several and (dys[0] is None or any(dy is not None for dy in dys[1:])):
+            raise UnsupportedOperator("only its first output has a gradient rule")
+        result = rule.gradients(op, Node(node, dys), next(dy for dy in dys if dy is not None))
+        by_index: Mapping[int, Gradient] = {0: result} if isinstance(result, ir.Value) else result
+        made = []
+        for index, value in enumerate(node.inputs):
+            if value is None or value not in wanted or value.dtype not in (None, *FLOATS):
+                continue
+            if value.dtype is None:
+                raise UnsupportedOperator(f"the type of its input {index} ({value.name!r}) is unknown")
+            gradient = by_index.get(index)
+            if gradient is None:
+                raise UnsupportedOperator(f"there is no gradient rule for its input {index} ({value.name!r})")
+            if not isinstance(gradient, _Zero):
+                emitted = gradient if isinstance(gradient, ir.Value) else gradient()
+                made.append((value, _fit(op, node, rule, emitted, value)))
+        return made
+    except UnsupportedOperator as error:
+        raise _refusal(op, node, str(error)) from error
+
+
+def _refusal(op: Emitter, node: ir.Node, why: str) -> UnsupportedOperator:
+    return UnsupportedOperator(
+        f"cannot differentiate {describe(node)} of opset {op.version}, which lies between the target layer and the "
+        f"score: {why}; choose a layer after it (fastcam inspect lists them), or export the model without it"
+    )
+
+
+def _fit(op: Emitter, node: ir.Node, rule: Rule, gradient: ir.Value, value: ir.Value) -> ir.Value:
+    """The gradient in the shape and type of its value, or an error that names the rule: then it is a defect."""
+    if rule.broadcasts:
+        gradient = sum_to(op, gradient, value)
+    have, want = op.dims(gradient), op.dims(value)
+    clash = len(have) != len(want) or any(
+        isinstance(h, int) and isinstance(w, int) and h != w for h, w in zip(have, want)
+    )
+    if clash or gradient.dtype != value.dtype:
+        raise RuntimeError(
+            f"the rule of {describe(node)} gave {gradient.dtype}{have} as gradient of {value.name!r}, which is "
+            f"{value.dtype}{want}"
+        )
+    return adopt_dims(op, gradient, want)

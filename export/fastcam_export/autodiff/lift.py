@@ -1,0 +1,229 @@
+"""Several targets per image: every emitted operator, once more with an axis of copies.
+
+The T gradients of a value of shape [d0, d1, ...] are stored together as [T * d0, d1, ...], T outermost. Most operators
+of a backward pass treat axis 0 row by row and need no change: a convolution of [T * N, C, h, w] is T convolutions. What
+remains are operators that touch axis 0, and operators that combine a gradient with a forward value, which exists once
+and not T times: these run on the view [T, d0, d1, ...], where the forward value broadcasts. Views are free, copies are
+never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.registry import UnsupportedOperator
+
+if TYPE_CHECKING:
+    from fastcam_export.autodiff.emitter import Dims, Emitter
+
+Inputs = Sequence["ir.Value | None"]
+Attributes = dict[str, Any]
+
+ELEMENTWISE = frozenset(["Add", "Cast", "Div", "Exp", "Identity", "Mul", "Neg", "Sub", "Sum", "Where"])
+ROWWISE = frozenset(["Col2Im", "ConvTranspose"])
+
+
+def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+    """Emit ``op_type`` for lifted operands; ``dims`` is the result's shape as the rule sees it.
+
+    Raises:
+        UnsupportedOperator: the operator is not defined here for several targets.
+    """
+    if op_type in ELEMENTWISE:
+        return _combine(op, op_type, inputs, attributes, dims, _elementwise_is_direct(op, inputs, dims))
+    if op_type == "MatMul":
+        return _combine(op, op_type, inputs, attributes, dims, _matmul_is_direct(op, inputs))
+    if op_type == "Reshape":
+        return _reshape(op, inputs, dims)
+    if op_type == "Expand":
+        return _expand(op, inputs, dims)
+    alone = op.lifted(inputs[0]) and not any(map(op.lifted, inputs[1:]))
+    if op_type in ROWWISE and alone:
+        return _direct(op, op_type, inputs, attributes, dims)
+    if op_type in _SHIFT and (alone or (op_type == "Concat" and all(map(op.lifted, inputs)))):
+        return _shift(op, op_type, inputs, attributes, dims)
+    raise UnsupportedOperator(f"its gradient needs {op_type}, which is not defined for several targets")
+
+
+def unmerge(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
+    """The view [T, 1, ..., 1, *dims] of a lifted value, with ``rank`` axes behind T."""
+    dims = op.dims(value)
+    ones = [1] * (rank - len(dims))
+    if all(isinstance(d, int) for d in dims):
+        return _emit(op, "Reshape", [value, op.constant(np.array([-1, *ones, *dims], np.int64))])
+    known = all(isinstance(d, int) for d in dims[1:])
+    tail = np.array(dims[1:], np.int64) if known else _sizes(op, value, 1, len(dims))
+    return _emit(op, "Reshape", [value, op.concat([op.copies, [*ones, -1], tail])])
+
+
+def merge(op: Emitter, value: ir.Value, dims: Dims, tail: ir.Value | None = None) -> ir.Value:
+    """[T, *dims] (or any view of it) stored as [T * dims[0], *dims[1:]].
+
+    ``tail`` holds dims[1:] where they are only known at run time and ``value`` is not of the form [T, *dims].
+    """
+    rest = dims[1:]
+    if all(isinstance(d, int) for d in rest):
+        target = op.constant(np.array([-1, *rest], np.int64))
+    else:
+        target = op.concat([[-1], tail if tail is not None else _sizes(op, value, 2, len(dims) + 1)])
+    return _store(op, _emit(op, "Reshape", [value, target]), dims)
+
+
+def sum_to(op: Emitter, dy: ir.Value, x: ir.Value, rank: int) -> ir.Value:
+    """A lifted ``dy`` of ``rank`` axes summed to the shape of ``x``, where only the run time knows the axes."""
+    view = unmerge(op, dy, rank)
+    padded = op.concat([op.copies, np.ones(rank - op.rank(x)), op.shape(x)])
+    same = _emit(op, "Equal", [padded, _sizes(op, view, 0, rank + 1)])
+    axes = _emit(op, "NonZero", [_emit(op, "Not", [same])])
+    axes = _emit(op, "Reshape", [axes, op.constant(np.array([-1]))])
+    total = _emit(op, "ReduceSum", [view, axes], keepdims=1, noop_with_empty_axes=1)
+    return merge(op, total, op.dims(x), op.shape(x, 1))
+
+
+def _emit(op: Emitter, op_type: str, inputs: Inputs, **attributes: Any) -> ir.Value:
+    """A node as it is: on stored shapes, without lifting."""
+    like = inputs[1] if op_type == "Where" else inputs[0]
+    dtype = like.dtype if like is not None else None
+    if op_type == "NonZero":
+        dtype = ir.DataType.INT64
+    elif op_type == "Cast":
+        dtype = ir.DataType(attributes["to"])
+    elif op_type in ("Equal", "Not"):
+        dtype = ir.DataType.BOOL
+    (value,) = op.append(op_type, inputs, attributes, [(dtype or ir.DataType.UNDEFINED, None)])
+    return value
+
+
+def _sizes(op: Emitter, value: ir.Value, start: int, rank: int) -> ir.Value:
+    """int64 [rank - start]: the stored dimensions of a value of ``rank`` axes."""
+    return op.append("Shape", [value], {"start": start}, [(ir.DataType.INT64, (rank - start,))])[0]
+
+
+def _direct(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+    return _store(op, _emit(op, op_type, inputs, **attributes), dims)
+
+
+def _store(op: Emitter, value: ir.Value, dims: Dims) -> ir.Value:
+    value.shape = ir.Shape((None, *dims[1:]))
+    return op.lift_value(value, dims)
+
+
+def _view(op: Emitter, value: ir.Value | None, rank: int | None = None) -> ir.Value | None:
+    if value is None or not op.lifted(value):
+        return value
+    return unmerge(op, value, op.rank(value) if rank is None else rank)
+
+
+def _combine(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims, direct: bool) -> ir.Value:
+    if direct:
+        return _direct(op, op_type, inputs, attributes, dims)
+    views = [_view(op, value, len(dims)) for value in inputs]
+    return merge(op, _emit(op, op_type, views, **attributes), dims)
+
+
+def _elementwise_is_direct(op: Emitter, inputs: Inputs, dims: Dims) -> bool:
+    """Whether axis 0 of every operand lines up: copies with copies, and nothing that varies along axis 0 otherwise."""
+
+    def lines_up(value: ir.Value) -> bool:
+        own = op.dims(value)
+        if len(own) < len(dims):
+            return not op.lifted(value)
+        return bool(own) and own[0] is not None and own[0] == (dims[0] if op.lifted(value) else 1)
+
+    return all(lines_up(value) for value in inputs if value is not None)
+
+
+def _matmul_is_direct(op: Emitter, inputs: Inputs) -> bool:
+    """Whether one operand is a plain matrix that multiplies every row, or every matrix, of the lifted other one."""
+    a, b = inputs
+    assert a is not None and b is not None
+    if op.lifted(a) and op.lifted(b):
+        return False
+    return op.rank(b) == 2 and op.rank(a) >= 2 if op.lifted(a) else op.rank(a) == 2 and op.rank(b) >= 3
+
+
+def _reshape(op: Emitter, inputs: Inputs, dims: Dims) -> ir.Value:
+    value, shape = inputs
+    assert value is not None and shape is not None
+    if all(isinstance(d, int) for d in dims[1:]):
+        return merge(op, value, dims)
+    tail = op.Slice(shape, [1], [len(dims)])
+    if -1 not in op.contents(shape)[1:]:
+        return merge(op, value, dims, tail)
+    head = op.Mul(op.copies, op.Slice(shape, [0], [1]))  # only one dimension can be left open, and it is in the tail
+    return _store(op, _emit(op, "Reshape", [value, op.concat([head, tail])]), dims)
+
+
+def _expand(op: Emitter, inputs: Inputs, dims: Dims) -> ir.Value:
+    value, shape = inputs
+    assert value is not None and shape is not None
+    own = op.dims(value)
+    if len(own) == len(dims) and dims and own[0] is not None and own[0] == dims[0]:
+        tail = [op.Slice(shape, [1], [len(dims)])] if len(dims) > 1 else []
+        return _direct(op, "Expand", [value, op.concat([[1], *tail])], {}, dims)
+    return merge(op, _emit(op, "Expand", [unmerge(op, value, len(dims)), op.concat([[1], shape])]), dims)
+
+
+# ---- operators with axes: shifted by one where they touch axis 0
+
+
+def _shift(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+    assert inputs[0] is not None
+    touches, shifted, changed = _SHIFT[op_type](op, inputs, attributes, op.rank(inputs[0]))
+    if not touches:
+        return _direct(op, op_type, inputs, attributes, dims)
+    return merge(op, _emit(op, op_type, [_view(op, value) for value in shifted], **changed), dims)
+
+
+Shifted = tuple[bool, list["ir.Value | None"], Attributes]
+"""Whether the operator touches axis 0, and its inputs and attributes with one more axis in front."""
+
+
+def _axes_input(position: int) -> Callable[[Emitter, Inputs, Attributes, int], Shifted]:
+    def shift(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+        padded = [*inputs, *[None] * (position + 1 - len(inputs))]
+        if padded[position] is None:
+            axes = list(range(rank))
+        else:
+            axes = [int(axis) % rank for axis in _constant(padded[position])]
+        padded[position] = op.constant(np.array(axes, np.int64) + 1)
+        return 0 in axes, padded, attributes
+
+    return shift
+
+
+def _concat(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+    axis = attributes["axis"] % rank
+    return axis == 0, list(inputs), {"axis": axis + 1}
+
+
+def _unsqueeze(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+    return _axes_input(1)(op, inputs, attributes, rank + _constant(inputs[1]).size)
+
+
+def _transpose(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+    perm = attributes["perm"]
+    return perm[:1] != [0], list(inputs), {"perm": [0, *(p + 1 for p in perm)]}
+
+
+def _constant(value: ir.Value | None) -> Any:
+    array = constant_array(value)
+    if array is None:
+        raise UnsupportedOperator("its gradient touches axes that are only known at run time")
+    return array
+
+
+_SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
+    "Concat": _concat,
+    "Pad": _axes_input(3),
+    "ReduceMean": _axes_input(1),
+    "ReduceSum": _axes_input(1),
+    "Slice": _axes_input(3),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

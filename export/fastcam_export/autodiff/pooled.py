@@ -1,0 +1,294 @@
+"""The pooled gradient: Grad-CAM reads the gradient only through its spatial sum, so only that sum is computed.
+
+S(v) is the gradient of a feature map v [N, K, ...] summed over all its positions, [N, K]. It obeys identities that the
+gradient itself does not: S goes through a MaxPool unchanged (each window's gradient lands on exactly one cell: no mask,
+no ties), through a mean over all positions as the mean's own gradient, through an unpadded convolution as a product
+with the kernels' sums, and through Flatten and Gemm as (S W)^T g with S W a constant. A rule here states one identity
+and when it holds; where none does, S is the sum of the full gradient, and the two are equal, which tests assert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from fastcam_export.autodiff.driver import backward, path
+from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.registry import Node
+from fastcam_export.autodiff.shapes import product, reshape_to, sizes
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How S of a node's input follows from its output.
+
+    Attributes:
+        contribution: emits S of the input from S of the output, [N, channels], or from the output's full gradient.
+        full: whether it takes the full gradient, of a fully connected layer's output.
+        channels: of the output, where S of it is taken.
+    """
+
+    contribution: Callable[[ir.Value], ir.Value]
+    full: bool = False
+    channels: int = 0
+
+
+Rule = Callable[[Emitter, Node, int, int], "Identity | None"]
+"""(op, node, input index, channels of that input) -> the identity, or None where it does not hold."""
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*op_types: str) -> Callable[[Rule], Rule]:
+    """Register a pooled rule; see :data:`Rule`."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(op_types, function))
+        return function
+
+    return register
+
+
+def pooled_gradient(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value) -> ir.Value | None:
+    """Append the gradient of ``sum_v <cotangents[v], v>`` with respect to ``layer``, averaged over positions.
+
+    Args:
+        op, cotangents: as for :func:`fastcam_export.autodiff.driver.backward`.
+        layer: a feature map [N, K, ...].
+
+    Returns:
+        [N, K]; None where the gradient is structurally zero.
+
+    Raises:
+        UnsupportedOperator: as :func:`fastcam_export.autodiff.driver.backward`.
+    """
+    channels = op.dims(layer)[1]
+    plan = _Plan(op, cotangents, layer)
+    if isinstance(channels, int):
+        plan.visit(layer, channels)
+    else:
+        plan.direct[layer] = 0
+    small = [use.output for uses in plan.uses.values() for use in uses if use.how.full]
+    gradients = backward(op, cotangents, list(dict.fromkeys([*plan.direct, *small])))
+    total = _total(op, plan, gradients, layer)
+    if total is None:
+        return None
+    positions = product(op, sizes(op, layer)[2:])
+    if isinstance(positions, int):
+        return op.Mul(total, 1 / positions)
+    return op.Div(total, op.Cast(positions, to=int(layer.dtype or ir.DataType.FLOAT)))
+
+
+@dataclass(frozen=True)
+class _Use:
+    """One consumer of a value: the identity, and the output whose S or gradient it takes."""
+
+    how: Identity
+    output: ir.Value
+
+
+@dataclass
+class _Plan:
+    """For which values S is carried (``uses``), and where it falls back to the full gradient (``direct``: channels)."""
+
+    op: Emitter
+    cotangents: Mapping[ir.Value, ir.Value]
+    layer: ir.Value
+    uses: dict[ir.Value, list[_Use]] = field(default_factory=dict)
+    direct: dict[ir.Value, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.consumers: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
+        for node in path(self.op.graph, [self.layer], self.cotangents):
+            for index, value in enumerate(node.inputs):
+                if value is not None:
+                    self.consumers.setdefault(value, []).append((node, index))
+
+    def visit(self, value: ir.Value, channels: int) -> None:
+        """Decide how S of ``value`` is computed."""
+        if value in self.uses or value in self.direct:
+            return
+        uses: list[_Use] = []
+        for node, index in self.consumers.get(value, []):
+            how = self._identity(node, index, channels)
+            if how is None:
+                break
+            uses.append(_Use(how, node.outputs[0]))
+        else:
+            if value not in self.cotangents:
+                self.uses[value] = uses
+                for use in uses:
+                    if not use.how.full:
+                        self.visit(use.output, use.how.channels)
+                return
+        self.direct[value] = channels
+
+    def _identity(self, node: ir.Node, index: int, channels: int) -> Identity | None:
+        found = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if found is None or any(output.uses() for output in node.outputs[1:]):
+            return None
+        return found(self.op, Node(node, ()), index, channels)
+
+
+def _total(op: Emitter, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | None], value: ir.Value) -> ir.Value | None:
+    """S of ``value``, [N, channels]."""
+    if value in plan.direct:
+        gradient = gradients[value]
+        return None if gradient is None else _spatial_sum(op, gradient, value, plan.direct[value])
+    terms = []
+    for use in plan.uses[value]:
+        below = gradients[use.output] if use.how.full else _total(op, plan, gradients, use.output)
+        if below is not None:
+            terms.append(use.how.contribution(below))
+    if not terms:
+        return None
+    total = terms[0]
+    for term in terms[1:]:
+        total = op.Add(total, term)
+    return total
+
+
+def _spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int) -> ir.Value:
+    dims = op.dims(value)
+    if len(dims) == 2:
+        if dims[1] == channels:
+            return gradient
+        assert isinstance(dims[1], int)  # flattened: each channel's positions lie side by side
+        gradient = reshape_to(op, gradient, [sizes(op, value)[0], channels, dims[1] // channels])
+        return op.ReduceSum(gradient, [2], keepdims=0)
+    if all(d == 1 for d in dims[2:]):
+        return reshape_to(op, gradient, sizes(op, value)[:2])
+    return op.ReduceSum(gradient, list(range(2, len(dims))), keepdims=0)
+
+
+# ---- the identities
+
+
+@rule("Identity", "Dropout")
+def same(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """S(x) = S(y)"""
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("Add", "Sum")
+def add(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """y = a + b: S(a) = S(y), where a is not broadcast"""
+    value = node.input(index)
+    if value is None or op.dims(value) != op.dims(node.y) or None in op.dims(value):
+        return None
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("MaxPool")
+def max_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """S(x) = S(y): the gradient of each window lands on exactly one cell, wherever that is"""
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("AveragePool")
+def average_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """S(x) = S(y) where no part of a window's gradient is lost to padding that counts"""
+    padded = any(node.integers("pads")) or node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    if node.integer("count_include_pad", 0) and (padded or node.integer("ceil_mode", 0)):
+        return None
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool")
+def global_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """S(x) = S(y): the mean's gradient is dy / n at n positions, the maximum's is dy at one"""
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("ReduceMean", "ReduceMax", "ReduceMin")
+def reduce_positions(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """As the global pools, where exactly the positions are reduced"""
+    axes, rank = node.input(1), op.rank(node.x)
+    known = node.constant(1, "axes") if axes is not None else None
+    if known is None or rank < 3 or sorted(int(axis) % rank for axis in known.reshape(-1)) != list(range(2, rank)):
+        return None
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("BatchNormalization")
+def batch_normalization(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """S(x) = S(y) scale / sqrt(var + eps)"""
+    _, scale, _, _, variance = node.inputs
+
+    def contribution(s: ir.Value) -> ir.Value:
+        factor = op.Div(scale, op.Sqrt(op.Add(variance, node.number("epsilon", 1e-5))))
+        return op.Mul(s, op.Cast(factor, to=int(s.dtype or ir.DataType.FLOAT)))
+
+    return Identity(contribution, channels=channels)
+
+
+@rule("Concat")
+def concat(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """Along the channels: S(x) is a slice of S(y)"""
+    counts = [op.dims(value)[1] if op.rank(value) > 1 else None for value in node.inputs]
+    if node.integer("axis") % op.rank(node.y) != 1 or not all(isinstance(count, int) for count in counts):
+        return None
+    if op.rank(node.y) == 2 and counts[index] != channels:
+        return None
+    start = sum(count for count in counts[:index] if isinstance(count, int))
+    everything = sum(count for count in counts if isinstance(count, int))
+    return Identity(lambda s: op.Slice(s, [start], [start + channels], [1]), channels=everything)
+
+
+@rule("Conv")
+def conv(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """Without padding every tap of a window is a cell of x: S(x) = S(y) W', where W' sums the kernels' taps"""
+    w = node.inputs[1]
+    dims = op.dims(w)
+    padded = any(node.integers("pads")) or node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    if index != 0 or padded or node.integer("group", 1) != 1 or not all(isinstance(d, int) for d in dims):
+        return None
+    outputs, taps = dims[0], [d for d in dims[2:] if isinstance(d, int)]
+    assert isinstance(outputs, int)
+
+    def contribution(s: ir.Value) -> ir.Value:
+        if math.prod(taps) == 1:
+            return op.MatMul(s, op.Reshape(w, [outputs, channels]))
+        return op.MatMul(s, op.ReduceSum(w, list(range(2, len(dims))), keepdims=0))
+
+    return Identity(contribution, channels=outputs)
+
+
+@rule("Flatten", "Reshape")
+def flatten(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """[N, K, h, w] as [N, K h w]: the channels stay together, so S is the same"""
+    before, after = op.dims(node.x), op.dims(node.y)
+    positions = before[1:]
+    if index != 0 or len(before) < 3 or len(after) != 2 or not all(isinstance(d, int) for d in positions):
+        return None
+    if after[1] != math.prod(d for d in positions if isinstance(d, int)):
+        return None
+    return Identity(lambda s: s, channels=channels)
+
+
+@rule("Gemm", "MatMul")
+def gemm(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """y = x W of a flattened map: S(x) = dy (S W)^T, where S W sums the rows of W that belong to one channel"""
+    if index != 0 or node.integer("transA", 0) or op.rank(node.x) != 2 or op.rank(node.inputs[1]) != 2:
+        return None
+    w, transposed = node.inputs[1], node.integer("transB", 0)
+    dims = op.dims(w)
+    features, outputs = (dims[1], dims[0]) if transposed else (dims[0], dims[1])
+    if not isinstance(features, int) or not isinstance(outputs, int) or features % channels:
+        return None
+    area = features // channels
+    alpha = node.number("alpha", 1.0)
+
+    def contribution(dy: ir.Value) -> ir.Value:
+        if transposed:
+            summed = op.ReduceSum(op.Reshape(w, [outputs, channels, area]), [2], keepdims=0) if area > 1 else w
+        else:
+            rows = op.ReduceSum(op.Reshape(w, [channels, area, outputs]), [1], keepdims=0) if area > 1 else w
+            summed = op.Transpose(rows, perm=[1, 0])
+        s = op.MatMul(dy, summed)
+        return s if alpha == 1.0 else op.Mul(s, alpha)
+
+    return Identity(contribution, full=True)

@@ -1,0 +1,146 @@
+"""The table of gradient rules: which operator is differentiated by which function, and what such a function sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fastcam.schema import FastcamError
+from fastcam_export.autodiff.constants import constant_array
+
+if TYPE_CHECKING:
+    from fastcam_export.autodiff.emitter import Emitter
+
+
+class UnsupportedOperator(FastcamError):
+    """An operator between target layer and score has no gradient rule. Never a silent zero: that is a wrong heatmap.
+
+    A rule raises it with the bare reason; the driver says for which node, and what can be done.
+    """
+
+
+class _Zero:
+    """The type of :data:`ZERO`."""
+
+    def __repr__(self) -> str:
+        return "ZERO"
+
+
+ZERO: Final = _Zero()
+"""A rule's word that an input carries no gradient (a derivative that is zero almost everywhere).
+
+Leaving an input out of a rule's result means something else: nobody has derived it, and needing it is an error.
+"""
+
+Gradient = ir.Value | _Zero | Callable[[], ir.Value]
+"""What a rule gives for one input: the gradient, ZERO, or a function that emits the gradient only if it is needed."""
+
+Gradients = ir.Value | Mapping[int, Gradient]
+"""What a rule returns: the gradient of each input by its index; a value alone is the gradient of input 0."""
+
+
+class Node:
+    """A node as its rule sees it.
+
+    Attributes:
+        x: its first input.
+        y: its first output.
+        inputs: the inputs that are given.
+        outputs: all outputs.
+        dys: the cotangent of each output, None where nothing downstream depends on it.
+    """
+
+    def __init__(self, node: ir.Node, dys: tuple[ir.Value | None, ...]) -> None:
+        self._node = node
+        self.dys = dys
+        self.outputs = node.outputs
+        self.inputs = tuple(value for value in node.inputs if value is not None)
+        self.x, self.y = self.inputs[0], self.outputs[0]
+
+    def input(self, index: int) -> ir.Value | None:
+        """Input ``index``; None where it is left out."""
+        return self._node.inputs[index] if index < len(self._node.inputs) else None
+
+    def constant(self, index: int, name: str) -> npt.NDArray[Any] | None:
+        """The content of input ``index``, called ``name``; None where it is left out.
+
+        Raises:
+            UnsupportedOperator: it is computed at run time.
+        """
+        value = self.input(index)
+        if value is None:
+            return None
+        array = constant_array(value)
+        if array is None:
+            raise UnsupportedOperator(f"its {name} are only known at run time")
+        return array
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """An integer attribute; without a default it is one that the operator requires."""
+        return self._node.attributes.get_int(name, default)  # type: ignore[arg-type]
+
+    def number(self, name: str, default: float) -> float:
+        """A floating point attribute."""
+        return self._node.attributes.get_float(name, default)
+
+    def string(self, name: str, default: str) -> str:
+        """A string attribute."""
+        return self._node.attributes.get_string(name, default)
+
+    def integers(self, name: str) -> list[int]:
+        """An attribute that is a list of integers; empty where it is not given."""
+        return list(self._node.attributes.get_ints(name, ()))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an operator is differentiated.
+
+    Attributes:
+        gradients: ``(op, node, dy) -> Gradients``: ``op`` emits nodes (``op.Mul(a, b)``), ``dy`` is the cotangent of
+            the node's output.
+        broadcasts: gradients may come in the output's shape; the driver sums over the axes that were broadcast.
+        several: several outputs may have a cotangent: ``node.dys``; ``dy`` is then the first of them.
+        ignores: inputs of which only type or shape matter, so that no path leads through them.
+    """
+
+    gradients: Callable[[Emitter, Node, ir.Value], Gradients]
+    broadcasts: bool = False
+    several: bool = False
+    ignores: frozenset[int] = frozenset()
+
+
+RULES: dict[str, Rule] = {}
+"""Operator name in the default domain -> rule, for the opset form 18 and later (``load`` converts older files)."""
+
+Function = Callable[["Emitter", Node, ir.Value], Gradients]
+
+
+def rule(
+    *op_types: str, broadcasts: bool = False, several: bool = False, ignores: Collection[int] = ()
+) -> Callable[[Function], Function]:
+    """Register a function as the :class:`Rule` of ``op_types``."""
+
+    def register(function: Function) -> Function:
+        for op_type in op_types:
+            if op_type in RULES:
+                raise RuntimeError(f"{op_type} has two gradient rules")
+            RULES[op_type] = Rule(function, broadcasts, several, frozenset(ignores))
+        return function
+
+    return register
+
+
+def find(node: ir.Node) -> Rule | None:
+    """The rule for ``node``, or None."""
+    return RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def describe(node: ir.Node) -> str:
+    """How error messages name a node: operator, name, domain."""
+    domain = f"{node.domain}." if node.domain else ""
+    return f"{domain}{node.op_type} (node {node.name or '<unnamed>'!r})"

@@ -1,0 +1,160 @@
+"""Activation functions. At a kink the derivative is PyTorch's."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.registry import Gradients, Node, rule
+
+SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+"""Defaults of ONNX, which are those of the paper in float32."""
+
+
+@rule("Relu")
+def relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where y > 0. sign(y) is that mask, in one operator, as y is never negative."""
+    return op.Mul(dy, op.Sign(node.y))
+
+
+@rule("LeakyRelu")
+def leaky_relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where x > 0, alpha dy elsewhere"""
+    return op.Mul(dy, op.Where(op.Greater(node.x, 0.0), 1.0, node.number("alpha", 0.01)))
+
+
+@rule("PRelu", broadcasts=True)
+def prelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where x > 0, slope dy elsewhere; dslope = x dy where x <= 0"""
+    x, slope = node.inputs
+    positive = op.Greater(x, 0.0)
+    return {
+        0: lambda: op.Mul(dy, op.Where(positive, 1.0, slope)),
+        1: lambda: op.Mul(dy, op.Where(positive, 0.0, x)),
+    }
+
+
+@rule("Sigmoid")
+def sigmoid(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = y (1 - y) dy"""
+    return op.Mul(dy, op.Mul(node.y, op.Sub(1.0, node.y)))
+
+
+@rule("Tanh")
+def tanh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = (1 - y^2) dy"""
+    return op.Mul(dy, op.Sub(1.0, op.Mul(node.y, node.y)))
+
+
+@rule("HardSigmoid")
+def hard_sigmoid(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = alpha dy where 0 < y < 1"""
+    inside = op.And(op.Greater(node.y, 0.0), op.Less(node.y, 1.0))
+    return op.Mul(dy, op.Where(inside, node.number("alpha", 0.2), 0.0))
+
+
+@rule("HardSwish")
+def hard_swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = x clip(x/6 + 1/2, 0, 1): dx = (x/3 + 1/2) dy where -3 < x < 3, dy above, 0 below"""
+    x = node.x
+    middle = op.Add(op.Mul(x, 1 / 3), 0.5)
+    return op.Mul(dy, op.Where(op.Less(x, 3.0), op.Where(op.Greater(x, -3.0), middle, 0.0), 1.0))
+
+
+@rule("Clip")
+def clip(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where min <= x <= max (closed, as torch.clamp)"""
+    low, high, dx = node.input(1), node.input(2), dy
+    if low is not None:
+        dx = op.Where(op.GreaterOrEqual(node.x, low), dx, 0.0)
+    if high is not None:
+        dx = op.Where(op.LessOrEqual(node.x, high), dx, 0.0)
+    return dx
+
+
+@rule("Elu")
+def elu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where x > 0, alpha exp(x) dy elsewhere (there alpha exp(x) = y + alpha)"""
+    return op.Mul(dy, op.Where(op.Greater(node.x, 0.0), 1.0, op.Add(node.y, node.number("alpha", 1.0))))
+
+
+@rule("Celu")
+def celu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where x > 0, exp(x / alpha) dy elsewhere"""
+    return op.Mul(dy, op.Exp(op.Min(op.Div(node.x, node.number("alpha", 1.0)), 0.0)))
+
+
+@rule("Selu")
+def selu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = gamma x where x > 0, gamma alpha (exp(x) - 1) elsewhere"""
+    alpha, gamma = node.number("alpha", SELU_ALPHA), node.number("gamma", SELU_GAMMA)
+    return op.Mul(dy, op.Where(op.Greater(node.x, 0.0), gamma, op.Add(node.y, gamma * alpha)))
+
+
+@rule("Softplus")
+def softplus(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = sigmoid(x) dy"""
+    return op.Mul(dy, op.Sigmoid(node.x))
+
+
+@rule("Softsign")
+def softsign(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / (1 + |x|)^2"""
+    denominator = op.Add(op.Abs(node.x), 1.0)
+    return op.Div(dy, op.Mul(denominator, denominator))
+
+
+@rule("Swish")
+def swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = x s(alpha x): dx = s (1 + alpha x (1 - s)) dy"""
+    scaled = op.Mul(node.x, node.number("alpha", 1.0))
+    s = op.Sigmoid(scaled)
+    return op.Mul(dy, op.Mul(s, op.Add(op.Mul(scaled, op.Sub(1.0, s)), 1.0)))
+
+
+@rule("Mish")
+def mish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = x tanh(softplus(x)): dx = (t + x (1 - t^2) sigmoid(x)) dy"""
+    x = node.x
+    t = op.Tanh(op.Softplus(x))
+    return op.Mul(dy, op.Add(t, op.Mul(op.Mul(x, op.Sub(1.0, op.Mul(t, t))), op.Sigmoid(x))))
+
+
+@rule("Gelu")
+def gelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """Hendrycks and Gimpel: y = x Phi(x), so dx = (Phi(x) + x phi(x)) dy; or its tanh approximation
+
+    y = x (1 + t)/2, t = tanh(u), u = c (x + 0.044715 x^3): dx = ((1 + t)/2 + x/2 (1 - t^2) u') dy
+    """
+    x = node.x
+    square = op.Mul(x, x)
+    if node.string("approximate", "none") == "tanh":
+        c = math.sqrt(2 / math.pi)
+        t = op.Tanh(op.Mul(op.Mul(x, op.Add(op.Mul(square, 0.044715), 1.0)), c))
+        inner = op.Mul(op.Add(op.Mul(square, 3 * 0.044715), 1.0), c)
+        slope = op.Mul(op.Mul(op.Mul(x, 0.5), op.Sub(1.0, op.Mul(t, t))), inner)
+        return op.Mul(dy, op.Add(op.Mul(op.Add(t, 1.0), 0.5), slope))
+    cdf = op.Mul(op.Add(op.Erf(op.Mul(x, 1 / math.sqrt(2))), 1.0), 0.5)
+    pdf = op.Mul(op.Exp(op.Mul(square, -0.5)), 1 / math.sqrt(2 * math.pi))
+    return op.Mul(dy, op.Add(cdf, op.Mul(x, pdf)))
+
+
+@rule("ThresholdedRelu")
+def thresholded_relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where x > alpha"""
+    return op.Where(op.Greater(node.x, node.number("alpha", 1.0)), dy, 0.0)
+
+
+@rule("Softmax")
+def softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = y (dy - sum_axis(y dy))"""
+    y, axis = node.y, node.integer("axis", -1)
+    return op.Mul(y, op.Sub(dy, op.ReduceSum(op.Mul(dy, y), [axis], keepdims=1)))
+
+
+@rule("LogSoftmax")
+def log_softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy - exp(y) sum_axis(dy)"""
+    return op.Sub(dy, op.Mul(op.Exp(node.y), op.ReduceSum(dy, [node.integer("axis", -1)], keepdims=1)))

@@ -1,0 +1,169 @@
+"""Arithmetic: one line each. The driver sums over broadcast axes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+
+from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.shapes import cast_like
+
+
+@rule("Ceil", "Floor", "Round", "Sign")
+def constant_almost_everywhere(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """The derivative is zero wherever there is one."""
+    return {0: ZERO}
+
+
+@rule("Add", broadcasts=True)
+def add(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(a + b) = da + db"""
+    return {0: dy, 1: dy}
+
+
+@rule("Sub", broadcasts=True)
+def sub(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(a - b) = da - db"""
+    return {0: dy, 1: lambda: op.Neg(dy)}
+
+
+@rule("Mul", broadcasts=True)
+def mul(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(a b) = b da + a db"""
+    a, b = node.inputs
+    return {0: lambda: op.Mul(dy, b), 1: lambda: op.Mul(dy, a)}
+
+
+@rule("Div", broadcasts=True)
+def div(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(a / b) = da / b - (a / b) / b db"""
+    b = node.inputs[1]
+    return {0: lambda: op.Div(dy, b), 1: lambda: op.Neg(op.Mul(dy, op.Div(node.y, b)))}
+
+
+@rule("Sum", broadcasts=True)
+def sum_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(a + b + ...) = da + db + ..."""
+    return dict.fromkeys(range(len(node.inputs)), dy)
+
+
+@rule("Mean", broadcasts=True)
+def mean(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d((a + b + ...) / n) = (da + db + ...) / n"""
+    n = len(node.inputs)
+    return dict.fromkeys(range(n), op.Div(dy, float(n)))
+
+
+@rule("Max", "Min", broadcasts=True)
+def extremum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """The gradient is shared evenly between the inputs that equal the result, as torch.maximum and torch.minimum do"""
+    if len(node.inputs) == 1:
+        return dy
+    equal = [cast_like(op, op.Equal(x, node.y), node.y) for x in node.inputs]
+    share = op.Reciprocal(op.Sum(*equal))
+    return {index: partial(op.Mul, dy, op.Mul(mask, share)) for index, mask in enumerate(equal)}
+
+
+@rule("Pow", broadcasts=True)
+def pow_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(a^b) = b a^(b-1) da + a^b log(a) db; the first is zero where b = 0, the second where a <= 0"""
+    a, b = node.inputs
+
+    def base() -> ir.Value:
+        factor = cast_like(op, b, a)
+        slope = op.Mul(op.Pow(a, op.Sub(b, cast_like(op, np.array(1.0), b))), factor)
+        return op.Mul(dy, op.Where(op.Equal(factor, 0.0), 0.0, slope))
+
+    def exponent() -> ir.Value:
+        log = op.Log(op.Where(op.Greater(a, 0.0), a, 1.0))
+        return cast_like(op, op.Mul(dy, op.Mul(node.y, log)), b)
+
+    return {0: base, 1: exponent}
+
+
+@rule("Where", broadcasts=True)
+def where(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """The gradient goes to the chosen side."""
+    condition = node.inputs[0]
+    return {1: lambda: op.Where(condition, dy, 0.0), 2: lambda: op.Where(condition, 0.0, dy)}
+
+
+@rule("Identity")
+def identity(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy"""
+    return dy
+
+
+@rule("Dropout")
+def dropout(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy: an exported network is in inference mode; ``load`` refuses training mode."""
+    return dy
+
+
+@rule("Cast")
+def cast(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy, in the type of x"""
+    return cast_like(op, dy, node.x)
+
+
+@rule("CastLike", ignores=[1])
+def cast_like_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy, in the type of x; the other input only names a type"""
+    return {0: cast_like(op, dy, node.x), 1: ZERO}
+
+
+@rule("Neg")
+def neg(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = -dy"""
+    return op.Neg(dy)
+
+
+@rule("Abs")
+def abs_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = sign(x) dy, zero at zero"""
+    return op.Mul(dy, op.Sign(node.x))
+
+
+@rule("Reciprocal")
+def reciprocal(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """d(1/x) = -y^2 dy"""
+    return op.Mul(dy, op.Neg(op.Mul(node.y, node.y)))
+
+
+@rule("Sqrt")
+def sqrt(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / (2 y)"""
+    return op.Div(dy, op.Mul(node.y, 2.0))
+
+
+@rule("Exp")
+def exp(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = y dy"""
+    return op.Mul(dy, node.y)
+
+
+@rule("Log")
+def log(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / x"""
+    return op.Div(dy, node.x)
+
+
+@rule("Erf")
+def erf(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = 2 / sqrt(pi) exp(-x^2) dy"""
+    return op.Mul(dy, op.Mul(op.Exp(op.Neg(op.Mul(node.x, node.x))), 2 / np.pi**0.5))
+
+
+@rule("Sin")
+def sin(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = cos(x) dy"""
+    return op.Mul(dy, op.Cos(node.x))
+
+
+@rule("Cos")
+def cos(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = -sin(x) dy"""
+    return op.Mul(dy, op.Neg(op.Sin(node.x)))

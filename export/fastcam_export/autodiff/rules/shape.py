@@ -1,0 +1,142 @@
+"""Operators that move, repeat or select elements: their gradient moves, sums or places the elements back."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+
+from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.registry import Gradients, Node, rule
+from fastcam_export.autodiff.shapes import (
+    Size,
+    along,
+    crop,
+    one_hot,
+    product,
+    reshape_like,
+    reshape_to,
+    scalar,
+    sizes,
+    sum_to,
+)
+
+INT64 = int(ir.DataType.INT64)
+
+
+@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """The elements keep their order: dx is dy in the shape of x"""
+    return reshape_like(op, dy, node.x)
+
+
+@rule("Expand")
+def expand(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy summed over the axes along which x was repeated"""
+    return sum_to(op, dy, node.x)
+
+
+@rule("Transpose")
+def transpose(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy with the inverse permutation"""
+    perm = node.integers("perm") or list(range(op.rank(dy)))[::-1]
+    return op.Transpose(dy, perm=[int(i) for i in np.argsort(perm)])
+
+
+@rule("Concat")
+def concat(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """Each input gets its slice of dy"""
+    axis = node.integer("axis") % op.rank(dy)
+    bounds = [op.constant(np.zeros(1, np.int64))]
+    for value in node.inputs:
+        bounds.append(op.Add(bounds[-1], op.shape(value, axis, axis + 1)))
+    return {index: partial(op.Slice, dy, *bounds[index : index + 2], [axis]) for index in range(len(node.inputs))}
+
+
+@rule("Split", several=True)
+def split(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx is the concatenation of the outputs' gradients; where some lead nowhere, the others among zeros"""
+    x = node.x
+    axis = node.integer("axis", 0) % op.rank(x)
+    parts = [part for part in node.dys if part is not None]
+    if len(parts) == len(node.outputs):
+        return op.Concat(*parts, axis=axis)
+    total, begin, terms = op.shape(x, axis, axis + 1), op.constant(np.zeros(1, np.int64)), []
+    for part, y in zip(node.dys, node.outputs):
+        stop = op.Add(begin, op.shape(y, axis, axis + 1))
+        if part is not None:
+            terms.append(crop(op, part, [axis], begin, op.Sub(total, stop), op.dims(x)))
+        begin = stop
+    return terms[0] if len(terms) == 1 else op.Sum(*terms)
+
+
+@rule("Slice")
+def slice_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx places dy back among zeros: reversed where the step is negative, spread where it is not one"""
+    x, y, starts = node.x, node.y, node.inputs[1]
+    dx, at = dy, sizes(op, y)
+    for index, (axis, step) in enumerate(_slice_axes(op, node)):
+        size, count = op.shape(x, axis, axis + 1), op.shape(y, axis, axis + 1)
+        start = op.Cast(op.Slice(starts, [index], [index + 1]), to=INT64)
+        first = op.Where(op.Less(start, 0), op.Add(start, size), start)
+        first = op.Min(op.Max(first, [0]), size)
+        if step < 0:
+            first = op.Add(op.Min(first, op.Sub(size, 1)), op.Mul(op.Sub(count, 1), step))  # the lowest index taken
+            dx = op.Slice(dx, [-1], [-(1 << 62)], [axis], [-1])
+        if abs(step) > 1:
+            dx = _dilate(op, dx, axis, abs(step), at)
+            count = op.Add(op.Mul(op.Sub(count, 1), abs(step)), 1)
+        at[axis] = sizes(op, x)[axis]
+        dims = tuple(d for s in at for d in ((s,) if isinstance(s, int) else op.contents(s)))
+        dx = crop(op, dx, [axis], first, op.Sub(size, op.Add(first, count)), dims)
+    return dx
+
+
+def _slice_axes(op: Emitter, node: Node) -> list[tuple[int, int]]:
+    """(axis, step) of a Slice. Its bounds may be computed at run time, these not."""
+    axes, steps = node.constant(3, "axes"), node.constant(4, "steps")
+    number = len(op.contents(node.inputs[1]))
+    along_axes = range(number) if axes is None else [int(axis) % op.rank(node.x) for axis in axes]
+    return list(zip(along_axes, [1] * number if steps is None else [int(step) for step in steps]))
+
+
+def _dilate(op: Emitter, x: ir.Value, axis: int, step: int, at: list[Size]) -> ir.Value:
+    """``x`` of shape ``at`` with step - 1 zeros between its elements along ``axis``: [a, b] -> [a, 0, b] for step 2."""
+    spread = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, step - 1], 0.0, [axis + 1], mode="constant")
+    target = [product(op, [size, step]) if index == axis else size for index, size in enumerate(at)]
+    return op.Slice(reshape_to(op, spread, target), [0], [-(step - 1)], [axis])
+
+
+@rule("Pad")
+def pad_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """Constant: dx is dy without the padding, and with zeros where a negative pad had cropped x. Other modes repeat
+    elements of x: along each axis a product with the one-hot matrix of the indices that were taken."""
+    x, rank = node.x, op.rank(node.x)
+    given = node.constant(3, "axes")
+    axes = [int(axis) % rank for axis in (range(rank) if given is None else given)]
+    mode, pads = node.string("mode", "constant"), op.Cast(node.inputs[1], to=INT64)
+    if mode == "constant":
+        return op.Pad(dy, op.Neg(pads), 0.0, axes, mode="constant")
+    dx = dy
+    for index, axis in enumerate(axes):
+        both = [op.Slice(pads, [i], [i + 1]) for i in (index, index + len(axes))]
+        if all(constant_array(pad) == 0 for pad in both):
+            continue
+        size = op.shape(x, axis, axis + 1)
+        taken = op.Pad(op.Range(0, scalar(op, size), 1), op.concat(both), mode=mode)
+        dx = along(op, dx, one_hot(op, taken, size, x), axis)
+    return dx
+
+
+@rule("Gather")
+def gather(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx sums each slice of dy into the place that its index names: a product with the indices' one-hot matrix"""
+    x, indices = node.inputs
+    axis = node.integer("axis", 0) % op.rank(x)
+    flat = op.Reshape(op.Cast(indices, to=INT64), [-1])
+    if op.rank(indices) != 1:  # its axes as one
+        shape = sizes(op, x)
+        dy = reshape_to(op, dy, [*shape[:axis], product(op, sizes(op, indices)), *shape[axis + 1 :]])
+    return along(op, dy, one_hot(op, flat, op.shape(x, axis, axis + 1), x), axis)

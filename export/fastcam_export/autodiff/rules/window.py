@@ -1,0 +1,85 @@
+"""Sliding windows as Conv and the pools define them: kernel, strides, dilations and padding in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.registry import Node, UnsupportedOperator
+
+
+@dataclass(frozen=True)
+class Window:
+    """Window o covers the input positions ``o * stride + k * dilation - begin`` for k in range(kernel), per axis.
+
+    ``pads`` is (begin, end) as numbers, or None where padding depends on a size that is only known at run time
+    (``auto_pad`` of an image of free size).
+    """
+
+    x: ir.Value
+    y: ir.Value
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: tuple[list[int], list[int]] | None
+    lower: bool
+
+    @property
+    def extent(self) -> list[int]:
+        """Positions that one window spans."""
+        return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations)]
+
+    def begin(self, op: Emitter) -> ir.Value:
+        """int64 [axes]: padding before the input."""
+        if self.pads is not None:
+            return op.constant(np.array(self.pads[0], np.int64))
+        total = op.Max(op.Sub(self.span(op), op.shape(self.x, 2)), 0)
+        return op.Div(op.Add(total, 1) if self.lower else total, 2)
+
+    def span(self, op: Emitter) -> ir.Value:
+        """int64 [axes]: positions from the first window's first to the last window's last."""
+        return op.Add(op.Mul(op.Sub(op.shape(self.y, 2), 1), self.strides), self.extent)
+
+
+def window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
+    """Read the window of a Conv or pooling node with ``auto_pad`` resolved to numbers where sizes are known."""
+    axes = len(kernel)
+    strides, dilations = node.integers("strides") or [1] * axes, node.integers("dilations") or [1] * axes
+    auto_pad = node.string("auto_pad", "NOTSET")
+    lower = auto_pad == "SAME_LOWER"
+    pads: tuple[list[int], list[int]] | None
+    if auto_pad == "VALID":
+        pads = [0] * axes, [0] * axes
+    elif auto_pad == "NOTSET":
+        both = node.integers("pads") or [0] * 2 * axes
+        pads = both[:axes], both[axes:]
+    else:
+        pads = _same(op, node, kernel, strides, dilations, lower)
+    if node.integer("ceil_mode", 0) and pads is not None:
+        _refuse_empty_windows(op, node, strides, pads[0])
+    return Window(node.x, node.y, list(kernel), strides, dilations, pads, lower)
+
+
+def _same(
+    op: Emitter, node: Node, kernel: Sequence[int], strides: list[int], dilations: list[int], lower: bool
+) -> tuple[list[int], list[int]] | None:
+    begin, end = [], []
+    for size, k, s, d in zip(op.dims(node.x)[2:], kernel, strides, dilations):
+        if not isinstance(size, int):
+            return None
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        begin.append(large if lower else small)
+        end.append(small if lower else large)
+    return begin, end
+
+
+def _refuse_empty_windows(op: Emitter, node: Node, strides: list[int], begin: list[int]) -> None:
+    """A last window that starts behind the image does not exist, but ONNX's shape inference counts it."""
+    for size, count, stride, before in zip(op.dims(node.x)[2:], op.dims(node.y)[2:], strides, begin):
+        if isinstance(size, int) and isinstance(count, int) and (count - 1) * stride >= size + before:
+            raise UnsupportedOperator("the shape that ONNX infers for it counts a window behind the image (ceil_mode)")

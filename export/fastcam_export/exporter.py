@@ -1,0 +1,255 @@
+"""``export_model`` and ``inspect_model``: load, choose, differentiate, check, write."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from errno import EISDIR
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from fastcam import schema
+from fastcam.schema import Emit, FastcamError, Metadata, Preprocessing, Score
+from fastcam_export import head, layers, verify
+from fastcam_export.autodiff.driver import path, unsupported
+from fastcam_export.load import Source, load
+from fastcam_export.score import Want, find_score
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made.
+
+    Attributes:
+        model: the exported model.
+        metadata: what it carries under the key "fastcam".
+        check: result of the check; empty if it was skipped.
+        output: the file written, or None.
+        opset: (source's, exported's) opset of the default domain.
+    """
+
+    model: onnx.ModelProto
+    metadata: Metadata
+    check: dict[str, Any]
+    output: Path | None
+    opset: tuple[int, int]
+
+    def summary(self) -> list[str]:
+        """Lines that tell a person what was done and why."""
+        meta = self.metadata
+        score = {
+            "logit": "before its final activation, as in the paper",
+            "probability": "a probability",
+            "raw": "as it is",
+        }
+        lines = [
+            f"layer   {meta.layer.value}" + (f" (scope {meta.layer.scope})" if meta.layer.scope else ""),
+            f"        {meta.layer.reason}",
+            f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {score[meta.score.kind]}",
+            f"emits   {', '.join(schema.OUTPUTS[meta.emit])}",
+        ]
+        if self.opset[0] != self.opset[1]:
+            lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
+        if self.check:
+            same = "bit-identical" if self.check["bit_identical"] else f"equal to {self.check['output_difference']:.1e}"
+            lines.append(
+                f"check   outputs {same} to the source's; gradient equal to central differences within "
+                f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
+            )
+        if self.output is not None:
+            lines.append(f"wrote   {self.output}")
+            how = "" if meta.preprocessing is not None else " --preprocess NAME"
+            lines.append(f"next    fastcam explain {self.output} PICTURE{how}")
+        return lines
+
+
+@dataclass(frozen=True)
+class InspectedLayer:
+    """One line of :func:`inspect_model`: a layer that can be explained."""
+
+    name: str
+    scope: str
+    op_type: str
+    shape: tuple[int | str, ...]
+    chosen: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What :func:`inspect_model` found.
+
+    Attributes:
+        layers: values with spatial axes that every path from image to score passes through, first to last.
+        reason: why the chosen one is chosen.
+        score: the explained score.
+        missing: (operator, number of nodes) between image and score that have no gradient rule.
+    """
+
+    layers: list[InspectedLayer]
+    reason: str
+    score: Score
+    missing: list[tuple[str, int]]
+
+
+def export_model(
+    model: Source,
+    output: str | Path | None = None,
+    *,
+    layer: str = "auto",
+    emit: Emit = "weights",
+    targets: head.Targets = "default",
+    score: Want = "logit",
+    output_name: str | None = None,
+    preprocess: str | Preprocessing | None = None,
+    resize: schema.Resize = "stretch",
+    labels: str | Path | Sequence[str] | None = None,
+    check: bool = True,
+) -> Export:
+    """Rewrite a model so that it also emits what explains its predictions.
+
+    Args:
+        model: path, bytes or ModelProto; opset 7 or later.
+        output: file to write; None only returns the model.
+        layer: "auto", or the name of a value, node or scope.
+        emit: "weights" (activations and pooled gradient), "gradients" (activations and gradient) or "cam" (the map).
+        targets: "default" (input ``fastcam.targets`` with default [[-1]]), "required" (no default), "constant"
+            (the predicted class, no input).
+        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out.
+        output_name: the model output to explain; by default the first with one number per class.
+        preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
+        resize: resize rule of a named preset.
+        labels: file with one class name per line, or the names.
+        check: run the check that ends an export; a failed one writes nothing.
+
+    Returns:
+        The exported model with its metadata and the check's result.
+
+    Raises:
+        FastcamError: bad input, a failed check, or a file that cannot be written; one line that says what to do.
+        UnsupportedOperator: (a FastcamError) an operator between layer and score has no gradient rule.
+    """
+    _one_of("emit", emit, schema.EMITS)
+    _one_of("targets", targets, head.TARGETS_MODES)
+    _one_of("score", score, ("logit", "probability"))
+    loaded = load(model)
+    graph = loaded.model.graph
+    image = layers.find_image(graph)
+    description, score_value = find_score(graph, output_name, score)
+    value, reason = _layer(graph, image, score_value, description, layer)
+    if not path(graph, [value], [score_value]):
+        raise FastcamError(
+            f"the score {description.value!r} cannot be reached from layer {value.name!r}; "
+            "name a layer between image and score (fastcam inspect lists them)"
+        )
+    metadata = Metadata(
+        emit=emit,
+        layer=layers.describe(value, reason),
+        score=description,
+        input=image.name or "",
+        input_shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in image.shape or ()),
+        preprocessing=_preprocessing(preprocess, resize, image),
+        labels=_labels(labels, description.classes),
+        source={"file": loaded.file, "sha256": loaded.sha256},
+    )
+    behind = verify.tail(loaded.model, value, score_value) if check else None
+    feeds = verify.random_inputs(graph, image) if check else {}
+    values = head.attach(graph, value, score_value, targets, emit)
+    head.emit(graph, values, emit)
+    loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
+    exported = ir.to_proto(loaded.model)
+    result = verify.check(loaded.proto, exported, behind, feeds, values).to_dict() if behind is not None else {}
+    metadata = replace(metadata, check=result)
+    entry = exported.metadata_props.add()
+    entry.key, entry.value = schema.METADATA_KEY, metadata.to_json()
+    written = _write(exported, Path(output)) if output is not None else None
+    return Export(exported, metadata, result, written, (loaded.opset, graph.opset_imports[""]))
+
+
+def inspect_model(model: Source, output_name: str | None = None, score: Want = "logit") -> Inspection:
+    """The layers of a model that can be explained, the one that "auto" chooses, and operators without a rule.
+
+    Args:
+        model, output_name, score: as in :func:`export_model`.
+
+    Raises:
+        FastcamError: as in :func:`export_model`.
+    """
+    graph = load(model).model.graph
+    image = layers.find_image(graph)
+    description, score_value = find_score(graph, output_name, score)
+    found = layers.find_layers(graph, image, score_value, description.classes)
+    chosen, reason = layers.choose(found)
+    lines = []
+    for one in found:
+        about = layers.describe(one.value, "")
+        shape = tuple(d if isinstance(d, int) else str(d.value or "?") for d in one.value.shape or ())
+        lines.append(InspectedLayer(about.value, about.scope, about.op_type, shape, one is chosen, one.note))
+    missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
+    return Inspection(lines, reason, description, missing.most_common())
+
+
+def _layer(graph: ir.Graph, image: ir.Value, score: ir.Value, about: Score, name: str) -> tuple[ir.Value, str]:
+    if name != "auto":
+        return layers.resolve(graph, name)
+    chosen, reason = layers.choose(layers.find_layers(graph, image, score, about.classes))
+    return chosen.value, reason
+
+
+def _preprocessing(given: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
+    if given is None:
+        return None
+    dims = [d if isinstance(d, int) else None for d in image.shape or ()]
+    last = dims[3] in (1, 3) and dims[1] not in (1, 3)
+    height, width, channels = (dims[1], dims[2], dims[3]) if last else (dims[2], dims[3], dims[1])
+    size = (height, width) if height is not None and width is not None else None
+    known = schema.preset(given, resize=resize) if isinstance(given, str) else given
+    color = "GRAY" if channels == 1 else known.color
+    return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
+
+
+def _labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, (str, Path)):
+        try:
+            names = [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise FastcamError(f"cannot read the labels file {given} ({why}); give one class name per line") from error
+        names = names[: max((i + 1 for i, name in enumerate(names) if name), default=0)]
+    else:
+        names = [str(name) for name in given]
+    if classes is not None and len(names) != classes:
+        raise FastcamError(f"{len(names)} labels were given, but the score has {classes} classes; one name per class")
+    return tuple(names)
+
+
+def _write(model: onnx.ModelProto, output: Path) -> Path:
+    """Write the file under another name first, so that ``output`` is complete or untouched."""
+    temporary = None
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(model.SerializeToString())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, output)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        why = error.strerror or str(error)
+        raise FastcamError(f"cannot write {output} ({why}); give a file in a folder that exists with -o") from error
+    return output
+
+
+def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise FastcamError(f"{option} is {value!r}; it must be one of: {', '.join(allowed)}")

@@ -1,0 +1,113 @@
+"""Finds the score that is explained: the class scores before the final softmax or sigmoid."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Literal
+
+import onnx_ir as ir
+
+from fastcam.schema import FastcamError, Score
+from fastcam_export.autodiff.emitter import FLOATS
+
+VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"})
+"""Operators that hand on the values of their first input, at most in another shape or type."""
+ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+
+Want = Literal["logit", "probability"]
+
+
+def find_score(graph: ir.Graph, output_name: str | None = None, want: Want = "logit") -> tuple[Score, ir.Value]:
+    """The score of ``output_name`` (default: the first float output that has one number per class).
+
+    Args:
+        graph: of a loaded model.
+        output_name: a model output.
+        want: "logit" looks through a final Softmax, LogSoftmax or Sigmoid, as the paper does; "probability" does not.
+
+    Returns:
+        The score's description and its value, of shape [N, classes] or [N, classes, 1, ...].
+
+    Raises:
+        FastcamError: no such output, or it is not one number per class and image.
+    """
+    output = _choose_output(graph, output_name)
+    value, kind = _before_activation(output)
+    if kind is None and want == "probability":
+        raise FastcamError(
+            f"output {output.name!r} does not come from a Softmax or Sigmoid, so it is no probability; "
+            "export without --score probability to explain it as it is"
+        )
+    if kind is None:
+        return Score(output.name or "", output.name or "", "raw", classes(output)), output
+    if want == "probability":
+        return Score(output.name or "", output.name or "", "probability", classes(output)), output
+    return Score(output.name or "", value.name or "", "logit", classes(value)), value
+
+
+def classes(value: ir.Value) -> int | None:
+    """Number of classes of a [N, classes, 1, ...] value; None where the file does not say."""
+    if value.shape is None:
+        return None
+    rest = [d if isinstance(d, int) else None for d in value.shape[1:]]
+    return None if None in rest else math.prod(d for d in rest if d is not None)
+
+
+def _choose_output(graph: ir.Graph, name: str | None) -> ir.Value:
+    names = [output.name or "" for output in graph.outputs]
+    if name is not None:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0)
+            raise FastcamError(
+                f"the model has no output {name!r}; the nearest is {near[0]!r} (outputs: {', '.join(names)})"
+            )
+        output = graph.outputs[names.index(name)]
+        if not _is_class_scores(output):
+            raise FastcamError(
+                f"output {name!r} ({_describe(output)}) is not one number per class and image: [N, classes]"
+            )
+        return output
+    for output in graph.outputs:
+        if _is_class_scores(output):
+            return output
+    found = ", ".join(f"{output.name} {_describe(output)}" for output in graph.outputs)
+    raise FastcamError(
+        f"no output of the model has one number per class and image, [N, classes]; it has: {found}; "
+        "export it with its class scores as an output"
+    )
+
+
+def _is_class_scores(value: ir.Value) -> bool:
+    if value.dtype not in FLOATS or value.shape is None or len(value.shape) < 2:
+        return False
+    return all(dim == 1 for dim in value.shape[2:])
+
+
+def _describe(value: ir.Value) -> str:
+    shape = (
+        "of unknown shape" if value.shape is None else str([d if isinstance(d, int) else str(d) for d in value.shape])
+    )
+    return f"{value.dtype} {shape}"
+
+
+def _before_activation(output: ir.Value) -> tuple[ir.Value, str | None]:
+    """The input of the activation that ``output`` is a view of, and the activation's name; else output and None."""
+    value = output
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
+        if node.op_type in ACTIVATIONS:
+            return _through_views(node.inputs[0]), node.op_type
+        if node.op_type not in VIEWS:
+            break
+        value = node.inputs[0]
+    return output, None
+
+
+def _through_views(value: ir.Value) -> ir.Value:
+    """The first [N, classes, 1...] value upwards: what Flatten and Reshape of converted softmaxes only wrap."""
+    while not _is_class_scores(value):
+        node = value.producer()
+        if node is None or node.op_type not in VIEWS or node.inputs[0] is None:
+            raise FastcamError(f"the scores before the final activation ({value.name!r}) are not one number per class")
+        value = node.inputs[0]
+    return value

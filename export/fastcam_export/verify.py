@@ -1,0 +1,296 @@
+"""The check that ends every export: same outputs as the source, and gradients that central differences confirm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx import numpy_helper
+from onnx_ir.passes import common as common_passes
+
+from fastcam import schema
+from fastcam.schema import FastcamError
+
+Array = npt.NDArray[Any]
+OUTPUT_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
+"""Largest accepted difference of an output, as a share of its largest value, where fusions changed the last bits."""
+GRADIENT_TOLERANCE = {"float32": 1e-2, "float16": 5e-2}
+"""Largest accepted error of a directional derivative, as a share of the gradient's norm."""
+DIRECTIONS = 4
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+LAYER = "fastcam_check.layer"
+FREE_SIZE = 224
+"""Height and width of the check's image where the model takes any."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the check measured.
+
+    Attributes:
+        bit_identical: every output of the source equals the exported file's bit for bit.
+        output_difference: largest difference, as a share of that output's largest absolute value.
+        gradient_error: per direction, |<v, g> - central difference| / scale, the worst of them.
+        directions: number of random directions.
+    """
+
+    bit_identical: bool
+    output_difference: float
+    gradient_error: float
+    directions: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the metadata."""
+        return dict(vars(self))
+
+
+def session(model: onnx.ModelProto | bytes) -> ort.InferenceSession:
+    """A quiet CPU session."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, Array]:
+    """Standard normal images (two where the batch is free) and zeros for any further input that has no default."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Array] = {}
+    for value in graph.inputs:
+        if value.name in graph.initializers or value.name == schema.TARGETS:
+            continue
+        dims = [d if isinstance(d, int) else None for d in value.shape or ()]
+        fill = [2, 3, FREE_SIZE, FREE_SIZE] if value is image else [2] * len(dims)
+        shape = [d if d is not None else fill[axis] for axis, d in enumerate(dims)]
+        dtype = value.dtype.numpy()  # type: ignore[union-attr]
+        if value is image:
+            sample = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 256, shape)
+        else:
+            sample = np.zeros(shape)
+        feeds[value.name or ""] = sample.astype(dtype)
+    return feeds
+
+
+def difference(before: Sequence[Array], after: Sequence[Array]) -> tuple[bool, float]:
+    """Whether two lists of arrays are equal bit for bit, and the largest difference as a share of the largest value."""
+    identical, worst = True, 0.0
+    for a, b in zip(before, after):
+        identical &= a.shape == b.shape and a.tobytes() == b.tobytes()
+        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            return False, float("inf")
+        finite = np.isfinite(a)
+        x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
+        worst = max(worst, float(np.abs(x - y).max(initial=0) / max(np.abs(x).max(initial=0), 1e-30)))
+    return identical, worst
+
+
+def _needs_targets(model: onnx.ModelProto) -> bool:
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    return any(value.name == schema.TARGETS and value.name not in defaults for value in model.graph.input)
+
+
+def tail(model: ir.Model, layer: ir.Value, score: ir.Value) -> onnx.ModelProto:
+    """The part of the model behind ``layer``: the layer's value becomes the input LAYER, ``score`` the only output."""
+    part = model.clone()
+    values = {value.name: value for node in part.graph for value in node.outputs}
+    cut = ir.Value(name=LAYER, type=layer.type, shape=layer.shape)
+    ir.convenience.replace_all_uses_with(values[layer.name], cut)
+    part.graph.inputs.append(cut)
+    del part.graph.outputs[:]
+    part.graph.outputs.append(values[score.name])
+    common_passes.RemoveUnusedNodesPass()(part)
+    return ir.to_proto(part)
+
+
+def check(
+    source: onnx.ModelProto,
+    exported: onnx.ModelProto,
+    behind: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    values: Mapping[str, ir.Value],
+) -> Check:
+    """Run source and exported file on the same inputs; compare outputs, and gradients with central differences.
+
+    Args:
+        source, exported: the two models.
+        behind: :func:`tail` of the source.
+        feeds: inputs of the source.
+        values: what :func:`fastcam_export.head.attach` returned, by contract name.
+
+    Raises:
+        FastcamError: the runtime refuses a model, outputs differ, or a gradient is wrong.
+    """
+    names = [value.name for value in source.graph.output]
+    probe, wanted = _probe(exported, values)
+    extra = {schema.TARGETS: np.array([[-1]])} if _needs_targets(exported) else {}
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+    before = _run(
+        source,
+        names,
+        feeds,
+        f"ONNX Runtime cannot run the model itself on {shapes}",
+        "repair the model; if it takes only one image, its batch must be 1, not free",
+    )
+    results = _run(
+        probe,
+        [*names, *(values[name].name for name in wanted)],
+        {**feeds, **extra},
+        "the check could not run the exported model",
+        "this is a defect of FastCAM: please report it with the model's operators (fastcam inspect)",
+    )
+    identical, worst = difference(before, results[: len(names)])
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in source.graph.initializer)
+    precision = "float16" if half else "float32"
+    if worst > OUTPUT_TOLERANCE[precision]:
+        raise FastcamError(
+            f"the check failed: an output of the exported model differs from the source's by {worst:.1e} of its "
+            "largest value; please report the model's operators (fastcam inspect)"
+        )
+    ran = dict(zip(wanted, results[len(names) :]))
+    gradient = ran[wanted[-1]][:, 0]
+    error = gradient_error(behind, feeds, ran[schema.ACTIVATIONS], ran[schema.CLASSES], gradient)
+    if not error <= GRADIENT_TOLERANCE[precision]:
+        raise FastcamError(
+            f"the check failed: the gradient differs from central differences by {error:.1e} of its size; "
+            "please report the model's operators (fastcam inspect)"
+        )
+    return Check(identical, worst, error, DIRECTIONS)
+
+
+def _run(
+    model: onnx.ModelProto, names: Sequence[str | None], feeds: Mapping[str, Array], what: str, advice: str
+) -> list[Array]:
+    try:
+        return [np.asarray(value) for value in session(model).run(names, dict(feeds))]
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        why = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", " ".join(str(error).split()))[-1]
+        raise FastcamError(f"{what} ({why[:200].rstrip(' .')}); {advice}") from error
+
+
+def _probe(exported: onnx.ModelProto, values: Mapping[str, ir.Value]) -> tuple[onnx.ModelProto, list[str]]:
+    """The exported model with activations and gradient among its outputs, and the names of these in the contract."""
+    names = {value.name for value in exported.graph.output}
+    wanted = [schema.CLASSES, schema.ACTIVATIONS, schema.GRADIENTS if schema.GRADIENTS in names else schema.WEIGHTS]
+    hidden = [values[name].name for name in wanted if values[name].name not in names]
+    if not hidden:
+        return exported, wanted
+    probe = onnx.ModelProto()
+    probe.CopyFrom(exported)
+    probe.graph.output.extend(onnx.helper.make_tensor_value_info(n or "", onnx.TensorProto.FLOAT, None) for n in hidden)
+    return probe, wanted
+
+
+def gradient_error(
+    behind: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    activations: Array,
+    classes: Array,
+    gradient: Array,
+    seed: int = 1,
+) -> float:
+    """Compare a gradient with central differences of the part of the model behind the layer.
+
+    Args:
+        behind: :func:`tail`.
+        feeds: the model's inputs.
+        activations: the layer's value there, [N, K, h, w].
+        classes: [N, 1], the explained class of each image.
+        gradient: [N, K, h, w], or [N, K] where only its spatial mean is in the file; then directions are constant
+            over space.
+
+    Returns:
+        The worst error over directions and images, as a share of the gradient's norm. Of several step widths the best
+        counts: a network is smooth only piecewise, so a wide step meets kinks and a narrow one rounding. The
+        differences are taken in float64 where the runtime has the operators behind the layer in it.
+    """
+    run, widths = _tail_session(behind)
+    rng = np.random.default_rng(seed)
+    types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
+    fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
+    pooled = gradient.ndim == 2
+    area = activations.shape[2] * activations.shape[3] if pooled else 1
+
+    def score(at: Array) -> Array:
+        out = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})[0]
+        flat = np.asarray(out, np.float64).reshape(len(at), -1)
+        return np.take_along_axis(flat, classes, axis=1)[:, 0]
+
+    base = activations.astype(np.float64)
+    spread = float(np.abs(base).mean()) or 1.0
+    norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
+    worst = 0.0
+    for _ in range(DIRECTIONS):
+        v = rng.standard_normal(gradient.shape)
+        if not pooled:
+            v *= activations != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
+        step = v[:, :, None, None] if pooled else v
+        expected = (v * gradient).reshape(len(v), -1).sum(1) * area
+        slopes = [(score(base + h * step) - score(base - h * step)) / (2 * h) for h in widths * spread]
+        errors = np.abs(np.array(slopes) - expected) / np.maximum(norm, 1e-30)
+        worst = max(worst, float(errors.min(axis=0).max()))
+    return worst
+
+
+def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
+    """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
+    try:
+        return session(in_double(behind)), np.array([1e-2, 1e-4, 1e-6])
+    except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
+        return session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3])
+
+
+def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with float64 in place of float32 and float16: weights, inputs, outputs and types that nodes name."""
+    double = onnx.TensorProto.DOUBLE
+    narrow = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    graph = wide.graph
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type in narrow:
+            value.type.tensor_type.elem_type = double
+
+    def convert(tensor: onnx.TensorProto) -> None:
+        if tensor.data_type in narrow:
+            array = numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+    for tensor in graph.initializer:
+        convert(tensor)
+    for node in graph.node:
+        _known_in_double(graph, node)
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                convert(attribute.t)
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in narrow:
+                attribute.i = double
+    return wide
+
+
+def _known_in_double(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Operators for which the runtime has no float64 kernel, said with others: pools of one element, global means."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "GlobalAveragePool":
+        axes = numpy_helper.from_array(np.array([2, 3]), f"{LAYER}.axes")
+        if all(tensor.name != axes.name for tensor in graph.initializer):
+            graph.initializer.append(axes)
+        node.op_type = "ReduceMean"
+        node.input.append(axes.name)
+    elif node.op_type == "AveragePool":
+        one = set(attributes["kernel_shape"]) == set(attributes.get("strides", [1])) == {1}
+        if one and not any(attributes.get("pads", [])):
+            node.op_type = "Identity"
+            del node.attribute[:]

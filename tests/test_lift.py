@@ -1,0 +1,36 @@
+"""The backward pass of several targets at once against one backward pass for each."""
+
+import numpy as np
+import pytest
+
+from rule_cases import ALL, Free
+from rule_runs import differentiate, run
+from test_rules import agree, cotangents
+
+TARGETS = 3
+RUNNABLE = [case for case in ALL if case.runtime and case.nodes[-1][0] not in {"Ceil", "Floor", "Round", "Sign"}]
+
+
+def is_free(case):
+    return any(isinstance(dim, Free) for shape in case.inputs.values() for dim in shape)
+
+
+@pytest.mark.parametrize("shapes", ["fixed", "named", "unknown"])
+@pytest.mark.parametrize("case", RUNNABLE, ids=str)
+def test_three_targets_at_once_equal_three_runs(case, shapes):
+    if shapes != "fixed" and not is_free(case):
+        return
+    feeds, fixed = case.feeds(np.float32), case.model()
+    outputs = run(fixed, feeds)
+    each = [cotangents({name: outputs[name] for name in case.outputs}, seed) for seed in range(TARGETS)]
+    single = differentiate(fixed, case.outputs, case.wrt)
+    apart = [run(single, {**feeds, **seeds}) for seeds in each]
+    together = differentiate(case.model(shapes=shapes), case.outputs, case.wrt, lifted=True)
+    stored = {name: stacked([seeds[name] for seeds in each]) for name in each[0]}
+    expected = {name: stacked([one[name] for one in apart]) for name in apart[0]}
+    agree(run(together, {**feeds, **stored, "copies": np.array([TARGETS])}), expected, 1e-6)
+
+
+def stacked(arrays):
+    """T arrays [d0, d1, ...] as [T * d0, d1, ...]; T numbers as [T]."""
+    return np.concatenate([np.atleast_1d(array) for array in arrays])
