@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
