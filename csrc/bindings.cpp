@@ -7,8 +7,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -54,15 +57,22 @@ std::unique_ptr<unsigned char[]> scratch_of(std::size_t bytes) {
     return std::unique_ptr<unsigned char[]>(new unsigned char[bytes]);
 }
 
-Floats weigh(const Floats& activations, const Floats& weights) {
-    const Maps maps = maps_of(activations);
-    const std::int64_t images = activations.shape(0), channels = activations.shape(1), targets = weights.shape(1);
-    Floats out(Shape{images, targets, maps.height, maps.width});
-    const float *a = activations.data(), *w = weights.data();
+// [N, K, h, w], or [N, prefix + area, K] (three axes): float32, or float16, which arrives as uint16.
+fastcam_activations activations_of(const py::array& array, std::int64_t area) {
+    const bool tokens = array.ndim() == 3;
+    return {array.data(), array.itemsize() == 2 ? FASTCAM_FLOAT16 : FASTCAM_FLOAT32,
+            tokens ? FASTCAM_TOKENS : FASTCAM_PLANES, tokens ? array.shape(1) - area : 0};
+}
+
+Floats weigh(const py::array& activations, const Floats& weights, std::int64_t height, std::int64_t width) {
+    const std::int64_t images = weights.shape(0), targets = weights.shape(1), channels = weights.shape(2);
+    Floats out(Shape{images, targets, height, width});
+    const fastcam_activations a = activations_of(activations, height * width);
+    const float* w = weights.data();
     float* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::weigh(a, w, images, targets, channels, maps.area(), result);
+        fastcam_weigh(a, w, images, targets, channels, height * width, result);
     }
     return out;
 }
@@ -74,7 +84,7 @@ Bytes status(const Floats& values) {
     std::uint8_t* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::status(in, maps.count, maps.area(), result);
+        fastcam_status(in, maps.count, maps.area(), result);
     }
     return out;
 }
@@ -86,7 +96,7 @@ Floats relu(const Floats& values) {
     float* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::relu(in, count, result);
+        fastcam_relu(in, count, result);
     }
     return out;
 }
@@ -98,7 +108,7 @@ Floats normalize(const Floats& values) {
     float* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::normalize(in, maps.count, maps.area(), result);
+        fastcam_normalize(in, maps.count, maps.area(), result);
     }
     return out;
 }
@@ -106,12 +116,12 @@ Floats normalize(const Floats& values) {
 Floats upsample(const Floats& values, std::int64_t height, std::int64_t width) {
     const Maps maps = maps_of(values);
     Floats out(maps.sized(height, width));
-    const auto scratch = scratch_of(fastcam::upsample_scratch(width));
+    const auto scratch = scratch_of(fastcam_upsample_scratch(width));
     const float* in = values.data();
     float* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::upsample(in, maps.count, maps.height, maps.width, height, width, scratch.get(), result);
+        fastcam_upsample(in, maps.count, maps.height, maps.width, height, width, scratch.get(), result);
     }
     return out;
 }
@@ -123,7 +133,7 @@ Bytes threshold(const Floats& values, float fraction) {
     std::uint8_t* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::threshold(in, maps.count, maps.area(), fraction, result);
+        fastcam_threshold(in, maps.count, maps.area(), fraction, result);
     }
     return out;
 }
@@ -132,12 +142,12 @@ std::pair<Ints, Ints> label(const Bytes& mask, int connectivity) {
     const Maps maps = maps_of(mask);
     Ints labels(maps.sized(maps.height, maps.width));
     Ints counts(maps.leading);
-    const auto scratch = scratch_of(fastcam::label_scratch(maps.height, maps.width));
+    const auto scratch = scratch_of(fastcam_label_scratch(maps.height, maps.width));
     const std::uint8_t* in = mask.data();
     std::int32_t *result = labels.mutable_data(), *found = counts.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::label(in, maps.count, maps.height, maps.width, connectivity, scratch.get(), result, found);
+        fastcam_label(in, maps.count, maps.height, maps.width, connectivity, scratch.get(), result, found);
     }
     return {std::move(labels), std::move(counts)};
 }
@@ -151,7 +161,7 @@ py::object boxes(const Ints& labels, std::int64_t count) {
     bool valid = false;
     {
         const py::gil_scoped_release released;
-        valid = fastcam::boxes(in, maps.height, maps.width, count, result);
+        valid = fastcam_boxes(in, maps.height, maps.width, count, result);
     }
     return valid ? py::object(std::move(out)) : py::object(py::none());
 }
@@ -164,9 +174,100 @@ Bytes overlay(const Bytes& image, const Floats& heatmap, const Bytes& lut, doubl
     std::uint8_t* result = out.mutable_data();
     {
         const py::gil_scoped_release released;
-        fastcam::overlay(pixels, heat, colors, alpha, area, result);
+        fastcam_overlay(pixels, heat, colors, alpha, area, result);
     }
     return out;
+}
+
+Bytes overlay_map(const Bytes& image, const Floats& map, const Bytes& lut, double alpha) {
+    Bytes out(Shape(image.shape(), image.shape() + 3));
+    const std::int64_t height = map.shape(0), width = map.shape(1), rows = image.shape(0), columns = image.shape(1);
+    const auto scratch = scratch_of(fastcam_upsample_scratch(columns));
+    const std::uint8_t *pixels = image.data(), *colors = lut.data();
+    const float* in = map.data();
+    std::uint8_t* result = out.mutable_data();
+    {
+        const py::gil_scoped_release released;
+        fastcam_overlay_map(pixels, in, height, width, rows, columns, colors, alpha, scratch.get(), result);
+    }
+    return out;
+}
+
+struct Free {
+    void operator()(fastcam_workspace* workspace) const noexcept { fastcam_workspace_free(workspace); }
+};
+
+struct Workspace {
+    explicit Workspace(int threads) : handle(fastcam_workspace_new(threads)) {
+        if (!handle) throw std::bad_alloc();
+    }
+    std::unique_ptr<fastcam_workspace, Free> handle;
+    std::atomic<bool> busy{false};  // until the components are copied, which is longer than fastcam_explain's own
+};
+
+// Takes the workspace for one call, if no other has it.
+struct Claim {
+    explicit Claim(Workspace& w) : workspace(w), taken(!w.busy.exchange(true)) {}
+    ~Claim() {
+        if (taken) workspace.busy = false;
+    }
+    Workspace& workspace;
+    const bool taken;
+};
+
+// maps, status, heatmaps (or None), counts, components, largest; None where the workspace is in use.
+py::object explain_maps(Workspace& workspace, const py::array& activations, const py::object& weights,
+                        std::int64_t height, std::int64_t width, std::int64_t out_height, std::int64_t out_width,
+                        float fraction, int connectivity, bool want_heatmaps, const py::object& windows) {
+    const Claim claim(workspace);
+    if (!claim.taken) return py::none();
+    fastcam_task task{};
+    const bool weighed = !weights.is_none();
+    task.activations = weighed ? activations_of(activations, height * width)
+                               : fastcam_activations{activations.data(), FASTCAM_FLOAT32, FASTCAM_PLANES, 0};
+    if (weighed) {
+        const Floats w = py::reinterpret_borrow<Floats>(weights);
+        task.weights = w.data();
+        task.targets = w.shape(1);
+        task.channels = w.shape(2);
+    } else {
+        task.targets = activations.shape(1);
+    }
+    task.images = activations.shape(0);
+    task.height = height;
+    task.width = width;
+    task.out_height = out_height;
+    task.out_width = out_width;
+    task.fraction = fraction;
+    task.connectivity = connectivity;
+    if (!windows.is_none()) task.windows = py::reinterpret_borrow<Ints>(windows).data();
+
+    Floats maps(Shape{task.images, task.targets, height, width});
+    Bytes verdicts(Shape{task.images, task.targets});
+    Ints counts(Shape{task.images, task.targets}), largest(Shape{task.images, task.targets, 5});
+    py::object heatmaps = py::none();
+    if (want_heatmaps) {
+        Floats enlarged(Shape{task.images, task.targets, out_height, out_width});
+        task.heatmaps = enlarged.mutable_data();
+        heatmaps = std::move(enlarged);
+    }
+    task.maps = maps.mutable_data();
+    task.status = verdicts.mutable_data();
+    task.counts = counts.mutable_data();
+    task.largest = largest.mutable_data();
+    int error = FASTCAM_SUCCESS;
+    {
+        const py::gil_scoped_release released;
+        error = fastcam_explain(workspace.handle.get(), &task);
+    }
+    if (error == FASTCAM_NO_MEMORY) throw std::bad_alloc();
+    if (error != FASTCAM_SUCCESS) throw py::value_error("fastcam_explain: invalid task");
+    std::int64_t rows = 0;
+    const std::int32_t* found = fastcam_components(workspace.handle.get(), &rows);
+    Ints components(Shape{rows, 5});
+    std::copy(found, found + 5 * rows, components.mutable_data());
+    return py::make_tuple(std::move(maps), std::move(verdicts), std::move(heatmaps), std::move(counts),
+                          std::move(components), std::move(largest));
 }
 
 }  // namespace
@@ -174,7 +275,7 @@ Bytes overlay(const Bytes& image, const Floats& heatmap, const Bytes& lut, doubl
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.doc() = "C++ kernels; call them through fastcam.kernels, which validates.";
     m.attr("__version__") = FASTCAM_VERSION;
-    m.def("weigh", &weigh, py::arg("activations").noconvert(), py::arg("weights").noconvert());
+    m.def("weigh", &weigh, "activations"_a, py::arg("weights").noconvert(), "height"_a, "width"_a);
     m.def("status", &status, py::arg("maps").noconvert());
     m.def("relu", &relu, py::arg("maps").noconvert());
     m.def("normalize", &normalize, py::arg("maps").noconvert());
@@ -184,4 +285,8 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.def("boxes", &boxes, py::arg("labels").noconvert(), "count"_a);
     m.def("overlay", &overlay, py::arg("image").noconvert(), py::arg("heatmap").noconvert(),
           py::arg("lut").noconvert(), "alpha"_a);
+    m.def("overlay_map", &overlay_map, py::arg("image").noconvert(), py::arg("map").noconvert(),
+          py::arg("lut").noconvert(), "alpha"_a);
+    py::class_<Workspace>(m, "Workspace").def(py::init<int>(), "threads"_a);
+    m.def("explain_maps", &explain_maps);
 }

@@ -1,46 +1,66 @@
 // relu, normalize and status: from the signed weighted sum to values in 0..1, and the verdict on it.
+//
+// Compilers do not vectorise a float maximum (its result depends on the order where NaN or -0 occur), but they do an
+// integer's, and integers can have the order of floats, infinities and then NaN at both ends.
 
 #include <algorithm>
 #include <limits>
 
 #include "cam.h"
+#include "clones.h"
 #include "extremes.h"
+#include "ordered.h"
 
 namespace fastcam {
 
-void status(const float* values, std::int64_t maps, std::int64_t area, std::uint8_t* out) noexcept {
-    for (std::int64_t m = 0; m < maps; ++m) {
-        const Extremes range = extremes(values + m * area, area);
-        if (!range.finite) {
-            out[m] = kNonFinite;
-        } else if (range.largest > 0.0f) {
-            out[m] = kOk;
-        } else {
-            out[m] = range.smallest < 0.0f ? kAllNegative : kZeroGradient;
-        }
+FASTCAM_CLONES
+Extremes extremes(const float* values, std::int64_t area) noexcept {
+    std::int32_t low = std::numeric_limits<std::int32_t>::max(), high = std::numeric_limits<std::int32_t>::min();
+    for (std::int64_t i = 0; i < area; ++i) {
+        const std::int32_t x = ordered(values[i]);
+        low = x < low ? x : low;
+        high = x > high ? x : high;
     }
+    const std::int32_t infinity = ordered(std::numeric_limits<float>::infinity());
+    return {unordered(low), unordered(high), high < infinity && low > ~infinity};
 }
 
-void relu(const float* values, std::int64_t count, float* out) noexcept {
+std::uint8_t Extremes::status() const noexcept {
+    if (!finite) return FASTCAM_NON_FINITE;
+    if (largest > 0.0f) return FASTCAM_OK;
+    return smallest < 0.0f ? FASTCAM_ALL_NEGATIVE : FASTCAM_ZERO_GRADIENT;
+}
+
+FASTCAM_CLONES
+void rectify(const float* values, std::int64_t count, float* out) noexcept {
     // written this way round because NaN <= 0 is false: NaN stays
     for (std::int64_t i = 0; i < count; ++i) out[i] = values[i] <= 0.0f ? 0.0f : values[i];
 }
 
-void normalize(const float* values, std::int64_t maps, std::int64_t area, float* out) noexcept {
+FASTCAM_CLONES
+void divide(const float* map, std::int64_t area, float peak, float* out) noexcept {
     constexpr float kLowest = std::numeric_limits<float>::lowest();
-    for (std::int64_t m = 0; m < maps; ++m) {
-        const float* map = values + m * area;
-        float* result = out + m * area;
-        const float peak = extremes(map, area).peak();
-        if (peak == 0.0f) {
-            std::fill(result, result + area, 0.0f);
-            continue;
-        }
-        for (std::int64_t i = 0; i < area; ++i) {
-            const float quotient = map[i] / peak;
-            result[i] = quotient < kLowest ? kLowest : quotient;
-        }
+    if (peak == 0.0f) {
+        std::fill(out, out + area, 0.0f);
+        return;
+    }
+    for (std::int64_t i = 0; i < area; ++i) {
+        const float quotient = map[i] / peak;
+        out[i] = quotient < kLowest ? kLowest : quotient;
     }
 }
 
 }  // namespace fastcam
+
+void fastcam_status(const float* values, int64_t maps, int64_t area, uint8_t* out) noexcept {
+    for (int64_t m = 0; m < maps; ++m) out[m] = fastcam::extremes(values + m * area, area).status();
+}
+
+void fastcam_relu(const float* values, int64_t count, float* out) noexcept { fastcam::rectify(values, count, out); }
+
+void fastcam_normalize(const float* values, int64_t maps, int64_t area, float* out) noexcept {
+    for (int64_t m = 0; m < maps; ++m) {
+        const float* map = values + m * area;
+        fastcam::divide(map, area, fastcam::extremes(map, area).peak(), out + m * area);
+    }
+}

@@ -1,22 +1,103 @@
 // overlay: the coloured heatmap over the picture.
 //
-// The blend runs in integers with 16 fractional bits, so every backend on every machine gives the same pixels.
+// The blend runs in integers with 16 fractional bits, so every backend on every machine gives the same pixels. With
+// front + back = 65536,
+//     (image * back + colour * front + 32768) >> 16  =  image + (((image - colour) * -front + 32768) >> 16)
+// and the same with the roles exchanged; the smaller of front and back, negated, fits in 16 bits. Pixels go through in
+// chunks that stay in the first-level cache: heat to rows of the colour table, rows to colours, colours to the blend.
 
+#include <algorithm>
+#include <cstring>
+
+#include "axis.h"
 #include "cam.h"
+#include "clones.h"
 
 namespace fastcam {
+namespace {
 
-void overlay(const std::uint8_t* image, const float* heatmap, const std::uint8_t* lut, double alpha, std::int64_t area,
-             std::uint8_t* out) noexcept {
-    const std::uint32_t front = static_cast<std::uint32_t>(alpha * 65536.0 + 0.5);
-    const std::uint32_t back = 65536u - front;
-    for (std::int64_t i = 0; i < area; ++i) {
-        const float heat = heatmap[i] > 0.0f ? (heatmap[i] < 1.0f ? heatmap[i] : 1.0f) : 0.0f;  // NaN > 0 is false
-        const std::uint8_t* color = lut + 3 * static_cast<std::int32_t>(heat * 255.0f + 0.5f);
-        for (std::int64_t c = 3 * i; c < 3 * i + 3; ++c) {
-            out[c] = static_cast<std::uint8_t>((image[c] * back + color[c - 3 * i] * front + 32768u) >> 16);
-        }
+constexpr std::int64_t kChunk = 512;
+
+FASTCAM_CLONES
+void rows_of(const float* __restrict heat, std::int64_t size, std::uint8_t* __restrict rows) noexcept {
+    for (std::int64_t i = 0; i < size; ++i) {
+        const float clipped = heat[i] > 0.0f ? (heat[i] < 1.0f ? heat[i] : 1.0f) : 0.0f;  // NaN > 0 is false
+        rows[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(clipped * 255.0f + 0.5f));
     }
 }
 
+// out = base + (((base - other) * factor + 32768) >> 16): >> of a negative number rounds down on every compiler we know.
+FASTCAM_CLONES
+void mix(const std::uint8_t* __restrict base, const std::uint8_t* __restrict other, std::int16_t factor,
+         std::int64_t size, std::uint8_t* __restrict out) noexcept {
+    for (std::int64_t i = 0; i < size; ++i) {
+        const std::int16_t difference = static_cast<std::int16_t>(base[i] - other[i]);
+        const std::int32_t product = std::int32_t{difference} * factor;
+        out[i] = static_cast<std::uint8_t>(base[i] + ((product + 32768) >> 16));
+    }
+}
+
+// The colour table with four bytes a row, so that a colour moves in one load and one store.
+struct Painter {
+    std::uint32_t colors[256];
+    std::int16_t factor;
+    bool front_is_larger;
+
+    Painter(const std::uint8_t* lut, double alpha) noexcept {
+        for (int i = 0; i < 256; ++i) {
+            colors[i] = 0;
+            std::memcpy(colors + i, lut + 3 * i, 3);
+        }
+        const std::int32_t front = static_cast<std::int32_t>(alpha * 65536.0 + 0.5);
+        front_is_larger = front > 32768;
+        factor = static_cast<std::int16_t>(-(front_is_larger ? 65536 - front : front));
+    }
+
+    // At most kChunk pixels.
+    void paint(const std::uint8_t* image, const float* heat, std::int64_t size, std::uint8_t* out) const noexcept {
+        std::uint8_t rows[kChunk], painted[3 * kChunk + 1];
+        rows_of(heat, size, rows);
+        for (std::int64_t i = 0; i < size; ++i) std::memcpy(painted + 3 * i, colors + rows[i], 4);  // the next overwrites
+        if (front_is_larger) {
+            mix(painted, image, factor, 3 * size, out);
+        } else {
+            mix(image, painted, factor, 3 * size, out);
+        }
+    }
+};
+
+}  // namespace
 }  // namespace fastcam
+
+void fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* lut, double alpha, int64_t area,
+                     uint8_t* out) noexcept {
+    using namespace fastcam;
+    const Painter painter(lut, alpha);
+    for (std::int64_t i = 0; i < area; i += kChunk) {
+        painter.paint(image + 3 * i, heatmap + i, std::min(kChunk, area - i), out + 3 * i);
+    }
+}
+
+void fastcam_overlay_map(const uint8_t* image, const float* map, int64_t height, int64_t width, int64_t out_height,
+                         int64_t out_width, const uint8_t* lut, double alpha, void* scratch, uint8_t* out) noexcept {
+    using namespace fastcam;
+    const Painter painter(lut, alpha);
+    std::int32_t* first = static_cast<std::int32_t*>(scratch);
+    float* weight = reinterpret_cast<float*>(first + out_width);
+    for (std::int64_t x = 0; x < out_width; ++x) {
+        const Tap tap = tap_at(x, width, scale_of(width, out_width));
+        first[x] = tap.first;
+        weight[x] = tap.weight;
+    }
+    Stretched rows(map, width, first, weight, out_width, weight + out_width);
+    float heat[kChunk];
+    for (std::int64_t y = 0; y < out_height; ++y) {
+        const Tap tap = tap_at(y, height, scale_of(height, out_height));
+        rows.move_to(tap);
+        for (std::int64_t x = 0; x < out_width; x += kChunk) {
+            const std::int64_t size = std::min(kChunk, out_width - x), offset = 3 * (y * out_width + x);
+            blend(rows.upper() + x, rows.lower() + x, tap.weight, size, heat);
+            painter.paint(image + offset, heat, size, out + offset);
+        }
+    }
+}

@@ -1,83 +1,94 @@
 // upsample: separable bilinear interpolation with half-pixel centres.
 //
 // Columns first: each input row is stretched once into one of two buffers, with indices and weights from a table, and
-// every output row blends two stretched rows, which is a flat loop. Output rows ask for input rows in increasing
-// order, so two buffers are enough.
+// every output row blends two stretched rows, which is a flat loop.
 
-#include <algorithm>
 #include <utility>
 
+#include "axis.h"
 #include "cam.h"
+#include "clones.h"
 
 namespace fastcam {
-namespace {
 
-// An output pixel is (1 - weight) * in[first] + weight * in[second].
-struct Tap {
-    std::int32_t first;
-    std::int32_t second;
-    float weight;
-};
-
-Tap tap_at(std::int64_t i, std::int64_t in, std::int64_t out) noexcept {
-    const double scale = static_cast<double>(in) / static_cast<double>(out);
-    const double source = std::max((static_cast<double>(i) + 0.5) * scale - 0.5, 0.0);
-    const std::int64_t first = std::min(static_cast<std::int64_t>(source), in - 1);
-    const std::int64_t second = std::min(first + 1, in - 1);
-    const double weight = second == first ? 0.0 : source - static_cast<double>(first);
-    return {static_cast<std::int32_t>(first), static_cast<std::int32_t>(second), static_cast<float>(weight)};
-}
-
-void stretch(const float* __restrict row, const Tap* __restrict taps, std::int64_t size,
-             float* __restrict out) noexcept {
+FASTCAM_CLONES
+void stretch(const float* __restrict row, std::int64_t in, const std::int32_t* __restrict first,
+             const float* __restrict weight, std::int64_t size, float* __restrict out) noexcept {
+    const std::int32_t last = static_cast<std::int32_t>(in) - 1;
     for (std::int64_t x = 0; x < size; ++x) {
-        const Tap tap = taps[x];
-        out[x] = row[tap.first] * (1.0f - tap.weight) + row[tap.second] * tap.weight;
+        const std::int32_t second = first[x] < last ? first[x] + 1 : last;
+        out[x] = row[first[x]] * (1.0f - weight[x]) + row[second] * weight[x];
     }
 }
 
+FASTCAM_CLONES
 void blend(const float* __restrict upper, const float* __restrict lower, float weight, std::int64_t size,
            float* __restrict out) noexcept {
     const float rest = 1.0f - weight;
     for (std::int64_t x = 0; x < size; ++x) out[x] = upper[x] * rest + lower[x] * weight;
 }
 
-// A stretched row, and which input row it holds.
-struct Stretched {
-    float* values;
-    std::int64_t row;
-};
-
-}  // namespace
-
-std::size_t upsample_scratch(std::int64_t out_width) noexcept {
-    return static_cast<std::size_t>(out_width) * (sizeof(Tap) + 2 * sizeof(float));
+void Stretched::move_to(const Tap& row) noexcept {
+    if (lower_row_ == row.first) {
+        std::swap(upper_, lower_);
+        std::swap(upper_row_, lower_row_);
+    }
+    if (upper_row_ != row.first) {
+        stretch(map_ + row.first * in_, in_, first_, weight_, size_, upper_);
+        upper_row_ = row.first;
+    }
+    flat_ = row.second == row.first;
+    if (!flat_ && lower_row_ != row.second) {
+        stretch(map_ + row.second * in_, in_, first_, weight_, size_, lower_);
+        lower_row_ = row.second;
+    }
 }
 
-void upsample(const float* values, std::int64_t maps, std::int64_t height, std::int64_t width,
-              std::int64_t out_height, std::int64_t out_width, void* scratch, float* out) noexcept {
-    Tap* taps = static_cast<Tap*>(scratch);
-    float* buffers = reinterpret_cast<float*>(taps + out_width);
-    for (std::int64_t x = 0; x < out_width; ++x) taps[x] = tap_at(x, width, out_width);
-    for (std::int64_t m = 0; m < maps; ++m) {
-        const float* map = values + m * height * width;
-        float* result = out + m * out_height * out_width;
-        Stretched upper{buffers, -1}, lower{buffers + out_width, -1};
-        for (std::int64_t y = 0; y < out_height; ++y) {
-            const Tap tap = tap_at(y, height, out_height);
-            if (lower.row == tap.first) std::swap(upper, lower);
-            if (upper.row != tap.first) {
-                stretch(map + tap.first * width, taps, out_width, upper.values);
-                upper.row = tap.first;
-            }
-            if (lower.row != tap.second && tap.second != tap.first) {
-                stretch(map + tap.second * width, taps, out_width, lower.values);
-                lower.row = tap.second;
-            }
-            const float* below = tap.second == tap.first ? upper.values : lower.values;
-            blend(upper.values, below, tap.weight, out_width, result + y * out_width);
+void Axis::build(std::int64_t in_size, std::int64_t out_size, void* memory) noexcept {
+    in = in_size;
+    out = out_size;
+    spans = static_cast<Span*>(memory);
+    first = reinterpret_cast<std::int32_t*>(spans + std::min(in + 2, out));
+    weight = reinterpret_cast<float*>(first + out);
+    count = 0;
+    const double scale = scale_of(in, out);
+    bool clamped = false;
+    for (std::int64_t i = 0; i < out; ++i) {
+        const Tap tap = tap_at(i, in, scale);
+        first[i] = tap.first;
+        weight[i] = tap.weight;
+        const bool edge = tap.second == tap.first || (tap.first == 0 && tap.weight == 0.0f);
+        if (count == 0 || spans[count - 1].first != tap.first || edge != clamped) {
+            const std::int32_t begin = static_cast<std::int32_t>(i);
+            spans[count++] = {begin, begin, tap.first, edge ? tap.first : tap.second};
+            clamped = edge;
         }
+        ++spans[count - 1].end;
     }
 }
 
 }  // namespace fastcam
+
+size_t fastcam_upsample_scratch(int64_t out_width) noexcept {
+    return static_cast<std::size_t>(out_width) * (sizeof(std::int32_t) + 3 * sizeof(float));
+}
+
+void fastcam_upsample(const float* values, int64_t maps, int64_t height, int64_t width, int64_t out_height,
+                      int64_t out_width, void* scratch, float* out) noexcept {
+    using namespace fastcam;
+    std::int32_t* first = static_cast<std::int32_t*>(scratch);
+    float* weight = reinterpret_cast<float*>(first + out_width);
+    for (std::int64_t x = 0; x < out_width; ++x) {
+        const Tap tap = tap_at(x, width, scale_of(width, out_width));
+        first[x] = tap.first;
+        weight[x] = tap.weight;
+    }
+    for (std::int64_t m = 0; m < maps; ++m) {
+        Stretched rows(values + m * height * width, width, first, weight, out_width, weight + out_width);
+        for (std::int64_t y = 0; y < out_height; ++y) {
+            const Tap tap = tap_at(y, height, scale_of(height, out_height));
+            rows.move_to(tap);
+            blend(rows.upper(), rows.lower(), tap.weight, out_width, out + (m * out_height + y) * out_width);
+        }
+    }
+}

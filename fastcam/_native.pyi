@@ -4,7 +4,15 @@ import numpy.typing as npt
 
 __version__: str
 
-def weigh(activations: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
+class Workspace:
+    def __init__(self, threads: int) -> None: ...
+
+def weigh(
+    activations: npt.NDArray[np.float32] | npt.NDArray[np.float16],
+    weights: npt.NDArray[np.float32],
+    height: int,
+    width: int,
+) -> npt.NDArray[np.float32]: ...
 def status(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]: ...
 def relu(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
 def normalize(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
@@ -15,3 +23,30 @@ def boxes(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32] | 
 def overlay(
     image: npt.NDArray[np.uint8], heatmap: npt.NDArray[np.float32], lut: npt.NDArray[np.uint8], alpha: float
 ) -> npt.NDArray[np.uint8]: ...
+def overlay_map(
+    image: npt.NDArray[np.uint8], map: npt.NDArray[np.float32], lut: npt.NDArray[np.uint8], alpha: float
+) -> npt.NDArray[np.uint8]: ...
+def explain_maps(
+    workspace: Workspace,
+    activations: npt.NDArray[np.float32] | npt.NDArray[np.float16],
+    weights: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None,
+    height: int,
+    width: int,
+    out_height: int,
+    out_width: int,
+    fraction: float,
+    connectivity: int,
+    want_heatmaps: bool,
+    windows: npt.NDArray[np.int32] | None,
+    /,
+) -> (
+    tuple[
+        npt.NDArray[np.float32],
+        npt.NDArray[np.uint8],
+        npt.NDArray[np.float32] | None,
+        npt.NDArray[np.int32],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.int32],
+    ]
+    | None
+): ...

@@ -14,7 +14,7 @@ from fastcam import image as images_
 from fastcam import kernels as kernels_
 from fastcam import methods
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float, Geometry, Size, Uint8
+from fastcam.image import Float, Geometry, Size
 from fastcam.schema import (
     ACTIVATIONS,
     CAM,
@@ -281,43 +281,39 @@ class Explainer:
         found = dict(zip(self._outputs, values, strict=True))
         return {name: _rows(value, count, count + missing) for name, value in found.items()}
 
-    def _maps(self, found: dict[str, Any]) -> tuple[Float, list[tuple[str, ...]]]:
-        """The maps after ReLU and their status, from whatever the file's emit level gives."""
+    def _kernel_inputs(self, found: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
+        """Activations and weights, or signed maps and None, from what the file emits; names of the statuses."""
         names = list(kernels_.STATUS_NAMES)
         if self._metadata.emit == "cam":
-            signed = _float(found[CAM])
             names[kernels_.ALL_NEGATIVE] = names[kernels_.ZERO_GRADIENT] = NO_POSITIVE
-        else:
-            weights = (
-                methods.gradcam_weights(found[GRADIENTS]) if self._metadata.emit == "gradients" else found[WEIGHTS]
-            )
-            signed = self._kernels.weigh(_float(found[ACTIVATIONS]), _float(weights))
-        status = self._kernels.status(signed)
-        return self._kernels.relu(signed), [tuple(names[code] for code in row) for row in status]
+            return _float(found[CAM]), None, names
+        weights = methods.gradcam_weights(found[GRADIENTS]) if self._metadata.emit == "gradients" else found[WEIGHTS]
+        activations = np.asarray(found[ACTIVATIONS])
+        half = activations.dtype == np.float16  # which the kernels read
+        return activations if half else _float(activations), _float(weights), names
 
     def _explain(
         self, batch: _Batch, found: dict[str, Any], files: list[str | None], threshold: float, connectivity: int
     ) -> Explanation:
         """Post-processing of one run."""
-        k = self._kernels
         scores = _float(found[self._metadata.score.output]).reshape(len(files), -1)
         classes = np.asarray(found[CLASSES], np.int64)
         if classes.min() < 0 or classes.max() >= scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {scores.shape[1]} classes")
-        maps, status = self._maps(found)
-        heatmaps = k.upsample(k.normalize(maps), batch.geometry[0].network)
-        mask = k.threshold(heatmaps, threshold)
-        mask = np.stack([geometry.inside(rows) for geometry, rows in zip(batch.geometry, mask, strict=True)])
-        boxes, components = self._boxes(mask, batch.geometry, connectivity)
+        activations, weights, names = self._kernel_inputs(found)
+        size, windows = batch.geometry[0].network, np.array([each.target for each in batch.geometry], np.int32)
+        explained = self._kernels.explain_maps(activations, weights, size, threshold, connectivity, windows=windows)
+        assert explained.heatmaps is not None
+        boxes, components = _in_original(explained, batch.geometry)
         return Explanation(
             scores=scores,
             classes=classes,
             labels=self._metadata.labels,
-            maps=maps,
-            heatmaps=heatmaps,
+            maps=explained.maps,
+            heatmaps=explained.heatmaps,
             boxes=boxes,
             components=components,
-            status=tuple(status),
+            status=tuple(tuple(names[code] for code in row) for row in explained.status),
             outputs={name: value for name, value in found.items() if name not in _ADDED},
             geometry=batch.geometry,
             files=tuple(files),
@@ -327,21 +323,24 @@ class Explainer:
             connectivity=connectivity,
         )
 
-    def _boxes(
-        self, mask: Uint8, geometry: Sequence[Geometry], connectivity: int
-    ) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
-        """Boxes [N, T, 4] and components of masks [N, T, H, W], in original pixels; no component, a box of zeros."""
-        labels, counts = self._kernels.label(mask, connectivity)
-        boxes = np.zeros((*counts.shape, 4), np.float32)
-        components: list[list[Float]] = [[] for _ in geometry]
-        for i, t in np.ndindex(*counts.shape):
-            found = self._kernels.boxes(labels[i, t], int(counts[i, t]))
-            parts = np.empty((len(found), 5), np.float32)
-            parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
-            if len(parts):
-                boxes[i, t] = parts[self._kernels.largest(found), :4]
-            components[i].append(parts)
-        return boxes, tuple(map(tuple, components))
+
+def _in_original(
+    explained: kernels_.Explained, geometry: Sequence[Geometry]
+) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
+    """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
+    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
+    components: list[list[Float]] = [[] for _ in geometry]
+    start = 0
+    for i, t in np.ndindex(*explained.counts.shape):
+        count = int(explained.counts[i, t])
+        found = explained.components[start : start + count]
+        parts = np.empty((count, 5), np.float32)
+        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
+        if count:
+            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
+        components[i].append(parts)
+        start += count
+    return boxes, tuple(map(tuple, components))
 
 
 def _float(array: Any) -> Float:

@@ -55,6 +55,24 @@ def speed() -> str:
     return "\n".join(lines)
 
 
+def kernels() -> str:
+    """The native kernels beside what they replace: the nearest peer of each case."""
+    measured = json.loads((RESULTS / "kernels.json").read_text(encoding="utf-8"))
+    lines = [
+        f"What follows the graph, {measured['threads']} thread, beside NumPy, OpenCV and the usual labelling libraries",
+        f"(median of pairwise ratios, `{measured['command']}`, {measured['machine']['cpu']}; above 1 ours is faster):",
+        "",
+        "| case | beside | speed-up |",
+        "|---|---|---:|",
+    ]
+    own = {"fused with heatmap", "separate", "overlay_map"}
+    for result in measured["results"]:
+        ratios = {name: ratio["median"] for name, ratio in result["ratio"].items() if name not in own}
+        peer = min(ratios, key=lambda name: ratios[name])
+        lines.append(f"| {result['case']} | {peer} | {ratios[peer]:.1f} |")
+    return "\n".join(lines)
+
+
 def operators() -> str:
     """Every operator with a gradient rule, by family."""
     from fastcam_export.autodiff import driver  # noqa: F401  (fills the registry)
@@ -68,7 +86,7 @@ def operators() -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"speed": speed, "photos": photos, "operators": operators}
+SECTIONS: dict[str, Callable[[], str]] = {"speed": speed, "kernels": kernels, "photos": photos, "operators": operators}
 
 
 def filled(text: str) -> str:

@@ -12,7 +12,7 @@ keep no state, and may run in any number of threads; the native ones release the
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ __all__ = [
     "ZERO_GRADIENT",
     "NON_FINITE",
     "STATUS_NAMES",
+    "Explained",
     "Kernels",
+    "Workspace",
     "get",
 ]
 
@@ -40,6 +42,50 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Mask: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+Halves: TypeAlias = npt.NDArray[np.float16]
+Activations: TypeAlias = Floats | Halves
+
+
+class Explained(NamedTuple):
+    """What :meth:`Kernels.explain_maps` finds."""
+
+    maps: Floats
+    """float32 [N, T, h, w] after ReLU, not normalised."""
+    status: Bytes
+    """uint8 [N, T], see :meth:`Kernels.status`."""
+    heatmaps: Floats | None
+    """float32 [N, T, H, W] in 0..1; None where they were not asked for."""
+    counts: Ints
+    """int32 [N, T]: number of components."""
+    components: Ints
+    """int32 [counts.sum(), 5]: rows x0, y0, x1, y1 (half-open), pixels: map by map, each map's in raster order."""
+    largest: Ints
+    """int32 [N, T, 5]: each map's row with most pixels, the first of them on a tie; zeros where there is none."""
+
+
+class Workspace:
+    """Memory and threads that calls of :meth:`Kernels.explain_maps` reuse, one call at a time.
+
+    With one, the native kernels allocate nothing but their results once the sizes have been seen. It is not needed:
+    a call without makes its own. The reference backend ignores it.
+
+    Args:
+        threads: upper limit for the threads of a call, the calling one included; 1 starts none.
+
+    Raises:
+        FastcamError: ``threads`` is no whole number >= 1.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        from fastcam.kernels import _check
+
+        self.threads = _check.threads(threads)
+        self._handle: Any = None
+        try:
+            import fastcam._native as native
+        except ImportError:
+            return
+        self._handle = native.Workspace(self.threads)
 
 
 class Kernels(Protocol):
@@ -49,12 +95,16 @@ class Kernels(Protocol):
     least 1. All functions raise :class:`~fastcam.schema.FastcamError` for arguments that break these rules.
     """
 
-    def weigh(self, activations: Floats, weights: Floats) -> Floats:
+    def weigh(self, activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
         """The signed class activation maps, ``sum_k weights[n, t, k] * activations[n, k]``, before ReLU.
 
+        float16 is widened exactly, so the result has the bits that float32 arrays of the same values give.
+
         Args:
-            activations: float32 [N, K, h, w].
-            weights: float32 [N, T, K].
+            activations: float32 or float16 [N, K, h, w]; with ``grid``, tokens [N, P + h * w, K], of which the first P
+                (class and register tokens) are skipped.
+            weights: float32 or float16 [N, T, K].
+            grid: (h, w) of the tokens.
 
         Returns:
             float32 [N, T, h, w].
@@ -171,6 +221,49 @@ class Kernels(Protocol):
 
         Returns:
             uint8 [H, W, 3].
+        """
+
+    def overlay_map(self, image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
+        """:meth:`overlay` of :meth:`upsample` of a small map: the same pixels, without the enlarged map.
+
+        Args:
+            image: uint8 [H, W, 3].
+            heatmap: float32 [h, w], enlarged (or reduced) to [H, W].
+            lut, alpha: as for :meth:`overlay`.
+
+        Returns:
+            uint8 [H, W, 3].
+        """
+
+    def explain_maps(
+        self,
+        activations: Activations,
+        weights: Activations | None,
+        size: tuple[int, int],
+        fraction: float = 0.15,
+        connectivity: int = 8,
+        *,
+        grid: tuple[int, int] | None = None,
+        windows: Ints | None = None,
+        want_heatmaps: bool = True,
+        threads: int = 1,
+        workspace: Workspace | None = None,
+    ) -> Explained:
+        """Everything from activations to boxes: weigh, status, relu, normalize, upsample, threshold, label, boxes.
+
+        The results are those of the separate functions, bit for bit; maps that are not finite have heatmaps of zeros
+        and no components. Without heatmaps no enlarged map is built: the boxes follow exactly from the small one.
+
+        Args:
+            activations, weights, grid: as for :meth:`weigh`; where weights is None, activations are the signed maps,
+                float32 [N, T, h, w].
+            size: (H, W) of the heatmaps and the boxes' coordinates, at most 2**31 - 1 pixels.
+            fraction, connectivity: as for :meth:`threshold` and :meth:`label`.
+            windows: int32 [N, 4], one x0, y0, x1, y1 (half-open) per image, outside of which no pixel counts for the
+                components (a letterbox's bars); peaks and heatmaps do not change.
+            want_heatmaps: whether the result holds them.
+            threads: at most so many, the calling one included; ignored where there is a workspace.
+            workspace: memory and threads to be reused; no other call may use it at the same time.
         """
 
 

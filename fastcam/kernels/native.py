@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import fastcam._native as _native  # this form raises ModuleNotFoundError where it is not built
-from fastcam.kernels import _check
+from fastcam.kernels import Explained, Workspace, _check
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
 
 if TYPE_CHECKING:
-    from fastcam.kernels import Bytes, Floats, Ints, Mask
+    from fastcam.kernels import Activations, Bytes, Floats, Ints, Mask
 
 
-def weigh(activations: Floats, weights: Floats) -> Floats:
+def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
     """``sum_k weights[n, t, k] * activations[n, k]``, summed in float32."""
-    activations, weights = _check.weigh(activations, weights)
-    return _native.weigh(activations, weights)
+    values, weights, (height, width) = _check.weigh(activations, weights, grid)
+    return _native.weigh(values, weights, height, width)
 
 
 def status(maps: Floats) -> Bytes:
@@ -68,3 +68,51 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     """``(1 - alpha) * image + alpha * lut[255 * heatmap]`` with 16 fractional bits, halves rounded up."""
     image, heatmap, lut = _check.overlay(image, heatmap, lut)
     return _native.overlay(image, heatmap, lut, _check.alpha(alpha))
+
+
+def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
+    """Upsampling, colours and blend row by row."""
+    image, heatmap, lut = _check.overlay_map(image, heatmap, lut)
+    return _native.overlay_map(image, heatmap, lut, _check.alpha(alpha))
+
+
+def explain_maps(
+    activations: Activations,
+    weights: Activations | None,
+    size: tuple[int, int],
+    fraction: float = 0.15,
+    connectivity: int = 8,
+    *,
+    grid: tuple[int, int] | None = None,
+    windows: Ints | None = None,
+    want_heatmaps: bool = True,
+    threads: int = 1,
+    workspace: Workspace | None = None,
+) -> Explained:
+    """Everything in one call, map by map."""
+    if weights is None:
+        activations = _check.signed_maps(activations, grid)
+        cells = (activations.shape[2], activations.shape[3])
+    else:
+        activations, weights, cells = _check.weigh(activations, weights, grid)
+    found = _native.explain_maps(
+        _handle(workspace, threads),
+        activations,
+        weights,
+        *cells,
+        *_check.target_size(size),
+        float(_check.fraction(fraction)),
+        _check.connectivity(connectivity),
+        want_heatmaps,
+        _check.windows(windows, len(activations)),
+    )
+    if found is None:
+        raise _check.workspace_busy()
+    return Explained(*found)
+
+
+def _handle(workspace: Workspace | None, threads: int) -> _native.Workspace:
+    if workspace is None:
+        return _native.Workspace(_check.threads(threads))
+    handle: _native.Workspace = workspace._handle
+    return handle

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.kernels import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, _check
+from fastcam.kernels import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained, Workspace, _check
 
 if TYPE_CHECKING:
-    from fastcam.kernels import Bytes, Floats, Ints, Mask
+    from fastcam.kernels import Activations, Bytes, Floats, Ints, Mask
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _PLANE = (-2, -1)
 
 
-def weigh(activations: Floats, weights: Floats) -> Floats:
+def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
     """``sum_k weights[n, t, k] * activations[n, k]``, summed in float64."""
-    activations, weights = _check.weigh(activations, weights)
-    images, channels, height, width = activations.shape
-    flat = activations.reshape(images, channels, height * width).astype(np.float64)
+    values, weights, (height, width) = _check.weigh(activations, weights, grid)
+    planes = values if grid is None else values[:, values.shape[1] - height * width :].transpose(0, 2, 1)
+    flat = planes.reshape(len(values), weights.shape[2], height * width).astype(np.float64)
     with np.errstate(all="ignore"):
         maps: Floats = (weights.astype(np.float64) @ flat).astype(np.float32)
-    return maps.reshape(images, weights.shape[1], height, width)
+    return maps.reshape(len(values), weights.shape[1], height, width)
 
 
 def status(maps: Floats) -> Bytes:
@@ -119,6 +119,51 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     back = np.uint32(65536) - front
     blend = image.astype(np.uint32) * back + color.astype(np.uint32) * front + np.uint32(32768)
     return (blend >> np.uint32(16)).astype(np.uint8)
+
+
+def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
+    """Upsample, then overlay."""
+    image, heatmap, lut = _check.overlay_map(image, heatmap, lut)
+    return overlay(image, upsample(heatmap, (image.shape[0], image.shape[1])), lut, alpha)
+
+
+def explain_maps(
+    activations: Activations,
+    weights: Activations | None,
+    size: tuple[int, int],
+    fraction: float = 0.15,
+    connectivity: int = 8,
+    *,
+    grid: tuple[int, int] | None = None,
+    windows: Ints | None = None,
+    want_heatmaps: bool = True,
+    threads: int = 1,
+    workspace: Workspace | None = None,
+) -> Explained:
+    """The other functions, one after the other."""
+    _check.threads(threads)
+    signed = _check.signed_maps(activations, grid) if weights is None else weigh(activations, weights, grid)
+    windows = _check.windows(windows, len(signed))
+    verdict = status(signed)
+    maps = relu(signed)
+    kept = np.where((verdict == OK)[..., None, None], maps, _ZERO)  # -inf is gone after ReLU, but it was there
+    heatmaps = upsample(normalize(kept), _check.target_size(size))
+    mask = threshold(heatmaps, fraction)
+    for image, (x0, y0, x1, y1) in enumerate([] if windows is None else np.maximum(windows, 0).tolist()):
+        inside = np.zeros(mask.shape[-2:], bool)
+        inside[y0:y1, x0:x1] = True
+        mask[image] *= inside
+    labels, counts = label(mask, connectivity)
+    rows = [boxes(labels[index], int(counts[index])) for index in np.ndindex(counts.shape)]
+    biggest = [found[largest(found)] if len(found) else np.zeros(5, np.int32) for found in rows]
+    return Explained(
+        maps=maps,
+        status=verdict,
+        heatmaps=heatmaps if want_heatmaps else None,
+        counts=counts,
+        components=np.concatenate([np.zeros((0, 5), np.int32), *rows]),
+        largest=np.array(biggest, np.int32).reshape(*counts.shape, 5),
+    )
 
 
 def _peaks(maps: Floats) -> Floats:
