@@ -34,7 +34,7 @@ $(VENV)/.demo: $(NATIVE) | $(BIN)/python
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps torchvision==0.28.0
-	$(PIP) --editable ".[cpu,export,bench,test]"
+	$(PIP) --editable ".[cpu,export,test]"
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
 	touch $@
 

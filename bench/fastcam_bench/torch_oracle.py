@@ -1,24 +1,49 @@
 """PyTorch as the independent oracle: seeded torchvision models, their ONNX files, and autograd on the same weights."""
 
-import io
+from __future__ import annotations
+
 import logging
+import os
 import sys
+import tempfile
 import types
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch.overrides import TorchFunctionMode
 
 logging.getLogger("torch").setLevel(logging.WARNING)
-for name in ("_meta_registrations", "_autograd_registrations"):
+for _name in ("_meta_registrations", "_autograd_registrations"):
     # torchvision's compiled operators are not needed, and its wheel may not match the CPU build of torch
-    sys.modules.setdefault(f"torchvision.{name}", types.ModuleType(f"torchvision.{name}"))
+    sys.modules.setdefault(f"torchvision.{_name}", types.ModuleType(f"torchvision.{_name}"))
 import torchvision  # noqa: E402
 
+Array = npt.NDArray[Any]
 
-def build(name, seed=0):
+MODELS = {
+    "alexnet": "features.4",
+    "vgg16": "features.22",
+    "googlenet": "inception4c",
+    "inception_v3": "Mixed_6c",
+    "resnet50": "layer3",
+    "densenet121": "features.transition3",
+    "squeezenet1_1": "features.7",
+    "shufflenet_v2_x1_0": "stage3",
+    "mobilenet_v2": "features.10",
+    "mobilenet_v3_large": "features.10",
+    "efficientnet_b0": "features.4",
+}
+"""torchvision model -> scope of a layer in its middle."""
+OLD_EXPORTER = frozenset({"shufflenet_v2_x1_0"})
+"""Exported by torch's older exporter: opset 17, shapes computed at run time, scopes in node names, BatchNorm folded."""
+
+
+def build(name: str, seed: int = 0) -> torch.nn.Module:
     """A torchvision model with seeded random weights, in inference mode.
 
     BatchNorm statistics are those of a few pictures. With the initial ones the maps of a deep network are almost
@@ -26,7 +51,7 @@ def build(name, seed=0):
     """
     torch.manual_seed(seed)
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    model = getattr(torchvision.models, name)(weights=None, **options).eval()
+    model: torch.nn.Module = getattr(torchvision.models, name)(weights=None, **options).eval()
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.weight.data.uniform_(0.5, 1.5)
@@ -39,7 +64,7 @@ def build(name, seed=0):
     return model.eval()
 
 
-def pictures(n, size=224, seed=7):
+def pictures(n: int, size: int = 224, seed: int = 7) -> Array:
     """Random images with structure at many scales, as photos have: float32 [n, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.zeros(n, 3, size, size)
@@ -49,48 +74,61 @@ def pictures(n, size=224, seed=7):
     return (image / image.std()).numpy()
 
 
-def to_onnx(module, size=224, dynamo=True):
+def to_onnx(module: torch.nn.Module, size: int = 224, dynamo: bool = True) -> onnx.ModelProto:
     """The module as a ModelProto with a free batch."""
     image = torch.randn(2, 3, size, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
-            shapes = ({0: torch.export.Dim("N", min=1)},)
             # optimize=False: BatchNorm stays a node of its own, so that the weights are exactly PyTorch's
-            options = {"dynamo": True, "dynamic_shapes": shapes, "optimize": False, "verbose": False}
-            return torch.onnx.export(module, (image,), **options).model_proto
-        buffer = io.BytesIO()
+            shapes = ({0: torch.export.Dim("N", min=1)},)
+            program = torch.onnx.export(
+                module, (image,), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False
+            )
+            assert program is not None
+            return program.model_proto
         axes = {"image": {0: "N"}, "logits": {0: "N"}}
-        names = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": axes}
-        torch.onnx.export(module, (image,), buffer, dynamo=False, opset_version=17, **names)
-        return onnx.load_from_string(buffer.getvalue())
+        names: dict[str, Any] = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": axes}
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.onnx")
+            torch.onnx.export(module, (image,), path, dynamo=False, opset_version=17, **names)
+            return onnx.load(path)
 
 
 class Recorder(TorchFunctionMode):
     """Keeps every feature map that a forward pass computes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.maps = []
+        self.maps: list[torch.Tensor] = []
 
-    def __torch_function__(self, function, kinds, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        kinds: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and result.dim() == 4 and result.requires_grad:
             self.maps.append(result)
         return result
 
 
-def gradients_at(module, images, activations, classes):
+def gradients_at(module: torch.nn.Module, images: Array, activations: Array, classes: Array) -> Array:
     """Autograd's gradient of each image's class scores at the feature map that equals ``activations``.
 
     Args:
         module: the model.
-        images: float32 [N, 3, H, W].
-        activations: float32 [N, K, h, w], what another implementation says the layer's value is.
-        classes: int [N, T].
+        images: [N, 3, H, W], of the model's type.
+        activations: [N, K, h, w], what another implementation says the layer's value is.
+        classes: int64 [N, T].
 
     Returns:
-        float32 [N, T, K, h, w], or None where no tensor of the forward pass equals ``activations``.
+        [N, T, K, h, w].
+
+    Raises:
+        LookupError: no feature map of the forward pass equals ``activations``.
     """
     inputs = torch.from_numpy(images).requires_grad_()
     with Recorder() as recorder:
@@ -99,7 +137,7 @@ def gradients_at(module, images, activations, classes):
     scale = want.abs().max()
     same = [m for m in recorder.maps if m.shape == want.shape and (m.detach() - want).abs().max() <= 1e-4 * scale]
     if not same:
-        return None
+        raise LookupError("no feature map of the PyTorch model equals the exported activations")
     columns = []  # of the first one: a later equal tensor is a copy, on only some of the paths to the score
     for target in range(classes.shape[1]):
         picked = scores.gather(1, torch.from_numpy(classes[:, target : target + 1])).sum()
@@ -107,6 +145,12 @@ def gradients_at(module, images, activations, classes):
     return torch.stack(columns, dim=1).numpy()
 
 
-def difference(a, b):
-    """Largest difference as a share of the largest absolute value."""
+def grad_cam(activations: Array, gradients: Array) -> Array:
+    """Equations 1 and 2 of the paper: [N, T, h, w] of [N, K, h, w] and [N, T, K, h, w]."""
+    maps: Array = np.einsum("ntk,nkhw->nthw", gradients.mean((3, 4)), activations)
+    return np.maximum(maps, 0)
+
+
+def difference(a: Array, b: Array) -> float:
+    """Largest difference as a share of the largest absolute value of ``b``."""
     return float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), 1e-30))
