@@ -10,6 +10,9 @@ from onnx import helper, numpy_helper
 OPSET = 18
 """The oldest form that rules see."""
 
+SHAPELESS = {"GroupNormalization", "MeanVarianceNormalization"}
+"""Operators whose result, of the shape of x, ONNX's shape inference does not find."""
+
 
 @dataclass(frozen=True)
 class Free:
@@ -29,10 +32,10 @@ class Case:
     Attributes:
         nodes: (operator, input names, output names, attributes).
         inputs: name -> shape of numbers and Free, of the floating point inputs.
-        constants: name -> array; floating point ones get the model's type.
+        constants: name -> array; those of float64 get the model's type.
         wrt: inputs to differentiate.
         outputs: outputs that have a cotangent.
-        sample: "normal" or "positive" values.
+        sample: "normal", "positive", "unit" (between -1 and 1) or "above one" values.
         runtime: False where ONNX Runtime has no such form of the operator.
         opset: of the model.
     """
@@ -63,6 +66,10 @@ class Case:
         feeds = {name: rng.standard_normal(self.shape(name, size)).astype(np.float32) for name in self.inputs}
         if self.sample == "positive":
             feeds = {name: np.abs(x) + np.float32(0.5) for name, x in feeds.items()}
+        if self.sample == "unit":
+            feeds = {name: np.float32(0.9) * np.tanh(x) for name, x in feeds.items()}
+        if self.sample == "above one":
+            feeds = {name: np.abs(x) + np.float32(1.25) for name, x in feeds.items()}
         return {name: np.asarray(x, dtype) for name, x in feeds.items()}
 
     def model(self, dtype=np.float32, shapes="fixed", size=0, opset=None):
@@ -76,12 +83,14 @@ class Case:
         nodes = [helper.make_node(op, i, o, name=f"node_{k}", **a) for k, (op, i, o, a) in enumerate(self.nodes)]
         made = [name for node in nodes[-1:] for name in node.output if name]
         outputs = [helper.make_empty_tensor_value_info(name) for name in made]
-        arrays = {n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in self.constants.items()}
+        if nodes[-1].op_type in SHAPELESS:
+            outputs = [helper.make_tensor_value_info(made[0], element, [dim(d) for d in self.inputs["x"]])]
+        arrays = {n: a.astype(dtype) if a.dtype == np.float64 else a for n, a in self.constants.items()}
         constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
         graph = helper.make_graph(nodes, "case", inputs, outputs, constants)
         imports = [helper.make_opsetid("", opset or self.opset)]
         model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=nodes[-1].op_type not in SHAPELESS, data_prop=True)
 
 
 def one(op_type, *, wrt=None, outputs=("y",), cotangents=None, sample="normal", runtime=True, opset=OPSET, **operands):
@@ -129,6 +138,12 @@ def convolutions():
         one("Conv", x=x, w=w, b=weight(6)),
         Case((("Conv", ["x", "w", "b"], ["y"], {}),), {"x": x, "b": (6,)}, {"w": w}, ("x", "b")),
         one("Conv", x=x, w=w, pads=[1, 1, 1, 1]),
+        one("Conv", x=x, w=(6, 4, 3, 2), b=(6,), strides=[2, 3], pads=[1, 0, 2, 1]),
+        one("Conv", x=x, w=(6, 2, 2, 3), group=2, dilations=[2, 1]),
+        one("Conv", x=x, w=(4, 1, 3, 3), group=4, strides=[2, 2], auto_pad="SAME_UPPER"),
+        one("Conv", x=x, w=(5, 4, 1, 1), strides=[3, 4]),
+        one("Conv", x=line, w=(3, 4, 3), strides=[2], pads=[0, 1]),
+        one("Conv", x=volume, w=(3, 2, 3, 2, 3), strides=[2, 1, 2], pads=[1, 0, 1, 0, 1, 0]),
         one("Conv", x=x, w=w, strides=[2, 2]),
         one("Conv", x=x, w=w, strides=[2, 3], pads=[1, 0, 2, 1]),
         one("Conv", x=x, w=w, dilations=[2, 2], pads=[2, 2, 2, 2]),
@@ -381,10 +396,118 @@ def shapes():
     }
 
 
+def norms():
+    scale, b = (4,), (4,)
+    layer = {"scale": (5,), "b": (5,)}
+    eight = {"x": (N, 8, H, W), "scale": (8,), "b": (8,), "opset": 21}
+    return {
+        "LayerNormalization": [
+            one("LayerNormalization", x=(N, H, 5), **layer),
+            one("LayerNormalization", x=(N, H, 5), scale=(5,), epsilon=0.1),
+            one("LayerNormalization", x=(N, 3, 4, 5), scale=(3, 4, 5), b=(4, 5), axis=1),
+            one("LayerNormalization", x=(N, H, 4, 5), scale=(4, 5), b=(4, 5), axis=-2),
+            one("LayerNormalization", x=(N, 5), **layer, outputs=("y", "mean", "inv"), cotangents=("y",)),
+            one("LayerNormalization", x=(N, W), scale=(W,)),
+        ],
+        "RMSNormalization": [
+            one("RMSNormalization", x=(N, H, 5), scale=(5,), opset=23),
+            one("RMSNormalization", x=(N, H, 4, 5), scale=(4, 5), axis=2, epsilon=0.1, opset=23),
+            one("RMSNormalization", x=(N, 5), scale=(1,), opset=23),
+        ],
+        "GroupNormalization": [
+            one("GroupNormalization", **eight, num_groups=2),
+            one("GroupNormalization", **eight, num_groups=8, epsilon=0.1),
+            one("GroupNormalization", x=(N, 4, W), scale=scale, b=b, num_groups=1, opset=21),
+            one("GroupNormalization", x=(N, 8, H, W), scale=(2,), b=(2,), num_groups=2, opset=20, runtime=False),
+        ],
+        "InstanceNormalization": [
+            one("InstanceNormalization", x=IMAGE, scale=scale, b=b),
+            one("InstanceNormalization", x=(N, 4, W), scale=scale, b=b, epsilon=0.1),
+            one("InstanceNormalization", x=(N, 4, H, W, 2), scale=scale, b=b),
+        ],
+        "MeanVarianceNormalization": [
+            one("MeanVarianceNormalization", x=IMAGE),
+            one("MeanVarianceNormalization", x=IMAGE, axes=[1, 2, 3]),
+            one("MeanVarianceNormalization", x=IMAGE, axes=[2, 3]),
+        ],
+        "LpNormalization": [
+            one("LpNormalization", x=shape, p=p, axis=axis)
+            for p in (2, 1)
+            for shape, axis in ((IMAGE, 1), (IMAGE, -1), ((N, 5), 0))
+        ],
+    }
+
+
+def resizes():
+    modes = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+    both = {"roi": None, "scales": np.float32([1, 1, 2, 3])}
+    part = {"roi": None, "scales": np.float32([1.6, 0.65]), "axes": [2, 3]}
+    to = {"roi": None, "scales": None, "sizes": ints(5, 11), "axes": [2, 3]}
+    return [
+        *(one("Resize", x=IMAGE, **both, mode="linear", coordinate_transformation_mode=m) for m in modes),
+        *(one("Resize", x=IMAGE, **to, mode="linear", coordinate_transformation_mode=m) for m in modes),
+        *(one("Resize", x=IMAGE, **to, mode="cubic", coordinate_transformation_mode=m) for m in modes),
+        one("Resize", x=IMAGE, **both, mode="cubic", cubic_coeff_a=-0.5),
+        *(
+            one("Resize", x=IMAGE, **to, coordinate_transformation_mode=m, nearest_mode=n)
+            for m, n in zip(modes, ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"))
+        ),
+        one("Resize", x=IMAGE, **both, coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        *(one("Resize", x=IMAGE, **part, mode=mode) for mode in ("linear", "nearest")),
+        one("Resize", x=IMAGE, roi=None, scales=None, sizes=ints(1, 1), axes=[2, 3], mode="linear",
+            coordinate_transformation_mode="pytorch_half_pixel"),
+    ]  # fmt: skip
+
+
+def moves():
+    return {
+        "Resize": resizes(),
+        "DepthToSpace": [one("DepthToSpace", x=(N, 12, H, W), blocksize=2, mode=mode) for mode in ("DCR", "CRD")],
+        "SpaceToDepth": [
+            one("SpaceToDepth", x=(N, 3, 4, 6), blocksize=2),
+            one("SpaceToDepth", x=(N, 2, 9, 6), blocksize=3),
+        ],
+        "Tile": [
+            one("Tile", x=IMAGE, r=ints(1, 1, 2, 3)),
+            one("Tile", x=IMAGE, r=ints(2, 1, 1, 2)),
+            one("Tile", x=(N, 5), r=ints(1, 1)),
+            one("Tile", x=(5,), r=ints(3)),
+        ],
+        "Trilu": [
+            one("Trilu", x=IMAGE),
+            one("Trilu", x=(N, H, W), k=np.array(1), upper=0),
+            one("Trilu", x=(N, 5), k=np.array(-1)),
+        ],
+        "CumSum": [
+            one("CumSum", x=IMAGE, axis=np.array(1)),
+            one("CumSum", x=IMAGE, axis=np.array(-1), reverse=1),
+            one("CumSum", x=(N, 5), axis=np.array(0), exclusive=1),
+            one("CumSum", x=(N, 5), axis=np.array(1), exclusive=1, reverse=1),
+        ],
+    }
+
+
 ONE = {"sample": "positive"}
 BOUNDS = {"lo": np.array(-0.5), "hi": np.array(0.75)}
 CONDITION = np.random.default_rng(3).random((4, 1, 1)) < 0.5
 NORM = {"scale": weight(4), "b": weight(4, seed=6), "m": weight(4, seed=7), "v": np.abs(weight(4, seed=8)) + 0.1}
+
+SATURATED = {"s": np.array(1e-3), "z": np.array(100, np.uint8)}
+"""A scale at which every positive sample is saturated: elsewhere rounding has no derivative to compare with."""
+
+
+def quantisations():
+    pair = (("QuantizeLinear", ("x", "s", "z"), ("q",), {}), ("DequantizeLinear", ("q", "s", "z"), ("y",), {}))
+    codes = np.random.default_rng(9).integers(-128, 128, (2, 3, 4)).astype(np.int8)
+    return {
+        "QuantizeLinear": [Case(pair, {"x": (N, 3, W)}, SATURATED, ("x",), **ONE, opset=19)],
+        "DequantizeLinear": [
+            one("DequantizeLinear", x=codes, s=(), z=np.array(5, np.int8), wrt=("s",), opset=19),
+            one("DequantizeLinear", x=codes, s=(3,), z=codes[0, :, 0], wrt=("s",), opset=19),
+            one("DequantizeLinear", x=codes, s=(4,), wrt=("s",), axis=-1, opset=19),
+        ],
+    }
+
 
 CASES = {
     "Add": binary("Add"),
@@ -436,6 +559,22 @@ CASES = {
     "ThresholdedRelu": unary("ThresholdedRelu", {"alpha": 0.25}),
     "Swish": unary("Swish", {"alpha": 1.5}, opset=24),
     "Gelu": unary("Gelu", {"approximate": "tanh"}, opset=20),
+    **{op_type: unary(op_type)[:2] for op_type in ("Sinh", "Cosh", "Atan", "Asinh")},
+    **{op_type: unary(op_type, sample="unit")[:2] for op_type in ("Tan", "Asin", "Acos", "Atanh")},
+    "Acosh": unary("Acosh", sample="above one")[:2],
+    "Mod": [
+        one("Mod", a=IMAGE, b=IMAGE, fmod=1),
+        one("Mod", a=IMAGE, b=(C, 1, 1), fmod=1),
+        one("Mod", a=(5,), b=(N, 1), fmod=1, **ONE),
+    ],
+    "Shrink": unary("Shrink", {"lambd": 0.25, "bias": 0.1})[1:],
+    "ConvTranspose": [
+        one("ConvTranspose", x=(N, 4, H, W), w=(4, 3, 3, 2), b=(3,)),
+        one("ConvTranspose", x=(N, 4, H, W), w=(4, 2, 3, 3), group=2, strides=[2, 3], pads=[1, 0, 2, 1]),
+        one("ConvTranspose", x=(N, 4, H, W), w=(4, 3, 2, 3), strides=[2, 3], output_padding=[1, 2], dilations=[2, 1]),
+        one("ConvTranspose", x=(N, 4, W), w=(4, 1, 3), group=4, strides=[2], pads=[1, 1], output_padding=[1]),
+        one("ConvTranspose", x=(N, 2, H, W, 3), w=(2, 3, 2, 3, 2), strides=[2, 1, 2], pads=[0, 1, 0, 0, 1, 0]),
+    ],
     "Clip": [
         one("Clip", x=IMAGE, **BOUNDS),
         one("Clip", x=IMAGE, lo=np.array(0.0)),
@@ -465,7 +604,32 @@ CASES = {
         one("LRN", x=(N, 3, W), size=5, alpha=2.0, beta=0.5, bias=2.0, runtime=False),
         one("LRN", x=(N, 4, H, W), size=3),
     ],
+    **norms(),
+    **moves(),
+    **quantisations(),
     **{op_type: reductions(op_type) for op_type in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")},
+    **{
+        op_type: [*reductions(op_type)[2:5], *reductions(op_type)[6:10:3]]
+        for op_type in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
+    },
+    "ReduceProd": [
+        one("ReduceProd", x=(N, 3, W), axes=ints(1)),
+        one("ReduceProd", x=(N, 3, W), axes=ints(0, 1), keepdims=0),
+        one("ReduceProd", x=(N, 3), keepdims=0),
+        one("ReduceProd", x=(N, 3), noop_with_empty_axes=1),
+    ],
+    "ReduceLogSum": [
+        one("ReduceLogSum", x=IMAGE, axes=axes, keepdims=k, **ONE) for axes, k in ((ints(2, 3), 1), (ints(0, 1), 0))
+    ],
+    "GlobalLpPool": [one("GlobalLpPool", x=x, p=p) for x, p in ((IMAGE, 2), (IMAGE, 1), ((N, 3, W), 3))],
+    "LpPool": [
+        one("LpPool", x=IMAGE, kernel_shape=[2, 2], strides=[2, 2]),
+        one("LpPool", x=IMAGE, kernel_shape=[3, 2], strides=[1, 2], pads=[1, 0, 1, 1], p=1),
+        one("LpPool", x=IMAGE, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, p=3),
+        one("LpPool", x=IMAGE, kernel_shape=[3, 2], dilations=[2, 1]),
+        one("LpPool", x=(N, 3, W), kernel_shape=[3], strides=[2], auto_pad="SAME_UPPER"),
+        one("LpPool", x=(N, 2, H, W, 6), kernel_shape=[2, 3, 2], strides=[2, 2, 1]),
+    ],
     **shapes(),
     "Concat": concats(),
     "Split": splits(),

@@ -83,6 +83,43 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+def standardized(x, axes, epsilon, centre=True):
+    centred = x - x.mean(axes, keepdims=True) * centre
+    return centred / np.sqrt((centred**2).mean(axes, keepdims=True) + epsilon)
+
+
+class LayerNormalization(OpRun):
+    def _run(self, x, scale, b=0.0, axis=None, epsilon=None, stash_type=None):
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        y = standardized(x, axes, epsilon) * scale + b
+        mean = x.mean(axes, keepdims=True)
+        return (y, mean, 1 / np.sqrt(x.var(axes, keepdims=True) + epsilon))[: len(self.output)]
+
+
+class RMSNormalization(OpRun):
+    def _run(self, x, scale, axis=None, epsilon=None, stash_type=None):
+        return (standardized(x, tuple(range(axis % x.ndim, x.ndim)), epsilon, centre=False) * scale,)
+
+
+class GroupNormalization(OpRun):
+    def _run(self, x, scale, b, epsilon=None, num_groups=None, stash_type=None):
+        grouped = x.reshape(x.shape[0], num_groups, -1)
+        y = standardized(grouped, (2,), epsilon).reshape(x.shape)
+        tail, each = [1] * (x.ndim - 2), x.shape[1] // len(scale)  # one number to a channel, or one to a group
+        return (y * scale.repeat(each).reshape(-1, *tail) + b.repeat(each).reshape(-1, *tail),)
+
+
+class MeanVarianceNormalization(OpRun):
+    def _run(self, x, axes=None):
+        axes = tuple(axes)
+        return ((x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + 1e-9),)
+
+
+class LpNormalization(OpRun):
+    def _run(self, x, axis=None, p=None):
+        return (x / (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p),)
+
+
 class LRN(OpRun):
     def _run(self, x, alpha=None, beta=None, bias=None, size=None):
         y = np.empty_like(x)
@@ -106,6 +143,8 @@ class ConvTranspose(OpRun):
     def _run(self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
              output_padding=None, output_shape=None, pads=None, strides=None):  # fmt: skip
         axes = x.ndim - 2
+        strides, dilations = strides or [1] * axes, dilations or [1] * axes
+        kernel_shape = kernel_shape or list(w.shape[2:])
         pads, more = pads or [0] * 2 * axes, output_padding or [0] * axes
         rows = list(zip(x.shape[2:], strides, dilations, kernel_shape, more))
         full = np.zeros(
@@ -116,7 +155,8 @@ class ConvTranspose(OpRun):
             at = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, (n, s, d, _, _) in zip(tap, rows))
             full[(slice(None),) * 3 + at] += np.einsum("ngi...,gio->ngo...", xs, ws[(slice(None),) * 3 + tap])
         y = full.reshape(x.shape[0], -1, *full.shape[3:])
-        return (y[(slice(None),) * 2 + tuple(slice(b, n - e) for b, e, n in zip(pads, pads[axes:], y.shape[2:]))],)
+        y = y if b is None else y + b.reshape(-1, *[1] * axes)
+        return (y[(slice(None),) * 2 + tuple(slice(p, n - e) for p, e, n in zip(pads, pads[axes:], y.shape[2:]))],)
 
 
 def windows(x, auto_pad, ceil_mode, dilations, kernel_shape, pads, strides):
@@ -161,4 +201,22 @@ class AveragePool(OpRun):
         return (y,)
 
 
-MENDED = [Erf, Gelu, Mean, GlobalMaxPool, LRN, Pad, ConvTranspose, MaxPool, AveragePool]
+class LpPool(OpRun):
+    def _run(self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None, pads=None,
+             strides=None):  # fmt: skip
+        y = np.abs(x) ** p
+        for axis, (at, size, _) in enumerate(
+            windows(x, auto_pad, ceil_mode, dilations, kernel_shape, pads, strides), 2
+        ):
+            inside = ((at >= 0) & (at < size)).reshape(*at.shape, *[1] * (x.ndim - axis - 1))
+            y = (np.take(y, np.clip(at, 0, size - 1), axis) * inside).sum(axis + 1)
+        return (y ** (1 / p),)
+
+
+class GlobalLpPool(OpRun):
+    def _run(self, x, p=None):
+        return ((np.abs(x) ** p).sum(tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
+NORMS = [LpNormalization, LayerNormalization, RMSNormalization, GroupNormalization, MeanVarianceNormalization]
+MENDED = [Erf, Gelu, Mean, GlobalMaxPool, LRN, Pad, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, *NORMS]

@@ -132,6 +132,20 @@ REFUSED = {
         {"kernel_shape": [1], "strides": [2], "ceil_mode": 1},
         "behind the image",
     ),
+    "antialias": (
+        "Resize",
+        {"x": (N, 4, 8, 8)},
+        {"roi": np.zeros(0), "scales": np.float32([1, 1, 0.5, 0.5])},
+        {"mode": "linear", "antialias": 1},
+        "antialias",
+    ),
+    "auto_pad": (
+        "ConvTranspose",
+        {"x": (N, 4, 8, 8)},
+        {"w": weight(4, 3, 3, 3)},
+        {"auto_pad": "SAME_UPPER"},
+        "pads have",
+    ),
 }
 
 

@@ -145,8 +145,8 @@ def test_the_map_is_the_papers_formula_on_plain_tensors(bundled, pictures):
 
 def test_weights_and_maps_equal_pytorchs_autograd(bundled, pictures):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
-    import torch_oracle as oracle
     from fastcam_bench import bundled_net
+    from fastcam_bench import torch_oracle as oracle
 
     model = onnx.load(DATA / "scenes.onnx")
     parameters = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}

@@ -146,7 +146,9 @@ def test_output_by_name():
 # ---- layer
 
 
-@pytest.mark.parametrize(("name", "value"), [("r1", "r1"), ("block1/relu", "r1"), ("auto", "r2"), ("c2", "c2")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("r1", "r1"), ("block1/relu", "r1"), ("block1", "r1"), ("auto", "r2"), ("c2", "c2")]
+)
 def test_layer_by_name(name, value):
     exported = export_model(classifier(), layer=name)
     assert exported.metadata.layer.value == value
@@ -176,6 +178,22 @@ def test_a_map_with_one_channel_per_class_is_passed_over():
     ]
     assert [layer.name for layer in found.layers if layer.chosen] == ["r2"]
     assert "one channel per class" in found.reason
+
+
+def test_a_transposed_map_is_not_taken_for_one_with_channels_first():
+    """As TensorFlow's exporters write it: convolutions in NCHW, the rest in NHWC."""
+    model = classifier()
+    nodes = model.graph.node
+    nodes.insert(4, helper.make_node("Transpose", ["r2"], ["last"], "to_nhwc", perm=[0, 2, 3, 1]))
+    nodes.insert(5, helper.make_node("LeakyRelu", ["last"], ["again"], "block2/nhwc", alpha=1.0))
+    nodes.insert(6, helper.make_node("Transpose", ["again"], ["back"], "to_nchw", perm=[0, 3, 1, 2]))
+    nodes[7].input[0] = "back"
+    exported = export_model(model)
+    assert exported.metadata.layer.value == "r2"
+    out = run(exported.model, images(), [[-1, 2]])
+    np.testing.assert_allclose(out["fastcam.weights"], formula(model, out["fastcam.classes"]), rtol=1e-5)
+    with pytest.raises(FastcamError, match="channels at axis 3"):
+        export_model(model, layer="again")
 
 
 def test_inspect_names_operators_without_a_rule():

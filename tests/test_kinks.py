@@ -82,6 +82,35 @@ def test_ties_of_a_reduction_are_shared(op_type, reduce, axes):
     compare(case, lambda x: reduce(x, axes), x)
 
 
+NORMS = [
+    ("ReduceL1", lambda x: torch.linalg.vector_norm(x, 1, 1)),
+    ("ReduceL2", lambda x: torch.linalg.vector_norm(x, 2, 1)),
+]
+
+
+@pytest.mark.parametrize(("op_type", "function"), NORMS)
+def test_norms_of_zeros(op_type, function):
+    x = np.float32([[0, 0, 0], [0, -2, 1], [3, 0, 4]])
+    compare(one(op_type, x=x.shape, axes=np.array([1]), keepdims=0), function, x)
+
+
+def test_product_with_zeros_is_that_of_the_others():
+    x = np.float32([[0, 2, 3], [0, 0, 4], [0, 0, 0], [-1, 2, 3]])
+    compare(one("ReduceProd", x=x.shape, axes=np.array([1]), keepdims=0), lambda x: torch.prod(x, 1), x)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_lp_pool_over_windows_of_zeros(p):
+    """The gradient is zero where a whole window is: PyTorch's would not be a number there."""
+    x = np.float32([[[0, 0, 0, 0, 1, -2, 3, 0]]])
+    seed = np.float32([[[1, 2, 3, 4]]])
+    (ours,) = gradients(one("LpPool", x=x.shape, p=p, kernel_shape=[2], strides=[2]), {"x": x}, seed)
+    leaf = torch.from_numpy(x[..., 4:]).requires_grad_()
+    (theirs,) = torch.autograd.grad(F.lp_pool1d(leaf.abs(), p, 2), leaf, torch.from_numpy(seed[..., 2:]))
+    np.testing.assert_allclose(ours[..., 4:], theirs.numpy(), rtol=1e-5)
+    assert not ours[..., :4].any()
+
+
 POOLS = [
     {"kernel_shape": [2, 2], "strides": [2, 2]},
     {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},

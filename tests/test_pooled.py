@@ -56,6 +56,11 @@ class Builder:
             "BatchNormalization", self.weight(c), self.weight(c), self.weight(c), self.weight(c, positive=True)
         )
 
+    def quantised(self, scale, zero):
+        names = [f"w{len(self.tensors)}", f"w{len(self.tensors) + 1}"]
+        self.tensors += [numpy_helper.from_array(a, n) for a, n in zip((np.float32(scale), np.uint8(zero)), names)]
+        return self.node("QuantizeLinear", *names).node("DequantizeLinear", *names)
+
     def branch(self):
         """Concat of the value, its maximum pool of the same size, and the value again."""
         here = self.value
@@ -131,6 +136,11 @@ CHAINS = {
     "concat": lambda b: b.branch().mean(),
     "residual": lambda b: b.residual().mean(),
     "activation": lambda b: b.norm().node("Sigmoid").flat(9),
+    "quantised, may saturate": lambda b: b.norm().quantised(0.02, 128).mean(),
+    "quantised, may saturate at one position": lambda b: b.node("GlobalAveragePool").quantised(0.008, 0).mean(),
+    "quantised, cannot saturate": lambda b: (
+        b.quantised(0.05, 0).node("AveragePool", kernel_shape=[3, 3], strides=[2, 2]).quantised(0.05, 0).mean()
+    ),
     "all of it": lambda b: b.branch().norm().residual().node("MaxPool", kernel_shape=[3, 3], strides=[3, 3]).flat(3),
 }
 

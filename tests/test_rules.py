@@ -77,10 +77,9 @@ def agree(ours, theirs, tolerance):
 FREE = [case for case in ALL if case.runtime and any(isinstance(d, Free) for s in case.inputs.values() for d in s)]
 
 
-@pytest.mark.parametrize("shapes", ["named", "unknown"])
 @pytest.mark.parametrize("case", FREE, ids=str)
-def test_free_dimensions_give_the_gradient_of_fixed_ones(case, shapes):
-    free = differentiate(case.model(shapes=shapes), case.outputs, case.wrt)
+def test_free_dimensions_give_the_gradient_of_fixed_ones(case):
+    free = {known: differentiate(case.model(shapes=known), case.outputs, case.wrt) for known in ("named", "unknown")}
     for size in (0, 1):
         feeds = case.feeds(np.float32, size)
         try:
@@ -89,13 +88,16 @@ def test_free_dimensions_give_the_gradient_of_fixed_ones(case, shapes):
             continue  # a case whose constants allow one size only
         outputs = run(model, feeds)
         feeds |= cotangents({name: outputs[name] for name in case.outputs})
-        agree(run(free, feeds), run(differentiate(model, case.outputs, case.wrt), feeds), 1e-6)
+        expected = run(differentiate(model, case.outputs, case.wrt), feeds)
+        for made in free.values():
+            agree(run(made, feeds), expected, 1e-6)
 
 
 FIRST = [made[0] for made in CASES.values()]
 
 
-HALF = [case for case in FIRST if case.nodes[0][0] != "Celu"]  # which ONNX defines for float32 alone
+FLOAT32_ONLY = {"Celu", "MeanVarianceNormalization"}  # by their definition, or that of their function body
+HALF = [case for case in FIRST if case.nodes[0][0] not in FLOAT32_ONLY]
 
 
 @pytest.mark.parametrize("case", HALF, ids=str)
@@ -114,7 +116,10 @@ def test_float16_gives_the_gradient_of_float32(case):
     assert all(array.dtype == np.float16 for array in ours.values())
 
 
-@pytest.mark.parametrize("case", FIRST, ids=str)
+RENEWED = [case for case in FIRST if case.nodes[0][0] != "GlobalLpPool"]  # of which ONNX Runtime has no newer form
+
+
+@pytest.mark.parametrize("case", RENEWED, ids=str)
 def test_a_newer_opset_gives_the_same_gradient(case):
     feeds, old, new = case.feeds(np.float32), case.model(), case.model(opset=NEWER)
     outputs = run(new, feeds)

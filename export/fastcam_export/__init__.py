@@ -6,5 +6,6 @@
 
 from fastcam_export.autodiff.registry import UnsupportedOperator
 from fastcam_export.exporter import Export, InspectedLayer, Inspection, export_model, inspect_model
+from fastcam_export.vjp import vjp
 
-__all__ = ["Export", "InspectedLayer", "Inspection", "UnsupportedOperator", "export_model", "inspect_model"]
+__all__ = ["Export", "InspectedLayer", "Inspection", "UnsupportedOperator", "export_model", "inspect_model", "vjp"]

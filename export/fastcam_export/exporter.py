@@ -18,6 +18,7 @@ from fastcam import schema
 from fastcam.schema import Emit, FastcamError, Metadata, Preprocessing, Score
 from fastcam_export import head, layers, verify
 from fastcam_export.autodiff.driver import path, unsupported
+from fastcam_export.autodiff.quantized import unquantised
 from fastcam_export.load import Source, load
 from fastcam_export.score import Want, find_score
 
@@ -158,7 +159,7 @@ def export_model(
         labels=_labels(labels, description.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
     )
-    behind = verify.tail(loaded.model, value, score_value) if check else None
+    behind = verify.tail(loaded.model, value, unquantised(score_value)) if check else None
     feeds = verify.random_inputs(graph, image) if check else {}
     values = head.attach(graph, value, score_value, targets, emit)
     head.emit(graph, values, emit)

@@ -15,6 +15,7 @@ from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.driver import backward
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.pooled import pooled_gradient
+from fastcam_export.autodiff.quantized import unquantised
 
 Targets = Literal["default", "required", "constant"]
 TARGETS_MODES: tuple[Targets, ...] = ("default", "required", "constant")
@@ -45,13 +46,14 @@ def attach(graph: ir.Graph, layer: ir.Value, score: ir.Value, targets: Targets, 
     if targets != "constant":
         op.copies = number
     rows = op.Reshape(op.Transpose(classes, perm=[1, 0]), [-1, 1])
-    seed = _seed(op, score, scores, rows)
+    explained = unquantised(score)
+    seed = _seed(op, explained, scores, rows)
     activations = op.Cast(layer, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(layer)
     values = {schema.CLASSES: classes, schema.ACTIVATIONS: activations}
     if level == "gradients":
-        values[schema.GRADIENTS] = _per_image(op, _reached(layer, backward(op, {score: seed}, [layer])[layer]))
+        values[schema.GRADIENTS] = _per_image(op, _reached(layer, backward(op, {explained: seed}, [layer])[layer]))
     else:
-        pooled = _reached(layer, pooled_gradient(op, {score: seed}, layer))
+        pooled = _reached(layer, pooled_gradient(op, {explained: seed}, layer))
         values[schema.WEIGHTS] = _per_image(op, pooled)
         values[schema.CAM] = _cam(op, layer, activations, values[schema.WEIGHTS])
     _gather_rows(op, seed, rows)

@@ -11,15 +11,21 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.driver import path
 from fastcam_export.autodiff.emitter import FLOATS
+from fastcam_export.autodiff.quantized import is_code, maker, seen
 from fastcam_export.score import VIEWS
 
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+CHANNELS_SECOND = POOLS | {"BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth", "LRN"}
+CHANNELS_SECOND |= {"GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"}
+"""Operators whose maps are [N, K, h, w] whatever the exporter's habit."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
 class Layer:
     """A value that every path from the image to the score passes through and that has spatial axes.
+
+    In a quantised graph it is a dequantised value, which the next layer reads.
 
     Attributes:
         value: the graph's value, [N, K, h, w].
@@ -58,7 +64,7 @@ def find_layers(graph: ir.Graph, image: ir.Value, score: ir.Value, classes: int 
     if not nodes:
         raise FastcamError(
             f"the score {score.name!r} does not depend on the image {image.name!r} by a differentiable path"
-            f"{_obstacle(graph, image)}; export the model before it is quantised or rounded, or name another output "
+            f"{_obstacle(graph, image)}; export the model before it is rounded, or name another output "
             "with --output-name"
         )
     last_use = {value: position for position, node in enumerate(nodes) for value in node.inputs}
@@ -69,17 +75,19 @@ def find_layers(graph: ir.Graph, image: ir.Value, score: ir.Value, classes: int 
         value = node.outputs[0]
         if reach <= position and len([o for o in node.outputs if o in last_use]) <= 1 and _is_feature_map(value):
             per_class = classes is not None and value.shape is not None and value.shape[1] == classes
-            layers.append(Layer(value, node.op_type in VIEWS | POOLS | {"Transpose"}, per_class))
+            made = maker(value)
+            pooled = made is not None and made.op_type in VIEWS | POOLS | {"Transpose"}
+            layers.append(Layer(value, pooled, per_class))
         reach = max([reach, *(last_use.get(output, -1) for output in node.outputs)])
     return layers
 
 
 def _obstacle(graph: ir.Graph, image: ir.Value) -> str:
-    """ ": QuantizeLinear 'q1' gives UINT8": the first node through which no derivative of the image flows."""
+    """ ": Cast 'c1' gives INT32": the first node through which no derivative of the image flows."""
     reached = {image}
     for node in graph:
         if node.op_type not in ("Shape", "Size") and any(value in reached for value in node.inputs):
-            if all(value.dtype not in (None, *FLOATS) for value in node.outputs):
+            if all(value.dtype not in (None, *FLOATS) and not is_code(value) for value in node.outputs):
                 return f": {node.op_type} {node.name!r} gives {node.outputs[0].dtype}"
             reached.update(node.outputs)
     return ""
@@ -130,7 +138,8 @@ def resolve(graph: ir.Graph, name: str) -> tuple[ir.Value, str]:
         inside = [node for node in graph if name in scopes(node)]
         if not inside:
             known = {*values, *nodes, *(scope for node in graph for scope in scopes(node))} - {""}
-            near = difflib.get_close_matches(name, sorted(known), 1, 0)
+            near = [k for k in sorted(known, key=len) if k.startswith(name)]
+            near = near or difflib.get_close_matches(name, sorted(known), 1, 0)
             raise FastcamError(
                 f"no value, node or scope is named {name!r}; the nearest is {near[0]!r} "
                 "(fastcam inspect lists the layers)"
@@ -146,6 +155,14 @@ def resolve(graph: ir.Graph, name: str) -> tuple[ir.Value, str]:
             f"layer {name!r} has shape {_shape(value)}, not [N, K, h, w]; name a feature map "
             "(fastcam inspect lists them)"
         )
+    if channel_axis(value) != 1:
+        raise FastcamError(
+            f"layer {name!r} is laid out with its channels at axis {channel_axis(value)}, not [N, K, h, w]; name the "
+            "same map before its Transpose (fastcam inspect lists the layers)"
+        )
+    dequantised = seen(value)
+    if dequantised is not value:
+        return dequantised, f"{reason}, as the next layer reads it: dequantised"
     return value, reason
 
 
@@ -166,15 +183,16 @@ def scopes(node: ir.Node) -> list[str]:
     """The module paths that ``node`` lies in, outermost first: "layer4", "layer4.2", ...
 
     Read from what torch writes: the dynamo exporter's metadata, or the older exporter's node names
-    ("/layer4/layer4.2/conv1/Conv").
+    ("/layer4/layer4.2/conv1/Conv"); else from the name as other exporters build it ("layer4.2/conv1").
     """
     recorded = node.metadata_props.get(SCOPES)
     if recorded:
         parts = [part.strip().strip("'\"") for part in recorded.strip("[]").split(",")]
         return [part for part in parts[:-1] if part]
-    if not (node.name or "").startswith("/"):
-        return []
-    parts = (node.name or "").strip("/").split("/")[:-1]
+    name = node.name or ""
+    if not name.startswith("/"):
+        return [name[:end] for end, letter in enumerate(name) if letter in "./" and end]
+    parts = name.strip("/").split("/")[:-1]
     paths: list[str] = []
     for part in parts:
         outer = paths[-1] if paths else ""
@@ -189,10 +207,27 @@ def scopes(node: ir.Node) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
+def channel_axis(value: ir.Value) -> int:
+    """The axis of a feature map of four axes that holds its channels, followed up to what fixes it.
+
+    Convolutions, pools and BatchNormalization of ONNX have it at 1; TensorFlow's exporters transpose around these.
+    """
+    node = value.producer()
+    if node is None:
+        dims = list(value.shape or ())
+        return 3 if len(dims) == 4 and dims[3] in (1, 3) and dims[1] not in (1, 3) else 1
+    if node.op_type == "Transpose" and node.inputs[0] is not None:
+        order = list(node.attributes.get_ints("perm", ())) or [3, 2, 1, 0]
+        return order.index(channel_axis(node.inputs[0]))
+    maps = [x for x in node.inputs if x is not None and x.shape is not None and len(x.shape) == 4]
+    maps = [x for x in maps if x.producer() is not None or x.is_graph_input()]
+    return channel_axis(maps[0]) if maps and node.op_type not in CHANNELS_SECOND else 1
+
+
 def _is_feature_map(value: ir.Value) -> bool:
-    if value.dtype not in FLOATS or value.shape is None or len(value.shape) != 4:
+    if value.dtype not in FLOATS or value.shape is None or len(value.shape) != 4 or seen(value) is not value:
         return False
-    return any(dim != 1 for dim in value.shape[2:])
+    return any(dim != 1 for dim in value.shape[2:]) and channel_axis(value) == 1
 
 
 def _shape(value: ir.Value) -> str:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError, Score
 from fastcam_export.autodiff.emitter import FLOATS
+from fastcam_export.autodiff.quantized import unquantised
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"})
 """Operators that hand on the values of their first input, at most in another shape or type."""
@@ -93,13 +94,13 @@ def _describe(value: ir.Value) -> str:
 
 def _before_activation(output: ir.Value) -> tuple[ir.Value, str | None]:
     """The input of the activation that ``output`` is a view of, and the activation's name; else output and None."""
-    value = output
+    value = unquantised(output)
     while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         if node.op_type in ACTIVATIONS:
             return _through_views(node.inputs[0]), node.op_type
         if node.op_type not in VIEWS:
             break
-        value = node.inputs[0]
+        value = unquantised(node.inputs[0])
     return output, None
 
 

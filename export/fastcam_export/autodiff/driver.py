@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
 from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.quantized import DEQUANTIZE, MOVES, is_code
 from fastcam_export.autodiff.registry import Gradient, Node, Rule, UnsupportedOperator, _Zero, describe, find
 from fastcam_export.autodiff.shapes import adopt_dims, sum_to
 
@@ -19,14 +20,15 @@ from fastcam_export.autodiff.shapes import adopt_dims, sum_to
 def path(graph: ir.Graph, sources: Iterable[ir.Value], sinks: Iterable[ir.Value]) -> list[ir.Node]:
     """The nodes through which a float ``source`` reaches a ``sink``, in the graph's order.
 
-    A derivative flows through floating point values only: shapes, indices and masks are constants to it. A value whose
-    type nobody knows (a custom operator's) counts as one: leaving it out would be a silent zero.
+    A derivative flows through floating point values and through the integers that stand for them in quantised graphs;
+    shapes, indices and masks are constants to it. A value whose type nobody knows (a custom operator's) counts as one:
+    leaving it out would be a silent zero.
     """
     reached = set(sources)
     forward = []
     for node in graph:
         if any(value in reached for value in _reads(node)):
-            outputs = [value for value in node.outputs if value.dtype is None or value.dtype in FLOATS]
+            outputs = [value for value in node.outputs if _flows(value)]
             reached.update(outputs)
             if outputs:
                 forward.append(node)
@@ -37,6 +39,10 @@ def path(graph: ir.Graph, sources: Iterable[ir.Value], sinks: Iterable[ir.Value]
             needed.update(value for value in _reads(node) if value in reached)
             nodes.append(node)
     return nodes[::-1]
+
+
+def _flows(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype in FLOATS or is_code(value)
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
@@ -103,8 +109,10 @@ def _gradients(
         by_index: Mapping[int, Gradient] = {0: result} if isinstance(result, ir.Value) else result
         made = []
         for index, value in enumerate(node.inputs):
-            if value is None or value not in wanted or value.dtype not in (None, *FLOATS):
+            if value is None or value not in wanted or not _flows(value):
                 continue
+            if value.dtype not in (None, *FLOATS) and node.op_type not in (DEQUANTIZE, *MOVES):
+                raise UnsupportedOperator(f"it computes with quantised integers ({value.name!r})")
             if value.dtype is None:
                 raise UnsupportedOperator(f"the type of its input {index} ({value.name!r}) is unknown")
             gradient = by_index.get(index)
@@ -133,7 +141,7 @@ def _fit(op: Emitter, node: ir.Node, rule: Rule, gradient: ir.Value, value: ir.V
     clash = len(have) != len(want) or any(
         isinstance(h, int) and isinstance(w, int) and h != w for h, w in zip(have, want)
     )
-    if clash or gradient.dtype != value.dtype:
+    if clash or gradient.dtype != (gradient.dtype if is_code(value) else value.dtype):
         raise RuntimeError(
             f"the rule of {describe(node)} gave {gradient.dtype}{have} as gradient of {value.name!r}, which is "
             f"{value.dtype}{want}"

@@ -25,7 +25,7 @@ Inputs = Sequence["ir.Value | None"]
 Attributes = dict[str, Any]
 
 ELEMENTWISE = frozenset(["Add", "Cast", "Div", "Exp", "Identity", "Mul", "Neg", "Sub", "Sum", "Where"])
-ROWWISE = frozenset(["Col2Im", "ConvTranspose"])
+ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose"])
 
 
 def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
@@ -211,6 +211,15 @@ def _transpose(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -
     return perm[:1] != [0], list(inputs), {"perm": [0, *(p + 1 for p in perm)]}
 
 
+def _cum_sum(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+    axis = int(_constant(inputs[1]))
+    return axis == 0, [inputs[0], op.constant(np.array(axis + 1))], attributes
+
+
+def _trilu(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+    return rank == 2, list(inputs), attributes
+
+
 def _constant(value: ir.Value | None) -> Any:
     array = constant_array(value)
     if array is None:
@@ -220,10 +229,12 @@ def _constant(value: ir.Value | None) -> Any:
 
 _SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
     "Concat": _concat,
+    "CumSum": _cum_sum,
     "Pad": _axes_input(3),
     "ReduceMean": _axes_input(1),
     "ReduceSum": _axes_input(1),
     "Slice": _axes_input(3),
     "Transpose": _transpose,
+    "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,
 }

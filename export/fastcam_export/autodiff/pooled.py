@@ -18,6 +18,7 @@ import onnx_ir as ir
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Node
+from fastcam_export.autodiff.rules import quantization
 from fastcam_export.autodiff.shapes import product, reshape_to, sizes
 
 
@@ -171,6 +172,25 @@ def _spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int
 def same(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
     """S(x) = S(y)"""
     return Identity(lambda s: s, channels=channels)
+
+
+@rule("QuantizeLinear")
+def quantize_linear(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """Straight through: S(x) = S(y) where no value can saturate, or, of a single position, where it did not"""
+    mask = quantization.inside(op, node)
+    if mask is None:
+        return Identity(lambda s: s, channels=channels)
+    if op.dims(node.x)[1:] != (channels,) + (1,) * (op.rank(node.x) - 2):
+        return None
+    flat = op.Reshape(mask, [-1, channels])
+    flat.shape = ir.Shape(op.dims(node.x)[:2])
+    return Identity(lambda s: quantization.masked(op, flat, s), channels=channels)
+
+
+@rule("DequantizeLinear")
+def dequantize_linear(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+    """S of the numbers that x stands for is S(y)"""
+    return Identity(lambda s: quantization.decoded(op, node, s), channels=channels) if index == 0 else None
 
 
 @rule("Add", "Sum")

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.quantized import ACTIVATIONS, seen
 
 if TYPE_CHECKING:
     from fastcam_export.autodiff.emitter import Emitter
@@ -46,7 +47,10 @@ Gradients = ir.Value | Mapping[int, Gradient]
 class Node:
     """A node as its rule sees it.
 
+    Values of an activation between layers of a quantised graph are seen as the next layer sees them, dequantised.
+
     Attributes:
+        node: the node itself.
         x: its first input.
         y: its first output.
         inputs: the inputs that are given.
@@ -55,15 +59,16 @@ class Node:
     """
 
     def __init__(self, node: ir.Node, dys: tuple[ir.Value | None, ...]) -> None:
-        self._node = node
+        look = seen if node.op_type in ACTIVATIONS else _itself
+        self.node = node
         self.dys = dys
-        self.outputs = node.outputs
-        self.inputs = tuple(value for value in node.inputs if value is not None)
+        self.outputs = tuple(look(value) for value in node.outputs)
+        self.inputs = tuple(look(value) for value in node.inputs if value is not None)
         self.x, self.y = self.inputs[0], self.outputs[0]
 
     def input(self, index: int) -> ir.Value | None:
         """Input ``index``; None where it is left out."""
-        return self._node.inputs[index] if index < len(self._node.inputs) else None
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
 
     def constant(self, index: int, name: str) -> npt.NDArray[Any] | None:
         """The content of input ``index``, called ``name``; None where it is left out.
@@ -81,19 +86,23 @@ class Node:
 
     def integer(self, name: str, default: int | None = None) -> int:
         """An integer attribute; without a default it is one that the operator requires."""
-        return self._node.attributes.get_int(name, default)  # type: ignore[arg-type]
+        return self.node.attributes.get_int(name, default)  # type: ignore[arg-type]
 
     def number(self, name: str, default: float) -> float:
         """A floating point attribute."""
-        return self._node.attributes.get_float(name, default)
+        return self.node.attributes.get_float(name, default)
 
     def string(self, name: str, default: str) -> str:
         """A string attribute."""
-        return self._node.attributes.get_string(name, default)
+        return self.node.attributes.get_string(name, default)
 
     def integers(self, name: str) -> list[int]:
         """An attribute that is a list of integers; empty where it is not given."""
-        return list(self._node.attributes.get_ints(name, ()))
+        return list(self.node.attributes.get_ints(name, ()))
+
+
+def _itself(value: ir.Value) -> ir.Value:
+    return value
 
 
 @dataclass(frozen=True)

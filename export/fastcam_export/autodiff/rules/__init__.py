@@ -7,8 +7,23 @@ from fastcam_export.autodiff.rules import (
     linear,
     normalization,
     pooling,
+    quantization,
     reduction,
+    resize,
     shape,
+    standardization,
 )
 
-__all__ = ["activation", "convolution", "elementwise", "linear", "normalization", "pooling", "reduction", "shape"]
+__all__ = [
+    "activation",
+    "convolution",
+    "elementwise",
+    "linear",
+    "normalization",
+    "pooling",
+    "quantization",
+    "reduction",
+    "resize",
+    "shape",
+    "standardization",
+]

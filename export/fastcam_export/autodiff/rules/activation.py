@@ -147,6 +147,12 @@ def thresholded_relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return op.Where(op.Greater(node.x, node.number("alpha", 1.0)), dy, 0.0)
 
 
+@rule("Shrink")
+def shrink(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy where |x| > lambd"""
+    return op.Where(op.Greater(op.Abs(node.x), node.number("lambd", 0.5)), dy, 0.0)
+
+
 @rule("Softmax")
 def softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx = y (dy - sum_axis(y dy))"""

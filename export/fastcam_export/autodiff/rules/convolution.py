@@ -6,22 +6,70 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
-from fastcam_export.autodiff.rules.window import window
-from fastcam_export.autodiff.shapes import crop
+from fastcam_export.autodiff.rules.window import Window, window
+from fastcam_export.autodiff.shapes import Size, adopt_dims, crop, product, reshape_like, reshape_to, sizes
 
 
 @rule("Conv")
 def conv(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """y[o] = sum_k w[k] x[o s + k d - p] + b: dx is the transposed convolution of dy with these weights, db = sum dy"""
-    others = [0, *range(2, op.rank(dy))]
-    return {0: lambda: _input_gradient(op, node, dy), 2: lambda: op.ReduceSum(dy, others, keepdims=0)}
+    """y[o] = sum_k w[k] x[o s + k d - p] + b: dx is the transposed convolution of dy with these weights,
+    dw[k] = sum_o dy[o] x[o s + k d - p], db = sum dy"""
+    x, w = node.inputs[:2]
+    return {
+        0: lambda: _input_gradient(op, node, dy),
+        1: lambda: _correlation(op, window(op, node, _kernel(op, w)), dy, x, w, node.integer("group", 1)),
+        2: lambda: _bias_gradient(op, dy),
+    }
+
+
+@rule("ConvTranspose")
+def conv_transpose(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y[o s + k d - p] += w[k] x[o], + b: the other way round, dx is the convolution of dy with these weights"""
+    x, w = node.inputs[:2]
+    if node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or node.integers("output_shape"):
+        raise UnsupportedOperator("auto_pad and output_shape have no gradient rule; explicit pads have")
+    kernel, group = _kernel(op, w), node.integer("group", 1)
+    axes, one = list(range(2, op.rank(x))), [1] * len(kernel)
+    pads = node.integers("pads") if node.string("auto_pad", "NOTSET") == "NOTSET" else []
+    both = (pads or [0] * 2 * len(kernel))[: len(kernel)], (pads or [0] * 2 * len(kernel))[len(kernel) :]
+    view = Window(node.y, x, kernel, node.integers("strides") or one, node.integers("dilations") or one, both, False)
+
+    def data() -> ir.Value:
+        attributes = {"strides": view.strides, "dilations": view.dilations, "group": group, "kernel_shape": kernel}
+        return adopt_dims(op, op.Conv(crop(op, dy, axes, view.begin(op), view.end(op)), w, **attributes), op.dims(x))
+
+    return {0: data, 1: lambda: _correlation(op, view, x, dy, w, group), 2: lambda: _bias_gradient(op, dy)}
+
+
+def _correlation(op: Emitter, view: Window, grid: ir.Value, image: ir.Value, w: ir.Value, group: int) -> ir.Value:
+    """dw[a, b, k] = sum over images and windows o of grid[a, o] image[b, o s + k d - p]: a matrix product per group."""
+    (n, _, *windows), (a, b, *kernel) = sizes(op, view.y), sizes(op, w)
+    rows, number = _divided(op, a, group), product(op, windows)
+    taps = [reshape_to(op, tap, [n, group, b, 1, number]) for tap in view.taps(op, image, 0.0)]
+    columns = op.Concat(*taps, axis=3) if len(taps) > 1 else taps[0]
+    columns = reshape_to(op, columns, [n, group, product(op, [b, *kernel]), number])
+    each = op.MatMul(reshape_to(op, grid, [n, group, rows, number]), op.Transpose(columns, perm=[0, 1, 3, 2]))
+    return reshape_like(op, op.ReduceSum(each, [0], keepdims=0), w)
+
+
+def _divided(op: Emitter, size: Size, group: int) -> Size:
+    return size // group if isinstance(size, int) else op.Div(size, group)
+
+
+def _bias_gradient(op: Emitter, dy: ir.Value) -> ir.Value:
+    return op.ReduceSum(dy, [0, *range(2, op.rank(dy))], keepdims=0)
+
+
+def _kernel(op: Emitter, w: ir.Value) -> list[int]:
+    kernel = [d for d in op.dims(w)[2:] if isinstance(d, int)]
+    if len(kernel) != op.rank(w) - 2:
+        raise UnsupportedOperator("the size of its kernel is only known at run time")
+    return kernel
 
 
 def _input_gradient(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
     x, w = node.inputs[:2]
-    kernel = [d for d in op.dims(w)[2:] if isinstance(d, int)]
-    if len(kernel) != op.rank(x) - 2:
-        raise UnsupportedOperator("the size of its kernel is only known at run time")
+    kernel = _kernel(op, w)
     view = window(op, node, kernel)
     attributes = {
         "kernel_shape": kernel,

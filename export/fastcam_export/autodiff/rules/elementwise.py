@@ -167,3 +167,64 @@ def sin(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def cos(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx = -sin(x) dy"""
     return op.Mul(dy, op.Neg(op.Sin(node.x)))
+
+
+@rule("Tan")
+def tan(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = (1 + y^2) dy"""
+    return op.Mul(dy, op.Add(op.Mul(node.y, node.y), 1.0))
+
+
+@rule("Sinh")
+def sinh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = cosh(x) dy"""
+    return op.Mul(dy, op.Cosh(node.x))
+
+
+@rule("Cosh")
+def cosh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = sinh(x) dy"""
+    return op.Mul(dy, op.Sinh(node.x))
+
+
+@rule("Asin")
+def asin(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / sqrt(1 - x^2)"""
+    return op.Div(dy, op.Sqrt(op.Sub(1.0, op.Mul(node.x, node.x))))
+
+
+@rule("Acos")
+def acos(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = -dy / sqrt(1 - x^2)"""
+    return op.Div(dy, op.Neg(op.Sqrt(op.Sub(1.0, op.Mul(node.x, node.x)))))
+
+
+@rule("Atan")
+def atan(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / (1 + x^2)"""
+    return op.Div(dy, op.Add(op.Mul(node.x, node.x), 1.0))
+
+
+@rule("Asinh")
+def asinh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / sqrt(x^2 + 1)"""
+    return op.Div(dy, op.Sqrt(op.Add(op.Mul(node.x, node.x), 1.0)))
+
+
+@rule("Acosh")
+def acosh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / sqrt(x^2 - 1)"""
+    return op.Div(dy, op.Sqrt(op.Sub(op.Mul(node.x, node.x), 1.0)))
+
+
+@rule("Atanh")
+def atanh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy / (1 - x^2)"""
+    return op.Div(dy, op.Sub(1.0, op.Mul(node.x, node.x)))
+
+
+@rule("Mod", broadcasts=True)
+def mod(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = a - n b with a whole number n: dy = da - n db"""
+    a, b = node.inputs
+    return {0: dy, 1: lambda: op.Mul(dy, op.Round(op.Div(op.Sub(node.y, a), b)))}

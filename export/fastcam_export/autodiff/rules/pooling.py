@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, rule
+from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
 from fastcam_export.autodiff.rules.window import Window, window
-from fastcam_export.autodiff.shapes import adopt_dims, along, cast_like, crop, product, reshape_to, scalar, sizes
+from fastcam_export.autodiff.shapes import along, cast_like, crop, product, reshape_to, scalar, sizes
 
 
 @rule("AveragePool")
@@ -27,23 +26,44 @@ def average_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return dx
 
 
+@rule("LpPool")
+def lp_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) S^T(y^(1-p) dy), S the sum over windows, separable as averaging"""
+    p, view = node.integer("p", 2), window(op, node, node.integers("kernel_shape"))
+    dx = op.Mul(dy, lp_outer(op, node.y, p))
+    for axis in range(2, op.rank(node.x)):
+        taps, size = _taps(op, node, view, axis)
+        dx = along(op, dx, _covered(op, taps, size, node.x), axis)
+    return op.Mul(dx, lp_inner(op, node.x, p))
+
+
 def _averaging_matrix(op: Emitter, node: Node, view: Window, axis: int) -> ir.Value:
     """[windows, size] along one axis: 1/count where the window covers the position."""
-    at = axis - 2
-    size = op.shape(node.x, axis, axis + 1)
-    windows = op.Range(0, scalar(op, op.shape(node.y, axis, axis + 1)), 1)
-    begin = op.Slice(view.begin(op), [at], [at + 1], [0])
-    first = op.Sub(op.Mul(windows, view.strides[at]), begin)  # [windows], negative in the padding
-    taps = op.Add(op.Unsqueeze(first, [1]), np.arange(view.kernel[at])[None] * view.dilations[at])  # [windows, kernel]
+    taps, size = _taps(op, node, view, axis)
     if node.integer("count_include_pad", 0):
         # the node's padding counts, what ceil_mode needs behind it does not; SAME pads as far as the last window goes
-        end = view.pads[1][at] if view.pads is not None else view.extent[at]
+        end = view.pads[1][axis - 2] if view.pads is not None else view.extent[axis - 2]
         counted = op.Less(taps, op.Add(size, end))
     else:
         counted = op.And(op.GreaterOrEqual(taps, 0), op.Less(taps, size))
     number = op.ReduceSum(cast_like(op, counted, node.x), [1], keepdims=1)
+    return op.Div(_covered(op, taps, size, node.x), number)
+
+
+def _taps(op: Emitter, node: Node, view: Window, axis: int) -> tuple[ir.Value, ir.Value]:
+    """The positions [windows, kernel] that windows cover along one axis, negative in the padding; the axis' size."""
+    at = axis - 2
+    windows = op.Range(0, scalar(op, op.shape(node.y, axis, axis + 1)), 1)
+    begin = op.Slice(view.begin(op), [at], [at + 1], [0])
+    first = op.Sub(op.Mul(windows, view.strides[at]), begin)  # [windows]
+    taps = op.Add(op.Unsqueeze(first, [1]), np.arange(view.kernel[at])[None] * view.dilations[at])
+    return taps, op.shape(node.x, axis, axis + 1)
+
+
+def _covered(op: Emitter, taps: ir.Value, size: ir.Value, like: ir.Value) -> ir.Value:
+    """[windows, size]: one where the window covers the position."""
     hits = op.Equal(op.Unsqueeze(taps, [2]), op.Range(0, scalar(op, size), 1))  # [windows, kernel, size]
-    return op.Div(op.ReduceSum(cast_like(op, hits, node.x), [1], keepdims=0), number)
+    return op.ReduceSum(cast_like(op, hits, like), [1], keepdims=0)
 
 
 @rule("MaxPool")
@@ -58,17 +78,11 @@ def max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     x, y = node.x, node.y
     view = window(op, node, node.integers("kernel_shape"))
     axes = list(range(2, op.rank(x)))
-    begin, span = view.begin(op), view.span(op)
-    end = op.Sub(op.Sub(span, op.shape(x, 2)), begin)
-
-    padded = crop(op, x, axes, begin, end, fill=float("-inf"))
-    offsets = [np.array(taps) * view.dilations for taps in itertools.product(*map(range, view.kernel))]
-    stop = op.Sub(span, np.array(view.extent) - 1)
-    taps = [op.Slice(padded, at, op.Add(stop, at), axes, view.strides) for at in offsets]
-    taps = [op.Unsqueeze(adopt_dims(op, tap, op.dims(y)), [2]) for tap in taps]
+    begin, end, span = view.begin(op), view.end(op), view.span(op)
+    taps = [op.Unsqueeze(tap, [2]) for tap in view.taps(op, x, float("-inf"))]
     first = op.ArgMax(op.Concat(*taps, axis=2), axis=2, keepdims=1, select_last_index=0)
     taken = np.full(view.extent, -1)
-    taken[tuple(slice(None, None, d) for d in view.dilations)] = np.arange(len(offsets)).reshape(view.kernel)
+    taken[tuple(slice(None, None, d) for d in view.dilations)] = np.arange(len(taps)).reshape(view.kernel)
     mask = op.Equal(first, taken.reshape(-1, *[1] * len(axes)))
     spread = op.Mul(op.Unsqueeze(dy, [2]), cast_like(op, mask, x))  # [N, C, taps, *windows]
 

@@ -50,6 +50,75 @@ def reduce_extremum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return op.Mul(keep_axes(op, dy, x, axes), share)
 
 
+@rule("ReduceL1")
+def reduce_l1(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = sign(x) dy"""
+    return op.Mul(keep_axes(op, dy, node.x, _axes(op, node)), op.Sign(node.x))
+
+
+@rule("ReduceL2")
+def reduce_l2(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = x / y dy, zero where y is, as torch.linalg.vector_norm"""
+    x, axes = node.x, _axes(op, node)
+    y = keep_axes(op, node.y, x, axes)
+    return op.Mul(keep_axes(op, dy, x, axes), op.Div(x, op.Where(op.Equal(y, 0.0), 1.0, y)))
+
+
+@rule("ReduceSumSquare")
+def reduce_sum_square(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = 2 x dy"""
+    return op.Mul(keep_axes(op, dy, node.x, _axes(op, node)), op.Mul(node.x, 2.0))
+
+
+@rule("ReduceLogSum")
+def reduce_log_sum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = log(sum(x)): dx = dy / exp(y), broadcast back"""
+    x, axes = node.x, _axes(op, node)
+    return expand_like(op, keep_axes(op, op.Mul(dy, op.Exp(op.Neg(node.y))), x, axes), x)
+
+
+@rule("ReduceLogSumExp")
+def reduce_log_sum_exp(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = exp(x - y) dy"""
+    x, axes = node.x, _axes(op, node)
+    return op.Mul(keep_axes(op, dy, x, axes), op.Exp(op.Sub(x, keep_axes(op, node.y, x, axes))))
+
+
+@rule("ReduceProd")
+def reduce_prod(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx is dy times the product of the other elements: that of all that are not zero, without x itself; zero where
+    one of the others is zero"""
+    x, axes = node.x, _axes(op, node)
+    if not axes:
+        return dy
+    empty = op.Equal(x, 0.0)
+    factors = op.Where(empty, 1.0, x)
+    zero = cast_like(op, empty, x)
+    elsewhere = op.Sub(op.ReduceSum(zero, axes, keepdims=1), zero)  # zeros among the others
+    others = op.Div(op.ReduceProd(factors, axes, keepdims=1), factors)
+    return op.Mul(keep_axes(op, dy, x, axes), op.Where(op.Equal(elsewhere, 0.0), others, 0.0))
+
+
+@rule("GlobalLpPool")
+def global_lp_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) y^(1-p) dy, zero where y is"""
+    p = node.integer("p", 2)
+    return op.Mul(op.Mul(dy, lp_outer(op, node.y, p)), lp_inner(op, node.x, p))
+
+
+def lp_inner(op: Emitter, x: ir.Value, p: int) -> ir.Value:
+    """sign(x) |x|^(p-1)"""
+    if p <= 2:
+        return op.Sign(x) if p == 1 else x
+    return op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1)))
+
+
+def lp_outer(op: Emitter, y: ir.Value, p: int) -> ir.Value:
+    """y^(1-p), and zero where y is zero"""
+    safe = op.Where(op.Equal(y, 0.0), 1.0, y)  # all of x is zero there, and so is the other factor, but for p = 1
+    return op.Where(op.Equal(y, 0.0), 0.0, op.Pow(safe, float(1 - p)))
+
+
 @rule("GlobalMaxPool")
 def global_max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """The gradient goes to the first maximum in scan order"""

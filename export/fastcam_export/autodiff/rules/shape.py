@@ -140,3 +140,50 @@ def gather(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
         shape = sizes(op, x)
         dy = reshape_to(op, dy, [*shape[:axis], product(op, sizes(op, indices)), *shape[axis + 1 :]])
     return along(op, dy, one_hot(op, flat, op.shape(x, axis, axis + 1), x), axis)
+
+
+@rule("DepthToSpace")
+def depth_to_space(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx takes each block of dy back into the channels"""
+    n, c, h, w = sizes(op, node.x)
+    b = node.integer("blocksize")
+    channels = c // b**2 if isinstance(c, int) else op.Div(c, b**2)
+    blocks = reshape_to(op, dy, [n, channels, h, b, w, b])
+    dcr = node.string("mode", "DCR") == "DCR"
+    return reshape_like(op, op.Transpose(blocks, perm=[0, 3, 5, 1, 2, 4] if dcr else [0, 1, 3, 5, 2, 4]), node.x)
+
+
+@rule("SpaceToDepth")
+def space_to_depth(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx takes the channels of dy back into blocks"""
+    (n, c, _, _), (_, _, h, w) = sizes(op, node.x), sizes(op, node.y)
+    b = node.integer("blocksize")
+    dcr = node.string("mode", "DCR") == "DCR"
+    blocks = reshape_to(op, dy, [n, b, b, c, h, w] if dcr else [n, c, b, b, h, w])
+    return reshape_like(op, op.Transpose(blocks, perm=[0, 3, 4, 1, 5, 2] if dcr else [0, 1, 4, 2, 5, 3]), node.x)
+
+
+@rule("Tile")
+def tile(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx sums the copies, which lie along an axis of their own in front of each axis of x"""
+    x, repeats = node.x, node.inputs[1]
+    view: list[Size] = []
+    for axis, (number, size) in enumerate(zip(op.contents(repeats), sizes(op, x))):
+        view += [number if isinstance(number, int) else op.Slice(repeats, [axis], [axis + 1]), size]
+    axes = [axis for axis, number in enumerate(view) if axis % 2 == 0 and number != 1]
+    return reshape_like(op, op.ReduceSum(reshape_to(op, dy, view), axes, keepdims=0) if axes else dy, x)
+
+
+@rule("Trilu")
+def trilu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx is dy where x was kept"""
+    return op.Trilu(dy, node.input(1), upper=node.integer("upper", 1))
+
+
+@rule("CumSum")
+def cum_sum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx is the cumulative sum of dy from the other end"""
+    axis = node.constant(1, "axis")
+    assert axis is not None
+    reverse, exclusive = 1 - node.integer("reverse", 0), node.integer("exclusive", 0)
+    return op.CumSum(dy, np.array(int(axis.item()) % op.rank(dy)), reverse=reverse, exclusive=exclusive)

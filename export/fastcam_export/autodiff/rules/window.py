@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Node, UnsupportedOperator
+from fastcam_export.autodiff.shapes import adopt_dims, crop
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,19 @@ class Window:
     def span(self, op: Emitter) -> ir.Value:
         """int64 [axes]: positions from the first window's first to the last window's last."""
         return op.Add(op.Mul(op.Sub(op.shape(self.y, 2), 1), self.strides), self.extent)
+
+    def end(self, op: Emitter) -> ir.Value:
+        """int64 [axes]: padding after the input that the windows reach; negative where they leave some of it out."""
+        return op.Sub(op.Sub(self.span(op), op.shape(self.x, 2)), self.begin(op))
+
+    def taps(self, op: Emitter, image: ir.Value, fill: float) -> list[ir.Value]:
+        """For each element of the kernel the elements of ``image``, in the shape of x, that it meets in the windows."""
+        axes = list(range(2, op.rank(image)))
+        padded = crop(op, image, axes, self.begin(op), self.end(op), fill=fill)
+        stop = op.Sub(self.span(op), np.array(self.extent) - 1)
+        offsets = [np.array(taps) * self.dilations for taps in itertools.product(*map(range, self.kernel))]
+        taps = [op.Slice(padded, at, op.Add(stop, at), axes, self.strides) for at in offsets]
+        return [adopt_dims(op, tap, (*op.dims(image)[:2], *op.dims(self.y)[2:])) for tap in taps]
 
 
 def window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
