@@ -30,6 +30,15 @@ inline double scale_of(std::int64_t in, std::int64_t out) noexcept {
     return static_cast<double>(in) / static_cast<double>(out);
 }
 
+// The taps of all output pixels.   first, weight [out]
+inline void taps(std::int64_t in, std::int64_t out, std::int32_t* first, float* weight) noexcept {
+    for (std::int64_t i = 0; i < out; ++i) {
+        const Tap tap = tap_at(i, in, scale_of(in, out));
+        first[i] = tap.first;
+        weight[i] = tap.weight;
+    }
+}
+
 // The output pixels begin..end (half-open) between the same two input pixels. Where the position is clamped to the
 // map's edge, before the first input pixel's centre and behind the last one's, second equals first.
 struct Span {

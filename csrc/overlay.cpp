@@ -84,11 +84,7 @@ void fastcam_overlay_map(const uint8_t* image, const float* map, int64_t height,
     const Painter painter(lut, alpha);
     std::int32_t* first = static_cast<std::int32_t*>(scratch);
     float* weight = reinterpret_cast<float*>(first + out_width);
-    for (std::int64_t x = 0; x < out_width; ++x) {
-        const Tap tap = tap_at(x, width, scale_of(width, out_width));
-        first[x] = tap.first;
-        weight[x] = tap.weight;
-    }
+    taps(width, out_width, first, weight);
     Stretched rows(map, width, first, weight, out_width, weight + out_width);
     float heat[kChunk];
     for (std::int64_t y = 0; y < out_height; ++y) {

@@ -78,11 +78,7 @@ void fastcam_upsample(const float* values, int64_t maps, int64_t height, int64_t
     using namespace fastcam;
     std::int32_t* first = static_cast<std::int32_t*>(scratch);
     float* weight = reinterpret_cast<float*>(first + out_width);
-    for (std::int64_t x = 0; x < out_width; ++x) {
-        const Tap tap = tap_at(x, width, scale_of(width, out_width));
-        first[x] = tap.first;
-        weight[x] = tap.weight;
-    }
+    taps(width, out_width, first, weight);
     for (std::int64_t m = 0; m < maps; ++m) {
         Stretched rows(values + m * height * width, width, first, weight, out_width, weight + out_width);
         for (std::int64_t y = 0; y < out_height; ++y) {

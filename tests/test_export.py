@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from fastcam.schema import METADATA_KEY, OUTPUTS, FastcamError, Metadata, Preprocessing
 from fastcam_export import export_model, inspect_model
@@ -104,6 +104,27 @@ def test_targets_required_and_constant():
     assert out["fastcam.classes"].tolist() == out["logits"].argmax(1)[:, None].tolist()
     expected = run(required, images(), [[-1]])
     np.testing.assert_array_equal(out["fastcam.weights"], expected["fastcam.weights"])
+
+
+def test_two_products_of_the_scores_seed_are_both_rows():
+    """Logits that are a sum of two fully connected layers: each product of the one-hot seed becomes a Gather."""
+    model = classifier()
+    bias = numpy_helper.from_array(np.arange(6 * CLASSES, dtype=np.float32).reshape(6, CLASSES), "other")
+    model.graph.initializer.append(bias)
+    model.graph.node[-1].output[0] = "first"
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["flat", "other"], ["second"], "head/other"),
+            helper.make_node("Add", ["first", "second"], ["logits"], "head/add"),
+        ]
+    )
+    exported = export_model(model).model
+    onnx.checker.check_model(exported)
+    out = run(exported, images(), [[-1, 2]])
+    weights = weights_of(model)
+    expected = (weights["fc"] + weights["other"]).T[out["fastcam.classes"]] / 64
+    np.testing.assert_allclose(out["fastcam.weights"], expected, rtol=1e-5)
+    assert "ScatterElements" not in {node.op_type for node in exported.graph.node}
 
 
 # ---- score

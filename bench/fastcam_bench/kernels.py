@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.schema import __version__
+from fastcam_bench.machine import machine
 
 Contestant = Callable[[int], Any]
 SIZES = {"224": (224, 224), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -285,18 +286,6 @@ def find_peers() -> tuple[dict[str, Any], list[str]]:
         except ImportError:
             missing.append(distribution)
     return found, missing
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-    }
 
 
 def versions(peers: dict[str, Any]) -> dict[str, str]:

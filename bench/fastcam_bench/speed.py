@@ -30,6 +30,7 @@ import onnx
 import onnxruntime as ort
 
 from fastcam import schema
+from fastcam_bench.machine import machine
 from fastcam_export import export_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -111,14 +112,6 @@ def measure(runs: dict[str, Run], seconds: float) -> dict[str, Any]:
             "samples_ms": [round(float(t) * 1e3, 3) for t in taken],
         }
     return {"rounds": len(rounds), "contestants": found}
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on, as far as it matters."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.system()}
 
 
 def main() -> None:

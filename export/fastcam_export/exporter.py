@@ -154,7 +154,7 @@ def export_model(
         layer=layers.describe(value, reason),
         score=description,
         input=image.name or "",
-        input_shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in image.shape or ()),
+        input_shape=_dims(image),
         preprocessing=_preprocessing(preprocess, resize, image),
         labels=_labels(labels, description.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
@@ -190,8 +190,7 @@ def inspect_model(model: Source, output_name: str | None = None, score: Want = "
     lines = []
     for one in found:
         about = layers.describe(one.value, "")
-        shape = tuple(d if isinstance(d, int) else str(d.value or "?") for d in one.value.shape or ())
-        lines.append(InspectedLayer(about.value, about.scope, about.op_type, shape, one is chosen, one.note))
+        lines.append(InspectedLayer(about.value, about.scope, about.op_type, _dims(one.value), one is chosen, one.note))
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
     return Inspection(lines, reason, description, missing.most_common())
 
@@ -201,6 +200,11 @@ def _layer(graph: ir.Graph, image: ir.Value, score: ir.Value, about: Score, name
         return layers.resolve(graph, name)
     chosen, reason = layers.choose(layers.find_layers(graph, image, score, about.classes))
     return chosen.value, reason
+
+
+def _dims(value: ir.Value) -> tuple[int | str, ...]:
+    """A shape for people and JSON: free dimensions by name, or "?"."""
+    return tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape or ())
 
 
 def _preprocessing(given: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:

@@ -45,7 +45,7 @@ def attach(graph: ir.Graph, layer: ir.Value, score: ir.Value, targets: Targets, 
     classes, number = _resolve(op, scores, _targets_input(graph, op, targets))
     if targets != "constant":
         op.copies = number
-    rows = op.Reshape(op.Transpose(classes, perm=[1, 0]), [-1, 1])
+    rows = op.Reshape(op.Transpose(classes, perm=[1, 0]), [-1])  # T outermost, as gradients of several targets lie
     explained = unquantised(score)
     seed = _seed(op, explained, scores, rows)
     activations = op.Cast(layer, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(layer)
@@ -55,7 +55,8 @@ def attach(graph: ir.Graph, layer: ir.Value, score: ir.Value, targets: Targets, 
     else:
         pooled = _reached(layer, pooled_gradient(op, {explained: seed}, layer))
         values[schema.WEIGHTS] = _per_image(op, pooled)
-        values[schema.CAM] = _cam(op, layer, activations, values[schema.WEIGHTS])
+        if level == "cam":
+            values[schema.CAM] = _cam(op, layer, activations, values[schema.WEIGHTS])
     _gather_rows(op, seed, rows)
     return values
 
@@ -132,11 +133,11 @@ def _seed(op: Emitter, score: ir.Value, scores: ir.Value, rows: ir.Value) -> ir.
     A scatter, not a comparison: a class index out of range is then an error of the runtime, not a silent zero.
     """
     dtype = score.dtype.numpy()  # type: ignore[union-attr]
-    zeros = op.Expand(np.zeros((1, 1), dtype), op.concat([op.Shape(rows, start=0, end=1), op.shape(scores, 1, 2)]))
-    ones = op.Expand(np.ones((1, 1), dtype), op.Shape(rows))
-    seed = op.ScatterElements(zeros, rows, ones, axis=1)
+    column = op.Reshape(rows, [-1, 1])
+    zeros = op.Expand(np.zeros((1, 1), dtype), op.concat([op.Shape(rows), op.shape(scores, 1, 2)]))
+    ones = op.Expand(np.ones((1, 1), dtype), op.Shape(column))
+    seed = op.ScatterElements(zeros, column, ones, axis=1)
     dims = op.dims(score)
-    assert dims is not None
     if len(dims) > 2:
         seed = op.Reshape(seed, op.concat([[-1], op.shape(scores, 1, 2), [1] * (len(dims) - 2)]))
     if op.copies is not None:
@@ -152,12 +153,11 @@ def _gather_rows(op: Emitter, seed: ir.Value, rows: ir.Value) -> None:
         if matrix is None or op.rank(matrix) != 2:
             continue
         last = op.graph[-1]
-        flat = op.Reshape(rows, [-1])
         made = matrix.producer()
         if made is not None and made.op_type == "Transpose" and (made.name or "").startswith(schema.PREFIX):
-            picked = op.Transpose(op.Gather(made.inputs[0], flat, axis=1), perm=[1, 0])  # not the whole transposed
+            picked = op.Transpose(op.Gather(made.inputs[0], rows, axis=1), perm=[1, 0])  # not the whole transposed
         else:
-            picked = op.Gather(matrix, flat, axis=0)
+            picked = op.Gather(matrix, rows, axis=0)
         ir.convenience.replace_all_uses_with(node.outputs[0], picked)
         added = _behind(op.graph, last)
         op.graph.remove(added)

@@ -64,12 +64,11 @@ class Check:
         return dict(vars(self))
 
 
-def session(model: onnx.ModelProto | bytes) -> ort.InferenceSession:
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
     """A quiet CPU session."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, Array]:
