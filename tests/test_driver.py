@@ -9,7 +9,7 @@ from fastcam.schema import FastcamError
 from fastcam_export.autodiff.driver import backward, path, unsupported
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import UnsupportedOperator
-from rule_cases import Case, Free, N, ints, one, weight
+from rule_case import Case, Free, N, ints, one, weight
 from rule_runs import differentiate, run
 
 X = np.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]], np.float32)

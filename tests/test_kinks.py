@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these test
 
 from torch.nn import functional as F  # noqa: E402
 
-from rule_cases import one  # noqa: E402
+from rule_case import one  # noqa: E402
 from rule_runs import differentiate, run  # noqa: E402
 
 LINE = np.array([-4.0, -3.0, -2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rule_cases import ALL, Free
+from rule_case import Free
+from rule_cases import ALL
 from rule_runs import differentiate, run
 from test_rules import agree, cotangents
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fastcam_export.autodiff.registry import RULES
-from rule_cases import ALL, CASES, Free, ints, one, weight
+from rule_case import Free, ints, one, weight
+from rule_cases import ALL, CASES
 from rule_runs import differentiate, reference, run
 
 STEP = 1e-5

@@ -1,0 +1,3 @@
+"""Cases of operators made of others, and control flow."""
+
+CASES: dict = {}

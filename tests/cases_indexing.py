@@ -1,0 +1,3 @@
+"""Cases of index, scatter and selection operators."""
+
+CASES: dict = {}

@@ -1,0 +1,3 @@
+"""Cases of recurrent operators."""
+
+CASES: dict = {}

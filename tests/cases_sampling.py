@@ -1,0 +1,3 @@
+"""Cases of operators that sample pictures at computed positions."""
+
+CASES: dict = {}
