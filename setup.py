@@ -73,7 +73,7 @@ setup(
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
-        "fastcam_export": ["py.typed"],
+        "fastcam_export": ["py.typed", "data/*.json"],
         "fastcam_bench": ["py.typed"],
     },
     include_package_data=False,  # package_data says it all; built *.so of an editable install must not slip in

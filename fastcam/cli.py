@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fastcam.schema import PRESETS, Emit, FastcamError, Resize, __version__
+from fastcam.schema import PRESETS, Emit, Engine, FastcamError, LayoutName, Resize, __version__
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer
@@ -122,6 +122,7 @@ PreprocessName = Annotated[
     str | None,
     typer.Option("--preprocess", help=f"How pictures become the input: {', '.join(PRESETS)}.", show_default=False),
 ]
+ForEngine = Annotated[Engine, typer.Option("--for-engine", help="Whose operators the file may add.")]
 
 
 @app.command(
@@ -136,6 +137,15 @@ def export(
         Path | None, typer.Option("--output", "-o", help="Exported file.", show_default="MODEL.cam.onnx")
     ] = None,
     layer: Annotated[str, typer.Option(help="Value, node or scope to explain; auto chooses.")] = "auto",
+    layout: Annotated[
+        LayoutName | None, typer.Option(help="How the layer lies in the graph.", show_default="as the graph tells")
+    ] = None,
+    prefix_tokens: Annotated[
+        int | None, typer.Option(help="Tokens before the image's, of a sequence.", show_default="as the graph tells")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Rows and columns of a sequence: 14x14.", show_default="as the graph tells")
+    ] = None,
     emit: Annotated[Emit, typer.Option(help="What the file adds: pooled gradients, gradients, or maps.")] = "weights",
     preprocess: PreprocessName = None,
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
@@ -146,6 +156,7 @@ def export(
         Literal["default", "required", "constant"],
         typer.Option(help="The targets input: optional, without a default, or fixed to the predicted class."),
     ] = "default",
+    for_engine: ForEngine = "onnxruntime",
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
     output = output or model.with_name(f"{model.stem}.cam.onnx")
@@ -155,6 +166,9 @@ def export(
         model,
         output,
         layer=layer,
+        layout=layout,
+        prefix_tokens=prefix_tokens,
+        grid=_grid(grid),
         emit=emit,
         targets=targets,
         score=score,
@@ -162,25 +176,32 @@ def export(
         preprocess=preprocess,
         resize=resize,
         labels=labels,
+        for_engine=for_engine,
     )
     for line in result.summary():
         _say(line)
 
 
 @app.command(epilog=_examples("fastcam inspect resnet50.onnx"))
-def inspect(model: OnnxFile, output_name: OutputName = None, score: ScoreKind = "logit") -> None:
+def inspect(
+    model: OnnxFile, output_name: OutputName = None, score: ScoreKind = "logit", for_engine: ForEngine = "onnxruntime"
+) -> None:
     """Show the layers that can be explained, the one chosen and why, and operators without a gradient rule."""
-    found = _exporter().inspect_model(model, output_name=output_name, score=score)
+    found = _exporter().inspect_model(model, output_name=output_name, score=score, for_engine=for_engine)
     rows = []
     for layer in found.layers:
         shape = " x ".join(str(side) for side in layer.shape)
-        rows.append(("*" if layer.chosen else "", layer.name, layer.op_type, shape, layer.scope, layer.note))
-    _print_table(("", "layer", "operator", "shape", "scope", "note"), rows)
+        mark = "*" if layer.chosen else ""
+        rows.append((mark, layer.name, layer.op_type, shape, layer.layout, layer.scope, layer.note))
+    _print_table(("", "layer", "operator", "shape", "layout", "scope", "note"), rows)
     _say(f"* chosen: {found.reason}")
     classes = "" if found.score.classes is None else f", {found.score.classes} classes"
     typer.echo(f"explained score: {found.score.kind} of output {found.score.output}{classes}")
     missing = ", ".join(f"{op_type} ({count})" for op_type, count in found.missing)
     typer.echo(f"operators without a gradient rule: {missing or 'none'}")
+    everything = [] if for_engine == "onnxruntime" else [f"{for_engine} reads every operator of the model"]
+    for line in found.engine or everything:
+        _say(line)
 
 
 @app.command(
@@ -330,6 +351,15 @@ def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(row[i]) for i in used))
     _console().print(table)
+
+
+def _grid(text: str | None) -> tuple[int, ...] | None:
+    """The --grid option: "14x14"; of a video "8x7x7"."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(x\d+){1,2}", text):
+        raise FastcamError(f"--grid is {text!r}; give rows and columns, like 14x14")
+    return tuple(int(side) for side in text.split("x"))
 
 
 def _targets(given: Sequence[str] | None) -> list[int | str]:

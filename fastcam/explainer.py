@@ -98,6 +98,10 @@ class Explainer:
         }
         self._outputs = [value.name for value in self._session.get_outputs()]
         self._check_contract(required)
+        if len(self._metadata.input_shape) == 5:
+            raise FastcamError(
+                f"{self._name} explains videos; Explainer takes pictures: run it in ONNX Runtime directly"
+            )
         self._shape: tuple[int | str | None, ...] = tuple(required[self._metadata.input].shape)
         self._dtype = _DTYPES.get(required[self._metadata.input].type, np.float32)
         self._preprocess = self._resolve_preprocessing(preprocess)
@@ -296,9 +300,11 @@ class Explainer:
         self, batch: _Batch, found: dict[str, Any], files: list[str | None], threshold: float, connectivity: int
     ) -> Explanation:
         """Post-processing of one run."""
-        scores = _float(found[self._metadata.score.output]).reshape(len(files), -1)
+        scores = _per_class(_float(found[self._metadata.score.output]))
         classes = np.asarray(found[CLASSES], np.int64)
-        if classes.min() < 0 or classes.max() >= scores.shape[1]:
+        if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
+            raise FastcamError(f"a target is no class, or no rank, that {self._name} resolves; give a class index")
+        if classes.max() >= scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {scores.shape[1]} classes")
         activations, weights, names = self._kernel_inputs(found)
         size, windows = batch.geometry[0].network, np.array([each.target for each in batch.geometry], np.int32)
@@ -341,6 +347,11 @@ def _in_original(
         components[i].append(parts)
         start += count
     return boxes, tuple(map(tuple, components))
+
+
+def _per_class(scores: Float) -> Float:
+    """[N, classes]; what a segmenter gives at every position is summed over the positions, as it is explained."""
+    return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
 
 
 def _float(array: Any) -> Float:

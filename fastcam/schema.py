@@ -34,7 +34,15 @@ OUTPUTS: dict[Emit, tuple[str, ...]] = {
 }
 """What each emit level adds behind the model's own outputs, in order."""
 
+Engine = Literal["onnxruntime", "tensorrt"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
+"""Whose operators the added nodes are: ONNX Runtime's (all of the standard), or those of a narrower engine."""
+
 Resize = Literal["stretch", "crop", "letterbox"]
+LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL"]
+LAYOUTS: tuple[LayoutName, ...] = ("NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL")
+"""How a target layer may lie in the source graph: maps, maps with channels last, both of videos (T frames), and
+sequences: "tokens" is [N, L, C], the others are named by their axes."""
 Color = Literal["RGB", "BGR", "GRAY"]
 
 
@@ -98,7 +106,10 @@ class TargetLayer:
         value: its name in the graph.
         node, op_type: name and operator of the node that computes it.
         scope: the exporter's module path of that node ("" where the file does not say).
-        layout: how the value is laid out in the source graph; ``fastcam.activations`` is always [N, K, h, w].
+        layout: how the value is laid out in the source graph; ``fastcam.activations`` is always [N, K, h, w]
+            (of videos [N, K, t, h, w]).
+        prefix_tokens: of a sequence: the class token and its like in front of the positions; not among the activations.
+        grid: of a sequence: (h, w) or (t, h, w) of its positions; None where it is free, or the layout has it as axes.
         reason: one sentence: why this layer.
     """
 
@@ -106,9 +117,9 @@ class TargetLayer:
     node: str = ""
     op_type: str = ""
     scope: str = ""
-    layout: Literal["NCHW", "NHWC", "tokens"] = "NCHW"
+    layout: LayoutName = "NCHW"
     prefix_tokens: int = 0
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
     reason: str = ""
 
 
@@ -140,6 +151,7 @@ class Metadata:
         method: the method the graph serves.
         source: ``{"file": base name, "sha256": hex digest}`` of the source model.
         check: result of the check that ended the export; empty if it was skipped.
+        engine: for which engine the added nodes were chosen, see :data:`ENGINES`.
         version: FastCAM's version that wrote the file.
     """
 
@@ -153,6 +165,7 @@ class Metadata:
     method: str = "gradcam"
     source: dict[str, str] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
+    engine: Engine = "onnxruntime"
     version: str = __version__
     schema: int = SCHEMA_VERSION
 

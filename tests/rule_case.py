@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 OPSET = 18
 """The oldest form that rules see."""
 
-SHAPELESS = {"GroupNormalization", "MeanVarianceNormalization"}
+SHAPELESS = {"GroupNormalization", "Loop", "MeanVarianceNormalization"}
 """Operators whose result, of the shape of x, ONNX's shape inference does not find."""
 
 

@@ -4,10 +4,15 @@ import numpy as np
 import onnx
 
 from cases_composite import CASES as COMPOSITE
+from cases_control import CASES as CONTROL
 from cases_indexing import CASES as INDEXING
+from cases_normalization import CASES as NORMALIZATION
+from cases_normalization import ONE, constant_pads
 from cases_recurrent import CASES as RECURRENT
 from cases_sampling import CASES as SAMPLING
 from rule_case import IMAGE, C, Case, H, N, W, binary, ints, one, unary, weight
+
+SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
 def convolutions():
@@ -158,6 +163,13 @@ def pads():
         one("Pad", x=IMAGE, pads=ints(1, -2, 0, 3), value=None, axes=ints(3, -2)),
         one("Pad", x=(N, 5), pads=ints(0, 2, 0, -1), value=np.array(-2.5)),
         *(one("Pad", x=IMAGE, pads=ints(0, 0, 1, 2, 0, 0, 3, 0), mode=mode) for mode in ("reflect", "edge")),
+        *(
+            one("Pad", x=IMAGE, pads=ints(*both), value=None, axes=ints(2, 3), mode=mode, opset=19)
+            for mode in ("reflect", "edge", "wrap")
+            for both in ((1, 2, 3, 4), (-1, 2, 3, -2), (-2, -1, 0, -1))
+        ),
+        one("Pad", x=(N, 4), pads=ints(0, 9, 0, 3), mode="wrap", opset=19),
+        one("Pad", x=(N, 5), pads=ints(2, 1, 1, 0), mode="wrap", opset=19),
         one("Pad", x=IMAGE, pads=ints(1, 2, 3, 1), value=None, axes=ints(-1, 1), mode="reflect"),
         one("Pad", x=IMAGE, pads=ints(2, 1, 0, 1), value=None, axes=ints(0, 3), mode="edge"),
         Case(computed, {"x": IMAGE}, constants, ("x",)),
@@ -252,6 +264,8 @@ def shapes():
             one("Reshape", x=IMAGE, s=ints(-1)),
             one("Reshape", x=(2, 3, H, 5), s=ints(2, 15, -1)),
             one("Reshape", x=(1,), s=ints()),
+            one("Reshape", x=(0, 3, 4), s=ints(3, 4, 0), allowzero=1),
+            one("Reshape", x=(2, 0, 3), s=ints(2, 0), allowzero=1),
         ],
         "Flatten": [one("Flatten", x=IMAGE, axis=axis) for axis in (0, 1, 2, -1, 4)] + [one("Flatten", x=(N, 5))],
         "Squeeze": [
@@ -259,6 +273,7 @@ def shapes():
             one("Squeeze", x=(N, 4, 1, W), axes=ints(-2)),
             one("Squeeze", x=(1, C, H), axes=ints(0)),
             one("Squeeze", x=(2, 1, 3, 1)),
+            one("Squeeze", x=(3, 1, 0), axes=ints(1)),
         ],
         "Unsqueeze": [one("Unsqueeze", x=(N, H), axes=axes) for axes in (ints(1), ints(0), ints(-1, 1), ints(0, 3))],
         "Transpose": [
@@ -272,48 +287,6 @@ def shapes():
             one("Expand", x=(N, 4), s=ints(1)),
             one("Expand", x=(1, 4), s=ints(3, 4)),
             one("Expand", x=(), s=ints(2, 3)),
-        ],
-    }
-
-
-def norms():
-    scale, b = (4,), (4,)
-    layer = {"scale": (5,), "b": (5,)}
-    eight = {"x": (N, 8, H, W), "scale": (8,), "b": (8,), "opset": 21}
-    return {
-        "LayerNormalization": [
-            one("LayerNormalization", x=(N, H, 5), **layer),
-            one("LayerNormalization", x=(N, H, 5), scale=(5,), epsilon=0.1),
-            one("LayerNormalization", x=(N, 3, 4, 5), scale=(3, 4, 5), b=(4, 5), axis=1),
-            one("LayerNormalization", x=(N, H, 4, 5), scale=(4, 5), b=(4, 5), axis=-2),
-            one("LayerNormalization", x=(N, 5), **layer, outputs=("y", "mean", "inv"), cotangents=("y",)),
-            one("LayerNormalization", x=(N, W), scale=(W,)),
-        ],
-        "RMSNormalization": [
-            one("RMSNormalization", x=(N, H, 5), scale=(5,), opset=23),
-            one("RMSNormalization", x=(N, H, 4, 5), scale=(4, 5), axis=2, epsilon=0.1, opset=23),
-            one("RMSNormalization", x=(N, 5), scale=(1,), opset=23),
-        ],
-        "GroupNormalization": [
-            one("GroupNormalization", **eight, num_groups=2),
-            one("GroupNormalization", **eight, num_groups=8, epsilon=0.1),
-            one("GroupNormalization", x=(N, 4, W), scale=scale, b=b, num_groups=1, opset=21),
-            one("GroupNormalization", x=(N, 8, H, W), scale=(2,), b=(2,), num_groups=2, opset=20, runtime=False),
-        ],
-        "InstanceNormalization": [
-            one("InstanceNormalization", x=IMAGE, scale=scale, b=b),
-            one("InstanceNormalization", x=(N, 4, W), scale=scale, b=b, epsilon=0.1),
-            one("InstanceNormalization", x=(N, 4, H, W, 2), scale=scale, b=b),
-        ],
-        "MeanVarianceNormalization": [
-            one("MeanVarianceNormalization", x=IMAGE),
-            one("MeanVarianceNormalization", x=IMAGE, axes=[1, 2, 3]),
-            one("MeanVarianceNormalization", x=IMAGE, axes=[2, 3]),
-        ],
-        "LpNormalization": [
-            one("LpNormalization", x=shape, p=p, axis=axis)
-            for p in (2, 1)
-            for shape, axis in ((IMAGE, 1), (IMAGE, -1), ((N, 5), 0))
         ],
     }
 
@@ -336,6 +309,23 @@ def resizes():
         *(one("Resize", x=IMAGE, **part, mode=mode) for mode in ("linear", "nearest")),
         one("Resize", x=IMAGE, roi=None, scales=None, sizes=ints(1, 1), axes=[2, 3], mode="linear",
             coordinate_transformation_mode="pytorch_half_pixel"),
+        *(one("Resize", x=IMAGE, **to, mode=m, antialias=1) for m in ("linear", "cubic")),
+        *(one("Resize", x=IMAGE, **part, mode=m, antialias=1) for m in ("linear", "cubic")),
+        *(one("Resize", x=IMAGE, **part, mode="cubic", exclude_outside=1, antialias=a) for a in (0, 1)),
+        *(one("Resize", x=IMAGE, **to, mode=m, coordinate_transformation_mode="half_pixel_symmetric", opset=19)
+          for m in ("nearest", "linear", "cubic")),
+        *(one("Resize", x=IMAGE, **{**to, "roi": np.float32(box)}, mode=m, extrapolation_value=1.5,
+              coordinate_transformation_mode="tf_crop_and_resize")
+          for m in ("nearest", "linear", "cubic") for box in ((0.1, -0.3, 0.8, 1.2), (0.9, 0.2, 0.1, 0.7))),
+        one("Resize", x=(2, 4, 7, 6), roi=(4,), scales=None, sizes=ints(5, 3), axes=[2, 3], mode="linear", wrt=("x",),
+            coordinate_transformation_mode="tf_crop_and_resize", sample="unit"),
+        *(one("Resize", x=(2, 4, 7, 6), **{**to, "sizes": ints(*size)}, mode=m, keep_aspect_ratio_policy=policy)
+          for m, size, policy in (("nearest", (5, 11), "not_larger"), ("linear", (9, 4), "not_smaller"),
+                                  ("cubic", (5, 11), "not_larger"))),
+        *(one("Resize", x=shape, roi=None, scales=np.float32(scales), mode=m) for m, shape, scales in (
+            ("nearest", (H,), [1.7]), ("nearest", (N, 3, W), [1, 1, 0.6]), ("linear", (N, 3, W), [1, 1, 2.5]),
+            ("linear", (N, 2, 3, 4, 5), [1, 1, 2, 1.5, 0.8]), ("linear", (N, H, W, 3), [1, 2, 1.5, 1]),
+            ("linear", (H, W), [2, 1.5]), ("cubic", (H, W), [2, 1.5]))),
     ]  # fmt: skip
 
 
@@ -367,26 +357,7 @@ def moves():
     }
 
 
-ONE = {"sample": "positive"}
-BOUNDS = {"lo": np.array(-0.5), "hi": np.array(0.75)}
 CONDITION = np.random.default_rng(3).random((4, 1, 1)) < 0.5
-NORM = {"scale": weight(4), "b": weight(4, seed=6), "m": weight(4, seed=7), "v": np.abs(weight(4, seed=8)) + 0.1}
-
-SATURATED = {"s": np.array(1e-3), "z": np.array(100, np.uint8)}
-"""A scale at which every positive sample is saturated: elsewhere rounding has no derivative to compare with."""
-
-
-def quantisations():
-    pair = (("QuantizeLinear", ("x", "s", "z"), ("q",), {}), ("DequantizeLinear", ("q", "s", "z"), ("y",), {}))
-    codes = np.random.default_rng(9).integers(-128, 128, (2, 3, 4)).astype(np.int8)
-    return {
-        "QuantizeLinear": [Case(pair, {"x": (N, 3, W)}, SATURATED, ("x",), **ONE, opset=19)],
-        "DequantizeLinear": [
-            one("DequantizeLinear", x=codes, s=(), z=np.array(5, np.int8), wrt=("s",), opset=19),
-            one("DequantizeLinear", x=codes, s=(3,), z=codes[0, :, 0], wrt=("s",), opset=19),
-            one("DequantizeLinear", x=codes, s=(4,), wrt=("s",), axis=-1, opset=19),
-        ],
-    }
 
 
 CASES = {
@@ -417,6 +388,7 @@ CASES = {
         one("Where", c=np.array(True), a=(N, 5), b=(5,)),
     ],
     "Identity": unary("Identity"),
+    "OptionalGetElement": unary("OptionalGetElement"),
     "Dropout": [
         one("Dropout", x=IMAGE),
         one("Dropout", x=IMAGE, ratio=np.array(0.5), training=np.array(False)),
@@ -431,7 +403,8 @@ CASES = {
     **{op_type: unary(op_type, **ONE) for op_type in ("Reciprocal", "Sqrt", "Log")},
     **{op_type: unary(op_type) for op_type in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish")},
     "LeakyRelu": unary("LeakyRelu", {"alpha": 0.3}),
-    "PRelu": [one("PRelu", x=IMAGE, slope=slope) for slope in ((C, 1, 1), (1,), IMAGE, weight(4, 1, 1))],
+    "PRelu": [one("PRelu", x=IMAGE, slope=slope) for slope in ((C, 1, 1), (1,), IMAGE, weight(4, 1, 1))]
+    + [one("PRelu", x=(2, 3, 4), slope=(3,), runtime=False)],
     "HardSigmoid": unary("HardSigmoid", {"alpha": 0.5, "beta": 0.25}),
     "Elu": unary("Elu", {"alpha": 0.5}),
     "Celu": unary("Celu", {"alpha": 0.5}),
@@ -446,6 +419,7 @@ CASES = {
         one("Mod", a=IMAGE, b=IMAGE, fmod=1),
         one("Mod", a=IMAGE, b=(C, 1, 1), fmod=1),
         one("Mod", a=(5,), b=(N, 1), fmod=1, **ONE),
+        one("Mod", a=IMAGE, b=IMAGE, opset=28, runtime=False),
     ],
     "Shrink": unary("Shrink", {"lambd": 0.25, "bias": 0.1})[1:],
     "ConvTranspose": [
@@ -454,13 +428,13 @@ CASES = {
         one("ConvTranspose", x=(N, 4, H, W), w=(4, 3, 2, 3), strides=[2, 3], output_padding=[1, 2], dilations=[2, 1]),
         one("ConvTranspose", x=(N, 4, W), w=(4, 1, 3), group=4, strides=[2], pads=[1, 1], output_padding=[1]),
         one("ConvTranspose", x=(N, 2, H, W, 3), w=(2, 3, 2, 3, 2), strides=[2, 1, 2], pads=[0, 1, 0, 0, 1, 0]),
-    ],
-    "Clip": [
-        one("Clip", x=IMAGE, **BOUNDS),
-        one("Clip", x=IMAGE, lo=np.array(0.0)),
-        one("Clip", x=IMAGE, lo=None, hi=np.array(0.5)),
-        one("Clip", x=IMAGE),
-        one("Clip", x=(5,), **BOUNDS),
+        *(one("ConvTranspose", x=(N, 4, H, W), w=(4, 3, 3, 4), strides=[2, 3], auto_pad=pad) for pad in SAME),
+        *(one("ConvTranspose", x=(N, 4, H, W), w=(4, 3, 4, 2), b=(3,), auto_pad=pad) for pad in SAME),
+        one("ConvTranspose", x=(N, 4, H, W), w=(4, 3, 3, 3), strides=[2, 2], auto_pad="VALID"),
+        *(
+            one("ConvTranspose", x=(N, 4, 7, 6), w=(4, 2, 3, 3), strides=[2, 2], output_shape=[14, 11], **more)
+            for more in ({}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"output_padding": [1, 1]})
+        ),
     ],
     **{
         op_type: [one(op_type, x=IMAGE, axis=axis) for axis in (-1, 0, 1, 2)]
@@ -474,19 +448,7 @@ CASES = {
     "MaxPool": maxima(),
     "GlobalAveragePool": [one("GlobalAveragePool", x=x) for x in (IMAGE, (N, 3, W), (N, C, H, W, 2))],
     "GlobalMaxPool": [one("GlobalMaxPool", x=x) for x in (IMAGE, (N, 3, W), (N, C, H, W, 2))],
-    "BatchNormalization": [
-        *(one("BatchNormalization", x=x, **NORM) for x in (IMAGE, (N, 4), (N, 4, W), (N, 4, H, W, 2))),
-        one("BatchNormalization", x=IMAGE, **NORM, epsilon=0.1),
-    ],
-    "LRN": [
-        *(one("LRN", x=(N, 6, H, W), size=size, alpha=0.5, beta=0.75, bias=1.0) for size in (1, 3, 5)),
-        *(one("LRN", x=(N, 6, H, W), size=size, alpha=0.5, runtime=False) for size in (2, 4)),
-        one("LRN", x=(N, 3, W), size=5, alpha=2.0, beta=0.5, bias=2.0, runtime=False),
-        one("LRN", x=(N, 4, H, W), size=3),
-    ],
-    **norms(),
     **moves(),
-    **quantisations(),
     **{op_type: reductions(op_type) for op_type in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")},
     **{
         op_type: [*reductions(op_type)[2:5], *reductions(op_type)[6:10:3]]
@@ -514,10 +476,10 @@ CASES = {
     "Concat": concats(),
     "Split": splits(),
     "Slice": slices(),
-    "Pad": pads(),
+    "Pad": [*pads(), *constant_pads()],
     "Gather": gathers(),
 }
 
-CASES |= INDEXING | SAMPLING | RECURRENT | COMPOSITE
+CASES |= NORMALIZATION | INDEXING | SAMPLING | RECURRENT | COMPOSITE | CONTROL
 
 ALL = [case for made in CASES.values() for case in made]

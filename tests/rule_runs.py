@@ -9,11 +9,16 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
+import cases_composite
+import cases_control
+import cases_indexing
+import cases_recurrent
+import cases_sampling
 from fastcam_export.autodiff.driver import backward
 from fastcam_export.autodiff.emitter import Emitter
 
 
-def differentiate(proto, cotangents, wrt, lifted=False):
+def differentiate(proto, cotangents, wrt, lifted=False, engine="onnxruntime"):
     """The model with its backward pass alone as outputs d_x, for inputs d_y (and "copies" where ``lifted``).
 
     A structurally zero gradient becomes x * 0.
@@ -21,7 +26,7 @@ def differentiate(proto, cotangents, wrt, lifted=False):
     model = ir.from_proto(proto)
     graph = model.graph
     values = {value.name: value for value in (*graph.inputs, *(o for node in graph for o in node.outputs))}
-    op = Emitter(graph)
+    op = Emitter(graph, engine=engine)
     if lifted:
         op.copies = ir.Value(name="copies", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
         graph.inputs.append(op.copies)
@@ -54,11 +59,18 @@ def run(model, feeds):
 
 def reference(model, feeds):
     """What ONNX's reference evaluator computes, by output name."""
-    evaluator = ReferenceEvaluator(model, new_ops=MENDED)
+    evaluator = ReferenceEvaluator(model, new_ops=[*MENDED, *FURTHER])
     return dict(zip(evaluator.output_names, evaluator.run(None, feeds)))
 
 
 # ---- operators that the reference evaluator computes wrongly, only in part, or only in float32, from their definition
+
+
+FURTHER = [
+    mended
+    for family in (cases_indexing, cases_sampling, cases_recurrent, cases_composite, cases_control)
+    for mended in getattr(family, "MENDED", ())
+]
 
 
 class Erf(OpRun):
@@ -134,9 +146,10 @@ class Pad(OpRun):
         axes = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes]
         both = np.zeros((x.ndim, 2), np.int64)
         both[list(axes)] = np.reshape(pads, (2, -1)).T
+        # what a negative pad cuts off is gone before anything is repeated
+        x = x[tuple(slice(max(-b, 0), size - max(-e, 0)) for (b, e), size in zip(both, x.shape))]
         more = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
-        x = np.pad(x, np.maximum(both, 0), mode=mode, **more)
-        return (x[tuple(slice(max(-b, 0), size - max(-e, 0)) for (b, e), size in zip(both, x.shape))],)
+        return (np.pad(x, np.maximum(both, 0), mode=mode, **more),)
 
 
 class ConvTranspose(OpRun):
@@ -155,6 +168,11 @@ class ConvTranspose(OpRun):
             at = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, (n, s, d, _, _) in zip(tap, rows))
             full[(slice(None),) * 3 + at] += np.einsum("ngi...,gio->ngo...", xs, ws[(slice(None),) * 3 + tap])
         y = full.reshape(x.shape[0], -1, *full.shape[3:])
+        if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            wanted = output_shape or [n * s for n, s, _, _, _ in rows]
+            total = [max(have - want, 0) for have, want in zip(y.shape[2:], wanted)]
+            begin = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total]
+            pads = [*begin, *(t - b for t, b in zip(total, begin))]
         y = y if b is None else y + b.reshape(-1, *[1] * axes)
         return (y[(slice(None),) * 2 + tuple(slice(p, n - e) for p, e, n in zip(pads, pads[axes:], y.shape[2:]))],)
 

@@ -149,14 +149,19 @@ def exporter(monkeypatch):
         calls.append((model, output, options))
         return SimpleNamespace(summary=lambda: ["layer   features", f"wrote   {output}"])
 
-    def inspect_model(path, output_name=None, score="logit"):
-        calls.append((path, output_name, score))
+    def inspect_model(path, output_name=None, score="logit", for_engine="onnxruntime"):
+        calls.append((path, output_name, score, for_engine))
         layers = [
-            SimpleNamespace(name="a[0]", op_type="Conv", scope="stem", shape=("N", 8, 4, 4), chosen=False, note=""),
-            SimpleNamespace(name="b" * 150, op_type="Relu", scope="", shape=("N", 16, 2, 2), chosen=True, note="last"),
+            SimpleNamespace(
+                name="a[0]", op_type="Conv", scope="stem", shape=("N", 8, 4, 4), chosen=False, note="", layout="NCHW"
+            ),
+            SimpleNamespace(
+                name="b" * 150, op_type="Relu", scope="", shape=("N", 16, 2, 2), chosen=True, note="last", layout="NHWC"
+            ),
         ]
         found = Score("scores", "logits", "logit", 5)
-        return SimpleNamespace(layers=layers, reason="because", score=found, missing=[("NonZero", 2)])
+        engine = ("TensorRT 10: it does not read Col2Im",) if for_engine == "tensorrt" else ()
+        return SimpleNamespace(layers=layers, reason="because", score=found, missing=[("NonZero", 2)], engine=engine)
 
     module = ModuleType("fastcam_export")
     module.export_model, module.inspect_model = export_model, inspect_model
@@ -171,6 +176,9 @@ def test_export_passes_its_options_on(desk, exporter):
     assert (str(model), str(output)) == ("plain.onnx", "plain.cam.onnx")
     assert options == {
         "layer": "auto",
+        "layout": None,
+        "prefix_tokens": None,
+        "grid": None,
         "emit": "weights",
         "targets": "default",
         "score": "logit",
@@ -178,6 +186,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "preprocess": None,
         "resize": "stretch",
         "labels": None,
+        "for_engine": "onnxruntime",
     }
     call(
         *("export", "plain.onnx", "-o", "x.onnx", "--layer", "conv", "--emit", "cam", "--preprocess", "tf"),
@@ -193,31 +202,38 @@ def test_export_passes_its_options_on(desk, exporter):
             "--targets",
             "constant",
         ),
+        *("--layout", "tokens", "--prefix-tokens", "1", "--grid", "14x7", "--for-engine", "tensorrt"),
     )
     _, output, options = exporter[1]
     assert str(output) == "x.onnx" and str(options.pop("labels")) == "l.txt"
     assert options == {
         "layer": "conv",
+        "layout": "tokens",
+        "prefix_tokens": 1,
+        "grid": (14, 7),
         "emit": "cam",
         "targets": "constant",
         "score": "probability",
         "output_name": "y",
         "preprocess": "tf",
         "resize": "crop",
+        "for_engine": "tensorrt",
     }
 
 
 def test_inspect_prints_one_unbroken_line_per_layer(desk, exporter):
     result = call("inspect", "plain.onnx", "--output-name", "y", "--score", "probability")
-    assert (str(exporter[0][0]), *exporter[0][1:]) == ("plain.onnx", "y", "probability")
+    assert (str(exporter[0][0]), *exporter[0][1:]) == ("plain.onnx", "y", "probability", "onnxruntime")
     rows = result.stdout.splitlines()
-    assert rows[1].split() == ["a[0]", "Conv", "N", "x", "8", "x", "4", "x", "4", "stem"]
-    assert rows[2].split() == ["*", "b" * 150, "Relu", "N", "x", "16", "x", "2", "x", "2", "last"]
+    assert rows[1].split() == ["a[0]", "Conv", "N", "x", "8", "x", "4", "x", "4", "NCHW", "stem"]
+    assert rows[2].split() == ["*", "b" * 150, "Relu", "N", "x", "16", "x", "2", "x", "2", "NHWC", "last"]
     assert rows[3:] == [
         "* chosen: because",
         "explained score: logit of output scores, 5 classes",
         "operators without a gradient rule: NonZero (2)",
     ]
+    result = call("inspect", "plain.onnx", "--for-engine", "tensorrt")
+    assert result.stdout.splitlines()[-1] == "TensorRT 10: it does not read Col2Im"
 
 
 def test_exporting_without_onnx_says_what_to_install(desk, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.driver import backward, path, unsupported
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import UnsupportedOperator
-from rule_case import Case, Free, N, ints, one, weight
+from fastcam_export.autodiff.registry import RULES, Rule, UnsupportedOperator
+from rule_case import Case, Free, H, N, W, ints, one, weight
 from rule_runs import differentiate, run
 
 X = np.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]], np.float32)
@@ -100,12 +100,11 @@ def test_only_the_path_is_walked_and_no_node_is_changed():
     ("text", "words"),
     [
         ("y = my.Custom<n = 1>(x)", ["my.Custom"]),
-        ("i = Constant<value_ints = [0]>() y = ScatterElements(x, k, x)", ["ScatterElements"]),
+        ("i = Constant<value_int = 0>() s = SplitToSequence(x) y = SequenceAt(s, i)", ["SequenceAt"]),
         ("y = If(b) <then_branch = g () => (float[2,3] t) { t = Relu(x) },"
-         "else_branch = h () => (float[2,3] e) { e = Exp(x) }>", ["If"]),
-        ("y, m, v = BatchNormalization<training_mode = 1>(w, z, z, z, x3)", ["input 4", "BatchNormalization"]),
+         "else_branch = h () => (float[2,3] e) { e = my.Custom(x) }>", ["If", "my.Custom"]),
     ],
-    ids=["custom", "scatter", "subgraph", "input"],
+    ids=["custom", "sequence", "subgraph"],
 )  # fmt: skip
 def test_what_has_no_rule_is_named(text, words):
     head = "f (float[2,3] x, bool b, int64[2,3] k, float[2,3] w, float[3] z) => (float[2,3] y)"
@@ -115,6 +114,14 @@ def test_what_has_no_rule_is_named(text, words):
     message = str(caught.value)
     assert isinstance(caught.value, FastcamError) and "\n" not in message
     assert all(word in message for word in [*words, "opset 18", "choose a layer after it", "node"])
+
+
+def test_an_input_that_a_rule_leaves_out_is_named(monkeypatch):
+    monkeypatch.setitem(RULES, "Mul", Rule(lambda op, node, dy: {0: op.Mul(dy, node.inputs[1])}, broadcasts=True))
+    text = "f (float[2,3] x, float[2,3] z) => (float[2,3] y) { y = Mul(x, z) }"
+    assert all(emit(text, ["x"])[2].values())
+    with pytest.raises(UnsupportedOperator, match=r"no gradient rule for its input 1 .'z'.; choose a layer after it"):
+        emit(text, ["z"])
 
 
 def test_unsupported_lists_the_nodes_without_rule():
@@ -132,19 +139,12 @@ REFUSED = {
         {"kernel_shape": [1], "strides": [2], "ceil_mode": 1},
         "behind the image",
     ),
-    "antialias": (
+    "proportion": (
         "Resize",
-        {"x": (N, 4, 8, 8)},
-        {"roi": np.zeros(0), "scales": np.float32([1, 1, 0.5, 0.5])},
-        {"mode": "linear", "antialias": 1},
-        "antialias",
-    ),
-    "auto_pad": (
-        "ConvTranspose",
-        {"x": (N, 4, 8, 8)},
-        {"w": weight(4, 3, 3, 3)},
-        {"auto_pad": "SAME_UPPER"},
-        "pads have",
+        {"x": (N, 4, H, W)},
+        {"roi": np.zeros(0), "scales": np.zeros(0, np.float32), "sizes": np.array([4, 5])},
+        {"axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"},
+        "images of a known size",
     ),
 }
 

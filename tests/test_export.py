@@ -201,7 +201,7 @@ def test_a_map_with_one_channel_per_class_is_passed_over():
     assert "one channel per class" in found.reason
 
 
-def test_a_transposed_map_is_not_taken_for_one_with_channels_first():
+def test_a_transposed_map_is_read_with_its_channels_last():
     """As TensorFlow's exporters write it: convolutions in NCHW, the rest in NHWC."""
     model = classifier()
     nodes = model.graph.node
@@ -210,18 +210,23 @@ def test_a_transposed_map_is_not_taken_for_one_with_channels_first():
     nodes.insert(6, helper.make_node("Transpose", ["again"], ["back"], "to_nchw", perm=[0, 3, 1, 2]))
     nodes[7].input[0] = "back"
     exported = export_model(model)
-    assert exported.metadata.layer.value == "r2"
+    layer = exported.metadata.layer
+    assert (layer.value, layer.layout) == ("again", "NHWC")
+    assert "NHWC [N, 8, 8, 6]" in layer.reason
     out = run(exported.model, images(), [[-1, 2]])
     np.testing.assert_allclose(out["fastcam.weights"], formula(model, out["fastcam.classes"]), rtol=1e-5)
-    with pytest.raises(FastcamError, match="channels at axis 3"):
-        export_model(model, layer="again")
+    first = run(export_model(model, layer="r2").model, images(), [[-1, 2]])
+    np.testing.assert_array_equal(out["fastcam.activations"], first["fastcam.activations"])
 
 
 def test_inspect_names_operators_without_a_rule():
     model = classifier()
-    model.graph.node[1].op_type = "Hardmax"  # between conv1 and conv2
+    model.graph.node[1].op_type = "MyRelu"  # between conv1 and conv2
+    model.graph.node[1].domain = "company.example"
+    model.opset_import.append(helper.make_opsetid("company.example", 1))
+    model.graph.value_info.append(helper.make_tensor_value_info("r1", TensorProto.FLOAT, ["N", 4, 8, 8]))
     found = inspect_model(model)
-    assert ("Hardmax", 1) in found.missing
+    assert ("MyRelu", 1) in found.missing
     assert [layer.name for layer in found.layers if layer.chosen] == ["r2"]
 
 

@@ -62,7 +62,7 @@ def models():
         "rounded.onnx": network(
             [node("Cast", "x", output="i", to=TensorProto.INT32), node("Cast", "i", to=TensorProto.FLOAT)], features="y"
         ),
-        "det.onnx": network([node("Det", "x")], outputs=[value("y", ["N", 4])]),
+        "named.onnx": network([node("Magic", "x", domain="my.company")], outputs=[value("y", ["N", 4])]),
         "side.onnx": network(
             [node("Sigmoid", "features", output="side")], outputs=[SCORES, value("side", ["N", 4, 16, 16])]
         ),
@@ -143,7 +143,7 @@ BAD = {
     "export plain.onnx --layer flat": ("'flat'", "[N, K, h, w]", "fastcam inspect"),
     "export plain.onnx --layer image": ("image", "fastcam inspect"),
     "export side.onnx --layer side": ("'scores'", "cannot be reached from layer 'side'", "fastcam inspect"),
-    "export det.onnx --layer x": ("no gradient rule", "Det", "choose a layer"),
+    "export named.onnx --layer x": ("no gradient rule", "Magic", "choose a layer"),
     "export custom.onnx --layer x": ("cannot differentiate", "Magic", "choose a layer after it"),
     "export custom.onnx": ("Magic", "fastcam inspect"),
     "export bypassed.onnx": ("cannot differentiate", "Magic"),
@@ -155,7 +155,10 @@ BAD = {
     "export old.onnx": ("old.onnx has opset 6", "oldest", "convert it first"),
     "export future.onnx": ("future.onnx has opset", "pip install -U onnx"),
     "export plain.onnx --output-name score": ("no output 'score'", "nearest is 'scores'"),
-    "export side.onnx --output-name side": ("'side'", "[N, classes]"),
+    "export plain.onnx --layout NHWD": ("--layout", "NHWC"),
+    "export plain.onnx --layout tokens": ("layout tokens (N, L, C)", "'x' [N, 4, 16, 16]"),
+    "export plain.onnx --grid 4x4": ("grid are for token sequences",),
+    "export plain.onnx --grid 4by4": ("--grid", "14x14"),
     "export map_only.onnx": ("no output", "[N, classes]", "x"),
     "export whole_numbers.onnx": ("no output", "[N, classes]", "best"),
     "export vector.onnx": ("no image input", "four axes"),
@@ -246,18 +249,18 @@ def test_an_operator_without_a_rule_does_not_matter_before_the_layer(bench, tmp_
     """inspect counts it, and the default layer behind it exports."""
     model = network(
         [
-            node("Det", "x", output="d"),
-            node("Unsqueeze", "d", "axes", output="d4"),
-            node("Add", "x", "d4"),
+            node("Inverse", "x", output="d", domain="com.microsoft"),
+            node("Add", "x", "d"),
             node("Relu", "y", output="z"),
         ],
         features="z",
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.value_info.append(value("d", ["N", 4, 16, 16]))
     onnx.save_model(model, tmp_path / "detour.onnx")
     monkeypatch.chdir(tmp_path)
     shown = CliRunner().invoke(app, ["inspect", "detour.onnx"])
-    assert shown.exit_code == 0 and "operators without a gradient rule: Det (1)" in shown.stdout, shown.output
+    assert shown.exit_code == 0 and "operators without a gradient rule: Inverse (1)" in shown.stdout, shown.output
     done = CliRunner().invoke(app, ["export", "detour.onnx"])
     assert done.exit_code == 0 and (tmp_path / "detour.cam.onnx").exists(), done.output
 

@@ -9,7 +9,8 @@ from rule_runs import differentiate, run
 from test_rules import agree, cotangents
 
 TARGETS = 3
-RUNNABLE = [case for case in ALL if case.runtime and case.nodes[-1][0] not in {"Ceil", "Floor", "Round", "Sign"}]
+FLAT = {"Ceil", "Floor", "Round", "Sign", "Hardmax", "EyeLike", "MelWeightMatrix"}
+RUNNABLE = [case for case in ALL if case.runtime and case.nodes[-1][0] not in FLAT]
 
 
 def forms(case):

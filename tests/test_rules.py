@@ -59,7 +59,7 @@ def check(case):
 
 
 def test_every_rule_has_a_case():
-    assert set(RULES) == set(CASES)
+    assert {name for name in RULES if "." not in name} == set(CASES)  # of the default domain; test_fusions.py
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)
@@ -97,8 +97,9 @@ def test_free_dimensions_give_the_gradient_of_fixed_ones(case):
 FIRST = [made[0] for made in CASES.values()]
 
 
-FLOAT32_ONLY = {"Celu", "MeanVarianceNormalization"}  # by their definition, or that of their function body
-HALF = [case for case in FIRST if case.nodes[0][0] not in FLOAT32_ONLY]
+FLOAT32_ONLY = {"Celu", "MeanVarianceNormalization", "Range", "MelWeightMatrix", "MaxRoiPool"}
+"""By their definition, by that of their function body, or in ONNX Runtime."""
+HALF = [case for case in FIRST if case.nodes[0][0] not in FLOAT32_ONLY and case.runtime]
 
 
 @pytest.mark.parametrize("case", HALF, ids=str)
@@ -117,7 +118,9 @@ def test_float16_gives_the_gradient_of_float32(case):
     assert all(array.dtype == np.float16 for array in ours.values())
 
 
-RENEWED = [case for case in FIRST if case.nodes[0][0] != "GlobalLpPool"]  # of which ONNX Runtime has no newer form
+RENEWED = [case for case in FIRST if case.runtime and case.opset <= NEWER]
+OLD = {"GlobalLpPool", "MaxRoiPool", "RoiAlign"}  # of which ONNX Runtime has no newer form
+RENEWED = [case for case in RENEWED if case.nodes[0][0] not in OLD]
 
 
 @pytest.mark.parametrize("case", RENEWED, ids=str)
@@ -130,13 +133,6 @@ def test_a_newer_opset_gives_the_same_gradient(case):
         run(differentiate(old, case.outputs, case.wrt), feeds),
         1e-6,
     )
-
-
-def test_cast_brings_the_gradient_back_to_the_type_of_its_input():
-    case = one("Cast", x=(2, 3), to=int(onnx.TensorProto.FLOAT16))
-    seed = np.float16([[1, 2, 3], [0.5, 0.25, -1]])
-    gradient = run(differentiate(case.model(), case.outputs, case.wrt), {**case.feeds(np.float32), "d_y": seed})["d_x"]
-    assert gradient.dtype == np.float32 and gradient.tolist() == seed.tolist()
 
 
 # ---- random shapes and attributes
@@ -222,3 +218,91 @@ def test_slice_of_random_bounds(data):
 def test_matmul_of_random_shapes(shapes):
     a, b = shapes.input_shapes
     check(one("MatMul", a=a, b=b))
+
+
+@st.composite
+def indexed(draw, unique=False):
+    """A shape, an axis, and indices along it for some of the places along the other axes."""
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    axis = draw(st.integers(0, len(shape) - 1))
+    part = [draw(st.integers(1, size)) for size in shape]
+    if not unique:
+        part[axis] = draw(st.integers(1, 7))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    order = np.argsort(rng.random([*part[:axis], shape[axis], *part[axis + 1 :]]), axis)
+    index = order.take(range(part[axis]), axis) if unique else rng.integers(0, shape[axis], part)
+    ends = rng.integers(0, 2, part) * shape[axis]
+    return tuple(shape), axis - len(shape) * draw(st.integers(0, 1)), index - ends
+
+
+@few
+@given(indexed())
+def test_gather_elements_of_random_indices(form):
+    shape, axis, index = form
+    check(one("GatherElements", x=shape, i=index, axis=axis))
+
+
+@few
+@given(indexed(), st.sampled_from(["add", "mul", "max", "min"]))
+def test_scatter_elements_of_random_indices(form, reduction):
+    shape, axis, index = form
+    check(one("ScatterElements", x=shape, i=index, u=index.shape, axis=axis, reduction=reduction))
+
+
+@few
+@given(indexed(unique=True))
+def test_scatter_elements_without_reduction(form):
+    shape, axis, index = form
+    check(one("ScatterElements", x=shape, i=index, u=index.shape, axis=axis))
+
+
+@few
+@given(st.data(), st.sampled_from(["gather", "add", "mul", "max", "min"]))
+def test_index_tuples_of_random_length(data, what):
+    shape = tuple(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    batch = data.draw(st.integers(0, len(shape) - 1)) if what == "gather" else 0
+    depth = data.draw(st.integers(1, len(shape) - batch))
+    places = data.draw(st.lists(st.integers(1, 3), min_size=int(batch == 0), max_size=2))
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    limits = np.array(shape[batch : batch + depth])
+    indices = rng.integers(-limits, limits, [*shape[:batch], *places, depth])
+    if what == "gather":
+        check(one("GatherND", x=shape, i=indices, batch_dims=batch))
+    else:
+        check(one("ScatterND", x=shape, i=indices, u=(*places, *shape[depth:]), reduction=what))
+
+
+@few
+@given(st.data())
+def test_einsum_of_random_letters(data):
+    sizes = {letter: data.draw(st.integers(1, 3)) for letter in "abcde"}
+    terms = data.draw(st.lists(st.text("abcde", min_size=1, max_size=4), min_size=1, max_size=3))
+    letters = sorted(set("".join(terms)))
+    result = "".join(data.draw(st.permutations(letters))[: data.draw(st.integers(0, len(letters)))])
+    shapes = {f"x{k}": tuple(sizes[c] for c in term) for k, term in enumerate(terms)}
+    check(one("Einsum", **shapes, equation=f"{','.join(terms)}->{result}"))
+
+
+@few
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(2, 6), st.integers(2, 6)),
+    st.sampled_from(["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric"]),
+    st.sampled_from([("linear", 0), ("linear", 1), ("cubic", 0), ("cubic", 1)]),
+)
+def test_resize_of_random_sizes(sizes, where, mode):
+    """Not to nearest neighbours, of which the reference evaluator, in another precision, takes the other at a tie, nor
+    to one pixel, where it knows no pytorch_half_pixel."""
+    h, w, *new = sizes
+    given = {"mode": mode[0], "antialias": mode[1], "coordinate_transformation_mode": where, "opset": 19}
+    check(one("Resize", x=(2, 3, h, w), roi=None, scales=None, sizes=ints(*new), axes=[2, 3], **given))
+
+
+@few
+@given(windows(pool=False), st.data())
+def test_conv_transpose_of_random_form(window, data):
+    image, attributes = window
+    strides = attributes["strides"]
+    if attributes["auto_pad"] == "NOTSET":
+        attributes["output_padding"] = [data.draw(st.integers(0, s - 1)) for s in strides]
+    weight = (2, 3, *attributes["kernel_shape"])
+    check(one("ConvTranspose", x=(2, 2, *image), w=weight, **attributes))

@@ -6,6 +6,16 @@
 
 from fastcam_export.autodiff.registry import UnsupportedOperator
 from fastcam_export.exporter import Export, InspectedLayer, Inspection, export_model, inspect_model
+from fastcam_export.from_torch import from_torch
 from fastcam_export.vjp import vjp
 
-__all__ = ["Export", "InspectedLayer", "Inspection", "UnsupportedOperator", "export_model", "inspect_model", "vjp"]
+__all__ = [
+    "Export",
+    "InspectedLayer",
+    "Inspection",
+    "UnsupportedOperator",
+    "export_model",
+    "from_torch",
+    "inspect_model",
+    "vjp",
+]

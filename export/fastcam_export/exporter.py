@@ -15,12 +15,14 @@ import onnx
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import Emit, FastcamError, Metadata, Preprocessing, Score
-from fastcam_export import head, layers, verify
+from fastcam.schema import Emit, Engine, FastcamError, Metadata, Preprocessing, Score
+from fastcam_export import engines, half, head, layers, verify
 from fastcam_export.autodiff.driver import path, unsupported
 from fastcam_export.autodiff.quantized import unquantised
+from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
 from fastcam_export.score import Want, find_score
+from fastcam_export.trace import image_order
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Export:
         check: result of the check; empty if it was skipped.
         output: the file written, or None.
         opset: (source's, exported's) opset of the default domain.
+        engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
     """
 
     model: onnx.ModelProto
@@ -40,6 +43,7 @@ class Export:
     check: dict[str, Any]
     output: Path | None
     opset: tuple[int, int]
+    engine: tuple[str, ...] = ()
 
     def summary(self) -> list[str]:
         """Lines that tell a person what was done and why."""
@@ -57,6 +61,11 @@ class Export:
         ]
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
+        if meta.engine != "onnxruntime":
+            free = any(value.name == schema.TARGETS for value in self.model.graph.input)
+            note = f": {engines.TARGETS_NOTE}" if free else ""
+            lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
+            lines += [f"        warning: {line}" for line in self.engine]
         if self.check:
             same = "bit-identical" if self.check["bit_identical"] else f"equal to {self.check['output_difference']:.1e}"
             lines.append(
@@ -80,6 +89,7 @@ class InspectedLayer:
     shape: tuple[int | str, ...]
     chosen: bool
     note: str
+    layout: schema.LayoutName = "NCHW"
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,14 @@ class Inspection:
         reason: why the chosen one is chosen.
         score: the explained score.
         missing: (operator, number of nodes) between image and score that have no gradient rule.
+        engine: lines on what the engine asked for does not read of the model; empty if nothing.
     """
 
     layers: list[InspectedLayer]
     reason: str
     score: Score
     missing: list[tuple[str, int]]
+    engine: tuple[str, ...] = ()
 
 
 def export_model(
@@ -104,6 +116,9 @@ def export_model(
     output: str | Path | None = None,
     *,
     layer: str = "auto",
+    layout: schema.LayoutName | None = None,
+    prefix_tokens: int | None = None,
+    grid: Sequence[int] | None = None,
     emit: Emit = "weights",
     targets: head.Targets = "default",
     score: Want = "logit",
@@ -111,6 +126,7 @@ def export_model(
     preprocess: str | Preprocessing | None = None,
     resize: schema.Resize = "stretch",
     labels: str | Path | Sequence[str] | None = None,
+    for_engine: Engine = "onnxruntime",
     check: bool = True,
 ) -> Export:
     """Rewrite a model so that it also emits what explains its predictions.
@@ -119,6 +135,9 @@ def export_model(
         model: path, bytes or ModelProto; opset 7 or later.
         output: file to write; None only returns the model.
         layer: "auto", or the name of a value, node or scope.
+        layout: how the layer lies in the graph, one of :data:`fastcam.schema.LAYOUTS`; by default the graph tells.
+        prefix_tokens: of a token sequence: tokens in front of the image's positions; by default the graph tells.
+        grid: of a token sequence: (h, w) of its positions; by default the graph tells, else a square.
         emit: "weights" (activations and pooled gradient), "gradients" (activations and gradient) or "cam" (the map).
         targets: "default" (input ``fastcam.targets`` with default [[-1]]), "required" (no default), "constant"
             (the predicted class, no input).
@@ -127,79 +146,104 @@ def export_model(
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
         labels: file with one class name per line, or the names.
+        for_engine: "onnxruntime", or "tensorrt": what is added then consists of operators that TensorRT's parser reads,
+            without indices of pools, Col2Im and scatters; ``targets`` "default" becomes "required", for its parser
+            makes a constant of an input with a default. Results are equal, but for targets that the model does not
+            have: class -1 and NaN in place of an error.
         check: run the check that ends an export; a failed one writes nothing.
 
     Returns:
         The exported model with its metadata and the check's result.
 
     Raises:
-        FastcamError: bad input, a failed check, or a file that cannot be written; one line that says what to do.
+        FastcamError: bad input, a failed check, a file that cannot be written, or a gradient that needs operators which
+            the engine does not read; one line that says what to do.
         UnsupportedOperator: (a FastcamError) an operator between layer and score has no gradient rule.
     """
     _one_of("emit", emit, schema.EMITS)
     _one_of("targets", targets, head.TARGETS_MODES)
     _one_of("score", score, ("logit", "probability"))
+    _one_of("for_engine", for_engine, schema.ENGINES)
+    if for_engine != "onnxruntime" and targets == "default":
+        targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
     image = layers.find_image(graph)
     description, score_value = find_score(graph, output_name, score)
-    value, reason = _layer(graph, image, score_value, description, layer)
+    maps = layers.Maps.of(graph, image, score_value)
+    value, reason, derived = _layer(maps, description, layer)
+    laid_out = given(value, derived, layout, prefix_tokens, grid)
     if not path(graph, [value], [score_value]):
         raise FastcamError(
             f"the score {description.value!r} cannot be reached from layer {value.name!r}; "
             "name a layer between image and score (fastcam inspect lists them)"
         )
+    usable = layers.usable(maps, value.name or "" if layer == "auto" else layer, value, laid_out)
     metadata = Metadata(
         emit=emit,
-        layer=layers.describe(value, reason),
+        layer=layers.describe(value, reason, usable),
         score=description,
         input=image.name or "",
         input_shape=_dims(image),
         preprocessing=_preprocessing(preprocess, resize, image),
         labels=_labels(labels, description.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
+        engine=for_engine,
     )
     behind = verify.tail(loaded.model, value, unquantised(score_value)) if check else None
     feeds = verify.random_inputs(graph, image) if check else {}
-    values = head.attach(graph, value, score_value, targets, emit)
+    values = head.attach(graph, value, usable, score_value, targets, emit, for_engine)
     head.emit(graph, values, emit)
+    if for_engine == "onnxruntime":
+        half.settle(graph, loaded.opset)
+    unread = engines.hold(graph, for_engine)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
     exported = ir.to_proto(loaded.model)
-    result = verify.check(loaded.proto, exported, behind, feeds, values).to_dict() if behind is not None else {}
+    result = {}
+    if behind is not None:
+        result = verify.check(loaded.proto, exported, behind, feeds, values, value, usable).to_dict()
     metadata = replace(metadata, check=result)
-    entry = exported.metadata_props.add()
-    entry.key, entry.value = schema.METADATA_KEY, metadata.to_json()
-    written = _write(exported, Path(output)) if output is not None else None
-    return Export(exported, metadata, result, written, (loaded.opset, graph.opset_imports[""]))
+    stamp(exported, metadata)
+    written = write(exported, Path(output)) if output is not None else None
+    return Export(exported, metadata, result, written, (loaded.opset, graph.opset_imports[""]), unread)
 
 
-def inspect_model(model: Source, output_name: str | None = None, score: Want = "logit") -> Inspection:
+def inspect_model(
+    model: Source, output_name: str | None = None, score: Want = "logit", for_engine: Engine = "onnxruntime"
+) -> Inspection:
     """The layers of a model that can be explained, the one that "auto" chooses, and operators without a rule.
 
     Args:
-        model, output_name, score: as in :func:`export_model`.
+        model, output_name, score, for_engine: as in :func:`export_model`.
 
     Raises:
         FastcamError: as in :func:`export_model`.
     """
+    _one_of("for_engine", for_engine, schema.ENGINES)
     graph = load(model).model.graph
     image = layers.find_image(graph)
-    description, score_value = find_score(graph, output_name, score)
-    found = layers.find_layers(graph, image, score_value, description.classes)
+    description, score_value = find_score(graph, output_name, score, any_output=True)
+    found = layers.find_layers(layers.Maps.of(graph, image, score_value), description.classes)
     chosen, reason = layers.choose(found)
+    if chosen.layout.name != "NCHW":
+        reason += f"; {chosen.layout.found}"
     lines = []
     for one in found:
         about = layers.describe(one.value, "")
-        lines.append(InspectedLayer(about.value, about.scope, about.op_type, _dims(one.value), one is chosen, one.note))
+        shape, named = _dims(one.value), one.layout.name
+        lines.append(InspectedLayer(about.value, about.scope, about.op_type, shape, one is chosen, one.note, named))
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
-    return Inspection(lines, reason, description, missing.most_common())
+    unread = engines.report(graph, for_engine, engines.refused(graph, for_engine))
+    return Inspection(lines, reason, description, missing.most_common(), unread)
 
 
-def _layer(graph: ir.Graph, image: ir.Value, score: ir.Value, about: Score, name: str) -> tuple[ir.Value, str]:
+def _layer(maps: layers.Maps, about: Score, name: str) -> tuple[ir.Value, str, Layout | None]:
+    """The layer's value, why it is the layer, and how the graph says that it is laid out."""
     if name != "auto":
-        return layers.resolve(graph, name)
-    chosen, reason = layers.choose(layers.find_layers(graph, image, score, about.classes))
-    return chosen.value, reason
+        value, reason = layers.resolve(maps.graph, name)
+        return value, reason, maps.layout(value)
+    chosen, reason = layers.choose(layers.find_layers(maps, about.classes))
+    return chosen.value, reason, chosen.layout
 
 
 def _dims(value: ir.Value) -> tuple[int | str, ...]:
@@ -211,8 +255,8 @@ def _preprocessing(given: str | Preprocessing | None, resize: schema.Resize, ima
     if given is None:
         return None
     dims = [d if isinstance(d, int) else None for d in image.shape or ()]
-    last = dims[3] in (1, 3) and dims[1] not in (1, 3)
-    height, width, channels = (dims[1], dims[2], dims[3]) if last else (dims[2], dims[3], dims[1])
+    last = image_order(image).endswith("C")
+    channels, (height, width) = (dims[-1], dims[-3:-1]) if last else (dims[1], dims[-2:])
     size = (height, width) if height is not None and width is not None else None
     known = schema.preset(given, resize=resize) if isinstance(given, str) else given
     color = "GRAY" if channels == 1 else known.color
@@ -236,7 +280,16 @@ def _labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tu
     return tuple(names)
 
 
-def _write(model: onnx.ModelProto, output: Path) -> Path:
+def stamp(model: onnx.ModelProto, metadata: Metadata) -> None:
+    """Put ``metadata`` into ``model``, in place of what was there."""
+    others = [entry for entry in model.metadata_props if entry.key != schema.METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = schema.METADATA_KEY, metadata.to_json()
+
+
+def write(model: onnx.ModelProto, output: Path) -> Path:
     """Write the file under another name first, so that ``output`` is complete or untouched."""
     temporary = None
     try:

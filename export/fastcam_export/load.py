@@ -10,8 +10,11 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx import version_converter
+from onnx_ir.passes import common as common_passes
 
 from fastcam.schema import METADATA_KEY, PREFIX, FastcamError
+from fastcam_export.branches import settle
+from fastcam_export.inference import infer_types
 
 Source = str | Path | bytes | onnx.ModelProto
 
@@ -53,6 +56,7 @@ def load(source: Source) -> Loaded:
         value.name.startswith(PREFIX) for value in (*proto.graph.input, *proto.graph.output)
     ):
         raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
+    _refuse_optimised(proto, opset, file)
     skeleton, weights = _strip(proto)
     try:
         onnx.checker.check_model(skeleton)
@@ -60,9 +64,9 @@ def load(source: Source) -> Loaded:
         raise FastcamError(
             f"{file or 'the model'} is not a valid ONNX graph ({_one_line(error)}); export it again"
         ) from error
-    skeleton = _convert(skeleton, opset, file)
+    skeleton = _convert(_inline(skeleton, file), opset, file)
     try:
-        skeleton = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        skeleton = settle(infer_types(skeleton))
     except onnx.shape_inference.InferenceError as error:
         raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
     model = ir.from_proto(_restore(skeleton, weights))
@@ -164,6 +168,23 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     return count * 4
 
 
+def _inline(skeleton: onnx.ModelProto, file: str) -> onnx.ModelProto:
+    """The model with the bodies of its own functions in place of the nodes that call them, which name their scopes."""
+    if not skeleton.functions:
+        return skeleton
+    domains = {function.domain for function in skeleton.functions}
+    try:
+        result = common_passes.InlinePass()(ir.from_proto(skeleton))
+    except (ValueError, ir.passes.PassError) as error:
+        raise FastcamError(
+            f"{file or 'the model'} has functions that cannot be inlined ({_one_line(error.__cause__ or error)}); "
+            "inline them with onnx.inliner first"
+        ) from error
+    for domain in domains - {"", *(node.domain for node in result.model.graph.all_nodes())}:
+        result.model.graph.opset_imports.pop(domain, None)
+    return ir.to_proto(result.model)
+
+
 def _convert(skeleton: onnx.ModelProto, opset: int, file: str) -> onnx.ModelProto:
     if opset >= FORM:
         return skeleton
@@ -186,6 +207,22 @@ def _restore(skeleton: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) ->
     graph.initializer.extend([*weights.values(), *added])
     skeleton.ir_version = max(skeleton.ir_version, 8)
     return skeleton
+
+
+def _refuse_optimised(proto: onnx.ModelProto, opset: int, file: str) -> None:
+    """What ONNX Runtime's optimiser writes and nobody else reads.
+
+    Convolutions in one processor's memory layout, and layer norms as if the default domain of that opset had them.
+    """
+    for node in proto.graph.node:
+        norm = node.op_type == "SimplifiedLayerNormalization" or (node.op_type == "LayerNormalization" and opset < 17)
+        if node.domain == "com.microsoft.nchwc" or (norm and node.domain in ("", "ai.onnx")):
+            how = " for one processor" if node.domain else ""
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise FastcamError(
+                f"{file or 'the model'} was optimised by ONNX Runtime{how} ({name} is no operator of ONNX opset "
+                f"{opset}); give the file from before that optimisation"
+            )
 
 
 def _refuse_training(model: ir.Model) -> None:

@@ -19,21 +19,27 @@ ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 Want = Literal["logit", "probability"]
 
 
-def find_score(graph: ir.Graph, output_name: str | None = None, want: Want = "logit") -> tuple[Score, ir.Value]:
+def find_score(
+    graph: ir.Graph, output_name: str | None = None, want: Want = "logit", any_output: bool = False
+) -> tuple[Score, ir.Value]:
     """The score of ``output_name`` (default: the first float output that has one number per class).
 
     Args:
         graph: of a loaded model.
-        output_name: a model output.
+        output_name: a model output; may also be one of class scores at positions, [N, classes, h, w].
         want: "logit" looks through a final Softmax, LogSoftmax or Sigmoid, as the paper does; "probability" does not.
+        any_output: take the named output whatever its shape is, as a detector's boxes; for looking, not for exporting.
 
     Returns:
-        The score's description and its value, of shape [N, classes] or [N, classes, 1, ...].
+        The score's description and its value, of shape [N, classes], [N, classes, 1, ...] or, to be summed over the
+        positions, [N, classes, h, w].
 
     Raises:
         FastcamError: no such output, or it is not one number per class and image.
     """
-    output = _choose_output(graph, output_name)
+    output = _choose_output(graph, output_name, any_output)
+    if any_output and not (_is_class_scores(output) or _is_class_map(output)):
+        return Score(output.name or "", output.name or "", "raw", None), output
     value, kind = _before_activation(output)
     if kind is None and want == "probability":
         raise FastcamError(
@@ -48,14 +54,16 @@ def find_score(graph: ir.Graph, output_name: str | None = None, want: Want = "lo
 
 
 def classes(value: ir.Value) -> int | None:
-    """Number of classes of a [N, classes, 1, ...] value; None where the file does not say."""
+    """Number of classes of a [N, classes, 1, ...] or [N, classes, h, w] value; None where the file does not say."""
     if value.shape is None:
         return None
+    if _is_class_map(value):
+        return value.shape[1] if isinstance(value.shape[1], int) else None
     rest = [d if isinstance(d, int) else None for d in value.shape[1:]]
     return None if None in rest else math.prod(d for d in rest if d is not None)
 
 
-def _choose_output(graph: ir.Graph, name: str | None) -> ir.Value:
+def _choose_output(graph: ir.Graph, name: str | None, any_output: bool) -> ir.Value:
     names = [output.name or "" for output in graph.outputs]
     if name is not None:
         if name not in names:
@@ -64,9 +72,12 @@ def _choose_output(graph: ir.Graph, name: str | None) -> ir.Value:
                 f"the model has no output {name!r}; the nearest is {near[0]!r} (outputs: {', '.join(names)})"
             )
         output = graph.outputs[names.index(name)]
-        if not _is_class_scores(output):
+        if any_output and output.dtype in FLOATS:
+            return output
+        if not _is_class_scores(output) and not _is_class_map(output):
             raise FastcamError(
-                f"output {name!r} ({_describe(output)}) is not one number per class and image: [N, classes]"
+                f"output {name!r} ({_describe(output)}) is not one number per class and image, [N, classes], nor a map "
+                "of them, [N, classes, h, w]; differentiate it with fastcam_export.vjp"
             )
         return output
     for output in graph.outputs:
@@ -83,6 +94,13 @@ def _is_class_scores(value: ir.Value) -> bool:
     if value.dtype not in FLOATS or value.shape is None or len(value.shape) < 2:
         return False
     return all(dim == 1 for dim in value.shape[2:])
+
+
+def _is_class_map(value: ir.Value) -> bool:
+    """[N, classes, h, w], as segmenters give."""
+    if value.dtype not in FLOATS or value.shape is None or len(value.shape) not in (4, 5):
+        return False
+    return not _is_class_scores(value)
 
 
 def _describe(value: ir.Value) -> str:
@@ -106,7 +124,7 @@ def _before_activation(output: ir.Value) -> tuple[ir.Value, str | None]:
 
 def _through_views(value: ir.Value) -> ir.Value:
     """The first [N, classes, 1...] value upwards: what Flatten and Reshape of converted softmaxes only wrap."""
-    while not _is_class_scores(value):
+    while not _is_class_scores(value) and not _is_class_map(value):
         node = value.producer()
         if node is None or node.op_type not in VIEWS or node.inputs[0] is None:
             raise FastcamError(f"the scores before the final activation ({value.name!r}) are not one number per class")

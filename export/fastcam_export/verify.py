@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,17 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from onnx import numpy_helper
 from onnx_ir.passes import common as common_passes
 
 from fastcam import schema
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff import constants
 from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.emitter import HALF
 from fastcam_export.autodiff.quantized import DEQUANTIZE, QUANTIZE, same_scale, saturation
+from fastcam_export.double import in_double, without_convolutions
+from fastcam_export.layout import Layout
+from fastcam_export.trace import image_order
 
 Array = npt.NDArray[Any]
 OUTPUT_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
@@ -27,8 +30,9 @@ OUTPUT_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 GRADIENT_TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "rounded": 1.0}
 """Largest accepted error of a directional derivative, as a share of the gradient's norm.
 
-"rounded" is for quantised models with kinks behind the layer: without rounding, as the differences are taken, a share
-of the values lies on another side of a kink, more of them the deeper the layer. This finds gross errors only.
+"rounded" is for quantised and float16 models with kinks behind the layer: without rounding, as the differences are
+taken, a share of the values lies on another side of a kink, more of them the deeper the layer. This finds gross errors
+only.
 """
 KINKS = frozenset({"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu", "Relu"})
 DIRECTIONS = 4
@@ -40,7 +44,8 @@ DTYPES = {
 }
 LAYER = "fastcam_check.layer"
 FREE_SIZE = 224
-"""Height and width of the check's image where the model takes any."""
+FREE_FRAMES = 16
+"""Height and width of the check's image, and frames of its video, where the model takes any."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, 
         if value.name in graph.initializers or value.name == schema.TARGETS:
             continue
         dims = [d if isinstance(d, int) else None for d in value.shape or ()]
-        fill = [2, 3, FREE_SIZE, FREE_SIZE] if value is image else [2] * len(dims)
+        free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
+        fill = [free[axis] for axis in image_order(image)] if value is image else [2] * len(dims)
         shape = [d if d is not None else fill[axis] for axis, d in enumerate(dims)]
         dtype = value.dtype.numpy()  # type: ignore[union-attr]
         if value is image:
@@ -131,6 +137,8 @@ def check(
     behind: onnx.ModelProto,
     feeds: Mapping[str, Array],
     values: Mapping[str, ir.Value],
+    layer: ir.Value,
+    layout: Layout,
 ) -> Check:
     """Run source and exported file on the same inputs; compare outputs, and gradients with central differences.
 
@@ -139,12 +147,15 @@ def check(
         behind: :func:`tail` of the source.
         feeds: inputs of the source.
         values: what :func:`fastcam_export.head.attach` returned, by contract name.
+        layer: the target layer, and
+        layout: how its positions lie.
 
     Raises:
-        FastcamError: the runtime refuses a model, outputs differ, or a gradient is wrong.
+        FastcamError: the runtime refuses a model, outputs differ, or a gradient is wrong, or zero because the score
+            does not depend on the layer's positions at all.
     """
     names = [value.name for value in source.graph.output]
-    probe, wanted = _probe(exported, values)
+    probe, wanted, raw = _probe(exported, values, layer)
     extra = {schema.TARGETS: np.array([[-1]])} if _needs_targets(exported) else {}
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
     before = _run(
@@ -156,7 +167,7 @@ def check(
     )
     results = _run(
         probe,
-        [*names, *(values[name].name for name in wanted)],
+        [*names, *(values[name].name for name in wanted), raw],
         {**feeds, **extra},
         "the check could not run the exported model",
         "this is a defect of FastCAM: please report it with the model's operators (fastcam inspect)",
@@ -178,8 +189,18 @@ def check(
         )
     ran = dict(zip(wanted, results[len(names) :]))
     gradient = ran[wanted[-1]][:, 0]
-    error = gradient_error(behind, feeds, ran[schema.ACTIVATIONS], ran[schema.CLASSES], gradient)
-    if not error <= GRADIENT_TOLERANCE["rounded" if quantised and kinked else precision]:
+    point = Point(results[-1], layout, ran[schema.ACTIVATIONS], ran[schema.CLASSES])
+    if layer.name is not None:
+        point.fit(layer.name)
+    if half and not np.isfinite(gradient).all():
+        raise FastcamError(
+            "the check failed: gradients on the way to this layer exceed float16's range; name a later layer (fastcam "
+            "inspect lists them), or give the float32 model"
+        )
+    if not gradient.any():
+        _refuse_unread(behind, feeds, point, layer)
+    error = gradient_error(behind, feeds, point, gradient)
+    if not error <= GRADIENT_TOLERANCE["rounded" if (quantised or half) and kinked else precision]:
         raise FastcamError(
             f"the check failed: the gradient differs from central differences by {error:.1e} of its size; "
             "please report the model's operators (fastcam inspect)"
@@ -197,34 +218,96 @@ def _run(
         raise FastcamError(f"{what} ({why[:200].rstrip(' .')}); {advice}") from error
 
 
-def _probe(exported: onnx.ModelProto, values: Mapping[str, ir.Value]) -> tuple[onnx.ModelProto, list[str]]:
-    """The exported model with activations and gradient among its outputs, and the names of these in the contract."""
+def _probe(
+    exported: onnx.ModelProto, values: Mapping[str, ir.Value], layer: ir.Value
+) -> tuple[onnx.ModelProto, list[str], str]:
+    """The exported model with activations, gradient and layer among its outputs, and the names of these: in the
+    contract, and of the layer."""
     names = {value.name for value in exported.graph.output}
     wanted = [schema.CLASSES, schema.ACTIVATIONS, schema.GRADIENTS if schema.GRADIENTS in names else schema.WEIGHTS]
-    hidden = [values[name].name for name in wanted if values[name].name not in names]
-    if not hidden:
-        return exported, wanted
+    raw = layer.name or ""
     probe = onnx.ModelProto()
     probe.CopyFrom(exported)
-    probe.graph.output.extend(onnx.helper.make_tensor_value_info(n or "", onnx.TensorProto.FLOAT, None) for n in hidden)
-    return probe, wanted
+    if layer.dtype in HALF:  # read as fastcam_export.half has it read
+        probe.graph.node.append(onnx.helper.make_node("Sum", [raw], [f"{LAYER}.half"]))
+        probe.graph.node.append(onnx.helper.make_node("Cast", [f"{LAYER}.half"], [LAYER], to=onnx.TensorProto.FLOAT))
+        raw = LAYER
+    hidden = {*(values[name].name or "" for name in wanted), raw} - names
+    probe.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in sorted(hidden)
+    )
+    return probe, wanted, raw
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where the check takes its differences.
+
+    Attributes:
+        raw: the layer's value, as it is laid out.
+        layout: how.
+        maps: its positions, [N, K, h, w].
+        classes: [N, 1], the explained class of each image.
+    """
+
+    raw: Array
+    layout: Layout
+    maps: Array
+    classes: Array
+
+    def fit(self, name: str) -> None:
+        """Raise where the sequence is not as long as its layout says."""
+        order, layout = self.layout.order, self.layout
+        if "L" in order:
+            length = self.raw.shape[order.index("L")]
+            total = layout.prefix + int(np.prod(self.maps.shape[2:])) + (layout.suffix or 0)
+            if length != total:
+                raise FastcamError(
+                    f"layer {name!r} has {length} tokens, but its layout ({layout.found}) makes {total}; give "
+                    "prefix_tokens and grid (--prefix-tokens, --grid)"
+                )
+
+    def moved(self, step: Array) -> Array:
+        """The layer's value with its positions moved by ``step``, [N, K, h, w]; float64."""
+        return self.layout.write(self.raw.astype(np.float64), self.maps.astype(np.float64) + step)
+
+
+def _score_session(behind: onnx.ModelProto, feeds: Mapping[str, Array]) -> tuple[Callable[[Array], Array], Array]:
+    """The class scores [N, classes] behind the layer as a function of its value, and step widths for differences."""
+    run, widths = _tail_session(behind)
+    types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
+    fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
+
+    def scores(at: Array) -> Array:
+        out = np.asarray(run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})[0], np.float64)
+        return np.asarray(out.reshape(*out.shape[:2], -1).sum(2))
+
+    return scores, widths
+
+
+def _refuse_unread(behind: onnx.ModelProto, feeds: Mapping[str, Array], point: Point, layer: ir.Value) -> None:
+    """Raise where other positions of the layer leave every class score as it is, whatever is in them."""
+    scores, _ = _score_session(behind, feeds)
+    rng = np.random.default_rng(2)
+    spread = float(np.abs(point.maps).mean()) or 1.0
+    before = scores(point.moved(np.zeros_like(point.maps)))
+    others = (scores(point.moved(spread * rng.standard_normal(point.maps.shape))) for _ in range(DIRECTIONS))
+    if all(np.array_equal(before, other) for other in others):
+        raise FastcamError(
+            f"the score does not depend on the image positions of layer {layer.name!r}, so its gradient is zero "
+            "everywhere; name an earlier layer (fastcam inspect lists them)"
+        )
 
 
 def gradient_error(
-    behind: onnx.ModelProto,
-    feeds: Mapping[str, Array],
-    activations: Array,
-    classes: Array,
-    gradient: Array,
-    seed: int = 1,
+    behind: onnx.ModelProto, feeds: Mapping[str, Array], point: Point, gradient: Array, seed: int = 1
 ) -> float:
     """Compare a gradient with central differences of the part of the model behind the layer.
 
     Args:
         behind: :func:`tail`.
         feeds: the model's inputs.
-        activations: the layer's value there, [N, K, h, w].
-        classes: [N, 1], the explained class of each image.
+        point: the layer's value there.
         gradient: [N, K, h, w], or [N, K] where only its spatial mean is in the file; then directions are constant
             over space.
 
@@ -233,29 +316,25 @@ def gradient_error(
         counts: a network is smooth only piecewise, so a wide step meets kinks and a narrow one rounding. The
         differences are taken in float64 where the runtime has the operators behind the layer in it.
     """
-    run, widths = _tail_session(behind)
+    scores, widths = _score_session(behind, feeds)
     rng = np.random.default_rng(seed)
-    types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
-    fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
+    maps = point.maps
     pooled = gradient.ndim == 2
-    area = activations.shape[2] * activations.shape[3] if pooled else 1
+    area = int(np.prod(maps.shape[2:])) if pooled else 1
 
-    def score(at: Array) -> Array:
-        out = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})[0]
-        flat = np.asarray(out, np.float64).reshape(len(at), -1)
-        return np.take_along_axis(flat, classes, axis=1)[:, 0]
+    def score(step: Array) -> Array:
+        return np.asarray(np.take_along_axis(scores(point.moved(step)), point.classes, axis=1)[:, 0])
 
-    base = activations.astype(np.float64)
-    spread = float(np.abs(base).mean()) or 1.0
+    spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0
     norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
     worst = 0.0
     for _ in range(DIRECTIONS):
         v = rng.standard_normal(gradient.shape)
         if not pooled:
-            v *= activations != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
-        step = v[:, :, None, None] if pooled else v
+            v *= maps != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
+        step = np.broadcast_to(v.reshape(*v.shape[:2], *[1] * (maps.ndim - 2)) if pooled else v, maps.shape)
         expected = (v * gradient).reshape(len(v), -1).sum(1) * area
-        slopes = [(score(base + h * step) - score(base - h * step)) / (2 * h) for h in widths * spread]
+        slopes = [(score(h * step) - score(-h * step)) / (2 * h) for h in widths * spread]
         errors = np.abs(np.array(slopes) - expected) / np.maximum(norm, 1e-30)
         worst = max(worst, float(errors.min(axis=0).max()))
     return worst
@@ -264,7 +343,7 @@ def gradient_error(
 def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
     """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
     try:
-        return session(in_double(behind)), np.array([1e-2, 1e-4, 1e-6])
+        return session(without_convolutions(in_double(behind))), np.array([1e-2, 1e-4, 1e-6])
     except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
         return session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3])
 
@@ -316,48 +395,3 @@ def _constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     value = ir.Value(name=name, type=ir.TensorType(content.dtype), shape=ir.Shape(array.shape), const_value=content)
     graph.register_initializer(value)
     return value
-
-
-def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with float64 in place of float32 and float16: weights, inputs, outputs and types that nodes name."""
-    double = onnx.TensorProto.DOUBLE
-    narrow = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    graph = wide.graph
-    del graph.value_info[:]
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type in narrow:
-            value.type.tensor_type.elem_type = double
-
-    def convert(tensor: onnx.TensorProto) -> None:
-        if tensor.data_type in narrow:
-            array = numpy_helper.to_array(tensor).astype(np.float64)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-
-    for tensor in graph.initializer:
-        convert(tensor)
-    for node in graph.node:
-        _known_in_double(graph, node)
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                convert(attribute.t)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in narrow:
-                attribute.i = double
-    return wide
-
-
-def _known_in_double(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """Operators for which the runtime has no float64 kernel, said with others: pools of one element, global means."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "GlobalAveragePool":
-        axes = numpy_helper.from_array(np.array([2, 3]), f"{LAYER}.axes")
-        if all(tensor.name != axes.name for tensor in graph.initializer):
-            graph.initializer.append(axes)
-        node.op_type = "ReduceMean"
-        node.input.append(axes.name)
-    elif node.op_type == "AveragePool":
-        one = set(attributes["kernel_shape"]) == set(attributes.get("strides", [1])) == {1}
-        if one and not any(attributes.get("pads", [])):
-            node.op_type = "Identity"
-            del node.attribute[:]

@@ -55,7 +55,8 @@ def _computed(value: ir.Value) -> Array | None:
         return None
     if value.shape is not None and _too_large(value.shape):
         return None
-    return evaluate(ir.to_proto(node), arrays, node.graph.opset_imports[""] if node.graph is not None else 18)
+    opsets = node.graph.opset_imports if node.graph is not None else {}
+    return evaluate(ir.to_proto(node), arrays, opsets.get("", 18))  # the graph of a branch does not name its opset
 
 
 def evaluate(node: Any, arrays: list[Array | None], opset: int) -> Array:

@@ -7,18 +7,24 @@ the value that it belongs to. Rules do none of this.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import onnx_ir as ir
 
 from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
 from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.functions import find, made_from
 from fastcam_export.autodiff.quantized import DEQUANTIZE, MOVES, is_code
-from fastcam_export.autodiff.registry import Gradient, Node, Rule, UnsupportedOperator, _Zero, describe, find
+from fastcam_export.autodiff.registry import Gradient, Node, Rule, UnsupportedOperator, _Zero, captured, describe
 from fastcam_export.autodiff.shapes import adopt_dims, sum_to
 
+NO_RULE = "there is no gradient rule for it"
+OPTIMISED = frozenset(["com.microsoft", "com.microsoft.nchwc"])
+UNOPTIMISED = "ONNX Runtime has already optimised this file: give the file from before that"
 
-def path(graph: ir.Graph, sources: Iterable[ir.Value], sinks: Iterable[ir.Value]) -> list[ir.Node]:
-    """The nodes through which a float ``source`` reaches a ``sink``, in the graph's order.
+
+def path(nodes: Iterable[ir.Node], sources: Iterable[ir.Value], sinks: Iterable[ir.Value]) -> list[ir.Node]:
+    """Those of ``nodes`` (a graph's, each behind what it reads) through which a float ``source`` reaches a ``sink``.
 
     A derivative flows through floating point values and through the integers that stand for them in quantised graphs;
     shapes, indices and masks are constants to it. A value whose type nobody knows (a custom operator's) counts as one:
@@ -26,34 +32,31 @@ def path(graph: ir.Graph, sources: Iterable[ir.Value], sinks: Iterable[ir.Value]
     """
     reached = set(sources)
     forward = []
-    for node in graph:
-        if any(value in reached for value in _reads(node)):
+    for node in nodes:
+        if any(value in reached for value in reads(node)):
             outputs = [value for value in node.outputs if _flows(value)]
             reached.update(outputs)
             if outputs:
                 forward.append(node)
     needed = set(sinks)
-    nodes = []
+    between = []
     for node in reversed(forward):
         if any(value in needed for value in node.outputs):
-            needed.update(value for value in _reads(node) if value in reached)
-            nodes.append(node)
-    return nodes[::-1]
+            needed.update(value for value in reads(node) if value in reached)
+            between.append(node)
+    return between[::-1]
 
 
 def _flows(value: ir.Value) -> bool:
-    return value.dtype is None or value.dtype in FLOATS or is_code(value)
+    return value.dtype is None or value.dtype.is_floating_point() or is_code(value)
 
 
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
+def reads(node: ir.Node) -> Iterator[ir.Value]:
     """All values that a node depends on: its inputs and what its subgraphs (of If, Loop, Scan) take from outside."""
     rule = find(node)
     ignored = rule.ignores if rule is not None else frozenset()
     yield from (value for index, value in enumerate(node.inputs) if value is not None and index not in ignored)
-    for attribute in node.attributes.values():
-        graphs = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
-        for inner in (inner for graph in graphs for inner in graph):
-            yield from _reads(inner)
+    yield from captured(node)
 
 
 def unsupported(nodes: Iterable[ir.Node]) -> list[ir.Node]:
@@ -72,10 +75,18 @@ def backward(
     Raises:
         UnsupportedOperator: an operator on the path has no rule, or no rule for the input that is needed.
     """
+    op.variables.update(wrt)
     nodes = path(op.graph, wrt, cotangents)
     for node in unsupported(nodes):
         if any(value.dtype is None for value in node.outputs):
-            raise _refusal(op, node, "there is no gradient rule for it")  # nothing behind it has a known type either
+            raise _refusal(op, node, NO_RULE)  # nothing behind it has a known type either
+    return _sweep(op, nodes, cotangents, wrt)
+
+
+def _sweep(
+    op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
+) -> dict[ir.Value, ir.Value | None]:
+    """:func:`backward` over ``nodes``, the path."""
     wanted = {*wrt, *(value for node in nodes for value in node.outputs)}
     parts: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in cotangents.items()}
 
@@ -102,7 +113,9 @@ def _gradients(
     try:
         rule = find(node)
         if rule is None:
-            raise UnsupportedOperator("there is no gradient rule for it")
+            raise UnsupportedOperator(NO_RULE)
+        if rule.expand is not None:
+            return _through_definition(op, node, rule, dys, wanted)
         if not rule.several and (dys[0] is None or any(dy is not None for dy in dys[1:])):
             raise UnsupportedOperator("only its first output has a gradient rule")
         result = rule.gradients(op, Node(node, dys), next(dy for dy in dys if dy is not None))
@@ -112,7 +125,8 @@ def _gradients(
             if value is None or value not in wanted or not _flows(value):
                 continue
             if value.dtype not in (None, *FLOATS) and node.op_type not in (DEQUANTIZE, *MOVES):
-                raise UnsupportedOperator(f"it computes with quantised integers ({value.name!r})")
+                what = "quantised integers" if is_code(value) else f"numbers of type {value.dtype}"
+                raise UnsupportedOperator(f"it computes with {what} ({value.name!r})")
             if value.dtype is None:
                 raise UnsupportedOperator(f"the type of its input {index} ({value.name!r}) is unknown")
             gradient = by_index.get(index)
@@ -122,14 +136,56 @@ def _gradients(
                 emitted = gradient if isinstance(gradient, ir.Value) else gradient()
                 made.append((value, _fit(op, node, rule, emitted, value)))
         return made
+    except _Refusal as error:  # of a node of its definition
+        raise _refusal(op, node, f"it is made of {describe(error.node)}: {error.why}") from error
     except UnsupportedOperator as error:
         raise _refusal(op, node, str(error)) from error
 
 
+def _through_definition(
+    op: Emitter, node: ir.Node, rule: Rule, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value]
+) -> list[tuple[ir.Value, ir.Value]]:
+    """As :func:`_gradients`, through a copy of the operator's definition."""
+    assert rule.expand is not None
+    wrt = [value for value in dict.fromkeys(reads(node)) if value in wanted and _flows(value)]
+    op.variables.update(wrt)
+    if rule.within is not None:
+        found = rule.within(op, Node(node, dys), wrt, partial(_copied, op))
+    else:
+        found = _copied(op, rule.expand(op, Node(node, dys)), dys, wrt)
+    return [(value, _fit(op, node, rule, gradient, value)) for value, gradient in found.items() if gradient is not None]
+
+
+def _copied(
+    op: Emitter, copies: Sequence[ir.Value | None], dys: Sequence[ir.Value | None], wrt: Sequence[ir.Value]
+) -> dict[ir.Value, ir.Value | None]:
+    """The gradients through emitted ``copies`` of a node's outputs, whose cotangents are ``dys``."""
+    seeds: dict[ir.Value, ir.Value] = {}
+    for index, dy in enumerate(dys):
+        if dy is not None:
+            copy = copies[index] if index < len(copies) else None
+            if copy is None:
+                raise UnsupportedOperator(f"there is no gradient rule for its output {index}")
+            dy = adopt_dims(op, dy, op.dims(copy))
+            seeds[copy] = op.Add(seeds[copy], dy) if copy in seeds else dy
+    return _sweep(op, path(made_from(wrt, seeds), wrt, seeds), seeds, wrt)
+
+
+class _Refusal(UnsupportedOperator):
+    """The refusal of a node, with the reason alone."""
+
+    def __init__(self, message: str, node: ir.Node, why: str) -> None:
+        super().__init__(message)
+        self.node, self.why = node, why
+
+
 def _refusal(op: Emitter, node: ir.Node, why: str) -> UnsupportedOperator:
-    return UnsupportedOperator(
-        f"cannot differentiate {describe(node)} of opset {op.version}, which lies between the target layer and the "
-        f"score: {why}; choose a layer after it (fastcam inspect lists them), or export the model without it"
+    advice = "choose a layer after it (fastcam inspect lists them; with vjp, a value), or export the model without it"
+    return _Refusal(
+        f"cannot differentiate {describe(node)} of opset {op.version}, through which the gradient has to pass: {why}; "
+        f"{advice if node.domain not in OPTIMISED else UNOPTIMISED}",
+        node,
+        why,
     )
 
 

@@ -6,7 +6,8 @@ carries the axis of several targets (see :mod:`fastcam_export.autodiff.lift`), s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,17 +16,29 @@ import onnx
 import onnx_ir as ir
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from fastcam.schema import PREFIX
+from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff import lift
-from fastcam_export.autodiff.constants import Array, constant_array, evaluate
+from fastcam_export.autodiff.constants import SMALL, Array, constant_array, evaluate
 from fastcam_export.autodiff.registry import UnsupportedOperator
 
 Operand = ir.Value | Array | float | int | Sequence[int] | None
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 FOLD_LIMIT = 1 << 18
 """Elements a folded constant may read: index arithmetic and pooling matrices fold, weights stay where they are."""
+UNFOLDED = frozenset(["DFT", "Resize", "STFT"])
+"""Operators on which runtimes and the reference implementation do not always agree: the runtime's word counts."""
+REPEATS = frozenset(["Expand", "EyeLike"])
+"""Operators whose result is much larger than what it says: the file does not hold it where it is not small."""
+SUMS = frozenset(
+    [
+        *("CumProd", "CumSum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd"),
+        *("ReduceSum", "ReduceSumSquare"),
+    ]
+)
+"""Operators that accumulate many numbers: of half precision they do so in float32."""
 
 
 class Emitter:
@@ -34,12 +47,17 @@ class Emitter:
     Args:
         graph: the graph that is differentiated; its own nodes are never touched.
         copies: int64 [1], the number of targets per image, where gradients carry that axis; see :meth:`lift_value`.
+        engine: whose operators are emitted, where a rule has several forms.
     """
 
-    def __init__(self, graph: ir.Graph, copies: ir.Value | None = None) -> None:
+    def __init__(self, graph: ir.Graph, copies: ir.Value | None = None, engine: Engine = "onnxruntime") -> None:
         self.graph = graph
+        self._outermost = graph
+        self.engine: Engine = engine
         self.copies = copies
         self.version = graph.opset_imports[""]
+        self.variables: set[ir.Value] = set()
+        """What is differentiated with respect to: never folded, even where it is a constant of the model."""
         self._natural: dict[ir.Value, Dims] = {}
         self._contents: dict[ir.Value, Dims] = {}
         self._compared: dict[ir.Value, ir.DataType] = {}
@@ -59,11 +77,11 @@ class Emitter:
         array = np.asarray(array, order="C")
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
-            name = self._name("constant")
+            name = self.name("constant")
             value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
             value.dtype = ir.DataType.from_numpy(array.dtype)
             value.shape = ir.Shape(array.shape)
-            self.graph.register_initializer(value)
+            self._outermost.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
 
@@ -131,16 +149,20 @@ class Emitter:
         """Append one node; its output. ``op.Mul(a, b)`` is short for ``op.emit("Mul", a, b)``.
 
         Numbers and arrays among ``inputs`` become constants: integers of type int64, others of the type of the first
-        floating point tensor (a mask counts as what was compared to make it).
+        floating point tensor (where there is none, of what was compared to make a mask).
         """
         return self.emit_all(op_type, *inputs, outputs=1, **attributes)[0]
 
     def emit_all(self, op_type: str, *inputs: Operand, outputs: int, **attributes: Any) -> tuple[ir.Value, ...]:
         """Append one node that has several outputs."""
-        types = (self._float_type(x) for x in inputs if isinstance(x, ir.Value))
-        like = next((type_ for type_ in types if type_ is not None), None)
+        given = [x for x in inputs if isinstance(x, ir.Value)]
+        types = [x.dtype for x in given if x.dtype in FLOATS]
+        types += [self._compared[x] for x in given if x in self._compared]
+        like = types[0] if types else None
         values = [self._operand(x, like) for x in inputs]
         attributes = {name: value for name, value in attributes.items() if value is not None}
+        if op_type in SUMS and values[0] is not None and values[0].dtype in HALF:
+            return (self._accumulated(op_type, values[0], values[1:], attributes),)
         key = (op_type, *values, outputs, repr(sorted(attributes.items())))
         if key not in self._emitted:
             self._emitted[key] = self._emit(op_type, values, attributes, outputs)
@@ -157,16 +179,44 @@ class Emitter:
         types: Sequence[tuple[ir.DataType, Dims | None]],
     ) -> tuple[ir.Value, ...]:
         """Append a node as it is, with outputs of the given types and shapes."""
+        if op_type == "Pad":
+            inputs = self._pad_inputs(inputs)
         outputs = []
         for dtype, dims in types:
-            value = ir.Value(name=self._name(op_type), type=ir.TensorType(dtype))
+            value = ir.Value(name=self.name(op_type), type=ir.TensorType(dtype))
             value.shape = ir.Shape(dims) if dims is not None else None
             outputs.append(value)
         attrs = ir.convenience.convert_attributes(attributes)
         self.graph.append(ir.Node("", op_type, inputs, attrs, outputs=outputs, name=f"{outputs[0].name}_node"))
         return tuple(outputs)
 
+    def again(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], like: Sequence[ir.Value]
+    ) -> tuple[ir.Value, ...]:
+        """Append a node as it is, with outputs of the types and shapes of ``like``, which need not be tensors."""
+        made = self.append(op_type, inputs, attributes, [(ir.DataType.UNDEFINED, None)] * len(like))
+        for value, old in zip(made, like):
+            value.type, value.shape = old.type, old.shape
+        return made
+
+    @contextmanager
+    def inside(self, graph: ir.Graph) -> Iterator[None]:
+        """Nodes go to ``graph``, the body of one that is yet to be appended; nothing outside may read their results."""
+        outer, emitted = self.graph, self._emitted
+        self.graph, self._emitted = graph, dict(emitted)
+        try:
+            yield
+        finally:
+            self.graph, self._emitted = outer, emitted
+
     # ---- inside
+
+    def _accumulated(
+        self, op_type: str, x: ir.Value, others: Sequence[ir.Value | None], attributes: dict[str, Any]
+    ) -> ir.Value:
+        """An operator of :data:`SUMS` in float32, the result in the type of ``x``."""
+        wide = self.emit("Cast", x, to=int(ir.DataType.FLOAT))
+        return self.emit("Cast", self.emit(op_type, wide, *others, **attributes), to=int(x.dtype or 0))
 
     def _emit(
         self, op_type: str, values: list[ir.Value | None], attributes: dict[str, Any], outputs: int
@@ -222,7 +272,21 @@ class Emitter:
             return (self.dims(first)[0], None, *self.contents(second))
         return None
 
+    def _pad_inputs(self, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
+        """The inputs of a Pad without ``axes``: pads of all axes say the same. ONNX Runtime moves a Transpose past a
+        Pad by reordering its pads as if they were of all axes."""
+        x, pads, *rest = inputs
+        axes = constant_array(rest[1]) if len(rest) > 1 else None
+        if axes is None or x is None or pads is None or x.shape is None:
+            return inputs
+        number, rank = axes.size, len(x.shape)
+        where = np.full(2 * rank, 2 * number)  # behind the last pad: a zero
+        where[[*(axes % rank), *(axes % rank + rank)]] = np.arange(2 * number)
+        return [x, self.Gather(self.Concat(pads, [0], axis=0), where, axis=0), *rest[:1]]
+
     def _fold(self, op_type: str, values: list[ir.Value | None], attributes: dict[str, Any]) -> Array | None:
+        if op_type in UNFOLDED or any(value in self.variables for value in values):
+            return None
         arrays = [constant_array(value, FOLD_LIMIT) if value is not None else None for value in values]
         if any(array is None and value is not None for array, value in zip(arrays, values)):
             return None
@@ -231,7 +295,8 @@ class Emitter:
             return None  # the model's weights are not stored a second time in another form
         names = [f"i{index}" if value is not None else "" for index, value in enumerate(values)]
         node = helper.make_node(op_type, names, ["o"], **attributes)
-        return evaluate(node, arrays, self.version)
+        folded = evaluate(node, arrays, self.version)
+        return folded if op_type not in REPEATS or folded.size <= SMALL else None
 
     def _operand(self, operand: Operand, like: ir.DataType | None) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):
@@ -241,10 +306,8 @@ class Emitter:
             return self.constant(array.astype((like or ir.DataType.FLOAT).numpy()))
         return self.constant(array.astype(np.int64) if array.dtype.kind in "iu" else array)
 
-    def _float_type(self, value: ir.Value) -> ir.DataType | None:
-        return value.dtype if value.dtype in FLOATS else self._compared.get(value)
-
-    def _name(self, stem: str) -> str:
+    def name(self, stem: str) -> str:
+        """A new name of a value."""
         self._count += 1
         return f"{PREFIX}{stem.lower()}_{self._count}"
 

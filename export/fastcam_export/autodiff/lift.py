@@ -9,6 +9,7 @@ never made.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ Inputs = Sequence["ir.Value | None"]
 Attributes = dict[str, Any]
 
 ELEMENTWISE = frozenset(["Add", "Cast", "Div", "Exp", "Identity", "Mul", "Neg", "Sub", "Sum", "Where"])
-ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose"])
+ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth"])
 
 
 def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
@@ -47,13 +48,28 @@ def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dim
         return _direct(op, op_type, inputs, attributes, dims)
     if op_type in _SHIFT and (alone or (op_type == "Concat" and all(map(op.lifted, inputs)))):
         return _shift(op, op_type, inputs, attributes, dims)
+    if op_type in _STACK:
+        return _stack(op, op_type, inputs, attributes, dims)
+    if op_type == "Einsum":
+        return _einsum(op, inputs, attributes, dims)
+    if op_type == "ReverseSequence" and alone and attributes.get("batch_axis", 1) == 0:
+        lengths = _emit(op, "Tile", [inputs[1], op.copies])
+        return _direct(op, op_type, [inputs[0], lengths], attributes, dims)
     raise UnsupportedOperator(f"its gradient needs {op_type}, which is not defined for several targets")
 
 
 def unmerge(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
     """The view [T, 1, ..., 1, *dims] of a lifted value, with ``rank`` axes behind T."""
+    view = _unmerged(op, value, rank)
+    view.shape = ir.Shape([None] * (1 + rank))
+    return view
+
+
+def _unmerged(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
     dims = op.dims(value)
     ones = [1] * (rank - len(dims))
+    if _empty(dims):
+        return _emit(op, "Reshape", [value, op.concat([op.copies, np.array([*ones, *dims], np.int64)])], allowzero=1)
     if all(isinstance(d, int) for d in dims):
         return _emit(op, "Reshape", [value, op.constant(np.array([-1, *ones, *dims], np.int64))])
     known = all(isinstance(d, int) for d in dims[1:])
@@ -67,11 +83,19 @@ def merge(op: Emitter, value: ir.Value, dims: Dims, tail: ir.Value | None = None
     ``tail`` holds dims[1:] where they are only known at run time and ``value`` is not of the form [T, *dims].
     """
     rest = dims[1:]
+    if _empty(dims):
+        target = op.concat([op.Mul(op.copies, np.array(dims[:1], np.int64)), np.array(rest, np.int64)])
+        return _store(op, _emit(op, "Reshape", [value, target], allowzero=1), dims)
     if all(isinstance(d, int) for d in rest):
         target = op.constant(np.array([-1, *rest], np.int64))
     else:
         target = op.concat([[-1], tail if tail is not None else _sizes(op, value, 2, len(dims) + 1)])
     return _store(op, _emit(op, "Reshape", [value, target]), dims)
+
+
+def _empty(dims: Dims) -> bool:
+    """Whether there are no elements, so that no dimension can be left open."""
+    return 0 in dims and all(isinstance(d, int) for d in dims)
 
 
 def sum_to(op: Emitter, dy: ir.Value, x: ir.Value, rank: int) -> ir.Value:
@@ -216,6 +240,11 @@ def _cum_sum(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> 
     return axis == 0, [inputs[0], op.constant(np.array(axis + 1))], attributes
 
 
+def _gather(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+    axis = attributes.get("axis", 0) % rank
+    return axis == 0, list(inputs), {"axis": axis + 1 if axis == 0 else axis}
+
+
 def _trilu(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     return rank == 2, list(inputs), attributes
 
@@ -230,6 +259,7 @@ def _constant(value: ir.Value | None) -> Any:
 _SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
     "Concat": _concat,
     "CumSum": _cum_sum,
+    "Gather": _gather,
     "Pad": _axes_input(3),
     "ReduceMean": _axes_input(1),
     "ReduceSum": _axes_input(1),
@@ -238,3 +268,52 @@ _SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
     "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,
 }
+
+
+# ---- operators whose operands do not broadcast: what exists once, mostly indices, is repeated for each target
+
+
+def _stack(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+    given = [value for value in inputs if value is not None]
+    stacked = [unmerge(op, x, op.rank(x)) if op.lifted(x) else _repeat(op, x) for x in given]
+    if op_type == "ScatterND":
+        stacked[1] = _numbered(op, stacked[1], op.rank(given[1]))
+    changed = _STACK[op_type](attributes, op.rank(given[0]))
+    return merge(op, _emit(op, op_type, stacked, **{**attributes, **changed}), dims)
+
+
+def _repeat(op: Emitter, value: ir.Value) -> ir.Value:
+    """[T, *dims]: a forward value, once for each target."""
+    return _emit(op, "Expand", [value, op.concat([op.copies, np.ones(op.rank(value))])])
+
+
+def _numbered(op: Emitter, indices: ir.Value, rank: int) -> ir.Value:
+    """[T, ..., 1 + depth]: the target in front of each tuple of ``indices``, of ``rank`` axes behind T."""
+    zero, one, scalar = (op.constant(np.array(n)) for n in (0, 1, np.zeros(0, np.int64)))
+    number = _emit(op, "Range", [zero, _emit(op, "Reshape", [op.copies, scalar]), one])
+    number = _emit(op, "Reshape", [number, op.constant(np.array([-1, *[1] * rank]))])
+    shape = op.concat([_sizes(op, indices, 0, rank), [1]])
+    return _emit(op, "Concat", [_emit(op, "Expand", [number, shape]), indices], axis=-1)
+
+
+def _einsum(op: Emitter, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+    """The equation with one more letter, for the targets, in front of every lifted operand and of the result."""
+    terms, result = attributes["equation"].split("->")
+    letter = next(letter for letter in string.ascii_letters if letter not in attributes["equation"])
+    pairs = zip(terms.split(","), inputs)
+    changed = ",".join(letter + term if op.lifted(value) else term for term, value in pairs)
+    views = [_view(op, value) for value in inputs]
+    return merge(op, _emit(op, "Einsum", views, equation=f"{changed}->{letter}{result}"), dims)
+
+
+def _axis_behind(attributes: Attributes, rank: int) -> Attributes:
+    return {"axis": attributes.get("axis", 0) % rank + 1}
+
+
+_STACK: dict[str, Callable[[Attributes, int], Attributes]] = {
+    "GatherElements": _axis_behind,
+    "GatherND": lambda attributes, rank: {"batch_dims": attributes.get("batch_dims", 0) + 1},
+    "ScatterElements": _axis_behind,
+    "ScatterND": lambda attributes, rank: {},
+}
+"""Attributes of the operator with one more axis in front of all operands."""

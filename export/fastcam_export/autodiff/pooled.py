@@ -5,6 +5,7 @@ gradient itself does not: S goes through a MaxPool unchanged (each window's grad
 no ties), through a mean over all positions as the mean's own gradient, through an unpadded convolution as a product
 with the kernels' sums, and through Flatten and Gemm as (S W)^T g with S W a constant. A rule here states one identity
 and when it holds; where none does, S is the sum of the full gradient, and the two are equal, which tests assert.
+Of half precision gradients S is float32, so that it neither overflows nor loses what it sums.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Node
+from fastcam_export.autodiff.registry import Node, captured
 from fastcam_export.autodiff.rules import quantization
-from fastcam_export.autodiff.shapes import product, reshape_to, sizes
+from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, wide
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def pooled_gradient(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer:
         layer: a feature map [N, K, ...].
 
     Returns:
-        [N, K]; None where the gradient is structurally zero.
+        [N, K], float32 where the layer is of half precision; None where the gradient is structurally zero.
 
     Raises:
         UnsupportedOperator: as :func:`fastcam_export.autodiff.driver.backward`.
@@ -80,7 +81,7 @@ def pooled_gradient(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer:
     positions = product(op, sizes(op, layer)[2:])
     if isinstance(positions, int):
         return op.Mul(total, 1 / positions)
-    return op.Div(total, op.Cast(positions, to=int(layer.dtype or ir.DataType.FLOAT)))
+    return op.Div(total, cast_like(op, positions, total))
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class _Plan:
             for index, value in enumerate(node.inputs):
                 if value is not None:
                     self.consumers.setdefault(value, []).append((node, index))
+            for value in captured(node):
+                self.consumers.setdefault(value, []).append((node, len(node.inputs)))
 
     def visit(self, value: ir.Value, channels: int) -> None:
         """Decide how S of ``value`` is computed."""
@@ -153,7 +156,7 @@ def _total(op: Emitter, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | Non
 
 
 def _spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int) -> ir.Value:
-    dims = op.dims(value)
+    dims, gradient = op.dims(value), wide(op, gradient)
     if len(dims) == 2:
         if dims[1] == channels:
             return gradient
@@ -239,8 +242,8 @@ def batch_normalization(op: Emitter, node: Node, index: int, channels: int) -> I
     _, scale, _, _, variance = node.inputs
 
     def contribution(s: ir.Value) -> ir.Value:
-        factor = op.Div(scale, op.Sqrt(op.Add(variance, node.number("epsilon", 1e-5))))
-        return op.Mul(s, op.Cast(factor, to=int(s.dtype or ir.DataType.FLOAT)))
+        factor = op.Div(wide(op, scale), op.Sqrt(op.Add(wide(op, variance), node.number("epsilon", 1e-5))))
+        return op.Mul(s, cast_like(op, factor, s))
 
     return Identity(contribution, channels=channels)
 
@@ -271,8 +274,8 @@ def conv(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
 
     def contribution(s: ir.Value) -> ir.Value:
         if math.prod(taps) == 1:
-            return op.MatMul(s, op.Reshape(w, [outputs, channels]))
-        return op.MatMul(s, op.ReduceSum(w, list(range(2, len(dims))), keepdims=0))
+            return op.MatMul(s, op.Reshape(wide(op, w), [outputs, channels]))
+        return op.MatMul(s, op.ReduceSum(wide(op, w), list(range(2, len(dims))), keepdims=0))
 
     return Identity(contribution, channels=outputs)
 
@@ -303,12 +306,12 @@ def gemm(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
     alpha = node.number("alpha", 1.0)
 
     def contribution(dy: ir.Value) -> ir.Value:
-        if transposed:
-            summed = op.ReduceSum(op.Reshape(w, [outputs, channels, area]), [2], keepdims=0) if area > 1 else w
-        else:
-            rows = op.ReduceSum(op.Reshape(w, [channels, area, outputs]), [1], keepdims=0) if area > 1 else w
-            summed = op.Transpose(rows, perm=[1, 0])
-        s = op.MatMul(dy, summed)
+        rows = w
+        if area > 1:
+            dy, rows = wide(op, dy), wide(op, w)
+            shape, axis = ([outputs, channels, area], 2) if transposed else ([channels, area, outputs], 1)
+            rows = op.ReduceSum(op.Reshape(rows, shape), [axis], keepdims=0)
+        s = wide(op, op.MatMul(dy, rows if transposed else op.Transpose(rows, perm=[1, 0])))
         return s if alpha == 1.0 else op.Mul(s, alpha)
 
     return Identity(contribution, full=True)

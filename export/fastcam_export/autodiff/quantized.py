@@ -60,7 +60,7 @@ def same_scale(quantize: ir.Node, dequantize: ir.Node) -> bool:
     known = all((a is None) == (x is None) and (b is None) == (y is None) for (a, b), (x, y) in zip(pairs, arrays))
     axes = [node.attributes.get_int("axis", 1) for node in (quantize, dequantize)]
     blocks = [node.attributes.get_int("block_size", 0) for node in (quantize, dequantize)]
-    return known and axes[0] == axes[1] and blocks == [0, 0] and all(_equal(x, y) for x, y in arrays)
+    return known and axes[0] == axes[1] and blocks[0] == blocks[1] and all(_equal(x, y) for x, y in arrays)
 
 
 def seen(value: ir.Value) -> ir.Value:
@@ -143,12 +143,18 @@ def saturation(node: ir.Node) -> tuple[Array | None, Array | None]:
     found = limits(node)
     if found is None or scale is None or x is None or x.shape is None:
         return None, None
-    rank, axis = len(x.shape), node.attributes.get_int("axis", 1)
-    column = [-1] + [1] * (rank - 1 - axis % rank) if scale.size > 1 else []
+    axis, block = node.attributes.get_int("axis", 1) % max(len(x.shape), 1), node.attributes.get_int("block_size", 0)
+    column = [-1] + [1] * (len(x.shape) - 1 - axis) if scale.size > 1 else []
     offset = np.zeros(scale.shape) if zero is None else zero.astype(np.float64)
+    size = x.shape[axis] if block else 0
+    if not isinstance(size, int):
+        return None, None
 
     def number(code: Array | None) -> Array | None:
-        return None if code is None else ((code - offset) * scale.astype(np.float64)).reshape(column)
+        if code is None:
+            return None
+        limit = ((code if code.ndim == 0 else code.reshape(scale.shape)) - offset) * scale.astype(np.float64)
+        return limit.repeat(block, axis).take(range(size), axis) if block else limit.reshape(column)
 
     return number(found[0]), number(found[1])
 

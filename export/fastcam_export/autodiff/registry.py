@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class UnsupportedOperator(FastcamError):
-    """An operator between target layer and score has no gradient rule. Never a silent zero: that is a wrong heatmap.
+    """An operator that is to be differentiated has no gradient rule. Never a silent zero: that is a wrong heatmap.
 
     A rule raises it with the bare reason; the driver says for which node, and what can be done.
     """
@@ -105,51 +105,128 @@ def _itself(value: ir.Value) -> ir.Value:
     return value
 
 
+Found = dict[ir.Value, "ir.Value | None"]
+"""Gradients by the value that they belong to; None where it is structurally zero."""
+
+Sweep = Callable[[Sequence["ir.Value | None"], Sequence["ir.Value | None"], Sequence[ir.Value]], Found]
+"""``(copies, dys, wrt) -> gradients``: the driver's sweep over copies of values whose cotangents are ``dys``."""
+
+Within = Callable[["Emitter", Node, Sequence[ir.Value], Sweep], Found]
+
+
 @dataclass(frozen=True)
 class Rule:
-    """How an operator is differentiated.
+    """How an operator is differentiated: by its gradients, or through its definition by other operators.
 
     Attributes:
         gradients: ``(op, node, dy) -> Gradients``: ``op`` emits nodes (``op.Mul(a, b)``), ``dy`` is the cotangent of
-            the node's output.
+            the node's output. Of an expansion it is not called.
         broadcasts: gradients may come in the output's shape; the driver sums over the axes that were broadcast.
         several: several outputs may have a cotangent: ``node.dys``; ``dy`` is then the first of them.
         ignores: inputs of which only type or shape matter, so that no path leads through them.
+        expand: ``(op, node) -> outputs``: emits the operator's definition, a copy that the driver differentiates.
+        within: ``(op, node, wrt, sweep) -> gradients``: differentiates bodies that it emits, by ``sweep``.
     """
 
     gradients: Callable[[Emitter, Node, ir.Value], Gradients]
     broadcasts: bool = False
     several: bool = False
     ignores: frozenset[int] = frozenset()
+    expand: Callable[[Emitter, Node], Sequence[ir.Value | None]] | None = None
+    within: Within | None = None
 
 
 RULES: dict[str, Rule] = {}
-"""Operator name in the default domain -> rule, for the opset form 18 and later (``load`` converts older files)."""
+"""Operator -> rule, for the opset form 18 and later (``load`` converts older files).
+
+Operators of the default domain go by their name, others by domain and name: "com.microsoft.FusedConv".
+"""
 
 Function = Callable[["Emitter", Node, ir.Value], Gradients]
 
 
 def rule(
-    *op_types: str, broadcasts: bool = False, several: bool = False, ignores: Collection[int] = ()
+    *op_types: str, broadcasts: bool = False, several: bool = False, ignores: Collection[int] = (), domain: str = ""
 ) -> Callable[[Function], Function]:
     """Register a function as the :class:`Rule` of ``op_types``."""
 
     def register(function: Function) -> Function:
         for op_type in op_types:
-            if op_type in RULES:
-                raise RuntimeError(f"{op_type} has two gradient rules")
-            RULES[op_type] = Rule(function, broadcasts, several, frozenset(ignores))
+            _register(domain, op_type, Rule(function, broadcasts, several, frozenset(ignores)))
         return function
 
     return register
 
 
+Definition = Callable[["Emitter", Node], Sequence["ir.Value | None"]]
+
+
+def expansion(*op_types: str, ignores: Collection[int] = (), domain: str = "") -> Callable[[Definition], Definition]:
+    """Register a function that emits what ``op_types`` compute, by operators that have rules: see ``Rule.expand``.
+
+    It returns the outputs in their order; one that is needed and None, or not there, is refused. The model's own node
+    stays as it is; what the definition emits is computed once more, for the backward pass only.
+    """
+
+    def register(function: Definition) -> Definition:
+        for op_type in op_types:
+            _register(domain, op_type, expanded(function, ignores))
+        return function
+
+    return register
+
+
+def expanded(function: Definition, ignores: Collection[int] = ()) -> Rule:
+    """The rule of an operator that is differentiated through its definition."""
+
+    def gradients(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+        raise RuntimeError(f"{describe(node.node)} is differentiated through its definition")
+
+    return Rule(gradients, several=True, ignores=frozenset(ignores), expand=function)
+
+
+def within(op_type: str) -> Callable[[Within], Within]:
+    """Register a function that differentiates the bodies of ``op_type``: see ``Rule.within``."""
+
+    def register(function: Within) -> Within:
+        _register("", op_type, replace(expanded(_no_definition), within=function))
+        return function
+
+    return register
+
+
+def _no_definition(op: Emitter, node: Node) -> Sequence[ir.Value | None]:
+    raise RuntimeError(f"{describe(node.node)} is differentiated by its bodies")
+
+
+def _register(domain: str, op_type: str, made: Rule) -> None:
+    name = f"{domain}.{op_type}" if domain else op_type
+    if name in RULES:
+        raise RuntimeError(f"{name} has two gradient rules")
+    RULES[name] = made
+
+
 def find(node: ir.Node) -> Rule | None:
-    """The rule for ``node``, or None."""
-    return RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    """The registered rule for ``node``, or None."""
+    return RULES.get(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}")
 
 
 def describe(node: ir.Node) -> str:
     """How error messages name a node: operator, name, domain."""
     domain = f"{node.domain}." if node.domain else ""
     return f"{domain}{node.op_type} (node {node.name or '<unnamed>'!r})"
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs that a node (an If, Loop or Scan) holds."""
+    graphs = (a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH)
+    return list(graphs)
+
+
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """What the bodies of a node read from outside."""
+    for graph in bodies(node):
+        made = (value for inner in graph for value in inner.outputs)
+        own = {*graph.inputs, *graph.initializers.values(), *made}
+        read = (value for inner in graph for value in (*inner.inputs, *captured(inner)))
+        yield from (value for value in (*read, *graph.outputs) if value is not None and value not in own)

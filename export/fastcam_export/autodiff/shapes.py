@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import Dim, Dims, Emitter, same_dim
+from fastcam_export.autodiff.emitter import HALF, Dim, Dims, Emitter, same_dim
 
 Size = int | ir.Value
 """A dimension: a number, or an int64 [1] value where it is only known at run time."""
@@ -25,7 +25,7 @@ def product(op: Emitter, factors: Sequence[Size]) -> Size:
     """The product of dimensions."""
     if all(isinstance(f, int) for f in factors):
         return math.prod(f for f in factors if isinstance(f, int))
-    return op.ReduceProd(op.concat([_vector(f) for f in factors]), [0], keepdims=1)
+    return op.ReduceProd(op.concat([vector(f) for f in factors]), [0], keepdims=1)
 
 
 def cast_like(op: Emitter, value: ir.Value | Array, x: ir.Value) -> ir.Value:
@@ -35,14 +35,20 @@ def cast_like(op: Emitter, value: ir.Value | Array, x: ir.Value) -> ir.Value:
     return op.Cast(value, to=int(x.dtype or ir.DataType.FLOAT))
 
 
+def wide(op: Emitter, x: ir.Value) -> ir.Value:
+    """``x`` in float32 where it is of half precision."""
+    return op.Cast(x, to=int(ir.DataType.FLOAT)) if x.dtype in HALF else x
+
+
 def reshape_to(op: Emitter, x: ir.Value, target: Sequence[Size]) -> ir.Value:
     """``x`` in the shape ``target``."""
     dims = tuple(dim for s in target for dim in ((s,) if isinstance(s, int) else op.contents(s)))
     if sum(not isinstance(s, int) for s in target) == 1 and 0 not in target:
         shape = op.constant(np.array([s if isinstance(s, int) else -1 for s in target], np.int64))
     else:
-        shape = op.concat([_vector(s) for s in target])
-    return adopt_dims(op, op.Reshape(x, shape), dims)
+        shape = op.concat([vector(s) for s in target])
+    # in a shape that is all constant a zero would mean "as it was"
+    return adopt_dims(op, op.Reshape(x, shape, allowzero=1 if 0 in target else None), dims)
 
 
 def reshape_like(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
@@ -56,7 +62,12 @@ def expand_like(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
     target = [1 if same_dim(h, w) else size for h, w, size in zip(op.dims(dy), op.dims(x), sizes(op, x))]
     if all(isinstance(size, int) and size == 1 for size in target):
         return dy
-    return adopt_dims(op, op.Expand(dy, op.concat([_vector(s) for s in target])), op.dims(x))
+    return adopt_dims(op, op.Expand(dy, op.concat([vector(s) for s in target])), op.dims(x))
+
+
+def spread(op: Emitter, x: ir.Value | Array, target: Sequence[Size]) -> ir.Value:
+    """``x`` broadcast to the shape ``target``."""
+    return op.Expand(x, op.concat([vector(size) for size in target]))
 
 
 def keep_axes(op: Emitter, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
@@ -112,6 +123,11 @@ def one_hot(op: Emitter, indices: ir.Value, size: ir.Value, like: ir.Value) -> i
     return cast_like(op, op.Equal(op.Unsqueeze(positive, [1]), op.Range(0, scalar(op, size), 1)), like)
 
 
+def vector(size: Size) -> ir.Value | Array:
+    """A dimension as int64 [1]."""
+    return np.array([size], np.int64) if isinstance(size, int) else size
+
+
 def scalar(op: Emitter, size: ir.Value) -> ir.Value:
     """An int64 [1] value as int64 []."""
     return op.Reshape(size, np.zeros(0, np.int64))
@@ -141,10 +157,6 @@ def adopt_dims(op: Emitter, value: ir.Value, dims: Dims) -> ir.Value:
     return value
 
 
-def _vector(size: Size) -> ir.Value | Array:
-    return np.array([size], np.int64) if isinstance(size, int) else size
-
-
 def _unclear(have: Dim, want: Dim) -> bool:
     """Whether it takes the run time to know if this axis was broadcast."""
     return not same_dim(have, want) and not isinstance(want, int)
@@ -153,7 +165,7 @@ def _unclear(have: Dim, want: Dim) -> bool:
 def _sum_at_run_time(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
     rank = op.rank(dy)
     if op.lifted(dy):
-        return lift.sum_to(op, dy, x, rank)
+        return cast_like(op, lift.sum_to(op, wide(op, dy), x, rank), dy)
     padded = op.concat([np.ones(rank - op.rank(x)), op.shape(x)])
     axes = op.Reshape(op.NonZero(op.Not(op.Equal(padded, op.Shape(dy)))), [-1])
     return reshape_like(op, op.ReduceSum(dy, axes, keepdims=1, noop_with_empty_axes=1), x)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, rule
+from fastcam_export.autodiff.shapes import reshape_like, sum_to
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 """Defaults of ONNX, which are those of the paper in float32."""
@@ -29,11 +30,18 @@ def leaky_relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def prelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where x > 0, slope dy elsewhere; dslope = x dy where x <= 0"""
     x, slope = node.inputs
-    positive = op.Greater(x, 0.0)
+    positive, wide = op.Greater(x, 0.0), _beside_channels(op, slope, x)
     return {
-        0: lambda: op.Mul(dy, op.Where(positive, 1.0, slope)),
-        1: lambda: op.Mul(dy, op.Where(positive, 0.0, x)),
+        0: lambda: op.Mul(dy, op.Where(positive, 1.0, wide)),
+        1: lambda: reshape_like(op, sum_to(op, op.Mul(dy, op.Where(positive, 0.0, x)), wide), slope),
     }
+
+
+def _beside_channels(op: Emitter, slope: ir.Value, x: ir.Value) -> ir.Value:
+    """``slope``; where old exporters wrote it as a plain vector over the channels, in a form that broadcasts."""
+    sizes = [op.dims(each)[-1] if op.rank(each) else 1 for each in (slope, x)]
+    vector = op.rank(slope) == 1 and all(isinstance(size, int) for size in sizes) and sizes[0] not in (1, sizes[1])
+    return op.Reshape(slope, [-1] + [1] * (op.rank(x) - 2)) if vector else slope
 
 
 @rule("Sigmoid")
@@ -65,13 +73,31 @@ def hard_swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 @rule("Clip")
 def clip(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """dx = dy where min <= x <= max (closed, as torch.clamp)"""
-    low, high, dx = node.input(1), node.input(2), dy
-    if low is not None:
-        dx = op.Where(op.GreaterOrEqual(node.x, low), dx, 0.0)
-    if high is not None:
-        dx = op.Where(op.LessOrEqual(node.x, high), dx, 0.0)
-    return dx
+    """dx = dy where min <= x <= max; dmin = sum(dy) where x < min < max; dmax = sum(dy) where x or min > max
+
+    As torch.clamp: max counts where min > max, and at min = max the lower half of the gradient goes nowhere.
+    """
+    low, high, x = node.input(1), node.input(2), node.node.inputs[0]
+
+    def data() -> ir.Value:
+        dx = dy
+        if low is not None:
+            dx = op.Where(op.GreaterOrEqual(node.x, low), dx, 0.0)
+        if high is not None:
+            dx = op.Where(op.LessOrEqual(node.x, high), dx, 0.0)
+        return dx
+
+    def minimum() -> ir.Value:
+        below = op.Less(x, low)
+        below = below if high is None else op.And(below, op.Less(low, high))
+        return sum_to(op, op.Where(below, dy, 0.0), node.inputs[1])
+
+    def maximum() -> ir.Value:
+        above = op.Greater(x, high)
+        above = above if low is None else op.Or(above, op.Greater(low, high))
+        return sum_to(op, op.Where(above, dy, 0.0), node.inputs[-1])
+
+    return {0: data, 1: minimum, 2: maximum}
 
 
 @rule("Elu")

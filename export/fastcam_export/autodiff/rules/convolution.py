@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
-from fastcam_export.autodiff.rules.window import Window, window
+from fastcam_export.autodiff.rules.window import Window, transposed_window, window
 from fastcam_export.autodiff.shapes import Size, adopt_dims, crop, product, reshape_like, reshape_to, sizes
 
 
@@ -26,13 +26,8 @@ def conv(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def conv_transpose(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y[o s + k d - p] += w[k] x[o], + b: the other way round, dx is the convolution of dy with these weights"""
     x, w = node.inputs[:2]
-    if node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or node.integers("output_shape"):
-        raise UnsupportedOperator("auto_pad and output_shape have no gradient rule; explicit pads have")
     kernel, group = _kernel(op, w), node.integer("group", 1)
-    axes, one = list(range(2, op.rank(x))), [1] * len(kernel)
-    pads = node.integers("pads") if node.string("auto_pad", "NOTSET") == "NOTSET" else []
-    both = (pads or [0] * 2 * len(kernel))[: len(kernel)], (pads or [0] * 2 * len(kernel))[len(kernel) :]
-    view = Window(node.y, x, kernel, node.integers("strides") or one, node.integers("dilations") or one, both, False)
+    axes, view = list(range(2, op.rank(x))), transposed_window(op, node, kernel)
 
     def data() -> ir.Value:
         attributes = {"strides": view.strides, "dilations": view.dilations, "group": group, "kernel_shape": kernel}

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import HALF, Emitter
 from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
-from fastcam_export.autodiff.shapes import cast_like
+from fastcam_export.autodiff.shapes import cast_like, wide
 
 
 @rule("Ceil", "Floor", "Round", "Sign")
@@ -62,7 +62,10 @@ def extremum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """The gradient is shared evenly between the inputs that equal the result, as torch.maximum and torch.minimum do"""
     if len(node.inputs) == 1:
         return dy
-    equal = [cast_like(op, op.Equal(x, node.y), node.y) for x in node.inputs]
+    given, y = [wide(op, x) for x in node.inputs], node.y
+    if y.dtype in HALF:  # runtimes leave roundings to half out here and there, and y would not be found in its inputs
+        y = op.emit(node.node.op_type, *given)
+    equal = [cast_like(op, op.Equal(x, y), node.y) for x in given]
     share = op.Reciprocal(op.Sum(*equal))
     return {index: partial(op.Mul, dy, op.Mul(mask, share)) for index, mask in enumerate(equal)}
 
@@ -91,16 +94,16 @@ def where(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {1: lambda: op.Where(condition, dy, 0.0), 2: lambda: op.Where(condition, 0.0, dy)}
 
 
-@rule("Identity")
+@rule("Identity", "OptionalGetElement")
 def identity(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """dx = dy"""
+    """dx = dy. (What OptionalGetElement is given may be a tensor as well as an optional one.)"""
     return dy
 
 
-@rule("Dropout")
+@rule("Dropout", ignores=[1, 2])
 def dropout(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy: an exported network is in inference mode; ``load`` refuses training mode."""
-    return dy
+    return {0: dy, 1: ZERO}
 
 
 @rule("Cast")

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import reshape_like, sum_to
+from fastcam_export.autodiff.shapes import cast_like, reshape_like, scalar, sum_to
 
 
 @rule("Gemm")
@@ -53,3 +53,22 @@ def matmul(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def _transposed(op: Emitter, x: ir.Value) -> ir.Value:
     rank = op.rank(x)
     return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+@rule("Det")
+def det(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    """dx = dy times the cofactors: (-1)^(i + j) times the determinant without row i and column j, so that it also holds
+    where x has no inverse"""
+    x, rank = node.x, op.rank(node.x)
+    seed = op.Unsqueeze(dy, [rank - 2, rank - 1])
+    if op.dims(x)[-1] == 1:
+        return seed
+    number = op.shape(x, rank - 1)
+    every, fewer = (op.Range(0, scalar(op, n), 1) for n in (number, op.Sub(number, 1)))
+    rows, columns = op.Unsqueeze(every, [1]), op.Unsqueeze(fewer, [0])
+    rest = op.Add(columns, op.Cast(op.GreaterOrEqual(columns, rows), to=int(ir.DataType.INT64)))  # [n, n - 1]
+    minors = op.Gather(op.Gather(x, rest, axis=rank - 2), rest, axis=rank)  # [.., row, n - 1, column, n - 1]
+    order = [*range(rank - 2), rank - 2, rank, rank - 1, rank + 1]
+    odd = op.Mod(op.Add(rows, op.Unsqueeze(every, [0])), 2)
+    sign = op.Sub(1.0, op.Mul(cast_like(op, odd, x), 2.0))
+    return op.Mul(seed, op.Mul(op.Det(op.Transpose(minors, perm=order)), sign))

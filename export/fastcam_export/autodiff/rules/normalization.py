@@ -12,11 +12,32 @@ from fastcam_export.autodiff.shapes import cast_like, product, reshape_like, res
 
 @rule("BatchNormalization")
 def batch_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """Inference: y = (x - mean) scale / sqrt(var + eps) + bias, per channel, so dx = dy scale / sqrt(var + eps)"""
-    x, scale, _, _, variance = node.inputs
+    """Inference: y = h scale + bias with h = (x - mean) r, r = 1 / sqrt(var + eps), per channel: dx = dy scale r;
+
+    dscale = sum(dy h), dbias = sum(dy), dmean = -sum(dy) scale r, dvar = -sum(dy h) scale r^2 / 2
+    """
+    x, scale, bias, mean, variance = node.inputs
     deviation = op.Sqrt(op.Add(variance, node.number("epsilon", 1e-5)))
-    factor = cast_like(op, op.Div(cast_like(op, scale, variance), deviation), x)
-    return op.Mul(dy, op.Reshape(factor, [-1] + [1] * (op.rank(x) - 2)))
+    slope = op.Div(cast_like(op, scale, variance), deviation)  # scale r
+    column, others = [-1] + [1] * (op.rank(x) - 2), [axis for axis in range(op.rank(x)) if axis != 1]
+
+    def total(gradient: ir.Value) -> ir.Value:
+        return reshape_like(op, op.ReduceSum(gradient, others, keepdims=0), variance)
+
+    def along_h() -> ir.Value:
+        centred = op.Sub(cast_like(op, x, variance), op.Reshape(mean, column))
+        return total(op.Mul(cast_like(op, dy, variance), op.Div(centred, op.Reshape(deviation, column))))
+
+    def along_one() -> ir.Value:
+        return total(cast_like(op, dy, variance))
+
+    return {
+        0: lambda: op.Mul(dy, op.Reshape(cast_like(op, slope, x), column)),
+        1: lambda: cast_like(op, along_h(), scale),
+        2: lambda: cast_like(op, along_one(), bias),
+        3: lambda: op.Mul(along_one(), op.Neg(slope)),
+        4: lambda: op.Mul(along_h(), op.Mul(op.Div(slope, deviation), -0.5)),
+    }
 
 
 @rule("LRN")

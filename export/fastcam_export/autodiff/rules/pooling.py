@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.emitter import HALF, Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
 from fastcam_export.autodiff.rules.window import Window, window
-from fastcam_export.autodiff.shapes import along, cast_like, crop, product, reshape_to, scalar, sizes
+from fastcam_export.autodiff.shapes import Size, along, cast_like, crop, product, reshape_to, scalar, sizes, wide
 
 
 @rule("AveragePool")
@@ -70,23 +71,58 @@ def _covered(op: Emitter, taps: ir.Value, size: ir.Value, like: ir.Value) -> ir.
 def max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dy goes to the first maximum of its window in scan order (ReLU maps are full of ties at zero, so it matters).
 
-    The elements of each window side by side, [N, C, taps, windows]; ArgMax takes the first; Col2Im sums what
-    overlapping windows send to one position. The mask is made once, whatever the number of targets. A dilated kernel
-    goes to Col2Im with its holes as taps that are never taken: ONNX Runtime misplaces dilated columns of one or three
-    axes (its issue 18156).
+    The mask of the taken elements, [N, C, taps, windows], is made once, whatever the number of targets; what
+    overlapping windows send to one position is summed.
     """
-    x, y = node.x, node.y
     view = window(op, node, node.integers("kernel_shape"))
-    axes = list(range(2, op.rank(x)))
-    begin, end, span = view.begin(op), view.end(op), view.span(op)
-    taps = [op.Unsqueeze(tap, [2]) for tap in view.taps(op, x, float("-inf"))]
-    first = op.ArgMax(op.Concat(*taps, axis=2), axis=2, keepdims=1, select_last_index=0)
-    taken = np.full(view.extent, -1)
-    taken[tuple(slice(None, None, d) for d in view.dilations)] = np.arange(len(taps)).reshape(view.kernel)
-    mask = op.Equal(first, taken.reshape(-1, *[1] * len(axes)))
-    spread = op.Mul(op.Unsqueeze(dy, [2]), cast_like(op, mask, x))  # [N, C, taps, *windows]
+    axes = list(range(2, op.rank(node.x)))
+    begin, end = view.begin(op), view.end(op)
+    taps = op.Concat(*[op.Unsqueeze(tap, [2]) for tap in view.taps(op, node.x, float("-inf"))], axis=2)
+    half = dy.dtype == ir.DataType.FLOAT16  # its file may be of an opset without Col2Im, see half.py
+    spread = _spread_to_first if op.engine == "onnxruntime" and not half else _spread_without_index
+    return crop(op, spread(op, node, dy, view, taps), axes, op.Neg(begin), op.Neg(end), op.dims(node.x))
 
-    n, c, *windows = sizes(op, y)
+
+def _spread_to_first(op: Emitter, node: Node, dy: ir.Value, view: Window, taps: ir.Value) -> ir.Value:
+    """The gradient of the padded x. ArgMax takes the first maximum, Col2Im sums.
+
+    A dilated kernel goes to Col2Im with its holes as taps that are never taken: ONNX Runtime misplaces dilated columns
+    of one or three axes (its issue 18156).
+    """
+    axes = len(view.kernel)
+    first = op.ArgMax(taps, axis=2, keepdims=1, select_last_index=0)
+    taken = np.full(view.extent, -1)
+    taken[tuple(slice(None, None, d) for d in view.dilations)] = np.arange(np.prod(view.kernel)).reshape(view.kernel)
+    mask = op.Equal(first, taken.reshape(-1, *[1] * axes))
+    spread = op.Mul(op.Unsqueeze(dy, [2]), cast_like(op, mask, node.x))  # [N, C, taps, *windows]
+
+    n, c, *windows = sizes(op, node.y)
     columns = reshape_to(op, spread, [n, product(op, [c, taken.size]), product(op, windows)])
-    image = op.Col2Im(columns, span, view.extent, dilations=[1] * len(axes), strides=view.strides)
-    return crop(op, image, axes, op.Neg(begin), op.Neg(end), op.dims(x))
+    return op.Col2Im(columns, view.span(op), view.extent, dilations=[1] * axes, strides=view.strides)
+
+
+def _spread_without_index(op: Emitter, node: Node, dy: ir.Value, view: Window, taps: ir.Value) -> ir.Value:
+    """The gradient of the padded x, for engines that know neither indices of pools nor Col2Im.
+
+    Tap k of n weighs n - k where it equals the pooled maximum, else nothing: the heaviest is the first maximum. What
+    Col2Im sums is a transposed convolution with kernels that are one at one tap each.
+    """
+    count, axes = int(np.prod(view.kernel)), len(view.kernel)
+    weight = np.arange(count, 0, -1).reshape(-1, *[1] * axes).astype((node.x.dtype or ir.DataType.FLOAT).numpy())
+    half, taps = taps.dtype in HALF, wide(op, taps)
+    # runtimes leave roundings to half out here and there, and y would not be found among its taps
+    peak = op.ReduceMax(taps, [2], keepdims=1) if half else op.Unsqueeze(node.y, [2])
+    heaviest = op.ReduceMax(op.Where(op.Equal(taps, peak), weight, 0.0), [2], keepdims=1)
+    spread = op.Mul(op.Unsqueeze(dy, [2]), cast_like(op, op.Equal(heaviest, weight), node.x))  # [N, C, taps, *windows]
+
+    n, c, *windows = sizes(op, node.y)
+    columns = reshape_to(op, spread, [product(op, [n, c]), count, *windows])
+    kernels = np.eye(count, dtype=weight.dtype).reshape(count, 1, *view.kernel)
+    image = op.ConvTranspose(columns, kernels, strides=view.strides, dilations=view.dilations)
+    return reshape_to(op, image, [n, c, *[_axis(op, view.span(op), axis) for axis in range(axes)]])
+
+
+def _axis(op: Emitter, vector: ir.Value, axis: int) -> Size:
+    """One element of an int64 vector, as a number where it is known."""
+    array = constant_array(vector)
+    return op.Slice(vector, [axis], [axis + 1], [0]) if array is None else int(array[axis])

@@ -10,22 +10,31 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff import quantized
+from fastcam_export.autodiff.constants import Array
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
-from fastcam_export.autodiff.shapes import cast_like, reshape_like
+from fastcam_export.autodiff.shapes import along, cast_like, one_hot, reshape_like, scalar
 
 
 @rule("QuantizeLinear")
 def quantize_linear(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """y = saturate(round(x / scale) + zero): dx = dy where y was not saturated.
+    """y = saturate(round(x / scale) + zero): where y was not saturated dx = dy, and dscale = -sum(x / scale dy).
 
-    x is not read, see :mod:`fastcam_export.autodiff.quantized`, so a y at an end of its range counts as saturated,
-    unless the graph shows that x stays within. (Where quantisers left out a Relu, because the range begins at zero, y
-    at the lower end is Relu'(0) = 0.)
+    For dx, x is not read, see :mod:`fastcam_export.autodiff.quantized`, so a y at an end of its range counts as
+    saturated, unless the graph shows that x stays within. (Where quantisers left out a Relu, because the range begins
+    at zero, y at the lower end is Relu'(0) = 0.) Together with that of DequantizeLinear, dscale is the gradient of a
+    learned step size (Esser et al. 2020).
     """
     mask = inside(op, node)
-    dy = cast_like(op, dy, node.x)
-    return {0: dy if mask is None else masked(op, mask, dy)}
+    dx = cast_like(op, dy, node.x)
+    dx = dx if mask is None else masked(op, mask, dx)
+
+    def step() -> ir.Value:
+        x, scale = node.inputs[:2]
+        share = op.Div(x, cast_like(op, _beside(op, node, scale), x))
+        return op.Neg(cast_like(op, _total(op, node, op.Mul(dx, share), scale), scale))
+
+    return {0: dx, 1: step}
 
 
 @rule("DequantizeLinear")
@@ -38,15 +47,13 @@ def inside(op: Emitter, node: Node) -> ir.Value | None:
     """Where a QuantizeLinear was not saturated, bool in the shape of its output; None where that cannot happen.
 
     Raises:
-        UnsupportedOperator: it quantises to something that is not an integer, or in blocks.
+        UnsupportedOperator: it quantises to something that is not an integer.
     """
     found = quantized.limits(node.node)
     if found is None:
         raise UnsupportedOperator(f"it quantises to {node.y.dtype}, which is no integer")
-    if node.integer("block_size", 0):
-        raise UnsupportedOperator("it quantises in blocks")
     code = op.Cast(node.y, to=int(ir.DataType.FLOAT))
-    below, above = (_along_axis(op, node, end) for end in found)
+    below, above = (_limit(op, node, end) for end in found)
     parts = [] if below is None else [op.Greater(code, below)]
     parts += [] if above is None else [op.Less(code, above)]
     return op.And(*parts) if len(parts) == 2 else parts[0] if parts else None
@@ -70,39 +77,64 @@ def decoded(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
         raise UnsupportedOperator(f"the operator{by} before it computes with quantised integers")
     direct = node.x.producer() is quantize
     scale, coarse = node.inputs[1], quantize.inputs[1]
-    sizes = [1 if op.rank(s) == 0 else op.dims(s)[0] for s in (scale, coarse) if s is not None]
-    if quantized.same_scale(quantize, node.node) and (direct or sizes == [1, 1]):
+    single = all(dim == 1 for each in (scale, coarse) if each is not None for dim in op.dims(each))
+    if quantized.same_scale(quantize, node.node) and (direct or single):
         return dy
-    if coarse is None or sizes != [1, 1]:
+    if coarse is None or not (direct or single):
         raise UnsupportedOperator("its scale differs, channel by channel, from that of the QuantizeLinear before it")
-    return op.Mul(dy, op.Reshape(op.Div(scale, coarse), np.zeros(0, np.int64)))
+    ratio = op.Div(_beside(op, node, scale), _beside(op, Node(quantize, (None,)), coarse))
+    return op.Mul(dy, cast_like(op, ratio, dy))
 
 
 def _scale_gradient(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
     scale, zero = node.inputs[1], node.input(2)
-    if node.integer("block_size", 0):
-        raise UnsupportedOperator("it dequantises in blocks")
-    x = cast_like(op, node.x, scale)
+    x = cast_like(op, node.x, dy)
     if zero is not None:
-        zero = cast_like(op, zero, scale)
-        x = op.Sub(x, op.Reshape(zero, _per_channel(op, node)) if op.rank(zero) else zero)
-    axis = node.integer("axis", 1) % op.rank(dy) if _channels(op, scale) else None
-    axes = [each for each in range(op.rank(dy)) if each != axis]
-    return reshape_like(op, op.ReduceSum(op.Mul(dy, x), axes, keepdims=0), scale)
+        x = op.Sub(x, _beside(op, node, cast_like(op, zero, dy)))
+    return cast_like(op, _total(op, node, op.Mul(dy, x), scale), scale)
 
 
-def _channels(op: Emitter, scale: ir.Value) -> bool:
-    """Whether there is a scale for each channel."""
-    return op.rank(scale) == 1 and op.dims(scale)[0] != 1
+def _beside(op: Emitter, node: Node, parameter: ir.Value) -> ir.Value:
+    """A scale or zero point (one number, one to a channel, or one to a block) in a form that broadcasts with x."""
+    if node.integer("block_size", 0):
+        return op.Gather(parameter, _blocks(op, node), axis=_axis(op, node))
+    if all(dim == 1 for dim in op.dims(parameter)):
+        return op.Reshape(parameter, np.zeros(0, np.int64)) if op.rank(parameter) else parameter
+    return op.Reshape(parameter, _column(op, node))
 
 
-def _per_channel(op: Emitter, node: Node) -> list[int]:
+def _total(op: Emitter, node: Node, gradient: ir.Value, scale: ir.Value) -> ir.Value:
+    """``gradient``, in the shape of x, summed over all elements that one element of ``scale`` is for."""
+    axis = _axis(op, node)
+    if node.integer("block_size", 0):
+        number = op.shape(scale, axis, axis + 1)
+        return along(op, gradient, one_hot(op, _blocks(op, node), number, gradient), axis)
+    kept = axis if op.rank(scale) == 1 and op.dims(scale)[0] != 1 else None
+    axes = [each for each in range(op.rank(gradient)) if each != kept]
+    return reshape_like(op, op.ReduceSum(gradient, axes, keepdims=0), scale)
+
+
+def _blocks(op: Emitter, node: Node) -> ir.Value:
+    """int64 [size]: the block that each element along the axis belongs to."""
+    size = op.shape(node.x, _axis(op, node), _axis(op, node) + 1)
+    return op.Div(op.Range(0, scalar(op, size), 1), node.integer("block_size"))
+
+
+def _axis(op: Emitter, node: Node) -> int:
+    """The axis of scales that differ; 0 where x has none."""
+    return node.integer("axis", 1) % max(op.rank(node.x), 1)
+
+
+def _column(op: Emitter, node: Node) -> list[int]:
     """The shape that a vector over the channels has beside x."""
-    rank, axis = op.rank(node.x), node.integer("axis", 1)
-    return [-1] + [1] * (rank - 1 - axis % rank) if _channels(op, node.inputs[1]) else [1] * rank
+    return [-1] + [1] * (op.rank(node.x) - 1 - _axis(op, node))
 
 
-def _along_axis(
-    op: Emitter, node: Node, end: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
-    return end if end is None or end.ndim == 0 else end.reshape(_per_channel(op, node))
+def _limit(op: Emitter, node: Node, end: Array | None) -> ir.Value | Array | None:
+    """A limit of codes, flat where there are several, in a form that broadcasts with y."""
+    if end is None or end.ndim == 0:
+        return end
+    if not node.integer("block_size", 0):
+        return end.reshape(_column(op, node))
+    shape = [int(dim) for dim in op.dims(node.inputs[1]) if isinstance(dim, int)]
+    return _beside(op, node, op.constant(end.reshape(shape).astype(np.float32)))

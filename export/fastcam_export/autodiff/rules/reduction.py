@@ -18,6 +18,7 @@ from fastcam_export.autodiff.shapes import (
     reshape_to,
     scalar,
     sizes,
+    wide,
 )
 
 
@@ -31,23 +32,29 @@ def reduce_sum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def reduce_mean(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / n, broadcast back over the n reduced elements"""
     x, axes = node.x, _axes(op, node)
-    return expand_like(op, _divided_by_size(op, keep_axes(op, dy, x, axes), x, axes), x)
+    return expand_like(op, divided_by_size(op, keep_axes(op, dy, x, axes), x, axes), x)
 
 
 @rule("GlobalAveragePool")
 def global_average_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / (h w), broadcast back over the spatial axes"""
     x = node.x
-    return expand_like(op, _divided_by_size(op, dy, x, range(2, op.rank(x))), x)
+    return expand_like(op, divided_by_size(op, dy, x, range(2, op.rank(x))), x)
 
 
 @rule("ReduceMax", "ReduceMin")
 def reduce_extremum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """The gradient is shared evenly between the elements that equal the result, as torch.amax and torch.amin do"""
-    x, axes = node.x, _axes(op, node)
-    equal = cast_like(op, op.Equal(x, keep_axes(op, node.y, x, axes)), x)
-    share = op.Div(equal, op.ReduceSum(equal, axes, keepdims=1)) if axes else equal
-    return op.Mul(keep_axes(op, dy, x, axes), share)
+    x, axes = wide(op, node.x), _axes(op, node)
+    if not axes:
+        return dy
+    if x is not node.x:  # runtimes leave roundings to half out here and there, and y would not be found in x
+        y = op.emit(node.node.op_type, x, axes, keepdims=1)
+    else:
+        y = keep_axes(op, node.y, x, axes)
+    equal = cast_like(op, op.Equal(x, y), x)
+    share = op.Div(equal, op.ReduceSum(equal, axes, keepdims=1))
+    return op.Mul(keep_axes(op, dy, node.x, axes), cast_like(op, share, dy))
 
 
 @rule("ReduceL1")
@@ -140,11 +147,12 @@ def _axes(op: Emitter, node: Node) -> list[int]:
     return sorted(int(axis) % rank for axis in axes)
 
 
-def _divided_by_size(op: Emitter, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+def divided_by_size(op: Emitter, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
     """``dy`` divided by the number of elements of ``x`` along ``axes``."""
     dims = [op.dims(x)[axis] for axis in axes]
     known = [dim for dim in dims if isinstance(dim, int)]
     if len(known) == len(dims):
         return op.Mul(dy, 1 / math.prod(known))
     count = op.ReduceProd(op.concat([op.shape(x, axis, axis + 1) for axis in axes]), [0], keepdims=0)
-    return op.Div(dy, cast_like(op, count, x))
+    broad = wide(op, dy)  # a float16 counts to 65504
+    return cast_like(op, op.Div(broad, cast_like(op, count, broad)), dy)

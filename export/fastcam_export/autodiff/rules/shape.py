@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, rule
+from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
 from fastcam_export.autodiff.shapes import (
     Size,
+    adopt_dims,
     along,
     crop,
     one_hot,
@@ -104,28 +105,50 @@ def _slice_axes(op: Emitter, node: Node) -> list[tuple[int, int]]:
 
 def _dilate(op: Emitter, x: ir.Value, axis: int, step: int, at: list[Size]) -> ir.Value:
     """``x`` of shape ``at`` with step - 1 zeros between its elements along ``axis``: [a, b] -> [a, 0, b] for step 2."""
-    spread = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, step - 1], 0.0, [axis + 1], mode="constant")
+    among = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, step - 1], 0.0, [axis + 1], mode="constant")
     target = [product(op, [size, step]) if index == axis else size for index, size in enumerate(at)]
-    return op.Slice(reshape_to(op, spread, target), [0], [-(step - 1)], [axis])
+    return op.Slice(reshape_to(op, among, target), [0], [-(step - 1)], [axis])
 
 
 @rule("Pad")
 def pad_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """Constant: dx is dy without the padding, and with zeros where a negative pad had cropped x. Other modes repeat
-    elements of x: along each axis a product with the one-hot matrix of the indices that were taken."""
-    x, rank = node.x, op.rank(node.x)
-    given = node.constant(3, "axes")
+    """Constant: dx is dy without the padding, and with zeros where a negative pad had cropped x; dvalue is the sum of
+    dy over the padding. Other modes repeat elements of x: along each axis a product with the one-hot matrix of the
+    indices that were taken."""
+    rank, given = op.rank(node.x), node.constant(3, "axes")
     axes = [int(axis) % rank for axis in (range(rank) if given is None else given)]
-    mode, pads = node.string("mode", "constant"), op.Cast(node.inputs[1], to=INT64)
-    if mode == "constant":
-        return op.Pad(dy, op.Neg(pads), 0.0, axes, mode="constant")
-    dx = dy
+    pads = op.Cast(node.inputs[1], to=INT64)
+    if node.string("mode", "constant") != "constant":
+        return {0: _unrepeated(op, node, dy, axes, pads), 2: ZERO}
+    return {
+        0: lambda: op.Pad(dy, op.Neg(pads), 0.0, axes, mode="constant"),
+        2: lambda: sum_to(op, _outside(op, node, dy, axes, pads), node.inputs[2]),
+    }
+
+
+def _outside(op: Emitter, node: Node, dy: ir.Value, axes: list[int], pads: ir.Value) -> ir.Value:
+    """``dy`` in the padding, zero where y is an element of x."""
+    inside = op.constant(np.array(True))
+    for index, axis in enumerate(axes):
+        begin, end = (op.Slice(pads, [i], [i + 1]) for i in (index, index + len(axes)))
+        size = op.shape(node.y, axis, axis + 1)
+        place = op.Range(0, scalar(op, size), 1)
+        within = op.And(op.GreaterOrEqual(place, begin), op.Less(place, op.Sub(size, end)))
+        inside = op.And(inside, op.Reshape(within, [-1] + [1] * (op.rank(dy) - 1 - axis)))
+    return adopt_dims(op, op.Where(inside, 0.0, dy), op.dims(dy))
+
+
+def _unrepeated(op: Emitter, node: Node, dy: ir.Value, axes: list[int], pads: ir.Value) -> ir.Value:
+    """The gradient of what a Pad repeats."""
+    x, mode, dx = node.x, node.string("mode", "constant"), dy
     for index, axis in enumerate(axes):
         both = [op.Slice(pads, [i], [i + 1]) for i in (index, index + len(axes))]
         if all(constant_array(pad) == 0 for pad in both):
             continue
         size = op.shape(x, axis, axis + 1)
-        taken = op.Pad(op.Range(0, scalar(op, size), 1), op.concat(both), mode=mode)
+        begin, end = (scalar(op, op.Max(op.Neg(pad), 0)) for pad in both)  # cut off before anything is repeated
+        left = op.Range(begin, op.Sub(scalar(op, size), end), 1)
+        taken = op.Pad(left, op.Max(op.concat(both), 0), mode=mode)
         dx = along(op, dx, one_hot(op, taken, size, x), axis)
     return dx
 

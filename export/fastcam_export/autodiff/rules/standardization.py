@@ -7,29 +7,52 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import Size, cast_like, product, reshape_like, reshape_to, sizes, sum_to
+from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.rules.reduction import divided_by_size
+from fastcam_export.autodiff.shapes import (
+    Size,
+    cast_like,
+    expand_like,
+    product,
+    reshape_like,
+    reshape_to,
+    sizes,
+    sum_to,
+)
 
 HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 MVN_EPSILON = 1e-9
 """What ONNX's definition of MeanVarianceNormalization adds to the deviation."""
 
 
-@rule("LayerNormalization")
+@rule("LayerNormalization", several=True)
 def layer_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """y = h scale + bias with h = (x - mean) / sqrt(var + eps) over the last axes (Ba et al.); see :func:`_through`"""
+    """y = h scale + bias with h = (x - mean) r, r = 1 / sqrt(var + eps) over the last axes (Ba et al.).
+
+    dx: see :func:`_through` for y, and of the other outputs dmean / n - r^2 h dr / n, n the number of elements.
+    """
     x, scale = node.inputs[:2]
     axes = _last_axes(op, node)
     h, inverse = _standardized(op, _wide(op, x), axes, node.number("epsilon", 1e-5))
-    wide = _wide(op, dy)
+    g, dmean, dinverse = (each and cast_like(op, each, h) for each in (*node.dys, None, None)[:3])
 
-    def bias() -> ir.Value:
-        return sum_to(op, dy, node.inputs[2])
+    def data() -> ir.Value:
+        terms = []
+        if g is not None:
+            terms.append(_through(op, op.Mul(g, cast_like(op, scale, h)), h, inverse, axes))
+        if dmean is not None:
+            terms.append(expand_like(op, divided_by_size(op, dmean, x, axes), x))
+        if dinverse is not None:
+            share = op.Neg(divided_by_size(op, dinverse, x, axes))
+            terms.append(op.Mul(share, op.Mul(h, op.Mul(inverse, inverse))))
+        return cast_like(op, op.Sum(*terms) if len(terms) > 1 else terms[0], x)
 
+    if g is None:
+        return {0: data, 1: ZERO, 2: ZERO}
     return {
-        0: lambda: cast_like(op, _through(op, op.Mul(wide, cast_like(op, scale, h)), h, inverse, axes), x),
-        1: lambda: cast_like(op, sum_to(op, op.Mul(wide, h), scale), scale),
-        2: bias,
+        0: data,
+        1: lambda: cast_like(op, sum_to(op, op.Mul(g, h), scale), scale),
+        2: lambda: sum_to(op, dy, node.inputs[2]),
     }
 
 

@@ -19,7 +19,7 @@ class Window:
     """Window o covers the input positions ``o * stride + k * dilation - begin`` for k in range(kernel), per axis.
 
     ``pads`` is (begin, end) as numbers, or None where padding depends on a size that is only known at run time
-    (``auto_pad`` of an image of free size).
+    (``auto_pad`` of an image of free size). ``added`` positions behind the last window then count as padding too.
     """
 
     x: ir.Value
@@ -29,6 +29,7 @@ class Window:
     dilations: list[int]
     pads: tuple[list[int], list[int]] | None
     lower: bool
+    added: Sequence[int] = (0,)
 
     @property
     def extent(self) -> list[int]:
@@ -39,7 +40,7 @@ class Window:
         """int64 [axes]: padding before the input."""
         if self.pads is not None:
             return op.constant(np.array(self.pads[0], np.int64))
-        total = op.Max(op.Sub(self.span(op), op.shape(self.x, 2)), 0)
+        total = op.Max(op.Sub(op.Add(self.span(op), np.array(self.added)), op.shape(self.x, 2)), 0)
         return op.Div(op.Add(total, 1) if self.lower else total, 2)
 
     def span(self, op: Emitter) -> ir.Value:
@@ -77,6 +78,20 @@ def window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
     if node.integer("ceil_mode", 0) and pads is not None:
         _refuse_empty_windows(op, node, strides, pads[0])
     return Window(node.x, node.y, list(kernel), strides, dilations, pads, lower)
+
+
+def transposed_window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
+    """The window of the convolution that a ConvTranspose node is the transpose of: from its y to its x."""
+    one, both = [1] * len(kernel), node.integers("pads") or [0] * 2 * len(kernel)
+    auto_pad = node.string("auto_pad", "NOTSET")
+    pads: tuple[list[int], list[int]] | None = both[: len(kernel)], both[len(kernel) :]
+    if auto_pad == "VALID":
+        pads = [0] * len(kernel), [0] * len(kernel)
+    if auto_pad.startswith("SAME") or node.integers("output_shape"):
+        pads = None  # as many as the size of y leaves
+    strides, dilations = node.integers("strides") or one, node.integers("dilations") or one
+    added = node.integers("output_padding") or [0] * len(kernel)
+    return Window(node.y, node.x, list(kernel), strides, dilations, pads, auto_pad != "SAME_UPPER", added)
 
 
 def _same(

@@ -1,0 +1,76 @@
+"""Models in float64 on ONNX Runtime, which has no convolution in it: PyTorch's, in float64, is the oracle."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fastcam_export.double import in_double, without_convolutions
+
+torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
+F = torch.nn.functional
+
+FORMS = {
+    "plain": ({}, (0, 0, 0, 0)),
+    "VALID": ({"auto_pad": "VALID"}, (0, 0, 0, 0)),
+    "padded, with strides and dilations": (
+        {"pads": [1, 2, 0, 1], "strides": [2, 1], "dilations": [1, 2]},
+        (2, 1, 1, 0),
+    ),
+    "SAME_UPPER": ({"auto_pad": "SAME_UPPER"}, (0, 1, 1, 1)),
+    "SAME_LOWER with strides": ({"auto_pad": "SAME_LOWER", "strides": [2, 3]}, (0, 0, 1, 1)),
+    "SAME_UPPER with strides": ({"auto_pad": "SAME_UPPER", "strides": [3, 2]}, (0, 0, 0, 0)),
+    "depthwise": ({"group": 4, "pads": [1, 1, 1, 1], "strides": [2, 2]}, (1, 1, 1, 1)),
+}
+"""Attributes for a 3 x 2 kernel on an image of 9 x 8, and the padding that they mean: left, right, top, bottom."""
+
+
+def convolution(weight, bias, shape, **attributes):
+    nodes = [helper.make_node("Conv", ["x", "w", "b"][: 2 + (bias is not None)], ["y"], **attributes)]
+    arrays = {"w": weight, "b": bias}
+    tensors = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items() if a is not None]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "one", [x], [helper.make_empty_tensor_value_info("y")], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def run(model, x):
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("biased", [True, False])
+def test_convolutions_are_exact_to_float64(form, biased):
+    attributes, pads = FORMS[form]
+    group, rng = attributes.get("group", 1), np.random.default_rng(0)
+    outputs = 4 if group > 1 else 5
+    weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((outputs, 4 // group, 3, 2), outputs))
+    x = rng.standard_normal((2, 4, 9, 8))
+    model = convolution(weight, bias if biased else None, [2, 4, 9, 8], **attributes)
+    found = run(without_convolutions(in_double(model)), x)
+    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    weight, bias = torch.tensor(weight.astype(np.float64)), torch.tensor(bias.astype(np.float64)) if biased else None
+    expected = F.conv2d(F.pad(torch.tensor(x), pads), weight, bias, strides, 0, dilations, group)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_one_and_three_axes(rank):
+    rng = np.random.default_rng(1)
+    weight, x = rng.standard_normal((3, 2, *[3] * rank)).astype(np.float32), rng.standard_normal((2, 2, *[5] * rank))
+    model = convolution(weight, None, [2, 2, *[5] * rank], pads=[1] * 2 * rank)
+    convolve = {1: F.conv1d, 3: F.conv3d}[rank]
+    expected = convolve(torch.tensor(x), torch.tensor(weight.astype(np.float64)), padding=1)
+    found = run(without_convolutions(in_double(model)), x)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
+
+
+def test_groups_of_several_channels_stay():
+    model = convolution(np.ones((4, 2, 3, 3), np.float32), None, [1, 4, 5, 5], group=2)
+    assert [node.op_type for node in without_convolutions(model).graph.node] == ["Conv"]
