@@ -238,3 +238,17 @@ def test_a_weight_that_only_one_branch_reads_has_a_gradient_in_that_branch(taken
     x, w, seed = sample(2, 3), sample(3, seed=1), sample(2, 3, seed=2)
     out = run(vjp(read(text, w=w), wrt=["w"]), {"x": x, "b": np.array(taken), "cotangent.y": seed})
     np.testing.assert_allclose(out["grad.w"], taken * (2 * w * x * seed).sum(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_branch_may_compute_its_shapes(taken):
+    """A branch's graph does not name its opset, which evaluating its integers needs."""
+    text = """f (float[2,3] x, bool b) => (float[6] y) {
+        y = If (b) <then_branch = a () => (float[6] t) {
+                two = Constant<value_ints = [2]>() three = Constant<value_ints = [3]>()
+                size = Mul(two, three) q = Reshape(x, size) t = Sin(q) },
+            else_branch = c () => (float[6] e) { flat = Constant<value_ints = [6]>() e = Reshape(x, flat) }> }"""
+    x, seed = sample(2, 3), sample(6, seed=1)
+    out = run(vjp(read(text), wrt=["x"]), {"x": x, "b": np.array(taken), "cotangent.y": seed})
+    expected = seed.reshape(2, 3) * (np.cos(x) if taken else 1)
+    np.testing.assert_allclose(out["grad.x"], expected, rtol=1e-6)

@@ -79,7 +79,7 @@ def measure(name: str) -> Row:
             return {**about, "status": "failed", "reason": one_line(error)}
         return {**about, **({"refused": refusals} if refusals else {}), **explained.about, **compared}
     if refusals:
-        return {**about, "status": "refused", "reason": " / ".join(refusals)}
+        return {**about, "status": "refused", "reason": " / ".join(refusals + errors)}
     return {**about, "status": "not exported", "reason": " / ".join(errors)}
 
 
