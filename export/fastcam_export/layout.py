@@ -253,8 +253,8 @@ def _given_tokens(
     total = prefix + math.prod(sides) + suffix
     if length is not None and total != length:
         raise FastcamError(
-            f"{prefix} prefix tokens and a grid of {side_text(sides)} make {total} tokens, but layer {value.name!r} "
-            f"has {length}; give prefix_tokens and grid that fit"
+            f"{prefix} prefix token{'s' * (prefix != 1)} and a grid of {side_text(sides)} make {total} tokens, but "
+            f"layer {value.name!r} has {length}; give prefix_tokens and grid that fit"
         )
     found = (
         f"{name} {shape_text(value)}: {prefix} prefix token{'' if prefix == 1 else 's'} + {side_text(sides)}, as given"
