@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import torch
 from fastcam import schema
 from fastcam_bench import double_runtime
 from fastcam_bench import torch_oracle as oracle
+from fastcam_bench.machine import versions, write_report
 from fastcam_bench.torch_oracle import Array, difference, grad_cam
 from fastcam_export import export_model
 
@@ -109,10 +108,10 @@ def main() -> None:
         )
     report = {
         "command": "python -m fastcam_bench.agreement",
-        "versions": {name: version(name) for name in ("fastcam", "torch", "torchvision", "onnxruntime", "onnx")},
+        "versions": versions("fastcam", "torch", "torchvision", "onnxruntime", "onnx"),
         "results": results,
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report(report, options.out)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import time
 import warnings
 from collections import Counter
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from fastcam.schema import FastcamError
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench import zoo
 from fastcam_bench.isolated import Row, each
+from fastcam_bench.machine import versions, write_report
 from fastcam_bench.torch_oracle import Array, difference
 from fastcam_export import export_model, inspect_model, vjp
 
@@ -253,20 +253,13 @@ def map_difference(activations: Array, ours: Array, theirs: Array) -> float:
 
 def write(rows: dict[str, Row], out: Path) -> None:
     """The report, and the table beside it."""
-    known = {}
-    for package in ("fastcam", "torch", "torchvision", "timm", "onnxruntime", "onnx"):
-        try:
-            known[package] = version(package)
-        except PackageNotFoundError:
-            known[package] = "not installed"
     report = {
         "command": COMMAND,
-        "versions": known,
+        "versions": versions("fastcam", "torch", "torchvision", "timm", "onnxruntime", "onnx"),
         "tolerance": TOLERANCE,
         "results": [rows[name] for name in sorted(rows)],
     }
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(table(report), encoding="utf-8")
+    write_report(report, out, table)
 
 
 def table(report: Row) -> str:

@@ -16,7 +16,6 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from fastcam_bench.conformance_case import (
     with_weights_as_inputs,
 )
 from fastcam_bench.isolated import Row, each
+from fastcam_bench.machine import versions
 from fastcam_export import vjp
 
 OUTPUT = Path(__file__).parent.parent / "results" / "conformance.json"
@@ -150,7 +150,7 @@ def write(rows: dict[str, Row], out: Path) -> None:
     ordered = [rows[name] for name in problems() if name in rows]
     report = {
         "command": COMMAND,
-        "versions": {name: version(name) for name in ("fastcam", "onnx", "onnxruntime", "numpy")},
+        "versions": versions("fastcam", "onnx", "onnxruntime", "numpy"),
         "cases": ordered,
     }
     lines = ",\n".join(json.dumps(row) for row in ordered)

@@ -10,10 +10,8 @@ exponent is the slope of log time over log nodes: 1 is linear. Medians; run it o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_bench import torch_oracle as oracle
-from fastcam_bench.machine import machine
+from fastcam_bench.machine import machine, versions, write_report
 from fastcam_export import export_model
 
 OUTPUT = Path(__file__).parent.parent / "results" / "export_time.json"
@@ -127,13 +125,12 @@ def main() -> None:
     rows.append(model("chain of 1,000 nodes, at its first layer", chain(1000), "x0"))
     report = {
         "command": "python -m fastcam_bench.export_time",
-        "versions": {name: version(name) for name in ("fastcam", "onnx", "onnx-ir", "onnxruntime", "torch")},
+        "versions": versions("fastcam", "onnx", "onnx-ir", "onnxruntime", "torch"),
         "machine": machine(),
         "models": rows,
         "growth": growth(),
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(table(report), encoding="utf-8")
+    write_report(report, options.out, table)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ both. Figures are of ONNX Runtime's CPU, which itself computes most of float16 i
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -27,6 +25,7 @@ import onnxruntime as ort
 
 from fastcam import schema
 from fastcam.image import decode, prepare
+from fastcam_bench.machine import versions, write_report
 from fastcam_bench.photos import default_assets, read_photos
 from fastcam_bench.torch_oracle import Array, grad_cam
 from fastcam_export import export_model, head
@@ -172,13 +171,13 @@ def main() -> None:
             print(f"  {name:30} {figures}  zeros {row['exact_zeros']:.6f} (float32 {row['exact_zeros_float32']:.6f})")
     report = {
         "command": "python -m fastcam_bench.half",
-        "versions": {name: version(name) for name in ("fastcam", "onnxruntime", "onnx")},
+        "versions": versions("fastcam", "onnxruntime", "onnx"),
         "half": HALF,
         "single": SINGLE,
         "seed_scale": head.HALF_SCALE,
         "results": results,
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report(report, options.out)
 
 
 if __name__ == "__main__":

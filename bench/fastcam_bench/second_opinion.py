@@ -11,11 +11,9 @@ Figures are largest differences as a share of the largest value; where a tool re
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from onnx.utils import Extractor
 
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.architectures import TOLERANCE, one_line, session
+from fastcam_bench.machine import versions, write_report
 from fastcam_bench.torch_oracle import Array, difference
 from fastcam_export import inspect_model, vjp
 
@@ -159,20 +158,13 @@ def main() -> None:
     for name, proto in models(options.assets):
         results.append(measure(name, proto))
         print(results[-1], flush=True)
-    known = {}
-    for package in ("fastcam", "onnx-ad", "onnx2torch", "torch", "onnxruntime", "onnx"):
-        try:
-            known[package] = version(package)
-        except PackageNotFoundError:
-            known[package] = "not installed"
     report = {
         "command": "python -m fastcam_bench.second_opinion",
-        "versions": known,
+        "versions": versions("fastcam", "onnx-ad", "onnx2torch", "torch", "onnxruntime", "onnx"),
         "tolerance": TOLERANCE,
         "results": results,
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(table(report), encoding="utf-8")
+    write_report(report, options.out, table)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ are compared with the source's. Without arguments: the bundled model, the real e
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ import onnx
 import onnxruntime as ort
 
 from fastcam import schema
-from fastcam_bench.machine import machine
+from fastcam_bench.machine import machine, versions, write_report
 from fastcam_export import export_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -136,12 +134,12 @@ def main() -> None:
         "command": "python -m fastcam_bench.speed",
         "threads": options.threads,
         "seconds": options.seconds,
-        "versions": {name: version(name) for name in ("fastcam", "onnxruntime", "onnx", "numpy")},
+        "versions": versions("fastcam", "onnxruntime", "onnx", "numpy"),
         "python": platform.python_version(),
         "machine": machine(),
         "results": results,
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report(report, options.out)
 
 
 if __name__ == "__main__":

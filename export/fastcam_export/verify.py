@@ -177,16 +177,8 @@ def check(
     quantised = any(node.op_type == QUANTIZE for node in source.graph.node)
     kinked = any(node.op_type in KINKS for node in behind.graph.node)
     precision = "float16" if half else "float32"
-    if quantised and worst > OUTPUT_TOLERANCE[precision]:
-        raise FastcamError(
-            "the check failed: reading this layer makes the runtime take other kernels than for a quantised model; an "
-            f"output differs by {worst:.1e} of its largest value; name another layer (fastcam inspect lists them)"
-        )
     if worst > OUTPUT_TOLERANCE[precision]:
-        raise FastcamError(
-            f"the check failed: an output of the exported model differs from the source's by {worst:.1e} of its "
-            "largest value; please report the model's operators (fastcam inspect)"
-        )
+        raise _other_outputs(worst, quantised)
     ran = dict(zip(wanted, results[len(names) :]))
     gradient = ran[wanted[-1]][:, 0]
     point = Point(results[-1], layout, ran[schema.ACTIVATIONS], ran[schema.CLASSES])
@@ -206,6 +198,19 @@ def check(
             "please report the model's operators (fastcam inspect)"
         )
     return Check(identical, worst, error, DIRECTIONS)
+
+
+def _other_outputs(worst: float, quantised: bool) -> FastcamError:
+    """What to say of an export whose outputs differ from the source's by ``worst`` of their largest value."""
+    if quantised:
+        return FastcamError(
+            "the check failed: reading this layer makes the runtime take other kernels than for a quantised model; an "
+            f"output differs by {worst:.1e} of its largest value; name another layer (fastcam inspect lists them)"
+        )
+    return FastcamError(
+        f"the check failed: an output of the exported model differs from the source's by {worst:.1e} of its "
+        "largest value; please report the model's operators (fastcam inspect)"
+    )
 
 
 def _run(

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Node, UnsupportedOperator, expansion
-from fastcam_export.autodiff.rules.sampling import FLOAT, NARROW, Tap, extent, linear, sample, within
-from fastcam_export.autodiff.shapes import Size, product, reshape_to, scalar, sizes
+from fastcam_export.autodiff.rules.sampling import Tap, extent, linear, sample, within
+from fastcam_export.autodiff.shapes import Size, product, reshape_to, scalar, sizes, wide
 
 
 @expansion("DeformConv")
@@ -47,8 +47,8 @@ def _places(
     op: Emitter, node: Node, x: ir.Value, offset: ir.Value, kernel: Sequence[int], points: Size
 ) -> list[list[Tap]]:
     """For each axis the neighbours of all positions [batch, taps * area]."""
-    wide = op.Cast(offset, to=FLOAT) if offset.dtype in NARROW else offset
-    batch, _, _, *out = sizes(op, wide)
+    offset = wide(op, offset)
+    batch, _, _, *out = sizes(op, offset)
     strides, dilations = node.integers("strides") or [1] * len(kernel), node.integers("dilations") or [1] * len(kernel)
     pads = node.integers("pads") or [0] * 2 * len(kernel)
     within_kernel = np.indices(kernel).reshape(len(kernel), -1, *[1] * len(kernel))
@@ -57,8 +57,8 @@ def _places(
         steps = op.Range(0, size if isinstance(size, int) else scalar(op, size), 1)
         base = op.Add(op.Mul(steps, strides[axis]), -pads[axis])
         base = op.Unsqueeze(base, [k for k in range(len(kernel)) if k != axis])
-        base = op.Cast(op.Add(base, within_kernel[axis] * dilations[axis]), to=int(wide.dtype or FLOAT))
-        moved = op.Squeeze(op.Slice(wide, [axis], [axis + 1], [2]), [2])
+        base = op.Cast(op.Add(base, within_kernel[axis] * dilations[axis]), to=int(offset.dtype or ir.DataType.FLOAT))
+        moved = op.Squeeze(op.Slice(offset, [axis], [axis + 1], [2]), [2])
         position = reshape_to(op, op.Add(moved, base), [batch, points])
-        found.append([within(op, tap, extent(op, x, axis, wide)) for tap in linear(op, position)])
+        found.append([within(op, tap, extent(op, x, axis, offset)) for tap in linear(op, position)])
     return found

@@ -7,8 +7,19 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Node, expansion
-from fastcam_export.autodiff.rules.sampling import FLOAT, INT64, NARROW, extent
-from fastcam_export.autodiff.shapes import Size, cast_like, one_hot, product, reshape_to, scalar, sizes, spread, vector
+from fastcam_export.autodiff.rules.sampling import INT64, extent
+from fastcam_export.autodiff.shapes import (
+    Size,
+    cast_like,
+    one_hot,
+    product,
+    reshape_to,
+    scalar,
+    sizes,
+    spread,
+    vector,
+    wide,
+)
 
 Samples = tuple[ir.Value, ir.Value]
 """Along one axis, for each region and bin: positions [R, bins, S] that may lie outside, and which of them count."""
@@ -19,7 +30,7 @@ def roi_align(op: Emitter, node: Node) -> list[ir.Value]:
     """y is the mean, or the maximum, over a grid of samples in each bin. Regions have no gradient, as in torchvision:
     its own is none, and a detector's proposals are constants to what follows them."""
     x, rois, images = node.inputs
-    rois = op.Cast(rois, to=FLOAT) if rois.dtype in NARROW else rois
+    rois = wide(op, rois)
     samples = [_samples(op, node, rois, axis) for axis in (0, 1)]
     if node.string("mode", "avg").lower() == "avg":
         return [_mean(op, x, images, samples)]
@@ -91,7 +102,7 @@ def _corners(op: Emitter, at: ir.Value, counts: ir.Value, size: ir.Value) -> Tap
 def max_roi_pool(op: Emitter, node: Node) -> list[ir.Value]:
     """y is the maximum over the whole pixels of each bin, the first of equal ones; 0 of an empty bin"""
     x, rois = node.inputs
-    rois = op.Cast(rois, to=FLOAT) if rois.dtype in NARROW else rois
+    rois = wide(op, rois)
     images = op.Cast(op.Reshape(_column(op, rois, 0), [-1]), to=INT64)
     return [_largest(op, x, images, [_pixels(op, node, rois, axis) for axis in (0, 1)])]
 

@@ -11,10 +11,9 @@ import onnx_ir as ir
 from fastcam_export.autodiff.constants import Array, constant_array
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, expansion, rule
-from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, spread
+from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, spread, wide
 
-NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-FLOAT, INT64 = int(ir.DataType.FLOAT), int(ir.DataType.INT64)
+INT64 = int(ir.DataType.INT64)
 CUBIC = -0.75
 """Keys' parameter, as ONNX and PyTorch have it."""
 
@@ -50,13 +49,13 @@ def grid_sample(op: Emitter, node: Node) -> list[ir.Value]:
     """y = sum over neighbours of weight times x. Positions have a gradient through the weights; at the border of the
     picture, from which on they are clamped or reflected, it is zero, as in PyTorch."""
     x, grid = node.inputs
-    wide = op.Cast(grid, to=FLOAT) if grid.dtype in NARROW else grid
+    positions = wide(op, grid)
     axes, (n, *places) = op.rank(x) - 2, sizes(op, grid)[:-1]
     points = product(op, places)
     taps = []
     for axis in range(axes):  # the last number of a position belongs to the first axis
-        at = op.Slice(wide, [axes - 1 - axis], [axes - axis], [axes + 1])
-        size = extent(op, x, axis, wide)
+        at = op.Slice(positions, [axes - 1 - axis], [axes - axis], [axes + 1])
+        size = extent(op, x, axis, positions)
         taps.append([_inside(op, node, tap, size) for tap in _taps(op, node, reshape_to(op, at, [n, points]), size)])
     y = sample(op, x, taps, n, points)
     return [reshape_to(op, y, [n, sizes(op, x)[1], *places])]

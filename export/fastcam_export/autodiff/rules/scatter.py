@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import HALF, Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
 from fastcam_export.autodiff.shapes import (
     Size,
@@ -22,9 +22,8 @@ from fastcam_export.autodiff.shapes import (
     sizes,
     spread,
     vector,
+    wide,
 )
-
-NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -170,10 +169,10 @@ def scatter(op: Emitter, data: ir.Value, index: ir.Value, updates: ir.Value, axi
     """ScatterElements. Half precision is reduced in float32: it is exact for longer, and ONNX Runtime asks for it."""
     if reduction == "add" and op.engine != "onnxruntime":
         return op.Add(data, _compared_and_summed(op, sizes(op, data), index, updates, axis))
-    if data.dtype not in NARROW or reduction == "none":
+    if data.dtype not in HALF or reduction == "none":
         return op.ScatterElements(data, index, updates, axis=axis, reduction=reduction)
-    wide = [op.Cast(x, to=int(ir.DataType.FLOAT)) for x in (data, updates)]
-    return op.Cast(op.ScatterElements(wide[0], index, wide[1], axis=axis, reduction=reduction), to=int(data.dtype))
+    reduced = op.ScatterElements(wide(op, data), index, wide(op, updates), axis=axis, reduction=reduction)
+    return cast_like(op, reduced, data)
 
 
 def scatter_add(op: Emitter, shape: Sequence[Size], index: ir.Value, dy: ir.Value, axis: int) -> ir.Value:

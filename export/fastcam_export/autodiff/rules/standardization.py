@@ -18,9 +18,9 @@ from fastcam_export.autodiff.shapes import (
     reshape_to,
     sizes,
     sum_to,
+    wide,
 )
 
-HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 MVN_EPSILON = 1e-9
 """What ONNX's definition of MeanVarianceNormalization adds to the deviation."""
 
@@ -33,7 +33,7 @@ def layer_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """
     x, scale = node.inputs[:2]
     axes = _last_axes(op, node)
-    h, inverse = _standardized(op, _wide(op, x), axes, node.number("epsilon", 1e-5))
+    h, inverse = _standardized(op, wide(op, x), axes, node.number("epsilon", 1e-5))
     g, dmean, dinverse = (each and cast_like(op, each, h) for each in (*node.dys, None, None)[:3])
 
     def data() -> ir.Value:
@@ -61,10 +61,10 @@ def rms_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y = h scale with h = x r, r = 1 / sqrt(mean(x^2) + eps): dx = r (g - h mean(g h)) for g = scale dy"""
     x, scale = node.inputs
     axes = _last_axes(op, node)
-    wide, dy = _wide(op, x), _wide(op, dy)
-    mean = op.ReduceMean(op.Mul(wide, wide), axes, keepdims=1)
+    z, dy = wide(op, x), wide(op, dy)
+    mean = op.ReduceMean(op.Mul(z, z), axes, keepdims=1)
     inverse = op.Reciprocal(op.Sqrt(op.Add(mean, node.number("epsilon", 1e-5))))
-    h = op.Mul(wide, inverse)
+    h = op.Mul(z, inverse)
 
     def data() -> ir.Value:
         g = op.Mul(dy, cast_like(op, scale, h))
@@ -92,21 +92,21 @@ def instance_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def mean_variance_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y = (x - mean) / (deviation + 1e-9): as LayerNormalization, leaving the 1e-9 out of the deviation's derivative"""
     x, axes = node.x, node.integers("axes") or [0, 2, 3]
-    wide = _wide(op, x)
-    centred = op.Sub(wide, op.ReduceMean(wide, axes, keepdims=1))
+    z = wide(op, x)
+    centred = op.Sub(z, op.ReduceMean(z, axes, keepdims=1))
     deviation = op.Sqrt(op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1))
     inverse = op.Reciprocal(op.Add(deviation, MVN_EPSILON))
-    return cast_like(op, _through(op, _wide(op, dy), op.Mul(centred, inverse), inverse, axes), x)
+    return cast_like(op, _through(op, wide(op, dy), op.Mul(centred, inverse), inverse, axes), x)
 
 
 @rule("LpNormalization")
 def lp_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y = x / |x|_p: dx = (dy - u sum(y dy)) / |x|_p, u = sign(x) for p = 1 and y for p = 2; zero where x is"""
-    x, axis = _wide(op, node.x), [node.integer("axis", -1)]
+    x, axis = wide(op, node.x), [node.integer("axis", -1)]
     manhattan = node.integer("p", 2) == 1
     length = (op.ReduceL1 if manhattan else op.ReduceL2)(x, axis, keepdims=1)
     inverse = op.Where(op.Equal(length, 0.0), 0.0, op.Reciprocal(length))
-    y, dy = op.Mul(x, inverse), _wide(op, dy)
+    y, dy = op.Mul(x, inverse), wide(op, dy)
     total = op.ReduceSum(op.Mul(dy, y), axis, keepdims=1)
     dx = op.Mul(op.Sub(dy, op.Mul(total, op.Sign(x) if manhattan else y)), inverse)
     return cast_like(op, dx, node.x)
@@ -117,8 +117,8 @@ def _grouped(op: Emitter, node: Node, dy: ir.Value, groups: Size, each: Size, pe
     x, scale, bias = node.inputs
     n, _, *positions = sizes(op, x)
     view: list[Size] = [n, groups, each, product(op, positions)]
-    h, inverse = _standardized(op, reshape_to(op, _wide(op, x), view), [2, 3], node.number("epsilon", 1e-5))
-    dy = reshape_to(op, _wide(op, dy), view)
+    h, inverse = _standardized(op, reshape_to(op, wide(op, x), view), [2, 3], node.number("epsilon", 1e-5))
+    dy = reshape_to(op, wide(op, dy), view)
     others = [0, 2, 3] if per_group else [0, 3]
 
     def data() -> ir.Value:
@@ -148,7 +148,3 @@ def _through(op: Emitter, g: ir.Value, h: ir.Value, inverse: ir.Value, axes: Seq
 def _last_axes(op: Emitter, node: Node) -> list[int]:
     rank = op.rank(node.x)
     return list(range(node.integer("axis", -1) % rank, rank))
-
-
-def _wide(op: Emitter, x: ir.Value) -> ir.Value:
-    return op.Cast(x, to=int(ir.DataType.FLOAT)) if x.dtype in HALF else x
