@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from contract_model import brightness_model, random_model
 from fastcam import Explainer, FastcamError, __version__
-from fastcam import cli as cli_module
 from fastcam.cli import app
 from fastcam.schema import Score, preset
+from fastcam.verbs.explain import targets as targets_given
 
 LABELS = ("bright thing", "dark thing, shadow")
 
@@ -134,7 +134,7 @@ def test_preprocess_and_labels_can_be_given(desk):
     [(None, [-1]), (["-2"], [-2]), (["7", "golden retriever"], [7, "golden retriever"]), (["n02123045 tabby"], None)],
 )
 def test_numbers_are_indices_and_the_rest_are_names(given, targets):
-    assert cli_module._targets(given) == (targets or given)
+    assert targets_given(given) == (targets or given)
 
 
 # --- export, inspect, demo: wiring --------------------------------------------------------------------------------

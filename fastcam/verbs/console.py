@@ -1,0 +1,42 @@
+"""What verbs print: prose, tables, counts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def say(line: str) -> None:
+    """A line of prose; on a terminal broken between words, with the rest indented."""
+    console = _console()
+    wrap = textwrap.TextWrapper(
+        console.width, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False
+    )
+    typer.echo(wrap.fill(line) if console.is_terminal else line)
+
+
+def _console() -> Console:
+    """Stdout; as wide as it must be where nobody watches, so that no line of a file or a pipe is broken."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=10_000)
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows under titles, without the columns that say nothing; names of up to 40 letters are never broken."""
+    used = [i for i in range(len(titles)) if any(row[i] for row in rows) or i == 0]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i in used:
+        longest = max((len(row[i]) for row in rows), default=0)
+        table.add_column(titles[i], overflow="fold", no_wrap=longest <= 40 and titles[i] not in ("scope", "note"))
+    for row in rows:
+        table.add_row(*(escape(row[i]) for i in used))
+    _console().print(table)
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

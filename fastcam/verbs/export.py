@@ -1,0 +1,89 @@
+"""``fastcam export``: rewrite a model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from fastcam.schema import Emit, FastcamError, LayoutName, Resize
+from fastcam.verbs.console import say
+from fastcam.verbs.options import ForEngine, Labels, OnnxFile, OutputName, PreprocessName, ScoreKind
+
+EXAMPLES = (
+    "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
+    "fastcam export resnet50.onnx -o middle.onnx --layer layer3",
+)
+
+
+def export(
+    model: OnnxFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Exported file.", show_default="MODEL.cam.onnx")
+    ] = None,
+    layer: Annotated[str, typer.Option(help="Value, node or scope to explain; auto chooses.")] = "auto",
+    layout: Annotated[
+        LayoutName | None, typer.Option(help="How the layer lies in the graph.", show_default="as the graph tells")
+    ] = None,
+    prefix_tokens: Annotated[
+        int | None, typer.Option(help="Tokens before the image's, of a sequence.", show_default="as the graph tells")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Rows and columns of a sequence: 14x14.", show_default="as the graph tells")
+    ] = None,
+    emit: Annotated[Emit, typer.Option(help="What the file adds: pooled gradients, gradients, or maps.")] = "weights",
+    preprocess: PreprocessName = None,
+    resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
+    labels: Labels = None,
+    score: ScoreKind = "logit",
+    output_name: OutputName = None,
+    targets: Annotated[
+        Literal["default", "required", "constant"],
+        typer.Option(help="The targets input: optional, without a default, or fixed to the predicted class."),
+    ] = "default",
+    for_engine: ForEngine = "onnxruntime",
+) -> None:
+    """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
+    output = output or model.with_name(f"{model.stem}.cam.onnx")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise FastcamError(f"{output}: the export would overwrite the model; choose another name with -o")
+    result = exporter().export_model(
+        model,
+        output,
+        layer=layer,
+        layout=layout,
+        prefix_tokens=prefix_tokens,
+        grid=_grid(grid),
+        emit=emit,
+        targets=targets,
+        score=score,
+        output_name=output_name,
+        preprocess=preprocess,
+        resize=resize,
+        labels=labels,
+        for_engine=for_engine,
+    )
+    for line in result.summary():
+        say(line)
+
+
+def exporter() -> Any:
+    """The module fastcam_export, which needs onnx."""
+    try:
+        import fastcam_export
+    except ImportError as error:
+        if (error.name or "").startswith("fastcam_export."):
+            raise  # a defect of ours, not something that is missing
+        raise FastcamError(f"exporting needs onnx and onnx-ir ({error}); run: pip install fastcam[export]") from error
+    return fastcam_export
+
+
+def _grid(text: str | None) -> tuple[int, ...] | None:
+    """The --grid option: "14x14"; of a video "8x7x7"."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(x\d+){1,2}", text):
+        raise FastcamError(f"--grid is {text!r}; give rows and columns, like 14x14")
+    return tuple(int(side) for side in text.split("x"))

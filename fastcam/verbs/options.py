@@ -1,0 +1,30 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fastcam.schema import PRESETS, Engine
+
+OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
+ExportedFile = Annotated[
+    Path, typer.Argument(metavar="MODEL.cam.onnx", help="A file that fastcam export wrote.", show_default=False)
+]
+Pictures = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False)
+]
+Labels = Annotated[Path | None, typer.Option("--labels", help="Class names, one per line.", show_default=False)]
+OutputName = Annotated[
+    str | None, typer.Option("--output-name", help="The model output to explain.", show_default="the first that fits")
+]
+ScoreKind = Annotated[
+    Literal["logit", "probability"], typer.Option("--score", help="What is explained: before or after a final softmax.")
+]
+PreprocessName = Annotated[
+    str | None,
+    typer.Option("--preprocess", help=f"How pictures become the input: {', '.join(PRESETS)}.", show_default=False),
+]
+ForEngine = Annotated[Engine, typer.Option("--for-engine", help="Whose operators the file may add.")]
