@@ -1,13 +1,15 @@
-"""What verbs print: prose, tables, counts."""
+"""What verbs print: prose, tables, counts, progress."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 
@@ -40,3 +42,14 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+@contextmanager
+def progress(total: int | None) -> Iterator[Progress]:
+    """A progress bar on stderr, for many pictures (None: nobody knows how many) on a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    few = total is not None and total < 2
+    with Progress(*columns, console=console, transient=True, disable=few or not console.is_terminal) as bar:
+        bar.add_task("explaining", total=total)
+        yield bar

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastcam.schema import FastcamError
-from fastcam.verbs.console import counted, print_table
+from fastcam.verbs.console import counted, print_table, progress
 from fastcam.verbs.options import ExportedFile, Labels, Pictures, PreprocessName
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
-    with _progress(len(files)) as progress:
+    with progress(len(files)) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
             found = explainer(part, targets=targets, threshold=threshold)
@@ -88,20 +86,10 @@ def explain_all(
             entry = found.to_dict()
             report = report or {**entry, "images": []}
             report["images"] += entry["images"]
-            progress.advance(progress.task_ids[0], len(part))
+            bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Progress]:
-    """A progress bar on stderr, for many pictures on a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=total < 2 or not console.is_terminal) as progress:
-        progress.add_task("explaining", total=total)
-        yield progress
 
 
 def print_report(report: dict[str, Any]) -> None:
