@@ -1,5 +1,6 @@
 # make demo: set up, export the bundled model, explain the bundled picture, say where the heatmap is.
 # make test: set up with all that the tests need; style, types, tests.
+# make bench: set up the peers as well, measure what the README says of speed, and write it there; an hour on two cores.
 # Needs Python 3.10 or later, make and a C++ compiler; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -37,6 +38,22 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --editable ".[cpu,export,test]"
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
 	touch $@
+
+# the peers get environments of their own under .venv/bench: fastcam_bench/speed/environments.py
+$(VENV)/.bench: $(VENV)/.test bench/fastcam_bench/speed/environments.py
+	$(PIP) --editable ".[cpu,export,test,bench]"
+	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
+	$(BIN)/python -m fastcam_bench.speed.environments
+	touch $@
+
+# nothing else should run on the machine meanwhile
+bench: $(VENV)/.bench
+	$(BIN)/python -m fastcam_bench.speed
+	$(BIN)/python -m fastcam_bench.lowerings
+	$(BIN)/python -m fastcam_bench.on_demand
+	$(BIN)/python -m fastcam_bench.export_time
+	$(BIN)/python -m fastcam_bench.kernels --seconds 1.2 --json bench/results/kernels.json
+	$(BIN)/python -m fastcam_bench.readme
 
 clean:
 	rm -rf build dist demo *.egg-info fastcam/_native*.so

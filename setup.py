@@ -61,6 +61,7 @@ PACKAGES = [
     *find_packages(include=["fastcam", "fastcam.*"]),
     *find_packages(where="export"),
     *find_packages(where="bench"),
+    "fastcam.kernels.cuda_source",  # no Python: what CuPy compiles
 ]
 
 setup(
@@ -70,9 +71,11 @@ setup(
         "fastcam": "fastcam",
         "fastcam_export": "export/fastcam_export",
         "fastcam_bench": "bench/fastcam_bench",
+        "fastcam.kernels.cuda_source": "csrc/cuda",
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
+        "fastcam.kernels.cuda_source": ["*.cu", "*.cuh"],
         "fastcam_export": ["py.typed", "data/*.json"],
         "fastcam_bench": ["py.typed"],
     },

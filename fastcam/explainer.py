@@ -2,60 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import image as images_
+from fastcam import frames as frames_
 from fastcam import kernels as kernels_
 from fastcam import methods
+from fastcam.binding import DeviceTensor
+from fastcam.devices import DEFAULT, Settings, short
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float, Geometry, Size
+from fastcam.image import Float, Geometry
+from fastcam.inputs import Inputs
+from fastcam.network import Network
+from fastcam.prediction import Batch, Prediction, Run, joined
+from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
 from fastcam.schema import (
     ACTIVATIONS,
     CAM,
     CLASSES,
     GRADIENTS,
-    OUTPUTS,
-    PRESETS,
-    TARGETS,
+    INPUT_GRADIENT,
+    RELEVANCE,
     WEIGHTS,
     FastcamError,
     Metadata,
     Preprocessing,
-    preset,
 )
-from fastcam.session import (
-    Model,
-    Providers,
-    create_session,
-    model_name,
-    one_line,
-    onnxruntime,
-    ort_errors,
-    read_metadata,
-)
-from fastcam.targets import Targets, read_labels
+from fastcam.session import Model, Providers
+from fastcam.stream import Frame, Steps, stream
+from fastcam.targets import Asked, Target, Targets, read_labels
 
 NO_POSITIVE = "no_positive"
-
-_ADDED = {name for names in OUTPUTS.values() for name in names}
-
-_DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_DTYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """One run's worth of images: the network's input, what was given, and how the one became the other."""
-
-    tensor: NDArray[Any]
-    images: tuple[NDArray[Any], ...]
-    geometry: tuple[Geometry, ...]
 
 
 class Explainer:
@@ -65,12 +47,13 @@ class Explainer:
 
     Args:
         model: path or bytes of a file that ``fastcam export`` wrote.
-        providers, threads: see :func:`fastcam.session.create_session`.
+        providers, threads, settings: see :func:`fastcam.session.create_session`.
         preprocess: how pictures become the input, in place of what the file says: a name from
             :data:`fastcam.schema.PRESETS` (size, resize rule and layout stay the file's) or a Preprocessing.
         labels: class names by index, or a file with one per line, in place of the file's.
-        kernels: "auto", "native" or "reference".
+        kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
+        explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -85,32 +68,26 @@ class Explainer:
         labels: str | Path | Sequence[str] | None = None,
         kernels: str = "auto",
         batch_size: int = 16,
+        explanation: Model | None = None,
+        settings: Settings = DEFAULT,
     ) -> None:
-        self._name = model_name(model)
-        self._session = create_session(model, providers, threads)
-        self._metadata = read_metadata(self._session, self._name)
         self._kernels = kernels_.get(kernels)
+        cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
+        keep = cupy.from_dlpack if cupy is not None else None
+        self._network = Network(model, explanation, providers, threads, settings, keep)
+        self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        required = {value.name: value for value in self._session.get_inputs()}
-        self._free_targets = TARGETS in required or TARGETS in {
-            value.name for value in self._session.get_overridable_initializers()
-        }
-        self._outputs = [value.name for value in self._session.get_outputs()]
-        self._check_contract(required)
         if len(self._metadata.input_shape) == 5:
             raise FastcamError(
                 f"{self._name} explains videos; Explainer takes pictures: run it in ONNX Runtime directly"
             )
-        self._shape: tuple[int | str | None, ...] = tuple(required[self._metadata.input].shape)
-        self._dtype = _DTYPES.get(required[self._metadata.input].type, np.float32)
-        self._preprocess = self._resolve_preprocessing(preprocess)
-        self._metadata = replace(self._metadata, preprocessing=self._preprocess)
+        self._inputs = Inputs(self._name, self._metadata, self._network.inputs[self._metadata.input], preprocess)
+        self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
         self._targets = Targets(self._metadata.score.classes, self._metadata.labels)
-        self._fixed_batch = self._shape[0] if self._shape and isinstance(self._shape[0], int) else None
-        self._batch_size = self._fixed_batch or batch_size
+        self._batch_size = self._network.fixed_batch or batch_size
 
     @property
     def metadata(self) -> Metadata:
@@ -118,199 +95,222 @@ class Explainer:
         return self._metadata
 
     @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's providers that are in use, in order of preference."""
+        return self._network.providers
+
+    @property
     def input_shape(self) -> tuple[int | str | None, ...]:
         """Shape of the image input; free dimensions are strings or None."""
-        return self._shape
+        return self._inputs.shape
 
     @property
     def batch_size(self) -> int:
         """Images per run."""
         return self._batch_size
 
-    def __call__(self, images: Any, targets: Any = -1, threshold: float = 0.15, connectivity: int = 8) -> Explanation:
+    def __call__(
+        self,
+        images: Any,
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        cotangent: Given | None = None,
+    ) -> Explanation:
         """Explain one or more pictures.
 
         Args:
             images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]); a list of those; or
-                a float tensor [N, C, H, W] (the model's own layout), used as it is.
-            targets: a class index, a rank (-1 is the predicted class, -2 the second, ...), a class name, a list of
-                those for every image, or one such list per image.
+                a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
+                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either.
+            targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
+                class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
+                or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
+                image, or one such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
+            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: float [N, T, ...], a dict
+                of those by output, or a function of the outputs of the images that run together (a dict by name) that
+                returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
 
         Raises:
             FastcamError: a picture or a target that cannot be used; the message says why.
         """
-        if not 0 < threshold <= 1:
-            raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
-        sources, files = self._sources(images)
-        resolved = self._resolve_targets(targets, len(sources))
-        parts = []
-        for start in range(0, len(sources), self._batch_size):
-            rows = slice(start, min(start + self._batch_size, len(sources)))
-            batch = self._prepare(sources[rows])
-            chosen = resolved if len(resolved) == 1 else resolved[rows]
-            found = self._run(batch.tensor, chosen)
-            parts.append(self._explain(batch, found, files[rows], threshold, connectivity))
-        return join(parts)
+        _check_threshold(threshold)
+        sources, files = self._inputs.sources(images)
+        resolved = self._resolve_targets(targets, len(sources), cotangent)
+        runs = self._runs(sources, files, resolved)
+        return join([self._explain(run, chosen, threshold, connectivity) for run, chosen in _each(runs, resolved)])
 
-    # --- setting up ---------------------------------------------------------------------------------------------
+    def predict(self, images: Any) -> Prediction:
+        """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
 
-    def _check_contract(self, required: dict[str, Any]) -> None:
-        """The session has the inputs and outputs that its metadata promises, and needs no others."""
-        wanted = {*OUTPUTS[self._metadata.emit], self._metadata.score.output}
-        absent = sorted(wanted - set(self._outputs)) + [self._metadata.input] * (self._metadata.input not in required)
-        if absent:
-            raise FastcamError(f"{self._name} lacks {', '.join(absent)}, which its metadata promises; export it again")
-        others = sorted(set(required) - {self._metadata.input, TARGETS})
-        if others:
-            raise FastcamError(
-                f"{self._name} needs further inputs ({', '.join(others)}), which Explainer cannot fill; "
-                "run it in ONNX Runtime directly"
-            )
+        An export on demand (``fastcam export --on-demand``) runs the plain model here. One in one file explains the
+        predicted class by the way, and runs again for other targets.
 
-    def _resolve_preprocessing(self, given: Preprocessing | str | None) -> Preprocessing | None:
-        """The preprocessing in force, with the input's own size where the model fixes it."""
-        own = self._metadata.preprocessing
-        if given is None:
-            how = own
-        elif isinstance(given, Preprocessing):
-            how = given
-        else:
-            kept = {"resize": own.resize, "layout": own.layout} if own else {"layout": self._guessed_layout()}
-            how = preset(given, size=own.size if own else None, **kept)
-        if how is None:
-            return None
-        fixed = self._spatial(how.layout)
-        if fixed is None:
-            return how
-        if isinstance(given, Preprocessing) and given.size not in (None, fixed):
-            raise FastcamError(f"preprocess has size {given.size}, but the input of {self._name} is {fixed}; use that")
-        return replace(how, size=fixed)
+        Args:
+            images: see :meth:`__call__`.
 
-    def _guessed_layout(self) -> str:
-        channels_last = len(self._shape) == 4 and self._shape[-1] in (1, 3) and self._shape[1] not in (1, 3)
-        return "NHWC" if channels_last else "NCHW"
+        Raises:
+            FastcamError: a picture that cannot be used; the message says why.
+        """
+        sources, files = self._inputs.sources(images)
+        asked = None if self._metadata.cotangents else Asked(np.array([[-1]]))
+        return joined(list(self._runs(sources, files, asked)), self._metadata)
 
-    def _spatial(self, layout: str) -> Size | None:
-        """(H, W) where the model fixes both."""
-        if len(self._shape) != 4:
-            return None
-        height, width = self._shape[1:3] if layout == "NHWC" else self._shape[2:4]
-        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    def explain(
+        self,
+        prediction: Prediction,
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        cotangent: Given | None = None,
+    ) -> Explanation:
+        """Explain what :meth:`predict` saw, any number of times and with any targets.
 
-    # --- images and targets in ----------------------------------------------------------------------------------
+        Args:
+            prediction: of this file, or some of its images: ``prediction[2]``.
+            targets, threshold, connectivity, cotangent: see :meth:`__call__`.
 
-    def _sources(self, images: Any) -> tuple[Any, list[str | None]]:
-        """The images as a sequence (a checked tensor, or a list of pictures still to be read) and their paths."""
-        if not isinstance(images, str | Path | list | tuple) and not hasattr(images, "convert"):
-            images = images_.as_array(images)
-        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
-            tensor = self._checked(images)
-            return tensor, [None] * len(tensor)
-        pictures = list(images) if isinstance(images, list | tuple) else [images]
-        if not pictures:
-            raise FastcamError("no images given; give at least one")
-        if self._preprocess is None:
-            raise FastcamError(
-                f"{self._name} does not say how pictures become its input; say it with preprocess "
-                f"(--preprocess, one of: {', '.join(PRESETS)}), or give a float tensor"
-            )
-        return pictures, [str(entry) if isinstance(entry, str | Path) else None for entry in pictures]
+        Raises:
+            FastcamError: a prediction of another file, or a target that cannot be used.
+        """
+        _check_threshold(threshold)
+        if prediction.metadata != self._metadata:
+            raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
+        resolved = self._resolve_targets(targets, len(prediction), cotangent)
+        each = _each(prediction.runs, resolved)
+        return join([self._explain(run, chosen, threshold, connectivity) for run, chosen in each])
 
-    def _checked(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """A float tensor that fits the model's input, in the input's dtype."""
-        fits = tensor.ndim == len(self._shape) == 4 and all(
-            not isinstance(want, int) or want == have
-            for want, have in zip(self._shape[1:], tensor.shape[1:], strict=True)
+    def stream(
+        self,
+        frames: Iterable[Any],
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        batch_size: int | None = None,
+        workers: int = 2,
+        wait: float | None = None,
+    ) -> Iterator[Frame]:
+        """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
+
+        Frames come out in the order in which they went in. A frame that cannot be read or explained has its error, and
+        the others go on; what ``frames`` itself raises is raised in its place. A few frames are read ahead, never more,
+        and leaving the loop early ends all threads.
+
+        Args:
+            frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
+            targets: for every frame the same, see :meth:`__call__`.
+            batch_size: frames per run, neighbours of one size; by default the Explainer's.
+            workers: threads that decode and prepare frames.
+            wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
+
+        Raises:
+            FastcamError: a target that cannot be used, or a setting out of range.
+        """
+        _check_threshold(threshold)
+        resolved = self._resolve_targets(targets, 1)
+        steps = Steps(
+            prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
+            run=lambda batch: self._run(batch, resolved),
+            finish=lambda run: self._explain(run, resolved, threshold, connectivity),
         )
-        if not fits:
-            raise FastcamError(
-                f"a float tensor must be [N, {', '.join(str(side) for side in self._shape[1:])}], the input of "
-                f"{self._name}, got {list(tensor.shape)}; pictures must be uint8 [height, width, 3]"
-            )
-        if tensor.size == 0:
-            raise FastcamError(f"the tensor has no elements: {list(tensor.shape)}; give at least one image")
-        return np.ascontiguousarray(tensor, self._dtype)
+        size = self._batch_size if batch_size is None else batch_size
+        if self._network.fixed_batch is not None:
+            size = min(size, self._network.fixed_batch)
+        return stream(steps, frames, size, workers, wait)
 
-    def _resolve_targets(self, targets: Any, count: int) -> NDArray[np.int64]:
-        resolved = self._targets.resolve(targets, count)
-        if not self._free_targets and not (resolved == -1).all():
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _resolve_targets(self, targets: Any, count: int, cotangent: Given | None = None) -> Asked | Functional:
+        about = self._metadata.cotangents
+        if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
+            outputs = ", ".join(one.output for one in about)
             raise FastcamError(
-                f"{self._name} was exported with constant targets; export it again with --targets default"
+                f"{self._name} explains cotangents of {outputs}, in Python; give cotangent, and no targets"
+            )
+        if about:
+            assert cotangent is not None
+            return Functional(about, cotangent, count)
+        if cotangent is not None:
+            raise FastcamError(f"{self._name} explains classes; export the model again with --targets cotangent")
+        resolved = self._targets.resolve(targets, count)
+        if not self._network.takes_targets and not (resolved.classes == -1).all():
+            raise FastcamError(
+                f"{self._name} has constant targets on {', '.join(map(short, self.providers))}; export it again with "
+                "--targets default, or required for TensorRT and OpenVINO"
             )
         return resolved
 
-    def _prepare(self, sources: Any) -> _Batch:
-        """One run's images as the network's input."""
-        if isinstance(sources, np.ndarray):
-            layout = self._preprocess.layout if self._preprocess else self._guessed_layout()
-            size = (sources.shape[1], sources.shape[2]) if layout == "NHWC" else (sources.shape[2], sources.shape[3])
-            whole = (0, 0, size[1], size[0])
-            given = tuple(sources.astype(np.float32, copy=False))
-            return _Batch(sources, given, (Geometry(size, size, whole, whole),) * len(sources))
-        assert self._preprocess is not None  # _sources refuses pictures without it
-        pictures = tuple(images_.load(source) for source in sources)
-        made = [images_.prepare(picture, self._preprocess) for picture in pictures]
-        if len({tensor.shape for tensor, _ in made}) > 1:
-            raise FastcamError(
-                f"{self._name} takes any size, but the pictures of one call must then have the same; "
-                "give them one by one, or set preprocess with a size"
-            )
-        tensor = np.concatenate([tensor for tensor, _ in made])
-        axis = 3 if self._preprocess.layout == "NHWC" else 1
-        channels = self._shape[axis] if len(self._shape) == 4 else None
-        if isinstance(channels, int) and channels != tensor.shape[axis]:
-            raise FastcamError(
-                f"{self._name} takes {channels} channels, its preprocessing makes {tensor.shape[axis]}; set its color"
-            )
-        if np.issubdtype(self._dtype, np.integer):
-            limits = np.iinfo(self._dtype)
-            tensor = np.clip(np.rint(tensor), limits.min, limits.max)
-        return _Batch(tensor.astype(self._dtype, copy=False), pictures, tuple(geometry for _, geometry in made))
+    def _runs(self, sources: Any, files: Sequence[str | None], targets: Asked | Functional | None) -> Iterator[Run]:
+        """Run the images; an export in one file explains ``targets`` by the way."""
+        slices = (sources[start : start + self._batch_size] for start in range(0, len(sources), self._batch_size))
+        start = 0
+        for part in frames_.batches(sources, self._batch_size) if self._metadata.frames else slices:
+            rows = slice(start, start + len(part))
+            start = rows.stop
+            batch = self._inputs.batch(part, files[rows])
+            yield self._run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
 
-    # --- the run ------------------------------------------------------------------------------------------------
+    def _run(self, batch: Batch, targets: Asked | Functional | None) -> Run:
+        if isinstance(targets, Asked):
+            first: Any = targets.classes
+        else:  # cotangents of outputs that are not there yet have to wait
+            first = targets.arrays({}, len(batch.files)) if targets is not None and targets.known else None
+        forward = self._network.forward(batch.tensor, first)
+        return Run(batch, forward, self._scores(forward.outputs, len(batch.files)))
 
-    def _run(self, tensor: NDArray[Any], targets: NDArray[np.int64]) -> dict[str, Any]:
-        """All outputs by name, for the images of ``tensor``; a fixed batch is filled up with its last image."""
-        count = len(tensor)
-        missing = (self._fixed_batch or count) - count
-        feed = {self._metadata.input: _filled(tensor, missing)}
-        if self._free_targets:
-            feed[TARGETS] = targets if len(targets) == 1 else _filled(targets, missing)
-        try:
-            values = self._session.run(None, feed)
-        except ort_errors(onnxruntime()) as error:
-            raise FastcamError(f"{self._name}: ONNX Runtime could not run it ({one_line(error)})") from error
-        found = dict(zip(self._outputs, values, strict=True))
-        return {name: _rows(value, count, count + missing) for name, value in found.items()}
+    def _scores(self, outputs: dict[str, Any], images: int) -> Float:
+        """[N, classes]; no classes where the file is about outputs that are no class scores."""
+        score = self._metadata.score
+        if self._metadata.cotangents and score.classes is None:
+            return np.zeros((images, 0), np.float32)
+        return _per_class(_float(outputs[score.output]))
+
+    def _answer(
+        self, run: Run, asked: Asked | Functional
+    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
+        """The added outputs of one run, the scores [N, classes], the class of each target, and what each target was."""
+        if isinstance(asked, Functional):
+            about, outputs = self._metadata.cotangents, run.forward.outputs
+            arrays = asked.arrays(outputs, len(run))
+            scores = values(about, arrays, outputs, len(run))
+            classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
+            return self._network.explain(run.forward, arrays), scores, classes, functional_targets(*scores.shape)
+        found = self._network.explain(run.forward, asked.classes)
+        classes = np.asarray(found[CLASSES], np.int64)
+        if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
+            raise FastcamError(f"a target is no class, or no rank, that {self._name} resolves; give a class index")
+        if classes.max() >= run.scores.shape[1]:
+            raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
+        found = combine(asked, found, self._metadata, self._name)
+        return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
 
     def _kernel_inputs(self, found: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
         """Activations and weights, or signed maps and None, from what the file emits; names of the statuses."""
         names = list(kernels_.STATUS_NAMES)
         if self._metadata.emit == "cam":
             names[kernels_.ALL_NEGATIVE] = names[kernels_.ZERO_GRADIENT] = NO_POSITIVE
-            return _float(found[CAM]), None, names
+            return found[CAM] if _stays(found[CAM]) else _float(found[CAM]), None, names
         weights = methods.gradcam_weights(found[GRADIENTS]) if self._metadata.emit == "gradients" else found[WEIGHTS]
+        if _stays(found[ACTIVATIONS]):
+            return found[ACTIVATIONS], _float(weights), names
         activations = np.asarray(found[ACTIVATIONS])
         half = activations.dtype == np.float16  # which the kernels read
         return activations if half else _float(activations), _float(weights), names
 
-    def _explain(
-        self, batch: _Batch, found: dict[str, Any], files: list[str | None], threshold: float, connectivity: int
-    ) -> Explanation:
-        """Post-processing of one run."""
-        scores = _per_class(_float(found[self._metadata.score.output]))
-        classes = np.asarray(found[CLASSES], np.int64)
-        if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
-            raise FastcamError(f"a target is no class, or no rank, that {self._name} resolves; give a class index")
-        if classes.max() >= scores.shape[1]:
-            raise FastcamError(f"class {classes.max()} is out of range: the model has {scores.shape[1]} classes")
+    def _explain(self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int) -> Explanation:
+        """The explanation of one run, and its post-processing."""
+        (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
         activations, weights, names = self._kernel_inputs(found)
-        size, windows = batch.geometry[0].network, np.array([each.target for each in batch.geometry], np.int32)
-        explained = self._kernels.explain_maps(activations, weights, size, threshold, connectivity, windows=windows)
+        size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
+        explained: Any = self._kernels.explain_maps(
+            activations, weights, size, threshold, connectivity, windows=windows
+        )
+        if hasattr(explained, "read"):  # on the device until now
+            explained = explained.read()
         assert explained.heatmaps is not None
-        boxes, components = _in_original(explained, batch.geometry)
+        boxes, components = _in_original(explained, geometry)
         return Explanation(
             scores=scores,
             classes=classes,
@@ -319,15 +319,42 @@ class Explainer:
             heatmaps=explained.heatmaps,
             boxes=boxes,
             components=components,
-            status=tuple(tuple(names[code] for code in row) for row in explained.status),
-            outputs={name: value for name, value in found.items() if name not in _ADDED},
-            geometry=batch.geometry,
-            files=tuple(files),
-            images=batch.images,
+            status=status_of(explained.status, names, asked),
+            targets=asked,
+            outputs=run.forward.outputs,
+            geometry=geometry,
+            files=run.batch.files,
+            images=run.batch.images,
             metadata=self._metadata,
             threshold=threshold,
             connectivity=connectivity,
+            providers=self.providers,
+            **self._brought_back(found, run.batch.tensor),
         )
+
+    def _brought_back(self, found: dict[str, Any], tensor: NDArray[Any] | DeviceTensor) -> dict[str, Any]:
+        """What the mode of the file brought back to the image or the layer, by its name in the explanation."""
+        if RELEVANCE in found:
+            return {"relevance": _float(found[RELEVANCE])}
+        if INPUT_GRADIENT not in found:
+            return {}
+        gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(tensor)
+        if self._inputs.layout == "NHWC":
+            gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
+        return {"input_gradients": _float(gradient), "inputs": _float(inputs)}
+
+
+def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:
+    """Each run with the targets of its images."""
+    start = 0
+    for run in runs:
+        yield run, targets if len(targets) == 1 else targets[start : start + len(run)]
+        start += len(run)
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
 
 
 def _in_original(
@@ -354,16 +381,10 @@ def _per_class(scores: Float) -> Float:
     return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
 
 
+def _stays(array: Any) -> bool:
+    """Whether an output was left on the device."""
+    return not isinstance(array, np.ndarray)
+
+
 def _float(array: Any) -> Float:
     return np.ascontiguousarray(array, np.float32)
-
-
-def _filled(array: NDArray[Any], missing: int) -> NDArray[Any]:
-    """``array`` with its last row repeated ``missing`` times."""
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
-
-
-def _rows(value: Any, count: int, run: int) -> Any:
-    """The first ``count`` rows of an output that has one row per image of the run; others as they are."""
-    batched = isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim > 0)
-    return value[:count] if batched and len(value) == run else value

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from fastcam import kernels, render
 from fastcam.image import Float, Geometry, Uint8, restore
 from fastcam.output import staged, write
-from fastcam.schema import FastcamError, Metadata
-from fastcam.targets import short_label
+from fastcam.schema import FastcamError, Metadata, Mode
+from fastcam.targets import Target, short_label
 
 OK = "ok"
 
 # what has one row per image, by how rows are put together
 _ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
-_TUPLES = ("components", "status", "geometry", "files", "images")
+_TUPLES = ("components", "status", "geometry", "files", "images", "targets")
+_MAYBE = ("input_gradients", "relevance", "inputs")  # arrays, or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,8 @@ class Explanation:
     Attributes:
         scores: float32 [N, classes]: the explained output as the model gives it (after its softmax or sigmoid where
             it ends with one).
-        classes: int64 [N, T]: the class behind each target.
+        classes: int64 [N, T]: the class behind each target; of a combination the one with the largest coefficient, -1
+            where an image has fewer targets than another, of a cotangent the column of ``scores``.
         labels: class names by index, or None.
         maps: float32 [N, T, h, w]: ReLU(sum_k alpha_k A^k) at the target layer's resolution, not normalised.
         heatmaps: float32 [N, T, H, W] in [0, 1]: each map divided by its maximum and bilinearly upsampled to the
@@ -46,13 +48,21 @@ class Explanation:
             of mask pixels at the network's resolution, in raster order of their first pixel.
         status: [N, T] of "ok", "all_negative" (nothing speaks for the class), "zero_gradient" (the score does not
             depend on the layer), "non_finite" (NaN or infinity in the model), and, only for files of the emit level
-            "cam", "no_positive" (one of the middle two; the file holds the map after its ReLU).
+            "cam", "no_positive" (one of the middle two; the file holds the map after its ReLU); "not_asked" where an
+            image has fewer targets than another.
         outputs: the model's own outputs by name.
         geometry: per image, how it became the network's input.
         files: per image its path, or None.
         images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
         metadata: what the exported file says about itself.
         threshold, connectivity: what the boxes were made with.
+        targets: per image what each of its targets was, where they are combinations, cotangents (whose ``scores`` are
+            [N, T], their values), or of different number; empty where each is one class.
+        providers: ONNX Runtime's providers that ran, in order of preference.
+        input_gradients: float32 [N, T, C, H, W], what the mode of the file (``metadata.input_gradient``) brought back
+            to the network's input, in the input's own order of channels; None where the file has none.
+        relevance: float32 [N, T, h, w], what it brought to the target layer, summed over channels; or None.
+        inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
     """
 
     scores: Float
@@ -70,6 +80,11 @@ class Explanation:
     metadata: Metadata
     threshold: float
     connectivity: int
+    targets: tuple[tuple[Target, ...], ...] = ()
+    providers: tuple[str, ...] = ()
+    input_gradients: Float | None = None
+    relevance: Float | None = None
+    inputs: Float | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -80,6 +95,7 @@ class Explanation:
                 raise IndexError(f"image {index} of {len(self)}")
             index = slice(index % len(self), index % len(self) + 1)
         changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
+        changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
         changes["outputs"] = {
             name: value[index] if _per_image(value, len(self)) else value for name, value in self.outputs.items()
         }
@@ -90,14 +106,22 @@ class Explanation:
         given = self.images[i]
         return given if given.dtype == np.uint8 else restore(given, self.metadata.preprocessing)
 
+    def asked(self, i: int = 0) -> int:
+        """How many targets an image has."""
+        return len(self.targets[i]) if self.targets else self.classes.shape[1]
+
     def label(self, i: int = 0, target: int = 0) -> str:
-        """The short class name of a target, or "class 7" where the file has no names."""
+        """The short class name of a target, or "class 7" where the file has no names; "tabby - tiger cat"."""
+        if self.targets:
+            return self.targets[i][target].name
         index = int(self.classes[i, target])
         known = self.labels is not None and 0 <= index < len(self.labels)
         return short_label(self.labels[index]) if known and self.labels else f"class {index}"
 
     def score(self, i: int = 0, target: int = 0) -> float:
-        """The explained output's value for a target's class."""
+        """The explained output's value for a target's class; of a combination the sum."""
+        if self.targets:
+            return float(sum(a * self.scores[i, c] for c, a in self.targets[i][target].terms))
         return float(self.scores[i, self.classes[i, target]])
 
     def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
@@ -118,8 +142,8 @@ class Explanation:
             FastcamError: no such target, colour map or alpha.
         """
         t = 0 if target is None else target
-        if not -self.classes.shape[1] <= t < self.classes.shape[1]:
-            raise FastcamError(f"no target {t}: {self.classes.shape[1]} were explained")
+        if not -self.asked(i) <= t < self.asked(i):
+            raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
         picture, factor = render.enlarge(self.image(i), min_side)
         mixed = kernels.get().overlay(picture, self._heat(i, t, factor), render.colormap(colors), alpha)
         if self.boxes[i, t].any():
@@ -134,6 +158,71 @@ class Explanation:
         heat = self.geometry[i].magnified(factor).heatmap_to_original(self.heatmaps[i, target])
         return np.ascontiguousarray(np.clip(heat, 0, 1))
 
+    @property
+    def guided_gradcam(self) -> Float:
+        """Guided Grad-CAM, float32 [N, T, C, H, W]: guided backpropagation times the heatmap, pixel by pixel.
+
+        Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 3.2: L^c upsampled bilinearly to the input.
+
+        Raises:
+            FastcamError: the file has no guided backpropagation.
+        """
+        gradients = self._of_mode("guided")
+        return gradients * self.heatmaps[:, :, None]
+
+    @property
+    def input_x_gradient(self) -> Float:
+        """Input times gradient, float32 [N, T, C, H, W] (Shrikumar et al. 2016).
+
+        Raises:
+            FastcamError: the file has no gradient at the image.
+        """
+        gradients = self._of_mode("gradient")
+        assert self.inputs is not None
+        return gradients * self.inputs[:, None]
+
+    def _of_mode(self, mode: Mode) -> Float:
+        if self.input_gradients is None or self.metadata.input_gradient != mode:
+            have = self.metadata.input_gradient or "nothing at the image"
+            raise FastcamError(f"the file has {have}; export the model with --input-gradient {mode}")
+        return self.input_gradients
+
+    def gradient_image(self, i: int = 0, target: int = 0, cam: bool = False, min_side: int = 0) -> Uint8:
+        """What the mode of the file brought back, as a picture of the original's size, uint8 RGB.
+
+        Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
+        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class.
+
+        Args:
+            cam: times the heatmap: Guided Grad-CAM.
+            min_side: as for :meth:`overlay`.
+
+        Raises:
+            FastcamError: the file has nothing of the kind.
+        """
+        picture, factor = render.enlarge(self.image(i), min_side)
+        geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
+        if self.relevance is not None and not cam:
+            heat = self._upsampled(np.maximum(self.relevance[i, target], 0))
+            shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
+            return kernels.get().overlay(picture, shown, render.colormap(), 0.5)
+        if self.input_gradients is None:
+            raise FastcamError(
+                "the file brings nothing back to the image; export the model with --input-gradient guided"
+            )
+        values = self.guided_gradcam if cam else self.input_gradients
+        seen = np.stack([geometry.heatmap_to_original(channel) for channel in values[i, target]])
+        if mode in ("gradient", "guided", "deconvolution"):
+            how = self.metadata.preprocessing
+            return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
+        return render.diverging(seen.sum(axis=0))
+
+    def _upsampled(self, map_: Float) -> Float:
+        """A map [h, w] divided by its maximum, at the size of the network's input."""
+        k, size = kernels.get(), self.heatmaps.shape
+        large: Float = k.upsample(k.normalize(np.ascontiguousarray(map_[None])), (size[2], size[3]))[0]
+        return large
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
         return {
@@ -144,26 +233,37 @@ class Explanation:
             "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
             "threshold": self.threshold,
             "connectivity": self.connectivity,
+            "providers": list(self.providers),
             "images": [self._image_dict(i) for i in range(len(self))],
         }
 
     def _image_dict(self, i: int) -> dict[str, Any]:
         height, width = self.geometry[i].original
-        targets = [self._target_dict(i, t) for t in range(self.classes.shape[1])]
+        targets = [self._target_dict(i, t) for t in range(self.asked(i))]
         return {"file": self.files[i], "width": width, "height": height, "targets": targets}
 
     def _target_dict(self, i: int, t: int) -> dict[str, Any]:
-        index, score = int(self.classes[i, t]), self.score(i, t)
+        index: int | None = None if self.metadata.cotangents else int(self.classes[i, t])
+        score = self.score(i, t)
         keys = ("x0", "y0", "x1", "y1", "pixels")
         parts = [dict(zip(keys, map(_rounded, row), strict=True)) for row in self.components[i][t]]
         return {
             "class": index,
-            "label": self.labels[index] if self.labels and 0 <= index < len(self.labels) else None,
+            "label": self.labels[index] if self.labels and index is not None and index < len(self.labels) else None,
+            **self._combination(i, t),
             "score": score if math.isfinite(score) else None,
             "status": self.status[i][t],
             "box": [_rounded(value) for value in self.boxes[i, t]] if self.boxes[i, t].any() else None,
             "components": parts,
         }
+
+    def _combination(self, i: int, t: int) -> dict[str, Any]:
+        """What a target was that is no single class."""
+        if not self.targets:
+            return {}
+        target = self.targets[i][t]
+        terms = [{"class": c, "coefficient": a} for c, a in target.terms]
+        return {"target": target.name} | ({} if self.metadata.cotangents else {"terms": terms})
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
@@ -185,9 +285,21 @@ class Explanation:
         """
         names = []
         for i, stem in enumerate(stems):
-            for t in range(self.classes.shape[1]):
+            for t in range(self.asked(i)):
                 names.append(f"{stem}-{t + 1}-{_slug(self.label(i, t))}.png")
                 write(folder / names[-1], render.encode_png(self.overlay(i, t, min_side=192)))
+                names += self._write_gradients(folder, i, t, names[-1].removesuffix(".png"))
+        return names
+
+    def _write_gradients(self, folder: Path, i: int, t: int, stem: str) -> list[str]:
+        """Write what the mode brought back, and with guided backpropagation Guided Grad-CAM, beside an overlay."""
+        mode = self.metadata.input_gradient
+        if self.input_gradients is None and self.relevance is None:
+            return []
+        names = [f"{stem}-{mode}.png", f"{stem}-guided-gradcam.png"][: 2 if mode == "guided" else 1]
+        for name in names:
+            picture = self.gradient_image(i, t, cam=name.endswith("-gradcam.png"), min_side=192)
+            write(folder / name, render.encode_png(picture))
         return names
 
 
@@ -196,15 +308,24 @@ def join(parts: Sequence[Explanation]) -> Explanation:
     if len(parts) == 1:
         return parts[0]
     joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    there = [name for name in _MAYBE if getattr(parts[0], name) is not None]
+    joined |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in there}
     joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
-    joined["outputs"] = {name: _join_output(name, parts) for name in parts[0].outputs}
+    joined["outputs"] = join_outputs([(part.outputs, len(part)) for part in parts])
     return replace(parts[0], **joined)
 
 
-def _join_output(name: str, parts: Sequence[Explanation]) -> Any:
-    """One row per image where the output has that; else a list with one entry per run."""
-    values = [part.outputs[name] for part in parts]
-    if not all(_per_image(value, len(part)) for value, part in zip(values, parts, strict=True)):
+def join_outputs(parts: Sequence[tuple[dict[str, Any], int]]) -> dict[str, Any]:
+    """Outputs by name of several runs, given with the number of images of each."""
+    return {name: _join_output([(outputs[name], count) for outputs, count in parts]) for name in parts[0][0]}
+
+
+def _join_output(parts: Sequence[tuple[Any, int]]) -> Any:
+    """One row per image where the output has that; else a list with one entry per run, of one run its value."""
+    values = [value for value, _ in parts]
+    if len(values) == 1:
+        return values[0]
+    if not all(_per_image(value, count) for value, count in parts):
         return values
     if all(isinstance(value, np.ndarray) for value in values):
         return np.concatenate(values)

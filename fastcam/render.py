@@ -47,6 +47,34 @@ def colormap(name: str = "jet") -> Uint8:
     return table
 
 
+def on_grey(values: NDArray[Any]) -> Uint8:
+    """Signed values [C, H, W] as colours around grey, which is zero: uint8 RGB [H, W, 3].
+
+    The 99.5th percentile of their size, and what is larger, becomes full colour. Of other than three channels the sum
+    is shown.
+    """
+    channels = np.moveaxis(values if len(values) == 3 else values.sum(axis=0, keepdims=True), 0, -1)
+    grey: Uint8 = np.rint(127.5 + 127.5 * _scaled(channels)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3)))
+
+
+def diverging(values: NDArray[Any]) -> Uint8:
+    """Signed values [H, W] from blue (negative) over white (zero) to red: uint8 RGB [H, W, 3], scaled as on grey."""
+    v = _scaled(values)
+    picture: Uint8 = np.rint(255 * np.stack([1 + np.minimum(v, 0), 1 - np.abs(v), 1 - np.maximum(v, 0)], -1)).astype(
+        np.uint8
+    )
+    return picture
+
+
+def _scaled(values: NDArray[Any]) -> NDArray[Any]:
+    """Values in -1..1, zero kept; what is not finite counts as zero."""
+    finite = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    most = float(np.percentile(np.abs(finite), 99.5)) or float(np.abs(finite).max())
+    scaled: NDArray[Any] = np.clip(finite / (most or 1), -1, 1)
+    return scaled
+
+
 def enlarge(image: Uint8, min_side: int) -> tuple[Uint8, int]:
     """``image`` magnified by the smallest whole factor that brings its shorter side to ``min_side``, and the factor."""
     factor = max(1, -(-min_side // min(image.shape[:2])))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 __version__ = "0.1.0"
 
@@ -18,11 +18,15 @@ METADATA_KEY = "fastcam"
 PREFIX = "fastcam."
 
 TARGETS = PREFIX + "targets"
+COTANGENT = PREFIX + "cotangent"
 CLASSES = PREFIX + "classes"
 ACTIVATIONS = PREFIX + "activations"
 WEIGHTS = PREFIX + "weights"
 GRADIENTS = PREFIX + "gradients"
 CAM = PREFIX + "cam"
+INPUT_GRADIENT = PREFIX + "input_gradient"
+RELEVANCE = PREFIX + "relevance"
+FRAMES = PREFIX + "frames"
 
 Emit = Literal["weights", "gradients", "cam"]
 EMITS: tuple[Emit, ...] = ("weights", "gradients", "cam")
@@ -33,6 +37,22 @@ OUTPUTS: dict[Emit, tuple[str, ...]] = {
     "cam": (CLASSES, CAM),
 }
 """What each emit level adds behind the model's own outputs, in order."""
+
+Mode = Literal[
+    "gradient",
+    "guided",
+    "deconvolution",
+    "excitation",
+    "contrastive-excitation",
+    "lrp-epsilon",
+    "lrp-composite",
+    "lrp-gamma",
+]
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""What an export can hand back to the image: the gradient, or what a changed backward pass makes of it."""
+Place = Literal["image", "layer"]
+PLACES: tuple[Place, ...] = get_args(Place)
+"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer."""
 
 Engine = Literal["onnxruntime", "tensorrt"]
 ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
@@ -138,6 +158,41 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """An export in two files: the forward part runs on every frame, the explanation part on those that are asked about.
+
+    Attributes:
+        part: which of the two the file is.
+        other: base name of the other, which lies beside it; "" where they were not written to files.
+        extra: names of the forward part's outputs that are there for the explanation part alone. That part's inputs,
+            but for :data:`TARGETS`, have the names of the forward part's outputs or inputs that they take.
+        sha256: hex digest of what both say, the same in both.
+    """
+
+    part: Literal["forward", "explanation"]
+    other: str
+    extra: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Cotangent:
+    """An input that says what is explained of an output: sum_i cotangent[n, t, i] output[n, i], float32 [N, T, *shape].
+
+    Attributes:
+        input: its name: :data:`COTANGENT`, or of several outputs that and the output's.
+        output: the model output.
+        shape: of that output, for one image; free dimensions are strings.
+        batched: whether the output's first axis counts the images. If not (the boxes of one image), N is 1.
+    """
+
+    input: str
+    output: str
+    shape: tuple[int | str, ...]
+    batched: bool
+
+
+@dataclass(frozen=True)
 class Metadata:
     """Everything under ``metadata_props["fastcam"]``.
 
@@ -152,6 +207,12 @@ class Metadata:
         source: ``{"file": base name, "sha256": hex digest}`` of the source model.
         check: result of the check that ended the export; empty if it was skipped.
         engine: for which engine the added nodes were chosen, see :data:`ENGINES`.
+        pair: what the file is a part of, or None where it is all of the export.
+        input_gradient: the mode of :data:`INPUT_GRADIENT` or :data:`RELEVANCE`; None where the file has neither.
+        input_gradient_at: which of the two it has.
+        cotangents: the inputs of a file whose target is a cotangent, in place of :data:`TARGETS`; empty otherwise.
+        frames: whether the input takes pictures as they are, uint8 RGB [N, height, width, 3], and the file itself makes
+            of them what ``preprocessing`` says.
         version: FastCAM's version that wrote the file.
     """
 
@@ -166,8 +227,23 @@ class Metadata:
     source: dict[str, str] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
     engine: Engine = "onnxruntime"
+    pair: Pair | None = None
+    input_gradient: Mode | None = None
+    input_gradient_at: Place = "image"
+    cotangents: tuple[Cotangent, ...] = ()
+    frames: bool = False
     version: str = __version__
     schema: int = SCHEMA_VERSION
+
+    def emitted(self) -> tuple[str, ...]:
+        """The outputs of the emit level: :data:`OUTPUTS`, without classes where the target is a cotangent."""
+        return tuple(name for name in OUTPUTS[self.emit] if name != CLASSES or not self.cotangents)
+
+    def further(self) -> tuple[str, ...]:
+        """The outputs beside those of the emit level."""
+        if self.input_gradient is None:
+            return ()
+        return (INPUT_GRADIENT if self.input_gradient_at == "image" else RELEVANCE,)
 
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
@@ -195,6 +271,9 @@ class Metadata:
             raw["score"] = _build(Score, raw["score"])
             if raw.get("preprocessing") is not None:
                 raw["preprocessing"] = _build(Preprocessing, raw["preprocessing"])
+            if raw.get("pair") is not None:
+                raw["pair"] = _build(Pair, raw["pair"])
+            raw["cotangents"] = [_build(Cotangent, one) for one in raw.get("cotangents", ())]
             return cast(Metadata, _build(Metadata, raw))
         except (TypeError, KeyError) as error:
             raise FastcamError(f"the file's fastcam metadata is incomplete ({error}); export it again") from error

@@ -1,11 +1,12 @@
-"""What to explain: class indices, ranks and class names -> the int64 tensor ``fastcam.targets``."""
+"""What to explain: class indices, ranks, names and combinations of them -> the int64 tensor ``fastcam.targets``."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.schema import FastcamError
+
+Terms = tuple[tuple[int, float], ...]
+"""A linear combination of class scores: (class or rank, coefficient), in the order in which they were given."""
 
 _WORDNET = re.compile(r"^(n\d{8})\s+(?=\S)")
 
@@ -43,6 +47,72 @@ def read_labels(source: str | Path | Sequence[str], classes: int | None) -> tupl
     return labels
 
 
+@dataclass(frozen=True)
+class Target:
+    """What one target of one image was.
+
+    Attributes:
+        name: "tabby - tiger cat", "not tabby"; of a cotangent "target 1".
+        terms: (column of the scores, coefficient): what was explained is their sum.
+    """
+
+    name: str
+    terms: Terms
+
+
+def combined_name(terms: Terms, labels: Sequence[str] | None) -> str:
+    """A combination for people: "tabby - 0.5 tiger cat", "not tabby"."""
+    names = [short_label(labels[c]) if labels is not None and 0 <= c < len(labels) else f"class {c}" for c, _ in terms]
+    if len(terms) == 1 and terms[0][1] < 0:
+        return f"not {_scaled(-terms[0][1])}{names[0]}"
+    text = ""
+    for name, (_, a) in zip(names, terms, strict=True):
+        sign = (" - " if a < 0 else " + ") if text else "-" if a < 0 else ""
+        text += f"{sign}{_scaled(abs(a))}{name}"
+    return text
+
+
+def _scaled(factor: float) -> str:
+    return "" if factor == 1 else f"{factor:g} "
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The targets of a call, for every image the same (one row) or a row for each.
+
+    Attributes:
+        classes: int64 [rows, U]: the classes that they are made of, for ``fastcam.targets``.
+        terms: per row and target its combination of these: (position among the U, coefficient); rows may have different
+            lengths. None where every target is one class, in that order.
+        most: T, the length of the longest list of the call.
+    """
+
+    classes: NDArray[np.int64]
+    terms: tuple[tuple[Terms, ...], ...] | None = None
+    most: int = 0
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, rows: slice) -> Asked:
+        return Asked(self.classes[rows], None if self.terms is None else self.terms[rows], self.most)
+
+    def of(self, images: int) -> tuple[tuple[Terms, ...], ...]:
+        """The terms of each of ``images`` images."""
+        terms = self.terms or ()
+        return terms if len(terms) == images else terms * images
+
+    def coefficients(self, images: int) -> NDArray[np.float32]:
+        """float32 [images, T, U]; zeros where an image has fewer than T targets."""
+        rows = self.of(images)
+        made = np.zeros((images, self.most, self.classes.shape[1]), np.float32)
+        for n, row in enumerate(rows):
+            for t, terms in enumerate(row):
+                for position, coefficient in terms:
+                    made[n, t, position] += coefficient
+        return made
+
+
 class Targets:
     """Resolves what a user calls a target, for one model.
 
@@ -65,31 +135,53 @@ class Targets:
             for part in parts:
                 self._names[2][part].append(index)
 
-    def resolve(self, targets: Any, images: int) -> NDArray[np.int64]:
-        """``targets`` as int64 [1, T] (the same for every image) or [images, T].
+    def resolve(self, targets: Any, images: int) -> Asked:
+        """What goes into ``fastcam.targets``, and how the targets follow from it.
 
         Args:
-            targets: a class index >= 0, a rank -r (the class with the r-th highest score of each image), a class
-                name, a list of those for every image, or a list with one such list per image, all of one length.
+            targets: a target, a list of those for every image, or a list with one such list per image. A target is a
+                class index >= 0, a rank -r (the class with the r-th highest score of each image), a class name, or a
+                linear combination of those: {"tabby": 1, "tiger cat": -1}, or as text "tabby - 0.5*tiger cat", where
+                signs stand between spaces; "not tabby" is {"tabby": -1}, the counterfactual.
 
         Raises:
-            FastcamError: out of range, an unknown or ambiguous name, lists of different lengths.
+            FastcamError: out of range, an unknown or ambiguous name, a combination of nothing, or no targets.
         """
-        if isinstance(targets, np.ndarray):
-            targets = targets.tolist()
-        if isinstance(targets, str) or not isinstance(targets, list | tuple):
-            return np.array([[self.one(targets)]], np.int64)
-        if not any(isinstance(entry, list | tuple | np.ndarray) for entry in targets):
-            return np.array([[self.one(entry) for entry in targets]], np.int64).reshape(1, _count(len(targets)))
-        rows = [list(entry) if isinstance(entry, list | tuple | np.ndarray) else None for entry in targets]
-        if len(rows) != images:
-            raise FastcamError(f"targets for {len(rows)} images were given, but there are {images}; give one list each")
-        lengths = {-1 if row is None else len(row) for row in rows}
-        if len(lengths) > 1 or -1 in lengths:
-            raise FastcamError("targets per image must be lists of the same length; repeat one to fill a shorter list")
-        return np.array([[self.one(entry) for entry in row or ()] for row in rows], np.int64).reshape(
-            images, _count(lengths.pop())
+        rows = [[self.terms(target) for target in row] for row in _given(targets, images)]
+        if len({len(row) for row in rows}) == 1 and all(
+            len(terms) == 1 and terms[0][1] == 1 for row in rows for terms in row
+        ):
+            return Asked(np.array([[terms[0][0] for terms in row] for row in rows], np.int64))
+        unions = [list(dict.fromkeys(c for terms in row for c, _ in terms)) for row in rows]
+        width = max(map(len, unions))
+        classes = np.array([union + union[:1] * (width - len(union)) for union in unions], np.int64)
+        terms = tuple(
+            tuple(tuple((union.index(c), a) for c, a in terms) for terms in row)
+            for row, union in zip(rows, unions, strict=True)
         )
+        return Asked(classes, terms, max(map(len, rows)))
+
+    def terms(self, target: Any) -> Terms:
+        """One target as a combination of class indices and ranks."""
+        if isinstance(target, str) and not self._known(target):
+            found = _expression(target)
+            if found is not None:
+                return tuple((self._term(name), a) for name, a in found)
+        if not isinstance(target, Mapping):
+            return ((self.one(target), 1.0),)
+        for name, a in target.items():
+            if isinstance(a, bool) or not isinstance(a, int | float | np.number) or not np.isfinite(a) or not a:
+                raise FastcamError(f"the coefficient of class {name!r} must be a number other than zero, got {a!r}")
+        if not target:
+            raise FastcamError("a combination of no classes was given; give {class: coefficient}")
+        return tuple((self.one(name), float(a)) for name, a in target.items())
+
+    def _term(self, text: str) -> int:
+        """A class in a combination that is given as text."""
+        return self.one(int(text) if re.fullmatch(r"[+-]?\d+", text) and not self._known(text) else text)
+
+    def _known(self, name: str) -> bool:
+        return any(_key(name) in table for table in self._names)
 
     def one(self, target: Any) -> int:
         """One target as the number that goes into ``fastcam.targets``."""
@@ -130,12 +222,43 @@ class Targets:
         return f"; the model knows {len(self.labels or ())} classes: {some}, ..."
 
 
+def _expression(text: str) -> list[tuple[str, float]] | None:
+    """(class, coefficient) of "a - 0.5*b" or "not a"; None where the text is no such thing, but a name."""
+    words = re.split(r"\s+([+-])\s+", text.strip())
+    negated = re.fullmatch(r"not\s+(\S.*)", words[0], re.IGNORECASE)
+    if len(words) == 1 and negated is None and "*" not in text:
+        return None
+    if negated is not None:
+        if len(words) > 1:
+            raise FastcamError(f"{text!r} has both not and a sign; not is for one class alone, say 'a - b' otherwise")
+        words[0] = negated[1]
+    found = []
+    for sign, term in zip(["+", *words[1::2]], words[::2], strict=True):
+        factor, name = re.fullmatch(r"(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(.*)", term).groups()  # type: ignore[union-attr]
+        a = float(factor or 1) * (-1 if (sign == "-") != (negated is not None) else 1)
+        if not a:
+            raise FastcamError(f"{text!r} takes a class zero times; leave it out")
+        found.append((name.strip(), a))
+    return found
+
+
+def _given(targets: Any, images: int) -> list[list[Any]]:
+    """One row of targets for every image, or a row for each."""
+    if isinstance(targets, np.ndarray):
+        targets = targets.tolist()
+    if not isinstance(targets, list | tuple):
+        return [[targets]]
+    nested = [isinstance(entry, list | tuple | np.ndarray) for entry in targets]
+    rows = [list(entry) for entry in targets] if targets and all(nested) else [list(targets)]
+    if any(nested) and not all(nested):
+        raise FastcamError("targets are a list for every image, or one list for each; both were given")
+    if targets and all(nested) and len(rows) != images:
+        raise FastcamError(f"targets for {len(rows)} images were given, but there are {images}; give one list each")
+    if not all(rows):
+        raise FastcamError("no targets given; give at least one, -1 is the predicted class")
+    return rows
+
+
 def _key(text: str) -> str:
     """Names are compared without regard to case and spacing."""
     return " ".join(text.casefold().split())
-
-
-def _count(targets: int) -> int:
-    if targets < 1:
-        raise FastcamError("no targets given; give at least one, -1 is the predicted class")
-    return targets

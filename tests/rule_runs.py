@@ -196,13 +196,18 @@ def windows(x, auto_pad, ceil_mode, dilations, kernel_shape, pads, strides):
 class MaxPool(OpRun):
     def _run(self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None,
              storage_order=None, strides=None):  # fmt: skip
-        y = x
-        for axis, (at, size, _) in enumerate(
-            windows(x, auto_pad, ceil_mode, dilations, kernel_shape, pads, strides), 2
-        ):
+        # the last axis first: of equal maxima the one that comes first in every axis is the first in scan order
+        spans = list(windows(x, auto_pad, ceil_mode, dilations, kernel_shape, pads, strides))
+        y, where = x, np.arange(x.size).reshape(x.shape)
+        for axis, (at, size, _) in reversed(list(enumerate(spans, 2))):
             inside = ((at >= 0) & (at < size)).reshape(*at.shape, *[1] * (x.ndim - axis - 1))
-            y = np.where(inside, np.take(y, np.clip(at, 0, size - 1), axis), -np.inf).max(axis + 1)
-        return (y,) if len(self.output) == 1 else (y, np.zeros(y.shape, np.int64))
+            taps = np.where(inside, np.take(y, np.clip(at, 0, size - 1), axis), -np.inf)
+            first = np.expand_dims(taps.argmax(axis + 1), axis + 1)
+            y = np.take_along_axis(taps, first, axis + 1).squeeze(axis + 1)
+            where = np.take_along_axis(np.take(where, np.clip(at, 0, size - 1), axis), first, axis + 1).squeeze(
+                axis + 1
+            )
+        return (y, where)[: len(self.output)]
 
 
 class AveragePool(OpRun):

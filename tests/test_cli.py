@@ -164,7 +164,7 @@ def exporter(monkeypatch):
         return SimpleNamespace(layers=layers, reason="because", score=found, missing=[("NonZero", 2)], engine=engine)
 
     module = ModuleType("fastcam_export")
-    module.export_model, module.inspect_model = export_model, inspect_model
+    module.export_model, module.inspect_model, module.exported = export_model, inspect_model, lambda path: None
     monkeypatch.setitem(sys.modules, "fastcam_export", module)
     return calls
 
@@ -187,6 +187,10 @@ def test_export_passes_its_options_on(desk, exporter):
         "resize": "stretch",
         "labels": None,
         "for_engine": "onnxruntime",
+        "input_gradient": None,
+        "input_gradient_at": None,
+        "on_demand": False,
+        "frames": False,
     }
     call(
         *("export", "plain.onnx", "-o", "x.onnx", "--layer", "conv", "--emit", "cam", "--preprocess", "tf"),
@@ -202,7 +206,18 @@ def test_export_passes_its_options_on(desk, exporter):
             "--targets",
             "constant",
         ),
-        *("--layout", "tokens", "--prefix-tokens", "1", "--grid", "14x7", "--for-engine", "tensorrt"),
+        *(
+            "--layout",
+            "tokens",
+            "--prefix-tokens",
+            "1",
+            "--grid",
+            "14x7",
+            "--for-engine",
+            "tensorrt",
+            "--frames",
+            "20x30",
+        ),
     )
     _, output, options = exporter[1]
     assert str(output) == "x.onnx" and str(options.pop("labels")) == "l.txt"
@@ -218,7 +233,14 @@ def test_export_passes_its_options_on(desk, exporter):
         "preprocess": "tf",
         "resize": "crop",
         "for_engine": "tensorrt",
+        "input_gradient": None,
+        "input_gradient_at": None,
+        "on_demand": False,
+        "frames": (20, 30),
     }
+    call("export", "plain.onnx", "--frames", "any")
+    assert exporter[2][2]["frames"] is True
+    assert "give any, or height and width" in call("export", "plain.onnx", "--frames", "big").stderr
 
 
 def test_inspect_prints_one_unbroken_line_per_layer(desk, exporter):

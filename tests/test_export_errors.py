@@ -177,7 +177,6 @@ BAD = {
     "export plain.onnx -o plain.onnx": ("plain.onnx", "overwrite"),
     "export": ("MODEL.onnx", "fastcam export --help"),
     "inspect text.onnx": ("text.onnx", "not an ONNX model"),
-    "inspect done.cam.onnx": ("already exported",),
     "inspect map_only.onnx": ("[N, classes]",),
     "inspect plain.onnx --output-name y": ("no output 'y'",),
     "explain plain.onnx photo.png": ("plain.onnx was not exported by FastCAM", "fastcam export plain.onnx"),
@@ -281,8 +280,8 @@ def test_a_check_that_fails_writes_nothing(bench, tmp_path, monkeypatch, emit, n
 
     right = getattr(head, name)
 
-    def wrong(op, cotangents, layer):
-        found = right(op, cotangents, layer)
+    def wrong(*arguments):
+        op, found = arguments[0], right(*arguments)
         scale = np.array(1.1, np.float32)
         if isinstance(found, dict):
             return {value: op.Mul(gradient, scale) for value, gradient in found.items()}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+import cuda_host
 from fastcam import kernels
 from fastcam.kernels import OK
 from fastcam.schema import FastcamError
@@ -22,9 +23,9 @@ NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture(params=["native", "reference"])
+@pytest.fixture(params=cuda_host.BACKENDS)
 def k(request: pytest.FixtureRequest) -> kernels.Kernels:
-    return kernels.get(request.param)
+    return cuda_host.get(request.param)
 
 
 def signed(*shape: int, seed: int = 0) -> kernels.Floats:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import cuda_host
 import fastcam
 from fastcam import kernels
 from fastcam.schema import FastcamError
@@ -25,9 +26,9 @@ NAMES = ["weigh", "status", "relu", "normalize", "upsample", "threshold", "label
 NAMES += ["overlay_map", "explain_maps"]
 
 
-@pytest.fixture(params=["native", "reference"])
+@pytest.fixture(params=cuda_host.BACKENDS)
 def k(request: pytest.FixtureRequest) -> kernels.Kernels:
-    return kernels.get(request.param)
+    return cuda_host.get(request.param)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -52,7 +53,7 @@ def test_auto_is_native_where_it_is_built() -> None:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(FastcamError, match="no kernels 'fast'; there are: auto, native, reference"):
+    with pytest.raises(FastcamError, match="no kernels 'fast'; there are: auto, native, cuda, reference"):
         kernels.get("fast")
 
 

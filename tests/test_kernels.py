@@ -1,4 +1,4 @@
-"""Both kernel backends, each function against an independent oracle: torch, OpenCV, SciPy or the written formula."""
+"""All kernel backends, each function against an independent oracle: torch, OpenCV, SciPy or the written formula."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+import cuda_host
 from fastcam import kernels
 from fastcam.kernels import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT
 from fastcam.schema import FastcamError
@@ -16,9 +17,9 @@ NAN, INF = float("nan"), float("inf")
 LOWEST = np.finfo(np.float32).min
 
 
-@pytest.fixture(params=["native", "reference"])
+@pytest.fixture(params=cuda_host.BACKENDS)
 def k(request: pytest.FixtureRequest) -> kernels.Kernels:
-    return kernels.get(request.param)
+    return cuda_host.get(request.param)
 
 
 def rng(seed: int = 0) -> np.random.Generator:

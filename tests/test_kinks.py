@@ -12,7 +12,7 @@ from fastcam_export.autodiff.registry import UnsupportedOperator  # noqa: E402
 from rule_case import Case, one  # noqa: E402
 from rule_runs import differentiate, run  # noqa: E402
 
-LINE = np.array([-4.0, -3.0, -2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0])
+LINE = np.array([-4.0, -3.0, -2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0])
 """The knees of all activations, and points on both sides of each."""
 
 ACTIVATIONS = [
@@ -25,6 +25,7 @@ ACTIVATIONS = [
     ("Selu", {}, F.selu),
     ("ThresholdedRelu", {"alpha": 1.0}, lambda x: F.threshold(x, 1.0, 0.0)),
     ("Abs", {}, torch.abs),
+    ("Clip", {"lo": np.array(0.0), "hi": np.array(6.0)}, F.relu6),
     ("Clip", {"lo": np.array(-1.0), "hi": np.array(2.0)}, lambda x: torch.clamp(x, -1.0, 2.0)),
     ("Clip", {"lo": np.array(0.0), "hi": np.array(0.0)}, lambda x: torch.clamp(x, 0.0, 0.0)),
     ("Pow", {"p": np.array(2.0)}, lambda x: x**2),
@@ -59,7 +60,7 @@ def test_activations_at_their_knees(op_type, given, function):
 
 def test_prelu_at_zero():
     case = one("PRelu", x=(2, 3, 4), slope=(3, 1))
-    x = np.stack([LINE, -LINE]).reshape(2, 3, 4).astype(np.float32)
+    x = np.stack([LINE[:12], -LINE[:12]]).reshape(2, 3, 4).astype(np.float32)
     slope = np.array([[0.25], [-1.0], [0.0]], np.float32)
     compare(case, lambda x, s: F.prelu(x, s.reshape(-1)), x, slope)
 

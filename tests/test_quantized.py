@@ -276,7 +276,7 @@ def test_a_gradient_that_is_wrong_fails_the_check(monkeypatch):
     from fastcam_export import head
 
     right = head.pooled_gradient
-    monkeypatch.setattr(head, "pooled_gradient", lambda op, seeds, layer: op.Mul(right(op, seeds, layer), 2.0))
+    monkeypatch.setattr(head, "pooled_gradient", lambda op, *rest: op.Mul(right(op, *rest), 2.0))
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(classifier())
 

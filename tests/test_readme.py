@@ -15,6 +15,6 @@ def test_tables_are_generated_from_results_and_registry():
 def test_the_commands_it_names_exist():
     text = README.read_text(encoding="utf-8")
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for command in ("demo", "test"):
+    for command in ("demo", "test", "bench"):
         assert f"make {command}" in text
         assert f"\n{command}:" in makefile

@@ -8,6 +8,7 @@ pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 from fastcam_bench import agreement
 from fastcam_bench import torch_oracle as oracle
 from fastcam_export import export_model
+from modes_oracle import input_gradient
 
 
 @pytest.fixture(scope="module", params=oracle.MODELS)
@@ -35,6 +36,18 @@ def test_targets_are_resolved_per_picture(model):
     expected = oracle.gradients_at(module, oracle.pictures(2), activations, classes).mean((3, 4))
     assert np.abs(expected).max() > 0
     assert oracle.difference(found["fastcam.weights"], expected) <= 1e-4
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v2"], indirect=True)
+def test_guided_backpropagation_equals_changed_relus(model):
+    """At the image, for two targets, with the map in the same run."""
+    _, module, proto = model
+    exported = export_model(proto, input_gradient="guided", check=False).model
+    images = oracle.pictures(1)
+    found = agreement.run(exported, images, np.array([[-1, 3]]))
+    expected = input_gradient(module, images, found["fastcam.classes"], "guided")
+    assert np.abs(expected).max() > 0
+    assert oracle.difference(found["fastcam.input_gradient"], expected) <= 1e-4
 
 
 def test_middle_layer_equals_autograd(model):

@@ -48,19 +48,23 @@ class ConvTranspose(OpRun):
     """With pads, which crop, and output_padding."""
 
     def _run(self, x: Array, w: Array, b: Array | None = None, **a: Any) -> tuple[Array]:
-        strides, dilations = tuple(a["strides"]), tuple(a["dilations"])
+        strides, dilations = tuple(a.get("strides") or (1, 1)), tuple(a.get("dilations") or (1, 1))
         full = F.conv_transpose2d(tensor(x), tensor(w), None, strides, 0, 0, a.get("group") or 1, dilations)
         (y0, x0, y1, x1), (oy, ox) = a.get("pads") or (0, 0, 0, 0), a.get("output_padding") or (0, 0)
         return (padded(full, (-y0, -x0, oy - y1, ox - x1)).numpy(),)
 
 
 class MaxPool(OpRun):
-    """The first output."""
+    """Both outputs: the second says where the maxima lie among all elements of x."""
 
-    def _run(self, x: Array, **a: Any) -> tuple[Array]:
+    def _run(self, x: Array, **a: Any) -> tuple[Array, ...]:
         dilations, ceil = tuple(a.get("dilations") or (1, 1)), bool(a.get("ceil_mode"))
         wide = padded(tensor(x), a.get("pads"), float("-inf"))
-        return (F.max_pool2d(wide, a["kernel_shape"], a.get("strides"), 0, dilations, ceil).numpy(),)
+        y, at = F.max_pool2d(wide, a["kernel_shape"], a.get("strides"), 0, dilations, ceil, return_indices=True)
+        top, left = (a.get("pads") or (0, 0))[:2]
+        row, column = np.divmod(at.numpy(), wide.shape[3])  # in the padded map
+        first = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], 1, 1) * x.shape[2]
+        return (y.numpy(), (first + row - top) * x.shape[3] + column - left)[: len(self.output)]
 
 
 class AveragePool(OpRun):

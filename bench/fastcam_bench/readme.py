@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -38,22 +39,43 @@ def photos() -> str:
 
 
 def speed() -> str:
-    """The cost of an explanation, a line per model and batch size."""
+    """The cost of an explanation, a line per network and batch size, and the plot."""
+    from fastcam_bench.speed import report
+
     measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
-    versions, machine = measured["versions"], measured["machine"]
-    names = [name for name in measured["results"][0]["contestants"] if name != "plain"]
+    versions = measured["networks"]["resnet50"]["network"]["versions"]
+    tools = ", ".join(f"{tool} {versions[peer]}" for peer, tool in report.PEERS.items())
     lines = [
-        "Time of one run, as a multiple of the plain forward pass of the same file in the same runtime (median of the",
-        f"ratios of interleaved rounds, `{measured['command']}`; ONNX Runtime {versions['onnxruntime']}, CPU,",
-        f"{measured['threads']} threads, {machine['cpu']}):",
+        "Multiples of the plain forward pass of the same file in the same runtime, medians of interleaved rounds",
+        f"(`{measured['command']}`; ONNX Runtime {versions['onnxruntime']}, PyTorch {versions['torch']}, CPU,",
+        f"{measured['threads']} threads, {measured['machine']['cpu']}). T = 1 and T = 5: one run of the exported file,",
+        f"for one class and for five. Then all the way from pictures to boxes, beside {tools},",
+        "each as its README shows it, on the same weights and layer:",
         "",
-        f"| model | batch | {' | '.join(names)} |",
-        f"|---|---:|{'---:|' * len(names)}",
+        "| network | batch | plain ms | T = 1 | T = 5 | picture to box: FastCAM |"
+        f" {' | '.join(report.PEERS.values())} |",
+        f"|---|---:|---:|---:|---:|---:|{'---:|' * len(report.PEERS)}",
     ]
-    for result in measured["results"]:
-        ratios = [f"{result['contestants'][name]['ratio']:.2f}" for name in names]
-        lines.append(f"| {result['model']} | {result['batch']} | {' | '.join(ratios)} |")
+    for entry in measured["networks"].values():
+        for batch, cell in entry.get("network", {}).get("batches", {}).items():
+            lines.append(f"| {entry['title']} | {batch} | {_speeds(cell, report.TOP, list(report.PEERS))} |")
+    lines += [
+        "",
+        "![From picture to box: FastCAM and its peers as multiples of the plain forward pass](bench/results/speed.svg)",
+        "",
+        f"{report.verdict(measured)}: each of them, layers in the middle, the gradient to the image, OpenVINO beside",
+        "openvino_xai, torch.compile, memory and file sizes are in [speed.md](bench/results/speed.md).",
+    ]
     return "\n".join(lines)
+
+
+def _speeds(cell: dict[str, Any], top: str, peers: list[str]) -> str:
+    """The figures of one line of the table."""
+    forward, whole = cell["forward"], cell["end_to_end"]
+    figures = [f"{forward['plain']['median_ms']:.1f}"]
+    figures += [f"{forward[name]['ratio']:.2f}" for name in ("weights", top)]
+    figures += [f"{whole[name]['ratio']:.2f}" if name in whole else "" for name in ("ours", *peers)]
+    return " | ".join(figures)
 
 
 def agreement() -> str:

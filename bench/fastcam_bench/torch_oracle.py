@@ -91,16 +91,16 @@ def pictures(n: int, size: int = 224, seed: int = 7) -> Array:
     return (image / image.std()).numpy()
 
 
-def to_onnx(module: torch.nn.Module, size: int = 224, dynamo: bool = True) -> onnx.ModelProto:
-    """The module as a ModelProto with a free batch."""
+def to_onnx(module: torch.nn.Module, size: int = 224, dynamo: bool = True, optimize: bool = False) -> onnx.ModelProto:
+    """The module as a ModelProto with a free batch; ``optimize`` as torch does by default, BatchNorm folded."""
     image = torch.randn(2, 3, size, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
-            # optimize=False: BatchNorm stays a node of its own, so that the weights are exactly PyTorch's
+            # without optimize BatchNorm stays a node of its own, so that the weights are exactly PyTorch's
             shapes = ({0: torch.export.Dim("N", min=1)},)
             program = torch.onnx.export(
-                module, (image,), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False
+                module, (image,), dynamo=True, dynamic_shapes=shapes, optimize=optimize, verbose=False
             )
             assert program is not None
             return program.model_proto

@@ -5,6 +5,7 @@
 """
 
 from fastcam_export.autodiff.registry import UnsupportedOperator
+from fastcam_export.describe import exported
 from fastcam_export.exporter import Export, InspectedLayer, Inspection, export_model, inspect_model
 from fastcam_export.from_torch import from_torch
 from fastcam_export.vjp import vjp
@@ -15,6 +16,7 @@ __all__ = [
     "Inspection",
     "UnsupportedOperator",
     "export_model",
+    "exported",
     "from_torch",
     "inspect_model",
     "vjp",

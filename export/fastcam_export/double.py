@@ -18,27 +18,56 @@ def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
     narrow = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    graph = wide.graph
-    del graph.value_info[:]
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type in narrow:
-            value.type.tensor_type.elem_type = double
 
     def convert(tensor: onnx.TensorProto) -> None:
         if tensor.data_type in narrow:
             array = numpy_helper.to_array(tensor).astype(np.float64)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
-    for tensor in graph.initializer:
-        convert(tensor)
-    for node in graph.node:
-        _known_in_double(graph, node)
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                convert(attribute.t)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in narrow:
-                attribute.i = double
+    def widen(graph: onnx.GraphProto) -> None:
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output):
+            if value.type.tensor_type.elem_type in narrow:
+                value.type.tensor_type.elem_type = double
+        for tensor in graph.initializer:
+            convert(tensor)
+        for node in graph.node:
+            _known_in_double(graph, node)
+            for attribute in node.attribute:
+                for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                    widen(body)
+                if attribute.HasField("t"):
+                    convert(attribute.t)
+                elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in narrow:
+                    attribute.i = double
+        _kept_in_single(graph)
+
+    widen(wide.graph)
     return wide
+
+
+SINGLE: dict[str, tuple[int, ...]] = {"NonMaxSuppression": (0, 1, 3, 4), "Resize": (0,)}
+"""Operators that the runtime has in float32 alone, and those of their inputs that are float32 then."""
+
+
+def _kept_in_single(graph: onnx.GraphProto) -> None:
+    """Casts around :data:`SINGLE`: of a detector's boxes, which give indices, and of the pictures that it resizes."""
+    if all(node.op_type not in SINGLE for node in graph.node):
+        return
+    ordered = onnx.GraphProto()
+    cast = onnx.helper.make_node
+    for node in graph.node:
+        name = f"fastcam_check.{node.output[0]}" if node.output else ""
+        for i in SINGLE.get(node.op_type, ()):
+            if i < len(node.input) and node.input[i]:
+                ordered.node.append(cast("Cast", [node.input[i]], [f"{name}.{i}"], to=onnx.TensorProto.FLOAT))
+                node.input[i] = f"{name}.{i}"
+        ordered.node.append(node)
+        if node.op_type == "Resize":
+            ordered.node.append(cast("Cast", [name], [node.output[0]], to=onnx.TensorProto.DOUBLE))
+            ordered.node[-2].output[0] = name
+    del graph.node[:]
+    graph.node.extend(ordered.node)
 
 
 def _known_in_double(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from errno import EISDIR
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import onnx
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import Emit, Engine, FastcamError, Metadata, Preprocessing, Score
-from fastcam_export import engines, half, head, layers, verify
+from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
+from fastcam_export import cotangent, engines, half, head, layers, split, verify
+from fastcam_export import frames as framing
+from fastcam_export import input_gradient as backwards
 from fastcam_export.autodiff.driver import path, unsupported
 from fastcam_export.autodiff.quantized import unquantised
+from fastcam_export.describe import about
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
 from fastcam_export.score import Want, find_score
@@ -30,12 +34,14 @@ class Export:
     """What an export made.
 
     Attributes:
-        model: the exported model.
+        model: the exported model; of an export on demand its forward part.
         metadata: what it carries under the key "fastcam".
         check: result of the check; empty if it was skipped.
-        output: the file written, or None.
+        output: the file written, or None; of an export on demand the forward part's.
         opset: (source's, exported's) opset of the default domain.
         engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
+        explanation: the explanation part of an export on demand, or None.
+        files: all files written.
     """
 
     model: onnx.ModelProto
@@ -44,25 +50,22 @@ class Export:
     output: Path | None
     opset: tuple[int, int]
     engine: tuple[str, ...] = ()
+    explanation: onnx.ModelProto | None = None
+    files: tuple[Path, ...] = ()
 
     def summary(self) -> list[str]:
         """Lines that tell a person what was done and why."""
         meta = self.metadata
-        score = {
-            "logit": "before its final activation, as in the paper",
-            "probability": "a probability",
-            "raw": "as it is",
-        }
-        lines = [
-            f"layer   {meta.layer.value}" + (f" (scope {meta.layer.scope})" if meta.layer.scope else ""),
-            f"        {meta.layer.reason}",
-            f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {score[meta.score.kind]}",
-            f"emits   {', '.join(schema.OUTPUTS[meta.emit])}",
-        ]
+        lines = about(meta)
+        if meta.frames:
+            height, width = meta.input_shape[1:3]
+            size = f"{height} x {width}" if isinstance(height, int) else "of any size"
+            lines.append(f"input   {meta.input}, uint8 RGB pictures {size}, which the file prepares itself")
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
         if meta.engine != "onnxruntime":
-            free = any(value.name == schema.TARGETS for value in self.model.graph.input)
+            asked = self.explanation or self.model
+            free = any(value.name == schema.TARGETS for value in asked.graph.input)
             note = f": {engines.TARGETS_NOTE}" if free else ""
             lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
             lines += [f"        warning: {line}" for line in self.engine]
@@ -72,10 +75,12 @@ class Export:
                 f"check   outputs {same} to the source's; gradient equal to central differences within "
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
             )
+            lines += backwards.told(meta.input_gradient, self.check)
         if self.output is not None:
-            lines.append(f"wrote   {self.output}")
+            lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
-            lines.append(f"next    fastcam explain {self.output} PICTURE{how}")
+            picture = f"next    fastcam explain {self.output} PICTURE{how}"
+            lines.append("next    Explainer(FILE)(PICTURE, cotangent=...) in Python" if meta.cotangents else picture)
         return lines
 
 
@@ -122,11 +127,15 @@ def export_model(
     emit: Emit = "weights",
     targets: head.Targets = "default",
     score: Want = "logit",
-    output_name: str | None = None,
+    output_name: str | Sequence[str] | None = None,
     preprocess: str | Preprocessing | None = None,
     resize: schema.Resize = "stretch",
     labels: str | Path | Sequence[str] | None = None,
     for_engine: Engine = "onnxruntime",
+    input_gradient: Mode | None = None,
+    input_gradient_at: Place | None = None,
+    on_demand: bool = False,
+    frames: bool | tuple[int, int] = False,
     check: bool = True,
 ) -> Export:
     """Rewrite a model so that it also emits what explains its predictions.
@@ -140,9 +149,12 @@ def export_model(
         grid: of a token sequence: (h, w) of its positions; by default the graph tells, else a square.
         emit: "weights" (activations and pooled gradient), "gradients" (activations and gradient) or "cam" (the map).
         targets: "default" (input ``fastcam.targets`` with default [[-1]]), "required" (no default), "constant"
-            (the predicted class, no input).
+            (the predicted class, no input), "cotangent" (any linear functional of outputs as the model gives them:
+            the required input ``fastcam.cotangent`` float32 [N, T, *output without N], ``fastcam.cotangent.NAME`` of
+            several outputs; no ``fastcam.classes``).
         score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out.
-        output_name: the model output to explain; by default the first with one number per class.
+        output_name: the model output to explain; by default the first with one number per class; with cotangents any
+            float output, or a list of them, by default the only one.
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
         labels: file with one class name per line, or the names.
@@ -150,6 +162,17 @@ def export_model(
             without indices of pools, Col2Im and scatters; ``targets`` "default" becomes "required", for its parser
             makes a constant of an input with a default. Results are equal, but for targets that the model does not
             have: class -1 and NaN in place of an error.
+        input_gradient: also emit what a second backward pass brings to the image, ``fastcam.input_gradient`` [N, T,
+            *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
+            or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
+            ``fastcam.relevance`` [N, T, h, w], summed over channels. See :mod:`fastcam_export.autodiff.modes` and
+            :mod:`fastcam_export.autodiff.relevance` for formulas.
+        input_gradient_at: "image" or "layer", where excitation and lrp are read.
+        on_demand: export two files, see :mod:`fastcam_export.split`: ``output`` is the model with what the explanation
+            needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants of both lie in a
+            third file, ``x.cam.*.data``; all of them belong together.
+        frames: True puts the preprocessing into the file, which then takes uint8 RGB pictures [N, height, width, 3] of
+            any size; (height, width) of one size, which is faster, and what TensorRT reads.
         check: run the check that ends an export; a failed one writes nothing.
 
     Returns:
@@ -164,14 +187,24 @@ def export_model(
     _one_of("targets", targets, head.TARGETS_MODES)
     _one_of("score", score, ("logit", "probability"))
     _one_of("for_engine", for_engine, schema.ENGINES)
+    _one_of("input_gradient", input_gradient or schema.MODES[0], schema.MODES)
+    _one_of("input_gradient_at", input_gradient_at or schema.PLACES[0], schema.PLACES)
     if for_engine != "onnxruntime" and targets == "default":
         targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
     image = layers.find_image(graph)
-    description, score_value = find_score(graph, output_name, score)
+    functional = cotangent.find(graph, image, output_name) if targets == "cotangent" else None
+    if functional is None:
+        description, score_value = find_score(graph, _one_name(output_name), score)
+    else:
+        cotangent.refuse_options(score, input_gradient)
+        description, score_value = functional.score, functional.values[0]
     maps = layers.Maps.of(graph, image, score_value)
-    value, reason, derived = _layer(maps, description, layer)
+    if functional is None or layer != "auto":
+        value, reason, derived = _layer(maps, description, layer)
+    else:
+        value, reason, derived = cotangent.choose_layer(graph, image, functional)
     laid_out = given(value, derived, layout, prefix_tokens, grid)
     if not path(graph, [value], [score_value]):
         raise FastcamError(
@@ -179,6 +212,8 @@ def export_model(
             "name a layer between image and score (fastcam inspect lists them)"
         )
     usable = layers.usable(maps, value.name or "" if layer == "auto" else layer, value, laid_out)
+    if functional is not None:
+        cotangent.refuse_unreached(graph, image, value, functional)
     metadata = Metadata(
         emit=emit,
         layer=layers.describe(value, reason, usable),
@@ -189,10 +224,26 @@ def export_model(
         labels=_labels(labels, description.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
         engine=for_engine,
+        input_gradient=input_gradient,
+        input_gradient_at=backwards.place(input_gradient, input_gradient_at),
+        cotangents=functional.about if functional is not None else (),
     )
-    behind = verify.tail(loaded.model, value, unquantised(score_value)) if check else None
+    if frames:
+        framing.refuse(metadata, frames, on_demand)
+    further = None
+    if input_gradient is not None:
+        place = metadata.input_gradient_at
+        further = backwards.further(graph, image, unquantised(score_value), value, usable, input_gradient, place)
+    explained = functional.explained if functional is not None else [unquantised(score_value)]
+    behind = verify.tail(loaded.model, value, *explained) if check else None
+    by_differences = check and input_gradient == "gradient"
+    whole = verify.tail(loaded.model, image, unquantised(score_value)) if by_differences else None
     feeds = verify.random_inputs(graph, image) if check else {}
-    values = head.attach(graph, value, usable, score_value, targets, emit, for_engine)
+    if functional is None:
+        values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further)
+    else:
+        feeds = functional.of_one(feeds, image)
+        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine)
     head.emit(graph, values, emit)
     if for_engine == "onnxruntime":
         half.settle(graph, loaded.opset)
@@ -200,12 +251,41 @@ def export_model(
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
     exported = ir.to_proto(loaded.model)
     result = {}
+    random = partial(functional.random, images=len(feeds[metadata.input])) if functional is not None and check else None
     if behind is not None:
-        result = verify.check(loaded.proto, exported, behind, feeds, values, value, usable).to_dict()
-    metadata = replace(metadata, check=result)
-    stamp(exported, metadata)
-    written = write(exported, Path(output)) if output is not None else None
-    return Export(exported, metadata, result, written, (loaded.opset, graph.opset_imports[""]), unread)
+        result = verify.check(loaded.proto, exported, behind, feeds, values, value, usable, random).to_dict()
+    if whole is not None:
+        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input)
+        result["input_gradient_error"] = error
+    opsets = (loaded.opset, graph.opset_imports[""])
+    if frames:
+        exported, metadata = framing.frame(exported, replace(metadata, check=result), frames, feeds if check else None)
+        result = metadata.check
+    if not on_demand:
+        metadata = replace(metadata, check=result)
+        return finish(Export(exported, metadata, result, None, opsets, unread), output)
+    parts = split.split(exported)
+    if check:
+        result |= split.check(loaded.proto, exported, parts, feeds, random)
+    metadata = split.paired(parts, replace(metadata, check=result))
+    return finish(Export(parts.forward, metadata, result, None, opsets, unread, parts.explanation), output)
+
+
+def finish(made: Export, output: str | Path | None) -> Export:
+    """The export with its metadata in the model, or in both parts, and written to ``output`` if that is given."""
+    path = Path(output) if output is not None else None
+    metadata, pair = made.metadata, made.metadata.pair
+    if made.explanation is None or pair is None:
+        stamp(made.model, metadata)
+        files = {path: made.model.SerializeToString()} if path is not None else {}
+    else:
+        theirs = replace(pair, part="explanation", other=path.name if path is not None else "")
+        stamp(made.explanation, replace(metadata, pair=theirs))
+        metadata = replace(metadata, pair=replace(pair, other=split.beside(path).name if path is not None else ""))
+        stamp(made.model, metadata)
+        files = split.contents(made.model, made.explanation, path) if path is not None else {}
+    write(files)
+    return replace(made, metadata=metadata, output=path, files=tuple(files))
 
 
 def inspect_model(
@@ -235,6 +315,13 @@ def inspect_model(
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
     unread = engines.report(graph, for_engine, engines.refused(graph, for_engine))
     return Inspection(lines, reason, description, missing.most_common(), unread)
+
+
+def _one_name(names: str | Sequence[str] | None) -> str | None:
+    """The output of class targets."""
+    if names is None or isinstance(names, str) or len(names) == 1:
+        return names if names is None or isinstance(names, str) else names[0]
+    raise FastcamError("several outputs at once are explained by cotangents only; export with targets cotangent")
 
 
 def _layer(maps: layers.Maps, about: Score, name: str) -> tuple[ir.Value, str, Layout | None]:
@@ -289,23 +376,25 @@ def stamp(model: onnx.ModelProto, metadata: Metadata) -> None:
     entry.key, entry.value = schema.METADATA_KEY, metadata.to_json()
 
 
-def write(model: onnx.ModelProto, output: Path) -> Path:
-    """Write the file under another name first, so that ``output`` is complete or untouched."""
-    temporary = None
+def write(files: Mapping[Path, bytes]) -> None:
+    """Write all files under other names first, so that each is complete or untouched."""
+    complete: dict[Path, Path] = {}
+    output = Path()
     try:
-        if output.is_dir():
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(model.SerializeToString())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, output)
+        for output, content in files.items():
+            if output.is_dir():
+                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+            with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as file:
+                complete[output] = Path(file.name)
+                file.write(content)
+            os.chmod(complete[output], 0o644)
+        for output, temporary in complete.items():
+            os.replace(temporary, output)
     except OSError as error:
-        if temporary is not None:
+        for temporary in complete.values():
             temporary.unlink(missing_ok=True)
         why = error.strerror or str(error)
         raise FastcamError(f"cannot write {output} ({why}); give a file in a folder that exists with -o") from error
-    return output
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:

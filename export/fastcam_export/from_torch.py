@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from fastcam.schema import FastcamError
-from fastcam_export.exporter import Export, export_model, stamp, write
+from fastcam_export.exporter import Export, export_model, finish
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +68,7 @@ def from_torch(
     which = f" (the last of its {calls[0]} calls)" if calls[0] > 1 else ""
     told = made.metadata.layer.reason.replace(f"named as value {name!r}", f"the output of module {path!r}{which}")
     metadata = replace(made.metadata, layer=replace(made.metadata.layer, reason=told))
-    stamp(made.model, metadata)
-    written = write(made.model, Path(output)) if output is not None else None
-    return replace(made, metadata=metadata, output=written)
+    return finish(replace(made, metadata=metadata), output)
 
 
 def _torch() -> Any:

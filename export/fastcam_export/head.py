@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError
-from fastcam_export.autodiff import lift
-from fastcam_export.autodiff.constants import constant_array
+from fastcam_export import one_hot, passes
+from fastcam_export.autodiff import slices
+from fastcam_export.autodiff.collapsed import summed_gradient
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.pooled import pooled_gradient
+from fastcam_export.autodiff.pooled import pooled_gradient, spatial_sum
 from fastcam_export.autodiff.quantized import unquantised
-from fastcam_export.autodiff.shapes import cast_like, expand_like, product, scalar, sizes, vector, wide
+from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, vector, wide
 from fastcam_export.layout import Layout
 
-Targets = Literal["default", "required", "constant"]
-TARGETS_MODES: tuple[Targets, ...] = ("default", "required", "constant")
+Targets = Literal["default", "required", "constant", "cotangent"]
+TARGETS_MODES: tuple[Targets, ...] = ("default", "required", "constant", "cotangent")
 FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
 HALF_SCALE = 2.0**10
 """What cotangents are multiplied by where they pass through float16 (Micikevicius et al. 2018, section 3.2).
@@ -30,8 +31,21 @@ The gradient of a mean-pooled logit is about w / (h w), 2^-10 to 2^-20: float16 
 2^-25. Times 2^10, entries down to 2^-24 keep their precision, and one may still grow to 64 times the score's before it
 exceeds float16's 65504; then it is infinite or NaN in the output too, never a plausible number.
 """
-DEEPEST_RANK = 3839
-"""The deepest rank in an engine form: TensorRT's TopK finds fewer than 3840."""
+
+
+@dataclass(frozen=True)
+class Further:
+    """What else an export makes of the seed.
+
+    Attributes:
+        name: in the contract.
+        wrt: the value that it is taken at.
+        made: (emitter, seed, score) -> [N, ...], once per target as the seed is.
+    """
+
+    name: str
+    wrt: ir.Value
+    made: Callable[[Emitter, ir.Value, ir.Value], ir.Value]
 
 
 def attach(
@@ -42,6 +56,7 @@ def attach(
     targets: Targets,
     level: Emit,
     engine: Engine = "onnxruntime",
+    further: Further | None = None,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of ``score`` to ``layer``.
 
@@ -55,6 +70,7 @@ def attach(
         level: the emit level; the whole gradient is built for "gradients" only.
         engine: whose operators are added. In a form for another engine than ONNX Runtime, whose errors are its own, a
             target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
+        further: what else is made of the same seed.
 
     Returns:
         The values of that level, and those they are made of, by their names in the contract; :func:`emit` makes them
@@ -66,36 +82,40 @@ def attach(
     """
     op = Emitter(graph, engine=engine)
     scores = _per_class(op, score)
-    resolve = _resolve if engine == "onnxruntime" else _resolve_within
-    classes, number = resolve(op, scores, _targets_input(graph, op, targets))
+    resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
+    classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))
     if targets != "constant":
         op.copies = number
-    rows = op.Reshape(op.Transpose(classes, perm=[1, 0]), [-1])  # T outermost, as gradients of several targets lie
+    rows = one_hot.target_rows(op, classes)
     explained = unquantised(score)
-    scale = seed_scale(graph, layer, explained)
-    seed = _seed(op, explained, scores, rows, scale)
-    maps = layout.maps(op, layer, layer)
-    activations = op.Cast(maps, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(maps)
-    values = {schema.CLASSES: classes, schema.ACTIVATIONS: activations}
-    if level == "gradients":
-        gradient = _reached(layer, backward(op, {explained: seed}, [layer])[layer])
-        values[schema.GRADIENTS] = _per_image(op, layout.maps(op, gradient, layer), scale)
-    else:
-        pooled = _reached(layer, _pooled(op, {explained: seed}, layer, layout))
-        values[schema.WEIGHTS] = _per_image(op, pooled, scale)
-        if level == "cam":
-            values[schema.CAM] = _cam(op, activations, values[schema.WEIGHTS])
-    _gather_rows(op, seed, rows, scale)
+    scale = seed_scale(graph, [layer, *([further.wrt] if further is not None else [])], explained)
+    hot = one_hot.one_hot(op, explained, scores, rows)
+    seed = one_hot.seed(op, hot, explained, scale)
+    values = {schema.CLASSES: classes, schema.ACTIVATIONS: activations(op, layer, layout)}
+    cotangents, sums = _narrowed(op, explained, layer, classes, hot, scale)
+    made = dict([handed_back(op, cotangents, sums, layer, layout, level)])
+    if further is not None:
+        made[further.name] = further.made(op, seed, explained)
+    gathered = one_hot.gather_rows(op, hot, rows)
+    for name, gradient in made.items():
+        n, *rest = op.dims(gradient)
+        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, scale)
+        values[name].shape = ir.Shape((n, "T", *rest))
+    if level == "cam":
+        values[schema.CAM] = cam(op, values[schema.ACTIVATIONS], values[schema.WEIGHTS])
     if engine != "onnxruntime":
-        last, rank = schema.OUTPUTS[level][-1], op.rank(activations)
+        last, rank = schema.OUTPUTS[level][-1], op.rank(values[schema.ACTIVATIONS])
         behind = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
         values[last] = _only_of_classes(op, values[last], classes, behind)
+        if further is not None:
+            value = values[further.name]
+            values[further.name] = _only_of_classes(op, value, classes, op.rank(value) - 2)
     return values
 
 
-def seed_scale(graph: ir.Graph, layer: ir.Value, score: ir.Value) -> float:
-    """The power of two that the seed carries and the outputs undo: 1 unless a value from layer to score is float16."""
-    between = path(graph, [layer], [score])
+def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) -> float:
+    """The power of two that the seed carries and the outputs undo: 1 unless a value on the way is float16."""
+    between = path(graph, sources, [score])
     types = {value.dtype for node in between for value in (*node.inputs, *node.outputs) if value is not None}
     return HALF_SCALE if ir.DataType.FLOAT16 in types else 1.0
 
@@ -108,19 +128,79 @@ def _per_class(op: Emitter, score: ir.Value) -> ir.Value:
     return op.ReduceSum(wide(op, score), list(range(2, len(dims))), keepdims=0)
 
 
-def _pooled(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value, layout: Layout) -> ir.Value | None:
+Values = Mapping[ir.Value, ir.Value]
+
+
+def _narrowed(
+    op: Emitter, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
+) -> tuple[Values, Values]:
+    """Cotangents behind the class's own channel, and of maps their sums over positions."""
+    cotangents: Values = {score: one_hot.seed(op, hot, score, scale)}
+    sums: Values = {}
+    of_class = slices.of_class(op, score, layer, classes, hot, scale) if op.engine == "onnxruntime" else None
+    if of_class is not None:
+        cotangents = of_class.cotangents
+        channels = wide(op, slices.on_axis(op, hot, 1, 2))
+        maps = {v: gradient for v, (gradient, axis) in of_class.slices.items() if axis == 1 and op.rank(v) > 2}
+        sums = {v: op.Mul(channels, spatial_sum(op, g, g, 1)) for v, g in maps.items()}
+    return cotangents, sums
+
+
+def activations(op: Emitter, layer: ir.Value, layout: Layout) -> ir.Value:
+    """float32 [N, K, h, w]: the layer's maps."""
+    maps = layout.maps(op, layer, layer)
+    return op.Cast(maps, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(maps)
+
+
+def handed_back(
+    op: Emitter, cotangents: Values, sums: Values, layer: ir.Value, layout: Layout, level: Emit
+) -> tuple[str, ir.Value]:
+    """What an emit level needs of the gradient at the layer, and its name: all of it, or its mean over positions.
+
+    ``sums``: of those cotangents of which they are known, the sums over positions, [N, channels].
+    """
+    token = slices.of_token(op, cotangents, layer)
+    if token is not None:
+        cotangents, sums = token.cotangents, {}
+    if level == "gradients":
+        gradient = _reached(layer, backward(op, cotangents, [layer])[layer])
+        return schema.GRADIENTS, layout.maps(op, gradient, layer)
+    return schema.WEIGHTS, _reached(layer, _pooled(op, cotangents, sums, token, layer, layout))
+
+
+def _pooled(
+    op: Emitter, cotangents: Values, sums: Values, token: slices.Narrowed | None, layer: ir.Value, layout: Layout
+) -> ir.Value | None:
     """The gradient's mean over the layer's positions, [N, K]."""
     if layout.order in ("NCHW", "NCTHW"):
-        return pooled_gradient(op, cotangents, layer)
-    gradient = backward(op, cotangents, [layer])[layer]
-    if gradient is None:
+        return pooled_gradient(op, cotangents, layer, sums)
+    summed = _summed(op, cotangents, token, layer, layout)
+    if summed is None:
         return None
-    summed = op.ReduceSum(layout.positions(op, wide(op, gradient)), layout.spatial, keepdims=0)
     grid = layout.sides(op) if "L" in layout.order else [sizes(op, layer)[axis] for axis in layout.spatial]
     positions = product(op, grid)
     if isinstance(positions, int):
         return op.Mul(summed, 1 / positions)
     return op.Div(summed, cast_like(op, positions, summed))
+
+
+def _summed(
+    op: Emitter, cotangents: Values, token: slices.Narrowed | None, layer: ir.Value, layout: Layout
+) -> ir.Value | None:
+    """The gradient's sum over the layer's positions, [N, K]."""
+    grid = layout.fixed_grid
+    part = (layout.prefix, math.prod(grid)) if "L" in layout.order and grid is not None else None
+    whole = layout.prefix == 0 and layout.suffix == 0
+    if part is not None or whole:
+        outside = token is not None and part is not None and token.place not in range(part[0], sum(part))
+        elsewhere = {v: axis for v, (_, axis) in token.slices.items()} if token is not None and outside else {}
+        total = summed_gradient(op, cotangents, layer, layout.spatial, None if whole else part, elsewhere)
+        kept = [size for axis, size in enumerate(sizes(op, layer)) if axis not in layout.spatial]
+        return reshape_to(op, total, kept) if total is not None else None
+    gradient = backward(op, cotangents, [layer])[layer]
+    if gradient is None:
+        return None
+    return op.ReduceSum(layout.positions(op, wide(op, gradient)), layout.spatial, keepdims=0)
 
 
 def _reached(layer: ir.Value, gradient: ir.Value | None) -> ir.Value:
@@ -132,25 +212,15 @@ def _reached(layer: ir.Value, gradient: ir.Value | None) -> ir.Value:
 
 
 def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit) -> None:
-    """Make the values of one emit level outputs, under their contract names, and drop what no output needs."""
-    for name in schema.OUTPUTS[level]:
+    """Make the values of one emit level outputs, under their contract names, and tidy up what was added."""
+    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE) if name in values]
+    for name in (*(name for name in schema.OUTPUTS[level] if name in values), *further):  # no classes of a cotangent
         value = values[name]
         value.name = name
-        value.shape = ir.Shape(_contract_dims(name, values))
+        if name not in further:
+            value.shape = ir.Shape(_contract_dims(name, values))
         graph.outputs.append(value)
-    remove_unused(graph)
-
-
-def remove_unused(graph: ir.Graph) -> None:
-    """Remove nodes and constants that FastCAM added and no output needs. The model's own stay, used or not."""
-    outputs = set(graph.outputs)
-    for node in reversed(graph):
-        ours = (node.name or "").startswith(schema.PREFIX)
-        if ours and not any(value in outputs or value.uses() for value in node.outputs):
-            graph.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if name.startswith(schema.PREFIX) and not value.uses() and value not in outputs:
-            del graph.initializers[name]
+    passes.tidy(graph, values.values())
 
 
 def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str | None, ...]:
@@ -166,117 +236,13 @@ def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str
     }[name]
 
 
-def _targets_input(graph: ir.Graph, op: Emitter, mode: Targets) -> ir.Value:
-    value = ir.Value(name=schema.TARGETS, type=ir.TensorType(INT64))
-    if mode == "constant":
-        return op.constant(np.array([[-1]], np.int64))
-    value.shape = ir.Shape(("targets_N", "T"))
-    graph.inputs.append(value)
-    if mode == "default":
-        value.const_value = ir.tensor(np.array([[-1]], np.int64), name=schema.TARGETS)
-        graph.register_initializer(value)
-    return value
-
-
-def _resolve(op: Emitter, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Class indices [N, T] (the r-th highest score for a target -r), and T as int64 [1]."""
-    number = op.Shape(targets, start=1, end=2)
-    each = op.Expand(targets, op.concat([op.shape(scores, 0, 1), number]))
-    lowest = op.Reshape(op.ReduceMin(each, keepdims=0), [1])
-    depth = op.Min(op.Max(op.Neg(lowest), [1]), op.shape(scores, 1, 2))
-    _, order = op.emit_all("TopK", wide(op, scores), depth, axis=1, outputs=2)
-    rank = op.Max(op.Sub(op.Neg(each), 1), 0)
-    return op.Where(op.Less(each, 0), op.GatherElements(order, rank, axis=1), each), number
-
-
-def _resolve_within(op: Emitter, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """As :func:`_resolve` with a constant number of ranks; the class -1 where a target is no class and no such rank."""
-    count = op.dims(scores)[1]
-    if not isinstance(count, int):
-        raise FastcamError(
-            f"the number of classes of {scores.name!r} is not in the file, which this engine needs to rank them; "
-            "export the model with a fixed number of classes, or for ONNX Runtime"
-        )
-    number = op.Shape(targets, start=1, end=2)
-    each = op.Expand(targets, op.concat([op.shape(scores, 0, 1), number]))
-    fixed = constant_array(targets)
-    depth = min(count, DEEPEST_RANK if fixed is None else max(1, -int(fixed.min())))
-    _, order = op.emit_all("TopK", wide(op, scores), [depth], axis=1, outputs=2)
-    rank = op.Min(op.Max(op.Sub(op.Neg(each), 1), 0), depth - 1)
-    found = op.Where(op.Less(each, 0), op.GatherElements(order, rank, axis=1), each)
-    known = op.And(op.GreaterOrEqual(each, -depth), op.Less(each, count))
-    return op.Where(known, found, -1), number
-
-
 def _only_of_classes(op: Emitter, value: ir.Value, classes: ir.Value, axes: int) -> ir.Value:
     """``value`` [N, T, and ``axes`` more] where the class [N, T] is one; NaN, no plausible zero, where it is -1."""
     known = op.Unsqueeze(op.GreaterOrEqual(classes, 0), list(range(2, 2 + axes)))
     return op.Where(known, value, float("nan"))
 
 
-def _seed(op: Emitter, score: ir.Value, scores: ir.Value, rows: ir.Value, scale: float) -> ir.Value:
-    """``scale`` in the place of the target class, in the shape of ``score`` and its type; once per target.
-
-    A scatter where the runtime reports a class index out of range, which is then an error, not a silent zero; a
-    comparison for engines without scatter, where :func:`_only_of_classes` sees to that.
-    """
-    column = op.Reshape(rows, [-1, 1])
-    if op.engine == "onnxruntime":
-        dtype = score.dtype.numpy()  # type: ignore[union-attr]
-        zeros = op.Expand(np.zeros((1, 1), dtype), op.concat([op.Shape(rows), op.shape(scores, 1, 2)]))
-        ones = op.Expand(np.ones((1, 1), dtype), op.Shape(column))
-        seed = op.ScatterElements(zeros, column, ones, axis=1)
-    else:
-        seed = cast_like(op, op.Equal(column, op.Range(0, scalar(op, op.shape(scores, 1, 2)), 1)), score)
-    dims = op.dims(score)
-    if len(dims) > 2:
-        seed = op.Reshape(seed, op.concat([[-1], op.shape(scores, 1, 2), [1] * (len(dims) - 2)]))
-    single = (*dims[:2], *[1] * (len(dims) - 2))
-    if op.copies is not None:
-        op.lift_value(seed, single)
-    else:
-        seed.shape = ir.Shape(single)
-    seed = op.Mul(seed, scale) if scale != 1 else seed
-    return expand_like(op, seed, score) if dims != single else seed
-
-
-def _gather_rows(op: Emitter, seed: ir.Value, rows: ir.Value, scale: float) -> None:
-    """A product of the seed, which is one-hot, with a matrix is a row of the matrix: Gather in place of MatMul."""
-    casts = [node.outputs[0] for node, _ in seed.uses() if node.op_type == "Cast"]
-    for node, index in [use for value in (seed, *casts) for use in value.uses()]:
-        matrix = node.inputs[1] if node.op_type == "MatMul" and index == 0 else None
-        if matrix is None or op.rank(matrix) != 2:
-            continue
-        last = op.graph[-1]
-        made = matrix.producer()
-        if made is not None and made.op_type == "Transpose" and (made.name or "").startswith(schema.PREFIX):
-            picked = op.Transpose(op.Gather(made.inputs[0], rows, axis=1), perm=[1, 0])  # not the whole transposed
-        else:
-            picked = op.Gather(matrix, rows, axis=0)
-        picked = op.Mul(picked, scale) if scale != 1 else picked
-        ir.convenience.replace_all_uses_with(node.outputs[0], picked)
-        added = _behind(op.graph, last)
-        op.graph.remove(added)
-        op.graph.insert_before(node, added)
-
-
-def _behind(graph: ir.Graph, last: ir.Node) -> list[ir.Node]:
-    """The nodes after ``last``."""
-    return list(itertools.takewhile(lambda node: node is not last, reversed(graph)))[::-1]
-
-
-def _per_image(op: Emitter, value: ir.Value, scale: float) -> ir.Value:
-    """float32 [N, T, ...] of a gradient [N, ...] that was multiplied by ``scale`` and may be lifted."""
-    rank = op.rank(value)
-    if op.lifted(value):
-        value = op.Transpose(lift.unmerge(op, value, rank), perm=[1, 0, *range(2, rank + 1)])
-    else:
-        value = op.Unsqueeze(value, [1])
-    value = op.Cast(value, to=FLOAT) if value.dtype != ir.DataType.FLOAT else value
-    return op.Mul(value, 1 / scale) if scale != 1 else value
-
-
-def _cam(op: Emitter, activations: ir.Value, weights: ir.Value) -> ir.Value:
+def cam(op: Emitter, activations: ir.Value, weights: ir.Value) -> ir.Value:
     """ReLU(sum_k alpha_k A^k), equation 2 of the paper: float32 [N, T, h, w]."""
     area = vector(product(op, sizes(op, activations)[2:]))
     flat = op.Reshape(activations, op.concat([[-1], op.shape(activations, 1, 2), area]))  # open is N, which may be zero

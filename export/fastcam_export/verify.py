@@ -11,18 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from onnx_ir.passes import common as common_passes
 
 from fastcam import schema
 from fastcam.schema import FastcamError
-from fastcam_export.autodiff import constants
-from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.emitter import HALF
-from fastcam_export.autodiff.quantized import DEQUANTIZE, QUANTIZE, same_scale, saturation
-from fastcam_export.double import in_double, without_convolutions
+from fastcam_export.autodiff.quantized import QUANTIZE
+from fastcam_export.differences import DIRECTIONS, LAYER, Point, gradient_error, score_session, session
 from fastcam_export.layout import Layout
 from fastcam_export.trace import image_order
+from fastcam_export.unrounded import without_rounding
 
 Array = npt.NDArray[Any]
 OUTPUT_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
@@ -35,14 +33,6 @@ taken, a share of the values lies on another side of a kink, more of them the de
 only.
 """
 KINKS = frozenset({"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu", "Relu"})
-DIRECTIONS = 4
-DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-}
-LAYER = "fastcam_check.layer"
 FREE_SIZE = 224
 FREE_FRAMES = 16
 """Height and width of the check's image, and frames of its video, where the model takes any."""
@@ -67,13 +57,6 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """For the metadata."""
         return dict(vars(self))
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A quiet CPU session."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, Array]:
@@ -109,24 +92,27 @@ def difference(before: Sequence[Array], after: Sequence[Array]) -> tuple[bool, f
     return identical, worst
 
 
-def _needs_targets(model: onnx.ModelProto) -> bool:
+def targets(model: onnx.ModelProto) -> dict[str, Array]:
+    """The predicted class, where an exported model needs to be told its targets."""
     defaults = {tensor.name for tensor in model.graph.initializer}
-    return any(value.name == schema.TARGETS and value.name not in defaults for value in model.graph.input)
+    needed = any(value.name == schema.TARGETS and value.name not in defaults for value in model.graph.input)
+    return {schema.TARGETS: np.array([[-1]])} if needed else {}
 
 
-def tail(model: ir.Model, layer: ir.Value, score: ir.Value) -> onnx.ModelProto:
-    """The part of the model behind ``layer``: the layer's value becomes the input LAYER, ``score`` the only output.
+def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto:
+    """The part of the model behind ``layer`` (or all of it, behind the image): its value becomes the input LAYER,
+    ``scores`` the only outputs.
 
-    What is quantised there is not rounded, see :func:`_without_rounding`.
+    What is quantised there is not rounded, see :func:`fastcam_export.unrounded.without_rounding`.
     """
     part = model.clone()
-    _without_rounding(part.graph, layer.name)
-    values = {value.name: value for node in part.graph for value in node.outputs}
+    without_rounding(part.graph, layer.name)
+    values = {value.name: value for value in (*part.graph.inputs, *(y for node in part.graph for y in node.outputs))}
     cut = ir.Value(name=LAYER, type=layer.type, shape=layer.shape)
     ir.convenience.replace_all_uses_with(values[layer.name], cut)
     part.graph.inputs.append(cut)
     del part.graph.outputs[:]
-    part.graph.outputs.append(values[score.name])
+    part.graph.outputs.extend(values[score.name] for score in scores)
     common_passes.RemoveUnusedNodesPass()(part)
     return ir.to_proto(part)
 
@@ -139,6 +125,7 @@ def check(
     values: Mapping[str, ir.Value],
     layer: ir.Value,
     layout: Layout,
+    cotangents: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
 ) -> Check:
     """Run source and exported file on the same inputs; compare outputs, and gradients with central differences.
 
@@ -149,6 +136,8 @@ def check(
         values: what :func:`fastcam_export.head.attach` returned, by contract name.
         layer: the target layer, and
         layout: how its positions lie.
+        cotangents: where targets are cotangents: the source's outputs by name -> those of one target for each output of
+            ``behind``, [N, 1, ...], by the names of their inputs.
 
     Raises:
         FastcamError: the runtime refuses a model, outputs differ, or a gradient is wrong, or zero because the score
@@ -156,7 +145,6 @@ def check(
     """
     names = [value.name for value in source.graph.output]
     probe, wanted, raw = _probe(exported, values, layer)
-    extra = {schema.TARGETS: np.array([[-1]])} if _needs_targets(exported) else {}
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
     before = _run(
         source,
@@ -165,23 +153,29 @@ def check(
         f"ONNX Runtime cannot run the model itself on {shapes}",
         "repair the model; if it takes only one image, its batch must be 1, not free",
     )
-    results = _run(
+    extra = targets(exported) if cotangents is None else cotangents(dict(zip(names, before)))
+    each = [{**feeds, **extra}]
+    if cotangents is None and any(value.name == schema.TARGETS for value in exported.graph.input):
+        each.append({**feeds, schema.TARGETS: np.array([[-1, 0]])})
+    everything = [*names, *(values[name].name for name in wanted), raw]
+    results, *again = _run_each(
         probe,
-        [*names, *(values[name].name for name in wanted), raw],
-        {**feeds, **extra},
+        everything,
+        each,
         "the check could not run the exported model",
         "this is a defect of FastCAM: please report it with the model's operators (fastcam inspect)",
     )
     identical, worst = difference(before, results[: len(names)])
-    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in source.graph.initializer)
-    quantised = any(node.op_type == QUANTIZE for node in source.graph.node)
-    kinked = any(node.op_type in KINKS for node in behind.graph.node)
-    precision = "float16" if half else "float32"
-    if worst > OUTPUT_TOLERANCE[precision]:
+    half, quantised = _is_half(source), _is_quantised(source)
+    if worst > OUTPUT_TOLERANCE["float16" if half else "float32"]:
         raise _other_outputs(worst, quantised)
     ran = dict(zip(wanted, results[len(names) :]))
     gradient = ran[wanted[-1]][:, 0]
-    point = Point(results[-1], layout, ran[schema.ACTIVATIONS], ran[schema.CLASSES])
+    for other in again:
+        _refuse_mixed(gradient, other[everything.index(values[wanted[-1]].name)][:, 0], half)
+    given = tuple(extra.values()) if cotangents is not None else ()
+    classes = np.zeros((len(gradient), 1), np.int64) if given else ran[schema.CLASSES]
+    point = Point(results[-1], layout, ran[schema.ACTIVATIONS], classes, given)
     if layer.name is not None:
         point.fit(layer.name)
     if half and not np.isfinite(gradient).all():
@@ -192,12 +186,28 @@ def check(
     if not gradient.any():
         _refuse_unread(behind, feeds, point, layer)
     error = gradient_error(behind, feeds, point, gradient)
-    if not error <= GRADIENT_TOLERANCE["rounded" if (quantised or half) and kinked else precision]:
+    refuse_error(error, source, behind, "the gradient")
+    return Check(identical, worst, error, DIRECTIONS)
+
+
+def refuse_error(error: float, source: onnx.ModelProto, behind: onnx.ModelProto, what: str) -> None:
+    """Raise where the error of a gradient is larger than :data:`GRADIENT_TOLERANCE` allows for this model."""
+    half, quantised = _is_half(source), _is_quantised(source)
+    kinked = any(node.op_type in KINKS for node in behind.graph.node)
+    precision = "rounded" if (quantised or half) and kinked else "float16" if half else "float32"
+    if not error <= GRADIENT_TOLERANCE[precision]:
         raise FastcamError(
-            f"the check failed: the gradient differs from central differences by {error:.1e} of its size; "
+            f"the check failed: {what} differs from central differences by {error:.1e} of its size; "
             "please report the model's operators (fastcam inspect)"
         )
-    return Check(identical, worst, error, DIRECTIONS)
+
+
+def _is_half(model: onnx.ModelProto) -> bool:
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def _is_quantised(model: onnx.ModelProto) -> bool:
+    return any(node.op_type == QUANTIZE for node in model.graph.node)
 
 
 def _other_outputs(worst: float, quantised: bool) -> FastcamError:
@@ -213,11 +223,29 @@ def _other_outputs(worst: float, quantised: bool) -> FastcamError:
     )
 
 
+def _refuse_mixed(alone: Array, among: Array, half: bool) -> None:
+    """Raise where a target's gradient is another one when a second target is asked for."""
+    apart = difference([alone], [among])[1]
+    if apart > OUTPUT_TOLERANCE["float16" if half else "float32"]:
+        raise FastcamError(
+            f"the check failed: with two targets the gradient of the first differs by {apart:.1e} of its size; "
+            "please report the model's operators (fastcam inspect)"
+        )
+
+
 def _run(
     model: onnx.ModelProto, names: Sequence[str | None], feeds: Mapping[str, Array], what: str, advice: str
 ) -> list[Array]:
+    return _run_each(model, names, [feeds], what, advice)[0]
+
+
+def _run_each(
+    model: onnx.ModelProto, names: Sequence[str | None], each: Sequence[Mapping[str, Array]], what: str, advice: str
+) -> list[list[Array]]:
+    """The named values for each of several inputs, in one session."""
     try:
-        return [np.asarray(value) for value in session(model).run(names, dict(feeds))]
+        made = session(model)
+        return [[np.asarray(value) for value in made.run(names, dict(feeds))] for feeds in each]
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         why = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", " ".join(str(error).split()))[-1]
         raise FastcamError(f"{what} ({why[:200].rstrip(' .')}); {advice}") from error
@@ -229,7 +257,9 @@ def _probe(
     """The exported model with activations, gradient and layer among its outputs, and the names of these: in the
     contract, and of the layer."""
     names = {value.name for value in exported.graph.output}
-    wanted = [schema.CLASSES, schema.ACTIVATIONS, schema.GRADIENTS if schema.GRADIENTS in names else schema.WEIGHTS]
+    wanted = [schema.ACTIVATIONS, schema.GRADIENTS if schema.GRADIENTS in names else schema.WEIGHTS]
+    if schema.CLASSES in values:  # not of a cotangent
+        wanted.insert(0, schema.CLASSES)
     raw = layer.name or ""
     probe = onnx.ModelProto()
     probe.CopyFrom(exported)
@@ -244,55 +274,9 @@ def _probe(
     return probe, wanted, raw
 
 
-@dataclass(frozen=True)
-class Point:
-    """Where the check takes its differences.
-
-    Attributes:
-        raw: the layer's value, as it is laid out.
-        layout: how.
-        maps: its positions, [N, K, h, w].
-        classes: [N, 1], the explained class of each image.
-    """
-
-    raw: Array
-    layout: Layout
-    maps: Array
-    classes: Array
-
-    def fit(self, name: str) -> None:
-        """Raise where the sequence is not as long as its layout says."""
-        order, layout = self.layout.order, self.layout
-        if "L" in order:
-            length = self.raw.shape[order.index("L")]
-            total = layout.prefix + int(np.prod(self.maps.shape[2:])) + (layout.suffix or 0)
-            if length != total:
-                raise FastcamError(
-                    f"layer {name!r} has {length} tokens, but its layout ({layout.found}) makes {total}; give "
-                    "prefix_tokens and grid (--prefix-tokens, --grid)"
-                )
-
-    def moved(self, step: Array) -> Array:
-        """The layer's value with its positions moved by ``step``, [N, K, h, w]; float64."""
-        return self.layout.write(self.raw.astype(np.float64), self.maps.astype(np.float64) + step)
-
-
-def _score_session(behind: onnx.ModelProto, feeds: Mapping[str, Array]) -> tuple[Callable[[Array], Array], Array]:
-    """The class scores [N, classes] behind the layer as a function of its value, and step widths for differences."""
-    run, widths = _tail_session(behind)
-    types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
-    fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
-
-    def scores(at: Array) -> Array:
-        out = np.asarray(run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})[0], np.float64)
-        return np.asarray(out.reshape(*out.shape[:2], -1).sum(2))
-
-    return scores, widths
-
-
 def _refuse_unread(behind: onnx.ModelProto, feeds: Mapping[str, Array], point: Point, layer: ir.Value) -> None:
     """Raise where other positions of the layer leave every class score as it is, whatever is in them."""
-    scores, _ = _score_session(behind, feeds)
+    scores, _ = score_session(behind, feeds, point.cotangents)
     rng = np.random.default_rng(2)
     spread = float(np.abs(point.maps).mean()) or 1.0
     before = scores(point.moved(np.zeros_like(point.maps)))
@@ -302,101 +286,3 @@ def _refuse_unread(behind: onnx.ModelProto, feeds: Mapping[str, Array], point: P
             f"the score does not depend on the image positions of layer {layer.name!r}, so its gradient is zero "
             "everywhere; name an earlier layer (fastcam inspect lists them)"
         )
-
-
-def gradient_error(
-    behind: onnx.ModelProto, feeds: Mapping[str, Array], point: Point, gradient: Array, seed: int = 1
-) -> float:
-    """Compare a gradient with central differences of the part of the model behind the layer.
-
-    Args:
-        behind: :func:`tail`.
-        feeds: the model's inputs.
-        point: the layer's value there.
-        gradient: [N, K, h, w], or [N, K] where only its spatial mean is in the file; then directions are constant
-            over space.
-
-    Returns:
-        The worst error over directions and images, as a share of the gradient's norm. Of several step widths the best
-        counts: a network is smooth only piecewise, so a wide step meets kinks and a narrow one rounding. The
-        differences are taken in float64 where the runtime has the operators behind the layer in it.
-    """
-    scores, widths = _score_session(behind, feeds)
-    rng = np.random.default_rng(seed)
-    maps = point.maps
-    pooled = gradient.ndim == 2
-    area = int(np.prod(maps.shape[2:])) if pooled else 1
-
-    def score(step: Array) -> Array:
-        return np.asarray(np.take_along_axis(scores(point.moved(step)), point.classes, axis=1)[:, 0])
-
-    spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0
-    norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
-    worst = 0.0
-    for _ in range(DIRECTIONS):
-        v = rng.standard_normal(gradient.shape)
-        if not pooled:
-            v *= maps != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
-        step = np.broadcast_to(v.reshape(*v.shape[:2], *[1] * (maps.ndim - 2)) if pooled else v, maps.shape)
-        expected = (v * gradient).reshape(len(v), -1).sum(1) * area
-        slopes = [(score(h * step) - score(-h * step)) / (2 * h) for h in widths * spread]
-        errors = np.abs(np.array(slopes) - expected) / np.maximum(norm, 1e-30)
-        worst = max(worst, float(errors.min(axis=0).max()))
-    return worst
-
-
-def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
-    """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
-    try:
-        return session(without_convolutions(in_double(behind))), np.array([1e-2, 1e-4, 1e-6])
-    except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
-        return session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3])
-
-
-def _without_rounding(graph: ir.Graph, layer: str | None) -> None:
-    """Replace QuantizeLinear and DequantizeLinear behind ``layer`` by what they do but for rounding.
-
-    Weights are dequantised for good; of x -> integer -> y only the limits of the integer's range remain. The derivative
-    of that is the straight-through one. Where a scale is not in the file, the pair stays as it is.
-    """
-    pairs = [node for node in graph if node.op_type == DEQUANTIZE and node.outputs[0].name != layer]
-    ends = {node: saturation(quantize) for node in pairs if (quantize := _quantize_before(node)) is not None}
-    for node in pairs:
-        made = _between(graph, node, ends[node]) if node in ends else _weights(graph, node)
-        if made is not None:
-            ir.convenience.replace_all_uses_with(node.outputs[0], made, replace_graph_outputs=True)
-
-
-def _quantize_before(node: ir.Node) -> ir.Node | None:
-    """The QuantizeLinear whose output a DequantizeLinear of the same, constant scale reads."""
-    quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
-    paired = quantize is not None and quantize.op_type == QUANTIZE and same_scale(quantize, node)
-    return quantize if paired else None
-
-
-def _between(graph: ir.Graph, node: ir.Node, ends: tuple[Array | None, Array | None]) -> ir.Value | None:
-    quantize, y = _quantize_before(node), node.outputs[0]
-    assert quantize is not None
-    value = quantize.inputs[0]
-    for operator, end in zip(("Max", "Min"), ends):
-        if end is not None:
-            limit = _constant(graph, f"{LAYER}.{operator}.{y.name}", end.astype(np.float32))
-            limited = ir.Node("", operator, [value, limit], outputs=[ir.Value(type=y.type, shape=y.shape)])
-            graph.insert_before(node, limited)
-            value = limited.outputs[0]
-    return value
-
-
-def _weights(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
-    arrays = [constant_array(value) for value in node.inputs]
-    if any(array is None and value is not None for array, value in zip(arrays, node.inputs)):
-        return None
-    content = constants.evaluate(ir.to_proto(node), arrays, graph.opset_imports[""])
-    return _constant(graph, f"{LAYER}.{node.outputs[0].name}", content)
-
-
-def _constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    content = ir.tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(content.dtype), shape=ir.Shape(array.shape), const_value=content)
-    graph.register_initializer(value)
-    return value

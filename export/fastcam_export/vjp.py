@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import FastcamError
+from fastcam_export import passes
 from fastcam_export.autodiff.driver import backward
 from fastcam_export.autodiff.emitter import FLOATS, Emitter
-from fastcam_export.head import remove_unused
 from fastcam_export.load import Source, load
 
 COTANGENT, GRADIENT = "cotangent.", "grad."
@@ -59,7 +59,7 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
     gradients = backward(op, seeds, list(sources.values()))
     for name, value in sources.items():
         graph.outputs.append(_output(op, GRADIENT + name, value, gradients[value]))
-    remove_unused(graph)
+    passes.tidy(graph)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
     return ir.to_proto(loaded.model)
 

@@ -1,8 +1,9 @@
 """Kernels: what turns activations and weights into heatmaps, masks, boxes and overlays, behind one set of signatures.
 
-:class:`Kernels` is that set. Two backends implement it: ``native`` (C++, csrc/) and ``reference`` (NumPy only), which
-is the oracle: both raise the same errors and give the same bits, except :meth:`Kernels.weigh`, whose sum over the
-channels runs in another order. :func:`get` returns one of them.
+:class:`Kernels` is that set. Three backends implement it: ``native`` (C++, csrc/), ``cuda`` (csrc/cuda/, for arrays on
+the device, see :mod:`fastcam.kernels.cuda`) and ``reference`` (NumPy only), which is the oracle: all raise the same
+errors and give the same bits, except :meth:`Kernels.weigh`, whose sum over the channels runs in another order.
+:func:`get` returns one of them.
 
 A *map* is one [h, w] plane of float32; leading axes may have any extent, 0 included. The *peak* of a map is its largest
 value, if all of its values are finite and that one is positive: a map without a peak explains nothing, and becomes
@@ -12,7 +13,7 @@ keep no state, and may run in any number of threads; the native ones release the
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -270,15 +271,22 @@ class Kernels(Protocol):
 def get(name: str = "auto") -> Kernels:
     """The backend called ``name``; "auto" is native where ``fastcam._native`` is built, else reference.
 
+    "cuda" takes and returns CuPy arrays; :mod:`fastcam.kernels.cuda` says what else differs.
+
     Raises:
-        FastcamError: no such backend; "native" was asked for and is not built; or it is built and does not load.
+        FastcamError: no such backend; "native" was asked for and is not built, or it is built and does not load; "cuda"
+            was asked for where CuPy or a device is missing.
     """
     from fastcam.kernels import reference
 
     if name == "reference":
         return reference
+    if name == "cuda":
+        from fastcam.kernels import cuda
+
+        return cast(Kernels, cuda.get())
     if name not in ("auto", "native"):
-        raise FastcamError(f"no kernels {name!r}; there are: auto, native, reference")
+        raise FastcamError(f"no kernels {name!r}; there are: auto, native, cuda, reference")
     try:
         from fastcam.kernels import native
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from fastcam.kernels import Activations, Bytes, Floats, Ints
 
 _MAX_LABEL = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """An array of CuPy's, which has what the checks ask of a NumPy array; only the CUDA backend hands such in."""
+
+    array: Any
 
 
 def maps(value: Any) -> Floats:
@@ -120,6 +128,8 @@ def mask(value: Any) -> Bytes:
     """uint8 [..., H, W], contiguous; bool is the same bytes."""
     if isinstance(value, np.ndarray) and value.dtype == np.bool_:
         value = value.view(np.uint8)
+    elif isinstance(value, OnDevice) and value.array.dtype == np.bool_:
+        value = OnDevice(value.array.view(np.uint8))
     checked = _array(value, "mask", np.uint8, "[..., H, W] (or bool)")
     if checked.ndim < 2 or 0 in checked.shape[-2:]:
         raise _shape_error("mask", "[..., H, W] with H, W >= 1", checked)
@@ -187,15 +197,20 @@ def overlay_map(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Byte
 
 
 def _is_half(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == np.float16
+    array = value.array if isinstance(value, OnDevice) else value
+    return isinstance(value, (np.ndarray, OnDevice)) and array.dtype == np.float16
 
 
 def _array(value: Any, name: str, dtype: type[np.generic], shape: str) -> npt.NDArray[Any]:
     kind = np.dtype(dtype)
-    if not isinstance(value, np.ndarray):
+    array = value.array if isinstance(value, OnDevice) else value
+    if not isinstance(value, (np.ndarray, OnDevice)):
         raise FastcamError(f"{name} must be a NumPy array, {kind} {shape}, got {type(value).__name__}")
-    if value.dtype != kind:
-        raise FastcamError(f"{name} must be {kind} {shape}, got {value.dtype}; convert with .astype(np.{kind})")
+    if array.dtype != kind:
+        raise FastcamError(f"{name} must be {kind} {shape}, got {array.dtype}; convert with .astype(np.{kind})")
+    if isinstance(value, OnDevice):
+        on_device: npt.NDArray[Any] = array if array.flags.c_contiguous else array.copy()
+        return on_device
     return value if value.flags.carray else np.require(value, requirements=("C", "A"))
 
 

@@ -13,7 +13,7 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
-from fastcam.verbs.options import ExportedFile, Labels, Pictures, PreprocessName
+from fastcam.verbs.options import ExportedFile, Labels, Pictures, PreprocessName, Providers
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer
@@ -47,13 +47,14 @@ def explain(
     preprocess: PreprocessName = None,
     labels: Labels = None,
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
+    providers: Providers = "auto",
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores."""
     from fastcam.explainer import Explainer
     from fastcam.output import staged
 
     files = pictures(images)
-    explainer = Explainer(model, threads=threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
+    explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
@@ -62,7 +63,9 @@ def explain(
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
     print_report(report)
-    typer.echo(f"{counted(len(names), 'overlay')} and explanation.json are in {folder}")
+    mode = explainer.metadata.input_gradient
+    kinds = counted(len(names), "overlay") if mode is None else f"{len(names)} pictures (overlays and {mode})"
+    typer.echo(f"{kinds} and explanation.json are in {folder}")
 
 
 def explain_all(
@@ -98,7 +101,7 @@ def print_report(report: dict[str, Any]) -> None:
     rows = []
     for image in report["images"]:
         for target in image["targets"]:
-            label = f"{target['class']} {short_label(target['label'] or '')}"
+            label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
             score = "not finite" if target["score"] is None else f"{target['score']:.4g}"
             box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
             rows.append((Path(image["file"]).name, label, score, box, target["status"]))

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastcam.schema import Emit, FastcamError, LayoutName, Resize
+from fastcam.schema import Emit, FastcamError, LayoutName, Mode, Place, Resize
 from fastcam.verbs.console import say
-from fastcam.verbs.options import ForEngine, Labels, OnnxFile, OutputName, PreprocessName, ScoreKind
+from fastcam.verbs.options import ForEngine, Labels, OnnxFile, PreprocessName, ScoreKind
 
 EXAMPLES = (
     "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
     "fastcam export resnet50.onnx -o middle.onnx --layer layer3",
+    "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
 )
 
 
@@ -38,12 +39,33 @@ def export(
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
     labels: Labels = None,
     score: ScoreKind = "logit",
-    output_name: OutputName = None,
+    output_name: Annotated[
+        list[str] | None,
+        typer.Option(help="The model output to explain; of cotangents several.", show_default="the first that fits"),
+    ] = None,
     targets: Annotated[
-        Literal["default", "required", "constant"],
-        typer.Option(help="The targets input: optional, without a default, or fixed to the predicted class."),
+        Literal["default", "required", "constant", "cotangent"],
+        typer.Option(help="Classes: optional, required or fixed to the predicted one; or cotangents of any outputs."),
     ] = "default",
     for_engine: ForEngine = "onnxruntime",
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the file take uint8 pictures and prepare them itself: any, or their size as 720x1280.",
+            show_default=False,
+        ),
+    ] = None,
+    input_gradient: Annotated[
+        Mode | None,
+        typer.Option(help="Also bring this back to the image, pixel by pixel: guided makes Guided Grad-CAM."),
+    ] = None,
+    input_gradient_at: Annotated[
+        Place | None, typer.Option(help="Where relevance is read: image or layer.", show_default="as its paper does")
+    ] = None,
+    on_demand: Annotated[
+        bool,
+        typer.Option("--on-demand", help="Two files: one to predict at the price of the model, one to explain later."),
+    ] = False,
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
     output = output or model.with_name(f"{model.stem}.cam.onnx")
@@ -59,11 +81,15 @@ def export(
         emit=emit,
         targets=targets,
         score=score,
-        output_name=output_name,
+        output_name=output_name[0] if output_name is not None and len(output_name) == 1 else output_name,
         preprocess=preprocess,
         resize=resize,
         labels=labels,
         for_engine=for_engine,
+        frames=_frames(frames),
+        input_gradient=input_gradient,
+        input_gradient_at=input_gradient_at,
+        on_demand=on_demand,
     )
     for line in result.summary():
         say(line)
@@ -78,6 +104,16 @@ def exporter() -> Any:
             raise  # a defect of ours, not something that is missing
         raise FastcamError(f"exporting needs onnx and onnx-ir ({error}); run: pip install fastcam[export]") from error
     return fastcam_export
+
+
+def _frames(text: str | None) -> bool | tuple[int, int]:
+    """The --frames option: "any", or height and width."""
+    if text is None or text == "any":
+        return text is not None
+    if not re.fullmatch(r"\d+x\d+", text):
+        raise FastcamError(f"--frames is {text!r}; give any, or height and width, like 720x1280")
+    height, width = map(int, text.split("x"))
+    return height, width
 
 
 def _grid(text: str | None) -> tuple[int, ...] | None:

@@ -8,13 +8,21 @@ from fastcam.verbs.console import print_table, say
 from fastcam.verbs.export import exporter
 from fastcam.verbs.options import ForEngine, OnnxFile, OutputName, ScoreKind
 
-EXAMPLES = ("fastcam inspect resnet50.onnx",)
+EXAMPLES = ("fastcam inspect resnet50.onnx", "fastcam inspect resnet50.cam.onnx")
 
 
 def inspect(
     model: OnnxFile, output_name: OutputName = None, score: ScoreKind = "logit", for_engine: ForEngine = "onnxruntime"
 ) -> None:
-    """Show the layers that can be explained, the one chosen and why, and operators without a gradient rule."""
+    """Show the layers that can be explained, the one chosen and why, and operators without a gradient rule.
+
+    Of an exported file: what it explains, and of which pair it is a part.
+    """
+    exported = exporter().exported(model)
+    if exported is not None:
+        for line in exported:
+            say(line)
+        return
     found = exporter().inspect_model(model, output_name=output_name, score=score, for_engine=for_engine)
     rows = []
     for layer in found.layers:

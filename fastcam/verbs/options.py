@@ -28,3 +28,9 @@ PreprocessName = Annotated[
     typer.Option("--preprocess", help=f"How pictures become the input: {', '.join(PRESETS)}.", show_default=False),
 ]
 ForEngine = Annotated[Engine, typer.Option("--for-engine", help="Whose operators the file may add.")]
+Providers = Annotated[
+    str,
+    typer.Option(
+        "--providers", help="What runs the model: auto, cpu, cuda, tensorrt, openvino, or several joined by commas."
+    ),
+]

@@ -80,13 +80,13 @@ def backward(
     for node in unsupported(nodes):
         if any(value.dtype is None for value in node.outputs):
             raise _refusal(op, node, NO_RULE)  # nothing behind it has a known type either
-    return _sweep(op, nodes, cotangents, wrt)
+    return sweep(op, nodes, cotangents, wrt)
 
 
-def _sweep(
+def sweep(
     op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
 ) -> dict[ir.Value, ir.Value | None]:
-    """:func:`backward` over ``nodes``, the path."""
+    """:func:`backward` over ``nodes``, the path; they need not be a graph's."""
     wanted = {*wrt, *(value for node in nodes for value in node.outputs)}
     parts: dict[ir.Value, list[ir.Value]] = {value: [seed] for value, seed in cotangents.items()}
 
@@ -111,7 +111,7 @@ def _gradients(
 ) -> list[tuple[ir.Value, ir.Value]]:
     """(input, its gradient) for those inputs of ``node`` that are wanted and have one."""
     try:
-        rule = find(node)
+        rule = find(node) if op.mode is None else op.mode.find(node)
         if rule is None:
             raise UnsupportedOperator(NO_RULE)
         if rule.expand is not None:
@@ -168,7 +168,7 @@ def _copied(
                 raise UnsupportedOperator(f"there is no gradient rule for its output {index}")
             dy = adopt_dims(op, dy, op.dims(copy))
             seeds[copy] = op.Add(seeds[copy], dy) if copy in seeds else dy
-    return _sweep(op, path(made_from(wrt, seeds), wrt, seeds), seeds, wrt)
+    return sweep(op, path(made_from(wrt, seeds), wrt, seeds), seeds, wrt)
 
 
 class _Refusal(UnsupportedOperator):
@@ -181,6 +181,8 @@ class _Refusal(UnsupportedOperator):
 
 def _refusal(op: Emitter, node: ir.Node, why: str) -> UnsupportedOperator:
     advice = "choose a layer after it (fastcam inspect lists them; with vjp, a value), or export the model without it"
+    if op.mode is not None:
+        advice = "export without input_gradient (--input-gradient), or with another mode"
     return _Refusal(
         f"cannot differentiate {describe(node)} of opset {op.version}, through which the gradient has to pass: {why}; "
         f"{advice if node.domain not in OPTIMISED else UNOPTIMISED}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -20,6 +20,9 @@ from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import SMALL, Array, constant_array, evaluate
 from fastcam_export.autodiff.registry import UnsupportedOperator
+
+if TYPE_CHECKING:
+    from fastcam_export.autodiff.modes import Backward
 
 Operand = ir.Value | Array | float | int | Sequence[int] | None
 Dim = int | str | None
@@ -56,6 +59,8 @@ class Emitter:
         self.engine: Engine = engine
         self.copies = copies
         self.version = graph.opset_imports[""]
+        self.mode: Backward | None = None
+        """Whose rules the driver takes; None for the registered ones."""
         self.variables: set[ir.Value] = set()
         """What is differentiated with respect to: never folded, even where it is a constant of the model."""
         self._natural: dict[ir.Value, Dims] = {}
@@ -110,10 +115,17 @@ class Emitter:
             if isinstance(dim, int):
                 parts.append(np.array([dim]))
             else:
-                size = self.emit("Shape", value, start=axis, end=axis + 1)
+                size = self._size(value, axis)
                 self._contents[size] = (dim,)
                 parts.append(size)
         return self.concat(parts)
+
+    def _size(self, value: ir.Value, axis: int) -> ir.Value:
+        """One dimension at run time; of a lifted value that of one target's."""
+        if not self.lifted(value):
+            return self.emit("Shape", value, start=axis, end=axis + 1)
+        (stored,) = self.append("Shape", [value], {"start": axis, "end": axis + 1}, [(ir.DataType.INT64, (1,))])
+        return self.emit("Div", stored, self.copies) if axis == 0 else stored
 
     def concat(self, parts: Sequence[Operand]) -> ir.Value:
         """int64 1-D: the concatenation of 1-D integer vectors."""

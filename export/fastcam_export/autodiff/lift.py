@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 Inputs = Sequence["ir.Value | None"]
 Attributes = dict[str, Any]
 
-ELEMENTWISE = frozenset(["Add", "Cast", "Div", "Exp", "Identity", "Mul", "Neg", "Sub", "Sum", "Where"])
+ELEMENTWISE = frozenset(
+    {
+        *("Add", "And", "Cast", "Div", "Equal", "Exp", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual"),
+        *("Abs", "Clip", "HardSigmoid", "Mul", "Neg", "Not", "Or", "Reciprocal", "Relu", "Sigmoid", "Sign", "Sqrt"),
+        *("Sub", "Sum", "Tanh", "Where"),
+    }
+)
+TRUTHS = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"})
 ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth"])
 
 
@@ -117,7 +124,7 @@ def _emit(op: Emitter, op_type: str, inputs: Inputs, **attributes: Any) -> ir.Va
         dtype = ir.DataType.INT64
     elif op_type == "Cast":
         dtype = ir.DataType(attributes["to"])
-    elif op_type in ("Equal", "Not"):
+    elif op_type in TRUTHS:
         dtype = ir.DataType.BOOL
     (value,) = op.append(op_type, inputs, attributes, [(dtype or ir.DataType.UNDEFINED, None)])
     return value

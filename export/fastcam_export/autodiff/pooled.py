@@ -14,13 +14,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
+from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Node, captured
 from fastcam_export.autodiff.rules import quantization
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, wide
+
+STORED = 32
+"""How many weights must be summed into one for the sums to be stored: they are then 3 % of the weights, and no session
+has to make a second copy of these while it starts."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,18 @@ def rule(*op_types: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def pooled_gradient(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value) -> ir.Value | None:
+def pooled_gradient(
+    op: Emitter,
+    cotangents: Mapping[ir.Value, ir.Value],
+    layer: ir.Value,
+    sums: Mapping[ir.Value, ir.Value] | None = None,
+) -> ir.Value | None:
     """Append the gradient of ``sum_v <cotangents[v], v>`` with respect to ``layer``, averaged over positions.
 
     Args:
         op, cotangents: as for :func:`fastcam_export.autodiff.driver.backward`.
         layer: a feature map [N, K, ...].
+        sums: S of those cotangents of which it is known, [N, channels].
 
     Returns:
         [N, K], float32 where the layer is of half precision; None where the gradient is structurally zero.
@@ -68,7 +80,7 @@ def pooled_gradient(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer:
         UnsupportedOperator: as :func:`fastcam_export.autodiff.driver.backward`.
     """
     channels = op.dims(layer)[1]
-    plan = _Plan(op, cotangents, layer)
+    plan = _Plan(op, cotangents, layer, sums or {})
     if isinstance(channels, int):
         plan.visit(layer, channels)
     else:
@@ -99,6 +111,7 @@ class _Plan:
     op: Emitter
     cotangents: Mapping[ir.Value, ir.Value]
     layer: ir.Value
+    sums: Mapping[ir.Value, ir.Value]
     uses: dict[ir.Value, list[_Use]] = field(default_factory=dict)
     direct: dict[ir.Value, int] = field(default_factory=dict)
 
@@ -122,7 +135,7 @@ class _Plan:
                 break
             uses.append(_Use(how, node.outputs[0]))
         else:
-            if value not in self.cotangents:
+            if value not in self.cotangents or value in self.sums:
                 self.uses[value] = uses
                 for use in uses:
                     if not use.how.full:
@@ -141,8 +154,8 @@ def _total(op: Emitter, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | Non
     """S of ``value``, [N, channels]."""
     if value in plan.direct:
         gradient = gradients[value]
-        return None if gradient is None else _spatial_sum(op, gradient, value, plan.direct[value])
-    terms = []
+        return None if gradient is None else spatial_sum(op, gradient, value, plan.direct[value])
+    terms = [plan.sums[value]] if value in plan.sums else []
     for use in plan.uses[value]:
         below = gradients[use.output] if use.how.full else _total(op, plan, gradients, use.output)
         if below is not None:
@@ -155,7 +168,8 @@ def _total(op: Emitter, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | Non
     return total
 
 
-def _spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int) -> ir.Value:
+def spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int) -> ir.Value:
+    """S of ``value`` from its gradient: float32 [N, channels] where it is of half precision."""
     dims, gradient = op.dims(value), wide(op, gradient)
     if len(dims) == 2:
         if dims[1] == channels:
@@ -308,9 +322,14 @@ def gemm(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
     def contribution(dy: ir.Value) -> ir.Value:
         rows = w
         if area > 1:
-            dy, rows = wide(op, dy), wide(op, w)
+            dy = wide(op, dy)
             shape, axis = ([outputs, channels, area], 2) if transposed else ([channels, area, outputs], 1)
-            rows = op.ReduceSum(op.Reshape(rows, shape), [axis], keepdims=0)
+            known = constant_array(w) if area >= STORED else None
+            if known is not None:
+                summed = known.reshape(shape).sum(axis, dtype=np.float64)
+                rows = op.constant(summed.astype(dy.dtype.numpy()))  # type: ignore[union-attr]
+            else:
+                rows = op.ReduceSum(op.Reshape(wide(op, w), shape), [axis], keepdims=0)
         s = wide(op, op.MatMul(dy, rows if transposed else op.Transpose(rows, perm=[1, 0])))
         return s if alpha == 1.0 else op.Mul(s, alpha)
 

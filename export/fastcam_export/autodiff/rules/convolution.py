@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
+from fastcam_export.autodiff.rules.transposed import input_gradient
 from fastcam_export.autodiff.rules.window import Window, transposed_window, window
 from fastcam_export.autodiff.shapes import Size, adopt_dims, crop, product, reshape_like, reshape_to, sizes
 
@@ -15,9 +16,10 @@ def conv(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y[o] = sum_k w[k] x[o s + k d - p] + b: dx is the transposed convolution of dy with these weights,
     dw[k] = sum_o dy[o] x[o s + k d - p], db = sum dy"""
     x, w = node.inputs[:2]
+    group = node.integer("group", 1)
     return {
-        0: lambda: _input_gradient(op, node, dy),
-        1: lambda: _correlation(op, window(op, node, _kernel(op, w)), dy, x, w, node.integer("group", 1)),
+        0: lambda: input_gradient(op, window(op, node, _kernel(op, w)), group, dy, w),
+        1: lambda: _correlation(op, window(op, node, _kernel(op, w)), dy, x, w, group),
         2: lambda: _bias_gradient(op, dy),
     }
 
@@ -60,26 +62,3 @@ def _kernel(op: Emitter, w: ir.Value) -> list[int]:
     if len(kernel) != op.rank(w) - 2:
         raise UnsupportedOperator("the size of its kernel is only known at run time")
     return kernel
-
-
-def _input_gradient(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
-    x, w = node.inputs[:2]
-    kernel = _kernel(op, w)
-    view = window(op, node, kernel)
-    attributes = {
-        "kernel_shape": kernel,
-        "strides": view.strides,
-        "dilations": view.dilations,
-        "group": node.integer("group", 1),
-    }
-    known = [d for d in (*op.dims(x)[2:], *op.dims(node.y)[2:]) if isinstance(d, int)]
-    if len(known) == 2 * len(kernel) and view.pads is not None:
-        begin, end = view.pads
-        rows = zip(known[: len(kernel)], known[len(kernel) :], view.strides, view.extent, begin, end)
-        left_over = [size - ((count - 1) * s + extent - b - e) for size, count, s, extent, b, e in rows]
-        return op.ConvTranspose(dy, w, **attributes, pads=[*begin, *end], output_padding=left_over)
-    # Sizes known at run time only: all that the windows span, then the part that is x.
-    full = op.ConvTranspose(dy, w, **attributes)
-    first = view.begin(op)
-    last = op.Add(op.Sub(op.shape(x, 2), view.span(op)), first)
-    return crop(op, full, list(range(2, op.rank(x))), op.Neg(first), last, op.dims(x))

@@ -10,7 +10,19 @@ from fastcam_export.autodiff.emitter import HALF, Emitter
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
 from fastcam_export.autodiff.rules.window import Window, window
-from fastcam_export.autodiff.shapes import Size, along, cast_like, crop, product, reshape_to, scalar, sizes, wide
+from fastcam_export.autodiff.shapes import (
+    Size,
+    along,
+    cast_like,
+    crop,
+    product,
+    reshape_like,
+    reshape_to,
+    scalar,
+    sizes,
+    vector,
+    wide,
+)
 
 
 @rule("AveragePool")
@@ -69,36 +81,30 @@ def _covered(op: Emitter, taps: ir.Value, size: ir.Value, like: ir.Value) -> ir.
 
 @rule("MaxPool")
 def max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
-    """dy goes to the first maximum of its window in scan order (ReLU maps are full of ties at zero, so it matters).
+    """dy goes to the first maximum of its window in scan order (ReLU maps are full of ties at zero, so it matters);
 
-    The mask of the taken elements, [N, C, taps, windows], is made once, whatever the number of targets; what
-    overlapping windows send to one position is summed.
+    what overlapping windows send to one position is summed.
     """
+    half = dy.dtype == ir.DataType.FLOAT16  # its file may be of an opset without sums in scatters, see half.py
+    if op.engine == "onnxruntime" and not half:
+        return _scattered(op, node, dy)
     view = window(op, node, node.integers("kernel_shape"))
     axes = list(range(2, op.rank(node.x)))
-    begin, end = view.begin(op), view.end(op)
     taps = op.Concat(*[op.Unsqueeze(tap, [2]) for tap in view.taps(op, node.x, float("-inf"))], axis=2)
-    half = dy.dtype == ir.DataType.FLOAT16  # its file may be of an opset without Col2Im, see half.py
-    spread = _spread_to_first if op.engine == "onnxruntime" and not half else _spread_without_index
-    return crop(op, spread(op, node, dy, view, taps), axes, op.Neg(begin), op.Neg(end), op.dims(node.x))
+    padded = _spread_without_index(op, node, dy, view, taps)
+    return crop(op, padded, axes, op.Neg(view.begin(op)), op.Neg(view.end(op)), op.dims(node.x))
 
 
-def _spread_to_first(op: Emitter, node: Node, dy: ir.Value, view: Window, taps: ir.Value) -> ir.Value:
-    """The gradient of the padded x. ArgMax takes the first maximum, Col2Im sums.
-
-    A dilated kernel goes to Col2Im with its holes as taps that are never taken: ONNX Runtime misplaces dilated columns
-    of one or three axes (its issue 18156).
-    """
-    axes = len(view.kernel)
-    first = op.ArgMax(taps, axis=2, keepdims=1, select_last_index=0)
-    taken = np.full(view.extent, -1)
-    taken[tuple(slice(None, None, d) for d in view.dilations)] = np.arange(np.prod(view.kernel)).reshape(view.kernel)
-    mask = op.Equal(first, taken.reshape(-1, *[1] * axes))
-    spread = op.Mul(op.Unsqueeze(dy, [2]), cast_like(op, mask, node.x))  # [N, C, taps, *windows]
-
-    n, c, *windows = sizes(op, node.y)
-    columns = reshape_to(op, spread, [n, product(op, [c, taken.size]), product(op, windows)])
-    return op.Col2Im(columns, view.span(op), view.extent, dilations=[1] * axes, strides=view.strides)
+def _scattered(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
+    """The operator's second output says where the maxima lie among all elements of x; asked for at another node than
+    the model's, of which runtimes may have a faster form without it."""
+    window(op, node, node.integers("kernel_shape"))  # refuses what ONNX does not define
+    attributes = {name: attribute.value for name, attribute in node.node.attributes.items()}
+    _, where = op.emit_all("MaxPool", node.x, outputs=2, **{**attributes, "storage_order": None})
+    everything = product(op, sizes(op, node.x))
+    zeros = op.Expand(cast_like(op, np.zeros(1), dy), op.concat([vector(everything)]))
+    summed = op.ScatterElements(zeros, op.Reshape(where, [-1]), op.Reshape(dy, [-1]), axis=0, reduction="add")
+    return reshape_like(op, summed, node.x)
 
 
 def _spread_without_index(op: Emitter, node: Node, dy: ir.Value, view: Window, taps: ir.Value) -> ir.Value:

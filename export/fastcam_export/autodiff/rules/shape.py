@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.constants import Array, constant_array
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
 from fastcam_export.autodiff.shapes import (
@@ -23,6 +23,7 @@ from fastcam_export.autodiff.shapes import (
     sizes,
     sum_to,
 )
+from fastcam_export.autodiff.strided import in_order
 
 INT64 = int(ir.DataType.INT64)
 
@@ -158,11 +159,26 @@ def gather(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """dx sums each slice of dy into the place that its index names: a product with the indices' one-hot matrix"""
     x, indices = node.inputs
     axis = node.integer("axis", 0) % op.rank(x)
+    if in_order(node.node):
+        return reshape_like(op, dy, x)
+    run, size = _run(op, node, axis), op.dims(x)[axis]
+    if run is not None and isinstance(size, int):
+        kept = reshape_to(op, dy, [len(run) if a == axis else d for a, d in enumerate(sizes(op, x))])
+        return crop(op, kept, [axis], op.constant(run[:1]), op.constant(size - 1 - run[-1:]), op.dims(x))
     flat = op.Reshape(op.Cast(indices, to=INT64), [-1])
     if op.rank(indices) != 1:  # its axes as one
         shape = sizes(op, x)
         dy = reshape_to(op, dy, [*shape[:axis], product(op, sizes(op, indices)), *shape[axis + 1 :]])
     return along(op, dy, one_hot(op, flat, op.shape(x, axis, axis + 1), x), axis)
+
+
+def _run(op: Emitter, node: Node, axis: int) -> Array | None:
+    """Indices known to name neighbours in their order; None if they do not, or are not known."""
+    known, size = constant_array(node.inputs[1]), op.dims(node.x)[axis]
+    if known is None or known.size == 0 or not isinstance(size, int):
+        return None
+    flat = np.where(known < 0, known + size, known).reshape(-1).astype(np.int64)
+    return flat if np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)) else None
 
 
 @rule("DepthToSpace")

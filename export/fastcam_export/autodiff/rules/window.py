@@ -99,9 +99,12 @@ def _same(
 ) -> tuple[list[int], list[int]] | None:
     begin, end = [], []
     for size, k, s, d in zip(op.dims(node.x)[2:], kernel, strides, dilations):
-        if not isinstance(size, int):
+        if isinstance(size, int):
+            total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        elif s == 1:
+            total = (k - 1) * d
+        else:
             return None
-        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
         small, large = total // 2, total - total // 2
         begin.append(large if lower else small)
         end.append(small if lower else large)

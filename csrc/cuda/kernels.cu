@@ -1,0 +1,6 @@
+// All CUDA kernels, as one translation unit: nvcc compiles it, fastcam/kernels/cuda.py hands it to NVRTC with the includes
+// put in their places, and host.cpp runs it on a processor.
+
+#include "maps.cu"
+#include "components.cu"
+#include "overlay.cu"

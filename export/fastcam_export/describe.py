@@ -1,0 +1,55 @@
+"""What a person is told of an exported file: the lines that ``fastcam export`` and ``fastcam inspect`` print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from fastcam import schema
+from fastcam.schema import Metadata
+
+SCORE = {
+    "logit": "before its final activation, as in the paper",
+    "probability": "a probability",
+    "raw": "as it is",
+}
+
+
+def about(meta: Metadata) -> list[str]:
+    """What is explained, why, and what the file says of it."""
+    scores = [f"score   what {one.input} says of {one.output}" for one in meta.cotangents]
+    if not scores:
+        scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
+    return [
+        f"layer   {meta.layer.value}" + (f" (scope {meta.layer.scope})" if meta.layer.scope else ""),
+        f"        {meta.layer.reason}",
+        *scores,
+        f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
+    ]
+
+
+def exported(path: str | Path) -> list[str] | None:
+    """What an exported file is; None of any other file, and of one that cannot be read.
+
+    Raises:
+        FastcamError: its metadata cannot be read.
+    """
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(Path(path).read_bytes())
+    except (OSError, DecodeError):
+        return None
+    said = next((entry.value for entry in model.metadata_props if entry.key == schema.METADATA_KEY), None)
+    if said is None:
+        return None
+    meta = Metadata.from_json(said)
+    lines = [f"export  of {meta.source.get('file') or 'a model'}, by FastCAM {meta.version}", *about(meta)]
+    if meta.pair is not None:
+        other = {"forward": "explanation", "explanation": "forward"}[meta.pair.part]
+        lines.append(f"part    the {meta.pair.part} part; the {other} part is {meta.pair.other}")
+        beside = Path(path).with_name(meta.pair.other)
+        if not beside.is_file():
+            lines.append("        warning: it is not beside this file")
+    return lines

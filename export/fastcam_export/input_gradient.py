@@ -1,0 +1,126 @@
+"""What an export hands back to the image beside the map: gradient, guided backpropagation, relevance; and its check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from fastcam import schema
+from fastcam.schema import FastcamError, Mode, Place
+from fastcam_export import differences, verify
+from fastcam_export.autodiff.driver import backward, path
+from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
+from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
+from fastcam_export.autodiff.relevance import SHARES, relevance_mode, seed_of
+from fastcam_export.head import Further
+from fastcam_export.layout import Layout
+
+Array = npt.NDArray[Any]
+
+
+def place(mode: Mode | None, at: Place | None) -> Place:
+    """Where a mode is read: as asked, or as its paper does: excitation at a layer in the middle, all else at the image.
+
+    Raises:
+        FastcamError: the mode is not read there.
+    """
+    if at is not None and mode is None:
+        raise FastcamError("input_gradient_at says where input_gradient is read, which is not given; give both")
+    if at == "layer" and mode not in SHARES:
+        raise FastcamError(f"{mode} is read at the image; leave input_gradient_at (--input-gradient-at) out")
+    return at or ("layer" if mode in ("excitation", "contrastive-excitation") else "image")
+
+
+def told(mode: Mode | None, check: Mapping[str, Any]) -> list[str]:
+    """What the summary of an export says of the check of a mode."""
+    if mode is None:
+        return []
+    if "input_gradient_error" in check:
+        return [
+            f"        gradient at the image equal to central differences within {check['input_gradient_error']:.1e}"
+        ]
+    return [f"        {mode} is no derivative, which differences could confirm: its outputs were not checked"]
+
+
+def further(
+    graph: ir.Graph, image: ir.Value, score: ir.Value, layer: ir.Value, layout: Layout, mode: Mode, at: Place
+) -> Further:
+    """What :func:`fastcam_export.head.attach` adds for a mode.
+
+    At the image the value has the image's shape. At the layer it is summed over the channels, [N, h, w], as Zhang et
+    al. show it.
+
+    Args:
+        graph: a loaded model's.
+        image: its image input.
+        score: the score before its own quantisation.
+        layer, layout: the target layer.
+        mode: see :data:`fastcam.schema.MODES`.
+        at: see :func:`place`.
+
+    Raises:
+        FastcamError: the mode means nothing for this model, or the image is no float tensor.
+    """
+    wrt = image if at == "image" else layer
+    if wrt.dtype not in FLOATS:
+        raise FastcamError(
+            f"input {image.name!r} is {image.dtype}, which has no gradient; export a model that takes float images"
+        )
+    between = path(graph, [wrt], [score])
+    if mode in SHARES and any(value.dtype in HALF for node in between for value in node.outputs):
+        raise FastcamError(f"{mode} divides by what float16 rounds to zero; give the float32 model")
+    if mode in ("guided", "deconvolution"):
+        refuse_without_relu(between, mode)
+    chosen = relevance_mode(mode, score) if mode in SHARES else relu_mode(mode)
+
+    def made(op: Emitter, seed: ir.Value, explained: ir.Value) -> ir.Value:
+        start = seed_of(op, mode, seed, explained) if mode in SHARES else seed
+        found = _swept(op, chosen, {explained: start}, wrt)
+        if at == "image":
+            return found
+        maps = layout.maps(op, found, layer)
+        return op.ReduceSum(maps, [1], keepdims=0)
+
+    return Further(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, made)
+
+
+def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:
+    """The backward pass of a mode."""
+    op.mode = mode
+    try:
+        found = backward(op, cotangents, [wrt])[wrt]
+    finally:
+        op.mode = None
+    if found is None:
+        raise FastcamError(f"the score does not depend on {wrt.name!r}; export without input_gradient")
+    return found
+
+
+def check(
+    source: onnx.ModelProto, exported: onnx.ModelProto, behind: onnx.ModelProto, feeds: Mapping[str, Array], image: str
+) -> float:
+    """Compare the gradient at the image with central differences; the worst error, as a share of the gradient's norm.
+
+    Args:
+        source, exported: the two models.
+        behind: :func:`fastcam_export.verify.tail` of the source, behind the image.
+        feeds: inputs of the source.
+        image: name of the image input.
+
+    Raises:
+        FastcamError: the error is larger than :data:`fastcam_export.verify.GRADIENT_TOLERANCE` allows.
+    """
+    names = [schema.CLASSES, schema.INPUT_GRADIENT]
+    dims = next(value.type.tensor_type.shape.dim for value in exported.graph.input if value.name == image)
+    if len(feeds) == 1 and dims[0].dim_param:
+        feeds = {image: feeds[image][:1]}  # one of two images: each step takes the whole model in float64
+    classes, gradient = differences.session(exported).run(names, {**feeds, **verify.targets(exported)})
+    layout = Layout("NCHW" if feeds[image].ndim == 4 else "NCTHW")  # as it lies: nothing is to be reordered
+    point = differences.Point(feeds[image], layout, feeds[image], classes)
+    error = differences.gradient_error(behind, feeds, point, gradient[:, 0], directions=1)
+    verify.refuse_error(error, source, behind, "the gradient at the image")
+    return error

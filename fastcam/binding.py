@@ -1,0 +1,184 @@
+"""Runs without copies: tensors that lie on a device go in and stay there, CUDA graphs replay fixed buffers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.devices import CUDA, TENSORRT
+from fastcam.schema import FastcamError
+from fastcam.session import onnxruntime
+
+Device: TypeAlias = tuple[str, int]
+"""What ONNX Runtime calls it, and its number: ("cuda", 0)."""
+
+HOST: Device = ("cpu", 0)
+_ON_HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
+
+
+def device_of(session: Any) -> Device:
+    """Where a session computes, as far as its inputs and outputs can lie there."""
+    for name in (TENSORRT, CUDA):
+        if name in session.get_providers():
+            return "cuda", int(session.get_provider_options().get(name, {}).get("device_id", 0))
+    return HOST
+
+
+def on_gpu(session: Any) -> bool:
+    """Whether a session computes where the host's memory is not."""
+    return device_of(session) != HOST
+
+
+class DeviceTensor:
+    """A float tensor [N, ...] that lies on a device: shaped like an array, sliced by rows, copied only by NumPy.
+
+    Args:
+        array: what speaks DLPack and is sliced as arrays are (torch, CuPy); it must be contiguous.
+
+    Raises:
+        FastcamError: it cannot be taken as it is.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        ort = onnxruntime()
+        if not hasattr(ort.OrtValue, "from_dlpack"):
+            raise FastcamError(
+                f"onnxruntime {ort.__version__} takes no tensors from a device; update it, or copy to the CPU"
+            )
+        try:
+            self.value = ort.OrtValue.from_dlpack(array)
+        except (RuntimeError, TypeError, ValueError, BufferError) as error:
+            raise FastcamError(
+                f"{type(array).__name__} cannot be taken from its device ({' '.join(str(error).split())[:200]}); give "
+                "a contiguous tensor without gradient"
+            ) from error
+        self.shape = tuple(self.value.shape())
+        self.ndim = len(self.shape)
+        kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+        if self.value.data_type() not in kinds:
+            raise FastcamError(
+                f"a tensor on a device must be of floats, got {self.value.data_type()}; pictures lie on the CPU"
+            )
+        self.dtype = np.dtype(kinds[self.value.data_type()])
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> DeviceTensor:
+        return DeviceTensor(self._array[rows])
+
+    def rows(self) -> tuple[Any, ...]:
+        """One DeviceTensor [...] per image."""
+        return tuple(DeviceTensor(self._array[i]) for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.value.numpy(), dtype)
+
+
+def on_device(value: Any) -> bool:
+    """Whether an object says by DLPack that it does not lie in the processor's memory."""
+    return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) not in _ON_HOST
+
+
+def run(
+    session: Any, names: Sequence[str], feed: Mapping[str, Any], device: Device = HOST, stay: Collection[str] = ()
+) -> dict[str, Any]:
+    """One run through IO binding.
+
+    Args:
+        names: the outputs wanted.
+        feed: NumPy arrays (bound as they are), DeviceTensors or OrtValues by name.
+        device: where the outputs named in
+        stay: lie afterwards: OrtValues, which speak DLPack. All others are NumPy arrays.
+    """
+    binding = session.io_binding()
+    for name, given in feed.items():
+        binding.bind_ortvalue_input(name, as_value(given))
+    for name in names:
+        binding.bind_output(name, *(device if name in stay else HOST))
+    session.run_with_iobinding(binding)
+    values = dict(zip(names, binding.get_outputs(), strict=True))
+    return {name: value if name in stay else as_numpy(value) for name, value in values.items()}
+
+
+def as_value(given: Any) -> Any:
+    """An OrtValue over the memory of a NumPy array or DeviceTensor. It keeps the array alive."""
+    if isinstance(given, DeviceTensor):
+        return given.value
+    if not isinstance(given, np.ndarray):
+        return given
+    return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(given))
+
+
+def as_numpy(value: Any) -> NDArray[Any]:
+    """The tensor of an OrtValue: its very memory where it lies in the processor's, else a copy there."""
+    if hasattr(onnxruntime().OrtValue, "from_dlpack") and not on_device(value) and value.data_type() != "tensor(bool)":
+        array: NDArray[Any] = np.from_dlpack(value)
+        return array
+    return np.asarray(value.numpy())  # older versions of ONNX Runtime have DLPack in part
+
+
+class Replay:
+    """Runs of fixed shapes through fixed buffers, which a CUDA graph needs; one at a time.
+
+    The first run of each set of shapes (of another number of targets, say) finds the outputs' shapes, the second
+    records the graph, later ones replay it.
+
+    Args:
+        session: made with ``graph`` among its settings; without, the same buffers are used and nothing is recorded.
+        device: where the buffers lie.
+    """
+
+    def __init__(self, session: Any, device: Device) -> None:
+        self._session, self._device = session, device
+        self._lock = threading.Lock()
+        self._recorded: dict[tuple[Any, ...], tuple[Any, dict[str, Any], dict[str, Any], Any]] = {}
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> dict[str, Any]:
+        """NumPy arrays by name, of inputs as for :func:`run`."""
+        shapes = tuple((name, *array.shape, array.dtype.str) for name, array in sorted(feed.items()))
+        with self._lock:
+            if (known := self._recorded.get((*names, shapes))) is None:
+                known = self._recorded[(*names, shapes)] = self._prepared(names, feed)
+            binding, inputs, outputs, options = known
+            for name, given in feed.items():
+                if isinstance(given, DeviceTensor) and self._device != HOST:
+                    onnxruntime().copy_tensors([given.value], [inputs[name]])
+                else:
+                    inputs[name].update_inplace(np.ascontiguousarray(given))
+            self._session.run_with_iobinding(binding, options)
+            binding.synchronize_outputs()
+            return {name: np.array(value.numpy()) for name, value in outputs.items()}
+
+    def _prepared(
+        self, names: Sequence[str], feed: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], dict[str, Any], Any]:
+        ort = onnxruntime()
+        first, binding = self._session.io_binding(), self._session.io_binding()
+        inputs = {name: self._buffer(np.asarray(given)) for name, given in feed.items()}
+        for name, value in inputs.items():
+            first.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            first.bind_output(name, *HOST)
+        self._session.run_with_iobinding(first, _graph(ort, -1))
+        outputs = {name: self._buffer(value.numpy()) for name, value in zip(names, first.get_outputs(), strict=True)}
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        return binding, inputs, outputs, _graph(ort, len(self._recorded) + 1)
+
+    def _buffer(self, array: NDArray[Any]) -> Any:
+        """Memory on the device, of the array's shape, type and values."""
+        return onnxruntime().OrtValue.ortvalue_from_numpy(np.array(array, order="C"), *self._device)
+
+
+def _graph(ort: Any, number: int) -> Any:
+    """Run options that record and replay the graph of this number; -1 is none."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options

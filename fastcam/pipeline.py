@@ -1,0 +1,133 @@
+"""Ordered stages in threads between bounded channels: what keeps a stream moving, and knows nothing of frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Channel(Generic[T]):
+    """A bounded queue from one thread to another that either side can end.
+
+    Args:
+        capacity: how many items wait at most; :meth:`put` blocks while there are as many.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._items: deque[T] = deque()
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._finished = self._closed = False
+
+    def put(self, item: T) -> bool:
+        """Append an item as soon as there is room; False where the reader has closed the channel."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            if not self._closed:
+                self._items.append(item)
+                self._changed.notify_all()
+            return not self._closed
+
+    def finish(self) -> None:
+        """The writer's end: what waits is still read."""
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """The reader's end: what waits is dropped, and the writer's next :meth:`put` is refused."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def take(self, timeout: float | None = None) -> list[T]:
+        """The next item in a list; an empty one at the end, or after ``timeout`` seconds without an item."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._finished or self._items, timeout)
+            if not self._items:
+                return []
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return [item]
+
+    def __iter__(self) -> Iterator[T]:
+        while found := self.take():
+            yield found[0]
+
+
+class Pipeline(ExitStack):
+    """Stages that run at the same time. Leaving the context ends all of them and waits until they have."""
+
+    def stage(self, items: Iterable[S], function: Callable[[S], T], workers: int = 1, ahead: int = 2) -> Iterator[T]:
+        """``map(function, items)``, in order, computed in ``workers`` threads up to ``ahead`` results ahead.
+
+        ``items`` is read in a thread of its own. What it or ``function`` raises is raised to the reader in its place,
+        and ends the stage.
+        """
+        pool = ThreadPoolExecutor(workers)
+        self.callback(pool.shutdown, wait=True, cancel_futures=True)
+        channel: Channel[Future[T]] = Channel(ahead)
+
+        def feed() -> None:
+            try:
+                for item in items:
+                    if not channel.put(pool.submit(function, item)):
+                        break
+            except BaseException as error:  # the reader's to handle
+                failed: Future[T] = Future()
+                failed.set_exception(error)
+                channel.put(failed)
+            finally:
+                channel.finish()
+
+        feeder = threading.Thread(target=feed, daemon=True)  # a source that blocks for ever must not hold the program
+        feeder.start()
+        self.callback(channel.close)
+        return (future.result() for future in channel)
+
+    def batches(self, items: Iterable[T], size: int, key: Callable[[T], Any], wait: float | None) -> Iterator[list[T]]:
+        """Neighbours with the same ``key``, up to ``size`` of them.
+
+        Args:
+            wait: seconds after the first item in which a batch may fill up; None waits for as long as it takes.
+        """
+        channel: Channel[T | BaseException] = Channel(1)
+
+        def feed() -> None:
+            try:
+                for item in items:
+                    if not channel.put(item):
+                        break
+            except BaseException as error:
+                channel.put(error)
+            finally:
+                channel.finish()
+
+        threading.Thread(target=feed, daemon=True).start()
+        self.callback(channel.close)
+        return _batches(channel, size, key, wait)
+
+
+def _batches(channel: Channel[Any], size: int, key: Callable[[Any], Any], wait: float | None) -> Iterator[list[Any]]:
+    held = channel.take()
+    while held:
+        batch, held = held, []
+        until = None if wait is None else time.monotonic() + wait
+        while not isinstance(batch[0], BaseException) and len(batch) < size:
+            held = channel.take(None if until is None else max(0.0, until - time.monotonic()))
+            if not held or isinstance(held[0], BaseException) or key(held[0]) != key(batch[0]):
+                break
+            batch, held = batch + held, []
+        if isinstance(batch[0], BaseException):
+            raise batch[0]
+        yield batch
+        held = held or channel.take()

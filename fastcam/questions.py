@@ -1,0 +1,167 @@
+"""What is asked of the images of one run, and what the file's answer means: classes, their combinations, cotangents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.image import Float
+from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, FastcamError, Metadata
+from fastcam.targets import Asked, Target, Terms, combined_name
+
+NOT_ASKED = "not_asked"
+
+Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
+Given: TypeAlias = "Arrays | Callable[[dict[str, Any]], Arrays]"
+
+
+# ---- combinations of classes
+
+
+def combine(asked: Asked, found: dict[str, Any], metadata: Metadata, name: str) -> dict[str, Any]:
+    """The added outputs for the combinations that were asked: weights and gradients are linear in the score.
+
+    Args:
+        found: the added outputs of the classes [N, U].
+
+    Raises:
+        FastcamError: the file emits what is not linear.
+    """
+    if asked.terms is None:
+        return found
+    if metadata.emit == "cam":
+        raise FastcamError(
+            f"{name} holds maps after their ReLU, which do not add up; export with --emit weights to combine classes, "
+            "or to give images lists of different length"
+        )
+    if RELEVANCE in found or (INPUT_GRADIENT in found and metadata.input_gradient != "gradient"):
+        raise FastcamError(
+            f"{name} brings back {metadata.input_gradient}, which is not linear in the score; combine classes in a "
+            "file that was exported without --input-gradient"
+        )
+    a = asked.coefficients(len(found[CLASSES]))
+    linear = {key: np.asarray(found[key]) for key in (WEIGHTS, GRADIENTS, INPUT_GRADIENT) if key in found}
+    return found | {key: np.einsum("ntu,nu...->nt...", a, each.astype(np.float32)) for key, each in linear.items()}
+
+
+def targets_of(
+    asked: Asked, classes: NDArray[np.int64], labels: tuple[str, ...] | None
+) -> tuple[NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
+    """The leading class of each target, [N, T] (-1 where an image has fewer), and what each target was.
+
+    The leading class is the one with the largest coefficient, the first of equals.
+
+    Args:
+        classes: [N, U], as the file resolved them.
+    """
+    if asked.terms is None:
+        return classes, ()
+    rows: list[tuple[Target, ...]] = []
+    leading = np.full((len(classes), asked.most), -1, np.int64)
+    for n, row in enumerate(asked.of(len(classes))):
+        made: list[Terms] = [tuple((int(classes[n, u]), a) for u, a in terms) for terms in row]
+        rows.append(tuple(Target(combined_name(terms, labels), terms) for terms in made))
+        leading[n, : len(made)] = [max(terms, key=lambda term: abs(term[1]))[0] for terms in made]
+    return leading, tuple(rows)
+
+
+def status_of(
+    codes: NDArray[Any], names: list[str], asked: tuple[tuple[Target, ...], ...]
+) -> tuple[tuple[str, ...], ...]:
+    """[N, T] of words; :data:`NOT_ASKED` where an image has fewer targets than another."""
+    words = [[names[code] for code in row] for row in codes]
+    for row, targets in zip(words, asked, strict=False):
+        row[len(targets) :] = [NOT_ASKED] * (len(row) - len(targets))
+    return tuple(map(tuple, words))
+
+
+# ---- cotangents
+
+
+@dataclass(frozen=True)
+class Functional:
+    """Cotangents as the user gave them, for the file that has these inputs.
+
+    Attributes:
+        about: the file's inputs.
+        given: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
+            together) that gives one of those.
+        start: the first image that it is now about, of
+        images: all of the call.
+    """
+
+    about: tuple[Cotangent, ...]
+    given: Given
+    images: int
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, rows: slice) -> Functional:
+        """The question for the images from ``rows.start`` on."""
+        return replace(self, start=self.start + rows.start)
+
+    @property
+    def known(self) -> bool:
+        """Whether the arrays are there before the model has run."""
+        return not callable(self.given)
+
+    def arrays(self, outputs: dict[str, Any], images: int) -> dict[str, Float]:
+        """The cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
+
+        Args:
+            outputs: of these images; empty where they have not run and cotangents are known.
+
+        Raises:
+            FastcamError: one is missing, or has another shape than its output.
+        """
+        given = self.given(outputs) if callable(self.given) else self.given
+        by_output = given if isinstance(given, Mapping) else {self.about[0].output: given}
+        names = [one.output for one in self.about]
+        if set(by_output) != set(names):
+            raise FastcamError(f"cotangents are wanted of {', '.join(names)}, given of {', '.join(by_output)}")
+        made = {one.input: self._array(one, by_output[one.output], outputs, images) for one in self.about}
+        if len({array.shape[1] for array in made.values()}) > 1:
+            counts = ", ".join(f"{name} {array.shape[1]}" for name, array in made.items())
+            raise FastcamError(f"cotangents of one call have the same number of targets T, got {counts}")
+        return made
+
+    def _array(self, about: Cotangent, given: Any, outputs: dict[str, Any], images: int) -> Float:
+        array = np.asarray(given, np.float32)
+        shape = list(about.shape)
+        if about.output in outputs:
+            shape = list(np.shape(outputs[about.output])[about.batched :])
+        rest = array.shape[2:]
+        fits = len(rest) == len(shape) and all(a == b or isinstance(b, str) for a, b in zip(rest, shape, strict=False))
+        if not fits or array.shape[1] < 1:
+            want = ", ".join(map(str, ("N" if about.batched else 1, "T", *shape)))
+            raise FastcamError(f"a cotangent of {about.output!r} is [{want}], got {list(array.shape)}")
+        rows = {1, images} if not self.known else {1, self.images}
+        if not about.batched:
+            rows = {1}
+        if len(array) not in rows:
+            raise FastcamError(f"the cotangent of {about.output!r} is for {len(array)} images, there are {max(rows)}")
+        if not np.isfinite(array).all():
+            raise FastcamError(f"the cotangent of {about.output!r} is not finite")
+        if about.batched and len(array) == 1:
+            return np.repeat(array, images, axis=0)
+        return array[self.start : self.start + images] if self.known and about.batched else array
+
+
+def values(about: tuple[Cotangent, ...], arrays: dict[str, Float], outputs: dict[str, Any], images: int) -> Float:
+    """float32 [N, T]: what the cotangents make of the outputs, sum_i cotangent[n, t, i] output[n, i]."""
+    total = np.zeros((images, next(iter(arrays.values())).shape[1]))
+    for one in about:
+        c, y = arrays[one.input], np.asarray(outputs[one.output], np.float64)
+        total += (c * (y[:, None] if one.batched else y[None, None])).reshape(*c.shape[:2], -1).sum(2)
+    return total.astype(np.float32)
+
+
+def functional_targets(images: int, count: int) -> tuple[tuple[Target, ...], ...]:
+    """The targets of a cotangent, whose scores are :func:`values`."""
+    return (tuple(Target(f"target {t + 1}", ((t, 1.0),)) for t in range(count)),) * images

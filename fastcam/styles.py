@@ -1,0 +1,93 @@
+"""Heatmaps as other tools make them: what each does between the weighted sum and the picture, by name.
+
+The default, "fastcam", divides by the maximum and upsamples bilinearly. The others reproduce pytorch-grad-cam 1.5,
+torch-cam 0.5 and Captum 0.9, so that a result can be compared with one that is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.schema import FastcamError
+
+Float = NDArray[np.float32]
+Size = tuple[int, int]
+
+
+def heatmaps(style: str, signed: Float, size: Size) -> Float:
+    """Heatmaps in the ``style`` of a tool.
+
+    Args:
+        style: a name from :data:`STYLES`.
+        signed: float32 [..., h, w], the weighted sums before any ReLU.
+        size: (H, W) of the network's input.
+
+    Returns:
+        float32 [..., H, W]: in 0..1 for "fastcam" and "pytorch-grad-cam", within rounding of it for "torch-cam" (its
+        bicubic interpolation overshoots), signed and not normalised for "captum".
+
+    Raises:
+        FastcamError: no style of this name.
+    """
+    if style not in STYLES:
+        raise FastcamError(f"no style {style!r}; use one of: {', '.join(STYLES)}")
+    return STYLES[style](np.ascontiguousarray(signed, np.float32), size)
+
+
+def _fastcam(signed: Float, size: Size) -> Float:
+    """ReLU, divided by the maximum, bilinear."""
+    k = kernels.get()
+    return k.upsample(k.normalize(k.relu(signed)), size)
+
+
+def _pytorch_grad_cam(signed: Float, size: Size) -> Float:
+    """ReLU, scaled from minimum to maximum, bilinear, and scaled once more."""
+    scaled = _scaled(np.maximum(signed, 0), 1e-7)
+    return _scaled(kernels.get().upsample(scaled, size), 1e-7)
+
+
+def _torch_cam(signed: Float, size: Size) -> Float:
+    """ReLU, scaled from minimum to maximum, Pillow's bicubic."""
+    rows, columns = _bicubic(signed.shape[-2], size[0]), _bicubic(signed.shape[-1], size[1])
+    found: Float = (rows @ _scaled(np.maximum(signed, 0), 1e-8) @ columns.T).astype(np.float32)
+    return found
+
+
+def _captum(signed: Float, size: Size) -> Float:
+    """The signed sum, its nearest value."""
+    (h, w), (height, width) = signed.shape[-2:], size
+    return np.ascontiguousarray(signed[..., (np.arange(height) * h // height)[:, None], np.arange(width) * w // width])
+
+
+STYLES: dict[str, Callable[[Float, Size], Float]] = {
+    "fastcam": _fastcam,
+    "pytorch-grad-cam": _pytorch_grad_cam,
+    "torch-cam": _torch_cam,
+    "captum": _captum,
+}
+
+
+def _scaled(maps: Float, epsilon: float) -> Float:
+    """From the minimum to the maximum, which gains ``epsilon``."""
+    above: Float = maps - maps.min((-2, -1), keepdims=True)
+    scaled: Float = above / (above.max((-2, -1), keepdims=True) + np.float32(epsilon))
+    return scaled
+
+
+def _bicubic(size: int, wanted: int) -> NDArray[Any]:
+    """[wanted, size]: Keys' cubic convolution with a = -0.5, wider when reducing, cut off and renormalised at edges."""
+    scale = size / wanted
+    stretch = max(scale, 1.0)
+    centres = (np.arange(wanted) + 0.5) * scale
+    x = np.abs((np.arange(size) + 0.5 - centres[:, None]) / stretch)
+    a = -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    rows: NDArray[Any] = weights / weights.sum(1, keepdims=True)
+    return rows

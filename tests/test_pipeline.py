@@ -1,0 +1,137 @@
+"""Stages in threads: order, bounds, errors in their place, prompt ends."""
+
+from __future__ import annotations
+
+import threading
+from itertools import count, islice
+
+import pytest
+
+from fastcam.pipeline import Channel, Pipeline
+
+SOON = 20  # seconds after which a test that hangs is a test that fails
+
+
+def test_results_keep_their_order_whatever_finishes_first():
+    release = [threading.Event() for _ in range(4)]
+
+    def work(i):
+        if i + 1 < 4:
+            assert release[i + 1].wait(SOON)  # every item waits for the one behind it
+        release[i].set()
+        return i * i
+
+    with Pipeline() as pipeline:
+        assert list(pipeline.stage(range(4), work, workers=4, ahead=4)) == [0, 1, 4, 9]
+
+
+def test_stages_run_at_the_same_time():
+    """The first stage works on item 1 while the second works on item 0: each waits for the other."""
+    meeting = threading.Barrier(2, timeout=SOON)
+
+    def first(i):
+        if i == 1:
+            meeting.wait()
+        return i
+
+    def second(i):
+        if i == 0:
+            meeting.wait()
+        return i
+
+    with Pipeline() as pipeline:
+        assert list(pipeline.stage(pipeline.stage(range(3), first), second)) == [0, 1, 2]
+
+
+def test_no_more_is_read_than_fits():
+    read = []
+    enough = threading.Event()
+
+    def source():
+        for i in count():
+            read.append(i)
+            if i == 4:
+                enough.set()
+            yield i
+
+    with Pipeline() as pipeline:
+        results = pipeline.stage(source(), lambda i: i, ahead=3)
+        assert list(islice(results, 2)) == [0, 1]
+        assert enough.wait(SOON)  # two taken, three ahead
+    assert len(read) <= 2 + 3 + 1  # and one in the feeder's hand
+
+
+@pytest.mark.parametrize("where", ["source", "function"])
+def test_an_error_comes_in_its_place(where):
+    def source():
+        yield from range(2)
+        if where == "source":
+            raise ZeroDivisionError("in place")
+        yield 2
+
+    def work(i):
+        if i == 2:
+            raise ZeroDivisionError("in place")
+        return i
+
+    with Pipeline() as pipeline:
+        results = pipeline.stage(pipeline.stage(source(), work), lambda i: i)
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(ZeroDivisionError, match="in place"):
+            next(results)
+
+
+def test_leaving_early_ends_every_stage():
+    threads = threading.active_count()
+    with Pipeline() as pipeline:
+        results = pipeline.stage(pipeline.batches(pipeline.stage(count(), str), 3, len, None), list, workers=2)
+        assert next(results) == ["0", "1", "2"]
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(SOON)
+    assert threading.active_count() <= threads
+
+
+def test_batches_are_neighbours_of_one_key():
+    items = [1, 3, 5, 2, 4, 7, 9, 11, 13, 8]
+    with Pipeline() as pipeline:
+        batches = list(pipeline.batches(items, 3, lambda i: i % 2, None))
+    assert batches == [[1, 3, 5], [2, 4], [7, 9, 11], [13], [8]]
+
+
+def test_a_batch_does_not_wait_for_a_source_that_is_slow():
+    more = threading.Event()
+
+    def camera():
+        yield 0
+        assert more.wait(SOON)
+        yield 1
+
+    with Pipeline() as pipeline:
+        batches = pipeline.batches(camera(), 2, lambda i: 0, wait=0.0)
+        assert next(batches) == [0]
+        more.set()
+        assert list(batches) == [[1]]
+
+
+def test_an_error_between_batches_comes_after_what_was_before_it():
+    def source():
+        yield from range(3)
+        raise ZeroDivisionError
+
+    with Pipeline() as pipeline:
+        batches = pipeline.batches(source(), 2, lambda i: 0, None)
+        assert [next(batches), next(batches)] == [[0, 1], [2]]
+        with pytest.raises(ZeroDivisionError):
+            next(batches)
+
+
+def test_a_closed_channel_refuses_and_drops():
+    channel = Channel(1)
+    assert channel.put(1)
+    refused = []
+    writer = threading.Thread(target=lambda: refused.append(channel.put(2)))
+    writer.start()
+    channel.close()
+    writer.join(SOON)
+    assert refused == [False] and channel.take() == []
