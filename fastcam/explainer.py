@@ -12,23 +12,20 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam import methods
 from fastcam.binding import DeviceTensor
+from fastcam.combining import as_float, kernel_inputs, served
 from fastcam.devices import DEFAULT, Settings, short
 from fastcam.explanation import Explanation, join
 from fastcam.image import Float, Geometry
 from fastcam.inputs import Inputs
+from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
 from fastcam.schema import (
-    ACTIVATIONS,
-    CAM,
     CLASSES,
-    GRADIENTS,
     INPUT_GRADIENT,
     RELEVANCE,
-    WEIGHTS,
     FastcamError,
     Metadata,
     Preprocessing,
@@ -36,8 +33,6 @@ from fastcam.schema import (
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
-
-NO_POSITIVE = "no_positive"
 
 
 class Explainer:
@@ -116,6 +111,7 @@ class Explainer:
         threshold: float = 0.15,
         connectivity: int = 8,
         cotangent: Given | None = None,
+        method: str = "gradcam",
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -132,15 +128,18 @@ class Explainer:
             cotangent: in place of targets, for a file exported with ``targets="cotangent"``: float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
+            method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
 
         Raises:
-            FastcamError: a picture or a target that cannot be used; the message says why.
+            FastcamError: a picture or a target that cannot be used, or a method that the file cannot serve; the message
+                says why.
         """
         _check_threshold(threshold)
+        how = served(method, self._metadata, self._name)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
-        runs = self._runs(sources, files, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity) for run, chosen in _each(runs, resolved)])
+        each = _each(self._runs(sources, files, resolved), resolved)
+        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -165,22 +164,24 @@ class Explainer:
         threshold: float = 0.15,
         connectivity: int = 8,
         cotangent: Given | None = None,
+        method: str = "gradcam",
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method: see :meth:`__call__`.
 
         Raises:
-            FastcamError: a prediction of another file, or a target that cannot be used.
+            FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         _check_threshold(threshold)
+        how = served(method, self._metadata, self._name)
         if prediction.metadata != self._metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity) for run, chosen in each])
+        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
 
     def stream(
         self,
@@ -191,6 +192,7 @@ class Explainer:
         batch_size: int | None = None,
         workers: int = 2,
         wait: float | None = None,
+        method: str = "gradcam",
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -200,7 +202,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets: for every frame the same, see :meth:`__call__`.
+            targets, method: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -209,11 +211,11 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
-        resolved = self._resolve_targets(targets, 1)
+        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._explain(run, resolved, threshold, connectivity),
+            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -265,7 +267,7 @@ class Explainer:
         score = self._metadata.score
         if self._metadata.cotangents and score.classes is None:
             return np.zeros((images, 0), np.float32)
-        return _per_class(_float(outputs[score.output]))
+        return _per_class(as_float(outputs[score.output]))
 
     def _answer(
         self, run: Run, asked: Asked | Functional
@@ -286,23 +288,12 @@ class Explainer:
         found = combine(asked, found, self._metadata, self._name)
         return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
 
-    def _kernel_inputs(self, found: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
-        """Activations and weights, or signed maps and None, from what the file emits; names of the statuses."""
-        names = list(kernels_.STATUS_NAMES)
-        if self._metadata.emit == "cam":
-            names[kernels_.ALL_NEGATIVE] = names[kernels_.ZERO_GRADIENT] = NO_POSITIVE
-            return found[CAM] if _stays(found[CAM]) else _float(found[CAM]), None, names
-        weights = methods.gradcam_weights(found[GRADIENTS]) if self._metadata.emit == "gradients" else found[WEIGHTS]
-        if _stays(found[ACTIVATIONS]):
-            return found[ACTIVATIONS], _float(weights), names
-        activations = np.asarray(found[ACTIVATIONS])
-        half = activations.dtype == np.float16  # which the kernels read
-        return activations if half else _float(activations), _float(weights), names
-
-    def _explain(self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int) -> Explanation:
+    def _explain(
+        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method
+    ) -> Explanation:
         """The explanation of one run, and its post-processing."""
         (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
-        activations, weights, names = self._kernel_inputs(found)
+        activations, weights, names = kernel_inputs(found, method, self._metadata)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
         explained: Any = self._kernels.explain_maps(
             activations, weights, size, threshold, connectivity, windows=windows
@@ -328,6 +319,7 @@ class Explainer:
             metadata=self._metadata,
             threshold=threshold,
             connectivity=connectivity,
+            method=method.name,
             providers=self.providers,
             **self._brought_back(found, run.batch.tensor),
         )
@@ -335,13 +327,13 @@ class Explainer:
     def _brought_back(self, found: dict[str, Any], tensor: NDArray[Any] | DeviceTensor) -> dict[str, Any]:
         """What the mode of the file brought back to the image or the layer, by its name in the explanation."""
         if RELEVANCE in found:
-            return {"relevance": _float(found[RELEVANCE])}
+            return {"relevance": as_float(found[RELEVANCE])}
         if INPUT_GRADIENT not in found:
             return {}
         gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(tensor)
         if self._inputs.layout == "NHWC":
             gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
-        return {"input_gradients": _float(gradient), "inputs": _float(inputs)}
+        return {"input_gradients": as_float(gradient), "inputs": as_float(inputs)}
 
 
 def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:
@@ -379,12 +371,3 @@ def _in_original(
 def _per_class(scores: Float) -> Float:
     """[N, classes]; what a segmenter gives at every position is summed over the positions, as it is explained."""
     return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
-
-
-def _stays(array: Any) -> bool:
-    """Whether an output was left on the device."""
-    return not isinstance(array, np.ndarray)
-
-
-def _float(array: Any) -> Float:
-    return np.ascontiguousarray(array, np.float32)

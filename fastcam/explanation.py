@@ -56,6 +56,7 @@ class Explanation:
         images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
         metadata: what the exported file says about itself.
         threshold, connectivity: what the boxes were made with.
+        method: how activations and gradients became maps, a name from :data:`fastcam.methods.METHODS`.
         targets: per image what each of its targets was, where they are combinations, cotangents (whose ``scores`` are
             [N, T], their values), or of different number; empty where each is one class.
         providers: ONNX Runtime's providers that ran, in order of preference.
@@ -80,6 +81,7 @@ class Explanation:
     metadata: Metadata
     threshold: float
     connectivity: int
+    method: str = "gradcam"
     targets: tuple[tuple[Target, ...], ...] = ()
     providers: tuple[str, ...] = ()
     input_gradients: Float | None = None
@@ -228,7 +230,7 @@ class Explanation:
         return {
             "fastcam": self.metadata.version,
             "model": self.metadata.source.get("file"),
-            "method": self.metadata.method,
+            "method": self.method,
             "layer": self.metadata.layer.value,
             "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
             "threshold": self.threshold,

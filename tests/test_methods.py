@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from fastcam import FastcamError, methods
+from contract_model import random_model
+from fastcam import Explainer, FastcamError, methods
+from fastcam.cli import app
 from fastcam.methods import METHODS
 
 
@@ -150,3 +154,71 @@ def test_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(FastcamError, match=r"no method 'gradcamm'; use one of: gradcam, gradcam\+\+"):
         methods.method("gradcamm")
     assert methods.method("Grad-CAM++".replace("-", "")).name == "gradcam++"
+
+
+# ---- through Explainer and the command line
+
+
+def of_model(model, x, classes):
+    """Activations and gradients by the contract model's formulas: dy/dA = head place / (h w)."""
+    a = model.activations(x)
+    plane = np.broadcast_to(model.place, a.shape[2:]) / a[0, 0].size
+    return a.astype(np.float32), (model.head[classes][..., None, None] * plane).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_explainer_gives_the_methods_maps(name):
+    model = random_model(seed=4)
+    x = np.random.default_rng(2).random((3, 3, 32, 32)).astype(np.float32)
+    e = Explainer(model.file("gradients"))(x, targets=[-1, 2], method=name)
+    a, g = of_model(model, x, e.classes)
+    signed = np.broadcast_to(found(name, a, g), e.maps.shape)
+    assert (signed > 0).any()
+    np.testing.assert_allclose(e.maps, np.maximum(signed, 0), atol=2e-5 * np.abs(signed).max())
+    assert e.method == name and e.to_dict()["method"] == name
+    np.testing.assert_array_equal(np.array(e.status) == "ok", (signed > 0).any((2, 3)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_file_that_emits_weights_serves_what_needs_no_gradient(name):
+    model = random_model(seed=4)
+    x = np.random.default_rng(2).random((2, 3, 32, 32)).astype(np.float32)
+    explainer = Explainer(model.file("weights"))
+    if METHODS[name].needs == "gradients":
+        with pytest.raises(FastcamError, match=r"fastcam export .* --emit gradients"):
+            explainer(x, method=name)
+    else:
+        both = (
+            explainer(x, targets=[0, 1], method=name),
+            Explainer(model.file("gradients"))(x, targets=[0, 1], method=name),
+        )
+        np.testing.assert_allclose(both[0].maps, both[1].maps, rtol=1e-4, atol=1e-6)
+    if name != "gradcam":
+        with pytest.raises(FastcamError, match="--emit"):
+            Explainer(model.file("cam"))(x, method=name)
+
+
+def test_predict_explain_and_stream_take_a_method():
+    model = random_model(seed=4)
+    explainer = Explainer(model.file("gradients"))
+    picture = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    expected = explainer(picture, method="layercam").maps
+    assert np.abs(expected - explainer(picture).maps).max() > 1e-3
+    np.testing.assert_array_equal(explainer.explain(explainer.predict(picture), method="layercam").maps, expected)
+    (frame,) = explainer.stream([picture], method="layercam")
+    np.testing.assert_array_equal(frame.explanation.maps, expected)
+    for call in (explainer, explainer.stream):
+        with pytest.raises(FastcamError, match="no method 'x'"):
+            call([picture], method="x")
+
+
+def test_the_command_line_takes_and_lists_methods(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.cam.onnx").write_bytes(random_model().file("weights"))
+    cv2.imwrite("p.png", np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    listed = CliRunner().invoke(app, ["methods"]).stdout
+    assert all(one.name in listed and one.formula in listed for one in METHODS.values())
+    done = CliRunner().invoke(app, ["explain", "m.cam.onnx", "p.png", "--method", "eigencam", "--json"])
+    assert done.exit_code == 0 and '"method": "eigencam"' in done.stdout
+    refused = CliRunner().invoke(app, ["explain", "m.cam.onnx", "p.png", "--method", "layercam"])
+    assert refused.exit_code == 2 and "--emit gradients" in refused.stderr and refused.stderr.count("\n") == 1

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from errno import EISDIR
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from fastcam_export import input_gradient as backwards
 from fastcam_export.autodiff.driver import path, unsupported
 from fastcam_export.autodiff.quantized import unquantised
 from fastcam_export.describe import about
+from fastcam_export.files import stamp, write
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
 from fastcam_export.score import Want, find_score
@@ -193,35 +191,22 @@ def export_model(
         targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
-    image = layers.find_image(graph)
-    functional = cotangent.find(graph, image, output_name) if targets == "cotangent" else None
-    if functional is None:
-        description, score_value = find_score(graph, _one_name(output_name), score)
-    else:
+    if targets == "cotangent":
         cotangent.refuse_options(score, input_gradient)
-        description, score_value = functional.score, functional.values[0]
-    maps = layers.Maps.of(graph, image, score_value)
-    if functional is None or layer != "auto":
-        value, reason, derived = _layer(maps, description, layer)
-    else:
-        value, reason, derived = cotangent.choose_layer(graph, image, functional)
-    laid_out = given(value, derived, layout, prefix_tokens, grid)
-    if not path(graph, [value], [score_value]):
-        raise FastcamError(
-            f"the score {description.value!r} cannot be reached from layer {value.name!r}; "
-            "name a layer between image and score (fastcam inspect lists them)"
-        )
-    usable = layers.usable(maps, value.name or "" if layer == "auto" else layer, value, laid_out)
+    asked = _question(graph, layer, targets, score, output_name)
+    image, functional, value, score_value = asked.image, asked.functional, asked.layer, asked.value
+    laid_out = given(value, asked.layout, layout, prefix_tokens, grid)
+    usable = layers.usable(asked.maps, value.name or "" if layer == "auto" else layer, value, laid_out)
     if functional is not None:
         cotangent.refuse_unreached(graph, image, value, functional)
     metadata = Metadata(
         emit=emit,
-        layer=layers.describe(value, reason, usable),
-        score=description,
+        layer=layers.describe(value, asked.reason, usable),
+        score=asked.score,
         input=image.name or "",
         input_shape=_dims(image),
         preprocessing=_preprocessing(preprocess, resize, image),
-        labels=_labels(labels, description.classes),
+        labels=_labels(labels, asked.score.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
         engine=for_engine,
         input_gradient=input_gradient,
@@ -269,6 +254,42 @@ def export_model(
         result |= split.check(loaded.proto, exported, parts, feeds, random)
     metadata = split.paired(parts, replace(metadata, check=result))
     return finish(Export(parts.forward, metadata, result, None, opsets, unread, parts.explanation), output)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is explained, where: the score (of cotangents, their first output) and the layer."""
+
+    image: ir.Value
+    score: Score
+    value: ir.Value
+    functional: cotangent.Functional | None
+    maps: layers.Maps
+    layer: ir.Value
+    reason: str
+    layout: Layout | None
+
+
+def _question(
+    graph: ir.Graph, layer: str, targets: head.Targets, score: Want, output_name: str | Sequence[str] | None
+) -> _Question:
+    image = layers.find_image(graph)
+    functional = cotangent.find(graph, image, output_name) if targets == "cotangent" else None
+    if functional is None:
+        description, value = find_score(graph, _one_name(output_name), score)
+    else:
+        description, value = functional.score, functional.values[0]
+    maps = layers.Maps.of(graph, image, value)
+    if functional is None or layer != "auto":
+        chosen, reason, layout = _layer(maps, description, layer)
+    else:
+        chosen, reason, layout = cotangent.choose_layer(graph, image, functional)
+    if not path(graph, [chosen], [value]):
+        raise FastcamError(
+            f"the score {description.value!r} cannot be reached from layer {chosen.name!r}; "
+            "name a layer between image and score (fastcam inspect lists them)"
+        )
+    return _Question(image, description, value, functional, maps, chosen, reason, layout)
 
 
 def finish(made: Export, output: str | Path | None) -> Export:
@@ -365,36 +386,6 @@ def _labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tu
     if classes is not None and len(names) != classes:
         raise FastcamError(f"{len(names)} labels were given, but the score has {classes} classes; one name per class")
     return tuple(names)
-
-
-def stamp(model: onnx.ModelProto, metadata: Metadata) -> None:
-    """Put ``metadata`` into ``model``, in place of what was there."""
-    others = [entry for entry in model.metadata_props if entry.key != schema.METADATA_KEY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(others)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = schema.METADATA_KEY, metadata.to_json()
-
-
-def write(files: Mapping[Path, bytes]) -> None:
-    """Write all files under other names first, so that each is complete or untouched."""
-    complete: dict[Path, Path] = {}
-    output = Path()
-    try:
-        for output, content in files.items():
-            if output.is_dir():
-                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-            with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as file:
-                complete[output] = Path(file.name)
-                file.write(content)
-            os.chmod(complete[output], 0o644)
-        for output, temporary in complete.items():
-            os.replace(temporary, output)
-    except OSError as error:
-        for temporary in complete.values():
-            temporary.unlink(missing_ok=True)
-        why = error.strerror or str(error)
-        raise FastcamError(f"cannot write {output} ({why}); give a file in a folder that exists with -o") from error
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:

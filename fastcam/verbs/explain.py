@@ -13,7 +13,7 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
-from fastcam.verbs.options import ExportedFile, Labels, Pictures, PreprocessName, Providers
+from fastcam.verbs.options import ExportedFile, Labels, MethodName, Pictures, PreprocessName, Providers
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer
@@ -48,6 +48,7 @@ def explain(
     labels: Labels = None,
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
+    method: MethodName = "gradcam",
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores."""
     from fastcam.explainer import Explainer
@@ -58,7 +59,7 @@ def explain(
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        report, names = explain_all(explainer, files, targets(target), threshold, stage)
+        report, names = explain_all(explainer, files, targets(target), threshold, stage, method)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
@@ -69,7 +70,12 @@ def explain(
 
 
 def explain_all(
-    explainer: Explainer, files: Sequence[Path], targets: list[int | str], threshold: float, stage: Path | None
+    explainer: Explainer,
+    files: Sequence[Path],
+    targets: list[int | str],
+    threshold: float,
+    stage: Path | None,
+    method: str = "gradcam",
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names."""
     from fastcam.explanation import unique_stems, write_json
@@ -83,7 +89,7 @@ def explain_all(
     with progress(len(files)) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, threshold=threshold)
+            found = explainer(part, targets=targets, threshold=threshold, method=method)
             if stage is not None:
                 names += found.write_overlays(stage, stems[start : start + step])
             entry = found.to_dict()

@@ -34,3 +34,4 @@ Providers = Annotated[
         "--providers", help="What runs the model: auto, cpu, cuda, tensorrt, openvino, or several joined by commas."
     ),
 ]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="A member of the CAM family; see fastcam methods.")]

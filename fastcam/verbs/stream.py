@@ -17,7 +17,7 @@ import typer
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, progress
 from fastcam.verbs.explain import pictures, targets
-from fastcam.verbs.options import ExportedFile, Labels, PreprocessName, Providers
+from fastcam.verbs.options import ExportedFile, Labels, MethodName, PreprocessName, Providers
 
 if TYPE_CHECKING:
     from fastcam.stream import Frame
@@ -53,6 +53,7 @@ def stream(
     preprocess: PreprocessName = None,
     labels: Labels = None,
     providers: Providers = "auto",
+    method: MethodName = "gradcam",
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explainer import Explainer
@@ -63,7 +64,7 @@ def stream(
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
-    found = explainer.stream(frames, targets=targets(target), threshold=threshold, workers=workers)
+    found = explainer.stream(frames, targets=targets(target), threshold=threshold, workers=workers, method=method)
     sink = _video(output, fps) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:

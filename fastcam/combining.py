@@ -1,0 +1,67 @@
+"""What a file emits, as the kernels take it: activations and weights, or signed maps, by the method asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.image import Float
+from fastcam.methods import METHODS, Method, method
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS, FastcamError, Metadata
+
+NO_POSITIVE = "no_positive"
+GRADCAM = METHODS["gradcam"]
+
+
+def served(name: str, metadata: Metadata, file: str) -> Method:
+    """The method called ``name``, which the file must be able to serve.
+
+    Raises:
+        FastcamError: no such method, or one that needs what the file does not emit.
+    """
+    found = method(name)
+    enough = {"weights": ("weights", "gradients", "cam"), "activations": ("weights", "gradients")}
+    if metadata.emit not in enough.get(found.needs, ("gradients",)):
+        wanted = "gradients" if found.needs == "gradients" else "weights"
+        raise FastcamError(
+            f"{file} emits {metadata.emit}, {found.title} needs {found.needs}; run: fastcam export "
+            f"{metadata.source.get('file') or 'MODEL.onnx'} --emit {wanted}"
+        )
+    return found
+
+
+def kernel_inputs(
+    found: dict[str, Any], how: Method, metadata: Metadata
+) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
+    """Activations and weights, or signed maps and None, from what the file emits; names of the statuses."""
+    names = list(kernels.STATUS_NAMES)
+    if metadata.emit == "cam":
+        names[kernels.ALL_NEGATIVE] = names[kernels.ZERO_GRADIENT] = NO_POSITIVE
+        return found[CAM] if stays(found[CAM]) else as_float(found[CAM]), None, names
+    activations = found[ACTIVATIONS]
+    if how.maps is not None:
+        gradients = np.asarray(found[GRADIENTS]) if how.of_class else None
+        maps = how.maps(np.asarray(activations), gradients)
+        targets = (found[GRADIENTS] if GRADIENTS in found else found[WEIGHTS]).shape[1]
+        return as_float(np.broadcast_to(maps, (len(maps), targets, *maps.shape[2:]))), None, names
+    if metadata.emit == "weights":
+        weights = found[WEIGHTS]
+    else:
+        assert how.weights is not None
+        weights = how.weights(np.asarray(activations), np.asarray(found[GRADIENTS]))
+    if stays(activations):
+        return activations, as_float(weights), names
+    half = np.asarray(activations).dtype == np.float16  # which the kernels read
+    return np.asarray(activations) if half else as_float(activations), as_float(weights), names
+
+
+def stays(array: Any) -> bool:
+    """Whether an output was left on the device."""
+    return not isinstance(array, np.ndarray)
+
+
+def as_float(array: Any) -> Float:
+    return np.ascontiguousarray(array, np.float32)
