@@ -77,7 +77,8 @@ class Explainer:
             raise FastcamError(
                 f"{self._name} explains videos; Explainer takes pictures: run it in ONNX Runtime directly"
             )
-        self._inputs = Inputs(self._name, self._metadata, self._network.inputs[self._metadata.input], preprocess)
+        image = self._network.inputs[self._metadata.input]
+        self._inputs = Inputs(self._name, self._metadata, image, preprocess, threads)
         self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))

@@ -157,11 +157,17 @@ def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple
     count = pixels.shape[2]
     if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
         raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
-    # one multiply and one add per pixel: x = pixel * (scale / std) - mean / std, in float32
+    # one multiply and one subtraction per pixel: x = pixel * (scale / std) - mean / std, in float32
     std = np.asarray(how.std, np.float64)
-    x = pixels.astype(np.float32) * (how.scale / std).astype(np.float32)
-    x -= (np.asarray(how.mean, np.float64) / std).astype(np.float32)
-    return np.ascontiguousarray(x.transpose(2, 0, 1) if how.layout == "NCHW" else x)[None], geometry
+    factor = np.broadcast_to((how.scale / std).astype(np.float32), count)
+    shift = np.broadcast_to((np.asarray(how.mean, np.float64) / std).astype(np.float32), count)
+    nchw = how.layout == "NCHW"
+    x = np.empty((1, count, *network) if nchw else (1, *network, count), np.float32)
+    for channel in range(count):  # written where it belongs: no transposed copy
+        plane = x[0, channel] if nchw else x[0, :, :, channel]
+        np.multiply(pixels[:, :, channel], factor[channel], out=plane, dtype=np.float32)
+        plane -= shift[channel]
+    return x, geometry
 
 
 def _channels(image: Uint8, how: Preprocessing) -> Uint8:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from fastcam import frames as frames_
 from fastcam import image as images_
 from fastcam.binding import DeviceTensor, on_device
-from fastcam.image import Geometry, Size
+from fastcam.image import Float, Geometry, Size, Uint8
 from fastcam.prediction import Batch
 from fastcam.schema import PRESETS, FastcamError, Metadata, Preprocessing, preset
 
@@ -29,12 +31,21 @@ class Inputs:
         metadata: what it says about itself.
         value: its image input, as ONNX Runtime describes it.
         preprocess: in place of what the file says, see :class:`fastcam.Explainer`.
+        threads: how many pictures of a run may be read and prepared at once; by default one a core.
 
     Raises:
         FastcamError: a preprocessing that does not fit the file.
     """
 
-    def __init__(self, name: str, metadata: Metadata, value: Any, preprocess: Preprocessing | str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        metadata: Metadata,
+        value: Any,
+        preprocess: Preprocessing | str | None,
+        threads: int | None = None,
+    ) -> None:
+        self._threads = threads or os.cpu_count() or 1
         self._name, self._metadata = name, metadata
         self.shape: tuple[int | str | None, ...] = tuple(value.shape)
         self._dtype = _DTYPES.get(value.type, np.float32)
@@ -122,6 +133,18 @@ class Inputs:
             return tensor
         return np.ascontiguousarray(tensor, self._dtype)
 
+    def _loaded(self, sources: Any, how: Preprocessing) -> list[tuple[Uint8, tuple[Float, Geometry]]]:
+        """Each picture and what it became; several at once, as many as there are threads."""
+
+        def one(source: Any) -> tuple[Uint8, tuple[Float, Geometry]]:
+            picture = images_.load(source)
+            return picture, images_.prepare(picture, how)
+
+        if len(sources) == 1 or self._threads == 1:
+            return [one(source) for source in sources]
+        with ThreadPoolExecutor(min(len(sources), self._threads)) as pool:
+            return list(pool.map(one, sources))
+
     def batch(self, sources: Any, files: Sequence[str | None]) -> Batch:
         """One run's images as the network's input."""
         if isinstance(sources, np.ndarray | DeviceTensor):
@@ -136,8 +159,8 @@ class Inputs:
         assert self.preprocessing is not None  # sources() refuses pictures without it
         if self._metadata.frames:
             return frames_.prepare(sources, files, self.preprocessing, self.shape, self._name)
-        pictures = tuple(images_.load(source) for source in sources)
-        made = [images_.prepare(picture, self.preprocessing) for picture in pictures]
+        loaded = self._loaded(sources, self.preprocessing)
+        pictures, made = tuple(picture for picture, _ in loaded), [ready for _, ready in loaded]
         if len({tensor.shape for tensor, _ in made}) > 1:
             raise FastcamError(
                 f"{self._name} takes any size, but the pictures of one call must then have the same; "
