@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.schema import __version__
-from fastcam_bench.machine import machine
+from fastcam_bench.machine import machine, write_report
 
 Contestant = Callable[[int], Any]
 SIZES = {"224": (224, 224), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -306,6 +305,16 @@ def show(result: dict[str, Any]) -> None:
         print(f"  {name:28} {us['median']:11.1f} us  p99 {us['p99']:11.1f}{text}")
 
 
+def record(cases: Iterable[Case], seconds: float, report: dict[str, Any], out: Path | None) -> None:
+    """Measure and show every case; the ``report`` with all of them to ``out``, if that is given."""
+    results = []
+    for case in cases:
+        results.append(measure(case, seconds))
+        show(results[-1])
+    if out:
+        write_report(report | {"results": results}, out)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="FastCAM's native kernels beside their peers, on one thread")
     parser.add_argument("--seconds", type=float, default=2.0, help="per case")
@@ -320,12 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cases = [*map_cases(peers["cv2"]), *overlay_cases(peers["cv2"]), *cases]
     command = f"python -m fastcam_bench.kernels --seconds {options.seconds:g} --json {options.json}"
     report = {"command": command, "threads": 1, "machine": machine(), "versions": versions(peers), "missing": missing}
-    results = []
-    for case in cases:
-        results.append(measure(case, options.seconds))
-        show(results[-1])
-    if options.json:
-        options.json.write_text(json.dumps(report | {"results": results}, indent=1) + "\n", encoding="utf-8")
+    record(cases, options.seconds, report, options.json)
     return 0
 
 

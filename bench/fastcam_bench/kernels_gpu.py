@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import platform
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import numpy as np
 from fastcam import kernels
 from fastcam.kernels import cuda
 from fastcam.schema import FastcamError, __version__
-from fastcam_bench.kernels import ALPHA, FRACTION, INPUTS, SIZES, Case, Contestant, inputs, masks, measure, show
+from fastcam_bench.kernels import ALPHA, FRACTION, INPUTS, SIZES, Case, Contestant, inputs, masks, record
 from fastcam_bench.machine import machine
 
 BATCHES = (1, 16, 64)
@@ -190,12 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     command = f"python -m fastcam_bench.kernels_gpu --seconds {options.seconds:g} --json {options.json}"
     report = {"command": command, "machine": machine()} | device(k.cupy)
-    results = []
-    for case in [*box_cases(k, ndimage), *overlay_cases(k), *label_cases(k, ndimage)]:
-        results.append(measure(case, options.seconds))
-        show(results[-1])
-    if options.json:
-        options.json.write_text(json.dumps(report | {"results": results}, indent=1) + "\n", encoding="utf-8")
+    cases = [*box_cases(k, ndimage), *overlay_cases(k), *label_cases(k, ndimage)]
+    record(cases, options.seconds, report, options.json)
     return 0
 
 
