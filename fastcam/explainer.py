@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
+from fastcam import multilayer
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
 from fastcam.devices import DEFAULT, Settings, short
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float, Geometry
+from fastcam.image import Float
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.network import Network
+from fastcam.placing import in_original
 from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
 from fastcam.schema import (
@@ -82,6 +85,7 @@ class Explainer:
         self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
+        self._file_metadata = self._metadata
         self._targets = Targets(self._metadata.score.classes, self._metadata.labels)
         self._batch_size = self._network.fixed_batch or batch_size
 
@@ -105,6 +109,17 @@ class Explainer:
         """Images per run."""
         return self._batch_size
 
+    def at(self, layer: str | int) -> Explainer:
+        """This file, explaining at another of its layers: nothing is loaded again.
+
+        Args:
+            layer: name of its value, node or scope, or its number, from 1, in ``metadata.layers``.
+
+        Raises:
+            FastcamError: the file does not explain there.
+        """
+        return self._view(multilayer.numbers(self._file_metadata, layer, self._name)[0])
+
     def __call__(
         self,
         images: Any,
@@ -113,6 +128,8 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Given | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -130,17 +147,20 @@ class Explainer:
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
             method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
+            layers: of a file with several target layers "all", or some by name or number: the explanation then has one
+                of each as its ``layers``, and is itself that of the default layer, or of the last of them.
+            fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
 
         Raises:
-            FastcamError: a picture or a target that cannot be used, or a method that the file cannot serve; the message
-                says why.
+            FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
+                message says why.
         """
         _check_threshold(threshold)
-        how = served(method, self._metadata, self._name)
+        how, views = served(method, self._metadata, self._name), self._views(layers, fuse)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
         each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -156,7 +176,7 @@ class Explainer:
         """
         sources, files = self._inputs.sources(images)
         asked = None if self._metadata.cotangents else Asked(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, asked)), self._metadata)
+        return joined(list(self._runs(sources, files, asked)), self._file_metadata)
 
     def explain(
         self,
@@ -166,23 +186,25 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Given | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, layers, fuse: see :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         _check_threshold(threshold)
-        how = served(method, self._metadata, self._name)
-        if prediction.metadata != self._metadata:
+        how, views = served(method, self._metadata, self._name), self._views(layers, fuse)
+        if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
 
     def stream(
         self,
@@ -194,6 +216,8 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -203,7 +227,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, method: for every frame the same, see :meth:`__call__`.
+            targets, method, layers, fuse: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -213,10 +237,11 @@ class Explainer:
         """
         _check_threshold(threshold)
         how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
+        views = self._views(layers, fuse)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how),
+            finish=lambda run: self._at_each(views, fuse, run, resolved, threshold, connectivity, how),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -224,6 +249,30 @@ class Explainer:
         return stream(steps, frames, size, workers, wait)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _view(self, number: int) -> Explainer:
+        """This Explainer at the layer with this number."""
+        view = copy.copy(self)
+        whole = self._file_metadata
+        view._metadata = whole.at(number) if whole.layers else whole
+        view._network = self._network.at(multilayer.own(whole, number))
+        return view
+
+    def _views(self, layers: multilayer.Layers, fuse: str | None) -> list[Explainer]:
+        """This Explainer at each of the layers; none where no layers are asked for."""
+        if layers is None and fuse is None:
+            return []
+        asked = "all" if layers is None else layers
+        return [self._view(n) for n in multilayer.numbers(self._file_metadata, asked, self._name)]
+
+    def _at_each(
+        self, views: Sequence[Explainer], fuse: str | None, run: Run, targets: Asked | Functional, *how: Any
+    ) -> Explanation:
+        """The explanation of one run, at each of the layers if some are asked for."""
+        if not views:
+            return self._explain(run, targets, *how)
+        each = [view._explain(run, targets, *how) for view in views]
+        return multilayer.together(each, self._metadata.layer.value, fuse)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: Given | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
@@ -302,7 +351,7 @@ class Explainer:
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
         assert explained.heatmaps is not None
-        boxes, components = _in_original(explained, geometry)
+        boxes, components = in_original(explained, geometry)
         return Explanation(
             scores=scores,
             classes=classes,
@@ -348,25 +397,6 @@ def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Ru
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
         raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
-
-
-def _in_original(
-    explained: kernels_.Explained, geometry: Sequence[Geometry]
-) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
-    """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
-    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
-    components: list[list[Float]] = [[] for _ in geometry]
-    start = 0
-    for i, t in np.ndindex(*explained.counts.shape):
-        count = int(explained.counts[i, t])
-        found = explained.components[start : start + count]
-        parts = np.empty((count, 5), np.float32)
-        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
-        if count:
-            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
-        components[i].append(parts)
-        start += count
-    return boxes, tuple(map(tuple, components))
 
 
 def _per_class(scores: Float) -> Float:

@@ -119,6 +119,12 @@ def caption(image: Uint8, text: str) -> Uint8:
     return drawn
 
 
+def label(text: str, width: int) -> Uint8:
+    """A line of ``text``, white on dark, uint8 RGB [height, width, 3]; the height is the same for all texts."""
+    band = _band(_letters(width))[2]
+    return np.ascontiguousarray(caption(np.zeros((3 * band, width, 3), np.uint8), text)[:band])
+
+
 def _letters(width: int) -> float:
     """The font scale for a picture of this width, before it is known what has to fit."""
     return max(_SMALLEST, 0.45 * min(1.0, width / 224), width / 28 / _FONT_HEIGHT)
