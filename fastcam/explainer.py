@@ -156,7 +156,7 @@ class Explainer:
                 message says why.
         """
         _check_threshold(threshold)
-        how, views = served(method, self._metadata, self._name), self._views(layers, fuse)
+        how, views = self._how(method, layers, fuse)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
         each = _each(self._runs(sources, files, resolved), resolved)
@@ -199,7 +199,7 @@ class Explainer:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         _check_threshold(threshold)
-        how, views = served(method, self._metadata, self._name), self._views(layers, fuse)
+        how, views = self._how(method, layers, fuse)
         if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
@@ -236,8 +236,7 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
-        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
-        views = self._views(layers, fuse)
+        (how, views), resolved = self._how(method, layers, fuse), self._resolve_targets(targets, 1)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
@@ -258,12 +257,14 @@ class Explainer:
         view._network = self._network.at(multilayer.own(whole, number))
         return view
 
-    def _views(self, layers: multilayer.Layers, fuse: str | None) -> list[Explainer]:
-        """This Explainer at each of the layers; none where no layers are asked for."""
-        if layers is None and fuse is None:
-            return []
-        asked = "all" if layers is None else layers
-        return [self._view(n) for n in multilayer.numbers(self._file_metadata, asked, self._name)]
+    def _how(self, method: str, layers: multilayer.Layers, fuse: str | None) -> tuple[Method, list[Explainer]]:
+        """The method, and this Explainer at each of the layers that are asked for; none where none are."""
+        views = []
+        if layers is not None or fuse is not None:
+            asked = "all" if layers is None else layers
+            views = [self._view(n) for n in multilayer.numbers(self._file_metadata, asked, self._name)]
+        found = [served(method, view._metadata, self._name) for view in views or [self]]
+        return found[0], views
 
     def _at_each(
         self, views: Sequence[Explainer], fuse: str | None, run: Run, targets: Asked | Functional, *how: Any

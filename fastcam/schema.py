@@ -137,6 +137,7 @@ class TargetLayer:
         prefix_tokens: of a sequence: the class token and its like in front of the positions; not among the activations.
         grid: of a sequence: (h, w) or (t, h, w) of its positions; None where it is free, or the layout has it as axes.
         reason: one sentence: why this layer.
+        averaged: whether all that the score does with it is its mean over the positions and at most one matrix.
     """
 
     value: str
@@ -147,6 +148,7 @@ class TargetLayer:
     prefix_tokens: int = 0
     grid: tuple[int, ...] | None = None
     reason: str = ""
+    averaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -209,10 +209,11 @@ def export_model(
         cotangent.refuse_unreached(graph, image, value, functional)
     first = several.Place(value, usable, layers.describe(value, asked.reason, usable))
     places = several.find(loaded.model, names, first, asked.maps, asked.score.classes, functional, lies)
+    places = several.with_heads(asked.maps, places, functional)
     all_layers, others = several.numbered(graph, places)
     metadata = Metadata(
         emit=emit,
-        layer=first.about,
+        layer=places[0].about,
         layers=all_layers,
         score=asked.score,
         input=image.name or "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export import cotangent, differences, head, layers, verify
 from fastcam_export.autodiff.driver import path
+from fastcam_export.averaged import is_averaged
 from fastcam_export.layout import Layout
 
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ class Place:
     value: ir.Value
     layout: Layout
     about: TargetLayer
+
+
+def with_heads(maps: layers.Maps, places: Sequence[Place], functional: cotangent.Functional | None) -> list[Place]:
+    """The places with what their metadata say of the head behind them."""
+    scores = [maps.score] if functional is None else functional.explained
+    made = []
+    for place in places:
+        at = (place.value, place.layout)
+        averaged = all(is_averaged(maps.graph, maps.image, *at, score) for score in scores)
+        made.append(replace(place, about=replace(place.about, averaged=averaged)))
+    return made
 
 
 def listed(layer: str | Sequence[str]) -> tuple[str, ...]:
