@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcam import kernels, render
 from fastcam.explanation import OK, Explanation
-from fastcam.image import Uint8, resize
+from fastcam.image import Uint8
 from fastcam.output import write
 from fastcam.schema import FastcamError
 
@@ -37,7 +37,7 @@ def strip(explanation: Explanation, i: int = 0, tile: int = 224, colors: str = "
     if not explanation.layers:
         raise FastcamError("the explanation is of one layer; ask for several: layers='all'")
     shown = [*explanation.layers, *([explanation] if explanation.fuse else [])]
-    picture = _shrunk(explanation.image(i), tile)
+    picture = render.scaled(explanation.image(i), tile)
     titles = [("picture", ""), *(_title(one, i) for one in explanation.layers)]
     if explanation.fuse:
         titles.append((f"fused: {explanation.fuse}", _size(explanation)))
@@ -61,14 +61,8 @@ def _tile(layer: Explanation, i: int, t: int, width: int, colors: str) -> Uint8:
     heat = np.clip(layer.geometry[i].heatmap_to_original(layer.heatmaps[i, t]), 0, 1)
     mixed = kernels.get().overlay(layer.image(i), np.ascontiguousarray(heat), render.colormap(colors), 0.5)
     status = layer.status[i][t]
-    small = _shrunk(mixed, width)
+    small = render.scaled(mixed, width)
     return small if status == OK else render.caption(small, status.replace("_", " "))
-
-
-def _shrunk(image: Uint8, width: int) -> Uint8:
-    """``image`` at this width, with its aspect ratio."""
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    return np.ascontiguousarray(resize(np.ascontiguousarray(image), (height, width)))
 
 
 def _row(cells: Sequence[Uint8]) -> Uint8:

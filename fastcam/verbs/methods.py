@@ -17,3 +17,4 @@ def methods() -> None:
         rows.append((one.name, one.title, emit, one.formula, one.source))
     print_table(("method", "title", "--emit", "map M or weights w_k of the activations A", "source"), rows)
     say("Behind a method of weights w_k, +eigen takes the first principal component of w_k A_k in place of their sum.")
+    say("Deep feature factorisation, which explains pictures together and no class, is the verb fastcam concepts.")
