@@ -109,7 +109,8 @@ def test_the_gradient_is_autograds_at_the_modules_output(name, as_module):
 def test_several_modules_in_one_file():
     module = seeded(Net)
     made = from_torch(module, torch.zeros(1, 3, 8, 8), layer=[module.second, "first"], emit="gradients")
-    assert [one.scope for one in made.metadata.layers] == ["first", "second"] and made.metadata.layer.scope == "second"
+    assert [one.reason for one in made.metadata.layers] == [f"the output of module {n!r}" for n in ("first", "second")]
+    assert made.metadata.layer == made.metadata.layers[1]
     out = run(made.model, images())
     for part, number in ((module.second, ""), (module.first, ".1")):
         value, gradients = at_output(module, part, images(), out["fastcam.classes"])
