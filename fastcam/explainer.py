@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam import clips, multilayer
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam import multilayer
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
 from fastcam.devices import DEFAULT, Settings, short
@@ -76,12 +76,10 @@ class Explainer:
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        if len(self._metadata.input_shape) == 5:
-            raise FastcamError(
-                f"{self._name} explains videos; Explainer takes pictures: run it in ONNX Runtime directly"
-            )
+        self._takes_clips = len(self._metadata.input_shape) == 5
         image = self._network.inputs[self._metadata.input]
-        self._inputs = Inputs(self._name, self._metadata, image, preprocess, threads)
+        inputs = clips.ClipInputs if self._takes_clips else Inputs
+        self._inputs = inputs(self._name, self._metadata, image, preprocess, threads)
         self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
@@ -136,7 +134,9 @@ class Explainer:
         Args:
             images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]); a list of those; or
                 a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
-                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either.
+                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either. Of a video model a clip: a video
+                file, a list of pictures, or uint8 [frames, h, w, 3]; a list of those; or a float tensor. The
+                explanation then has a row for each frame, see :mod:`fastcam.clips`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
@@ -236,6 +236,8 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
+        if self._takes_clips:
+            raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         (how, views), resolved = self._how(method, layers, fuse), self._resolve_targets(targets, 1)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
@@ -259,6 +261,8 @@ class Explainer:
 
     def _how(self, method: str, layers: multilayer.Layers, fuse: str | None) -> tuple[Method, list[Explainer]]:
         """The method, and this Explainer at each of the layers that are asked for; none where none are."""
+        if fuse is not None and self._takes_clips:
+            raise FastcamError("maps of clips are not fused; leave fuse out")
         views = []
         if layers is not None or fuse is not None:
             asked = "all" if layers is None else layers
@@ -343,6 +347,8 @@ class Explainer:
         self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method
     ) -> Explanation:
         """The explanation of one run, and its post-processing."""
+        if self._takes_clips:
+            return clips.explained(self, run, targets, threshold, connectivity, method)
         (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
         activations, weights, names = kernel_inputs(found, method, self._metadata)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
