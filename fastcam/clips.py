@@ -24,7 +24,7 @@ from fastcam.methods import Method
 from fastcam.placing import in_original
 from fastcam.prediction import Batch, Run
 from fastcam.questions import status_of
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, FastcamError
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, FastcamError
 from fastcam.stream import is_video, read_video
 
 if TYPE_CHECKING:
@@ -159,13 +159,36 @@ def explained(
         connectivity=connectivity,
         method=method.name,
         providers=explainer.providers,
+        **_brought_back(found, run.batch, explainer._inputs.layout, frames),
     )
+
+
+def _brought_back(found: dict[str, Any], batch: Batch, layout: str, frames: int) -> dict[str, Any]:
+    """What the mode of the file brought back to the frames or the layer, a row for each frame."""
+    if RELEVANCE in found:
+        relevance = np.asarray(found[RELEVANCE], np.float32)  # [N, T, t, h, w]
+        return {"relevance": _rows(by_frame(_under(relevance), relevance.shape[2], frames))}
+    if INPUT_GRADIENT not in found:
+        return {}
+    gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(batch.tensor)
+    if layout == "NHWC":  # [N, T, frames, H, W, C]
+        gradient, inputs = np.moveaxis(gradient, -1, 3), np.moveaxis(inputs, -1, 2)
+    else:
+        gradient, inputs = np.moveaxis(gradient, 3, 2), np.moveaxis(inputs, 2, 1)
+    return {
+        "input_gradients": _rows(gradient.astype(np.float32, copy=False)),
+        "inputs": np.ascontiguousarray(inputs.reshape(-1, *inputs.shape[2:]), np.float32),
+    }
+
+
+def _under(maps: Array) -> Array:
+    """[..., t, h, w] as [..., t h, w]."""
+    return maps.reshape(*maps.shape[:-3], -1, maps.shape[-1])
 
 
 def laid_under(found: dict[str, Any]) -> dict[str, Any]:
     """The added outputs with time under the rows: [..., t, h, w] as [..., t h, w]."""
-    wide = {name: np.asarray(found[name]) for name in (ACTIVATIONS, GRADIENTS, CAM) if name in found}
-    return found | {name: a.reshape(*a.shape[:-3], -1, a.shape[-1]) for name, a in wide.items()}
+    return found | {name: _under(np.asarray(found[name])) for name in (ACTIVATIONS, GRADIENTS, CAM) if name in found}
 
 
 def by_frame(maps: Float, times: int, frames: int) -> Float:

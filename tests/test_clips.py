@@ -106,6 +106,23 @@ def test_other_methods_and_layers_see_time_as_further_positions(exported):
     np.testing.assert_allclose(several.layers[0].heatmaps, heatmaps(maps), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["NCTHW", "NTHWC"])
+def test_the_gradient_at_the_image_is_given_frame_by_frame(last):
+    file = export_model(video(last), layer="a", input_gradient="gradient").model.SerializeToString()
+    given = np.moveaxis(CLIPS, 1, -1) if last else CLIPS
+    found = Explainer(file)(np.ascontiguousarray(given), targets=[1, 3])
+    x = torch.tensor(CLIPS).requires_grad_()
+    w = {name: torch.tensor(array) for name, array in TENSORS.items()}
+    a = F.relu(F.conv3d(x, w["w"], padding=1, stride=2))
+    scores = torch.tanh(F.conv3d(a, w["w2"], padding=1)).mean((2, 3, 4)) @ w["fc"]
+    for t, c in enumerate((1, 3)):
+        (gradient,) = torch.autograd.grad(scores[:, c].sum(), x, retain_graph=True)
+        expected = np.moveaxis(gradient.numpy(), 2, 1).reshape(-1, 3, SIZE, SIZE)
+        np.testing.assert_allclose(found.input_gradients[:, t], expected, rtol=1e-3, atol=1e-7)
+    np.testing.assert_array_equal(found.inputs, np.moveaxis(CLIPS, 2, 1).reshape(-1, 3, SIZE, SIZE))
+    assert found.gradient_image(7, 1).shape == (SIZE, SIZE, 3)
+
+
 def pictures(count):
     return np.random.default_rng(count).integers(0, 256, (count, 20, 30, 3), dtype=np.uint8)
 

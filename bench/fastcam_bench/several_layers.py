@@ -4,9 +4,10 @@
 
 In an environment that has the peers (``python -m fastcam_bench.speed`` makes it). torchvision models with seeded
 random weights, three layers each, two pictures, the predicted class. Figures are largest differences of maps whose
-maximum is 1. Each fusion is compared twice: from picture to fused map, and on the peer's own maps. The first differs by
-the scaling of each map: the peers stretch it from its minimum to its maximum, FastCAM divides by its maximum; with
-random weights minima are far from zero. pytorch-grad-cam's mean is taken at the input's size, FastCAM's at the largest
+maximum is 1. Each fusion is compared from picture to fused map, the same with maps scaled as the peer does, and on the
+peer's own maps. The first differs by that scaling: the peers stretch a map from its minimum to its maximum, FastCAM
+divides by its maximum; with random weights minima are far from zero. In float32 a layer in the middle can differ by what
+lies at a kink (``python -m fastcam_bench.agreement``). pytorch-grad-cam's mean is taken at the input's size, FastCAM's at the largest
 map's. The sign of a principal component is left to chance by pytorch-grad-cam, so that the nearer sign is compared.
 """
 
@@ -64,9 +65,11 @@ def torch_cam(module: nn.Module, layers: tuple[str, ...], explainer: Explainer, 
         ours = explainer(images, method=method, fuse=fuse)
         assert ours.classes[:, 0].tolist() == classes
         same = fusion.fuse(fuse, [cam[:, None] for cam in theirs], SIZE)[:, 0]
+        scaled = fusion.fuse(fuse, [stretched(one.maps[:, 0])[:, None] for one in ours.layers], SIZE)[:, 0]
         found[method] = {
             "layers": [apart(stretched(one.maps[:, 0]), cam) for one, cam in zip(ours.layers, theirs)],
             f"fused ({fuse})": apart(ours.maps[:, 0], fused),
+            f"fused ({fuse}), maps scaled as there": apart(scaled, fused),
             f"fused ({fuse}) of its own maps": apart(same, fused),
         }
     return found
@@ -89,12 +92,15 @@ def pytorch_grad_cam(module: nn.Module, layers: tuple[str, ...], explainer: Expl
     component = eigen_component(explainer.at(layers[-1]), images)
     ways = [styles.heatmaps("pytorch-grad-cam", sign * component, SIZE) for sign in (1, -1)]
     nearest = [min((apart(way[i], smooth[i]), k) for k, way in enumerate(ways)) for i in range(len(images))]
-    of_each = (styles.heatmaps("pytorch-grad-cam", one.maps[:, 0], SIZE) for one in found.layers)
+    of_each = [styles.heatmaps("pytorch-grad-cam", one.maps[:, 0], SIZE) for one in found.layers]
+    scaled = {name: fusion.fuse(name, [one[:, None] for one in of_each], SIZE)[:, 0] for name in ("mean", "refinecam")}
     return {
         "layers": [apart(ours, theirs) for ours, theirs in zip(of_each, each)],
         "mean": apart(stretched(explainer(images, fuse="mean").heatmaps[:, 0]), mean),
+        "mean, maps scaled as there": apart(stretched(scaled["mean"]), mean),
         "mean of its own maps": apart(stretched(fusion.fuse("mean", own, SIZE)[:, 0]), mean),
         "refinecam": apart(stretched(found.heatmaps[:, 0]), refined),
+        "refinecam, maps scaled as there": apart(stretched(scaled["refinecam"]), refined),
         "refinecam of its own maps": apart(stretched(product), refined),
         "eigen smoothing": max(difference for difference, _ in nearest),
         "eigen smoothing, pictures with the other sign there": sum(k for _, k in nearest),
