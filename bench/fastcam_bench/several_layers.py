@@ -6,9 +6,10 @@ In an environment that has the peers (``python -m fastcam_bench.speed`` makes it
 random weights, three layers each, two pictures, the predicted class. Figures are largest differences of maps whose
 maximum is 1. Each fusion is compared from picture to fused map, the same with maps scaled as the peer does, and on the
 peer's own maps. The first differs by that scaling: the peers stretch a map from its minimum to its maximum, FastCAM
-divides by its maximum; with random weights minima are far from zero. In float32 a layer in the middle can differ by what
-lies at a kink (``python -m fastcam_bench.agreement``). pytorch-grad-cam's mean is taken at the input's size, FastCAM's at the largest
-map's. The sign of a principal component is left to chance by pytorch-grad-cam, so that the nearer sign is compared.
+divides by its maximum; with random weights minima are far from zero. In float32 a layer in the middle can differ by
+what lies at a kink (``python -m fastcam_bench.agreement``). pytorch-grad-cam's mean is taken at the input's size,
+FastCAM's at the largest map's. The sign of a principal component is left to chance by pytorch-grad-cam, so that the
+nearer sign is compared.
 """
 
 from __future__ import annotations
