@@ -17,6 +17,7 @@ Device: TypeAlias = tuple[str, int]
 """What ONNX Runtime calls it, and its number: ("cuda", 0)."""
 
 HOST: Device = ("cpu", 0)
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _ON_HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
 
 
@@ -38,12 +39,13 @@ class DeviceTensor:
 
     Args:
         array: what speaks DLPack and is sliced as arrays are (torch, CuPy); it must be contiguous.
+        pictures: whether uint8 is wanted, in place of floats.
 
     Raises:
         FastcamError: it cannot be taken as it is.
     """
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, pictures: bool = False) -> None:
         self._array = array
         ort = onnxruntime()
         if not hasattr(ort.OrtValue, "from_dlpack"):
@@ -59,22 +61,27 @@ class DeviceTensor:
             ) from error
         self.shape = tuple(self.value.shape())
         self.ndim = len(self.shape)
-        kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+        kinds: dict[str, Any] = {
+            "tensor(float)": np.float32,
+            "tensor(float16)": np.float16,
+            "tensor(double)": np.float64,
+        }
+        if pictures:
+            kinds = {"tensor(uint8)": np.uint8}
         if self.value.data_type() not in kinds:
-            raise FastcamError(
-                f"a tensor on a device must be of floats, got {self.value.data_type()}; pictures lie on the CPU"
-            )
+            wanted = "uint8 pictures" if pictures else "floats"
+            raise FastcamError(f"a tensor on a device must be of {wanted} for this file, got {self.value.data_type()}")
         self.dtype = np.dtype(kinds[self.value.data_type()])
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, rows: slice) -> DeviceTensor:
-        return DeviceTensor(self._array[rows])
+        return DeviceTensor(self._array[rows], self.dtype == np.uint8)
 
     def rows(self) -> tuple[Any, ...]:
         """One DeviceTensor [...] per image."""
-        return tuple(DeviceTensor(self._array[i]) for i in range(len(self)))
+        return tuple(DeviceTensor(self._array[i], self.dtype == np.uint8) for i in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.value.numpy(), dtype)
@@ -86,7 +93,12 @@ def on_device(value: Any) -> bool:
 
 
 def run(
-    session: Any, names: Sequence[str], feed: Mapping[str, Any], device: Device = HOST, stay: Collection[str] = ()
+    session: Any,
+    names: Sequence[str],
+    feed: Mapping[str, Any],
+    device: Device = HOST,
+    stay: Collection[str] = (),
+    same_stream: bool = False,
 ) -> dict[str, Any]:
     """One run through IO binding.
 
@@ -95,13 +107,17 @@ def run(
         feed: NumPy arrays (bound as they are), DeviceTensors or OrtValues by name.
         device: where the outputs named in
         stay: lie afterwards: OrtValues, which speak DLPack. All others are NumPy arrays.
+        same_stream: whether who made the inputs and who reads the outputs do so on the session's own stream. If not,
+            the run begins when the device has finished what was under way, and has ended when this returns.
     """
     binding = session.io_binding()
     for name, given in feed.items():
         binding.bind_ortvalue_input(name, as_value(given))
     for name in names:
         binding.bind_output(name, *(device if name in stay else HOST))
-    session.run_with_iobinding(binding)
+    if device != HOST and not same_stream and any(isinstance(given, DeviceTensor) for given in feed.values()):
+        binding.synchronize_inputs()
+    session.run_with_iobinding(binding, _unsynchronised() if same_stream else None)
     values = dict(zip(names, binding.get_outputs(), strict=True))
     return {name: value if name in stay else as_numpy(value) for name, value in values.items()}
 
@@ -175,6 +191,13 @@ class Replay:
     def _buffer(self, array: NDArray[Any]) -> Any:
         """Memory on the device, of the array's shape, type and values."""
         return onnxruntime().OrtValue.ortvalue_from_numpy(np.array(array, order="C"), *self._device)
+
+
+def _unsynchronised() -> Any:
+    """Run options with which a run returns before the device has done it."""
+    options = onnxruntime().RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
 
 
 def _graph(ort: Any, number: int) -> Any:

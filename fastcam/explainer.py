@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
+from fastcam import resident
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
-from fastcam.devices import DEFAULT, Settings, short
+from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
 from fastcam.image import Float, Geometry
 from fastcam.inputs import Inputs
@@ -22,6 +23,7 @@ from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
+from fastcam.resident import Resident
 from fastcam.schema import (
     CLASSES,
     INPUT_GRADIENT,
@@ -70,6 +72,7 @@ class Explainer:
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
         self._network = Network(model, explanation, providers, threads, settings, keep)
+        self._stream = stream_address(settings.stream)
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
@@ -183,6 +186,40 @@ class Explainer:
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
         return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+
+    def on_device(
+        self,
+        images: Any,
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        heatmaps: bool = True,
+    ) -> Resident:
+        """Explain a batch on the GPU and leave everything there: CuPy arrays, which torch takes by DLPack.
+
+        For Grad-CAM with kernels="cuda" on a session that runs on CUDA. With ``Settings(stream=...)`` the model and the
+        kernels are queued on that stream, behind what was queued there before, and this returns without waiting;
+        otherwise the model has run when it returns, and the kernels are queued on CuPy's current stream.
+
+        Args:
+            images: the network's input [N, ...], or of a file with frames uint8 [N, height, width, 3]: on the device
+                (torch, CuPy, ...: not copied), or a NumPy array, which is all that crosses the bus.
+            targets: classes, ranks and names, see :meth:`__call__`; no combinations.
+            threshold, connectivity: see :meth:`__call__`.
+            heatmaps: False leaves out the enlarged maps where boxes are enough.
+
+        Raises:
+            FastcamError: the session or the kernels are not on a GPU, or the batch or a target cannot be used.
+        """
+        _check_threshold(threshold)
+        kernels: Any = self._kernels
+        if not hasattr(kernels, "cupy"):
+            raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
+        asked = self._resolve_targets(targets, len(images))
+        if not isinstance(asked, Asked):
+            raise FastcamError(f"{self._name} explains cotangents; on_device explains classes")
+        with kernels.on_stream(self._stream):
+            return resident.explain(self._network, kernels, images, asked, threshold, connectivity, heatmaps)
 
     def stream(
         self,

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from dataclasses import dataclass
@@ -98,6 +99,10 @@ class CudaKernels:
         self.cupy = cupy
         self._module = cupy.RawModule(code=source(), options=("--std=c++17",))
         self._functions: dict[str, Any] = {}
+
+    def on_stream(self, address: int | None) -> contextlib.AbstractContextManager[Any]:
+        """Work on the stream at ``address``; None leaves CuPy's current one."""
+        return contextlib.nullcontext() if address is None else self.cupy.cuda.ExternalStream(address)
 
     # --- one step at a time ------------------------------------------------------------------------------------------
 
