@@ -164,7 +164,7 @@ class Replay:
             binding, inputs, outputs, options = known
             for name, given in feed.items():
                 if isinstance(given, DeviceTensor) and self._device != HOST:
-                    onnxruntime().copy_tensors([given.value], [inputs[name]])
+                    _copy_on_device(given.value, inputs[name])
                 else:
                     inputs[name].update_inplace(np.ascontiguousarray(given))
             self._session.run_with_iobinding(binding, options)
@@ -191,6 +191,18 @@ class Replay:
     def _buffer(self, array: NDArray[Any]) -> Any:
         """Memory on the device, of the array's shape, type and values."""
         return onnxruntime().OrtValue.ortvalue_from_numpy(np.array(array, order="C"), *self._device)
+
+
+def _copy_on_device(source: Any, target: Any) -> None:
+    """Copy one OrtValue's tensor into another's memory; by way of the host where CuPy is not there to do it."""
+    try:
+        import cupy
+    except ImportError:
+        target.update_inplace(source.numpy())
+        return
+    cupy.cuda.Device().synchronize()  # the tensor may still be in the making, on whichever stream
+    cupy.from_dlpack(target)[...] = cupy.from_dlpack(source)
+    cupy.cuda.get_current_stream().synchronize()
 
 
 def _unsynchronised() -> Any:

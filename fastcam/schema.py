@@ -54,9 +54,10 @@ Place = Literal["image", "layer"]
 PLACES: tuple[Place, ...] = get_args(Place)
 """Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer."""
 
-Engine = Literal["onnxruntime", "tensorrt"]
-ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
-"""Whose operators the added nodes are: ONNX Runtime's (all of the standard), or those of a narrower engine."""
+Engine = Literal["onnxruntime", "cuda", "tensorrt"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
+"""For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
+CUDA graphs want it; or an engine that reads fewer operators."""
 
 Resize = Literal["stretch", "crop", "letterbox"]
 LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL"]

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 import cuda_host
 from fastcam import kernels
-from fastcam.kernels import cuda
+from fastcam.kernels import _nvrtc, cuda
 from fastcam.kernels._source import source
 from fastcam.schema import FastcamError
 from fastcam_bench import kernels_gpu
@@ -303,6 +303,89 @@ def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(k.cupy, "get_function", fail)
     with pytest.raises(FastcamError, match=r"cannot compile the CUDA kernels \(CuPy failed to load libnvrtc.so.13\)"):
         k.relu(signed(1, 1, 2, 2))
+
+
+class Nvrtc:
+    """As CuPy's bindings; what it is asked to compile is written down."""
+
+    class NVRTCError(RuntimeError):
+        pass
+
+    def __init__(self, newest: int = 90, error: str = "") -> None:
+        self.newest, self.error, self.compiled, self.open = newest, error, [], 0
+
+    def getSupportedArchs(self) -> list[int]:
+        return [75, self.newest]
+
+    def getVersion(self) -> tuple[int, int]:
+        return (13, 0)
+
+    def createProgram(self, text: str, name: str, headers: Any, names: Any) -> str:
+        self.open += 1
+        return text
+
+    def destroyProgram(self, program: str) -> None:
+        self.open -= 1
+
+    def compileProgram(self, program: str, options: tuple[str, ...]) -> None:
+        self.compiled.append((program, options))
+        if self.error:
+            raise self.NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+
+    def getProgramLog(self, program: str) -> str:
+        return self.error
+
+    def getCUBIN(self, program: str) -> bytes:
+        return b"cubin"
+
+    def getPTX(self, program: str) -> str:
+        return "ptx"
+
+
+def module_of(nvrtc: Nvrtc, capability: str = "90") -> tuple[Any, list[Path]]:
+    loaded: list[Path] = []
+
+    def load(path: str) -> Any:
+        loaded.append(Path(path))
+        return SimpleNamespace(get_function=lambda name: (name, Path(path).read_bytes()))
+
+    device = SimpleNamespace(compute_capability=capability)
+    cupy = SimpleNamespace(RawModule=load, cuda=SimpleNamespace(nvrtc=nvrtc, Device=lambda: device))
+    return _nvrtc.Module(cupy), loaded
+
+
+def test_denormals_are_kept_and_the_compiled_kernels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCAM_CACHE", str(tmp_path))
+    nvrtc = Nvrtc()
+    module, loaded = module_of(nvrtc)
+    assert module.get_function("fastcam_relu") == ("fastcam_relu", b"cubin")
+    assert module.get_function("fastcam_mark") == ("fastcam_mark", b"cubin")
+    assert module_of(nvrtc)[0].get_function("fastcam_relu")[1] == b"cubin"  # another process
+    ((text, options),) = nvrtc.compiled
+    assert text == source() and {"--ftz=false", "--gpu-architecture=sm_90"} <= {*options}
+    assert loaded == [*tmp_path.glob("kernels/*.cubin")] and nvrtc.open == 0
+
+
+def test_a_device_newer_than_the_compiler_gets_ptx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCAM_CACHE", str(tmp_path))
+    nvrtc = Nvrtc(newest=90)
+    assert module_of(nvrtc, "130")[0].get_function("fastcam_relu")[1] == b"ptx"
+    assert "--gpu-architecture=compute_90" in nvrtc.compiled[0][1]
+
+
+def test_without_a_cache_each_process_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FASTCAM_CACHE", str(tmp_path / "file"))
+    assert module_of(Nvrtc())[0].get_function("fastcam_relu")[1] == b"cubin"
+
+
+def test_what_the_compiler_says_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCAM_CACHE", str(tmp_path))
+    k = cuda_host.backend()
+    monkeypatch.setattr(k, "_module", module_of(Nvrtc(error="kernels.cu(1): error:\n  expected a ';'"))[0])
+    with pytest.raises(FastcamError, match=r"cannot compile the CUDA kernels \(NVRTC_ERROR.*expected a ';'\)"):
+        k.relu(signed(1, 1, 2, 2))
+    assert not [*tmp_path.rglob("*.cubin")]
 
 
 # --- the source ----------------------------------------------------------------------------------------------------

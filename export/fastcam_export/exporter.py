@@ -64,7 +64,7 @@ class Export:
         if meta.engine != "onnxruntime":
             asked = self.explanation or self.model
             free = any(value.name == schema.TARGETS for value in asked.graph.input)
-            note = f": {engines.TARGETS_NOTE}" if free else ""
+            note = f": {engines.targets_note(meta.engine)}" if free else ""
             lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
             lines += [f"        warning: {line}" for line in self.engine]
         if self.check:
@@ -156,10 +156,11 @@ def export_model(
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
         labels: file with one class name per line, or the names.
-        for_engine: "onnxruntime", or "tensorrt": what is added then consists of operators that TensorRT's parser reads,
-            without indices of pools, Col2Im and scatters; ``targets`` "default" becomes "required", for its parser
-            makes a constant of an input with a default. Results are equal, but for targets that the model does not
-            have: class -1 and NaN in place of an error.
+        for_engine: "onnxruntime"; "cuda": ONNX Runtime on a GPU, where no added node then has to be read on the host,
+            so that runs are queued whole and CUDA graphs can be recorded; or "tensorrt": what is added then consists of
+            operators that TensorRT's parser reads, without indices of pools, Col2Im and scatters, and ``targets``
+            "default" becomes "required", for its parser makes a constant of an input with a default. Results are equal,
+            but for targets that the model does not have: class -1 and NaN in place of an error.
         input_gradient: also emit what a second backward pass brings to the image, ``fastcam.input_gradient`` [N, T,
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
@@ -187,7 +188,7 @@ def export_model(
     _one_of("for_engine", for_engine, schema.ENGINES)
     _one_of("input_gradient", input_gradient or schema.MODES[0], schema.MODES)
     _one_of("input_gradient_at", input_gradient_at or schema.PLACES[0], schema.PLACES)
-    if for_engine != "onnxruntime" and targets == "default":
+    if engines.has_list(for_engine) and targets == "default":
         targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
@@ -230,7 +231,7 @@ def export_model(
         feeds = functional.of_one(feeds, image)
         values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine)
     head.emit(graph, values, emit)
-    if for_engine == "onnxruntime":
+    if not engines.has_list(for_engine):
         half.settle(graph, loaded.opset)
     unread = engines.hold(graph, for_engine)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__

@@ -68,8 +68,8 @@ def attach(
         targets: "default" adds the input ``fastcam.targets`` with default [[-1]], "required" without a default,
             "constant" fixes the predicted class in the graph.
         level: the emit level; the whole gradient is built for "gradients" only.
-        engine: whose operators are added. In a form for another engine than ONNX Runtime, whose errors are its own, a
-            target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
+        engine: whose operators are added. In a form for another engine than ONNX Runtime in general, whose errors are
+            its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
 
     Returns:
@@ -80,7 +80,7 @@ def attach(
         FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
             engine needs to know the number of classes and the file does not say it.
     """
-    op = Emitter(graph, engine=engine)
+    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
     scores = _per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))

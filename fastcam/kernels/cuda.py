@@ -23,8 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.kernels import Explained, Workspace, _check, reference
-from fastcam.kernels._source import source
+from fastcam.kernels import Explained, Workspace, _check, _nvrtc, reference
 from fastcam.schema import FastcamError
 
 DeviceArray: TypeAlias = Any
@@ -90,15 +89,19 @@ class DeviceExplained:
 
 
 class CudaKernels:
-    """The functions of :class:`fastcam.kernels.Kernels` through ``cupy``, the module (tests hand in a stand-in).
+    """The functions of :class:`fastcam.kernels.Kernels` through ``cupy``, the module.
 
     Any number of threads may use one object: it keeps nothing but the compiled functions.
+
+    Args:
+        cupy: the module; tests hand in a stand-in for it and for
+        module: the compiled kernels.
     """
 
-    def __init__(self, cupy: Any) -> None:
+    def __init__(self, cupy: Any, module: Any = None) -> None:
         self.cupy = cupy
-        self._module = cupy.RawModule(code=source(), options=("--std=c++17",))
-        self._functions: dict[str, Any] = {}
+        self._module = module or _nvrtc.Module(cupy)
+        self._functions: dict[tuple[int, str], Any] = {}
 
     def on_stream(self, address: int | None) -> contextlib.AbstractContextManager[Any]:
         """Work on the stream at ``address``; None leaves CuPy's current one."""
@@ -359,15 +362,17 @@ class CudaKernels:
         )
 
     def _function(self, name: str) -> Any:
-        if name not in self._functions:
+        """A kernel for the current device."""
+        key = self.cupy.cuda.runtime.getDevice(), name
+        if key not in self._functions:
             try:
-                self._functions[name] = self._module.get_function(name)
+                self._functions[key] = self._module.get_function(name)
             except (ImportError, OSError, RuntimeError) as error:
                 reason = str(error).split("\n", 1)[0]
                 raise FastcamError(
                     f"CuPy cannot compile the CUDA kernels ({reason}); it needs NVRTC, as in the CUDA toolkit"
                 ) from error
-        return self._functions[name]
+        return self._functions[key]
 
 
 def _ceil(value: int, divisor: int) -> int:
