@@ -18,7 +18,7 @@ from fastcam.schema import OUTPUTS, FastcamError, Metadata
 from fastcam_export import engines, export_model, inspect_model
 from rule_cases import CASES
 from rule_runs import differentiate
-from small_models import CLASSES, classifier, save
+from small_models import CLASSES, classifier, many_classes, save
 from test_lift import TARGETS, forms, stacked
 from test_pooled import CHAINS, Builder
 from test_rules import agree, cotangents, run
@@ -424,7 +424,7 @@ def read_on_the_host(model):
 
 @pytest.mark.parametrize("options", [{}, {"emit": "gradients"}, {"emit": "cam"}, {"input_gradient": "guided"}], ids=str)
 def test_for_cuda_nothing_added_is_read_on_the_host(options):
-    source = with_many_classes() if options == {} else classifier(size=16)
+    source = many_classes() if options == {} else classifier(size=16)
     usual = export_model(source, targets="required", check=False, **options).model
     for_cuda = export_model(source, targets="required", for_engine="cuda", check=False, **options).model
     if options == {}:
@@ -434,18 +434,6 @@ def test_for_cuda_nothing_added_is_read_on_the_host(options):
     expected, found = execute(usual, x), execute(for_cuda, x)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-6 * np.abs(array).max(), err_msg=name)
-
-
-def with_many_classes(count=100):
-    """More than are ranked in any case."""
-    model = classifier(size=16)
-    rng = np.random.default_rng(1)
-    for tensor in model.graph.initializer:
-        if tensor.name in ("fc", "bias"):
-            shape = (6, count) if tensor.name == "fc" else (count,)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), tensor.name))
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = count
-    return model
 
 
 def test_for_cuda_a_target_that_is_no_class_gives_nothing_that_looks_like_a_result():

@@ -22,7 +22,7 @@ from fastcam.kernels import cuda
 from fastcam.schema import FastcamError
 from fastcam.session import onnxruntime
 from fastcam_export import export_model
-from small_models import classifier
+from small_models import classifier, many_classes
 
 EXACT = [("cuda", {"use_tf32": "0"})]
 DATA = Path(str(files("fastcam"))) / "data"
@@ -176,7 +176,7 @@ def test_uint8_frames_are_all_that_crosses_the_bus() -> None:
 
 
 def test_a_cuda_graph_is_recorded_and_replayed() -> None:
-    model = scenes()
+    model = scenes(for_engine="cuda")
     session = onnxruntime().InferenceSession(model, providers=["CPUExecutionProvider"])
     names = {str(d) for v in (*session.get_inputs(), *session.get_overridable_initializers()) for d in v.shape}
     fixed = {name: 1 for name in names if not name.isdigit()}
@@ -186,6 +186,20 @@ def test_a_cuda_graph_is_recorded_and_replayed() -> None:
         x = inputs(1, seed)
         assert_same(graphed(x, targets=seed), plain(x, targets=seed))
         assert_same(graphed(torch.from_numpy(x).cuda()), plain(x))
+
+
+def test_a_file_that_reads_on_the_host_is_no_cuda_graph() -> None:
+    """The depth of TopK is computed on the device where there are more classes than are ranked in any case."""
+    proto = export_model(many_classes(), check=False).model
+    fixed = {dim.dim_param for value in proto.graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param}
+    settings = Settings(graph=True, fixed=dict.fromkeys(fixed, 1))
+    with pytest.raises(FastcamError, match="export it with --for-engine cuda"):
+        Explainer(proto.SerializeToString(), EXACT, settings=settings)
+    proto = export_model(many_classes(), check=False, for_engine="cuda").model
+    x = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    graphed = Explainer(proto.SerializeToString(), EXACT, settings=settings)
+    for targets in (-1, 7):
+        assert_same(graphed(x, targets=targets), Explainer(proto.SerializeToString(), "cpu")(x, targets=targets))
 
 
 def test_many_threads_share_an_explainer() -> None:

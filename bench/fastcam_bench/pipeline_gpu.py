@@ -6,8 +6,9 @@ Needs a GPU, onnxruntime with CUDA, CuPy and torch with CUDA; without them it sa
 Contestants take turns as in :mod:`fastcam.measure`; every run is timed until the device has finished it, and maps are
 compared before the clock starts. Weights are random from a seed.
 
-- throughput, batch 64 in float16 and float32, input on the device: the plain file, the exported one, that and the
-  kernels (boxes alone, with heatmaps, on one shared stream), and Explainer's call, which brings all to the host;
+- throughput, batch 64 in float16 and float32, input on the device: the plain file, the exported one (by default, and
+  ``--for-engine cuda``, as all that follows), that and the kernels (to boxes on the host, or with heatmaps that stay; on
+  the session's stream or one that is shared), and Explainer's call, which brings everything to the host;
 - the bus: the plain file from float32 on the host, and pictures uint8 from the host to boxes by a file with frames;
 - latency of one image from and to the host, with and without CUDA graphs;
 - pytorch-grad-cam, torch-cam and captum on the same GPU beside torch's plain forward pass, where they are installed;
@@ -51,7 +52,7 @@ Row = dict[str, Any]
 
 
 class Files:
-    """The network in one precision: its module, the plain file and the exported one.
+    """The network in one precision: its module, the plain file, the one that an export makes by default, one for CUDA.
 
     Args:
         half: float16, weights, inputs and all; else float32.
@@ -62,7 +63,13 @@ class Files:
         self.module = models.module("resnet50")
         self.module = self.module.half() if half else self.module
         self.plain = to_onnx(self.module)
-        self.exported = export_model(self.plain, preprocess="imagenet", check=False).model.SerializeToString()
+        self.usual = export_model(self.plain, preprocess="imagenet", check=False).model.SerializeToString()
+        self.exported = self.export()
+
+    def export(self, **options: Any) -> bytes:
+        """The file for CUDA."""
+        made = export_model(self.plain, preprocess="imagenet", for_engine="cuda", check=False, **options)
+        return made.model.SerializeToString()
 
     def images(self, n: int, seed: int = 0) -> Any:
         """Noise on the device, [n, 3, 224, 224]."""
@@ -117,8 +124,10 @@ def throughput(files: Files, seconds: float) -> Row:
     torch.cuda.synchronize()
     runs = {
         "plain": bound(plain, x),
-        "exported": bound(create_session(files.exported, "cuda"), x),
+        "exported by default": bound(create_session(files.usual, "cuda"), x),
+        "exported for CUDA": bound(create_session(files.exported, "cuda"), x),
         "to boxes": lambda: read(explainer.on_device(x, heatmaps=False).explained.largest),
+        "to boxes, shared stream": lambda: read(shared.on_device(x, heatmaps=False).explained.largest),
         "to heatmaps and boxes": finished(lambda: explainer.on_device(x)),
         "to heatmaps and boxes, shared stream": finished(lambda: shared.on_device(x)),
         "Explainer, all on the host": lambda: explainer(x),
@@ -148,8 +157,7 @@ def map_error(files: Files, explainer: Explainer, x: Any) -> float:
 
 def bus(files: Files, seconds: float) -> Row:
     """Batch 64 from the host: floats into the plain file, pictures into one with frames."""
-    framed = export_model(files.plain, preprocess="imagenet", frames=PICTURE, check=False)
-    explainer = Explainer(framed.model.SerializeToString(), "cuda", kernels="cuda", batch_size=BATCH)
+    explainer = Explainer(files.export(frames=PICTURE), "cuda", kernels="cuda", batch_size=BATCH)
     pictures = np.random.default_rng(0).integers(0, 256, (BATCH, *PICTURE, 3), np.uint8)
     x, session = files.images(BATCH).cpu().numpy(), create_session(files.plain, "cuda")
     read = cuda.get().cupy.asnumpy
@@ -170,7 +178,7 @@ def latency(files: Files, seconds: float) -> Row:
     graphed = create_session(files.plain, "cuda", settings=Settings(graph=True, fixed=fixed))
     replay = binding.Replay(graphed, ("cuda", 0))
     native, on_gpu = Explainer(files.exported, "cuda"), Explainer(files.exported, "cuda", kernels="cuda")
-    names = free_dimensions(files.exported)
+    names, read = free_dimensions(files.exported), cuda.get().cupy.asnumpy
     graph = Explainer(files.exported, "cuda", settings=Settings(graph=True, fixed=dict.fromkeys(names, 1)))
     runs = {
         "plain": lambda: plain.run(None, {"image": x}),
@@ -178,7 +186,7 @@ def latency(files: Files, seconds: float) -> Row:
         "Explainer": lambda: native(x),
         "Explainer, CUDA kernels": lambda: on_gpu(x),
         "Explainer, CUDA graph": lambda: graph(x),
-        "on_device to boxes": lambda: on_gpu.on_device(x, heatmaps=False).explained.largest.get(),
+        "on_device to boxes": lambda: read(on_gpu.on_device(x, heatmaps=False).explained.largest),
     }
     error = float(np.abs(graph(x).maps - native(x).maps).max())
     return {"dtype": np.dtype(files.dtype).name, "graph_map_error": error, "runs": compare(runs, seconds)}
@@ -261,9 +269,8 @@ def markdown(report: Row) -> str:
     for one in report["largest"]:
         what = "explained" if one["explained"] else "plain"
         lines.append(f"- {what}, {one['dtype']}: {one['batch']}; {one['next'] or 'the largest that was tried'}")
-    half = report["throughput"][0]["runs"]
-    share = 1 / half["to boxes"]["ratio"]
-    verdict = "met" if half["to boxes"]["ratio"] <= TARGET else "missed"
+    ratio = report["throughput"][0]["runs"]["to boxes, shared stream"]["ratio"]
+    share, verdict = 1 / ratio, "met" if ratio <= TARGET else "missed"
     lines += [
         "",
         f"Target: whole pipeline at batch 64, float16, at least 0.95 of plain's throughput: {share:.3f}, {verdict}.",
