@@ -7,8 +7,8 @@ Contestants take turns as in :mod:`fastcam.measure`; every run is timed until th
 compared before the clock starts. Weights are random from a seed.
 
 - throughput, batch 64 in float16 and float32, input on the device: the plain file, the exported one (by default, and
-  ``--for-engine cuda``, as all that follows), that and the kernels (to boxes on the host, or with heatmaps that stay; on
-  the session's stream or one that is shared), and Explainer's call, which brings everything to the host;
+  ``--for-engine cuda``, as all that follows), that and the kernels (to boxes on the host, or with heatmaps that stay;
+  on the session's stream or one that is shared), and Explainer's call, which brings everything to the host;
 - the bus: the plain file from float32 on the host, and pictures uint8 from the host to boxes by a file with frames;
 - latency of one image from and to the host, with and without CUDA graphs;
 - pytorch-grad-cam, torch-cam and captum on the same GPU beside torch's plain forward pass, where they are installed;
@@ -69,7 +69,8 @@ class Files:
     def export(self, **options: Any) -> bytes:
         """The file for CUDA."""
         made = export_model(self.plain, preprocess="imagenet", for_engine="cuda", check=False, **options)
-        return made.model.SerializeToString()
+        model: bytes = made.model.SerializeToString()
+        return model
 
     def images(self, n: int, seed: int = 0) -> Any:
         """Noise on the device, [n, 3, 224, 224]."""
