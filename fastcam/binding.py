@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -47,20 +48,7 @@ class DeviceTensor:
 
     def __init__(self, array: Any, pictures: bool = False) -> None:
         self._array = array
-        ort = onnxruntime()
-        if not hasattr(ort.OrtValue, "from_dlpack"):
-            raise FastcamError(
-                f"onnxruntime {ort.__version__} takes no tensors from a device; update it, or copy to the CPU"
-            )
-        try:
-            self.value = ort.OrtValue.from_dlpack(array)
-        except (RuntimeError, TypeError, ValueError, BufferError) as error:
-            raise FastcamError(
-                f"{type(array).__name__} cannot be taken from its device ({' '.join(str(error).split())[:200]}); give "
-                "a contiguous tensor without gradient"
-            ) from error
         self.shape = tuple(self.value.shape())
-        self.ndim = len(self.shape)
         kinds: dict[str, Any] = {
             "tensor(float)": np.float32,
             "tensor(float16)": np.float16,
@@ -73,6 +61,26 @@ class DeviceTensor:
             raise FastcamError(f"a tensor on a device must be of {wanted} for this file, got {self.value.data_type()}")
         self.dtype = np.dtype(kinds[self.value.data_type()])
 
+    @functools.cached_property
+    def value(self) -> Any:
+        """The OrtValue over the tensor's memory."""
+        ort = onnxruntime()
+        if not hasattr(ort.OrtValue, "from_dlpack"):
+            raise FastcamError(
+                f"onnxruntime {ort.__version__} takes no tensors from a device; update it, or copy to the CPU"
+            )
+        try:
+            return ort.OrtValue.from_dlpack(self._array)
+        except (RuntimeError, TypeError, ValueError, BufferError) as error:
+            raise FastcamError(
+                f"{type(self._array).__name__} cannot be taken from its device ({' '.join(str(error).split())[:200]}); "
+                "give a contiguous tensor without gradient"
+            ) from error
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
     def __len__(self) -> int:
         return int(self.shape[0])
 
@@ -80,8 +88,11 @@ class DeviceTensor:
         return DeviceTensor(self._array[rows], self.dtype == np.uint8)
 
     def rows(self) -> tuple[Any, ...]:
-        """One DeviceTensor [...] per image."""
-        return tuple(DeviceTensor(self._array[i], self.dtype == np.uint8) for i in range(len(self)))
+        """One DeviceTensor [...] per image; what ONNX Runtime wants to know of it is found when it is asked for."""
+        made = [object.__new__(DeviceTensor) for _ in range(len(self))]
+        for i, row in enumerate(made):
+            row._array, row.shape, row.dtype = self._array[i], self.shape[1:], self.dtype
+        return tuple(made)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.value.numpy(), dtype)

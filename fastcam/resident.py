@@ -25,7 +25,8 @@ class Resident:
         classes: int64 [N, T]: the class behind each target.
         explained: maps, heatmaps, status (:data:`fastcam.kernels.STATUS_NAMES`), counts, the box of the largest
             component of each map, and all components: the fields of :class:`fastcam.kernels.Explained`. Boxes are in
-            pixels of the network's input.
+            pixels of the network's input. Its ``boxes()`` brings the largest components' to the host, ``read()``
+            everything; both wait on the stream where the kernels run.
     """
 
     outputs: dict[str, DeviceArray]

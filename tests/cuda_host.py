@@ -54,6 +54,7 @@ class Array:
     dtype = property(lambda self: self.host.dtype)
     ndim = property(lambda self: self.host.ndim)
     size = property(lambda self: self.host.size)
+    nbytes = property(lambda self: self.host.nbytes)
     flags = property(lambda self: self.host.flags)
 
     def __len__(self) -> int:
@@ -118,9 +119,16 @@ class Cupy:
         self._guarded.append((weakref.ref(array), memory))
         return Array(array)
 
-    def asnumpy(self, array: Array) -> np.ndarray:
+    def asnumpy(self, array: Array, out: np.ndarray | None = None) -> np.ndarray:
         self.reads += 1
-        return array.host.copy()
+        if out is None:
+            return array.host.copy()
+        out[...] = array.host
+        return out
+
+    @staticmethod
+    def alloc_pinned_memory(size: int) -> bytearray:
+        return bytearray(size)
 
     def getDevice(self) -> int:
         return 0

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+import cuda_host
 import fastcam.explainer
 from contract_model import random_model
 from fastcam import Explainer, binding, devices, kernels
@@ -72,6 +73,14 @@ def test_what_stays_is_what_the_explainer_returns(device: Kernels, emit: Any) ->
         np.testing.assert_array_equal(found.explained.largest[..., :4], wanted.boxes)
         assert isinstance(found.classes, torch.Tensor)
     assert device.sizes[-1] == (32, 32)
+
+
+def test_the_boxes_are_read_where_the_kernels_run() -> None:
+    k = cuda_host.backend()
+    a, w = np.random.default_rng(0).random((2, 8, 7, 7), np.float32), np.ones((2, 3, 8), np.float32)
+    found = k.explain_maps(a, w, (30, 30))
+    np.testing.assert_array_equal(found.boxes(), kernels.get("native").explain_maps(a, w, (30, 30)).largest)
+    assert (k.cupy.reads, k.cupy.streams_entered) == (1, 1)
 
 
 def test_boxes_without_heatmaps(device: Kernels) -> None:

@@ -76,6 +76,12 @@ class DeviceExplained:
             counts = self._kernels.cupy.asnumpy(self.counts).ravel()
             return self._kernels._components(self._size, self._runs, counts)
 
+    def boxes(self) -> npt.NDArray[np.int32]:
+        """``largest`` on the host, int32 [N, T, 5]; waits for it, and is all that crosses the bus."""
+        with self._stream:
+            found: npt.NDArray[np.int32] = self._kernels.cupy.asnumpy(self.largest)
+        return found
+
     def read(self) -> Explained:
         """Everything as NumPy arrays; waits for it."""
         components = self.components
@@ -84,7 +90,7 @@ class DeviceExplained:
                 self._kernels.cupy.asnumpy(array)
                 for array in (self.maps, self.status, self.counts, components, self.largest)
             )
-            heatmaps = None if self.heatmaps is None else self._kernels.cupy.asnumpy(self.heatmaps)
+            heatmaps = None if self.heatmaps is None else self._kernels.read_large(self.heatmaps)
         return Explained(maps, status, heatmaps, counts, rows, largest)
 
 
@@ -106,6 +112,15 @@ class CudaKernels:
     def on_stream(self, address: int | None) -> contextlib.AbstractContextManager[Any]:
         """Work on the stream at ``address``; None leaves CuPy's current one."""
         return contextlib.nullcontext() if address is None else self.cupy.cuda.ExternalStream(address)
+
+    def read_large(self, array: DeviceArray) -> npt.NDArray[Any]:
+        """An array on the host, in memory that the device writes to by itself, which CuPy keeps for the next one."""
+        if array.size == 0:
+            return np.empty(array.shape, array.dtype)
+        memory = self.cupy.cuda.alloc_pinned_memory(array.nbytes)
+        out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        self.cupy.asnumpy(array, out=out)
+        return out
 
     # --- one step at a time ------------------------------------------------------------------------------------------
 
