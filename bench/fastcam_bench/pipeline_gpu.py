@@ -120,7 +120,7 @@ def compare(runs: dict[str, Run], seconds: float) -> dict[str, Row]:
 
 
 def throughput(files: Files, seconds: float) -> Row:
-    """Batches of 64 that lie on the device, :data:`QUEUED` of them queued on one stream before anything is waited for."""
+    """Batches of 64 on the device, :data:`QUEUED` of them queued on one stream before anything is waited for."""
     x = files.images(BATCH)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     settings = Settings(stream=stream)
