@@ -177,7 +177,8 @@ def _column(spec: Spec, file: File, scores: Double, labels: NDArray[np.int64] | 
         return np.asarray(scores.max(1))
     if labels is not None:
         if wanted not in labels:
-            there = ", ".join(file.label(int(k)) for k in dict.fromkeys(labels[np.argsort(-scores[:, 0])][:5].tolist()))
+            best = labels[np.argsort(-scores[:, 0], kind="stable")].tolist()
+            there = ", ".join(file.label(int(k)) for k in list(dict.fromkeys(best))[:8])
             raise spec.wrong(f"no box of {file.label(wanted)}; there are boxes of {there}")
         return np.where(labels == wanted, scores[:, 0], -np.inf)
     if wanted >= scores.shape[1]:

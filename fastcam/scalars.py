@@ -260,7 +260,10 @@ def pair(spec: Spec, file: File) -> Maker:
     def made(outputs: Outputs) -> Piece:
         y = _array(outputs, about)
         if len(y) % 2:
-            raise spec.wrong(f"{len(y)} pictures ran together, which are no pairs; give an even number of them, to a file whose batch is free")
+            raise spec.wrong(
+                f"{len(y)} pictures ran together, which are no pairs; give an even number of them to a file "
+                "whose batch is free"
+            )
         c = cotangents.pairs(y, kind)
         flat = y.reshape(len(y), -1)
         partners = flat.reshape(-1, 2, flat.shape[1])[:, ::-1].reshape(flat.shape)

@@ -52,8 +52,9 @@ class Functional:
     @property
     def score(self) -> Score:
         """The first of them, as the metadata names it."""
-        name = self.about[0].output
-        return Score(name, name, "raw", classes(self.values[0]) if len(self.about[0].shape) == 1 else None)
+        first = self.about[0]
+        of_classes = first.batched and len(first.shape) == 1
+        return Score(first.output, first.output, "raw", classes(self.values[0]) if of_classes else None)
 
     def of_one(self, feeds: Mapping[str, Array], image: ir.Value) -> dict[str, Array]:
         """Inputs for the check: of one image where an output has no axis of images."""

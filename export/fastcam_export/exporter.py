@@ -77,8 +77,13 @@ class Export:
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
-            picture = f"next    fastcam explain {self.output} PICTURE{how}"
-            lines.append("next    Explainer(FILE)(PICTURE, cotangent=...) in Python" if meta.cotangents else picture)
+            asked = " --cotangent SPEC (see: fastcam cotangents FILE)" if meta.cotangents else ""
+            lines.append(f"next    fastcam explain {self.output} PICTURE{how}{asked}".replace("FILE", str(self.output)))
+            sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
+            if sizes and meta.pair is None:
+                lines.append(
+                    f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand"
+                )
         return lines
 
 
