@@ -138,11 +138,10 @@ def _prefixed(what: str, names: tuple[tuple[str, ...], ...]) -> tuple[tuple[str,
 
 def element(spec: Spec, file: File) -> Maker:
     """s = y[i, j, ...] of one image's output."""
-    about = file.output(spec, range(1, 9))
     at = tuple(integers(spec, "an index"))
+    spec.none_but(1, 8, "an index, one number for each axis of one image's output")
+    about = file.output(spec, (len(at),))
     sizes = about.shape
-    if len(at) != len(sizes):
-        raise spec.wrong(f"output {about.output} is {list(sizes)} for one image; give {len(sizes)} numbers, got {at}")
     for i, size in zip(at, sizes, strict=True):
         if i < 0 or (isinstance(size, int) and i >= size):
             raise spec.wrong(f"index {list(at)} is outside of {list(sizes)}; numbers count from 0")

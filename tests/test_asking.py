@@ -164,7 +164,7 @@ def test_several_outputs_and_which_one(tmp_path):
     )  # fmt: skip
     np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
     np.testing.assert_allclose(e.scores, values, rtol=1e-4)
-    for spec in ("class:2", "element:1"):
+    for spec in ("class:2", "element:1", "probability:2"):
         with pytest.raises(FastcamError, match="of which output\\? add output=NAME, one of logits, numbers"):
             explainer(images(), cotangent=spec)
 
@@ -197,7 +197,7 @@ REFUSED = {
     "no such mask": ("map", CLASSES, "region:sky,mask=none.png", "none.png: cannot be read"),
     "an index outside": ("numbers", None, "element:2", "outside of"),
     "an index of words": ("numbers", None, "element:x", "whole numbers"),
-    "an index too short": ("map", None, "element:2", "give 3 numbers"),
+    "an index too short": ("map", None, "element:2", r"an output with 1 axes .* explains map \[5, 8, 8\]"),
     "no reference": ("embedding", None, "similarity", "give a reference"),
     "no such reference": ("embedding", None, "similarity:none.jpg", "none.jpg: no such file"),
     "a kind of similarity": ("embedding", None, "pair:kind=l2", "kind is one of cosine, dot"),
