@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Mode, Place
-from fastcam_export import differences, verify
+from fastcam_export import differences, held, verify
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
@@ -141,6 +141,7 @@ def check(
     given = tuple(asked.values()) if cotangents is not None else ()
     classes = rest[0] if rest else np.zeros((len(gradient), 1), np.int64)
     point = differences.Point(feeds[image], layout, feeds[image], classes, given)
+    feeds = held.fed(source, behind, feeds)
     error = differences.gradient_error(behind, feeds, point, gradient[:, 0], directions=1)
     verify.refuse_error(error, source, behind, "the gradient at the image")
     return error
