@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
 from fastcam import resident
+from fastcam.asking import Asking, answers, asked
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
 from fastcam.devices import DEFAULT, Settings, short, stream_address
@@ -22,7 +23,7 @@ from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.prediction import Batch, Prediction, Run, joined
-from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
+from fastcam.questions import Functional, Given, combine, status_of, targets_of
 from fastcam.resident import Resident
 from fastcam.schema import (
     CLASSES,
@@ -114,7 +115,7 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Given | None = None,
+        cotangent: Asking | None = None,
         method: str = "gradcam",
     ) -> Explanation:
         """Explain one or more pictures.
@@ -129,7 +130,8 @@ class Explainer:
                 image, or one such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
-            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: float [N, T, ...], a dict
+            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person" or
+                a list of those (``fastcam explain --help`` and :data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
             method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
@@ -158,8 +160,8 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         sources, files = self._inputs.sources(images)
-        asked = None if self._metadata.cotangents else Asked(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, asked)), self._metadata)
+        first = None if self._metadata.cotangents else Asked(np.array([[-1]]))
+        return joined(list(self._runs(sources, files, first)), self._metadata)
 
     def explain(
         self,
@@ -167,7 +169,7 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Given | None = None,
+        cotangent: Asking | None = None,
         method: str = "gradcam",
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
@@ -231,6 +233,7 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
+        cotangent: Asking | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -240,7 +243,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, method: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -249,7 +252,7 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
-        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
+        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
@@ -260,20 +263,31 @@ class Explainer:
             size = min(size, self._network.fixed_batch)
         return stream(steps, frames, size, workers, wait)
 
+    def question(self, cotangent: Asking) -> Given:
+        """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.
+
+        Raises:
+            FastcamError: something that the file does not answer; the message says what it does.
+        """
+        return asked(cotangent, self._metadata, self._name, lambda picture: self.predict(picture).outputs)
+
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _resolve_targets(self, targets: Any, count: int, cotangent: Given | None = None) -> Asked | Functional:
+    def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
-            outputs = ", ".join(one.output for one in about)
             raise FastcamError(
-                f"{self._name} explains cotangents of {outputs}, in Python; give cotangent, and no targets"
+                f"{self._name} explains cotangents of {', '.join(one.output for one in about)}, and no targets; give "
+                f"cotangent (--cotangent): {answers(self._metadata)}"
             )
         if about:
             assert cotangent is not None
-            return Functional(about, cotangent, count)
+            return Functional(about, self.question(cotangent), count)
         if cotangent is not None:
-            raise FastcamError(f"{self._name} explains classes; export the model again with --targets cotangent")
+            raise FastcamError(
+                f"{self._name} explains classes, by targets (-t); for cotangents export the model again with --targets "
+                "cotangent"
+            )
         resolved = self._targets.resolve(targets, count)
         if not self._network.takes_targets and not (resolved.classes == -1).all():
             raise FastcamError(
@@ -296,7 +310,7 @@ class Explainer:
         if isinstance(targets, Asked):
             first: Any = targets.classes
         else:  # cotangents of outputs that are not there yet have to wait
-            first = targets.arrays({}, len(batch.files)) if targets is not None and targets.known else None
+            first = targets.arrays(len(batch.files)) if targets is not None and targets.known else None
         forward = self._network.forward(batch.tensor, first)
         return Run(batch, forward, self._scores(forward.outputs, len(batch.files)))
 
@@ -312,11 +326,9 @@ class Explainer:
     ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
         """The added outputs of one run, the scores [N, classes], the class of each target, and what each target was."""
         if isinstance(asked, Functional):
-            about, outputs = self._metadata.cotangents, run.forward.outputs
-            arrays = asked.arrays(outputs, len(run))
-            scores = values(about, arrays, outputs, len(run))
+            arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            return self._network.explain(run.forward, arrays), scores, classes, functional_targets(*scores.shape)
+            return self._network.explain(run.forward, arrays), scores, classes, meant
         found = self._network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
         if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Score
+from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Mode, Score
 from fastcam_export import head, layers
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.driver import path
@@ -30,6 +30,8 @@ from fastcam_export.trace import Known, trace
 
 Array = npt.NDArray[Any]
 FLOAT = ir.DataType.FLOAT
+LINEAR_MODES: tuple[Mode, ...] = ("gradient", "guided", "deconvolution", "lrp-epsilon", "lrp-composite", "lrp-gamma")
+"""Backward modes that begin at any functional: from the cotangents c_i, of relevance from the addends c_i y_i."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Functional:
     @property
     def score(self) -> Score:
         """The first of them, as the metadata names it."""
-        name = self.about[0].output
-        return Score(name, name, "raw", classes(self.values[0]) if len(self.about[0].shape) == 1 else None)
+        first = self.about[0]
+        of_classes = first.batched and len(first.shape) == 1
+        return Score(first.output, first.output, "raw", classes(self.values[0]) if of_classes else None)
 
     def of_one(self, feeds: Mapping[str, Array], image: ir.Value) -> dict[str, Array]:
         """Inputs for the check: of one image where an output has no axis of images."""
@@ -140,8 +143,11 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
     """Raise for options that say something of class scores."""
     if score != "logit":
         raise FastcamError("a cotangent is of the output as the model gives it; leave score (--score) out")
-    if input_gradient is not None:
-        raise FastcamError("input_gradient is of class targets; export without it, or with --targets default")
+    if input_gradient not in (None, *LINEAR_MODES):
+        raise FastcamError(
+            f"{input_gradient} begins at one class; of cotangents there are {', '.join(LINEAR_MODES)} "
+            "(--input-gradient), or export with --targets default"
+        )
 
 
 # ---- the layer
@@ -203,11 +209,12 @@ def attach(
     asked: Functional,
     level: Emit,
     engine: Engine = "onnxruntime",
+    further: head.Further | None = None,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of linear functionals of outputs to ``layer``.
 
     Args:
-        graph, layer, layout, level, engine: as in :func:`fastcam_export.head.attach`.
+        graph, layer, layout, level, engine, further: as in :func:`fastcam_export.head.attach`.
         image: the image input; its batch is the cotangents'.
         asked: the outputs.
 
@@ -220,13 +227,16 @@ def attach(
     op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
     given = [_input(graph, image, about, value) for about, value in zip(asked.about, asked.values)]
     op.copies = op.Shape(given[0], start=1, end=2)
-    scale = max(head.seed_scale(graph, [layer], output) for output in asked.explained)
+    ends = [layer] if further is None else [layer, further.wrt]
+    scale = max(head.seed_scale(graph, ends, output) for output in asked.explained)
     seeds: dict[ir.Value, ir.Value] = {}
     for value, about, output in zip(given, asked.about, asked.explained):
         seeds[output] = _seed(op, value, about, output, scale)
     activations = head.activations(op, layer, layout)
     name, gradient = head.handed_back(op, seeds, {}, layer, layout, level)
     values = {schema.ACTIVATIONS: activations, name: _per_image(op, gradient, scale)}
+    if further is not None:
+        values[further.name] = _per_image(op, further.made(op, seeds), scale)
     if level == "cam":
         values[schema.CAM] = head.cam(op, activations, values[schema.WEIGHTS])
     return values

@@ -77,8 +77,13 @@ class Export:
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
-            picture = f"next    fastcam explain {self.output} PICTURE{how}"
-            lines.append("next    Explainer(FILE)(PICTURE, cotangent=...) in Python" if meta.cotangents else picture)
+            spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
+            lines.append(f"next    fastcam explain {self.output} PICTURE{how}{spec}")
+            sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
+            if sizes and meta.pair is None:
+                lines.append(
+                    f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand"
+                )
         return lines
 
 
@@ -217,19 +222,19 @@ def export_model(
     if frames:
         framing.refuse(metadata, frames, on_demand)
     further = None
+    explained = functional.explained if functional is not None else [unquantised(score_value)]
     if input_gradient is not None:
         place = metadata.input_gradient_at
-        further = backwards.further(graph, image, unquantised(score_value), value, usable, input_gradient, place)
-    explained = functional.explained if functional is not None else [unquantised(score_value)]
+        further = backwards.further(graph, image, explained, value, usable, input_gradient, place)
     behind = verify.tail(loaded.model, value, *explained) if check else None
     by_differences = check and input_gradient == "gradient"
-    whole = verify.tail(loaded.model, image, unquantised(score_value)) if by_differences else None
+    whole = verify.tail(loaded.model, image, *explained) if by_differences else None
     feeds = verify.random_inputs(graph, image) if check else {}
     if functional is None:
         values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further)
     else:
         feeds = functional.of_one(feeds, image)
-        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine)
+        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further)
     head.emit(graph, values, emit)
     if not engines.has_list(for_engine):
         half.settle(graph, loaded.opset)
@@ -241,7 +246,8 @@ def export_model(
     if behind is not None:
         result = verify.check(loaded.proto, exported, behind, feeds, values, value, usable, random).to_dict()
     if whole is not None:
-        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input)
+        given_of = functional.random if functional is not None else None
+        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
         result["input_gradient_error"] = error
     opsets = (loaded.opset, graph.opset_imports[""])
     if frames:

@@ -40,12 +40,12 @@ class Further:
     Attributes:
         name: in the contract.
         wrt: the value that it is taken at.
-        made: (emitter, seed, score) -> [N, ...], once per target as the seed is.
+        made: (emitter, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
     """
 
     name: str
     wrt: ir.Value
-    made: Callable[[Emitter, ir.Value, ir.Value], ir.Value]
+    made: Callable[[Emitter, Mapping[ir.Value, ir.Value]], ir.Value]
 
 
 def attach(
@@ -95,7 +95,7 @@ def attach(
     cotangents, sums = _narrowed(op, explained, layer, classes, hot, scale)
     made = dict([handed_back(op, cotangents, sums, layer, layout, level)])
     if further is not None:
-        made[further.name] = further.made(op, seed, explained)
+        made[further.name] = further.made(op, {explained: seed})
     gathered = one_hot.gather_rows(op, hot, rows)
     for name, gradient in made.items():
         n, *rest = op.dims(gradient)

@@ -13,6 +13,7 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
+from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.options import ExportedFile, Labels, MethodName, Pictures, PreprocessName, Providers
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
     "fastcam explain resnet50.cam.onnx photos/ -t -1 -t tabby -o heatmaps",
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
+    "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
 )
 
 
@@ -49,17 +51,21 @@ def explain(
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
     method: MethodName = "gradcam",
+    cotangent: Cotangents = None,
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores."""
     from fastcam.explainer import Explainer
     from fastcam.output import staged
 
+    given(target, cotangent)
     files = pictures(images)
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        report, names = explain_all(explainer, files, targets(target), threshold, stage, method)
+        report, names = explain_all(
+            explainer, files, -1 if cotangent else targets(target), threshold, stage, method, cotangent
+        )
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
@@ -72,10 +78,11 @@ def explain(
 def explain_all(
     explainer: Explainer,
     files: Sequence[Path],
-    targets: list[int | str],
+    targets: int | list[int | str],
     threshold: float,
     stage: Path | None,
     method: str = "gradcam",
+    cotangent: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names."""
     from fastcam.explanation import unique_stems, write_json
@@ -86,10 +93,11 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
+    asked = explainer.question(cotangent) if cotangent else None
     with progress(len(files)) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, threshold=threshold, method=method)
+            found = explainer(part, targets=targets, threshold=threshold, method=method, cotangent=asked)
             if stage is not None:
                 names += found.write_overlays(stage, stems[start : start + step])
             entry = found.to_dict()

@@ -16,6 +16,7 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, progress
+from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.explain import pictures, targets
 from fastcam.verbs.options import ExportedFile, Labels, MethodName, PreprocessName, Providers
 
@@ -54,17 +55,26 @@ def stream(
     labels: Labels = None,
     providers: Providers = "auto",
     method: MethodName = "gradcam",
+    cotangent: Cotangents = None,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explainer import Explainer
     from fastcam.stream import VIDEOS
 
+    given(target, cotangent)
     frames, total, fps = _frames(sources)
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
-    found = explainer.stream(frames, targets=targets(target), threshold=threshold, workers=workers, method=method)
+    found = explainer.stream(
+        frames,
+        -1 if cotangent else targets(target),
+        threshold,
+        workers=workers,
+        method=method,
+        cotangent=cotangent or None,
+    )
     sink = _video(output, fps) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:
