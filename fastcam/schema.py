@@ -47,12 +47,19 @@ Mode = Literal[
     "lrp-epsilon",
     "lrp-composite",
     "lrp-gamma",
+    "rollout",
+    "rollout-max",
+    "rollout-min",
+    "legrad",
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""What an export can hand back to the image: the gradient, or what a changed backward pass makes of it."""
+"""What an export can hand back to the image: the gradient, what a changed backward pass makes of it, or attention."""
+MAPS: tuple[Mode, ...] = ("rollout", "rollout-max", "rollout-min", "legrad")
+"""Modes that give a map of their own, of which nobody chooses where it is read: :data:`RELEVANCE`."""
 Place = Literal["image", "layer"]
 PLACES: tuple[Place, ...] = get_args(Place)
-"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer."""
+"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer (of
+:data:`MAPS` at the tokens of a vision transformer)."""
 
 Engine = Literal["onnxruntime", "tensorrt"]
 ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")

@@ -24,7 +24,7 @@ from small_models import classifier
 
 SIZE = 8
 RELU_MODES = ("gradient", "guided", "deconvolution")
-RELEVANCE_MODES = tuple(mode for mode in schema.MODES if mode not in RELU_MODES)
+RELEVANCE_MODES = tuple(mode for mode in schema.MODES if mode not in (*RELU_MODES, *schema.MAPS))
 
 
 def conv(inputs, outputs, **options):

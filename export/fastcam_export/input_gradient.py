@@ -11,12 +11,13 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Mode, Place
-from fastcam_export import differences, verify
+from fastcam_export import attention, differences, verify
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
 from fastcam_export.autodiff.relevance import SHARES, relevance_mode, seed_of
 from fastcam_export.head import Further
+from fastcam_export.layers import Maps
 from fastcam_export.layout import Layout
 
 Array = npt.NDArray[Any]
@@ -30,6 +31,10 @@ def place(mode: Mode | None, at: Place | None) -> Place:
     """
     if at is not None and mode is None:
         raise FastcamError("input_gradient_at says where input_gradient is read, which is not given; give both")
+    if mode in schema.MAPS:
+        if at is not None:
+            raise FastcamError(f"{mode} has a grid of its own; leave input_gradient_at (--input-gradient-at) out")
+        return "layer"
     if at == "layer" and mode not in SHARES:
         raise FastcamError(f"{mode} is read at the image; leave input_gradient_at (--input-gradient-at) out")
     return at or ("layer" if mode in ("excitation", "contrastive-excitation") else "image")
@@ -65,6 +70,8 @@ def further(
     Raises:
         FastcamError: the mode means nothing for this model, or the image is no float tensor.
     """
+    if mode in schema.MAPS:
+        return _map(graph, image, score, mode)
     wrt = image if at == "image" else layer
     if wrt.dtype not in FLOATS:
         raise FastcamError(
@@ -86,6 +93,18 @@ def further(
         return op.ReduceSum(maps, [1], keepdims=0)
 
     return Further(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, made)
+
+
+def _map(graph: ir.Graph, image: ir.Value, score: ir.Value, mode: Mode) -> Further:
+    """What is added for a mode that gives a map of its own."""
+    model = attention.transformer(Maps.of(graph, image, score), mode)
+
+    def made(op: Emitter, seed: ir.Value, explained: ir.Value) -> ir.Value:
+        if mode == "legrad":
+            return attention.legrad(op, model, seed)
+        return attention.rollout(op, model, mode)
+
+    return Further(schema.RELEVANCE, model.streams[0], made, scaled=mode == "legrad")
 
 
 def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:

@@ -31,7 +31,7 @@ from functools import partial
 import onnx_ir as ir
 
 from fastcam.schema import PREFIX, FastcamError, Mode
-from fastcam_export.autodiff.constants import SMALL, constant_array
+from fastcam_export.autodiff.constants import SMALL, constant_array, is_constant
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.functions import find
 from fastcam_export.autodiff.modes import Backward
@@ -169,9 +169,9 @@ def _top(score: ir.Value) -> ir.Node:
 def _layer(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """A layer with weights, which are constants: by its share, see above"""
     data, weights = 0, 1
-    if node.node.op_type in DENSE and _is_constant(node.inputs[0]):
+    if node.node.op_type in DENSE and is_constant(node.inputs[0]):
         data, weights = 1, 0
-    if not _is_constant(node.inputs[weights]):
+    if not is_constant(node.inputs[weights]):
         raise UnsupportedOperator("both its inputs depend on the image")
     return {data: lambda: _handed_down(op, node, dy, share, data)}
 
@@ -180,7 +180,7 @@ def _contrast(top: ir.Node, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """winning; in the score's own layer less that of the negated weights"""
     if node.node is not top:
         return _layer(WINNING, op, node, dy)
-    data = 1 if node.node.op_type in DENSE and _is_constant(node.inputs[0]) else 0
+    data = 1 if node.node.op_type in DENSE and is_constant(node.inputs[0]) else 0
     losing = partial(_handed_down, op, node, dy, LOSING, data)
     return {data: lambda: op.Sub(_handed_down(op, node, dy, WINNING, data), losing())}
 
@@ -223,7 +223,7 @@ def _linear(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def _addition(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y = a + b: R_a = a / y R; where only what is positive counts, a+ / (a+ + b+) R. A constant is a bias."""
     minus = node.node.op_type == "Sub"
-    terms = {i: op.Neg(x) if minus and i else x for i, x in enumerate(node.inputs) if not _is_constant(x)}
+    terms = {i: op.Neg(x) if minus and i else x for i, x in enumerate(node.inputs) if not is_constant(x)}
     if share.signed:
         ratio = _ratio(op, dy, node.y, share)
         return {i: partial(op.Mul, term, ratio) for i, term in terms.items()}
@@ -242,7 +242,7 @@ def _passed(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """R goes to the factor that depends on the image; of two to the one that is no gate"""
     for signal, gate in ((0, 1), (1, 0)):
-        if _is_constant(node.inputs[gate]):
+        if is_constant(node.inputs[gate]):
             return {signal: dy}
     for signal, gate in ((0, 1), (1, 0)):
         if _is_gate(node.inputs[gate]) and not _is_gate(node.inputs[signal]):
@@ -252,7 +252,7 @@ def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 def _quotient(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """R passes a division by a constant"""
-    if not _is_constant(node.inputs[1]):
+    if not is_constant(node.inputs[1]):
         raise UnsupportedOperator("its divisor depends on the image")
     return {0: dy}
 
@@ -319,20 +319,6 @@ def _folded(op: Emitter, node: Node, data: int) -> tuple[ir.Value, ir.Value | No
     return op.Mul(w, op.Reshape(scale, [-1] + [1] * (op.rank(w) - 1))), op.Add(op.Mul(centred, scale), shift)
 
 
-def _is_constant(value: ir.Value) -> bool:
-    """Whether nothing that the caller gives is in a value."""
-    stack, seen = [value], {value}
-    while stack:
-        each = stack.pop()
-        if each.is_graph_input() and each.const_value is None:
-            return False
-        node = each.producer()
-        behind = [] if node is None else [x for x in node.inputs if x is not None and x not in seen]
-        seen.update(behind)
-        stack += behind
-    return True
-
-
 GATES = frozenset(["Clip", "Erf", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"])
 """Bounded functions."""
 AROUND = frozenset(["Add", "Div", "Expand", "Identity", "Mul", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
@@ -343,7 +329,7 @@ def _is_gate(value: ir.Value) -> bool:
     node = value.producer()
     if node is None or node.op_type in GATES:
         return node is not None
-    varying = [x for x in node.inputs if x is not None and not _is_constant(x)]
+    varying = [x for x in node.inputs if x is not None and not is_constant(x)]
     return node.op_type in AROUND and len(varying) == 1 and _is_gate(varying[0])
 
 
