@@ -51,15 +51,16 @@ Mode = Literal[
     "rollout-max",
     "rollout-min",
     "legrad",
+    "fullgrad",
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""What an export can hand back to the image: the gradient, what a changed backward pass makes of it, or attention."""
-MAPS: tuple[Mode, ...] = ("rollout", "rollout-max", "rollout-min", "legrad")
+"""What an export can hand back to the image: the gradient, what a changed backward pass makes of it, or a map."""
+MAPS: tuple[Mode, ...] = ("rollout", "rollout-max", "rollout-min", "legrad", "fullgrad")
 """Modes that give a map of their own, of which nobody chooses where it is read: :data:`RELEVANCE`."""
 Place = Literal["image", "layer"]
 PLACES: tuple[Place, ...] = get_args(Place)
 """Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer (of
-:data:`MAPS` at the tokens of a vision transformer)."""
+:data:`MAPS` at the tokens of a vision transformer, of "fullgrad" at the image's pixels)."""
 
 Engine = Literal["onnxruntime", "tensorrt"]
 ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")

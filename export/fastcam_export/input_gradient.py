@@ -16,6 +16,7 @@ from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
 from fastcam_export.autodiff.relevance import SHARES, relevance_mode, seed_of
+from fastcam_export.fullgrad import fullgrad
 from fastcam_export.head import Further
 from fastcam_export.layers import Maps
 from fastcam_export.layout import Layout
@@ -97,12 +98,15 @@ def further(
 
 def _map(graph: ir.Graph, image: ir.Value, score: ir.Value, mode: Mode) -> Further:
     """What is added for a mode that gives a map of its own."""
-    model = attention.transformer(Maps.of(graph, image, score), mode)
+    maps = Maps.of(graph, image, score)
+    if mode == "fullgrad":
+        return Further(
+            schema.RELEVANCE, image, lambda op, seed, explained: fullgrad(op, maps, seed, explained), scaled=False
+        )
+    model = attention.transformer(maps, mode)
 
     def made(op: Emitter, seed: ir.Value, explained: ir.Value) -> ir.Value:
-        if mode == "legrad":
-            return attention.legrad(op, model, seed)
-        return attention.rollout(op, model, mode)
+        return attention.legrad(op, model, seed) if mode == "legrad" else attention.rollout(op, model, mode)
 
     return Further(schema.RELEVANCE, model.streams[0], made, scaled=mode == "legrad")
 
