@@ -20,6 +20,7 @@ from fastcam_export.fullgrad import fullgrad
 from fastcam_export.head import Further
 from fastcam_export.layers import Maps
 from fastcam_export.layout import Layout
+from fastcam_export.shapley import shapleycam
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +35,7 @@ def place(mode: Mode | None, at: Place | None) -> Place:
         raise FastcamError("input_gradient_at says where input_gradient is read, which is not given; give both")
     if mode in schema.MAPS:
         if at is not None:
-            raise FastcamError(f"{mode} has a grid of its own; leave input_gradient_at (--input-gradient-at) out")
+            raise FastcamError(f"{mode} has a place of its own; leave input_gradient_at (--input-gradient-at) out")
         return "layer"
     if at == "layer" and mode not in SHARES:
         raise FastcamError(f"{mode} is read at the image; leave input_gradient_at (--input-gradient-at) out")
@@ -72,7 +73,7 @@ def further(
         FastcamError: the mode means nothing for this model, or the image is no float tensor.
     """
     if mode in schema.MAPS:
-        return _map(graph, image, score, mode)
+        return _map(graph, image, score, layer, layout, mode)
     wrt = image if at == "image" else layer
     if wrt.dtype not in FLOATS:
         raise FastcamError(
@@ -96,8 +97,12 @@ def further(
     return Further(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, made)
 
 
-def _map(graph: ir.Graph, image: ir.Value, score: ir.Value, mode: Mode) -> Further:
+def _map(graph: ir.Graph, image: ir.Value, score: ir.Value, layer: ir.Value, layout: Layout, mode: Mode) -> Further:
     """What is added for a mode that gives a map of its own."""
+    if mode == "shapleycam":
+        return Further(
+            schema.RELEVANCE, layer, lambda op, seed, explained: shapleycam(op, layer, layout, seed, explained)
+        )
     maps = Maps.of(graph, image, score)
     if mode == "fullgrad":
         return Further(
