@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError, Mode
 from fastcam_export.autodiff import lift, slices
+from fastcam_export.autodiff.attention_relevance import multiplies
 from fastcam_export.autodiff.bodies import again
 from fastcam_export.autodiff.constants import Array, is_constant
 from fastcam_export.autodiff.driver import backward, path, through_copies
@@ -35,8 +36,6 @@ from fastcam_export.autodiff.shapes import Size, reshape_to, sizes, wide
 from fastcam_export.layers import Maps, find_layers
 from fastcam_export.layout import Layout
 
-HANDED_ON = frozenset({"Cast", "Dropout", "Identity", "Where"})
-"""What may lie between the softmax and the product with the values: dropout, and the guard of fully masked rows."""
 FUSIONS: dict[Mode, str] = {"rollout": "ReduceMean", "rollout-max": "ReduceMax", "rollout-min": "ReduceMin"}
 """What becomes of the heads."""
 
@@ -106,18 +105,8 @@ def _is_attention(node: ir.Node) -> bool:
     value = node.outputs[0]
     rank = len(value.shape) if value.shape is not None else 0
     return node.op_type == "Attention" or (
-        rank in (3, 4) and node.attributes.get_int("axis", -1) in (-1, rank - 1) and _multiplies(value)
+        rank in (3, 4) and node.attributes.get_int("axis", -1) in (-1, rank - 1) and multiplies(value)
     )
-
-
-def _multiplies(value: ir.Value) -> bool:
-    """Whether a value is the left side of a matrix product, perhaps through a dropout."""
-    for node, index in value.uses():
-        if node.op_type == "MatMul" and index == 0:
-            return True
-        if node.op_type in HANDED_ON and _multiplies(node.outputs[0]):
-            return True
-    return False
 
 
 def _is_residual(value: ir.Value) -> bool:

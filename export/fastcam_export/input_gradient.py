@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam.schema import FastcamError, Mode, Place
 from fastcam_export import attention, differences, verify
+from fastcam_export.autodiff.attention_relevance import with_attention
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
@@ -85,6 +86,8 @@ def further(
     if mode in ("guided", "deconvolution"):
         refuse_without_relu(between, mode)
     chosen = relevance_mode(mode, score) if mode in SHARES else relu_mode(mode)
+    if mode.startswith("lrp"):
+        chosen = with_attention(chosen)
 
     def made(op: Emitter, seed: ir.Value, explained: ir.Value) -> ir.Value:
         start = seed_of(op, mode, seed, explained) if mode in SHARES else seed

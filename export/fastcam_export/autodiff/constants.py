@@ -60,7 +60,7 @@ def _computed(value: ir.Value) -> Array | None:
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether nothing that the caller gives is in a value."""
+    """Whether nothing that the caller gives is in a value but its size."""
     stack, seen = [value], {value}
     while stack:
         each = stack.pop()
@@ -69,7 +69,8 @@ def is_constant(value: ir.Value | None) -> bool:
         if each.is_graph_input() and each.const_value is None:
             return False
         node = each.producer()
-        behind = [] if node is None else [x for x in node.inputs if x not in seen]
+        sized = node is None or node.op_type in ("Shape", "Size")
+        behind = [] if sized or node is None else [x for x in node.inputs if x not in seen]
         seen.update(behind)
         stack += behind
     return True

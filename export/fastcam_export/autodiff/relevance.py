@@ -189,7 +189,7 @@ def _handed_down(op: Emitter, node: Node, dy: ir.Value, share: Share, data: int)
     """R of input ``data``: sum over parts of x dz/dx^T (R / z), with z the node once more, of what counts."""
     x = node.inputs[data]
     if share.up is None or share.down is None:
-        return op.Mul(x, pulled(op, node.node, _ratio(op, dy, node.y, share), data))
+        return op.Mul(x, pulled(op, node.node, ratio(op, dy, node.y, share), data))
     w, bias = _folded(op, node, data)
     parts = [(x, share.up)]
     if not _never_negative(x):
@@ -201,8 +201,8 @@ def _handed_down(op: Emitter, node: Node, dy: ir.Value, share: Share, data: int)
             inputs.append(share.up(op, bias))
         copies.append(_again(op, node, inputs))
     z = copies[0] if len(copies) == 1 else op.Add(*copies)
-    ratio = _ratio(op, dy, z, share)
-    shares = [op.Mul(part, pulled(op, _made(copy), ratio, data)) for (part, _), copy in zip(parts, copies)]
+    divided = ratio(op, dy, z, share)
+    shares = [op.Mul(part, pulled(op, _made(copy), divided, data)) for (part, _), copy in zip(parts, copies)]
     return shares[0] if len(shares) == 1 else op.Add(*shares)
 
 
@@ -210,12 +210,12 @@ def _linear(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """A mean or a sum, whose weights are all alike or positive"""
     x, y = node.x, node.y
     if share.signed or _never_negative(x):
-        return {0: lambda: op.Mul(x, pulled(op, node.node, _ratio(op, dy, y, share), 0))}
+        return {0: lambda: op.Mul(x, pulled(op, node.node, ratio(op, dy, y, share), 0))}
     rest: list[ir.Value | None] = list(node.node.inputs[1:])
 
     def positive() -> ir.Value:
         z = _again(op, node, [op.Relu(x), *rest])
-        return op.Mul(op.Relu(x), pulled(op, _made(z), _ratio(op, dy, z, share), 0))
+        return op.Mul(op.Relu(x), pulled(op, _made(z), ratio(op, dy, z, share), 0))
 
     return {0: positive}
 
@@ -225,13 +225,13 @@ def _addition(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     minus = node.node.op_type == "Sub"
     terms = {i: op.Neg(x) if minus and i else x for i, x in enumerate(node.inputs) if not is_constant(x)}
     if share.signed:
-        ratio = _ratio(op, dy, node.y, share)
-        return {i: partial(op.Mul, term, ratio) for i, term in terms.items()}
+        divided = ratio(op, dy, node.y, share)
+        return {i: partial(op.Mul, term, divided) for i, term in terms.items()}
     if len(terms) == 1:
         return dict.fromkeys(terms, dy)
     counted = {i: op.Relu(term) for i, term in terms.items()}
-    ratio = _ratio(op, dy, op.Sum(*counted.values()), share)
-    return {i: partial(op.Mul, term, ratio) for i, term in counted.items()}
+    divided = ratio(op, dy, op.Sum(*counted.values()), share)
+    return {i: partial(op.Mul, term, divided) for i, term in counted.items()}
 
 
 def _passed(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
@@ -262,13 +262,13 @@ def _batch_normalization(share: Share, op: Emitter, node: Node, dy: ir.Value) ->
     made = node.x.producer()
     if not share.bias or (share.up is not None and made is not None and _folds_into(made) is node.node):
         return {0: dy}
-    return {0: lambda: op.Mul(node.x, pulled(op, node.node, _ratio(op, dy, node.y, EVERYTHING), 0))}
+    return {0: lambda: op.Mul(node.x, pulled(op, node.node, ratio(op, dy, node.y, EVERYTHING), 0))}
 
 
 # ---- their parts
 
 
-def _ratio(op: Emitter, r: ir.Value, z: ir.Value, share: Share) -> ir.Value:
+def ratio(op: Emitter, r: ir.Value, z: ir.Value, share: Share) -> ir.Value:
     """R / z; zero where nothing counts."""
     if share.signed:
         return op.Div(r, op.Add(z, op.Where(op.Less(z, 0.0), -EPSILON, EPSILON)))
