@@ -236,7 +236,7 @@ def attach(
     name, gradient = head.handed_back(op, seeds, {}, layer, layout, level)
     values = {schema.ACTIVATIONS: activations, name: _per_image(op, gradient, scale)}
     if further is not None:
-        values[further.name] = _per_image(op, further.made(op, seeds), scale)
+        values[further.name] = _per_image(op, further.made(op, seeds), scale if further.scaled else 1.0)
     if level == "cam":
         values[schema.CAM] = head.cam(op, activations, values[schema.WEIGHTS])
     return values

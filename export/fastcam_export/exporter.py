@@ -23,7 +23,7 @@ from fastcam_export.describe import about
 from fastcam_export.files import stamp, write
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
-from fastcam_export.score import Want, find_score
+from fastcam_export.score import WANTS, Want, find_score
 from fastcam_export.trace import image_order
 
 
@@ -155,7 +155,8 @@ def export_model(
             (the predicted class, no input), "cotangent" (any linear functional of outputs as the model gives them:
             the required input ``fastcam.cotangent`` float32 [N, T, *output without N], ``fastcam.cotangent.NAME`` of
             several outputs; no ``fastcam.classes``).
-        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out.
+        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out,
+            "log-probability" its logarithm, also of a model that ends before its softmax.
         output_name: the model output to explain; by default the first with one number per class; with cotangents any
             float output, or a list of them, by default the only one.
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
@@ -189,7 +190,7 @@ def export_model(
     """
     _one_of("emit", emit, schema.EMITS)
     _one_of("targets", targets, head.TARGETS_MODES)
-    _one_of("score", score, ("logit", "probability"))
+    _one_of("score", score, WANTS)
     _one_of("for_engine", for_engine, schema.ENGINES)
     _one_of("input_gradient", input_gradient or schema.MODES[0], schema.MODES)
     _one_of("input_gradient_at", input_gradient_at or schema.PLACES[0], schema.PLACES)

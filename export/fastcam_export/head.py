@@ -41,11 +41,13 @@ class Further:
         name: in the contract.
         wrt: the value that it is taken at.
         made: (emitter, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
+        scaled: whether it is proportional to the seed.
     """
 
     name: str
     wrt: ir.Value
     made: Callable[[Emitter, Mapping[ir.Value, ir.Value]], ir.Value]
+    scaled: bool = True
 
 
 def attach(
@@ -99,7 +101,8 @@ def attach(
     gathered = one_hot.gather_rows(op, hot, rows)
     for name, gradient in made.items():
         n, *rest = op.dims(gradient)
-        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, scale)
+        factor = 1.0 if further is not None and name == further.name and not further.scaled else scale
+        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, factor)
         values[name].shape = ir.Shape((n, "T", *rest))
     if level == "cam":
         values[schema.CAM] = cam(op, values[schema.ACTIVATIONS], values[schema.WEIGHTS])

@@ -21,7 +21,8 @@ OutputName = Annotated[
     str | None, typer.Option("--output-name", help="The model output to explain.", show_default="the first that fits")
 ]
 ScoreKind = Annotated[
-    Literal["logit", "probability"], typer.Option("--score", help="What is explained: before or after a final softmax.")
+    Literal["logit", "probability", "log-probability"],
+    typer.Option("--score", help="What is explained: before or after a final softmax, or the logarithm behind it."),
 ]
 PreprocessName = Annotated[
     str | None,
