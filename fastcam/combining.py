@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.image import Float
-from fastcam.methods import METHODS, Method, method
+from fastcam.methods import METHODS, Method, eigen_smoothed, method
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS, FastcamError, Metadata
 
 NO_POSITIVE = "no_positive"
 GRADCAM = METHODS["gradcam"]
+CAM_ITSELF = ("cam", "cam+eigen")
 
 
 def served(name: str, metadata: Metadata, file: str) -> Method:
@@ -30,6 +31,15 @@ def served(name: str, metadata: Metadata, file: str) -> Method:
             f"{file} emits {metadata.emit}, {found.title} needs {found.needs}; run: fastcam export "
             f"{metadata.source.get('file') or 'MODEL.onnx'} --emit {wanted}"
         )
+    if found.name in CAM_ITSELF and not metadata.layer.averaged:
+        raise FastcamError(
+            f"{found.title} is for heads that are a mean over positions and one matrix, and {file} has another behind "
+            f"layer {metadata.layer.value}; use gradcam, which needs no such head"
+        )
+    if found.smooth and metadata.emit == "cam":
+        raise FastcamError(
+            f"{file} holds maps, {found.title} needs activations and weights; export with --emit weights"
+        )
     return found
 
 
@@ -38,6 +48,8 @@ def kernel_inputs(
 ) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
     """Activations and weights, or signed maps and None, from what the file emits; names of the statuses."""
     names = list(kernels.STATUS_NAMES)
+    if how.name in CAM_ITSELF:
+        found = times_positions(found)
     if metadata.emit == "cam":
         names[kernels.ALL_NEGATIVE] = names[kernels.ZERO_GRADIENT] = NO_POSITIVE
         return found[CAM] if stays(found[CAM]) else as_float(found[CAM]), None, names
@@ -52,10 +64,19 @@ def kernel_inputs(
     else:
         assert how.weights is not None
         weights = how.weights(on_host(activations), np.asarray(found[GRADIENTS]))
+    if how.smooth:
+        return eigen_smoothed(on_host(activations), np.asarray(weights)), None, names
     if stays(activations):
         return activations, as_float(weights), names
     half = np.asarray(activations).dtype == np.float16  # which the kernels read
     return np.asarray(activations) if half else as_float(activations), as_float(weights), names
+
+
+def times_positions(found: dict[str, Any]) -> dict[str, Any]:
+    """The mean over h w positions as their sum: pooled gradients, and the map that was made of them."""
+    means = {name: found[name] for name in (WEIGHTS, CAM) if name in found}
+    positions = np.prod((found[ACTIVATIONS] if ACTIVATIONS in found else found[CAM]).shape[2:])
+    return found | {name: mean * np.float32(positions) for name, mean in means.items()}
 
 
 def stays(array: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,17 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam import resident
+from fastcam import multilayer, resident
 from fastcam.asking import Asking, answers, asked
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
 from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float, Geometry
+from fastcam.image import Float
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.network import Network
+from fastcam.placing import in_original
 from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.questions import Functional, Given, combine, status_of, targets_of
 from fastcam.resident import Resident
@@ -86,6 +88,7 @@ class Explainer:
         self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
+        self._file_metadata = self._metadata
         self._targets = Targets(self._metadata.score.classes, self._metadata.labels)
         self._batch_size = self._network.fixed_batch or batch_size
 
@@ -109,6 +112,17 @@ class Explainer:
         """Images per run."""
         return self._batch_size
 
+    def at(self, layer: str | int) -> Explainer:
+        """This file, explaining at another of its layers: nothing is loaded again.
+
+        Args:
+            layer: name of its value, node or scope, or its number, from 1, in ``metadata.layers``.
+
+        Raises:
+            FastcamError: the file does not explain there.
+        """
+        return self._view(multilayer.numbers(self._file_metadata, layer, self._name)[0])
+
     def __call__(
         self,
         images: Any,
@@ -117,6 +131,8 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Asking | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -135,17 +151,20 @@ class Explainer:
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
             method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
+            layers: of a file with several target layers "all", or some by name or number: the explanation then has one
+                of each as its ``layers``, and is itself that of the default layer, or of the last of them.
+            fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
 
         Raises:
-            FastcamError: a picture or a target that cannot be used, or a method that the file cannot serve; the message
-                says why.
+            FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
+                message says why.
         """
         _check_threshold(threshold)
-        how = served(method, self._metadata, self._name)
+        how, views = self._how(method, layers, fuse)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
         each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -161,7 +180,7 @@ class Explainer:
         """
         sources, files = self._inputs.sources(images)
         first = None if self._metadata.cotangents else Asked(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, first)), self._metadata)
+        return joined(list(self._runs(sources, files, first)), self._file_metadata)
 
     def explain(
         self,
@@ -171,23 +190,25 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Asking | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, layers, fuse: see :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         _check_threshold(threshold)
-        how = served(method, self._metadata, self._name)
-        if prediction.metadata != self._metadata:
+        how, views = self._how(method, layers, fuse)
+        if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
 
     def on_device(
         self,
@@ -234,6 +255,8 @@ class Explainer:
         wait: float | None = None,
         method: str = "gradcam",
         cotangent: Asking | None = None,
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -243,7 +266,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, cotangent, method: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method, layers, fuse: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -252,11 +275,11 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
-        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1, cotangent)
+        (how, views), resolved = self._how(method, layers, fuse), self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how),
+            finish=lambda run: self._at_each(views, fuse, run, resolved, threshold, connectivity, how),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -272,6 +295,32 @@ class Explainer:
         return asked(cotangent, self._metadata, self._name, lambda picture: self.predict(picture).outputs)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _view(self, number: int) -> Explainer:
+        """This Explainer at the layer with this number."""
+        view = copy.copy(self)
+        whole = self._file_metadata
+        view._metadata = whole.at(number) if whole.layers else whole
+        view._network = self._network.at(multilayer.own(whole, number))
+        return view
+
+    def _how(self, method: str, layers: multilayer.Layers, fuse: str | None) -> tuple[Method, list[Explainer]]:
+        """The method, and this Explainer at each of the layers that are asked for; none where none are."""
+        views = []
+        if layers is not None or fuse is not None:
+            wanted = "all" if layers is None else layers
+            views = [self._view(n) for n in multilayer.numbers(self._file_metadata, wanted, self._name)]
+        found = [served(method, view._metadata, self._name) for view in views or [self]]
+        return found[0], views
+
+    def _at_each(
+        self, views: Sequence[Explainer], fuse: str | None, run: Run, targets: Asked | Functional, *how: Any
+    ) -> Explanation:
+        """The explanation of one run, at each of the layers if some are asked for."""
+        if not views:
+            return self._explain(run, targets, *how)
+        each = [view._explain(run, targets, *how) for view in views]
+        return multilayer.together(each, self._metadata.layer.value, fuse)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
@@ -351,7 +400,7 @@ class Explainer:
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
         assert explained.heatmaps is not None
-        boxes, components = _in_original(explained, geometry)
+        boxes, components = in_original(explained, geometry)
         return Explanation(
             scores=scores,
             classes=classes,
@@ -397,25 +446,6 @@ def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Ru
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
         raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
-
-
-def _in_original(
-    explained: kernels_.Explained, geometry: Sequence[Geometry]
-) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
-    """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
-    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
-    components: list[list[Float]] = [[] for _ in geometry]
-    start = 0
-    for i, t in np.ndindex(*explained.counts.shape):
-        count = int(explained.counts[i, t])
-        found = explained.components[start : start + count]
-        parts = np.empty((count, 5), np.float32)
-        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
-        if count:
-            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
-        components[i].append(parts)
-        start += count
-    return boxes, tuple(map(tuple, components))
 
 
 def _per_class(scores: Float) -> Float:

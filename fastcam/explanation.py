@@ -64,6 +64,9 @@ class Explanation:
             to the network's input, in the input's own order of channels; None where the file has none.
         relevance: float32 [N, T, h, w], what it brought to the target layer, summed over channels; or None.
         inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
+        layers: where several layers were asked for, the explanation at each, in the order in which an image passes them
+            (``metadata.layer`` names each one's); otherwise empty.
+        fuse: how their maps became the one here, a name from :data:`fastcam.fusion.FUSIONS`; None if they did not.
     """
 
     scores: Float
@@ -87,6 +90,8 @@ class Explanation:
     input_gradients: Float | None = None
     relevance: Float | None = None
     inputs: Float | None = None
+    layers: tuple[Explanation, ...] = ()
+    fuse: str | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -98,6 +103,7 @@ class Explanation:
             index = slice(index % len(self), index % len(self) + 1)
         changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
         changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
+        changes["layers"] = tuple(one[index] for one in self.layers)
         changes["outputs"] = {
             name: value[index] if _per_image(value, len(self)) else value for name, value in self.outputs.items()
         }
@@ -227,7 +233,8 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
-        return {
+        several = {"layers": [layer.to_dict() for layer in self.layers], "fuse": self.fuse} if self.layers else {}
+        return several | {
             "fastcam": self.metadata.version,
             "model": self.metadata.source.get("file"),
             "method": self.method,
@@ -313,6 +320,7 @@ def join(parts: Sequence[Explanation]) -> Explanation:
     there = [name for name in _MAYBE if getattr(parts[0], name) is not None]
     joined |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in there}
     joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
+    joined["layers"] = tuple(map(join, zip(*(part.layers for part in parts), strict=True)))
     joined["outputs"] = join_outputs([(part.outputs, len(part)) for part in parts])
     return replace(parts[0], **joined)
 

@@ -8,7 +8,7 @@ Sums run in float64: the addends of one map may cancel. What is not finite stays
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ class Method:
         weights: (activations, gradients) -> weights, where the map is the weighted sum of the activations.
         maps: (activations, gradients) -> maps, where it is not. Exactly one of the two is given.
         formula, source: what is computed, and where it comes from.
+        smooth: of weights: the map is the first principal component of the weighted activations, not their sum.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Method:
     source: str
     weights: Callable[[Array, Array], Float] | None = None
     maps: Callable[[Array, Array | None], Float] | None = None
+    smooth: bool = False
 
     @property
     def of_class(self) -> bool:
@@ -48,18 +50,25 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
+EIGEN = "+eigen"
 
 
 def method(name: str) -> Method:
-    """The method called ``name``.
+    """The method called ``name``; with "+eigen" behind it, smoothed.
 
     Raises:
-        FastcamError: there is none of this name.
+        FastcamError: there is none of this name, or one that cannot be smoothed.
     """
-    found = METHODS.get(name.lower())
+    plain = name.lower().removesuffix(EIGEN)
+    found = METHODS.get(plain)
     if found is None:
         raise FastcamError(f"no method {name!r}; use one of: {', '.join(METHODS)} (fastcam methods)")
-    return found
+    if plain == name.lower():
+        return found
+    if found.weights is None:
+        smooth = ", ".join(one.name + EIGEN for one in METHODS.values() if one.weights is not None)
+        raise FastcamError(f"{found.title} has no weights, whose products are smoothed; smoothed are {smooth}")
+    return replace(found, name=plain + EIGEN, title=f"{found.title}, eigen-smoothed", smooth=True)
 
 
 def _weights(name: str, title: str, formula: str, source: str, needs: Needs = "gradients") -> Callable[..., Any]:
@@ -121,6 +130,16 @@ def xgradcam(activations: Array, gradients: Array) -> Float:
     return found.astype(np.float32)
 
 
+@_weights("cam", "CAM", "w_k = the class's row of the head's matrix", "Zhou et al. 2016, 1512.04150", needs="weights")
+def cam(activations: Array, gradients: Array) -> Float:
+    """For heads that are a mean over the positions and one matrix W alone: row W_c, which the gradient's sum is there.
+
+    With y_c = sum_k W_ck mean_ij A_kij the gradient is W_ck / (h w) at every position: Grad-CAM's weights times h w.
+    """
+    total: Array = np.asarray(gradients).sum(axis=(-2, -1), dtype=np.float64)
+    return total.astype(np.float32)
+
+
 # ---- maps
 
 
@@ -176,6 +195,16 @@ def fem(activations: Array, gradients: Array | None) -> Float:
     a = np.asarray(activations, np.float64)
     threshold = a.mean((-2, -1), keepdims=True) + 2 * a.std((-2, -1), keepdims=True)
     return _summed("nkhw,nk->nhw", a, (a > threshold).mean((-2, -1)))[:, None]
+
+
+def eigen_smoothed(activations: Array, weights: Array) -> Float:
+    """The first principal component of w_k A_k over the positions, [N, T, h, w], in place of sum_k w_k A_k.
+
+    It keeps the pattern that most of the weighted activations share and drops the rest as noise. Source:
+    pytorch-grad-cam (eigen_smooth); there its sign is left to chance, here it is that of the larger extreme.
+    """
+    products = (np.asarray(a, np.float64) * w[..., None, None] for a, w in zip(activations, weights, strict=True))
+    return np.stack([[_component(each) for each in image] for image in products])
 
 
 def _summed(indices: str, activations: Array, factors: Array) -> Float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastcam import binding
 from fastcam.devices import DEFAULT, Settings, short
-from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, PREFIX, TARGETS, FastcamError, Metadata
+from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, OUTPUTS, PREFIX, TARGETS, FastcamError, Metadata, of_layer
 from fastcam.session import (
     Model,
     Providers,
@@ -109,8 +110,15 @@ class Network:
             raise FastcamError(f"{self.name}: a CUDA graph records one file; leave graph out, or export in one file")
         if settings.graph:
             self._replay = binding.Replay(self._session, binding.device_of(self._session))
+        self._number: int | None = None
         shape = self.inputs[self.metadata.input].shape
         self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
+
+    def at(self, number: int | None) -> Network:
+        """The same sessions, of which :meth:`explain` gives the layer with this number under the plain names."""
+        view = copy.copy(self)
+        view._number = number
+        return view
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -149,6 +157,10 @@ class Network:
         An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
         the run has explained any.
         """
+        return _of_layer(self._explain(run, targets), self._number)
+
+    def _explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
+        """The added outputs of all layers."""
         if self._second is None:
             if isinstance(targets, np.ndarray):
                 known = np.array_equal(run.targets, targets)
@@ -220,7 +232,7 @@ class Network:
         if self._replay is not None:
             found = self._run(self._replay.run, self._outputs, feed)
         elif self._keep is not None or any(isinstance(given, binding.DeviceTensor) for given in feed.values()):
-            stay = {ACTIVATIONS, CAM} & {*self._outputs} if self._keep is not None else set()
+            stay = {name for name in self._outputs if self._keep is not None and name.startswith((ACTIVATIONS, CAM))}
             device = binding.device_of(self._session)
             found = self._run(partial(binding.run, self._session, device=device, stay=stay), self._outputs, feed)
             found |= {name: self._keep(found[name]) for name in stay if self._keep is not None}
@@ -273,6 +285,15 @@ class Network:
                 f"{self.name} needs further inputs ({', '.join(others)}), which Explainer cannot fill; "
                 "run it in ONNX Runtime directly"
             )
+
+
+def _of_layer(found: dict[str, Any], number: int | None) -> dict[str, Any]:
+    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'."""
+    of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
+    mine = {of_layer(name, number): name for name in of_layers}
+    others = tuple(f"{name}." for name in of_layers)
+    kept = {name: value for name, value in found.items() if name not in of_layers and not name.startswith(others)}
+    return kept | {plain: found[name] for name, plain in mine.items() if name in found}
 
 
 def _other(model: Model, metadata: Metadata, name: str, explanation: Model | None) -> Model | None:

@@ -119,6 +119,29 @@ def caption(image: Uint8, text: str) -> Uint8:
     return drawn
 
 
+def scaled(image: Uint8, width: int) -> Uint8:
+    """``image`` at this width, with its aspect ratio."""
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    return np.ascontiguousarray(resize(np.ascontiguousarray(image), (height, width)))
+
+
+def label(text: str, width: int, like: int | None = None) -> Uint8:
+    """A line of ``text``, white on black, uint8 RGB [height, width, 3]; the height is the same for all texts.
+
+    Letters shrink so that the text fits, as :func:`caption`'s do; with ``like`` they have the size that they have on a
+    picture of that width, and what does not fit is cut.
+    """
+    band = _band(_letters(like or width))[2]
+    line = np.zeros((band, width, 3), np.uint8)
+    if like is None:
+        return np.ascontiguousarray(caption(np.zeros((3 * band, width, 3), np.uint8), text)[:band])
+    scale = _letters(like)
+    tall, margin, _ = _band(scale)
+    cut = _cut(_ascii(text), scale, width - 2 * margin)
+    opencv().putText(line, cut, (margin, margin + tall), _FONT, scale, (255, 255, 255), _thickness(scale), 16)
+    return line
+
+
 def _letters(width: int) -> float:
     """The font scale for a picture of this width, before it is known what has to fit."""
     return max(_SMALLEST, 0.45 * min(1.0, width / 224), width / 28 / _FONT_HEIGHT)
@@ -136,17 +159,21 @@ def _band(scale: float) -> tuple[int, int, int]:
 
 def _fitted(text: str, width: int) -> tuple[str, float]:
     """``text`` and the font scale with which it fits a picture of this width: smaller, then cut, at last empty."""
-    cv2 = opencv()
-
-    def wide(shown: str, scale: float) -> int:
-        return int(cv2.getTextSize(shown, _FONT, scale, _thickness(scale))[0][0])
-
     scale = _letters(width)
     room = width - 2 * _band(scale)[1]
-    scale = max(_SMALLEST, min(scale, scale * room / max(1, wide(text, scale))))
-    while len(text) > 4 and wide(text, scale) > room:
+    scale = max(_SMALLEST, min(scale, scale * room / max(1, _wide(text, scale))))
+    return _cut(text, scale, room), scale
+
+
+def _wide(text: str, scale: float) -> int:
+    return int(opencv().getTextSize(text, _FONT, scale, _thickness(scale))[0][0])
+
+
+def _cut(text: str, scale: float, room: int) -> str:
+    """``text``, or as much of it as fits ``room`` pixels with "..." behind."""
+    while len(text) > 4 and _wide(text, scale) > room:
         text = text.removesuffix("...")[:-1].rstrip() + "..."
-    return (text if wide(text, scale) <= room else ""), scale
+    return text if _wide(text, scale) <= room else ""
 
 
 def _ascii(text: str) -> str:

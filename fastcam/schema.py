@@ -8,7 +8,7 @@ to know about it is one JSON object under the metadata key ``fastcam``, which :c
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 __version__ = "0.1.0"
@@ -37,6 +37,12 @@ OUTPUTS: dict[Emit, tuple[str, ...]] = {
     "cam": (CLASSES, CAM),
 }
 """What each emit level adds behind the model's own outputs, in order."""
+
+
+def of_layer(name: str, number: int | None) -> str:
+    """The output ``name`` of the layer with this number in :attr:`Metadata.layers`; the default layer has none."""
+    return name if number is None else f"{name}.{number}"
+
 
 Mode = Literal[
     "gradient",
@@ -141,6 +147,7 @@ class TargetLayer:
         prefix_tokens: of a sequence: the class token and its like in front of the positions; not among the activations.
         grid: of a sequence: (h, w) or (t, h, w) of its positions; None where it is free, or the layout has it as axes.
         reason: one sentence: why this layer.
+        averaged: whether all that the score does with it is its mean over the positions and at most one matrix.
     """
 
     value: str
@@ -151,6 +158,7 @@ class TargetLayer:
     prefix_tokens: int = 0
     grid: tuple[int, ...] | None = None
     reason: str = ""
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,9 @@ class Metadata:
     Attributes:
         emit: emit level, see :data:`OUTPUTS`.
         layer, score: what is explained.
+        layers: of a file with several target layers all of them, in the order in which an image passes them, ``layer``
+            among them; empty of a file with one. ``layer`` has the plain names of :data:`OUTPUTS`, the others carry
+            their number here, from 1: ``fastcam.activations.1``.
         input: name of the image input.
         input_shape: its shape; free dimensions are strings.
         preprocessing: None where the user gave none: pictures are then refused unless the user of the file says how.
@@ -242,12 +253,24 @@ class Metadata:
     input_gradient_at: Place = "image"
     cotangents: tuple[Cotangent, ...] = ()
     frames: bool = False
+    layers: tuple[TargetLayer, ...] = ()
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
     def emitted(self) -> tuple[str, ...]:
         """The outputs of the emit level: :data:`OUTPUTS`, without classes where the target is a cotangent."""
-        return tuple(name for name in OUTPUTS[self.emit] if name != CLASSES or not self.cotangents)
+        plain = tuple(name for name in OUTPUTS[self.emit] if name != CLASSES or not self.cotangents)
+        return plain + tuple(
+            of_layer(name, n) for n in self.numbers() for name in OUTPUTS[self.emit] if name != CLASSES
+        )
+
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the layers beside the default one."""
+        return tuple(n for n, one in enumerate(self.layers, 1) if one.value != self.layer.value)
+
+    def at(self, number: int) -> Metadata:
+        """What the file would say of itself if it explained only the layer with this number, from 1."""
+        return replace(self, layer=self.layers[number - 1], layers=())
 
     def further(self) -> tuple[str, ...]:
         """The outputs beside those of the emit level."""
@@ -257,7 +280,10 @@ class Metadata:
 
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        said = asdict(self)
+        if not self.layers:  # files with one layer say what they always said
+            del said["layers"]
+        return json.dumps(said, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> Metadata:
@@ -278,6 +304,7 @@ class Metadata:
             )
         try:
             raw["layer"] = _build(TargetLayer, raw["layer"])
+            raw["layers"] = [_build(TargetLayer, one) for one in raw.get("layers", ())]
             raw["score"] = _build(Score, raw["score"])
             if raw.get("preprocessing") is not None:
                 raw["preprocessing"] = _build(Preprocessing, raw["preprocessing"])

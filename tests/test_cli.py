@@ -153,10 +153,24 @@ def exporter(monkeypatch):
         calls.append((path, output_name, score, for_engine))
         layers = [
             SimpleNamespace(
-                name="a[0]", op_type="Conv", scope="stem", shape=("N", 8, 4, 4), chosen=False, note="", layout="NCHW"
+                name="a[0]",
+                op_type="Conv",
+                scope="stem",
+                shape=("N", 8, 4, 4),
+                chosen=False,
+                note="",
+                layout="NCHW",
+                in_all=False,
             ),
             SimpleNamespace(
-                name="b" * 150, op_type="Relu", scope="", shape=("N", 16, 2, 2), chosen=True, note="last", layout="NHWC"
+                name="b" * 150,
+                op_type="Relu",
+                scope="",
+                shape=("N", 16, 2, 2),
+                chosen=True,
+                note="last",
+                layout="NHWC",
+                in_all=True,
             ),
         ]
         found = Score("scores", "logits", "logit", 5)

@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from fastcam import schema
-from fastcam.schema import Metadata
+from fastcam.schema import Metadata, TargetLayer
 
 SCORE = {
     "logit": "before its final activation, as in the paper",
@@ -24,11 +24,16 @@ def about(meta: Metadata) -> list[str]:
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
     return [
-        f"layer   {meta.layer.value}" + (f" (scope {meta.layer.scope})" if meta.layer.scope else ""),
+        f"layer   {_named(meta.layer)}",
         f"        {meta.layer.reason}",
+        *(f"layer {n} {_named(meta.layers[n - 1])}, {meta.layers[n - 1].reason}" for n in meta.numbers()),
         *scores,
         f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
     ]
+
+
+def _named(layer: TargetLayer) -> str:
+    return layer.value + (f" (scope {layer.scope})" if layer.scope else "")
 
 
 def exported(path: str | Path) -> list[str] | None:

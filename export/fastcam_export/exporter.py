@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
-from fastcam_export import cotangent, engines, half, head, layers, split, verify
+from fastcam_export import cotangent, engines, half, head, layers, options, several, split, verify
 from fastcam_export import frames as framing
 from fastcam_export import input_gradient as backwards
 from fastcam_export.autodiff.driver import path, unsupported
@@ -24,7 +24,6 @@ from fastcam_export.files import stamp, write
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
 from fastcam_export.score import WANTS, Want, find_score
-from fastcam_export.trace import image_order
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ class Export:
             lines.append(
                 f"check   outputs {same} to the source's; gradient equal to central differences within "
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
+                + (", and one at each further layer" if meta.layers else "")
             )
             lines += backwards.told(meta.input_gradient, self.check)
         if self.output is not None:
@@ -89,7 +89,10 @@ class Export:
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """One line of :func:`inspect_model`: a layer that can be explained."""
+    """One line of :func:`inspect_model`: a layer that can be explained.
+
+    ``chosen``: it is what "auto" takes; ``in_all``: it is among those that "all" takes.
+    """
 
     name: str
     scope: str
@@ -98,6 +101,7 @@ class InspectedLayer:
     chosen: bool
     note: str
     layout: schema.LayoutName = "NCHW"
+    in_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def export_model(
     model: Source,
     output: str | Path | None = None,
     *,
-    layer: str = "auto",
+    layer: str | Sequence[str] = "auto",
     layout: schema.LayoutName | None = None,
     prefix_tokens: int | None = None,
     grid: Sequence[int] | None = None,
@@ -146,7 +150,9 @@ def export_model(
     Args:
         model: path, bytes or ModelProto; opset 7 or later.
         output: file to write; None only returns the model.
-        layer: "auto", or the name of a value, node or scope.
+        layer: "auto", or the name of a value, node or scope; several of them for one file that explains at each, the
+            first by default; "all" for the last map of each resolution (``auto`` is its default layer). The outputs of
+            further layers carry their number in :attr:`fastcam.schema.Metadata.layers`.
         layout: how the layer lies in the graph, one of :data:`fastcam.schema.LAYOUTS`; by default the graph tells.
         prefix_tokens: of a token sequence: tokens in front of the image's positions; by default the graph tells.
         grid: of a token sequence: (h, w) of its positions; by default the graph tells, else a square.
@@ -200,20 +206,27 @@ def export_model(
     graph = loaded.model.graph
     if targets == "cotangent":
         cotangent.refuse_options(score, input_gradient)
-    asked = _question(graph, layer, targets, score, output_name)
+    names = several.listed(layer)
+    named = names[0] if names != (several.ALL,) else "auto"
+    asked = _question(graph, named, targets, score, output_name)
     image, functional, value, score_value = asked.image, asked.functional, asked.layer, asked.value
-    laid_out = given(value, asked.layout, layout, prefix_tokens, grid)
-    usable = layers.usable(asked.maps, value.name or "" if layer == "auto" else layer, value, laid_out)
+    lies = partial(given, name=layout, prefix_tokens=prefix_tokens, grid=grid)
+    usable = layers.usable(asked.maps, value.name or "" if named == "auto" else named, value, lies(value, asked.layout))
     if functional is not None:
         cotangent.refuse_unreached(graph, image, value, functional)
+    first = several.Place(value, usable, layers.describe(value, asked.reason, usable))
+    places = several.find(loaded.model, names, first, asked.maps, asked.score.classes, functional, lies)
+    places = several.with_heads(asked.maps, places, functional)
+    all_layers, others = several.numbered(graph, places)
     metadata = Metadata(
         emit=emit,
-        layer=layers.describe(value, asked.reason, usable),
+        layer=places[0].about,
+        layers=all_layers,
         score=asked.score,
         input=image.name or "",
         input_shape=_dims(image),
-        preprocessing=_preprocessing(preprocess, resize, image),
-        labels=_labels(labels, asked.score.classes),
+        preprocessing=options.preprocessing(preprocess, resize, image),
+        labels=options.labels(labels, asked.score.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
         engine=for_engine,
         input_gradient=input_gradient,
@@ -232,11 +245,11 @@ def export_model(
     whole = verify.tail(loaded.model, image, *explained) if by_differences else None
     feeds = verify.random_inputs(graph, image) if check else {}
     if functional is None:
-        values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further)
+        values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further, others)
     else:
         feeds = functional.of_one(feeds, image)
-        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further)
-    head.emit(graph, values, emit)
+        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further, others)
+    head.emit(graph, values, emit, others)
     if not engines.has_list(for_engine):
         half.settle(graph, loaded.opset)
     unread = engines.hold(graph, for_engine)
@@ -245,7 +258,10 @@ def export_model(
     result = {}
     random = partial(functional.random, images=len(feeds[metadata.input])) if functional is not None and check else None
     if behind is not None:
-        result = verify.check(loaded.proto, exported, behind, feeds, values, value, usable, random).to_dict()
+        again = partial(export_model, model, layout=layout, prefix_tokens=prefix_tokens, grid=grid, targets=targets)
+        again = partial(again, score=score, output_name=output_name, for_engine=for_engine)
+        looked = several.examined(loaded.model, (value, usable, behind), others, explained, again)
+        result = verify.check(loaded.proto, exported, feeds, values, looked, random).to_dict()
     if whole is not None:
         given_of = functional.random if functional is not None else None
         error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
@@ -292,11 +308,7 @@ def _question(
         chosen, reason, layout = _layer(maps, description, layer)
     else:
         chosen, reason, layout = cotangent.choose_layer(graph, image, functional)
-    if not path(graph, [chosen], [value]):
-        raise FastcamError(
-            f"the score {description.value!r} cannot be reached from layer {chosen.name!r}; "
-            "name a layer between image and score (fastcam inspect lists them)"
-        )
+    several.refuse_behind(graph, chosen, [value])
     return _Question(image, description, value, functional, maps, chosen, reason, layout)
 
 
@@ -329,18 +341,21 @@ def inspect_model(
         FastcamError: as in :func:`export_model`.
     """
     _one_of("for_engine", for_engine, schema.ENGINES)
-    graph = load(model).model.graph
+    loaded = load(model).model
+    graph = loaded.graph
     image = layers.find_image(graph)
     description, score_value = find_score(graph, output_name, score, any_output=True)
-    found = layers.find_layers(layers.Maps.of(graph, image, score_value), description.classes)
+    maps = layers.Maps.of(graph, image, score_value)
+    found = layers.find_layers(maps, description.classes)
     chosen, reason = layers.choose(found)
+    taken = several.if_known(loaded, maps, found, chosen.value)
     if chosen.layout.name != "NCHW":
         reason += f"; {chosen.layout.found}"
     lines = []
     for one in found:
         about = layers.describe(one.value, "")
-        shape, named = _dims(one.value), one.layout.name
-        lines.append(InspectedLayer(about.value, about.scope, about.op_type, shape, one is chosen, one.note, named))
+        said = (_dims(one.value), one is chosen, one.note, one.layout.name, one in taken)
+        lines.append(InspectedLayer(about.value, about.scope, about.op_type, *said))
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
     unread = engines.report(graph, for_engine, engines.refused(graph, for_engine))
     return Inspection(lines, reason, description, missing.most_common(), unread)
@@ -365,35 +380,6 @@ def _layer(maps: layers.Maps, about: Score, name: str) -> tuple[ir.Value, str, L
 def _dims(value: ir.Value) -> tuple[int | str, ...]:
     """A shape for people and JSON: free dimensions by name, or "?"."""
     return tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape or ())
-
-
-def _preprocessing(given: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
-    if given is None:
-        return None
-    dims = [d if isinstance(d, int) else None for d in image.shape or ()]
-    last = image_order(image).endswith("C")
-    channels, (height, width) = (dims[-1], dims[-3:-1]) if last else (dims[1], dims[-2:])
-    size = (height, width) if height is not None and width is not None else None
-    known = schema.preset(given, resize=resize) if isinstance(given, str) else given
-    color = "GRAY" if channels == 1 else known.color
-    return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
-
-
-def _labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, (str, Path)):
-        try:
-            names = [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise FastcamError(f"cannot read the labels file {given} ({why}); give one class name per line") from error
-        names = names[: max((i + 1 for i, name in enumerate(names) if name), default=0)]
-    else:
-        names = [str(name) for name in given]
-    if classes is not None and len(names) != classes:
-        raise FastcamError(f"{len(names)} labels were given, but the score has {classes} classes; one name per class")
-    return tuple(names)
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:

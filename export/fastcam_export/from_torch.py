@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def from_torch(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[torch.Tensor],
-    layer: torch.nn.Module | str = "auto",
+    layer: torch.nn.Module | str | list[torch.nn.Module | str] | tuple[torch.nn.Module | str, ...] = "auto",
     output: str | Path | None = None,
     *,
     dynamic_batch: bool = True,
@@ -37,7 +37,8 @@ def from_torch(
         example_inputs: a tensor [N, C, H, W], or one tensor for each argument of ``forward``; only the shapes matter.
         layer: what is explained: a submodule of ``module`` or its attribute path ("layer4.1.conv2", "blocks.11.norm1"),
             that is the tensor that it returns (of a tuple the first one; of several calls the last one's); or the name
-            of a value, node or scope of the ONNX graph; or "auto".
+            of a value, node or scope of the ONNX graph; or "auto", or "all". Of several in a list each is the last
+            value that is computed in the module, as :func:`fastcam_export.export_model` finds it.
         output: file to write; None only returns the model.
         dynamic_batch: leave the first dimension of the inputs free.
         **options: the other keyword arguments of :func:`fastcam_export.export_model`.
@@ -57,6 +58,9 @@ def from_torch(
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(value, torch.Tensor) for value in inputs):
         raise FastcamError("example_inputs must be a tensor, or one tensor for each argument of the module's forward")
+    if isinstance(layer, (list, tuple)):
+        paths = [_submodule(module, one)[1] for one in layer]
+        return export_model(_to_onnx(torch, module, inputs, dynamic_batch), output, layer=paths, **options)
     target, path = _submodule(module, layer)
     if target is None:
         proto = _to_onnx(torch, module, inputs, dynamic_batch)
@@ -92,7 +96,7 @@ def _check_mode(module: torch.nn.Module) -> None:
 def _submodule(module: torch.nn.Module, layer: torch.nn.Module | str) -> tuple[torch.nn.Module | None, str]:
     """The submodule that ``layer`` means and its attribute path; None and the name where it is none."""
     if isinstance(layer, str):
-        return (None if layer == "auto" else dict(module.named_modules()).get(layer)), layer
+        return (None if layer in ("auto", "all") else dict(module.named_modules()).get(layer)), layer
     for path, part in module.named_modules():
         if part is layer:
             return layer, path

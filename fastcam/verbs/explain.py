@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcam.fusion import Fuse
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
 from fastcam.verbs.cotangents import Cotangents, given
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
     "fastcam explain resnet50.cam.onnx photos/ -t -1 -t tabby -o heatmaps",
+    "fastcam explain resnet50.cam.onnx photo.jpg --layers all --fuse max",
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
     "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
 )
@@ -52,6 +54,11 @@ def explain(
     providers: Providers = "auto",
     method: MethodName = "gradcam",
     cotangent: Cotangents = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a file with several layers: all, or some by name; repeatable. Writes them as one strip."),
+    ] = None,
+    fuse: Annotated[Fuse | None, typer.Option(help="Make one map of the layers' maps.")] = None,
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores."""
     from fastcam.explainer import Explainer
@@ -63,15 +70,25 @@ def explain(
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
+        at = None if layers is None else "all" if layers == ["all"] else layers
         report, names = explain_all(
-            explainer, files, -1 if cotangent else targets(target), threshold, stage, method, cotangent
+            explainer,
+            files,
+            -1 if cotangent else targets(target),
+            threshold,
+            stage,
+            method,
+            cotangent,
+            layers=at,
+            fuse=fuse,
         )
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
     print_report(report)
     mode = explainer.metadata.input_gradient
-    kinds = counted(len(names), "overlay") if mode is None else f"{len(names)} pictures (overlays and {mode})"
+    also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
+    kinds = counted(len(names), "overlay") if not also else f"{len(names)} pictures (overlays and {', '.join(also)})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
 
 
@@ -83,9 +100,14 @@ def explain_all(
     stage: Path | None,
     method: str = "gradcam",
     cotangent: Sequence[str] | None = None,
+    **options: Any,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names."""
+    """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
+
+    ``options``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    """
     from fastcam.explanation import unique_stems, write_json
+    from fastcam.strip import write_strips
 
     how = explainer.metadata.preprocessing
     # pictures that keep their own size cannot share a run
@@ -97,16 +119,25 @@ def explain_all(
     with progress(len(files)) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, threshold=threshold, method=method, cotangent=asked)
+            found = explainer(part, targets=targets, threshold=threshold, method=method, cotangent=asked, **options)
             if stage is not None:
                 names += found.write_overlays(stage, stems[start : start + step])
-            entry = found.to_dict()
-            report = report or {**entry, "images": []}
-            report["images"] += entry["images"]
+                names += write_strips(found, stage, stems[start : start + step])
+            add(report, found.to_dict())
             bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Add what :meth:`fastcam.Explanation.to_dict` says of one run to that of all; of several layers to each."""
+    if not report:
+        report.update(entry)
+        return
+    report["images"] += entry["images"]
+    for layer, more in zip(report.get("layers", ()), entry.get("layers", ()), strict=True):
+        add(layer, more)
 
 
 def print_report(report: dict[str, Any]) -> None:
