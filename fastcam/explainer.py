@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
+from fastcam import styles
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
 from fastcam.devices import DEFAULT, Settings, short
@@ -113,6 +114,7 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Given | None = None,
         method: str = "gradcam",
+        style: str = "fastcam",
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -130,17 +132,19 @@ class Explainer:
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
             method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
+            style: whose heatmaps, a name from :data:`fastcam.styles.STYLES`; boxes follow from them.
 
         Raises:
             FastcamError: a picture or a target that cannot be used, or a method that the file cannot serve; the message
                 says why.
         """
         _check_threshold(threshold)
+        styles.check(style, self._metadata)
         how = served(method, self._metadata, self._name)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
         each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._explain(run, chosen, threshold, connectivity, how, style) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -166,23 +170,25 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Given | None = None,
         method: str = "gradcam",
+        style: str = "fastcam",
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, style: see :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         _check_threshold(threshold)
+        styles.check(style, self._metadata)
         how = served(method, self._metadata, self._name)
         if prediction.metadata != self._metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._explain(run, chosen, threshold, connectivity, how, style) for run, chosen in each])
 
     def stream(
         self,
@@ -194,6 +200,7 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
+        style: str = "fastcam",
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -203,7 +210,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, method: for every frame the same, see :meth:`__call__`.
+            targets, method, style: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -212,11 +219,12 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
+        styles.check(style, self._metadata)
         how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how),
+            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how, style),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -290,14 +298,14 @@ class Explainer:
         return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
 
     def _explain(
-        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method
+        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method, style: str
     ) -> Explanation:
         """The explanation of one run, and its post-processing."""
         (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
         activations, weights, names = kernel_inputs(found, method, self._metadata)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
-        explained: Any = self._kernels.explain_maps(
-            activations, weights, size, threshold, connectivity, windows=windows
+        explained: Any = styles.explain_maps(
+            self._kernels, style, activations, weights, size, threshold, connectivity, windows
         )
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
@@ -321,6 +329,7 @@ class Explainer:
             threshold=threshold,
             connectivity=connectivity,
             method=method.name,
+            style=style,
             providers=self.providers,
             **self._brought_back(found, run.batch.tensor),
         )

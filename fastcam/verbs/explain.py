@@ -13,7 +13,17 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
-from fastcam.verbs.options import ExportedFile, Labels, MethodName, Pictures, PreprocessName, Providers
+from fastcam.verbs.options import (
+    ColorsName,
+    ExportedFile,
+    Labels,
+    MethodNames,
+    Pictures,
+    PreprocessName,
+    Providers,
+    StyleName,
+)
+from fastcam.verbs.sheets import explain_methods, method_names
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer
@@ -22,6 +32,7 @@ EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
     "fastcam explain resnet50.cam.onnx photos/ -t -1 -t tabby -o heatmaps",
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
 )
 
 
@@ -48,22 +59,31 @@ def explain(
     labels: Labels = None,
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
-    method: MethodName = "gradcam",
+    method: MethodNames = "gradcam",
+    style: StyleName = "fastcam",
+    colors: ColorsName = "jet",
 ) -> None:
-    """Explain pictures: heatmap overlays, boxes, classes and scores."""
+    """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.explainer import Explainer
     from fastcam.output import staged
 
-    files = pictures(images)
+    files, methods = pictures(images), method_names(method)
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        report, names = explain_all(explainer, files, targets(target), threshold, stage, method)
+        given = (explainer, files, targets(target), threshold, stage)
+        if len(methods) > 1:
+            report, names = explain_methods(*given, methods, style, colors)
+        else:
+            report, names = explain_all(*given, methods[0], style, colors)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
     print_report(report)
+    if len(methods) > 1:
+        typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
+        return
     mode = explainer.metadata.input_gradient
     kinds = counted(len(names), "overlay") if mode is None else f"{len(names)} pictures (overlays and {mode})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
@@ -76,6 +96,8 @@ def explain_all(
     threshold: float,
     stage: Path | None,
     method: str = "gradcam",
+    style: str = "fastcam",
+    colors: str = "jet",
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names."""
     from fastcam.explanation import unique_stems, write_json
@@ -89,9 +111,9 @@ def explain_all(
     with progress(len(files)) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, threshold=threshold, method=method)
+            found = explainer(part, targets=targets, threshold=threshold, method=method, style=style)
             if stage is not None:
-                names += found.write_overlays(stage, stems[start : start + step])
+                names += found.write_overlays(stage, stems[start : start + step], colors)
             entry = found.to_dict()
             report = report or {**entry, "images": []}
             report["images"] += entry["images"]
@@ -104,14 +126,16 @@ def explain_all(
 def print_report(report: dict[str, Any]) -> None:
     from fastcam.targets import short_label
 
+    parts = report.get("methods", [report])
     rows = []
-    for image in report["images"]:
+    for part, image in ((one, image) for one in parts for image in one["images"]):
         for target in image["targets"]:
             label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
             score = "not finite" if target["score"] is None else f"{target['score']:.4g}"
             box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
-            rows.append((Path(image["file"]).name, label, score, box, target["status"]))
-    print_table(("image", "class", "score", "box x0 y0 x1 y1", "status"), rows)
+            how = part["method"] if len(parts) > 1 else ""
+            rows.append((Path(image["file"]).name, how, label, score, box, target["status"]))
+    print_table(("image", "method", "class", "score", "box x0 y0 x1 y1", "status"), rows)
 
 
 def targets(given: Sequence[str] | None) -> list[int | str]:
