@@ -18,6 +18,7 @@ from fastcam.targets import short_label
 GROUND = 24
 SCALE = 0.5  # of the letters
 TALL, MARGIN = 11, 7  # of the letters, and around them
+NARROWEST = 150  # a column, so that its title can be read
 STRIP = TALL + 2 * MARGIN
 
 STATUS = {
@@ -71,10 +72,12 @@ def _labels(e: Explanation, i: int) -> list[str]:
 
 
 def _cell(image: Uint8, tile: int) -> tuple[int, int]:
-    """(height, width) of the cells: the picture's shape, its longer side ``tile``, none below a third of that."""
+    """(height, width) of the cells, in the picture's shape: the longer side ``tile``, of long pictures up to 2.5 times
+    that, so that the shorter one is a third of ``tile`` if it can be."""
     height, width = image.shape[:2]
-    scale = tile / max(height, width)
-    return max(tile // 3, round(height * scale)), max(tile // 2, round(width * scale))
+    longest, shortest = max(height, width), min(height, width)
+    scale = min(max(tile / longest, tile / 3 / shortest), 2.5 * tile / longest)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _fitted(image: Uint8, size: tuple[int, int]) -> Uint8:
@@ -124,14 +127,15 @@ def _drawn(columns: Sequence[Column], e: Explanation, i: int, size: tuple[int, i
     """The sheet: title, column titles, and for each target a strip and a row of cells; the legends below."""
     (height, width), rows = size, e.asked(i)
     legends = _legends(columns, e)
-    wide = MARGIN + len(columns) * (width + MARGIN)
+    pitch = max(width, NARROWEST) + MARGIN
+    wide = MARGIN + len(columns) * pitch
     head = 2 * STRIP
     tall = head + rows * (STRIP + height) + MARGIN + len(legends) * STRIP
     sheet = np.full((tall, wide, 3), GROUND, np.uint8)
     _line(sheet, _title(e, i), MARGIN, 0, wide - 2 * MARGIN)
     for c, column in enumerate(columns):
-        x = MARGIN + c * (width + MARGIN)
-        _line(sheet, column.title, x, STRIP, width)
+        x = MARGIN + c * pitch
+        _line(sheet, column.title, x, STRIP, pitch - MARGIN)
         for t, picture in enumerate(column.pictures):
             y = head + t * (STRIP + height) + STRIP
             sheet[y : y + height, x : x + width] = picture

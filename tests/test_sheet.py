@@ -101,14 +101,18 @@ def test_a_file_with_guided_backpropagation_has_two_more_columns(picture):
     assert found.gradient_legend()[0] == "guided backpropagation" and found.gradient_legend(cam=True)[1] is render.GREY
 
 
-@pytest.mark.parametrize("shape", [(20, 30), (300, 40), (40, 600)])
-def test_cells_keep_the_shape_of_pictures_of_any_size(shape):
+@pytest.mark.parametrize(
+    ("shape", "size"), [((20, 30), (160, 240)), ((300, 40), (600, 80)), ((40, 300), (80, 600)), ((4, 400), (6, 600))]
+)
+def test_cells_keep_the_shape_of_pictures_of_any_size(shape, size):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    size = sheet._cell(image, 240)
-    assert 80 <= size[0] <= 240 and 120 <= size[1] <= 240 and max(size) == 240
     (found,) = explained(image, ["gradcam"], [0])
     drawn = sheet.methods_sheet([found], tile=240)
-    assert drawn.shape[1] == 2 * (size[1] + sheet.MARGIN) + sheet.MARGIN
+    height, width = size
+    assert drawn.shape[1] == 2 * (max(width, sheet.NARROWEST) + sheet.MARGIN) + sheet.MARGIN
+    y = 3 * sheet.STRIP
+    ground = (drawn[y:, sheet.MARGIN : sheet.MARGIN + width] == sheet.GROUND).all(axis=(1, 2))
+    assert ground.argmax() == height  # the picture ends there
 
 
 def test_explanations_of_different_targets_are_refused(picture):

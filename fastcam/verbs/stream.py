@@ -17,7 +17,7 @@ import typer
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, progress
 from fastcam.verbs.explain import pictures, targets
-from fastcam.verbs.options import ExportedFile, Labels, MethodName, PreprocessName, Providers, StyleName
+from fastcam.verbs.options import ColorsName, ExportedFile, Labels, MethodName, PreprocessName, Providers, StyleName
 
 if TYPE_CHECKING:
     from fastcam.stream import Frame
@@ -55,6 +55,7 @@ def stream(
     providers: Providers = "auto",
     method: MethodName = "gradcam",
     style: StyleName = "fastcam",
+    colors: ColorsName = "jet",
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explainer import Explainer
@@ -67,7 +68,7 @@ def stream(
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     how: dict[str, Any] = {"threshold": threshold, "method": method, "style": style}
     found = explainer.stream(frames, targets=targets(target), workers=workers, **how)
-    sink = _video(output, fps) if output and suffix in VIDEOS else _lines(output)
+    sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:
         for frame in found:
@@ -125,7 +126,7 @@ def _lines(output: Path | None) -> Iterator[Callable[[Frame], None]]:
 
 
 @contextmanager
-def _video(output: Path, fps: float) -> Iterator[Callable[[Frame], None]]:
+def _video(output: Path, fps: float, colors: str = "jet") -> Iterator[Callable[[Frame], None]]:
     """The overlays as a video; a frame of another size than the first is resized to it, a failed one left out."""
     from fastcam.image import opencv
 
@@ -135,7 +136,7 @@ def _video(output: Path, fps: float) -> Iterator[Callable[[Frame], None]]:
     def write(frame: Frame) -> None:
         if frame.explanation is None:
             return
-        picture = frame.explanation.overlay()
+        picture = frame.explanation.overlay(colors=colors)
         if not writers:
             code = cv2.VideoWriter_fourcc(*("MJPG" if output.suffix.lower() == ".avi" else "mp4v"))
             size = (picture.shape[1], picture.shape[0])
