@@ -55,7 +55,7 @@ def check(style: str, metadata: Metadata | None = None) -> None:
 
 
 def explain_maps(
-    backend: kernels.Kernels,
+    backend: Any,
     style: str,
     activations: Any,
     weights: Any,
@@ -69,9 +69,14 @@ def explain_maps(
     Maps that are not finite have heatmaps of zeros. Styles of other tools are made on the CPU.
     """
     if style == "fastcam":
-        return backend.explain_maps(activations, weights, size, fraction, connectivity, windows=windows)
-    k = kernels.get() if hasattr(backend, "cupy") else backend
-    signed = _host(activations) if weights is None else k.weigh(_host(activations), _host(weights))
+        plain: kernels.Explained = backend.explain_maps(
+            activations, weights, size, fraction, connectivity, windows=windows
+        )
+        return plain
+    on_gpu = hasattr(backend, "cupy")
+    k = kernels.get() if on_gpu else backend
+    host = backend.cupy.asnumpy if on_gpu else np.asarray
+    signed = host(activations) if weights is None else k.weigh(host(activations), host(weights))
     verdict = k.status(signed)
     made = heatmaps(style, np.where((verdict == kernels.NON_FINITE)[..., None, None], np.float32(0), signed), size)
     found = k.explain_maps(made, None, size, fraction, connectivity, windows=windows, want_heatmaps=False)
@@ -124,11 +129,6 @@ STYLES: dict[str, Callable[[Float, Size], Float]] = {
     "torch-cam": _torch_cam,
     "captum": _captum,
 }
-
-
-def _host(array: Any) -> Any:
-    """An array that was left on a GPU, in the machine's memory."""
-    return array.get() if hasattr(array, "get") else array
 
 
 def _scaled(maps: Float, epsilon: float) -> Float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 
 from contract_model import random_model
-from fastcam import Explainer, FastcamError, styles
+from fastcam import Explainer, FastcamError, kernels, styles
 from fastcam.image import prepare
 from fastcam.schema import preset
 
@@ -85,11 +87,11 @@ def their_boxes(heatmap, fraction, scale):
 
 
 @pytest.mark.parametrize("style", ["pytorch-grad-cam", "torch-cam", "captum"])
-@pytest.mark.parametrize("kernels", ["native", "reference"])
-def test_an_explanation_in_a_style_has_that_tools_heatmaps_and_their_boxes(style, kernels):
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_an_explanation_in_a_style_has_that_tools_heatmaps_and_their_boxes(style, backend):
     model = random_model()
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    explainer = Explainer(model.file(), kernels=kernels)
+    explainer = Explainer(model.file(), kernels=backend)
     plain, found = explainer(image, [0, 1, 2], threshold=0.5), explainer(image, [0, 1, 2], threshold=0.5, style=style)
     signed = model.signed(prepare(image, model.preprocessing)[0], np.array([[0, 1, 2]]))
     expected = styles.heatmaps(style, signed.astype(np.float32), (32, 32))
@@ -148,3 +150,25 @@ def test_what_is_not_finite_has_no_heat_in_any_style():
     for style in styles.STYLES:
         found = Explainer(model.file())(np.full((32, 32, 3), 90, np.uint8), [0], style=style)
         assert found.status == (("non_finite",),) and not found.heatmaps.any() and not found.boxes.any()
+
+
+def test_what_was_left_on_a_gpu_is_fetched():
+    """Arrays that only the backend's own ``asnumpy`` can read, as CuPy's are."""
+
+    class OnDevice:
+        def __init__(self, host):
+            self.host = host
+
+        def __array__(self, *_, **__):
+            raise TypeError("not without an explicit copy")
+
+    rng = np.random.default_rng(0)
+    a, w = rng.standard_normal((2, 5, 4, 4)).astype(np.float32), rng.standard_normal((2, 3, 5)).astype(np.float32)
+    windows = np.array([[0, 0, 16, 16], [0, 4, 16, 12]], np.int32)
+    gpu = SimpleNamespace(cupy=SimpleNamespace(asnumpy=lambda array: getattr(array, "host", array)))
+    for weights in (w, OnDevice(w)):
+        found = styles.explain_maps(gpu, "torch-cam", OnDevice(a), weights, (16, 16), 0.4, 8, windows)
+        expected = styles.explain_maps(kernels.get(), "torch-cam", a, w, (16, 16), 0.4, 8, windows)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert (found.largest[1, :, 1] >= 4).all() and (found.largest[1, :, 3] <= 12).all()
