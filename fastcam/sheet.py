@@ -140,7 +140,9 @@ def _drawn(columns: Sequence[Column], e: Explanation, i: int, size: tuple[int, i
             y = head + t * (STRIP + height) + STRIP
             sheet[y : y + height, x : x + width] = picture
     for t in range(rows):
-        _line(sheet, f"{e.label(i, t)}   {e.score(i, t):.4g}", MARGIN, head + t * (STRIP + height), wide - 2 * MARGIN)
+        _line(
+            sheet, f"{e.label(i, t)}, score {e.score(i, t):.4g}", MARGIN, head + t * (STRIP + height), wide - 2 * MARGIN
+        )
     for n, (words, legend) in enumerate(legends):
         y = tall - (len(legends) - n) * STRIP
         x = MARGIN

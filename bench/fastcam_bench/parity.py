@@ -278,6 +278,20 @@ def unexplained(report: dict[str, Any]) -> list[str]:
     return found
 
 
+def summary(report: dict[str, Any]) -> str:
+    """How many comparisons are equal, and what the others are."""
+    rows = [row for entry in report["networks"].values() for row in entry.get("rows", []) if "refused" not in row]
+    limit = report["tolerance"]
+    equal = sum(row["difference"] <= limit for row in rows)
+    wide = sum(row.get("in_float64", 1) <= limit for row in rows)
+    formula = sum(row.get("with_its_formula", 1) <= limit for row in rows)
+    named = len(rows) - equal - wide - formula
+    return (
+        f"{len(rows)} comparisons: {equal} equal within {limit:g}, {wide} in float64 (kinks between), {formula} with "
+        f"the tool's own formula in place of ours, {named} different for a reason that is named."
+    )
+
+
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
@@ -291,6 +305,8 @@ def table(report: dict[str, Any]) -> str:
         'Each tool is compared in what it returns: pytorch-grad-cam\'s heatmaps beside `style="pytorch-grad-cam"`, '
         "torch-cam's maps before it scales them, Captum's signed maps in its own interpolation beside "
         '`style="captum"`; at the image the numbers themselves (and their correlation where they differ).',
+        "",
+        report["summary"],
         "",
     ]
     for entry in report["networks"].values():
@@ -353,6 +369,7 @@ def main() -> None:
             "networks": {key: done[key] for key in NETWORKS if key in done},
             "without_peer": without_peer(),
         }
+        report["summary"] = summary(report)
         write_report(report, file, table)
     bad = unexplained(report)
     if bad:
