@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam import multilayer, resident
+from fastcam import multilayer, resident, styles
 from fastcam.asking import Asking, answers, asked
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
@@ -38,6 +38,18 @@ from fastcam.schema import (
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
+
+
+@dataclass(frozen=True)
+class How:
+    """What a call asks for beside images and targets; ``views``: the Explainer at each of the layers asked for."""
+
+    method: Method
+    views: tuple[Explainer, ...]
+    fuse: str | None
+    style: str
+    threshold: float
+    connectivity: int
 
 
 class Explainer:
@@ -133,6 +145,7 @@ class Explainer:
         method: str = "gradcam",
         layers: multilayer.Layers = None,
         fuse: str | None = None,
+        style: str = "fastcam",
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -154,17 +167,17 @@ class Explainer:
             layers: of a file with several target layers "all", or some by name or number: the explanation then has one
                 of each as its ``layers``, and is itself that of the default layer, or of the last of them.
             fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
+            style: whose heatmaps, a name from :data:`fastcam.styles.STYLES`; boxes follow from them.
 
         Raises:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
-        _check_threshold(threshold)
-        how, views = self._how(method, layers, fuse)
+        how = self._how(method, layers, fuse, style, threshold, connectivity)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
         each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(run, chosen, how) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -192,23 +205,23 @@ class Explainer:
         method: str = "gradcam",
         layers: multilayer.Layers = None,
         fuse: str | None = None,
+        style: str = "fastcam",
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method, layers, fuse: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, layers, fuse, style: see :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
-        _check_threshold(threshold)
-        how, views = self._how(method, layers, fuse)
+        how = self._how(method, layers, fuse, style, threshold, connectivity)
         if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
-        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(run, chosen, how) for run, chosen in each])
 
     def on_device(
         self,
@@ -238,11 +251,11 @@ class Explainer:
         kernels: Any = self._kernels
         if not hasattr(kernels, "cupy"):
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
-        asked = self._resolve_targets(targets, len(images))
-        if not isinstance(asked, Asked):
+        resolved = self._resolve_targets(targets, len(images))
+        if not isinstance(resolved, Asked):
             raise FastcamError(f"{self._name} explains cotangents; on_device explains classes")
         with kernels.on_stream(self._stream):
-            return resident.explain(self._network, kernels, images, asked, threshold, connectivity, heatmaps)
+            return resident.explain(self._network, kernels, images, resolved, threshold, connectivity, heatmaps)
 
     def stream(
         self,
@@ -257,6 +270,7 @@ class Explainer:
         cotangent: Asking | None = None,
         layers: multilayer.Layers = None,
         fuse: str | None = None,
+        style: str = "fastcam",
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -266,7 +280,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, cotangent, method, layers, fuse: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method, layers, fuse, style: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -274,12 +288,12 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        _check_threshold(threshold)
-        (how, views), resolved = self._how(method, layers, fuse), self._resolve_targets(targets, 1, cotangent)
+        how = self._how(method, layers, fuse, style, threshold, connectivity)
+        resolved = self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._at_each(views, fuse, run, resolved, threshold, connectivity, how),
+            finish=lambda run: self._at_each(run, resolved, how),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -304,23 +318,30 @@ class Explainer:
         view._network = self._network.at(multilayer.own(whole, number))
         return view
 
-    def _how(self, method: str, layers: multilayer.Layers, fuse: str | None) -> tuple[Method, list[Explainer]]:
-        """The method, and this Explainer at each of the layers that are asked for; none where none are."""
-        views = []
+    def _how(
+        self,
+        method: str,
+        layers: multilayer.Layers,
+        fuse: str | None,
+        style: str,
+        threshold: float,
+        connectivity: int,
+    ) -> How:
+        _check_threshold(threshold)
+        styles.check(style, self._metadata)
+        views: list[Explainer] = []
         if layers is not None or fuse is not None:
             wanted = "all" if layers is None else layers
             views = [self._view(n) for n in multilayer.numbers(self._file_metadata, wanted, self._name)]
         found = [served(method, view._metadata, self._name) for view in views or [self]]
-        return found[0], views
+        return How(found[0], tuple(views), fuse, style, threshold, connectivity)
 
-    def _at_each(
-        self, views: Sequence[Explainer], fuse: str | None, run: Run, targets: Asked | Functional, *how: Any
-    ) -> Explanation:
+    def _at_each(self, run: Run, targets: Asked | Functional, how: How) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""
-        if not views:
-            return self._explain(run, targets, *how)
-        each = [view._explain(run, targets, *how) for view in views]
-        return multilayer.together(each, self._metadata.layer.value, fuse)
+        if not how.views:
+            return self._explain(run, targets, how)
+        each = [view._explain(run, targets, how) for view in how.views]
+        return multilayer.together(each, self._metadata.layer.value, how.fuse)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
@@ -387,15 +408,13 @@ class Explainer:
         found = combine(asked, found, self._metadata, self._name)
         return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
 
-    def _explain(
-        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method
-    ) -> Explanation:
+    def _explain(self, run: Run, targets: Asked | Functional, how: How) -> Explanation:
         """The explanation of one run, and its post-processing."""
         (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
-        activations, weights, names = kernel_inputs(found, method, self._metadata)
+        activations, weights, names = kernel_inputs(found, how.method, self._metadata)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
-        explained: Any = self._kernels.explain_maps(
-            activations, weights, size, threshold, connectivity, windows=windows
+        explained: Any = styles.explain_maps(
+            self._kernels, how.style, activations, weights, size, how.threshold, how.connectivity, windows
         )
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
@@ -416,9 +435,10 @@ class Explainer:
             files=run.batch.files,
             images=run.batch.images,
             metadata=self._metadata,
-            threshold=threshold,
-            connectivity=connectivity,
-            method=method.name,
+            threshold=how.threshold,
+            connectivity=how.connectivity,
+            method=how.method.name,
+            style=how.style,
             providers=self.providers,
             **self._brought_back(found, run.batch.tensor),
         )
