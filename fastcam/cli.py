@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from fastcam.schema import FastcamError, __version__
-from fastcam.verbs import bench, concepts, demo, explain, export, inspect, methods, stream
+from fastcam.verbs import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer keeps it
 
@@ -103,6 +103,7 @@ _VERBS = (
     concepts.concepts,
     stream.stream,
     methods.methods,
+    cotangents.cotangents,
     bench.bench,
     demo.demo,
 )

@@ -20,7 +20,6 @@ from fastcam.combining import kernel_inputs
 from fastcam.explanation import Explanation
 from fastcam.image import Float, Geometry, Uint8
 from fastcam.inputs import Inputs
-from fastcam.methods import Method
 from fastcam.placing import in_original
 from fastcam.prediction import Batch, Run
 from fastcam.questions import status_of
@@ -28,7 +27,7 @@ from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANC
 from fastcam.stream import is_video, read_video
 
 if TYPE_CHECKING:
-    from fastcam.explainer import Explainer
+    from fastcam.explainer import Explainer, How
 
 Array = NDArray[Any]
 FREE_FRAMES = 16
@@ -115,16 +114,22 @@ def _are_clips(images: Any) -> bool:
     return isinstance(first, list | tuple) or getattr(first, "ndim", 0) == 4
 
 
-def explained(
-    explainer: Explainer, run: Run, asked: Any, threshold: float, connectivity: int, method: Method
-) -> Explanation:
+def refuse(fuse: str | None, style: str) -> None:
+    """Raise for what is for pictures only."""
+    if fuse is not None:
+        raise FastcamError("maps of clips are not fused; leave fuse out")
+    if style != "fastcam":
+        raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for clips")
+
+
+def explained(explainer: Explainer, run: Run, asked: Any, how: How) -> Explanation:
     """The explanation of one run of clips, a row for each frame: those of the first clip, then of the next.
 
     Scores, classes, status and targets are the clip's, the same for all of its frames. A box surrounds what reaches
-    ``threshold`` of the clip's maximum in a frame; a frame without any has a box of zeros.
+    the threshold's share of the clip's maximum in a frame; a frame without any has a box of zeros.
     """
     found, scores, classes, targets = explainer._answer(run, asked)
-    activations, weights, names = kernel_inputs(laid_under(found), method, explainer.metadata)
+    activations, weights, names = kernel_inputs(laid_under(found), how.method, explainer.metadata)
     k = kernels_.get()
     signed = k.weigh(np.asarray(activations), np.asarray(weights)) if weights is not None else np.asarray(activations)
     times = (found[ACTIVATIONS] if ACTIVATIONS in found else found[CAM]).shape[2]
@@ -134,8 +139,8 @@ def explained(
     heat = by_frame(k.normalize(positive), times, frames)
     geometry = tuple(one for one in run.batch.geometry for _ in range(frames))
     heat = k.upsample(heat, geometry[0].network)
-    least = threshold * np.repeat(heat.max((2, 3, 4)), frames, axis=0)
-    made = _boxed(_rows(heat), least, connectivity, geometry)
+    least = how.threshold * np.repeat(heat.max((2, 3, 4)), frames, axis=0)
+    made = _boxed(_rows(heat), least, how.connectivity, geometry)
     made = made._replace(maps=_rows(shown), status=np.repeat(k.status(signed), frames, axis=0))
     boxes, components = in_original(made, geometry)
     targets = tuple(row for row in targets for _ in range(frames))
@@ -155,9 +160,9 @@ def explained(
         files=tuple(file for file in run.batch.files for _ in range(frames)),
         images=tuple(frame for clip in run.batch.images for frame in clip),
         metadata=explainer.metadata,
-        threshold=threshold,
-        connectivity=connectivity,
-        method=method.name,
+        threshold=how.threshold,
+        connectivity=how.connectivity,
+        method=how.method.name,
         providers=explainer.providers,
         **_brought_back(found, run.batch, explainer._inputs.layout, frames),
     )

@@ -56,16 +56,16 @@ def kernel_inputs(
     activations = found[ACTIVATIONS]
     if how.maps is not None:
         gradients = np.asarray(found[GRADIENTS]) if how.of_class else None
-        maps = how.maps(np.asarray(activations), gradients)
+        maps = how.maps(on_host(activations), gradients)
         targets = (found[GRADIENTS] if GRADIENTS in found else found[WEIGHTS]).shape[1]
         return as_float(np.broadcast_to(maps, (len(maps), targets, *maps.shape[2:]))), None, names
     if metadata.emit == "weights":
         weights = found[WEIGHTS]
     else:
         assert how.weights is not None
-        weights = how.weights(np.asarray(activations), np.asarray(found[GRADIENTS]))
+        weights = how.weights(on_host(activations), np.asarray(found[GRADIENTS]))
     if how.smooth:
-        return eigen_smoothed(np.asarray(activations), np.asarray(weights)), None, names
+        return eigen_smoothed(on_host(activations), np.asarray(weights)), None, names
     if stays(activations):
         return activations, as_float(weights), names
     half = np.asarray(activations).dtype == np.float16  # which the kernels read
@@ -82,6 +82,11 @@ def times_positions(found: dict[str, Any]) -> dict[str, Any]:
 def stays(array: Any) -> bool:
     """Whether an output was left on the device."""
     return not isinstance(array, np.ndarray)
+
+
+def on_host(array: Any) -> NDArray[Any]:
+    """An output as a NumPy array; CuPy's do not turn into one by themselves."""
+    return np.asarray(array.get() if hasattr(array, "get") else array)
 
 
 def as_float(array: Any) -> Float:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import clips, multilayer
+from fastcam import clips, multilayer, resident, styles
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
+from fastcam.asking import Asking, answers, asked
 from fastcam.binding import DeviceTensor
 from fastcam.combining import as_float, kernel_inputs, served
-from fastcam.devices import DEFAULT, Settings, short
+from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
 from fastcam.image import Float
 from fastcam.inputs import Inputs
@@ -24,7 +25,8 @@ from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.placing import in_original
 from fastcam.prediction import Batch, Prediction, Run, joined
-from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
+from fastcam.questions import Functional, Given, combine, status_of, targets_of
+from fastcam.resident import Resident
 from fastcam.schema import (
     CLASSES,
     INPUT_GRADIENT,
@@ -36,6 +38,18 @@ from fastcam.schema import (
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
+
+
+@dataclass(frozen=True)
+class How:
+    """What a call asks for beside images and targets; ``views``: the Explainer at each of the layers asked for."""
+
+    method: Method
+    views: tuple[Explainer, ...]
+    fuse: str | None
+    style: str
+    threshold: float
+    connectivity: int
 
 
 class Explainer:
@@ -73,6 +87,7 @@ class Explainer:
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
         self._network = Network(model, explanation, providers, threads, settings, keep)
+        self._stream = stream_address(settings.stream)
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
@@ -124,10 +139,11 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Given | None = None,
+        cotangent: Asking | None = None,
         method: str = "gradcam",
         layers: multilayer.Layers = None,
         fuse: str | None = None,
+        style: str = "fastcam",
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -143,24 +159,25 @@ class Explainer:
                 image, or one such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
-            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: float [N, T, ...], a dict
+            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person" or
+                a list of those (``fastcam explain --help`` and :data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
             method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
             layers: of a file with several target layers "all", or some by name or number: the explanation then has one
                 of each as its ``layers``, and is itself that of the default layer, or of the last of them.
             fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
+            style: whose heatmaps, a name from :data:`fastcam.styles.STYLES`; boxes follow from them.
 
         Raises:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
-        _check_threshold(threshold)
-        how, views = self._how(method, layers, fuse)
+        how = self._how(method, layers, fuse, style, threshold, connectivity)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
         each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(run, chosen, how) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -175,8 +192,8 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         sources, files = self._inputs.sources(images)
-        asked = None if self._metadata.cotangents else Asked(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, asked)), self._file_metadata)
+        first = None if self._metadata.cotangents else Asked(np.array([[-1]]))
+        return joined(list(self._runs(sources, files, first)), self._file_metadata)
 
     def explain(
         self,
@@ -184,27 +201,61 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Given | None = None,
+        cotangent: Asking | None = None,
         method: str = "gradcam",
         layers: multilayer.Layers = None,
         fuse: str | None = None,
+        style: str = "fastcam",
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method, layers, fuse: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, layers, fuse, style: see :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
-        _check_threshold(threshold)
-        how, views = self._how(method, layers, fuse)
+        how = self._how(method, layers, fuse, style, threshold, connectivity)
         if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each = _each(prediction.runs, resolved)
-        return join([self._at_each(views, fuse, run, chosen, threshold, connectivity, how) for run, chosen in each])
+        return join([self._at_each(run, chosen, how) for run, chosen in each])
+
+    def on_device(
+        self,
+        images: Any,
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        heatmaps: bool = True,
+    ) -> Resident:
+        """Explain a batch on the GPU and leave everything there: CuPy arrays, which torch takes by DLPack.
+
+        For Grad-CAM with kernels="cuda" on a session that runs on CUDA. With ``Settings(stream=...)`` the model and the
+        kernels are queued on that stream, behind what was queued there before, and this returns without waiting;
+        otherwise the model has run when it returns, and the kernels are queued on CuPy's current stream.
+
+        Args:
+            images: the network's input [N, ...], or of a file with frames uint8 [N, height, width, 3]: on the device
+                (torch, CuPy, ...: not copied), or a NumPy array, which is all that crosses the bus.
+            targets: classes, ranks and names, see :meth:`__call__`; no combinations.
+            threshold, connectivity: see :meth:`__call__`.
+            heatmaps: False leaves out the enlarged maps where boxes are enough.
+
+        Raises:
+            FastcamError: the session or the kernels are not on a GPU, or the batch or a target cannot be used.
+        """
+        _check_threshold(threshold)
+        kernels: Any = self._kernels
+        if not hasattr(kernels, "cupy"):
+            raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
+        resolved = self._resolve_targets(targets, len(images))
+        if not isinstance(resolved, Asked):
+            raise FastcamError(f"{self._name} explains cotangents; on_device explains classes")
+        with kernels.on_stream(self._stream):
+            return resident.explain(self._network, kernels, images, resolved, threshold, connectivity, heatmaps)
 
     def stream(
         self,
@@ -216,8 +267,10 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
+        cotangent: Asking | None = None,
         layers: multilayer.Layers = None,
         fuse: str | None = None,
+        style: str = "fastcam",
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -227,7 +280,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, method, layers, fuse: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method, layers, fuse, style: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -235,19 +288,27 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        _check_threshold(threshold)
         if self._takes_clips:
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
-        (how, views), resolved = self._how(method, layers, fuse), self._resolve_targets(targets, 1)
+        how = self._how(method, layers, fuse, style, threshold, connectivity)
+        resolved = self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._at_each(views, fuse, run, resolved, threshold, connectivity, how),
+            finish=lambda run: self._at_each(run, resolved, how),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
         return stream(steps, frames, size, workers, wait)
+
+    def question(self, cotangent: Asking) -> Given:
+        """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.
+
+        Raises:
+            FastcamError: something that the file does not answer; the message says what it does.
+        """
+        return asked(cotangent, self._metadata, self._name, lambda picture: self.predict(picture).outputs)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -259,38 +320,48 @@ class Explainer:
         view._network = self._network.at(multilayer.own(whole, number))
         return view
 
-    def _how(self, method: str, layers: multilayer.Layers, fuse: str | None) -> tuple[Method, list[Explainer]]:
-        """The method, and this Explainer at each of the layers that are asked for; none where none are."""
-        if fuse is not None and self._takes_clips:
-            raise FastcamError("maps of clips are not fused; leave fuse out")
-        views = []
+    def _how(
+        self,
+        method: str,
+        layers: multilayer.Layers,
+        fuse: str | None,
+        style: str,
+        threshold: float,
+        connectivity: int,
+    ) -> How:
+        _check_threshold(threshold)
+        styles.check(style, self._metadata)
+        if self._takes_clips:
+            clips.refuse(fuse, style)
+        views: list[Explainer] = []
         if layers is not None or fuse is not None:
-            asked = "all" if layers is None else layers
-            views = [self._view(n) for n in multilayer.numbers(self._file_metadata, asked, self._name)]
+            wanted = "all" if layers is None else layers
+            views = [self._view(n) for n in multilayer.numbers(self._file_metadata, wanted, self._name)]
         found = [served(method, view._metadata, self._name) for view in views or [self]]
-        return found[0], views
+        return How(found[0], tuple(views), fuse, style, threshold, connectivity)
 
-    def _at_each(
-        self, views: Sequence[Explainer], fuse: str | None, run: Run, targets: Asked | Functional, *how: Any
-    ) -> Explanation:
+    def _at_each(self, run: Run, targets: Asked | Functional, how: How) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""
-        if not views:
-            return self._explain(run, targets, *how)
-        each = [view._explain(run, targets, *how) for view in views]
-        return multilayer.together(each, self._metadata.layer.value, fuse)
+        if not how.views:
+            return self._explain(run, targets, how)
+        each = [view._explain(run, targets, how) for view in how.views]
+        return multilayer.together(each, self._metadata.layer.value, how.fuse)
 
-    def _resolve_targets(self, targets: Any, count: int, cotangent: Given | None = None) -> Asked | Functional:
+    def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
-            outputs = ", ".join(one.output for one in about)
             raise FastcamError(
-                f"{self._name} explains cotangents of {outputs}, in Python; give cotangent, and no targets"
+                f"{self._name} explains cotangents of {', '.join(one.output for one in about)}, and no targets; give "
+                f"cotangent (--cotangent): {answers(self._metadata)}"
             )
         if about:
             assert cotangent is not None
-            return Functional(about, cotangent, count)
+            return Functional(about, self.question(cotangent), count)
         if cotangent is not None:
-            raise FastcamError(f"{self._name} explains classes; export the model again with --targets cotangent")
+            raise FastcamError(
+                f"{self._name} explains classes, by targets (-t); for cotangents export the model again with --targets "
+                "cotangent"
+            )
         resolved = self._targets.resolve(targets, count)
         if not self._network.takes_targets and not (resolved.classes == -1).all():
             raise FastcamError(
@@ -313,7 +384,7 @@ class Explainer:
         if isinstance(targets, Asked):
             first: Any = targets.classes
         else:  # cotangents of outputs that are not there yet have to wait
-            first = targets.arrays({}, len(batch.files)) if targets is not None and targets.known else None
+            first = targets.arrays(len(batch.files)) if targets is not None and targets.known else None
         forward = self._network.forward(batch.tensor, first)
         return Run(batch, forward, self._scores(forward.outputs, len(batch.files)))
 
@@ -329,11 +400,9 @@ class Explainer:
     ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
         """The added outputs of one run, the scores [N, classes], the class of each target, and what each target was."""
         if isinstance(asked, Functional):
-            about, outputs = self._metadata.cotangents, run.forward.outputs
-            arrays = asked.arrays(outputs, len(run))
-            scores = values(about, arrays, outputs, len(run))
+            arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            return self._network.explain(run.forward, arrays), scores, classes, functional_targets(*scores.shape)
+            return self._network.explain(run.forward, arrays), scores, classes, meant
         found = self._network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
         if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
@@ -343,17 +412,15 @@ class Explainer:
         found = combine(asked, found, self._metadata, self._name)
         return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
 
-    def _explain(
-        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method
-    ) -> Explanation:
+    def _explain(self, run: Run, targets: Asked | Functional, how: How) -> Explanation:
         """The explanation of one run, and its post-processing."""
         if self._takes_clips:
-            return clips.explained(self, run, targets, threshold, connectivity, method)
+            return clips.explained(self, run, targets, how)
         (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
-        activations, weights, names = kernel_inputs(found, method, self._metadata)
+        activations, weights, names = kernel_inputs(found, how.method, self._metadata)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
-        explained: Any = self._kernels.explain_maps(
-            activations, weights, size, threshold, connectivity, windows=windows
+        explained: Any = styles.explain_maps(
+            self._kernels, how.style, activations, weights, size, how.threshold, how.connectivity, windows
         )
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
@@ -374,9 +441,10 @@ class Explainer:
             files=run.batch.files,
             images=run.batch.images,
             metadata=self._metadata,
-            threshold=threshold,
-            connectivity=connectivity,
-            method=method.name,
+            threshold=how.threshold,
+            connectivity=how.connectivity,
+            method=how.method.name,
+            style=how.style,
             providers=self.providers,
             **self._brought_back(found, run.batch.tensor),
         )

@@ -13,8 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import binding
-from fastcam.devices import DEFAULT, Settings
-from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, OUTPUTS, PREFIX, TARGETS, FastcamError, Metadata, of_layer
+from fastcam.devices import DEFAULT, Settings, short
+from fastcam.schema import (
+    ACTIVATIONS,
+    CAM,
+    COTANGENT,
+    OUTPUTS,
+    PREFIX,
+    RELEVANCE,
+    TARGETS,
+    FastcamError,
+    Metadata,
+    of_layer,
+)
 from fastcam.session import (
     Model,
     Providers,
@@ -104,6 +115,7 @@ class Network:
         self.takes_targets = TARGETS in open_inputs(asked)
         self._check_contract()
         self._keep = keep if binding.on_gpu(self._session) else None
+        self._same_stream = settings.stream is not None
         self._replay = None
         if settings.graph and other is not None:
             raise FastcamError(f"{self.name}: a CUDA graph records one file; leave graph out, or export in one file")
@@ -169,6 +181,30 @@ class Network:
         around = run.ran - run.rows.stop, run.rows.start
         found = self._values(self._second, run.carried | self._asked(targets, *around))
         return {name: _rows(_array(value), run.rows, run.ran) for name, value in found.items()}
+
+    def resident(self, tensor: NDArray[Any] | binding.DeviceTensor, targets: NDArray[np.int64]) -> dict[str, Any]:
+        """All outputs of one run by name, as arrays that lie on the device. With a stream of the user's among the
+        settings they are ready when that stream is, else when this returns.
+
+        Raises:
+            FastcamError: the session is not on a GPU, replays a graph, or the export is in two files.
+        """
+        if self._keep is None:
+            raise FastcamError(
+                f"{self.name} runs on {', '.join(map(short, self.providers))}; explaining on the device needs "
+                'providers "cuda" or "tensorrt" and kernels="cuda"'
+            )
+        if self._second is not None or self._replay is not None:
+            raise FastcamError(f"{self.name}: explaining on the device takes an export in one file, and no CUDA graph")
+        feed = {self.metadata.input: tensor} | self._asked(targets, 0)
+        run = partial(
+            binding.run,
+            self._session,
+            device=binding.device_of(self._session),
+            stay={*self._outputs},
+            same_stream=self._same_stream,
+        )
+        return {name: self._keep(value) for name, value in self._run(run, self._outputs, feed).items()}
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -263,11 +299,15 @@ class Network:
 
 
 def _of_layer(found: dict[str, Any], number: int | None) -> dict[str, Any]:
-    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'."""
+    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'.
+
+    Relevance is read at the default layer alone.
+    """
     of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
     mine = {of_layer(name, number): name for name in of_layers}
     others = tuple(f"{name}." for name in of_layers)
-    kept = {name: value for name, value in found.items() if name not in of_layers and not name.startswith(others)}
+    left_out = of_layers if number is None else of_layers | {RELEVANCE}
+    kept = {name: value for name, value in found.items() if name not in left_out and not name.startswith(others)}
     return kept | {plain: found[name] for name, plain in mine.items() if name in found}
 
 

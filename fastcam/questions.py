@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from fastcam.image import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, FastcamError, Metadata
+from fastcam.spelling import Names, Piece
 from fastcam.targets import Asked, Target, Terms, combined_name
 
 NOT_ASKED = "not_asked"
 
 Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
-Given: TypeAlias = "Arrays | Callable[[dict[str, Any]], Arrays]"
+Given: TypeAlias = "Arrays | Callable[[dict[str, Any]], Arrays | Piece]"
 
 
 # ---- combinations of classes
@@ -89,7 +90,7 @@ class Functional:
     Attributes:
         about: the file's inputs.
         given: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
-            together) that gives one of those.
+            together) that gives one of those, or a :class:`fastcam.spelling.Piece`.
         start: the first image that it is now about, of
         images: all of the call.
     """
@@ -111,16 +112,29 @@ class Functional:
         """Whether the arrays are there before the model has run."""
         return not callable(self.given)
 
-    def arrays(self, outputs: dict[str, Any], images: int) -> dict[str, Float]:
-        """The cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
+    def answer(
+        self, outputs: dict[str, Any], images: int
+    ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
+        """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
+        given = self.given(outputs) if callable(self.given) else self.given
+        if isinstance(given, Piece):
+            arrays = self._checked(given.arrays, outputs, images)
+            return arrays, given.values.astype(np.float32), functional_targets(given.names)
+        arrays = self._checked(given, outputs, images)
+        scores = values(self.about, arrays, outputs, images)
+        names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
+        return arrays, scores, functional_targets((names,) * images)
 
-        Args:
-            outputs: of these images; empty where they have not run and cotangents are known.
+    def arrays(self, images: int) -> dict[str, Float]:
+        """Known cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
 
         Raises:
             FastcamError: one is missing, or has another shape than its output.
         """
-        given = self.given(outputs) if callable(self.given) else self.given
+        assert not callable(self.given)
+        return self._checked(self.given, {}, images)
+
+    def _checked(self, given: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:
         by_output = given if isinstance(given, Mapping) else {self.about[0].output: given}
         names = [one.output for one in self.about]
         if set(by_output) != set(names):
@@ -162,6 +176,6 @@ def values(about: tuple[Cotangent, ...], arrays: dict[str, Float], outputs: dict
     return total.astype(np.float32)
 
 
-def functional_targets(images: int, count: int) -> tuple[tuple[Target, ...], ...]:
-    """The targets of a cotangent, whose scores are :func:`values`."""
-    return (tuple(Target(f"target {t + 1}", ((t, 1.0),)) for t in range(count)),) * images
+def functional_targets(names: Names) -> tuple[tuple[Target, ...], ...]:
+    """The targets of a cotangent, whose scores are the scalars themselves."""
+    return tuple(tuple(Target(name, ((t, 1.0),)) for t, name in enumerate(row)) for row in names)

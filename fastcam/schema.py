@@ -53,16 +53,26 @@ Mode = Literal[
     "lrp-epsilon",
     "lrp-composite",
     "lrp-gamma",
+    "rollout",
+    "rollout-max",
+    "rollout-min",
+    "legrad",
+    "fullgrad",
+    "shapleycam",
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""What an export can hand back to the image: the gradient, or what a changed backward pass makes of it."""
+"""What an export can hand back to the image: the gradient, what a changed backward pass makes of it, or a map."""
+MAPS: tuple[Mode, ...] = ("rollout", "rollout-max", "rollout-min", "legrad", "fullgrad", "shapleycam")
+"""Modes that give a map of their own, of which nobody chooses where it is read: :data:`RELEVANCE`."""
 Place = Literal["image", "layer"]
 PLACES: tuple[Place, ...] = get_args(Place)
-"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer."""
+"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer (of
+:data:`MAPS` at the tokens of a vision transformer, of "fullgrad" at the image's pixels)."""
 
-Engine = Literal["onnxruntime", "tensorrt"]
-ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
-"""Whose operators the added nodes are: ONNX Runtime's (all of the standard), or those of a narrower engine."""
+Engine = Literal["onnxruntime", "cuda", "tensorrt"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
+"""For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
+CUDA graphs want it; or an engine that reads fewer operators."""
 
 Resize = Literal["stretch", "crop", "letterbox"]
 LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL"]
@@ -155,13 +165,13 @@ class TargetLayer:
 class Score:
     """The explained score: ``value`` is a [N, classes] tensor of the graph, ``output`` the model output it stands for.
 
-    ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it) or "raw"
-    (the output has no such activation).
+    ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it), "raw" (the
+    output has no such activation) or "log-probability" (the logarithm of what the activation gives, or would give).
     """
 
     output: str
     value: str
-    kind: Literal["logit", "probability", "raw"]
+    kind: Literal["logit", "probability", "raw", "log-probability"]
     classes: int | None
 
 

@@ -173,6 +173,8 @@ def test_what_is_no_clip_is_refused(exported):
         next(explainer.stream([pictures(1)[0]]))
     with pytest.raises(FastcamError, match="not fused"):
         explainer(CLIPS, fuse="max")
+    with pytest.raises(FastcamError, match="leave style out for clips"):
+        explainer(CLIPS, style="torch-cam")
     with pytest.raises(FastcamError, match="concepts are of pictures"):
         concepts(explainer, CLIPS)
     bare = Explainer(export_model(video(), layer="a").model.SerializeToString())

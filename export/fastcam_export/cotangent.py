@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Score
+from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Mode, Score
 from fastcam_export import head, layers
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.driver import path
@@ -30,6 +30,8 @@ from fastcam_export.trace import Known, trace
 
 Array = npt.NDArray[Any]
 FLOAT = ir.DataType.FLOAT
+LINEAR_MODES: tuple[Mode, ...] = ("gradient", "guided", "deconvolution", "lrp-epsilon", "lrp-composite", "lrp-gamma")
+"""Backward modes that begin at any functional: from the cotangents c_i, of relevance from the addends c_i y_i."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Functional:
     @property
     def score(self) -> Score:
         """The first of them, as the metadata names it."""
-        name = self.about[0].output
-        return Score(name, name, "raw", classes(self.values[0]) if len(self.about[0].shape) == 1 else None)
+        first = self.about[0]
+        of_classes = first.batched and len(first.shape) == 1
+        return Score(first.output, first.output, "raw", classes(self.values[0]) if of_classes else None)
 
     def of_one(self, feeds: Mapping[str, Array], image: ir.Value) -> dict[str, Array]:
         """Inputs for the check: of one image where an output has no axis of images."""
@@ -140,8 +143,11 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
     """Raise for options that say something of class scores."""
     if score != "logit":
         raise FastcamError("a cotangent is of the output as the model gives it; leave score (--score) out")
-    if input_gradient is not None:
-        raise FastcamError("input_gradient is of class targets; export without it, or with --targets default")
+    if input_gradient not in (None, *LINEAR_MODES):
+        raise FastcamError(
+            f"{input_gradient} begins at one class; of cotangents there are {', '.join(LINEAR_MODES)} "
+            "(--input-gradient), or export with --targets default"
+        )
 
 
 # ---- the layer
@@ -209,12 +215,13 @@ def attach(
     asked: Functional,
     level: Emit,
     engine: Engine = "onnxruntime",
+    further: head.Further | None = None,
     others: head.Places = head.NO_PLACES,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of linear functionals of outputs to ``layer``.
 
     Args:
-        graph, layer, layout, level, engine, others: as in :func:`fastcam_export.head.attach`.
+        graph, layer, layout, level, engine, further, others: as in :func:`fastcam_export.head.attach`.
         image: the image input; its batch is the cotangents'.
         asked: the outputs.
 
@@ -224,12 +231,12 @@ def attach(
     Raises:
         FastcamError: no output depends on the layer, or an operator between them has no gradient rule.
     """
-    op = Emitter(graph, engine=engine)
+    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
     given = [_input(graph, image, about, value) for about, value in zip(asked.about, asked.values)]
     op.copies = op.Shape(given[0], start=1, end=2)
     places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
     places.update(others.items())
-    ends = [value for value, _ in places.values()]
+    ends = [value for value, _ in places.values()] + ([] if further is None else [further.wrt])
     scale = max(head.seed_scale(graph, ends, output) for output in asked.explained)
     seeds: dict[ir.Value, ir.Value] = {}
     for value, about, output in zip(given, asked.about, asked.explained):
@@ -239,6 +246,8 @@ def attach(
         values[schema.of_layer(schema.ACTIVATIONS, number)] = head.activations(op, value, how)
         name, gradient = head.handed_back(op, seeds, {}, value, how, level)
         values[schema.of_layer(name, number)] = _per_image(op, gradient, scale)
+    if further is not None:
+        values[further.name] = _per_image(op, further.made(op, seeds), scale if further.scaled else 1.0)
     if level == "cam":
         head.add_maps(op, values, others)
     return values

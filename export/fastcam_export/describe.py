@@ -14,6 +14,7 @@ SCORE = {
     "logit": "before its final activation, as in the paper",
     "probability": "a probability",
     "raw": "as it is",
+    "log-probability": "the logarithm of a probability",
 }
 
 

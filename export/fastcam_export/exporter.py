@@ -23,7 +23,7 @@ from fastcam_export.describe import about
 from fastcam_export.files import stamp, write
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
-from fastcam_export.score import Want, find_score
+from fastcam_export.score import WANTS, Want, find_score
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Export:
         if meta.engine != "onnxruntime":
             asked = self.explanation or self.model
             free = any(value.name == schema.TARGETS for value in asked.graph.input)
-            note = f": {engines.TARGETS_NOTE}" if free else ""
+            note = f": {engines.targets_note(meta.engine)}" if free else ""
             lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
             lines += [f"        warning: {line}" for line in self.engine]
         if self.check:
@@ -77,8 +77,13 @@ class Export:
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
-            picture = f"next    fastcam explain {self.output} PICTURE{how}"
-            lines.append("next    Explainer(FILE)(PICTURE, cotangent=...) in Python" if meta.cotangents else picture)
+            spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
+            lines.append(f"next    fastcam explain {self.output} PICTURE{how}{spec}")
+            sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
+            if sizes and meta.pair is None:
+                lines.append(
+                    f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand"
+                )
         return lines
 
 
@@ -156,16 +161,18 @@ def export_model(
             (the predicted class, no input), "cotangent" (any linear functional of outputs as the model gives them:
             the required input ``fastcam.cotangent`` float32 [N, T, *output without N], ``fastcam.cotangent.NAME`` of
             several outputs; no ``fastcam.classes``).
-        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out.
+        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out,
+            "log-probability" its logarithm, also of a model that ends before its softmax.
         output_name: the model output to explain; by default the first with one number per class; with cotangents any
             float output, or a list of them, by default the only one.
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
         labels: file with one class name per line, or the names.
-        for_engine: "onnxruntime", or "tensorrt": what is added then consists of operators that TensorRT's parser reads,
-            without indices of pools, Col2Im and scatters; ``targets`` "default" becomes "required", for its parser
-            makes a constant of an input with a default. Results are equal, but for targets that the model does not
-            have: class -1 and NaN in place of an error.
+        for_engine: "onnxruntime"; "cuda": ONNX Runtime on a GPU, where no added node then has to be read on the host,
+            so that runs are queued whole and CUDA graphs can be recorded; or "tensorrt": what is added then consists of
+            operators that TensorRT's parser reads, without indices of pools, Col2Im and scatters, and ``targets``
+            "default" becomes "required", for its parser makes a constant of an input with a default. Results are equal,
+            but for targets that the model does not have: class -1 and NaN in place of an error.
         input_gradient: also emit what a second backward pass brings to the image, ``fastcam.input_gradient`` [N, T,
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
@@ -189,11 +196,11 @@ def export_model(
     """
     _one_of("emit", emit, schema.EMITS)
     _one_of("targets", targets, head.TARGETS_MODES)
-    _one_of("score", score, ("logit", "probability"))
+    _one_of("score", score, WANTS)
     _one_of("for_engine", for_engine, schema.ENGINES)
     _one_of("input_gradient", input_gradient or schema.MODES[0], schema.MODES)
     _one_of("input_gradient_at", input_gradient_at or schema.PLACES[0], schema.PLACES)
-    if for_engine != "onnxruntime" and targets == "default":
+    if engines.has_list(for_engine) and targets == "default":
         targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
@@ -229,21 +236,21 @@ def export_model(
     if frames:
         framing.refuse(metadata, frames, on_demand)
     further = None
+    explained = functional.explained if functional is not None else [unquantised(score_value)]
     if input_gradient is not None:
         place = metadata.input_gradient_at
-        further = backwards.further(graph, image, unquantised(score_value), value, usable, input_gradient, place)
-    explained = functional.explained if functional is not None else [unquantised(score_value)]
+        further = backwards.further(graph, image, explained, value, usable, input_gradient, place)
     behind = verify.tail(loaded.model, value, *explained) if check else None
     by_differences = check and input_gradient == "gradient"
-    whole = verify.tail(loaded.model, image, unquantised(score_value)) if by_differences else None
+    whole = verify.tail(loaded.model, image, *explained) if by_differences else None
     feeds = verify.random_inputs(graph, image) if check else {}
     if functional is None:
         values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further, others)
     else:
         feeds = functional.of_one(feeds, image)
-        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, others)
+        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further, others)
     head.emit(graph, values, emit, others)
-    if for_engine == "onnxruntime":
+    if not engines.has_list(for_engine):
         half.settle(graph, loaded.opset)
     unread = engines.hold(graph, for_engine)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
@@ -256,7 +263,8 @@ def export_model(
         looked = several.examined(loaded.model, (value, usable, behind), others, explained, again)
         result = verify.check(loaded.proto, exported, feeds, values, looked, random).to_dict()
     if whole is not None:
-        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input)
+        given_of = functional.random if functional is not None else None
+        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
         result["input_gradient_error"] = error
     opsets = (loaded.opset, graph.opset_imports[""])
     if frames:

@@ -44,12 +44,14 @@ class Further:
     Attributes:
         name: in the contract.
         wrt: the value that it is taken at.
-        made: (emitter, seed, score) -> [N, ...], once per target as the seed is.
+        made: (emitter, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
+        scaled: whether it is proportional to the seed.
     """
 
     name: str
     wrt: ir.Value
-    made: Callable[[Emitter, ir.Value, ir.Value], ir.Value]
+    made: Callable[[Emitter, Mapping[ir.Value, ir.Value]], ir.Value]
+    scaled: bool = True
 
 
 def attach(
@@ -73,8 +75,8 @@ def attach(
         targets: "default" adds the input ``fastcam.targets`` with default [[-1]], "required" without a default,
             "constant" fixes the predicted class in the graph.
         level: the emit level; the whole gradient is built for "gradients" only.
-        engine: whose operators are added. In a form for another engine than ONNX Runtime, whose errors are its own, a
-            target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
+        engine: whose operators are added. In a form for another engine than ONNX Runtime in general, whose errors are
+            its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
         others: further target layers. The passes to all of them share what they have in common.
 
@@ -86,7 +88,7 @@ def attach(
         FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
             engine needs to know the number of classes and the file does not say it.
     """
-    op = Emitter(graph, engine=engine)
+    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
     scores = _per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))
@@ -107,11 +109,12 @@ def attach(
         name, gradient = handed_back(op, cotangents, sums, at, how, level)
         made[of_layer(name, which)] = gradient
     if further is not None:
-        made[further.name] = further.made(op, seed, explained)
+        made[further.name] = further.made(op, {explained: seed})
     gathered = one_hot.gather_rows(op, hot, rows)
     for name, gradient in made.items():
         n, *rest = op.dims(gradient)
-        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, scale)
+        factor = 1.0 if further is not None and name == further.name and not further.scaled else scale
+        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, factor)
         values[name].shape = ir.Shape((n, "T", *rest))
     if level == "cam":
         add_maps(op, values, others)

@@ -15,6 +15,7 @@ from onnx_ir.passes import common as common_passes
 
 from fastcam import schema
 from fastcam.schema import FastcamError
+from fastcam_export import held
 from fastcam_export.autodiff.emitter import HALF
 from fastcam_export.autodiff.quantized import QUANTIZE
 from fastcam_export.differences import DIRECTIONS, LAYER, Point, gradient_error, score_session, session
@@ -128,7 +129,8 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     """The part of the model behind ``layer`` (or all of it, behind the image): its value becomes the input LAYER,
     ``scores`` the only outputs.
 
-    What is quantised there is not rounded, see :func:`fastcam_export.unrounded.without_rounding`.
+    What is quantised there is not rounded, see :func:`fastcam_export.unrounded.without_rounding`, and what gradients
+    hold is an input too, see :mod:`fastcam_export.held`.
     """
     part = model.clone()
     without_rounding(part.graph, layer.name)
@@ -136,6 +138,7 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     cut = ir.Value(name=LAYER, type=layer.type, shape=layer.shape)
     ir.convenience.replace_all_uses_with(values[layer.name], cut)
     part.graph.inputs.append(cut)
+    held.cut(part.graph)
     for value in [value for value in part.graph.inputs if (value.name or "").startswith(schema.PREFIX)]:
         part.graph.inputs.remove(value)  # where the export is finished already
     del part.graph.outputs[:]
@@ -227,6 +230,7 @@ def _gradient_error(
             "inspect lists them), or give the float32 model"
         )
     behind = place.behind()
+    feeds = held.fed(source, behind, feeds)
     if not gradient.any():
         _refuse_unread(behind, feeds, point, place.layer)
     error = gradient_error(behind, feeds, point, gradient, directions=place.directions)

@@ -37,6 +37,6 @@ def inspect(
     typer.echo(f"explained score: {found.score.kind} of output {found.score.output}{classes}")
     missing = ", ".join(f"{op_type} ({count})" for op_type, count in found.missing)
     typer.echo(f"operators without a gradient rule: {missing or 'none'}")
-    everything = [] if for_engine == "onnxruntime" else [f"{for_engine} reads every operator of the model"]
+    everything = [] if for_engine != "tensorrt" else [f"{for_engine} reads every operator of the model"]
     for line in found.engine or everything:
         say(line)
