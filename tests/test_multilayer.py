@@ -208,4 +208,8 @@ def test_the_command_line_writes_strips_and_tells_of_each_layer(tmp_path, networ
     found = Explainer(file)(picture, targets=[0], layers=["r1", "r3"], fuse="mean")
     np.testing.assert_array_equal(shown, strip(found))
     again = CliRunner().invoke(app, ["explain", str(file), str(picture), "--layers", "r9", "-o", str(tmp_path / "no")])
+    sheet = ["explain", str(file), str(picture), "-m", "gradcam,layercam", "-o", str(tmp_path / "sheet")]
+    refused = CliRunner().invoke(app, [*sheet, "--layers", "all"])
+    assert refused.exit_code == 2 and "strips of --layers are of one method" in refused.stderr
+    assert CliRunner().invoke(app, [*sheet, "--fuse", "max"]).exit_code == 0
     assert again.exit_code == 2 and "does not explain at layer 'r9'" in again.stderr and not (tmp_path / "no").exists()

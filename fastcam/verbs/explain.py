@@ -87,6 +87,10 @@ def explain(
         wanted = -1 if cotangent else targets(target)
         question = explainer.question(cotangent) if cotangent else None
         asked = {"threshold": threshold, "style": style, "cotangent": question, "layers": at, "fuse": fuse}
+        if len(methods) > 1 and layers and not fuse:
+            raise FastcamError(
+                "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
+            )
         if len(methods) > 1:
             report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
         else:
@@ -131,13 +135,20 @@ def explain_all(
             part = list(files[start : start + step])
             found = explainer(part, targets=targets, method=method, **asked)
             if stage is not None:
-                names += found.write_overlays(stage, stems[start : start + step], colors)
-                names += write_strips(found, stage, stems[start : start + step])
+                rows = by_row(stems[start : start + step], len(found))
+                names += found.write_overlays(stage, rows, colors)
+                names += write_strips(found, stage, rows, colors)
             add(report, found.to_dict())
             bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def by_row(stems: Sequence[str], rows: int) -> list[str]:
+    """One stem for each row of an explanation: of clips, a row for each frame, with its number."""
+    frames = rows // len(stems)
+    return [f"{stem}-{k:03}" for stem in stems for k in range(frames)] if frames > 1 else list(stems)
 
 
 def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
