@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,28 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam.binding import DeviceTensor
-from fastcam.combining import as_float, kernel_inputs, served
+from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.devices import DEFAULT, Settings, short
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float, Geometry
+from fastcam.image import Float
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.prediction import Batch, Prediction, Run, joined
-from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
-from fastcam.schema import (
-    CLASSES,
-    INPUT_GRADIENT,
-    RELEVANCE,
-    FastcamError,
-    Metadata,
-    Preprocessing,
+from fastcam.probe import Meter, Progress, answers
+from fastcam.questions import (
+    Functional,
+    Given,
+    Question,
+    combine,
+    functional_targets,
+    questions_of,
+    status_of,
+    targets_of,
+    values,
 )
+from fastcam.regions import in_original
+from fastcam.schema import CLASSES, FastcamError, Metadata, Preprocessing
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
@@ -49,6 +53,7 @@ class Explainer:
         kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
+        head: the same of what lies behind the layer, of a file exported with its head.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -65,11 +70,12 @@ class Explainer:
         batch_size: int = 16,
         explanation: Model | None = None,
         settings: Settings = DEFAULT,
+        head: Model | None = None,
     ) -> None:
         self._kernels = kernels_.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
-        self._network = Network(model, explanation, providers, threads, settings, keep)
+        self._network = Network(model, explanation, providers, threads, settings, keep, head)
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
@@ -113,6 +119,8 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Given | None = None,
         method: str = "gradcam",
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -129,18 +137,21 @@ class Explainer:
             cotangent: in place of targets, for a file exported with ``targets="cotangent"``: float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
-            method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
+            method: a name from :data:`fastcam.methods.METHODS` (``fastcam methods``): a member of the CAM family, a
+                method that runs the model again, or a backward mode of the file.
+            options: of the method: {"samples": 50}; see ``fastcam methods`` for names and defaults.
+            progress: of a method that runs again, called as ``progress(done, total)``.
 
         Raises:
             FastcamError: a picture or a target that cannot be used, or a method that the file cannot serve; the message
                 says why.
         """
         _check_threshold(threshold)
-        how = served(method, self._metadata, self._name)
+        how = self._served(method, options)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
-        each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        each, meter = _each(self._runs(sources, files, resolved), resolved), Meter(progress, len(sources))
+        return join([self._explain(run, chosen, threshold, connectivity, how, meter) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -166,23 +177,25 @@ class Explainer:
         connectivity: int = 8,
         cotangent: Given | None = None,
         method: str = "gradcam",
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, options, progress: see :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         _check_threshold(threshold)
-        how = served(method, self._metadata, self._name)
+        how = self._served(method, options)
         if prediction.metadata != self._metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
-        each = _each(prediction.runs, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how) for run, chosen in each])
+        each, meter = _each(prediction.runs, resolved), Meter(progress, len(prediction))
+        return join([self._explain(run, chosen, threshold, connectivity, how, meter) for run, chosen in each])
 
     def stream(
         self,
@@ -194,6 +207,7 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
+        options: Mapping[str, Any] | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -203,7 +217,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, method: for every frame the same, see :meth:`__call__`.
+            targets, method, options: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -212,11 +226,11 @@ class Explainer:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
         _check_threshold(threshold)
-        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
+        how, resolved = self._served(method, options), self._resolve_targets(targets, 1)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how),
+            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how, Meter(None, len(run))),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -224,6 +238,15 @@ class Explainer:
         return stream(steps, frames, size, workers, wait)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _served(self, method: str, options: Mapping[str, Any] | None) -> Method:
+        found = served(method, self._metadata, self._name, options)
+        if found.runs == "gradients" and not (self._network.takes_targets or self._metadata.cotangents):
+            raise FastcamError(
+                f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
+                "again with --targets default, or required"
+            )
+        return found
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: Given | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
@@ -272,14 +295,17 @@ class Explainer:
 
     def _answer(
         self, run: Run, asked: Asked | Functional
-    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
-        """The added outputs of one run, the scores [N, classes], the class of each target, and what each target was."""
+    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], list[Question]]:
+        """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
+        what to ask of other images in an image's place."""
         if isinstance(asked, Functional):
             about, outputs = self._metadata.cotangents, run.forward.outputs
             arrays = asked.arrays(outputs, len(run))
             scores = values(about, arrays, outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            return self._network.explain(run.forward, arrays), scores, classes, functional_targets(*scores.shape)
+            found = self._network.explain(run.forward, arrays)
+            questions = questions_of(arrays, classes, self._metadata, self._name)
+            return found, scores, classes, functional_targets(*scores.shape), questions
         found = self._network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
         if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
@@ -287,14 +313,28 @@ class Explainer:
         if classes.max() >= run.scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
         found = combine(asked, found, self._metadata, self._name)
-        return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
+        questions = questions_of(asked, classes, self._metadata, self._name)
+        return found, run.scores, *targets_of(asked, classes, self._metadata.labels), questions
 
     def _explain(
-        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method
+        self,
+        run: Run,
+        targets: Asked | Functional,
+        threshold: float,
+        connectivity: int,
+        method: Method,
+        meter: Meter,
     ) -> Explanation:
         """The explanation of one run, and its post-processing."""
-        (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
-        activations, weights, names = kernel_inputs(found, method, self._metadata)
+        (found, scores, classes, asked, questions), geometry = self._answer(run, targets), run.batch.geometry
+        if method.ask is None:
+            attributions = None
+            activations, weights, names = kernel_inputs(found, method, self._metadata)
+        else:
+            found = on_host(found)
+            how = self._network, self._inputs.layout, self._batch_size, self._scores, meter
+            said = answers(method, run, found, questions, *how)
+            activations, weights, names, attributions = answered(found, said)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
         explained: Any = self._kernels.explain_maps(
             activations, weights, size, threshold, connectivity, windows=windows
@@ -302,7 +342,7 @@ class Explainer:
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
         assert explained.heatmaps is not None
-        boxes, components = _in_original(explained, geometry)
+        boxes, components = in_original(explained, geometry)
         return Explanation(
             scores=scores,
             classes=classes,
@@ -321,20 +361,11 @@ class Explainer:
             threshold=threshold,
             connectivity=connectivity,
             method=method.name,
+            options=dict(method.options),
+            attributions=attributions,
             providers=self.providers,
-            **self._brought_back(found, run.batch.tensor),
+            **brought_back(found, run.batch.tensor, self._inputs.layout),
         )
-
-    def _brought_back(self, found: dict[str, Any], tensor: NDArray[Any] | DeviceTensor) -> dict[str, Any]:
-        """What the mode of the file brought back to the image or the layer, by its name in the explanation."""
-        if RELEVANCE in found:
-            return {"relevance": as_float(found[RELEVANCE])}
-        if INPUT_GRADIENT not in found:
-            return {}
-        gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(tensor)
-        if self._inputs.layout == "NHWC":
-            gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
-        return {"input_gradients": as_float(gradient), "inputs": as_float(inputs)}
 
 
 def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:
@@ -348,25 +379,6 @@ def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Ru
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
         raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
-
-
-def _in_original(
-    explained: kernels_.Explained, geometry: Sequence[Geometry]
-) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
-    """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
-    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
-    components: list[list[Float]] = [[] for _ in geometry]
-    start = 0
-    for i, t in np.ndindex(*explained.counts.shape):
-        count = int(explained.counts[i, t])
-        found = explained.components[start : start + count]
-        parts = np.empty((count, 5), np.float32)
-        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
-        if count:
-            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
-        components[i].append(parts)
-        start += count
-    return boxes, tuple(map(tuple, components))
 
 
 def _per_class(scores: Float) -> Float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ OK = "ok"
 # what has one row per image, by how rows are put together
 _ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
 _TUPLES = ("components", "status", "geometry", "files", "images", "targets")
-_MAYBE = ("input_gradients", "relevance", "inputs")  # arrays, or None
+_MAYBE = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,8 @@ class Explanation:
         images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
         metadata: what the exported file says about itself.
         threshold, connectivity: what the boxes were made with.
-        method: how activations and gradients became maps, a name from :data:`fastcam.methods.METHODS`.
+        method: how maps were made, a name from :data:`fastcam.methods.METHODS`; of some at the image's resolution.
+        options: what was set of the method's options.
         targets: per image what each of its targets was, where they are combinations, cotangents (whose ``scores`` are
             [N, T], their values), or of different number; empty where each is one class.
         providers: ONNX Runtime's providers that ran, in order of preference.
@@ -64,6 +65,8 @@ class Explanation:
             to the network's input, in the input's own order of channels; None where the file has none.
         relevance: float32 [N, T, h, w], what it brought to the target layer, summed over channels; or None.
         inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
+        attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
+            network's input; None of others.
     """
 
     scores: Float
@@ -82,11 +85,13 @@ class Explanation:
     threshold: float
     connectivity: int
     method: str = "gradcam"
+    options: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[tuple[Target, ...], ...] = ()
     providers: tuple[str, ...] = ()
     input_gradients: Float | None = None
     relevance: Float | None = None
     inputs: Float | None = None
+    attributions: Float | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -231,6 +236,7 @@ class Explanation:
             "fastcam": self.metadata.version,
             "model": self.metadata.source.get("file"),
             "method": self.method,
+            **({"options": dict(self.options)} if self.options else {}),
             "layer": self.metadata.layer.value,
             "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
             "threshold": self.threshold,

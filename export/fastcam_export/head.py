@@ -57,6 +57,7 @@ def attach(
     level: Emit,
     engine: Engine = "onnxruntime",
     further: Further | None = None,
+    beside: Callable[[Emitter], Mapping[str, ir.Value]] | None = None,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of ``score`` to ``layer``.
 
@@ -71,6 +72,7 @@ def attach(
         engine: whose operators are added. In a form for another engine than ONNX Runtime, whose errors are its own, a
             target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
+        beside: makes what is emitted beside, by its names.
 
     Returns:
         The values of that level, and those they are made of, by their names in the contract; :func:`emit` makes them
@@ -81,7 +83,7 @@ def attach(
             engine needs to know the number of classes and the file does not say it.
     """
     op = Emitter(graph, engine=engine)
-    scores = _per_class(op, score)
+    scores = per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))
     if targets != "constant":
@@ -92,6 +94,7 @@ def attach(
     hot = one_hot.one_hot(op, explained, scores, rows)
     seed = one_hot.seed(op, hot, explained, scale)
     values = {schema.CLASSES: classes, schema.ACTIVATIONS: activations(op, layer, layout)}
+    values |= beside(op) if beside is not None else {}
     cotangents, sums = _narrowed(op, explained, layer, classes, hot, scale)
     made = dict([handed_back(op, cotangents, sums, layer, layout, level)])
     if further is not None:
@@ -120,7 +123,7 @@ def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) ->
     return HALF_SCALE if ir.DataType.FLOAT16 in types else 1.0
 
 
-def _per_class(op: Emitter, score: ir.Value) -> ir.Value:
+def per_class(op: Emitter, score: ir.Value) -> ir.Value:
     """[N, classes]: a map of class scores summed over its positions."""
     dims = op.dims(score)
     if all(dim == 1 for dim in dims[2:]):
@@ -213,7 +216,8 @@ def _reached(layer: ir.Value, gradient: ir.Value | None) -> ir.Value:
 
 def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit) -> None:
     """Make the values of one emit level outputs, under their contract names, and tidy up what was added."""
-    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE) if name in values]
+    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE, schema.TOKENS) if name in values]
+    further += [name for name in values if name.startswith(schema.KEPT)]
     for name in (*(name for name in schema.OUTPUTS[level] if name in values), *further):  # no classes of a cotangent
         value = values[name]
         value.name = name

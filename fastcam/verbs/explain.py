@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +14,18 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
-from fastcam.verbs.options import ExportedFile, Labels, MethodName, Pictures, PreprocessName, Providers
+from fastcam.verbs.options import ExportedFile, Labels, MethodName, MethodOptions, Pictures, PreprocessName, Providers
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fastcam.explainer import Explainer
 
 EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
     "fastcam explain resnet50.cam.onnx photos/ -t -1 -t tabby -o heatmaps",
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
 
 
@@ -49,9 +53,11 @@ def explain(
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
     method: MethodName = "gradcam",
+    option: MethodOptions = None,
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.output import staged
 
     files = pictures(images)
@@ -59,7 +65,8 @@ def explain(
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        report, names = explain_all(explainer, files, targets(target), threshold, stage, method)
+        chosen = parsed(option or ())
+        report, names = explain_all(explainer, files, targets(target), threshold, stage, method, chosen)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
@@ -76,9 +83,11 @@ def explain_all(
     threshold: float,
     stage: Path | None,
     method: str = "gradcam",
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names."""
     from fastcam.explanation import unique_stems, write_json
+    from fastcam.methods import method as named
 
     how = explainer.metadata.preprocessing
     # pictures that keep their own size cannot share a run
@@ -86,19 +95,33 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
-    with progress(len(files)) as bar:
+    again = named(method).runs is not None
+    with progress(len(files), again) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, threshold=threshold, method=method)
+            found = explainer(
+                part,
+                targets,
+                threshold,
+                method=method,
+                options=options,
+                progress=partial(_advance, bar, start / len(part), len(files) / len(part)),
+            )
             if stage is not None:
                 names += found.write_overlays(stage, stems[start : start + step])
             entry = found.to_dict()
             report = report or {**entry, "images": []}
             report["images"] += entry["images"]
-            bar.advance(bar.task_ids[0], len(part))
+            if not again:
+                bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:
+    """``done`` of ``total`` runs, behind ``before`` of all ``parts`` of as many runs."""
+    bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
 
 
 def print_report(report: dict[str, Any]) -> None:

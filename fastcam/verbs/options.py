@@ -34,4 +34,8 @@ Providers = Annotated[
         "--providers", help="What runs the model: auto, cpu, cuda, tensorrt, openvino, or several joined by commas."
     ),
 ]
-MethodName = Annotated[str, typer.Option("--method", "-m", help="A member of the CAM family; see fastcam methods.")]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="How maps are made; fastcam methods lists them.")]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Of the method, as samples=50; repeatable.", show_default=False),
+]

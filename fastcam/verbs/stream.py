@@ -17,7 +17,7 @@ import typer
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, progress
 from fastcam.verbs.explain import pictures, targets
-from fastcam.verbs.options import ExportedFile, Labels, MethodName, PreprocessName, Providers
+from fastcam.verbs.options import ExportedFile, Labels, MethodName, MethodOptions, PreprocessName, Providers
 
 if TYPE_CHECKING:
     from fastcam.stream import Frame
@@ -54,9 +54,11 @@ def stream(
     labels: Labels = None,
     providers: Providers = "auto",
     method: MethodName = "gradcam",
+    option: MethodOptions = None,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.stream import VIDEOS
 
     frames, total, fps = _frames(sources)
@@ -64,7 +66,8 @@ def stream(
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
-    found = explainer.stream(frames, targets=targets(target), threshold=threshold, workers=workers, method=method)
+    how: dict[str, Any] = {"threshold": threshold, "method": method, "options": parsed(option or ())}
+    found = explainer.stream(frames, targets=targets(target), workers=workers, **how)
     sink = _video(output, fps) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:
