@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastcam import kernels, render
 from fastcam.image import Float, Geometry, Uint8, restore
+from fastcam.methods.base import METHODS
 from fastcam.output import staged, write
 from fastcam.schema import FastcamError, Metadata, Mode
 from fastcam.targets import Target, short_label
@@ -218,11 +219,28 @@ class Explanation:
                 "the file brings nothing back to the image; export the model with --input-gradient guided"
             )
         values = self.guided_gradcam if cam else self.input_gradients
-        seen = np.stack([geometry.heatmap_to_original(channel) for channel in values[i, target]])
-        if mode in ("gradient", "guided", "deconvolution"):
-            how = self.metadata.preprocessing
-            return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
-        return render.diverging(seen.sum(axis=0))
+        return self._pixels(values[i, target], geometry, mode not in ("gradient", "guided", "deconvolution"))
+
+    def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
+        """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
+
+        Raises:
+            FastcamError: the method gives none.
+        """
+        if self.attributions is None:
+            raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
+        _, factor = render.enlarge(self.image(i), min_side)
+        return self._pixels(
+            self.attributions[i, target], self.geometry[i].magnified(factor), METHODS[self.method].adds_up
+        )
+
+    def _pixels(self, values: Float, geometry: Geometry, adds_up: bool) -> Uint8:
+        """[C, H, W] as a picture: their sum over the channels in two colours, or each channel around grey."""
+        seen = np.stack([geometry.heatmap_to_original(np.ascontiguousarray(channel)) for channel in values])
+        if adds_up:
+            return render.diverging(seen.sum(axis=0))
+        how = self.metadata.preprocessing
+        return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
 
     def _upsampled(self, map_: Float) -> Float:
         """A map [h, w] divided by its maximum, at the size of the network's input."""
@@ -300,15 +318,18 @@ class Explanation:
         return names
 
     def _write_gradients(self, folder: Path, i: int, t: int, stem: str) -> list[str]:
-        """Write what the mode brought back, and with guided backpropagation Guided Grad-CAM, beside an overlay."""
-        mode = self.metadata.input_gradient
-        if self.input_gradients is None and self.relevance is None:
-            return []
-        names = [f"{stem}-{mode}.png", f"{stem}-guided-gradcam.png"][: 2 if mode == "guided" else 1]
-        for name in names:
-            picture = self.gradient_image(i, t, cam=name.endswith("-gradcam.png"), min_side=192)
+        """Write what the mode brought back, with guided backpropagation Guided Grad-CAM, and the method's attributions
+        beside an overlay."""
+        mode, pictures = self.metadata.input_gradient, {}
+        if self.input_gradients is not None or self.relevance is not None:
+            pictures[f"{stem}-{mode}.png"] = self.gradient_image(i, t, min_side=192)
+            if mode == "guided":
+                pictures[f"{stem}-guided-gradcam.png"] = self.gradient_image(i, t, cam=True, min_side=192)
+        if self.attributions is not None and f"{stem}-{self.method}.png" not in pictures:
+            pictures[f"{stem}-{self.method}.png"] = self.attribution_image(i, t, min_side=192)
+        for name, picture in pictures.items():
             write(folder / name, render.encode_png(picture))
-        return names
+        return list(pictures)
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:

@@ -150,7 +150,8 @@ class Network:
         return Forward(tensor, found, known, explained, carried, rows, ran)
 
     def own(self, tensor: NDArray[Any]) -> dict[str, Any]:
-        """The model's own outputs for images; of the added nodes nothing runs."""
+        """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
+        explains, which no run time option keeps it from."""
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
         feed: dict[str, Any] = {self.metadata.input: _filled(tensor, missing)}
         if self.metadata.cotangents and self._second is None:
@@ -160,10 +161,7 @@ class Network:
                 feed[TARGETS] = np.array([[-1]])
             extra = self.metadata.pair.extra if self.metadata.pair is not None else ()
             names = [name for name in self._outputs if not name.startswith(PREFIX) and name not in extra]
-            options = onnxruntime().RunOptions()
-            options.only_execute_path_to_fetches = True
-            run = partial(self._session.run, run_options=options)
-            found = dict(zip(names, self._run(run, names, feed), strict=True))
+            found = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
         return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in found.items()}
 
     def head(self, activations: NDArray[Any], kept: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

@@ -92,6 +92,7 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
     runs="gradients",
     mode="gradient",
     at_image=True,
+    adds_up=True,
     cost="1 + steps, forward and back",
 )
 def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0) -> Answer:

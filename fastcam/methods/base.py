@@ -52,6 +52,7 @@ class Method:
             images, for their gradients ("gradients"). None: the image's own pass is enough.
         mode: the backward mode that the file must have been exported with (:data:`fastcam.schema.MODES`).
         at_image: whether the mode must have been read at the image.
+        adds_up: whether its attributions share a score out, so that their sum over the channels is the map.
         cost: what it takes in forward passes, for people.
         options: what was set of :func:`fastcam.methods.options.parameters`.
     """
@@ -67,6 +68,7 @@ class Method:
     runs: Runs | None = None
     mode: str | None = None
     at_image: bool = False
+    adds_up: bool = False
     cost: str = "1"
     options: Mapping[str, Any] = field(default_factory=dict)
 

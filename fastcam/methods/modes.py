@@ -56,6 +56,7 @@ for _mode in MODES:
         ask=_gradients if _mode in _GRADIENTS else _shares,
         mode=_mode,
         at_image=_mode in _GRADIENTS,
+        adds_up=_mode not in _GRADIENTS,
         cost="1, and its backward pass",
     )
 
@@ -67,6 +68,7 @@ for _mode in MODES:
     "Shrikumar et al. 2016, 1605.01713",
     mode="gradient",
     at_image=True,
+    adds_up=True,
     cost="1, and its backward pass",
 )
 def input_x_gradient(probe: Probe) -> Answer:

@@ -93,16 +93,18 @@ def occlusion(
 @asking(
     "rise",
     "RISE",
-    "M = mean_i y(x * m_i) m_i / keep, m_i random masks",
+    "M = mean_i y(x * m_i) m_i / keep less its minimum, m_i random masks",
     "Petsiuk et al. 2018, 1806.07421",
     runs="images",
     cost="1 + masks",
 )
 def rise(probe: Probe, *, masks: int = 4000, cells: int = 7, keep: float = 0.5, seed: int = 0) -> Answer:
-    """The map has the image's size; it is nowhere negative where the score never is, as a probability."""
+    """The map has the image's size. Its minimum is taken off, so that it can be seen: each pixel's value has the mean
+    score of all masks in it."""
     probe.expect(masks)
     given = probe.scores, probe.x, _classes(probe), masks, cells, keep, probe.batch_size, seed
-    return Answer(maps=perturbation.rise(*given))
+    maps = perturbation.rise(*given)
+    return Answer(maps=maps - maps.min((1, 2), keepdims=True))
 
 
 # ---- a changed layer
