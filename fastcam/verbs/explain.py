@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from fastcam.verbs.options import (
     ExportedFile,
     Labels,
     MethodNames,
+    MethodOptions,
     Pictures,
     PreprocessName,
     Providers,
@@ -28,6 +30,8 @@ from fastcam.verbs.options import (
 from fastcam.verbs.sheets import explain_methods, method_names
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fastcam.explainer import Explainer
 
 EXAMPLES = (
@@ -37,6 +41,7 @@ EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
     "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
 
 
@@ -64,6 +69,7 @@ def explain(
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
     method: MethodNames = "gradcam",
+    option: MethodOptions = None,
     cotangent: Cotangents = None,
     layers: Annotated[
         list[str] | None,
@@ -75,10 +81,13 @@ def explain(
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.output import staged
 
     given(target, cotangent)
     files, methods = pictures(images), method_names(method)
+    if option and len(methods) > 1:
+        raise FastcamError("--option sets an option of one method; give one --method, or leave it out")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
@@ -86,10 +95,17 @@ def explain(
         at = None if layers is None else "all" if layers == ["all"] else layers
         wanted = -1 if cotangent else targets(target)
         question = explainer.question(cotangent) if cotangent else None
-        asked = {"threshold": threshold, "style": style, "cotangent": question, "layers": at, "fuse": fuse}
+        asked: dict[str, Any] = {
+            "threshold": threshold,
+            "style": style,
+            "cotangent": question,
+            "layers": at,
+            "fuse": fuse,
+        }
         if len(methods) > 1:
             report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
         else:
+            asked["options"] = parsed(option or ())
             report, names = explain_all(explainer, files, wanted, stage, methods[0], colors, **asked)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
@@ -118,6 +134,7 @@ def explain_all(
     ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
     """
     from fastcam.explanation import unique_stems, write_json
+    from fastcam.methods import method as named
     from fastcam.strip import write_strips
 
     how = explainer.metadata.preprocessing
@@ -126,18 +143,26 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
-    with progress(len(files)) as bar:
+    again = named(method).runs is not None
+    with progress(len(files), again) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, method=method, **asked)
+            meter = partial(_advance, bar, start / len(part), len(files) / len(part))
+            found = explainer(part, targets=targets, method=method, progress=meter, **asked)
             if stage is not None:
                 names += found.write_overlays(stage, stems[start : start + step], colors)
                 names += write_strips(found, stage, stems[start : start + step])
             add(report, found.to_dict())
-            bar.advance(bar.task_ids[0], len(part))
+            if not again:
+                bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:
+    """``done`` of ``total`` runs, behind ``before`` of all ``parts`` of as many runs."""
+    bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
 
 
 def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
