@@ -235,6 +235,11 @@ def masks(size: tuple[int, int]) -> dict[str, kernels.Bytes]:
     several = rng.random((1, 1, 7, 7), np.float32)
     found = {f"random {share}": (rng.random(size) < share).astype(np.uint8) for share in (0.1, 0.3, 0.5, 0.7, 0.9)}
     found["spiral"] = spiral(size)
+    y, x = np.mgrid[: size[0], : size[1]]
+    found["comb"] = ((x % 2 == 0) | (y == size[0] - 1)).astype(np.uint8)
+    found["checkerboard"] = ((x + y) % 2).astype(np.uint8)
+    found["diagonals"] = ((x - y) % 3 == 0).astype(np.uint8)
+    found["dots"] = ((x % 2 == 0) & (y % 2 == 0)).astype(np.uint8)
     found["heatmap, one object"] = k.threshold(k.upsample(cam, size), FRACTION)[0, 0]
     found["heatmap, several objects"] = k.threshold(k.upsample(several, size), 0.7)[0, 0]
     return found
