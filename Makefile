@@ -59,6 +59,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m fastcam_bench.speed
 	$(BIN)/python -m fastcam_bench.lowerings
 	$(BIN)/python -m fastcam_bench.on_demand
+	$(BIN)/python -m fastcam_bench.layouts
 	$(BIN)/python -m fastcam_bench.export_time
 	$(BIN)/python -m fastcam_bench.kernels --seconds 1.2 --json bench/results/kernels.json
 	$(BIN)/python -m fastcam_bench.readme
