@@ -124,7 +124,7 @@ def _made(one: Spec, file: File, metadata: Metadata) -> Maker:
     try:
         return KINDS[one.kind].made(one, file)
     except FastcamError as error:
-        if any(len(about.shape) in KINDS[one.kind].axes for about in metadata.cotangents):
+        if any(one.kind in answering(about) for about in metadata.cotangents):
             raise
         raise FastcamError(f"{error}; it answers {answers(metadata)}") from error
 

@@ -173,7 +173,7 @@ def region(spec: Spec, file: File) -> Maker:
         small = None if mask is None else resize(mask, (y.shape[2], y.shape[3])) >= 0.5
         c = cotangents.region(y, wanted, small)
         named = [file.label(k, y.shape[1]) for k in wanted]
-        named = named if within is None else [f"{name} within {Path(within).name}" for name in named]
+        named = named if within is None else [f"{name} within {Path(within).stem}" for name in named]
         return Piece({about.output: c}, (tuple(named),) * len(y), _linear(c, y))
 
     return made
@@ -228,7 +228,7 @@ def similarity(spec: Spec, file: File) -> Maker:
         values = flat @ references.T
         if kind == "cosine":
             values /= np.linalg.norm(flat, axis=1)[:, None] * np.linalg.norm(references, axis=1)
-        stems = [Path(word).name for word in spec.words]
+        stems = [Path(word).stem for word in spec.words]
         names = [
             f"similarity to {stems[0] if len(stems) == 1 else stems[min(t, len(stems) - 1)]}"
             for t in range(len(references))

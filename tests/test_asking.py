@@ -133,7 +133,7 @@ def test_similarity_to_pictures_and_to_numbers(explainers, tmp_path):
     )  # fmt: skip
     np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
     np.testing.assert_allclose(e.scores, values, rtol=1e-4)
-    assert [e.label(1, t) for t in range(2)] == ["similarity to c.png", "similarity to text.npy"]
+    assert [e.label(1, t) for t in range(2)] == ["similarity to c", "similarity to text"]
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
@@ -149,7 +149,7 @@ def test_a_mask_is_brought_to_the_scores_as_the_picture_is(resize, tmp_path):
     within[slice(None) if resize == "stretch" else slice(2, 6), 2:6] = True
     e = Explainer(file.model.SerializeToString())(wide, cotangent=f"region:person,mask={tmp_path / 'mask.png'}")
     np.testing.assert_allclose(e.score(), e.outputs["map"][0, 3][within].sum(), rtol=1e-4)
-    assert e.label() == "person within mask.png"
+    assert e.label() == "person within mask"
 
 
 def test_several_outputs_and_which_one(tmp_path):
@@ -254,7 +254,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     )
     assert result.exit_code == 0, result.output
     targets = json.loads(result.output)["images"][0]["targets"]
-    assert [one["target"] for one in targets] == ["person within mask.png", "map [0, 1, 2]"]
+    assert [one["target"] for one in targets] == ["person within mask", "map [0, 1, 2]"]
     expected = run(heads(), {"image": tensor("p.png")})["map"][0]
     np.testing.assert_allclose(
         [one["score"] for one in targets], [expected[3][MASK].sum(), expected[0, 1, 2]], rtol=1e-4
