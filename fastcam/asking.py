@@ -133,17 +133,22 @@ def answers(metadata: Metadata) -> str:
     """What a file answers, for a message: the forms of the kinds that fit its outputs."""
     kinds: list[str] = []
     for about in metadata.cotangents:
-        kinds += answering(about)
+        kinds += answering(about, len(metadata.labels) if metadata.labels is not None else None)
     return ", ".join(KINDS[kind].form for kind in dict.fromkeys(kinds))
 
 
-def answering(about: Cotangent) -> list[str]:
-    """The kinds that an output is likely to be asked by."""
+def answering(about: Cotangent, names: int | None = None) -> list[str]:
+    """The kinds that an output is likely to be asked by; ``names``: how many class names there are."""
     shape = about.shape
     if not about.batched or (len(shape) == 2 and (shape[-1] in (4, 6) or "box" in about.output.lower())):
         return ["box", "element"]
     fitting = [name for name, kind in KINDS.items() if len(shape) in kind.axes]
-    if len(shape) == 3:
-        flat = all(size == 1 for size in shape[1:])
-        return [name for name in fitting if name not in (("region",) if flat else ("similarity", "pair"))]
-    return [name for name in fitting if name != "box" or len(shape) == 2]
+    left_out: tuple[str, ...] = ()
+    if len(shape) == 1:
+        left_out = ("box",)
+    elif len(shape) == 2 and names is not None:
+        boxes = {names + 4, names + 5} & {*shape}
+        left_out = ("caption", "words") if boxes else ("box",) if shape[1] == names else ()
+    elif len(shape) == 3:
+        left_out = ("region",) if all(size == 1 for size in shape[1:]) else ("similarity", "pair")
+    return [name for name in fitting if name not in left_out]

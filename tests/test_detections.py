@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fastcam import Explainer, FastcamError
+from fastcam.asking import answering
 from fastcam_bench import torch_oracle
 from fastcam_bench.torch_oracle import torchvision
 from fastcam_export import export_model
@@ -344,3 +345,12 @@ def test_what_the_file_does_not_explain_is_refused(made):
     assert explainer(images(1), cotangent="box:dog").label().startswith("dog")
     with pytest.raises(FastcamError, match="does not explain boxes; export again with --output-name boxes as well"):
         explainer(images(1), cotangent="box:dog,x0")
+
+
+def test_what_a_detector_answers(made):
+    """Told by the number of class names; a sequence of words by the same."""
+    about = made("v8")[1].metadata.cotangents[0]
+    assert (about.shape, answering(about, 3)) == ((7, 20), ["element", "box"])
+    assert answering(about, 20) == ["element", "caption", "words"]
+    assert answering(about) == ["element", "box", "caption", "words"]
+    assert answering(made("suppressed")[1].metadata.cotangents[1]) == ["box", "element"]
