@@ -183,14 +183,29 @@ class TwoStages(Suppressed):
         return proposals + y[:, CLASSES:], values, label
 
 
+class FloatLabels(Suppressed):
+    """As of converters that know one type of number."""
+
+    def head(self, f):
+        boxes, scores, label = super().head(f)
+        return boxes, scores, label.float()
+
+
+class NoLabels(Suppressed):
+    def head(self, f):
+        return super().head(f)[:2]
+
+
 KINDS = {"v5": V5, "v8": V8, "v8 with masks": V8Masks, "detr": Detr, "v10": V10, "per class": PerClass,
-         "turned": Turned, "suppressed": Suppressed, "two stages": TwoStages}  # fmt: skip
-ONE = ("suppressed", "two stages")
+         "turned": Turned, "suppressed": Suppressed, "two stages": TwoStages,
+         "float labels": FloatLabels}  # fmt: skip
+ONE = ("suppressed", "two stages", "float labels", "no labels")
 """Those of one image."""
 NAMES = {
     "per class": ["boxes", "scores"],
     "turned": ["boxes", "scores"],
     **{kind: ["boxes", "scores", "labels"] for kind in ONE},
+    "no labels": ["boxes", "scores"],
 }
 
 
@@ -207,7 +222,7 @@ def made():
         if kind not in found:
             torch_oracle.compiled_operators()
             torch.manual_seed(5)
-            module = KINDS[kind]().eval()
+            module = {**KINDS, "no labels": NoLabels}[kind]().eval()
             for head in module.heads:
                 head.weight.data *= 8
             found[kind] = module, to_onnx(module, NAMES.get(kind, ["output"]), 1 if kind in ONE else 2)
@@ -315,6 +330,7 @@ REFUSED = {
     "too deep a rank": ("suppressed", "box:dog,box=-20", "such boxes"),
     "corners that are none": ("v8", "box:dog,x0,form=corners", "negative size; add form=centre"),
     "a form": ("v8", "box:dog,x0,form=square", "form is one of corners, centre"),
+    "no labels": ("no labels", "box:dog", "no output says labels of these boxes"),
     "no class of all scores": ("per class", "box", "scores has a score for each class; name one"),
     "no such boxes": ("per class", "box:dog,boxes=scores", "'scores' is no output of boxes"),
     "no such scores": ("per class", "box:dog,scores=none", "which output has the scores of boxes"),
