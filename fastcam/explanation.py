@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import kernels, render
+from fastcam import kernels, maps, render
 from fastcam.image import Float, Geometry, Uint8, restore
 from fastcam.output import staged, write
 from fastcam.schema import FastcamError, Metadata, Mode
@@ -193,7 +193,8 @@ class Explanation:
         """What the mode of the file brought back, as a picture of the original's size, uint8 RGB.
 
         Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
-        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class.
+        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class
+        (of some modes from their minimum on: :mod:`fastcam.maps`).
 
         Args:
             cam: times the heatmap: Guided Grad-CAM.
@@ -205,7 +206,7 @@ class Explanation:
         picture, factor = render.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
-            heat = self._upsampled(np.maximum(self.relevance[i, target], 0))
+            heat = self._upsampled(maps.shown(mode, self.relevance[i, target]))
             shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
             return kernels.get().overlay(picture, shown, render.colormap(), 0.5)
         if self.input_gradients is None:
