@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import kernels, render, styles
+from fastcam import kernels, maps, render, styles
 from fastcam.image import Float, Geometry, Uint8, restore
 from fastcam.methods.base import METHODS
 from fastcam.output import slug, staged, write
@@ -228,7 +228,8 @@ class Explanation:
         """What the mode of the file brought back, as a picture of the original's size, uint8 RGB.
 
         Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
-        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class.
+        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class
+        (of some modes from their minimum on: :mod:`fastcam.maps`).
 
         Args:
             cam: times the heatmap: Guided Grad-CAM.
@@ -240,7 +241,7 @@ class Explanation:
         picture, factor = render.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
-            heat = self._upsampled(np.maximum(self.relevance[i, target], 0))
+            heat = self._upsampled(maps.shown(mode, self.relevance[i, target]))
             shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
             return kernels.get().overlay(picture, shown, render.colormap(colors), 0.5)
         if self.input_gradients is None:

@@ -182,7 +182,9 @@ def export_model(
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
             ``fastcam.relevance`` [N, T, h, w], summed over channels. See :mod:`fastcam_export.autodiff.modes` and
-            :mod:`fastcam_export.autodiff.relevance` for formulas.
+            :mod:`fastcam_export.autodiff.relevance` for formulas. Or a map of its own, as ``fastcam.relevance``:
+            "rollout", "legrad" (:mod:`fastcam_export.attention`), "fullgrad" (:mod:`fastcam_export.fullgrad`) or
+            "shapleycam" (:mod:`fastcam_export.shapley`).
         input_gradient_at: "image" or "layer", where excitation and lrp are read.
         on_demand: export two files, see :mod:`fastcam_export.split`: ``output`` is the model with what the explanation
             needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants of both lie in a

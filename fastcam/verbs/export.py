@@ -65,7 +65,7 @@ def export(
     ] = None,
     input_gradient: Annotated[
         Mode | None,
-        typer.Option(help="Also bring this back to the image, pixel by pixel: guided makes Guided Grad-CAM."),
+        typer.Option(help="Also bring this back to the image, guided for Guided Grad-CAM; or a map of another method."),
     ] = None,
     input_gradient_at: Annotated[
         Place | None, typer.Option(help="Where relevance is read: image or layer.", show_default="as its paper does")
