@@ -78,7 +78,7 @@ class Export:
                 f"check   outputs {same} to the source's; gradient equal to central differences within "
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
             )
-            lines += backwards.told(meta.input_gradient, self.check)
+            lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
