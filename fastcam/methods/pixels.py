@@ -3,7 +3,7 @@
 Of gradients (plain, guided, averaged) the map is the largest absolute value over the channels, as Simonyan et al. 2014
 show it; of attributions that share a score out (relevance, input times gradient, integrated gradients) their sum. The
 box surrounds the largest connected part above the threshold, which of single pixels is small. ``blur`` makes regions of
-them: a Gaussian of that standard deviation, in pixels of the network's input, before anything else is done with the map.
+them: a Gaussian of that standard deviation, in pixels of the input, before anything else is done with the map.
 """
 
 from __future__ import annotations
