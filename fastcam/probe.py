@@ -221,7 +221,7 @@ def answers(
     if method.runs in ("images", "gradients") and tensor.dtype.kind != "f":
         raise FastcamError(
             f"{network.name} takes {tensor.dtype} pictures, and {method.title} changes its input by less than one of "
-            "their steps; export it without --frames, from the model with a float input"
+            "their steps; use a file with a float input, exported without --frames"
         )
     made = []
     for i, question in enumerate(questions):

@@ -251,7 +251,7 @@ def test_the_head_lies_beside_its_model_and_weights_lie_once(tmp_path):
     save(model, tmp_path / "net.onnx")
     done = CliRunner().invoke(app, ["export", str(tmp_path / "net.onnx"), "--head"])
     assert done.exit_code == 0, done.output
-    assert "net.cam.head.onnx" in done.stdout
+    assert "net.cam.head.onnx" in done.stdout and "the head of the activations gives the model's scores" in done.stdout
     sizes = {path.suffixes[-1]: 0 for path in tmp_path.glob("net.cam.*")}
     for path in tmp_path.glob("net.cam.*"):
         sizes[path.suffixes[-1]] += path.stat().st_size
@@ -266,6 +266,8 @@ def test_a_head_that_does_not_belong_is_refused(tmp_path):
         save(MODEL, tmp_path / f"{name}.onnx")
         export_model(tmp_path / f"{name}.onnx", tmp_path / f"{name}.cam.onnx", head=True, **options)
     shutil.copy(tmp_path / "b.cam.head.onnx", tmp_path / "a.cam.head.onnx")
+    about = [CliRunner().invoke(app, ["inspect", str(tmp_path / f"b.cam{part}.onnx")]).stdout for part in ("", ".head")]
+    assert "head    b.cam.head.onnx" in about[0] and "warning" not in about[0] and "the model is b.cam.onnx" in about[1]
     found = Explainer(tmp_path / "a.cam.onnx")
     assert found(X).maps.any()
     with pytest.raises(FastcamError, match=r"a.cam.head.onnx is not the head of .*a.cam.onnx; export again"):

@@ -269,6 +269,20 @@ def test_modes_of_the_image_as_methods(backwards):
     assert not np.array_equal(product.boxes, e.boxes)
 
 
+def test_blur_makes_regions_of_pixels(backwards):
+    sharp = backwards(X[:1], targets=2, method="gradient").maps[0, 0]
+    e = backwards(X[:1], targets=2, method="gradient", options={"blur": 1.5})
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)  # three standard deviations are four pixels
+    plane = torch.tensor(np.outer(kernel, kernel), dtype=torch.float32)[None, None]
+    ones = torch.ones(1, 1, SIDE, SIDE)
+    expected = F.conv2d(torch.tensor(sharp)[None, None], plane, padding=4) / F.conv2d(ones, plane, padding=4)
+    close(e.maps[0, 0], expected[0, 0].numpy(), 1e-5)
+    assert np.abs(e.attributions[0, 0]).max(0) == pytest.approx(sharp)
+    for name in ("smoothgrad", "integrated-gradients", "input-x-gradient"):
+        with pytest.raises(FastcamError, match="at least 0"):
+            backwards(X[:1], method=name, options={"blur": -1.0})
+
+
 @pytest.mark.parametrize("mode,at", [("lrp-epsilon", "image"), ("lrp-epsilon", "layer"), ("excitation", "layer")])
 def test_relevance_as_a_method(mode, at):
     found = explainer(input_gradient=mode, input_gradient_at=at)

@@ -27,7 +27,6 @@ import numpy as np
 import onnx
 
 from fastcam import Explainer, kernels
-from fastcam.combining import served
 from fastcam.devices import Settings
 from fastcam.image import decode
 from fastcam.measure import cpu_session, interleaved, random_feeds, summary
@@ -157,10 +156,9 @@ def post_processing(name: str, model: Path, source: Path, picture: Any, seconds:
     """Milliseconds of the plain forward pass, of the kernels, and of all that follows a run, for one picture."""
     plain = cpu_session(source, threads)
     explainer = Explainer(model, "cpu", threads=threads, settings=Settings(spinning=False))
-    prepared = explainer._inputs.batch(*explainer._inputs.sources([picture]))  # what Explainer does, taken apart
-    asked = explainer._resolve_targets(-1, 1)
-    run, method = explainer._run(prepared, asked), served("gradcam", explainer.metadata, name)
-    found, size, k = run.forward.explained, prepared.geometry[0].network, kernels.get()
+    prediction = explainer.predict(picture)  # which explains the predicted class by the way
+    run, k = prediction.runs[0], kernels.get()
+    found, size = run.forward.explained, run.batch.geometry[0].network
     feeds = random_feeds(plain, 1)
     runs: dict[str, Callable[[], Any]] = {
         "forward": lambda: plain.run(None, feeds),
@@ -168,7 +166,7 @@ def post_processing(name: str, model: Path, source: Path, picture: Any, seconds:
         "kernels without heatmaps": lambda: k.explain_maps(
             found[ACTIVATIONS], found[WEIGHTS], size, want_heatmaps=False
         ),
-        "all that follows a run": lambda: explainer._explain(run, asked, 0.15, 8, method),
+        "all that follows a run": lambda: explainer.explain(prediction),
     }
     timed = summary(interleaved(runs, seconds, least=20), "forward")
     return {"network": name, "threads": threads, "contestants": timed}

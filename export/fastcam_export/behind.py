@@ -343,6 +343,14 @@ def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: M
     return {"head_difference": worst}
 
 
+def told(check: Mapping[str, Any]) -> list[str]:
+    """What the summary of an export says of it."""
+    if "head_difference" not in check:
+        return []
+    same = "exactly" if not check["head_difference"] else f"within {check['head_difference']:.1e}"
+    return [f"        the head of the activations gives the model's scores {same}"]
+
+
 def belonging(part: Behind, metadata: Metadata) -> Metadata:
     """The metadata of the model that has this head, as long as nothing is written."""
     said = [metadata.to_json().encode(), part.model.SerializeToString(deterministic=True)]

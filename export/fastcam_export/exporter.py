@@ -77,7 +77,7 @@ class Export:
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
                 + (", and one at each further layer" if meta.layers else "")
             )
-            lines += backwards.told(meta.input_gradient, self.check)
+            lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"

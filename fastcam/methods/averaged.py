@@ -1,8 +1,6 @@
 """Methods that average over changed images: noise, a path from a baseline, flips and scalings.
 
-Attributions are a number for each element of the network's input [C, H, W]. As a map, gradients are the largest
-absolute value over the channels (Simonyan et al. 2014), attributions that add up to a score their sum. The box
-surrounds the largest connected part of that, which of a map of single pixels may be small.
+How attributions become maps and boxes: :mod:`fastcam.methods.pixels`.
 """
 
 from __future__ import annotations
@@ -15,20 +13,11 @@ import numpy as np
 from fastcam import kernels
 from fastcam.methods.base import METHODS, Answer, Array, Float, asking
 from fastcam.methods.cams import gradcam_weights
+from fastcam.methods.pixels import strongest, summed
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS, FastcamError
 
 if TYPE_CHECKING:
     from fastcam.probe import Probe
-
-
-def strongest(attributions: Array) -> Float:
-    """[T, C, H, W] -> [T, H, W]: the largest absolute value over the channels."""
-    return np.asarray(np.abs(attributions).max(1), np.float32)
-
-
-def summed(attributions: Array) -> Float:
-    """[T, C, H, W] -> [T, H, W]: the sum over the channels."""
-    return np.asarray(attributions.sum(1, dtype=np.float64), np.float32)
 
 
 def _noisy(probe: Probe, samples: int, noise: float, seed: int) -> Iterator[Float]:
@@ -55,11 +44,11 @@ def _noisy_gradients(probe: Probe, samples: int, noise: float, seed: int) -> Ite
     at_image=True,
     cost="1 + samples, forward and back",
 )
-def smoothgrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0) -> Answer:
+def smoothgrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0) -> Answer:
     """``noise``: the standard deviation, as a share of the image's range (largest value less smallest)."""
     total: Any = sum(_noisy_gradients(probe, samples, noise, seed))
     mean = total / samples
-    return Answer(maps=strongest(mean), attributions=mean.astype(np.float32))
+    return Answer(maps=strongest(mean, blur), attributions=mean.astype(np.float32))
 
 
 @asking(
@@ -72,7 +61,7 @@ def smoothgrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: in
     at_image=True,
     cost="1 + samples, forward and back",
 )
-def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0) -> Answer:
+def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0) -> Answer:
     """The variance (over ``samples``, not one less) where SmoothGrad has the mean."""
     mean: Any = 0.0
     square: Any = 0.0
@@ -81,7 +70,7 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
         mean = mean + apart / (i + 1)
         square = square + apart * (gradient - mean)
     variance = square / samples
-    return Answer(maps=strongest(variance), attributions=variance.astype(np.float32))
+    return Answer(maps=strongest(variance, blur), attributions=variance.astype(np.float32))
 
 
 @asking(
@@ -95,7 +84,7 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
     adds_up=True,
     cost="1 + steps, forward and back",
 )
-def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0) -> Answer:
+def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0, blur: float = 0.0) -> Answer:
     """The integral over t from 0 to 1 by the Gauss-Legendre rule. The attributions sum to y(x) - y(x0).
 
     ``baseline``: every element of x0, in the network's input: 0 is the mean picture of a normalised one.
@@ -107,7 +96,7 @@ def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0
     for weight, gradient in zip(weights, probe.input_gradients(images, steps), strict=True):
         total = total + weight / 2 * gradient
     attributions = total * away
-    return Answer(maps=summed(attributions), attributions=attributions.astype(np.float32))
+    return Answer(maps=summed(attributions, blur), attributions=attributions.astype(np.float32))
 
 
 @asking(

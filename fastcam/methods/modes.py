@@ -1,17 +1,15 @@
 """Backward modes as methods: what the file brought back to the image or the layer, as a map.
 
-At the layer the map is the relevance as it is. At the image it has the image's size: of gradients (plain, guided
-backpropagation, deconvolution, Guided Grad-CAM) the largest absolute value over the channels, as Simonyan et al. 2014
-show it; of what shares a score out (relevance, input times gradient) the sum over them. The box is around the largest
-connected part above the threshold, which of a map of single pixels may be small: for a region ask for Grad-CAM's.
+At the layer the map is the relevance as it is, of the layer's size. At the image it is made of the attributions, with a
+box and a ``blur``, as :mod:`fastcam.methods.pixels` says.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastcam.methods.averaged import strongest, summed
 from fastcam.methods.base import METHODS, Answer, Method, asking
+from fastcam.methods.pixels import blurred, strongest, summed
 from fastcam.schema import MODES
 
 if TYPE_CHECKING:
@@ -35,14 +33,16 @@ _ABOUT = {
 _GRADIENTS = ("gradient", "guided", "deconvolution")
 
 
-def _gradients(probe: Probe) -> Answer:
+def _gradients(probe: Probe, *, blur: float = 0.0) -> Answer:
     found = probe.brought_back
-    return Answer(maps=strongest(found), attributions=found)
+    return Answer(maps=strongest(found, blur), attributions=found)
 
 
-def _shares(probe: Probe) -> Answer:
+def _shares(probe: Probe, *, blur: float = 0.0) -> Answer:
     found = probe.brought_back
-    return Answer(maps=found) if found.ndim == 3 else Answer(maps=summed(found), attributions=found)
+    return (
+        Answer(maps=blurred(found, blur)) if found.ndim == 3 else Answer(maps=summed(found, blur), attributions=found)
+    )
 
 
 for _mode in MODES:
@@ -71,10 +71,10 @@ for _mode in MODES:
     adds_up=True,
     cost="1, and its backward pass",
 )
-def input_x_gradient(probe: Probe) -> Answer:
+def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> Answer:
     """The first term of the score's expansion about zero."""
     found = probe.brought_back * probe.x
-    return Answer(maps=summed(found), attributions=found)
+    return Answer(maps=summed(found, blur), attributions=found)
 
 
 @asking(
@@ -87,7 +87,7 @@ def input_x_gradient(probe: Probe) -> Answer:
     at_image=True,
     cost="1, and its backward pass",
 )
-def guided_gradcam(probe: Probe) -> Answer:
+def guided_gradcam(probe: Probe, *, blur: float = 0.0) -> Answer:
     """Section 3.2 of the paper: the product, pixel by pixel, with the map upsampled to the input."""
     found = probe.brought_back * probe.gradcam()[:, None]
-    return Answer(maps=strongest(found), attributions=found)
+    return Answer(maps=strongest(found, blur), attributions=found)
