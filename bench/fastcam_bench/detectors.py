@@ -167,10 +167,10 @@ def _autograd(
 
 def _in_double(module: torch.nn.Module) -> torch.nn.Module:
     """A copy in float64, that makes its anchors anew."""
-    made: Any = copy.deepcopy(module).double()
-    for each in made.modules():
-        if hasattr(each, "anchors") and hasattr(each, "shape"):
-            each.shape = None
+    made = copy.deepcopy(module).double()
+    heads: list[Any] = [each for each in made.modules() if hasattr(each, "anchors") and hasattr(each, "shape")]
+    for head in heads:
+        head.shape = None
     return made
 
 
