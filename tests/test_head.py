@@ -285,6 +285,20 @@ def test_a_head_that_does_not_belong_is_refused(tmp_path):
         Explainer(tmp_path / "b.cam.head.onnx")
 
 
+def test_at_another_layer_the_head_is_refused():
+    """Activations of another layer may have the very shape that the head takes."""
+    found, _ = exported(MODEL, layer=["r2", "c2"])
+    at_default = found(X, targets=2, method="ablationcam").maps
+    np.testing.assert_array_equal(at_default, exported(MODEL)[0](X, targets=2, method="ablationcam").maps)
+    for call in (lambda: found.at("c2")(X, method="ablationcam"), lambda: found(X, method="reciprocam", layers="all")):
+        with pytest.raises(FastcamError, match="has the head of its default layer r2 alone"):
+            call()
+    assert found.at("c2")(X, targets=2, method="scorecam").maps.any()
+    excitation = export_model(MODEL, layer=["r2", "r1"], input_gradient="excitation", check=False)
+    with pytest.raises(FastcamError, match="brings excitation back to its default layer r2 alone"):
+        Explainer(excitation.model.SerializeToString())(X, method="excitation", layers="all")
+
+
 @pytest.mark.parametrize(
     "options,message", [({"emit": "cam"}, "--emit cam leaves out"), ({"targets": "cotangent"}, "--head")]
 )
