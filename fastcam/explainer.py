@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam import clips, multilayer, probe, resident, styles
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam import multilayer, probe, resident, styles
 from fastcam.asking import Asking, answers, asked
 from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.devices import DEFAULT, Settings, short, stream_address
@@ -90,12 +90,10 @@ class Explainer:
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        if len(self._metadata.input_shape) == 5:
-            raise FastcamError(
-                f"{self._name} explains videos; Explainer takes pictures: run it in ONNX Runtime directly"
-            )
+        self._takes_clips = len(self._metadata.input_shape) == 5
         image = self._network.inputs[self._metadata.input]
-        self._inputs = Inputs(self._name, self._metadata, image, preprocess, threads)
+        inputs = clips.ClipInputs if self._takes_clips else Inputs
+        self._inputs = inputs(self._name, self._metadata, image, preprocess, threads)
         self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
@@ -153,7 +151,9 @@ class Explainer:
         Args:
             images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]); a list of those; or
                 a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
-                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either.
+                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either. Of a video model a clip: a video
+                file, a list of pictures, or uint8 [frames, h, w, 3]; a list of those; or a float tensor. The
+                explanation then has a row for each frame, see :mod:`fastcam.clips`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
@@ -296,6 +296,8 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
+        if self._takes_clips:
+            raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         resolved = self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
@@ -338,6 +340,8 @@ class Explainer:
     ) -> How:
         _check_threshold(threshold)
         styles.check(style, self._metadata)
+        if self._takes_clips and (fuse is not None or style != "fastcam"):
+            raise FastcamError("maps of clips are not fused, and have no other style; leave fuse and style out")
         views: list[Explainer] = []
         if layers is not None or fuse is not None:
             wanted = "all" if layers is None else layers
@@ -347,6 +351,8 @@ class Explainer:
 
     def _served(self, method: str, options: Mapping[str, Any] | None) -> Method:
         found = served(method, self._metadata, self._name, options)
+        if self._takes_clips and found.ask is not None:
+            raise FastcamError(f"{self._name} explains clips, and {found.title} pictures; use a method of one run")
         if found.runs == "gradients" and not (self._network.takes_targets or self._metadata.cotangents):
             raise FastcamError(
                 f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
@@ -436,6 +442,8 @@ class Explainer:
 
     def _explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, and its post-processing."""
+        if self._takes_clips:
+            return clips.explained(self, run, targets, how)
         (found, scores, classes, asked, questions), geometry = self._answer(run, targets), run.batch.geometry
         attributions = None
         if how.method.ask is None:

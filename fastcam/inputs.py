@@ -114,7 +114,7 @@ class Inputs:
 
     def _checked(self, tensor: NDArray[Any] | DeviceTensor) -> NDArray[Any] | DeviceTensor:
         """A float tensor that fits the model's input, in the input's dtype."""
-        fits = tensor.ndim == len(self.shape) == 4 and all(
+        fits = tensor.ndim == len(self.shape) and all(
             not isinstance(want, int) or want == have
             for want, have in zip(self.shape[1:], tensor.shape[1:], strict=True)
         )

@@ -29,7 +29,8 @@ def numbers(metadata: Metadata, layers: Layers, file: str) -> tuple[int, ...]:
 
     Args:
         metadata: the file's.
-        layers: "all"; or names (of the value, the node or its scope), or numbers; one, or a sequence.
+        layers: "all"; or names (of the value, the node or its scope; of a scope around several the last is meant), or
+            numbers; one, or a sequence.
         file: its name, for errors.
 
     Raises:
@@ -57,6 +58,9 @@ def _number(known: Sequence[TargetLayer], asked: str | int, file: str) -> int:
     for names in ([one.value for one in known], [one.node for one in known], [one.scope for one in known]):
         if asked in names:
             return names.index(asked) + 1
+    inside = [n for n, one in enumerate(known, 1) if one.scope.startswith(f"{asked}.")]
+    if inside:
+        return inside[-1]
     there = [one.value for one in known]
     near = difflib.get_close_matches(asked, there, 1, 0)[0]
     raise FastcamError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError, fusion, kernels, render
 from fastcam.cli import app
+from fastcam.multilayer import numbers
 from fastcam.strip import strip
 from fastcam_export import export_model
 from pyramid_model import LAYERS, autograd, pyramid
@@ -139,6 +141,14 @@ def test_what_is_not_finite_at_one_layer_is_so_in_the_fused_map(explainer):
 def test_bad_layers_and_fusions_are_refused(explainer, arguments, said):
     with pytest.raises(FastcamError, match=said):
         explainer(IMAGES, **arguments)
+
+
+def test_layers_are_named_by_value_node_or_scope(network):
+    metadata = export_model(network[0], layer="all", check=False).metadata
+    scopes = ("stem", "body.0.conv", "body.1.relu")
+    named = replace(metadata, layers=tuple(replace(one, scope=s) for one, s in zip(metadata.layers, scopes)))
+    asked = ["r2", "two/relu", "stem", "body", "body.0", 3]
+    assert [numbers(named, one, "file") for one in asked] == [(2,), (2,), (1,), (3,), (2,), (3,)]
 
 
 def test_a_file_with_one_layer_says_how_to_get_more(network):

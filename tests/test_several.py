@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata
-from fastcam_export import export_model, head, inspect_model, verify
+from fastcam_export import export_model, head, inspect_model, several, verify
 from pyramid_model import LAYERS, autograd, model_of, pyramid
 
 pytest.importorskip("torch")
@@ -94,15 +94,16 @@ def test_a_file_with_one_layer_says_nothing_of_several():
     plain = export_model(model)
     assert made.model.SerializeToString(deterministic=True) == plain.model.SerializeToString(deterministic=True)
     assert "layers" not in json.loads(plain.metadata.to_json())
-    several = export_model(model, layer=["r1", "r2"], check=False).metadata
-    assert Metadata.from_json(several.to_json()) == several and several.layer.value == "r1"
-    assert several.at(2).layer.value == "r2" and several.at(2).emitted() == plain.metadata.emitted()
+    both = export_model(model, layer=["r1", "r2"], check=False).metadata
+    assert Metadata.from_json(both.to_json()) == both and both.layer.value == "r1"
+    assert both.at(2).layer.value == "r2" and both.at(2).emitted() == plain.metadata.emitted()
 
 
 @pytest.mark.parametrize("size", [8, None], ids=["fixed", "free"])
 def test_all_is_the_last_map_of_each_resolution(size):
     model, _ = pyramid(size)
-    assert [one.value for one in export_model(model, layer="all").metadata.layers] == list(LAYERS)
+    made = export_model(model, layer="all").metadata.layers
+    assert [one.value for one in made] == list(LAYERS) and made[0].reason == several.LAST
     found = inspect_model(model)
     assert [one.name for one in found.layers if one.in_all] == list(LAYERS)
     assert [one.name for one in found.layers if one.chosen] == ["r3"]
@@ -121,6 +122,7 @@ def test_all_of_one_resolution_is_the_residual_stream():
     layers = export_model(model_of(nodes, tensors, [1, 3, 4, 4], 3), layer="all", check=False).metadata.layers
     assert len(layers) == 6 and layers[-1].value != layers[-2].value
     assert all(one.value.startswith("x") for one in layers)
+    assert {one.reason for one in layers[:-1]} == {several.ALONG}
 
 
 def test_the_check_looks_at_each_layer(monkeypatch):
@@ -177,6 +179,13 @@ def test_a_wrong_pooled_gradient_is_refused_there_too(monkeypatch):
 def test_layers_that_do_not_go_together_are_refused(layer, said):
     with pytest.raises(FastcamError, match=said):
         export_model(pyramid()[0], layer=layer)
+
+
+def test_all_leaves_out_what_only_moves_a_map():
+    model, _ = pyramid()
+    model.graph.node.insert(5, helper.make_node("Identity", ["r2"], ["moved"]))
+    model.graph.node[6].input[0] = "moved"
+    assert [one.value for one in export_model(model, layer="all").metadata.layers] == list(LAYERS)
 
 
 def test_the_models_own_outputs_stay():

@@ -28,6 +28,8 @@ ALL = "all"
 MOST = 6
 """How many layers "all" takes of a network with one resolution."""
 SUMS = frozenset({"Add", "Sum"})
+MOVED = layers.REARRANGED | {"Cast", "Dropout", "Identity", "Pad"}
+LAST, ALONG = "the last map of its resolution", "a place along the residual stream"
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def every(
     chosen: ir.Value,
     learned: Callable[[ir.Value], bool],
     sizes: Callable[[], Mapping[ir.Value, tuple[int, ...]]],
-) -> list[layers.Layer]:
-    """What "all" stands for: the last map of each resolution, first to last, the chosen layer for its own.
+) -> tuple[list[layers.Layer], str]:
+    """What "all" stands for, and why: the last map of each resolution, first to last, the chosen layer for its own.
 
     Maps that only pool, that have one channel per class, or whose positions do not reach the score are left out, as by
     :func:`fastcam_export.layers.choose`. Of a network with one resolution, as vision transformers have: up to
@@ -87,12 +89,20 @@ def every(
     usable.append(found[at])
     free = [one for one in usable if one.layout.fixed_grid is None]
     measured = sizes() if free else {}
-    groups = [list(group) for _, group in groupby(usable, lambda one: one.layout.fixed_grid or measured.get(one.value))]
+    groups = [
+        _made(list(group)) for _, group in groupby(usable, lambda one: one.layout.fixed_grid or measured.get(one.value))
+    ]
     if len(groups) > 1:
-        return [group[-1] for group in groups]
+        return [group[-1] for group in groups], LAST
     sums = [one for one in usable[:-1] if _is_sum(one.value)]
     count = min(MOST - 1, len(sums))
-    return [sums[(i + 1) * len(sums) // (count + 1)] for i in range(count)] + usable[-1:]
+    return [sums[(i + 1) * len(sums) // (count + 1)] for i in range(count)] + usable[-1:], ALONG
+
+
+def _made(group: list[layers.Layer]) -> list[layers.Layer]:
+    """Those of a group that are computed, not only padded or moved; all, if there are none."""
+    nodes = ((one, one.value.producer()) for one in group)
+    return [one for one, node in nodes if node is not None and node.op_type not in MOVED] or group
 
 
 def _is_sum(value: ir.Value) -> bool:
@@ -103,7 +113,9 @@ def _is_sum(value: ir.Value) -> bool:
     )
 
 
-def all_of(model: ir.Model, maps: layers.Maps, found: Sequence[layers.Layer], chosen: ir.Value) -> list[layers.Layer]:
+def all_of(
+    model: ir.Model, maps: layers.Maps, found: Sequence[layers.Layer], chosen: ir.Value
+) -> tuple[list[layers.Layer], str]:
     """:func:`every` of a loaded model."""
     learned = partial(cotangent.is_learned, maps.graph, maps.image)
     return every(found, chosen, learned, lambda: measure(model, maps.image, found))
@@ -112,7 +124,7 @@ def all_of(model: ir.Model, maps: layers.Maps, found: Sequence[layers.Layer], ch
 def if_known(model: ir.Model, maps: layers.Maps, found: Sequence[layers.Layer], chosen: ir.Value) -> list[layers.Layer]:
     """:func:`all_of`, empty where the sizes of the maps cannot be found out."""
     try:
-        return all_of(model, maps, found, chosen)
+        return all_of(model, maps, found, chosen)[0]
     except FastcamError:
         return []
 
@@ -159,8 +171,9 @@ def find(
     """
     if names == (ALL,):
         found = _found(maps, classes, functional)
-        taken = all_of(model, maps, found, first.value)
-        return [first] + [_of_stage(one, lies) for one in taken if one.value is not first.value]
+        taken, reason = all_of(model, maps, found, first.value)
+        others = [one for one in taken if one.value is not first.value]
+        return [first] + [_of_stage(one, reason, lies) for one in others]
     return [first] + [_named(maps, name, classes, functional, lies) for name in names[1:]]
 
 
@@ -171,9 +184,9 @@ def _found(maps: layers.Maps, classes: int | None, functional: cotangent.Functio
     return cotangent.learned_layers(maps.graph, maps.image, functional)
 
 
-def _of_stage(one: layers.Layer, lies: Lies) -> Place:
+def _of_stage(one: layers.Layer, reason: str, lies: Lies) -> Place:
     layout = lies(one.value, one.layout) or one.layout
-    return Place(one.value, layout, layers.describe(one.value, "the last map of its resolution", layout))
+    return Place(one.value, layout, layers.describe(one.value, reason, layout))
 
 
 def _named(
