@@ -37,6 +37,7 @@ _ABOUT = {
     "lrp-gamma": ("LRP-gamma", "M = sum_c relevance", "Montavon et al. 2019, LNCS 11700"),
 }
 """Title, formula and source of a mode; others have their name and the sum."""
+_COSTS = {"rollout": "1", "rollout-max": "1", "rollout-min": "1", "shapleycam": "1, and two backward passes"}
 _GRADIENTS = ("gradient", "guided", "deconvolution")
 
 
@@ -64,7 +65,7 @@ for _mode in MODES:
         mode=_mode,
         at_image=_mode in _GRADIENTS,
         adds_up=_mode not in _GRADIENTS,
-        cost="1, and its backward pass",
+        cost=_COSTS.get(_mode, "1, and its backward pass"),
     )
 
 
