@@ -11,6 +11,7 @@
 
 #include "cam.h"
 #include "clones.h"
+#include "memory.h"
 #include "strip.h"
 
 #ifdef FASTCAM_MULTIVERSION
@@ -59,7 +60,7 @@ FASTCAM_INLINE void link(std::int32_t run, std::int32_t other, const Forest& for
 }
 
 // Links the runs of word `i` of a strip with those above that they touch, each pair at least once. The columns that two
-// runs share are a run of `shared`; whether they touch in there is carried to the place behind it (see add in strip.h). Outside,
+// runs share are a run of `shared`; whether they touch in there is carried to the place behind it (add in strip.h). Outside,
 // only corners are left: a pixel in the top row with nothing but the neighbour to its right, or left, above it.
 FASTCAM_INLINE void link_word(const Strip& row, const Strip& above, std::int64_t i, std::uint64_t& carry,
                       const Forest& forest) noexcept {
@@ -275,19 +276,6 @@ std::int32_t label_one(const std::uint8_t* mask, std::int64_t height, std::int64
     for (std::int64_t y = 0; y < height; ++y) write_row(mask, y, height, width, forest, labels);
     return count;
 }
-
-// Hands out parts of one piece of memory, each aligned to eight bytes; without memory, it only counts.
-struct Arena {
-    unsigned char* memory;
-    std::size_t used = 0;
-
-    template <typename T>
-    T* take(std::int64_t count) noexcept {
-        T* const part = memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + used);
-        used += (static_cast<std::size_t>(count) * sizeof(T) + 7) / 8 * 8;
-        return part;
-    }
-};
 
 // Rows of `words` words with a word of zeros in front of each and behind the last, which is all zeros.
 std::uint64_t* take_bits(Arena& arena, std::int64_t rows, std::int64_t words) noexcept {

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from fastcam import detections, scalars
 from fastcam.questions import Given
 from fastcam.schema import Cotangent, FastcamError, Metadata
-from fastcam.spelling import File, Maker, Outputs, Piece, Spec, joined, parse
+from fastcam.spelling import File, Maker, Outputs, Piece, Spec, joined, parse, sizes
 
 Asking: TypeAlias = "Given | str | Sequence[str]"
 """What a caller may give as cotangent."""
@@ -54,7 +54,8 @@ KINDS: dict[str, Kind] = {
         scalars.element,
     ),
     "region": Kind(
-        "region:NAME", "segmentation: a class where it is predicted, or within mask=FILE", (3,), ("output", "mask"),
+        "region:NAME", "segmentation: a class where it is predicted, or within mask=FILE; axis=last of maps [h, w, C]",
+        (3,), ("output", "mask", "axis"),
         scalars.region,
     ),
     "box": Kind(
@@ -62,10 +63,10 @@ KINDS: dict[str, Kind] = {
         (1, 2), ("box", "layout", "form", "boxes", "scores", "output"), detections.box,
     ),
     "similarity": Kind(
-        "similarity:other.jpg", "the cosine of embeddings, of a picture or a .npy file; kind=dot", (1, 3),
+        "similarity:other.jpg", "the cosine of embeddings, of a picture or a .npy file; kind=dot", (1,),
         ("output", "kind"), scalars.similarity,
     ),
-    "pair": Kind("pair", "the same of pictures 1 and 2, 3 and 4, ...", (1, 3), ("output", "kind"), scalars.pair),
+    "pair": Kind("pair", "the same of pictures 1 and 2, 3 and 4, ...", (1,), ("output", "kind"), scalars.pair),
     "caption": Kind(
         "caption:4,8,15", "the log-probability of a caption, by its tokens; without them of the likeliest", (2,),
         ("output", "kind"), scalars.words,
@@ -124,7 +125,7 @@ def _made(one: Spec, file: File, metadata: Metadata) -> Maker:
     try:
         return KINDS[one.kind].made(one, file)
     except FastcamError as error:
-        if any(len(about.shape) in KINDS[one.kind].axes for about in metadata.cotangents):
+        if any(one.kind in answering(about) for about in metadata.cotangents):
             raise
         raise FastcamError(f"{error}; it answers {answers(metadata)}") from error
 
@@ -133,17 +134,20 @@ def answers(metadata: Metadata) -> str:
     """What a file answers, for a message: the forms of the kinds that fit its outputs."""
     kinds: list[str] = []
     for about in metadata.cotangents:
-        kinds += answering(about)
+        kinds += answering(about, len(metadata.labels) if metadata.labels is not None else None)
     return ", ".join(KINDS[kind].form for kind in dict.fromkeys(kinds))
 
 
-def answering(about: Cotangent) -> list[str]:
-    """The kinds that an output is likely to be asked by."""
-    shape = about.shape
+def answering(about: Cotangent, names: int | None = None) -> list[str]:
+    """The kinds that an output is likely to be asked by; ``names``: how many class names there are."""
+    shape = sizes(about)
     if not about.batched or (len(shape) == 2 and (shape[-1] in (4, 6) or "box" in about.output.lower())):
         return ["box", "element"]
     fitting = [name for name, kind in KINDS.items() if len(shape) in kind.axes]
-    if len(shape) == 3:
-        flat = all(size == 1 for size in shape[1:])
-        return [name for name in fitting if name not in (("region",) if flat else ("similarity", "pair"))]
-    return [name for name in fitting if name != "box" or len(shape) == 2]
+    left_out: tuple[str, ...] = ()
+    if len(shape) == 1:
+        left_out = ("box",)
+    elif len(shape) == 2 and names is not None:
+        boxes = {names + 4, names + 5} & {*shape}
+        left_out = ("caption", "words") if boxes else ("box",) if shape[1] == names else ()
+    return [name for name in fitting if name not in left_out]

@@ -128,7 +128,7 @@ def explained(explainer: Explainer, run: Run, asked: Any, how: How) -> Explanati
     Scores, classes, status and targets are the clip's, the same for all of its frames. A box surrounds what reaches
     the threshold's share of the clip's maximum in a frame; a frame without any has a box of zeros.
     """
-    found, scores, classes, targets = explainer._answer(run, asked)
+    found, scores, classes, targets, _ = explainer._answer(run, asked)
     activations, weights, names = kernel_inputs(laid_under(found), how.method, explainer.metadata)
     k = kernels_.get()
     signed = k.weigh(np.asarray(activations), np.asarray(weights)) if weights is not None else np.asarray(activations)

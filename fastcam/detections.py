@@ -181,6 +181,8 @@ def _column(spec: Spec, file: File, scores: Double, labels: NDArray[np.int64] | 
             there = ", ".join(file.label(int(k)) for k in list(dict.fromkeys(best))[:8])
             raise spec.wrong(f"no box of {file.label(wanted)}; there are boxes of {there}")
         return np.where(labels == wanted, scores[:, 0], -np.inf)
+    if scores.shape[1] == 1:
+        raise spec.wrong("no output says labels of these boxes, so none can be named; leave the class out")
     if wanted >= scores.shape[1]:
         raise spec.wrong(f"class {wanted} is out of range: boxes have {scores.shape[1]} classes, from 0")
     return np.asarray(scores[:, wanted])
@@ -264,12 +266,14 @@ def _separate(spec: Spec, file: File, arrays: dict[str, NDArray[Any]], boxes: st
         and spec.options.get("scores", name) == name
         and (array.shape == lead or _per_class(array, lead))
     ]
+    likely = [name for name, a in arrays.items() if name != boxes and a.shape == lead and (a == np.rint(a)).all()]
+    scores = [name for name in scores if name not in likely] or scores  # labels may be floats
     if len(scores) != 1:
         found = f"one of {', '.join(scores)}" if scores else f"none has the shape {list(lead)} of the boxes"
         raise spec.wrong(f"which output has the scores of {boxes}? add scores=NAME ({found})")
     score = np.asarray(arrays[scores[0]], np.float64)
     turned = score.ndim > len(lead) and score.shape[:-1] != lead
-    labels = next((a for a in arrays.values() if a.dtype.kind in "iu" and a.shape == lead), None)
+    labels = next((arrays[name].astype(np.int64) for name in likely if name != scores[0]), None)
     y = y.astype(np.float64)
     if len(lead) == 1:  # boxes of one image
         y, score, labels = y[None], score[None], None if labels is None else labels[None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import clips, multilayer, resident, styles
+from fastcam import clips, multilayer, probe, resident, styles
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
 from fastcam.asking import Asking, answers, asked
-from fastcam.binding import DeviceTensor
-from fastcam.combining import as_float, kernel_inputs, served
+from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
 from fastcam.image import Float
@@ -25,16 +24,10 @@ from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.placing import in_original
 from fastcam.prediction import Batch, Prediction, Run, joined
-from fastcam.questions import Functional, Given, combine, status_of, targets_of
+from fastcam.probe import Meter, Progress
+from fastcam.questions import Functional, Given, Question, combine, questions_of, status_of, targets_of
 from fastcam.resident import Resident
-from fastcam.schema import (
-    CLASSES,
-    INPUT_GRADIENT,
-    RELEVANCE,
-    FastcamError,
-    Metadata,
-    Preprocessing,
-)
+from fastcam.schema import CLASSES, FastcamError, Metadata, Preprocessing
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
@@ -51,6 +44,10 @@ class How:
     threshold: float
     connectivity: int
 
+    def meter(self, progress: Progress | None, images: int) -> Meter:
+        """Counts the runs of so many images, each at each of the layers."""
+        return Meter(progress, images * max(1, len(self.views)))
+
 
 class Explainer:
     """Explains what an exported file sees in pictures.
@@ -66,6 +63,7 @@ class Explainer:
         kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
+        head: the same of what lies behind the layer, of a file exported with its head.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -82,11 +80,12 @@ class Explainer:
         batch_size: int = 16,
         explanation: Model | None = None,
         settings: Settings = DEFAULT,
+        head: Model | None = None,
     ) -> None:
         self._kernels = kernels_.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
-        self._network = Network(model, explanation, providers, threads, settings, keep)
+        self._network = Network(model, explanation, providers, threads, settings, keep, head)
         self._stream = stream_address(settings.stream)
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
@@ -144,6 +143,8 @@ class Explainer:
         layers: multilayer.Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -163,7 +164,10 @@ class Explainer:
                 a list of those (``fastcam explain --help`` and :data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
-            method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
+            method: a name from :data:`fastcam.methods.METHODS` (``fastcam methods``): a member of the CAM family, a
+                method that runs the model again, or a backward mode of the file.
+            options: of the method: {"samples": 50}; see ``fastcam methods`` for names and defaults.
+            progress: of a method that runs again, called as ``progress(done, total)``.
             layers: of a file with several target layers "all", or some by name or number: the explanation then has one
                 of each as its ``layers``, and is itself that of the default layer, or of the last of them.
             fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
@@ -173,11 +177,11 @@ class Explainer:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
-        how = self._how(method, layers, fuse, style, threshold, connectivity)
+        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
-        each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._at_each(run, chosen, how) for run, chosen in each])
+        each, meter = _each(self._runs(sources, files, resolved), resolved), how.meter(progress, len(sources))
+        return join([self._at_each(run, chosen, how, meter) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -206,22 +210,25 @@ class Explainer:
         layers: multilayer.Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method, layers, fuse, style: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress: see
+                :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
-        how = self._how(method, layers, fuse, style, threshold, connectivity)
+        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
-        each = _each(prediction.runs, resolved)
-        return join([self._at_each(run, chosen, how) for run, chosen in each])
+        each, meter = _each(prediction.runs, resolved), how.meter(progress, len(prediction))
+        return join([self._at_each(run, chosen, how, meter) for run, chosen in each])
 
     def on_device(
         self,
@@ -271,6 +278,7 @@ class Explainer:
         layers: multilayer.Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -280,7 +288,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, cotangent, method, layers, fuse, style: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method, layers, fuse, style, options: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -290,12 +298,12 @@ class Explainer:
         """
         if self._takes_clips:
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
-        how = self._how(method, layers, fuse, style, threshold, connectivity)
+        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         resolved = self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._at_each(run, resolved, how),
+            finish=lambda run: self._at_each(run, resolved, how, how.meter(None, len(run))),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -323,6 +331,7 @@ class Explainer:
     def _how(
         self,
         method: str,
+        options: Mapping[str, Any] | None,
         layers: multilayer.Layers,
         fuse: str | None,
         style: str,
@@ -337,14 +346,30 @@ class Explainer:
         if layers is not None or fuse is not None:
             wanted = "all" if layers is None else layers
             views = [self._view(n) for n in multilayer.numbers(self._file_metadata, wanted, self._name)]
-        found = [served(method, view._metadata, self._name) for view in views or [self]]
+        found = [view._served(method, options) for view in views or [self]]
         return How(found[0], tuple(views), fuse, style, threshold, connectivity)
 
-    def _at_each(self, run: Run, targets: Asked | Functional, how: How) -> Explanation:
+    def _served(self, method: str, options: Mapping[str, Any] | None) -> Method:
+        found = served(method, self._metadata, self._name, options)
+        if self._takes_clips and found.ask is not None:
+            raise FastcamError(f"{self._name} explains clips, and {found.title} pictures; use a method of one run")
+        if found.runs == "gradients" and not (self._network.takes_targets or self._metadata.cotangents):
+            raise FastcamError(
+                f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
+                "again with --targets default, or required"
+            )
+        here, default = self._metadata.layer.value, self._file_metadata.layer.value
+        at_layer = found.mode is not None and self._metadata.of_layer_alone()
+        if here != default and (found.runs == "layer" or at_layer):
+            held = "has the head of" if found.runs == "layer" else f"brings {found.mode} back to"
+            raise FastcamError(f"{self._name} {held} its default layer {default} alone; export it again with {here}")
+        return found
+
+    def _at_each(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""
         if not how.views:
-            return self._explain(run, targets, how)
-        each = [view._explain(run, targets, how) for view in how.views]
+            return self._explain(run, targets, how, meter)
+        each = [view._explain(run, targets, how, meter) for view in how.views]
         return multilayer.together(each, self._metadata.layer.value, how.fuse)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
@@ -397,12 +422,14 @@ class Explainer:
 
     def _answer(
         self, run: Run, asked: Asked | Functional
-    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
-        """The added outputs of one run, the scores [N, classes], the class of each target, and what each target was."""
+    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], list[Question]]:
+        """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
+        what to ask of other images in an image's place."""
         if isinstance(asked, Functional):
             arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            return self._network.explain(run.forward, arrays), scores, classes, meant
+            questions = questions_of(arrays, classes, self._metadata, self._name)
+            return self._network.explain(run.forward, arrays), scores, classes, meant, questions
         found = self._network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
         if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
@@ -410,14 +437,22 @@ class Explainer:
         if classes.max() >= run.scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
         found = combine(asked, found, self._metadata, self._name)
-        return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
+        questions = questions_of(asked, classes, self._metadata, self._name)
+        return found, run.scores, *targets_of(asked, classes, self._metadata.labels), questions
 
-    def _explain(self, run: Run, targets: Asked | Functional, how: How) -> Explanation:
+    def _explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, and its post-processing."""
         if self._takes_clips:
             return clips.explained(self, run, targets, how)
-        (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
-        activations, weights, names = kernel_inputs(found, how.method, self._metadata)
+        (found, scores, classes, asked, questions), geometry = self._answer(run, targets), run.batch.geometry
+        attributions = None
+        if how.method.ask is None:
+            activations, weights, names = kernel_inputs(found, how.method, self._metadata)
+        else:
+            found = on_host(found)
+            again = self._network, self._inputs.layout, self._batch_size, self._scores, meter
+            said = probe.answers(how.method, run, found, questions, *again)
+            activations, weights, names, attributions = answered(found, said)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
         explained: Any = styles.explain_maps(
             self._kernels, how.style, activations, weights, size, how.threshold, how.connectivity, windows
@@ -444,21 +479,12 @@ class Explainer:
             threshold=how.threshold,
             connectivity=how.connectivity,
             method=how.method.name,
+            options=dict(how.method.options),
+            attributions=attributions,
             style=how.style,
             providers=self.providers,
-            **self._brought_back(found, run.batch.tensor),
+            **brought_back(found, run.batch.tensor, self._inputs.layout),
         )
-
-    def _brought_back(self, found: dict[str, Any], tensor: NDArray[Any] | DeviceTensor) -> dict[str, Any]:
-        """What the mode of the file brought back to the image or the layer, by its name in the explanation."""
-        if RELEVANCE in found:
-            return {"relevance": as_float(found[RELEVANCE])}
-        if INPUT_GRADIENT not in found:
-            return {}
-        gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(tensor)
-        if self._inputs.layout == "NHWC":
-            gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
-        return {"input_gradients": as_float(gradient), "inputs": as_float(inputs)}
 
 
 def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastcam import binding
 from fastcam.devices import DEFAULT, Settings, short
+from fastcam.head import Head
 from fastcam.schema import (
     ACTIVATIONS,
     CAM,
@@ -21,6 +22,7 @@ from fastcam.schema import (
     OUTPUTS,
     PREFIX,
     RELEVANCE,
+    SCORES,
     TARGETS,
     FastcamError,
     Metadata,
@@ -88,6 +90,7 @@ class Network:
         explanation: path or bytes of the explanation part, where it is not the file beside it that ``model`` names.
         providers, threads, settings: see :func:`fastcam.session.create_session`.
         keep: what makes an array of an OrtValue, where the session runs on a GPU: activations and maps then stay there.
+        head: path or bytes of what lies behind the layer, where it is not the file beside ``model`` that it names.
 
     Raises:
         FastcamError: a file cannot be loaded or FastCAM did not export it; half of a pair is missing, or is of another.
@@ -101,10 +104,13 @@ class Network:
         threads: int | None,
         settings: Settings = DEFAULT,
         keep: Callable[[Any], Any] | None = None,
+        head: Model | None = None,
     ) -> None:
         self.name = model_name(model)
         self._session = create_session(model, providers, threads, settings)
         self.metadata = read_metadata(self._session, self.name)
+        if self.metadata.head is not None and self.metadata.head.part == "head":
+            raise FastcamError(f"{self.name} is the head of an export; give the model, {self.metadata.head.other}")
         other = _other(model, self.metadata, self.name, explanation)
         self._second = None if other is None else create_session(other, providers, threads, settings)
         if other is not None:
@@ -116,6 +122,8 @@ class Network:
         self._check_contract()
         self._keep = keep if binding.on_gpu(self._session) else None
         self._same_stream = settings.stream is not None
+        open_head = partial(create_session, providers=providers, threads=threads, settings=settings)
+        self._head = Head(model, head, self.metadata, self.name, open_head)
         self._replay = None
         if settings.graph and other is not None:
             raise FastcamError(f"{self.name}: a CUDA graph records one file; leave graph out, or export in one file")
@@ -162,13 +170,49 @@ class Network:
         known = targets if isinstance(targets, np.ndarray) else np.zeros((1, 0), np.int64)
         return Forward(tensor, found, known, explained, carried, rows, ran)
 
+    def own(self, tensor: NDArray[Any]) -> dict[str, Any]:
+        """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
+        explains, which no run time option keeps it from."""
+        missing = (self.fixed_batch or len(tensor)) - len(tensor)
+        feed: dict[str, Any] = {self.metadata.input: _filled(tensor, missing)}
+        if self.metadata.cotangents and self._second is None:
+            found = self._own(feed)
+        else:
+            if self._second is None and self.takes_targets:
+                feed[TARGETS] = np.array([[-1]])
+            extra = self.metadata.pair.extra if self.metadata.pair is not None else ()
+            names = [name for name in self._outputs if not name.startswith(PREFIX) and name not in extra]
+            found = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+        return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in found.items()}
+
+    def head(self, activations: NDArray[Any], kept: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """float32 [M, classes]: the explained scores, if the layer were ``activations`` [M, K, h, w].
+
+        Args:
+            kept: what else it takes, a row for each.
+
+        Raises:
+            FastcamError: the export has no such file, or that is another's.
+        """
+        session = self._head.session()
+        feed = {ACTIVATIONS: activations, **kept}
+        fixed = next(value.shape[0] for value in session.get_inputs() if value.name == ACTIVATIONS)
+        size = fixed if isinstance(fixed, int) else len(activations)
+        rows = []
+        for start in range(0, len(activations), size):
+            part = {name: value[start : start + size] for name, value in feed.items()}
+            missing = size - len(part[ACTIVATIONS])
+            full = {name: np.ascontiguousarray(_filled(value, missing)) for name, value in part.items()}
+            rows.append(self._run(session.run, [SCORES], full)[0][: size - missing])
+        return np.concatenate(rows)
+
     def explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
         """The added outputs by name, a row per image of ``run``, for targets as in :meth:`forward`.
 
         An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
         the run has explained any.
         """
-        return _of_layer(self._explain(run, targets), self._number)
+        return _of_layer(self._explain(run, targets), self._number, self.metadata)
 
     def _explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
         """The added outputs of all layers."""
@@ -298,15 +342,15 @@ class Network:
             )
 
 
-def _of_layer(found: dict[str, Any], number: int | None) -> dict[str, Any]:
+def _of_layer(found: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:
     """Added outputs by name, those of the layer with this number under the plain names, without the other layers'.
 
-    Relevance is read at the default layer alone.
+    What a mode brings back to the default layer is left out for others.
     """
     of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
     mine = {of_layer(name, number): name for name in of_layers}
     others = tuple(f"{name}." for name in of_layers)
-    left_out = of_layers if number is None else of_layers | {RELEVANCE}
+    left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
     kept = {name: value for name, value in found.items() if name not in left_out and not name.startswith(others)}
     return kept | {plain: found[name] for name, plain in mine.items() if name in found}
 

@@ -12,7 +12,7 @@ from fastcam import cotangents
 from fastcam.cotangents import Double
 from fastcam.image import Float, load, prepare, resize
 from fastcam.schema import Cotangent, FastcamError, Preprocessing
-from fastcam.spelling import File, Maker, Outputs, Piece, Spec, index, integers, terms
+from fastcam.spelling import File, Maker, Outputs, Piece, Spec, index, integers, sizes, terms
 from fastcam.targets import Terms, combined_name
 
 KINDS = ("log_probability", "logit")
@@ -141,10 +141,9 @@ def element(spec: Spec, file: File) -> Maker:
     at = tuple(integers(spec, "an index"))
     spec.none_but(1, 8, "an index, one number for each axis of one image's output")
     about = file.output(spec, (len(at),))
-    sizes = about.shape
-    for i, size in zip(at, sizes, strict=True):
+    for i, size in zip(at, sizes(about), strict=True):
         if i < 0 or (isinstance(size, int) and i >= size):
-            raise spec.wrong(f"index {list(at)} is outside of {list(sizes)}; numbers count from 0")
+            raise spec.wrong(f"index {list(at)} is outside of {list(about.shape)}; numbers count from 0")
 
     def made(outputs: Outputs) -> Piece:
         y = _array(outputs, about)
@@ -159,8 +158,9 @@ def element(spec: Spec, file: File) -> Maker:
 def region(spec: Spec, file: File) -> Maker:
     """s = sum_ij M_ij y_cij: a class where it is predicted, or within a mask; one target for each word."""
     about = file.output(spec, (3,))
-    count = about.shape[0] if isinstance(about.shape[0], int) else None
-    names = file.classes(spec, count)
+    last = spec.choice("axis", ("first", "last")) == "last"
+    channels = about.shape[-1 if last else 0]
+    names = file.classes(spec, channels if isinstance(channels, int) else None)
     spec.none_but(1, 1000, "a class, by name or number")
     wanted = [index(spec, word, names) for word in spec.words]
     within = spec.options.get("mask")
@@ -168,13 +168,15 @@ def region(spec: Spec, file: File) -> Maker:
 
     def made(outputs: Outputs) -> Piece:
         y = _array(outputs, about)
+        y = np.moveaxis(y, -1, 1) if last else y
         if mask is None:
             _refuse_absent(spec, y, wanted, file)
         small = None if mask is None else resize(mask, (y.shape[2], y.shape[3])) >= 0.5
         c = cotangents.region(y, wanted, small)
         named = [file.label(k, y.shape[1]) for k in wanted]
-        named = named if within is None else [f"{name} within {Path(within).name}" for name in named]
-        return Piece({about.output: c}, (tuple(named),) * len(y), _linear(c, y))
+        named = named if within is None else [f"{name} within {Path(within).stem}" for name in named]
+        values = _linear(c, y)
+        return Piece({about.output: np.moveaxis(c, 2, -1) if last else c}, (tuple(named),) * len(y), values)
 
     return made
 
@@ -213,7 +215,7 @@ def _refuse_absent(spec: Spec, y: Double, wanted: list[int], file: File) -> None
 
 def similarity(spec: Spec, file: File) -> Maker:
     """s = the cosine (or dot product) with the embedding of a reference: a picture, or a .npy file of numbers."""
-    about = file.output(spec, (1, 3))
+    about = file.output(spec, (1,))
     kind: Any = spec.choice("kind", ("cosine", "dot"))
     spec.none_but(1, 1000, "a reference: a picture or a .npy file")
     references = np.concatenate([_reference(spec, file, about, word) for word in spec.words])
@@ -228,7 +230,7 @@ def similarity(spec: Spec, file: File) -> Maker:
         values = flat @ references.T
         if kind == "cosine":
             values /= np.linalg.norm(flat, axis=1)[:, None] * np.linalg.norm(references, axis=1)
-        stems = [Path(word).name for word in spec.words]
+        stems = [Path(word).stem for word in spec.words]
         names = [
             f"similarity to {stems[0] if len(stems) == 1 else stems[min(t, len(stems) - 1)]}"
             for t in range(len(references))
@@ -253,7 +255,7 @@ def _reference(spec: Spec, file: File, about: Cotangent, word: str) -> Double:
 
 def pair(spec: Spec, file: File) -> Maker:
     """s = the similarity of pictures 1 and 2, of 3 and 4, ..."""
-    about = file.output(spec, (1, 3))
+    about = file.output(spec, (1,))
     kind: Any = spec.choice("kind", ("cosine", "dot"))
 
     def made(outputs: Outputs) -> Piece:
@@ -281,7 +283,7 @@ def words(spec: Spec, file: File) -> Maker:
     """s = log p of each word at its position, one target a word; of a caption their sum."""
     about = file.output(spec, (2,))
     kind: Any = spec.choice("kind", KINDS)
-    length, vocabulary = about.shape
+    length, vocabulary = sizes(about)
     tokens = _tokens(spec, file, vocabulary if isinstance(vocabulary, int) else None)
     if isinstance(length, int) and len(tokens) > length:
         raise spec.wrong(f"{len(tokens)} words were given, output {about.output} has {length} positions; give fewer")
@@ -313,9 +315,10 @@ def _tokens(spec: Spec, file: File, count: int | None) -> list[int]:
 
 
 def _array(outputs: Outputs, about: Cotangent) -> Double:
-    """One output, [N, ...]."""
+    """One output, [N, ...], without axes of one element at its end."""
     y = np.asarray(outputs[about.output], np.float64)
-    return y if about.batched else y[None]
+    y = y if about.batched else y[None]
+    return y.reshape(y.shape[: 1 + len(sizes(about))])
 
 
 def _linear(c: Float, y: Double) -> Double:

@@ -27,6 +27,9 @@ CAM = PREFIX + "cam"
 INPUT_GRADIENT = PREFIX + "input_gradient"
 RELEVANCE = PREFIX + "relevance"
 FRAMES = PREFIX + "frames"
+TOKENS = PREFIX + "tokens"
+KEPT = PREFIX + "kept."
+SCORES = PREFIX + "scores"
 
 Emit = Literal["weights", "gradients", "cam"]
 EMITS: tuple[Emit, ...] = ("weights", "gradients", "cam")
@@ -194,6 +197,26 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What lies behind the layer, in a file of its own: :data:`ACTIVATIONS` [M, K, h, w] in, :data:`SCORES` out.
+
+    It may take more, which the model then emits, with an axis of images in front: :data:`TOKENS` [M, P, K], what stands
+    for no position of a sequence, and values :data:`KEPT` that lead to the score by another way than the layer.
+
+    Attributes:
+        part: which of the two the file is.
+        other: base name of the other, which lies beside it; "" where they were not written to files.
+        kept: names of what else it takes.
+        sha256: hex digest of what both say, the same in both.
+    """
+
+    part: Literal["model", "head"]
+    other: str
+    kept: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Cotangent:
     """An input that says what is explained of an output: sum_i cotangent[n, t, i] output[n, i], float32 [N, T, *shape].
 
@@ -231,6 +254,7 @@ class Metadata:
         pair: what the file is a part of, or None where it is all of the export.
         input_gradient: the mode of :data:`INPUT_GRADIENT` or :data:`RELEVANCE`; None where the file has neither.
         input_gradient_at: which of the two it has.
+        head: the file of what lies behind the layer, or None where the export has none.
         cotangents: the inputs of a file whose target is a cotangent, in place of :data:`TARGETS`; empty otherwise.
         frames: whether the input takes pictures as they are, uint8 RGB [N, height, width, 3], and the file itself makes
             of them what ``preprocessing`` says.
@@ -251,6 +275,7 @@ class Metadata:
     pair: Pair | None = None
     input_gradient: Mode | None = None
     input_gradient_at: Place = "image"
+    head: Head | None = None
     cotangents: tuple[Cotangent, ...] = ()
     frames: bool = False
     layers: tuple[TargetLayer, ...] = ()
@@ -274,9 +299,15 @@ class Metadata:
 
     def further(self) -> tuple[str, ...]:
         """The outputs beside those of the emit level."""
+        kept = self.head.kept if self.head is not None else ()
         if self.input_gradient is None:
-            return ()
-        return (INPUT_GRADIENT if self.input_gradient_at == "image" else RELEVANCE,)
+            return kept
+        return (INPUT_GRADIENT if self.input_gradient_at == "image" else RELEVANCE, *kept)
+
+    def of_layer_alone(self) -> bool:
+        """Whether what the mode brings back is about the default layer, and says nothing of others."""
+        mode, at = self.input_gradient, self.input_gradient_at
+        return mode is not None and (mode == "shapleycam" or (at == "layer" and mode not in MAPS))
 
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
@@ -310,6 +341,8 @@ class Metadata:
                 raw["preprocessing"] = _build(Preprocessing, raw["preprocessing"])
             if raw.get("pair") is not None:
                 raw["pair"] = _build(Pair, raw["pair"])
+            if raw.get("head") is not None:
+                raw["head"] = _build(Head, raw["head"])
             raw["cotangents"] = [_build(Cotangent, one) for one in raw.get("cotangents", ())]
             return cast(Metadata, _build(Metadata, raw))
         except (TypeError, KeyError) as error:

@@ -80,6 +80,14 @@ def parse(text: str, options: Mapping[str, Sequence[str]]) -> Spec:
     return Spec(text, kind, tuple(words), given)
 
 
+def sizes(about: Cotangent) -> tuple[int | str, ...]:
+    """The shape of one image's output without axes of one element at its end: [1000, 1, 1] is [1000]."""
+    shape = about.shape
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
 @dataclass(frozen=True)
 class File:
     """What an exported file offers to specs.
@@ -105,7 +113,7 @@ class File:
             FastcamError: there is none, or there are several.
         """
         name = spec.options.get("output")
-        fitting = [one for one in self.about if len(one.shape) in axes and name in (None, one.output)]
+        fitting = [one for one in self.about if len(sizes(one)) in axes and name in (None, one.output)]
         if len(fitting) == 1:
             return fitting[0]
         have = ", ".join(f"{one.output} {list(one.shape)}" for one in self.about)
@@ -136,7 +144,8 @@ class Piece:
     """What becomes of a spec, of the images of one run.
 
     Attributes:
-        arrays: the cotangents by output, [N, T, ...]; N is 1 of outputs without an axis of images.
+        arrays: the cotangents by output, [N, T, ...], axes of one element at the end left out or not; N is 1 of
+            outputs without an axis of images.
         names: per image what each of the T targets is.
         values: [N, T], the scalars themselves. Where they are not linear in the outputs, the cotangents are their
             derivatives.
@@ -158,7 +167,8 @@ def joined(pieces: Sequence[Piece], outputs: Outputs, about: Sequence[Cotangent]
         parts = []
         for piece in pieces:
             n, t = piece.values.shape
-            parts.append(piece.arrays.get(one.output, np.zeros((n if one.batched else 1, t, *rest), np.float32)))
+            shape = (n if one.batched else 1, t, *rest)
+            parts.append(piece.arrays.get(one.output, np.zeros(shape, np.float32)).reshape(shape))
         arrays[one.output] = np.concatenate(parts, axis=1, dtype=np.float32)
     names = tuple(tuple(name for piece in pieces for name in piece.names[n]) for n in range(len(pieces[0].names)))
     return Piece(arrays, names, np.concatenate([piece.values for piece in pieces], axis=1))

@@ -5,12 +5,14 @@ import json
 import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.asking import KINDS
 from fastcam.cli import app
 from fastcam_export import export_model
+from small_models import classifier
 from test_cotangent import MASK, F, autograd, finer, heads, images, run
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -133,7 +135,7 @@ def test_similarity_to_pictures_and_to_numbers(explainers, tmp_path):
     )  # fmt: skip
     np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
     np.testing.assert_allclose(e.scores, values, rtol=1e-4)
-    assert [e.label(1, t) for t in range(2)] == ["similarity to c.png", "similarity to text.npy"]
+    assert [e.label(1, t) for t in range(2)] == ["similarity to c", "similarity to text"]
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
@@ -149,7 +151,7 @@ def test_a_mask_is_brought_to_the_scores_as_the_picture_is(resize, tmp_path):
     within[slice(None) if resize == "stretch" else slice(2, 6), 2:6] = True
     e = Explainer(file.model.SerializeToString())(wide, cotangent=f"region:person,mask={tmp_path / 'mask.png'}")
     np.testing.assert_allclose(e.score(), e.outputs["map"][0, 3][within].sum(), rtol=1e-4)
-    assert e.label() == "person within mask.png"
+    assert e.label() == "person within mask"
 
 
 def test_several_outputs_and_which_one(tmp_path):
@@ -180,6 +182,56 @@ def test_streams_and_predictions_take_specs(explainers):
         assert [frame.explanation.label(0, t) for t in range(2)] == [expected.label(i, t) for t in range(2)]
     later = explainer.explain(explainer.predict(pictures), cotangent=["probability:-1", "class:sky - car"])
     np.testing.assert_allclose(later.maps, expected.maps, atol=1e-6)
+
+
+def with_reshaped(name, nodes, shape):
+    """``heads`` with one more output, made of another by ``nodes``; free but for the batch."""
+    model = heads()
+    model.graph.node.extend(nodes)
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]))
+    return model
+
+
+def test_outputs_that_end_with_axes_of_one_element():
+    """[N, 5, 1, 1], as of networks that end with a pool, and asked as [N, 5]."""
+    model = with_reshaped("pooled", [helper.make_node("GlobalAveragePool", ["map"], ["pooled"], "pool")], [5, 1, 1])
+    file = export_model(model, layer="layer", targets="cotangent", output_name="pooled", labels=CLASSES, check=False)
+    explainer = Explainer(file.model.SerializeToString())
+    e = explainer(images(), cotangent=["class:sky", "probability:-1", "element:4"])
+    maps, values = cams(
+        explainer, images(),
+        lambda o: [o["map"].mean((2, 3))[:, 2], torch.softmax(o["map"].mean((2, 3)), 1).max(1).values,
+                   o["map"].mean((2, 3))[:, 4]],
+    )  # fmt: skip
+    np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
+    np.testing.assert_allclose(e.scores, values, rtol=1e-4)
+    assert e.label(0, 0) == "sky"
+
+
+def test_maps_with_channels_last():
+    last = helper.make_node("Transpose", ["map"], ["last"], "turn", perm=[0, 2, 3, 1])
+    file = export_model(
+        with_reshaped("last", [last], [8, 8, 5]), layer="layer", targets="cotangent", output_name="last",
+        labels=CLASSES, check=False,
+    )  # fmt: skip
+    explainer = Explainer(file.model.SerializeToString())
+    e = explainer(images(), cotangent="region:person,axis=last")
+    maps, values = cams(explainer, images(), SPECS["region"][3])
+    np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
+    np.testing.assert_allclose(e.scores, values, rtol=1e-4)
+    with pytest.raises(FastcamError, match="5 class names for an output of 8"):
+        explainer(images(), cotangent="region:person")
+
+
+def test_what_ends_with_a_softmax_is_a_probability_already():
+    file = export_model(classifier(end="Softmax"), targets="cotangent", check=False)
+    logits = Explainer(export_model(classifier(), targets="cotangent", check=False).model.SerializeToString())
+    for spec in ("probability:-1,2", "log-probability:3"):
+        e = Explainer(file.model.SerializeToString())(images(), cotangent=spec)
+        expected = logits(images(), cotangent=spec)
+        np.testing.assert_allclose(e.maps, expected.maps, atol=1e-5 * expected.maps.max())
+        np.testing.assert_allclose(e.scores, expected.scores, rtol=1e-4)
+        assert expected.maps.max() > 0
 
 
 # ---- refusals
@@ -254,7 +306,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     )
     assert result.exit_code == 0, result.output
     targets = json.loads(result.output)["images"][0]["targets"]
-    assert [one["target"] for one in targets] == ["person within mask.png", "map [0, 1, 2]"]
+    assert [one["target"] for one in targets] == ["person within mask", "map [0, 1, 2]"]
     expected = run(heads(), {"image": tensor("p.png")})["map"][0]
     np.testing.assert_allclose(
         [one["score"] for one in targets], [expected[3][MASK].sum(), expected[0, 1, 2]], rtol=1e-4

@@ -152,7 +152,11 @@ def test_at_run_time_the_map_has_the_tokens_grid(tmp_path):
     found = Explainer(path)(picture, targets=[1, 2])
     assert found.relevance.shape == (1, 2, GRID, GRID)
     close(found.relevance[:, 0], rollout("class token", module, found_input(found, picture), "rollout"))
-    assert found.gradient_image(0, 1).shape == picture.shape
+    flat, heat = found.relevance[0, 1], found.gradient_image(0, 1).astype(int)
+    assert heat.shape == picture.shape and flat.min() > 0.5 * flat.max()
+    coldest, *_, hottest = (np.unravel_index(at, flat.shape) for at in np.argsort(flat, axis=None))
+    blue, red = (heat[10 * y + 5, 40 * x // 3 + 6, ::2] for y, x in (coldest, hottest))  # shown from its minimum on
+    assert blue[0] < blue[1] and red[0] > red[1]
     export_model(proto, parts, on_demand=True, **options)
     split = Explainer(parts)
     later = split.explain(split.predict(picture), targets=[1, 2])

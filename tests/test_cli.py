@@ -204,6 +204,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "input_gradient": None,
         "input_gradient_at": None,
         "on_demand": False,
+        "head": False,
         "frames": False,
     }
     call(
@@ -250,6 +251,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "input_gradient": None,
         "input_gradient_at": None,
         "on_demand": False,
+        "head": False,
         "frames": (20, 30),
     }
     call("export", "plain.onnx", "--frames", "any")

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from fastcam import Explainer, FastcamError
+from fastcam.asking import answering
 from fastcam_bench import torch_oracle
+from fastcam_bench.torch_oracle import torchvision
 from fastcam_export import export_model
 
 SIDE, CLASSES, STRIDES = 32, 3, (8, 16)
@@ -161,9 +163,50 @@ class Suppressed(Detector):
         return boxes[None], each[None]
 
 
+class TwoStages(Suppressed):
+    """As R-CNNs: the best boxes are proposals, from which regions of the features are pooled, scored and moved.
+
+    What is pooled does not follow the proposals; the box does.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Linear(12 * 4, CLASSES + 4)
+
+    def head(self, f):
+        centre, size, scores = self.boxes(f)
+        best, _ = scores[0].max(1)
+        proposals = corners(centre, size)[0][best.topk(6).indices].clamp(0, SIDE)
+        rois = torch.cat([torch.zeros(6, 1), proposals.detach()], 1)
+        y = self.second(torchvision.ops.roi_align(f, rois, (2, 2), 1 / 8, 2).flatten(1))
+        values, label = torch.sigmoid(y[:, :CLASSES] * 3).max(1)
+        return proposals + y[:, CLASSES:], values, label
+
+
+class FloatLabels(Suppressed):
+    """As of converters that know one type of number."""
+
+    def head(self, f):
+        boxes, scores, label = super().head(f)
+        return boxes, scores, label.float()
+
+
+class NoLabels(Suppressed):
+    def head(self, f):
+        return super().head(f)[:2]
+
+
 KINDS = {"v5": V5, "v8": V8, "v8 with masks": V8Masks, "detr": Detr, "v10": V10, "per class": PerClass,
-         "turned": Turned, "suppressed": Suppressed}  # fmt: skip
-NAMES = {"per class": ["boxes", "scores"], "turned": ["boxes", "scores"], "suppressed": ["boxes", "scores", "labels"]}
+         "turned": Turned, "suppressed": Suppressed, "two stages": TwoStages,
+         "float labels": FloatLabels}  # fmt: skip
+ONE = ("suppressed", "two stages", "float labels", "no labels")
+"""Those of one image."""
+NAMES = {
+    "per class": ["boxes", "scores"],
+    "turned": ["boxes", "scores"],
+    **{kind: ["boxes", "scores", "labels"] for kind in ONE},
+    "no labels": ["boxes", "scores"],
+}
 
 
 def images(n):
@@ -179,10 +222,10 @@ def made():
         if kind not in found:
             torch_oracle.compiled_operators()
             torch.manual_seed(5)
-            module = KINDS[kind]().eval()
+            module = {**KINDS, "no labels": NoLabels}[kind]().eval()
             for head in module.heads:
                 head.weight.data *= 8
-            found[kind] = module, to_onnx(module, NAMES.get(kind, ["output"]), 1 if kind == "suppressed" else 2)
+            found[kind] = module, to_onnx(module, NAMES.get(kind, ["output"]), 1 if kind in ONE else 2)
         if (kind, labels) not in found:
             module, proto = found[kind]
             names = [name for name in NAMES.get(kind, ["output"]) if name != "labels"]
@@ -230,6 +273,8 @@ SPECS = {
     "box:dog,score,box=-2": lambda boxes, scores: scores[best(scores, 1, 2), 1],
     "box": lambda boxes, scores: scores.max(),
     "box:x1": lambda boxes, scores: boxes[best(scores), 2],
+    "box:x0,box=3": lambda boxes, scores: boxes[3, 0],
+    "box:score,box=-2": lambda boxes, scores: scores.max(1).values[best(scores, r=2)],
     "box:bird,y0,box=3": lambda boxes, scores: boxes[3, 1],
 }
 
@@ -239,7 +284,9 @@ def test_a_box_equals_autograd(kind, made):
     """Score and sides of the best box, of the best of a class, of the second best, of a chosen one; all in one call."""
     module, explainer = made(kind)
     pictures = images(2)
-    specs = [spec for spec in SPECS if kind not in ("per class", "turned") or "," in spec or ":d" in spec]
+    specs = [spec for spec in SPECS if kind not in ("per class", "turned") or any(name in spec for name in LABELS)]
+    if kind == "two stages":  # few boxes, not of all classes
+        specs = ["box", "box:x1", "box:x0,box=3", "box:score,box=-2"]
     e = explainer(pictures, cotangent=specs)
     for n in range(2):
         for t, spec in enumerate(specs):
@@ -283,6 +330,7 @@ REFUSED = {
     "too deep a rank": ("suppressed", "box:dog,box=-20", "such boxes"),
     "corners that are none": ("v8", "box:dog,x0,form=corners", "negative size; add form=centre"),
     "a form": ("v8", "box:dog,x0,form=square", "form is one of corners, centre"),
+    "no labels": ("no labels", "box:dog", "no output says labels of these boxes"),
     "no class of all scores": ("per class", "box", "scores has a score for each class; name one"),
     "no such boxes": ("per class", "box:dog,boxes=scores", "'scores' is no output of boxes"),
     "no such scores": ("per class", "box:dog,scores=none", "which output has the scores of boxes"),
@@ -313,3 +361,12 @@ def test_what_the_file_does_not_explain_is_refused(made):
     assert explainer(images(1), cotangent="box:dog").label().startswith("dog")
     with pytest.raises(FastcamError, match="does not explain boxes; export again with --output-name boxes as well"):
         explainer(images(1), cotangent="box:dog,x0")
+
+
+def test_what_a_detector_answers(made):
+    """Told by the number of class names; a sequence of words by the same."""
+    about = made("v8")[1].metadata.cotangents[0]
+    assert (about.shape, answering(about, 3)) == ((7, 20), ["element", "box"])
+    assert answering(about, 20) == ["element", "caption", "words"]
+    assert answering(about) == ["element", "box", "caption", "words"]
+    assert answering(made("suppressed")[1].metadata.cotangents[1]) == ["box", "element"]

@@ -127,6 +127,14 @@ def test_relevance_is_the_default_layers_alone(network):
     np.testing.assert_allclose(found.relevance, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_second_order_is_the_default_layers_alone(network):
+    made = export_model(network[0], layer=["r2", "r1"], input_gradient="shapleycam", check=False)
+    explainer = Explainer(made.model.SerializeToString())
+    assert explainer(IMAGES, targets=TARGETS, method="shapleycam").maps.any()
+    with pytest.raises(FastcamError, match="brings shapleycam back to its default layer r2 alone"):
+        explainer(IMAGES, targets=TARGETS, method="shapleycam", layers="all")
+
+
 def test_a_fused_map_follows_the_style(network, explainer):
     expected = FORMULAS["max"](list(gradcam(network[1]).values()))
     low = expected - expected.min((2, 3), keepdims=True)

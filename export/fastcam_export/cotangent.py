@@ -132,10 +132,11 @@ def _has_images(axes: Known, image: ir.Value, output: ir.Value) -> bool:
 
     Of a free first axis that nothing tells anything about it is supposed; the check finds out.
     """
-    traced = axes.get(output)
-    if traced and any(atom.kind == IMAGE for atom in traced[0]):
-        return True
     first, images = (value.shape[0] for value in (output, image) if value.shape is not None)
+    other = isinstance(first, int) and isinstance(images, int) and first != images
+    traced = axes.get(output)
+    if traced and any(atom.kind == IMAGE for atom in traced[0]) and not other:
+        return True
     return first == images if isinstance(images, int) else not isinstance(first, int)
 
 

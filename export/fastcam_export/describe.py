@@ -52,10 +52,21 @@ def exported(path: str | Path) -> list[str] | None:
         return None
     meta = Metadata.from_json(said)
     lines = [f"export  of {meta.source.get('file') or 'a model'}, by FastCAM {meta.version}", *about(meta)]
+    if meta.head is not None and meta.head.part == "head":
+        return [
+            *lines[:-1],
+            f"part    the head: {schema.SCORES} of {schema.ACTIVATIONS}; the model is {meta.head.other}",
+        ]
+    if meta.head is not None:
+        lines.append(f"head    {meta.head.other}, what lies behind the layer")
+        lines += _absent(path, meta.head.other)
     if meta.pair is not None:
         other = {"forward": "explanation", "explanation": "forward"}[meta.pair.part]
         lines.append(f"part    the {meta.pair.part} part; the {other} part is {meta.pair.other}")
-        beside = Path(path).with_name(meta.pair.other)
-        if not beside.is_file():
-            lines.append("        warning: it is not beside this file")
+        lines += _absent(path, meta.pair.other)
     return lines
+
+
+def _absent(path: str | Path, other: str) -> list[str]:
+    """A warning if ``other`` does not lie beside ``path``."""
+    return [] if Path(path).with_name(other).is_file() else ["        warning: it is not beside this file"]

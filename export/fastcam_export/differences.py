@@ -164,8 +164,9 @@ def gradient_error(
 def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
     """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
     try:
-        made = session(without_convolutions(in_double(behind)))
-        rounded = any(node.op_type in SINGLE for node in behind.graph.node)
+        wide = in_double(behind)
+        made = session(without_convolutions(wide))
+        rounded = any(node.op_type in SINGLE for node in wide.graph.node)
         return made, np.array([1e-2, 1e-4, 1e-6, *([1e-1, 3e-2, 3e-3, 1e-3, 3e-4] if rounded else [])])
     except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
         return session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])

@@ -14,8 +14,10 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
-from fastcam_export import cotangent, engines, half, head, layers, options, several, split, verify
+from fastcam_export import behind as behind_
+from fastcam_export import cotangent, engines, half, layers, options, several, split, verify
 from fastcam_export import frames as framing
+from fastcam_export import head as head_
 from fastcam_export import input_gradient as backwards
 from fastcam_export.autodiff.driver import path, unsupported
 from fastcam_export.autodiff.quantized import unquantised
@@ -38,6 +40,7 @@ class Export:
         opset: (source's, exported's) opset of the default domain.
         engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
         explanation: the explanation part of an export on demand, or None.
+        head: what lies behind the layer, where that was asked for.
         files: all files written.
     """
 
@@ -48,6 +51,7 @@ class Export:
     opset: tuple[int, int]
     engine: tuple[str, ...] = ()
     explanation: onnx.ModelProto | None = None
+    head: onnx.ModelProto | None = None
     files: tuple[Path, ...] = ()
 
     def summary(self) -> list[str]:
@@ -73,7 +77,7 @@ class Export:
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
                 + (", and one at each further layer" if meta.layers else "")
             )
-            lines += backwards.told(meta.input_gradient, self.check)
+            lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
@@ -132,7 +136,7 @@ def export_model(
     prefix_tokens: int | None = None,
     grid: Sequence[int] | None = None,
     emit: Emit = "weights",
-    targets: head.Targets = "default",
+    targets: head_.Targets = "default",
     score: Want = "logit",
     output_name: str | Sequence[str] | None = None,
     preprocess: str | Preprocessing | None = None,
@@ -142,6 +146,7 @@ def export_model(
     input_gradient: Mode | None = None,
     input_gradient_at: Place | None = None,
     on_demand: bool = False,
+    head: bool = False,
     frames: bool | tuple[int, int] = False,
     check: bool = True,
 ) -> Export:
@@ -177,11 +182,16 @@ def export_model(
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
             ``fastcam.relevance`` [N, T, h, w], summed over channels. See :mod:`fastcam_export.autodiff.modes` and
-            :mod:`fastcam_export.autodiff.relevance` for formulas.
+            :mod:`fastcam_export.autodiff.relevance` for formulas. Or a map of its own, as ``fastcam.relevance``:
+            "rollout", "legrad" (:mod:`fastcam_export.attention`), "fullgrad" (:mod:`fastcam_export.fullgrad`) or
+            "shapleycam" (:mod:`fastcam_export.shapley`).
         input_gradient_at: "image" or "layer", where excitation and lrp are read.
         on_demand: export two files, see :mod:`fastcam_export.split`: ``output`` is the model with what the explanation
             needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants of both lie in a
             third file, ``x.cam.*.data``; all of them belong together.
+        head: also write ``x.cam.head.onnx``, what lies behind the layer, for methods that change the layer:
+            ``fastcam.activations`` [M, K, h, w] (and of a sequence ``fastcam.tokens`` [M, P, K], what stands for no
+            position) in, ``fastcam.scores`` [M, classes], the explained scores, out.
         frames: True puts the preprocessing into the file, which then takes uint8 RGB pictures [N, height, width, 3] of
             any size; (height, width) of one size, which is faster, and what TensorRT reads.
         check: run the check that ends an export; a failed one writes nothing.
@@ -195,7 +205,7 @@ def export_model(
         UnsupportedOperator: (a FastcamError) an operator between layer and score has no gradient rule.
     """
     _one_of("emit", emit, schema.EMITS)
-    _one_of("targets", targets, head.TARGETS_MODES)
+    _one_of("targets", targets, head_.TARGETS_MODES)
     _one_of("score", score, WANTS)
     _one_of("for_engine", for_engine, schema.ENGINES)
     _one_of("input_gradient", input_gradient or schema.MODES[0], schema.MODES)
@@ -204,6 +214,8 @@ def export_model(
         targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
+    if head:
+        behind_.refuse(emit, targets == "cotangent")
     if targets == "cotangent":
         cotangent.refuse_options(score, input_gradient)
     names = several.listed(layer)
@@ -244,12 +256,14 @@ def export_model(
     by_differences = check and input_gradient == "gradient"
     whole = verify.tail(loaded.model, image, *explained) if by_differences else None
     feeds = verify.random_inputs(graph, image) if check else {}
+    part = behind_.head(loaded.model, value, usable, score_value) if head else None
     if functional is None:
-        values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further, others)
+        rest = part.emitted if part is not None else None
+        values = head_.attach(graph, value, usable, score_value, targets, emit, for_engine, further, others, rest)
     else:
         feeds = functional.of_one(feeds, image)
         values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further, others)
-    head.emit(graph, values, emit, others)
+    head_.emit(graph, values, emit, others)
     if not engines.has_list(for_engine):
         half.settle(graph, loaded.opset)
     unread = engines.hold(graph, for_engine)
@@ -266,18 +280,22 @@ def export_model(
         given_of = functional.random if functional is not None else None
         error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
         result["input_gradient_error"] = error
+    if part is not None:
+        result |= behind_.check(exported, part.model, unquantised(score_value).name or "", feeds) if check else {}
+        metadata = behind_.belonging(part, metadata)
+    whole_head = part.model if part is not None else None
     opsets = (loaded.opset, graph.opset_imports[""])
     if frames:
         exported, metadata = framing.frame(exported, replace(metadata, check=result), frames, feeds if check else None)
         result = metadata.check
     if not on_demand:
         metadata = replace(metadata, check=result)
-        return finish(Export(exported, metadata, result, None, opsets, unread), output)
+        return finish(Export(exported, metadata, result, None, opsets, unread, head=whole_head), output)
     parts = split.split(exported)
     if check:
         result |= split.check(loaded.proto, exported, parts, feeds, random)
     metadata = split.paired(parts, replace(metadata, check=result))
-    return finish(Export(parts.forward, metadata, result, None, opsets, unread, parts.explanation), output)
+    return finish(Export(parts.forward, metadata, result, None, opsets, unread, parts.explanation, whole_head), output)
 
 
 @dataclass(frozen=True)
@@ -295,7 +313,7 @@ class _Question:
 
 
 def _question(
-    graph: ir.Graph, layer: str, targets: head.Targets, score: Want, output_name: str | Sequence[str] | None
+    graph: ir.Graph, layer: str, targets: head_.Targets, score: Want, output_name: str | Sequence[str] | None
 ) -> _Question:
     image = layers.find_image(graph)
     functional = cotangent.find(graph, image, output_name) if targets == "cotangent" else None
@@ -313,18 +331,22 @@ def _question(
 
 
 def finish(made: Export, output: str | Path | None) -> Export:
-    """The export with its metadata in the model, or in both parts, and written to ``output`` if that is given."""
+    """The export with its metadata in the model, or in all parts, and written to ``output`` if that is given."""
     path = Path(output) if output is not None else None
-    metadata, pair = made.metadata, made.metadata.pair
-    if made.explanation is None or pair is None:
-        stamp(made.model, metadata)
-        files = {path: made.model.SerializeToString()} if path is not None else {}
-    else:
+    metadata, parts = made.metadata, {}
+    if made.head is not None:
+        metadata, parts["head"] = behind_.named(made.head, metadata, path), made.head
+    pair = metadata.pair
+    if made.explanation is not None and pair is not None:
         theirs = replace(pair, part="explanation", other=path.name if path is not None else "")
         stamp(made.explanation, replace(metadata, pair=theirs))
         metadata = replace(metadata, pair=replace(pair, other=split.beside(path).name if path is not None else ""))
-        stamp(made.model, metadata)
-        files = split.contents(made.model, made.explanation, path) if path is not None else {}
+        parts["explain"] = made.explanation
+    stamp(made.model, metadata)
+    files: dict[Path, bytes] = {}
+    if path is not None:
+        beside = {path.with_name(f"{path.stem}.{name}.onnx"): part for name, part in parts.items()}
+        files = split.contents(beside | {path: made.model}, path) if beside else {path: made.model.SerializeToString()}
     write(files)
     return replace(made, metadata=metadata, output=path, files=tuple(files))
 

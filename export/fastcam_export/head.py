@@ -64,6 +64,7 @@ def attach(
     engine: Engine = "onnxruntime",
     further: Further | None = None,
     others: Places = NO_PLACES,
+    beside: Callable[[Emitter], Mapping[str, ir.Value]] | None = None,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of ``score`` to ``layer``.
 
@@ -79,6 +80,7 @@ def attach(
             its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
         others: further target layers. The passes to all of them share what they have in common.
+        beside: makes what is emitted beside, by its names.
 
     Returns:
         The values of that level, and those they are made of, by their names in the contract; :func:`emit` makes them
@@ -89,7 +91,7 @@ def attach(
             engine needs to know the number of classes and the file does not say it.
     """
     op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
-    scores = _per_class(op, score)
+    scores = per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))
     if targets != "constant":
@@ -108,6 +110,7 @@ def attach(
         cotangents, sums = _narrowed(op, explained, at, classes, hot, scale)
         name, gradient = handed_back(op, cotangents, sums, at, how, level)
         made[of_layer(name, which)] = gradient
+    values |= beside(op) if beside is not None else {}
     if further is not None:
         made[further.name] = further.made(op, {explained: seed})
     gathered = one_hot.gather_rows(op, hot, rows)
@@ -144,7 +147,7 @@ def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) ->
     return HALF_SCALE if ir.DataType.FLOAT16 in types else 1.0
 
 
-def _per_class(op: Emitter, score: ir.Value) -> ir.Value:
+def per_class(op: Emitter, score: ir.Value) -> ir.Value:
     """[N, classes]: a map of class scores summed over its positions."""
     dims = op.dims(score)
     if all(dim == 1 for dim in dims[2:]):
@@ -240,7 +243,8 @@ def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit, numbers: 
 
     ``numbers``: of the layers beside the default one.
     """
-    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE) if name in values]
+    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE, schema.TOKENS) if name in values]
+    further += [name for name in values if name.startswith(schema.KEPT)]
     asked = [of_layer(name, n) for n in (None, *sorted(numbers)) for name in schema.OUTPUTS[level]]
     for name in (*(name for name in asked if name in values), *further):  # no classes of a cotangent, nor twice
         value = values[name]

@@ -43,10 +43,11 @@ def cotangents(
         raise FastcamError(
             f"{model.name} explains classes, by --target; export the model again with --targets cotangent for others"
         )
+    names = len(metadata.labels) if metadata.labels is not None else None
     rows = []
     for about in metadata.cotangents:
         shape = f"{about.output} [{', '.join(map(str, about.shape))}]"
-        rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in answering(about)]
+        rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in answering(about, names)]
     print_table(("output of one picture", "--cotangent", "what it explains"), rows)
 
 

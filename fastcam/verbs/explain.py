@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from fastcam.verbs.options import (
     ExportedFile,
     Labels,
     MethodNames,
+    MethodOptions,
     Pictures,
     PreprocessName,
     Providers,
@@ -28,6 +30,8 @@ from fastcam.verbs.options import (
 from fastcam.verbs.sheets import explain_methods, method_names
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fastcam.explainer import Explainer
 
 EXAMPLES = (
@@ -37,6 +41,7 @@ EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
     "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
 
 
@@ -64,6 +69,7 @@ def explain(
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
     method: MethodNames = "gradcam",
+    option: MethodOptions = None,
     cotangent: Cotangents = None,
     layers: Annotated[
         list[str] | None,
@@ -75,6 +81,7 @@ def explain(
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.output import staged
 
     given(target, cotangent)
@@ -86,7 +93,14 @@ def explain(
         at = None if layers is None else "all" if layers == ["all"] else layers
         wanted = -1 if cotangent else targets(target)
         question = explainer.question(cotangent) if cotangent else None
-        asked = {"threshold": threshold, "style": style, "cotangent": question, "layers": at, "fuse": fuse}
+        asked: dict[str, Any] = {
+            "threshold": threshold,
+            "style": style,
+            "cotangent": question,
+            "layers": at,
+            "fuse": fuse,
+            "options": parsed(option or ()),
+        }
         if len(methods) > 1 and layers and not fuse:
             raise FastcamError(
                 "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
@@ -122,6 +136,7 @@ def explain_all(
     ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
     """
     from fastcam.explanation import unique_stems, write_json
+    from fastcam.methods import method as named
     from fastcam.strip import write_strips
 
     how = explainer.metadata.preprocessing
@@ -130,16 +145,19 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
-    with progress(len(files)) as bar:
+    again = named(method).runs is not None
+    with progress(len(files), again) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, method=method, **asked)
+            meter = partial(_advance, bar, start / len(part), len(files) / len(part))
+            found = explainer(part, targets=targets, method=method, progress=meter, **asked)
             if stage is not None:
                 rows = by_row(stems[start : start + step], len(found))
                 names += found.write_overlays(stage, rows, colors)
                 names += write_strips(found, stage, rows, colors)
             add(report, found.to_dict())
-            bar.advance(bar.task_ids[0], len(part))
+            if not again:
+                bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
@@ -149,6 +167,11 @@ def by_row(stems: Sequence[str], rows: int) -> list[str]:
     """One stem for each row of an explanation: of clips, a row for each frame, with its number."""
     frames = rows // len(stems)
     return [f"{stem}-{k:03}" for stem in stems for k in range(frames)] if frames > 1 else list(stems)
+
+
+def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:
+    """``done`` of ``total`` runs, behind ``before`` of all ``parts`` of as many runs."""
+    bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
 
 
 def add(report: dict[str, Any], entry: dict[str, Any]) -> None:

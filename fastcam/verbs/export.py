@@ -65,11 +65,15 @@ def export(
     ] = None,
     input_gradient: Annotated[
         Mode | None,
-        typer.Option(help="Also bring this back to the image, pixel by pixel: guided makes Guided Grad-CAM."),
+        typer.Option(help="Also bring this back to the image, guided for Guided Grad-CAM; or a map of another method."),
     ] = None,
     input_gradient_at: Annotated[
         Place | None, typer.Option(help="Where relevance is read: image or layer.", show_default="as its paper does")
     ] = None,
+    head: Annotated[
+        bool,
+        typer.Option("--head", help="Also write what lies behind the layer, for methods that change the layer."),
+    ] = False,
     on_demand: Annotated[
         bool,
         typer.Option("--on-demand", help="Two files: one to predict at the price of the model, one to explain later."),
@@ -98,6 +102,7 @@ def export(
         input_gradient=input_gradient,
         input_gradient_at=input_gradient_at,
         on_demand=on_demand,
+        head=head,
     )
     for line in result.summary():
         say(line)

@@ -8,67 +8,11 @@ Sums run in float64: the addends of one map may cancel. What is not finite stays
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcam.schema import FastcamError
-
-Array = NDArray[Any]
-Float = NDArray[np.float32]
-Needs = Literal["weights", "gradients", "activations"]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A member of the family.
-
-    Attributes:
-        name, title: as an option and as it is printed.
-        needs: what beside the activations: pooled gradients, gradients, or nothing.
-        weights: (activations, gradients) -> weights, where the map is the weighted sum of the activations.
-        maps: (activations, gradients) -> maps, where it is not. Exactly one of the two is given.
-        formula, source: what is computed, and where it comes from.
-        smooth: of weights: the map is the first principal component of the weighted activations, not their sum.
-    """
-
-    name: str
-    title: str
-    needs: Needs
-    formula: str
-    source: str
-    weights: Callable[[Array, Array], Float] | None = None
-    maps: Callable[[Array, Array | None], Float] | None = None
-    smooth: bool = False
-
-    @property
-    def of_class(self) -> bool:
-        """Whether the map depends on what is explained."""
-        return self.needs != "activations"
-
-
-METHODS: dict[str, Method] = {}
-EIGEN = "+eigen"
-
-
-def method(name: str) -> Method:
-    """The method called ``name``; with "+eigen" behind it, smoothed.
-
-    Raises:
-        FastcamError: there is none of this name, or one that cannot be smoothed.
-    """
-    plain = name.lower().removesuffix(EIGEN)
-    found = METHODS.get(plain)
-    if found is None:
-        raise FastcamError(f"no method {name!r}; use one of: {', '.join(METHODS)} (fastcam methods)")
-    if plain == name.lower():
-        return found
-    if found.weights is None:
-        smooth = ", ".join(one.name + EIGEN for one in METHODS.values() if one.weights is not None)
-        raise FastcamError(f"{found.title} has no weights, whose products are smoothed; smoothed are {smooth}")
-    return replace(found, name=plain + EIGEN, title=f"{found.title}, eigen-smoothed", smooth=True)
+from fastcam.methods.base import METHODS, Array, Float, Method, Needs
 
 
 def _weights(name: str, title: str, formula: str, source: str, needs: Needs = "gradients") -> Callable[..., Any]:
