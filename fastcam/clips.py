@@ -27,7 +27,7 @@ from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANC
 from fastcam.stream import is_video, read_video
 
 if TYPE_CHECKING:
-    from fastcam.explainer import Explainer, How
+    from fastcam.view import How, View
 
 Array = NDArray[Any]
 FREE_FRAMES = 16
@@ -122,14 +122,14 @@ def refuse(fuse: str | None, style: str) -> None:
         raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for clips")
 
 
-def explained(explainer: Explainer, run: Run, asked: Any, how: How) -> Explanation:
+def explained(view: View, run: Run, asked: Any, how: How) -> Explanation:
     """The explanation of one run of clips, a row for each frame: those of the first clip, then of the next.
 
     Scores, classes, status and targets are the clip's, the same for all of its frames. A box surrounds what reaches
     the threshold's share of the clip's maximum in a frame; a frame without any has a box of zeros.
     """
-    found, scores, classes, targets, _ = explainer._answer(run, asked)
-    activations, weights, names = kernel_inputs(laid_under(found), how.method, explainer.metadata)
+    found, scores, classes, targets, _ = view.answer(run, asked)
+    activations, weights, names = kernel_inputs(laid_under(found), how.method, view.metadata)
     k = kernels_.get()
     signed = k.weigh(np.asarray(activations), np.asarray(weights)) if weights is not None else np.asarray(activations)
     times = (found[ACTIVATIONS] if ACTIVATIONS in found else found[CAM]).shape[2]
@@ -148,7 +148,7 @@ def explained(explainer: Explainer, run: Run, asked: Any, how: How) -> Explanati
     return Explanation(
         scores=np.repeat(scores, frames, axis=0),
         classes=np.repeat(classes, frames, axis=0),
-        labels=explainer.metadata.labels,
+        labels=view.metadata.labels,
         maps=made.maps,
         heatmaps=made.heatmaps,
         boxes=boxes,
@@ -159,12 +159,12 @@ def explained(explainer: Explainer, run: Run, asked: Any, how: How) -> Explanati
         geometry=geometry,
         files=tuple(file for file in run.batch.files for _ in range(frames)),
         images=tuple(frame for clip in run.batch.images for frame in clip),
-        metadata=explainer.metadata,
+        metadata=view.metadata,
         threshold=how.threshold,
         connectivity=how.connectivity,
         method=how.method.name,
-        providers=explainer.providers,
-        **_brought_back(found, run.batch, explainer._inputs.layout, frames),
+        providers=view.network.providers,
+        **_brought_back(found, run.batch, view.inputs.layout, frames),
     )
 
 

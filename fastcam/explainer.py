@@ -4,49 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcam import clips, multilayer, probe, resident, styles
+from fastcam import clips, multilayer, resident, styles
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
 from fastcam.asking import Asking, answers, asked
-from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float
 from fastcam.inputs import Inputs
-from fastcam.methods import Method
 from fastcam.network import Network
-from fastcam.placing import in_original
 from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.probe import Meter, Progress
-from fastcam.questions import Functional, Given, Question, combine, questions_of, status_of, targets_of
+from fastcam.questions import Functional, Given
 from fastcam.resident import Resident
-from fastcam.schema import CLASSES, FastcamError, Metadata, Preprocessing
+from fastcam.schema import FastcamError, Metadata, Preprocessing
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
-from fastcam.targets import Asked, Target, Targets, read_labels
-
-
-@dataclass(frozen=True)
-class How:
-    """What a call asks for beside images and targets; ``views``: the Explainer at each of the layers asked for."""
-
-    method: Method
-    views: tuple[Explainer, ...]
-    fuse: str | None
-    style: str
-    threshold: float
-    connectivity: int
-
-    def meter(self, progress: Progress | None, images: int) -> Meter:
-        """Counts the runs of so many images, each at each of the layers."""
-        return Meter(progress, images * max(1, len(self.views)))
+from fastcam.targets import Asked, Targets, read_labels
+from fastcam.view import How, View
 
 
 class Explainer:
@@ -85,26 +65,28 @@ class Explainer:
         self._kernels = kernels_.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
-        self._network = Network(model, explanation, providers, threads, settings, keep, head)
+        network = Network(model, explanation, providers, threads, settings, keep, head)
         self._stream = stream_address(settings.stream)
-        self._name, self._metadata = self._network.name, self._network.metadata
+        self._name, metadata = network.name, network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        self._takes_clips = len(self._metadata.input_shape) == 5
-        image = self._network.inputs[self._metadata.input]
-        inputs = clips.ClipInputs if self._takes_clips else Inputs
-        self._inputs = inputs(self._name, self._metadata, image, preprocess, threads)
-        self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
+        kind = clips.ClipInputs if len(metadata.input_shape) == 5 else Inputs
+        self._inputs = kind(self._name, metadata, network.inputs[metadata.input], preprocess, threads)
+        metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
-            self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
-        self._file_metadata = self._metadata
-        self._targets = Targets(self._metadata.score.classes, self._metadata.labels)
-        self._batch_size = self._network.fixed_batch or batch_size
+            metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes))
+        self._targets = Targets(metadata.score.classes, metadata.labels)
+        self._batch_size = network.fixed_batch or batch_size
+        self._whole = self._view = View(network, metadata, self._inputs, self._kernels, self._batch_size)
 
     @property
     def metadata(self) -> Metadata:
         """What the file says about itself, with this Explainer's preprocessing and labels."""
-        return self._metadata
+        return self._view.metadata
+
+    @property
+    def _network(self) -> Network:
+        return self._view.network
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -130,7 +112,9 @@ class Explainer:
         Raises:
             FastcamError: the file does not explain there.
         """
-        return self._view(multilayer.numbers(self._file_metadata, layer, self._name)[0])
+        other = copy.copy(self)
+        other._view = self._whole.at(multilayer.numbers(self._whole.metadata, layer, self._name)[0])
+        return other
 
     def __call__(
         self,
@@ -196,8 +180,8 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         sources, files = self._inputs.sources(images)
-        first = None if self._metadata.cotangents else Asked(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, first)), self._file_metadata)
+        first = None if self.metadata.cotangents else Asked(np.array([[-1]]))
+        return joined(list(self._runs(sources, files, first)), self._whole.metadata)
 
     def explain(
         self,
@@ -224,7 +208,7 @@ class Explainer:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         how = self._how(method, options, layers, fuse, style, threshold, connectivity)
-        if prediction.metadata != self._file_metadata:
+        if prediction.metadata != self._whole.metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
         each, meter = _each(prediction.runs, resolved), how.meter(progress, len(prediction))
@@ -296,7 +280,7 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        if self._takes_clips:
+        if self._view.takes_clips:
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         resolved = self._resolve_targets(targets, 1, cotangent)
@@ -316,17 +300,9 @@ class Explainer:
         Raises:
             FastcamError: something that the file does not answer; the message says what it does.
         """
-        return asked(cotangent, self._metadata, self._name, lambda picture: self.predict(picture).outputs)
+        return asked(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs)
 
     # --- inside -------------------------------------------------------------------------------------------------
-
-    def _view(self, number: int) -> Explainer:
-        """This Explainer at the layer with this number."""
-        view = copy.copy(self)
-        whole = self._file_metadata
-        view._metadata = whole.at(number) if whole.layers else whole
-        view._network = self._network.at(multilayer.own(whole, number))
-        return view
 
     def _how(
         self,
@@ -339,45 +315,30 @@ class Explainer:
         connectivity: int,
     ) -> How:
         _check_threshold(threshold)
-        styles.check(style, self._metadata)
-        if self._takes_clips:
+        styles.check(style, self.metadata)
+        if self._view.takes_clips:
             clips.refuse(fuse, style)
-        views: list[Explainer] = []
+        views: list[View] = []
         if layers is not None or fuse is not None:
             wanted = "all" if layers is None else layers
-            views = [self._view(n) for n in multilayer.numbers(self._file_metadata, wanted, self._name)]
-        found = [view._served(method, options) for view in views or [self]]
+            views = [self._whole.at(n) for n in multilayer.numbers(self._whole.metadata, wanted, self._name)]
+        default = self._whole.metadata.layer.value
+        found = [view.served(method, options, default) for view in views or [self._view]]
         return How(found[0], tuple(views), fuse, style, threshold, connectivity)
-
-    def _served(self, method: str, options: Mapping[str, Any] | None) -> Method:
-        found = served(method, self._metadata, self._name, options)
-        if self._takes_clips and found.ask is not None:
-            raise FastcamError(f"{self._name} explains clips, and {found.title} pictures; use a method of one run")
-        if found.runs == "gradients" and not (self._network.takes_targets or self._metadata.cotangents):
-            raise FastcamError(
-                f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
-                "again with --targets default, or required"
-            )
-        here, default = self._metadata.layer.value, self._file_metadata.layer.value
-        at_layer = found.mode is not None and self._metadata.of_layer_alone()
-        if here != default and (found.runs == "layer" or at_layer):
-            held = "has the head of" if found.runs == "layer" else f"brings {found.mode} back to"
-            raise FastcamError(f"{self._name} {held} its default layer {default} alone; export it again with {here}")
-        return found
 
     def _at_each(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""
         if not how.views:
-            return self._explain(run, targets, how, meter)
-        each = [view._explain(run, targets, how, meter) for view in how.views]
-        return multilayer.together(each, self._metadata.layer.value, how.fuse)
+            return self._view.explain(run, targets, how, meter)
+        each = [view.explain(run, targets, how, meter) for view in how.views]
+        return multilayer.together(each, self.metadata.layer.value, how.fuse)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
-        about = self._metadata.cotangents
+        about = self.metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
             raise FastcamError(
                 f"{self._name} explains cotangents of {', '.join(one.output for one in about)}, and no targets; give "
-                f"cotangent (--cotangent): {answers(self._metadata)}"
+                f"cotangent (--cotangent): {answers(self.metadata)}"
             )
         if about:
             assert cotangent is not None
@@ -399,7 +360,7 @@ class Explainer:
         """Run the images; an export in one file explains ``targets`` by the way."""
         slices = (sources[start : start + self._batch_size] for start in range(0, len(sources), self._batch_size))
         start = 0
-        for part in frames_.batches(sources, self._batch_size) if self._metadata.frames else slices:
+        for part in frames_.batches(sources, self._batch_size) if self.metadata.frames else slices:
             rows = slice(start, start + len(part))
             start = rows.stop
             batch = self._inputs.batch(part, files[rows])
@@ -411,80 +372,7 @@ class Explainer:
         else:  # cotangents of outputs that are not there yet have to wait
             first = targets.arrays(len(batch.files)) if targets is not None and targets.known else None
         forward = self._network.forward(batch.tensor, first)
-        return Run(batch, forward, self._scores(forward.outputs, len(batch.files)))
-
-    def _scores(self, outputs: dict[str, Any], images: int) -> Float:
-        """[N, classes]; no classes where the file is about outputs that are no class scores."""
-        score = self._metadata.score
-        if self._metadata.cotangents and score.classes is None:
-            return np.zeros((images, 0), np.float32)
-        return _per_class(as_float(outputs[score.output]))
-
-    def _answer(
-        self, run: Run, asked: Asked | Functional
-    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], list[Question]]:
-        """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
-        what to ask of other images in an image's place."""
-        if isinstance(asked, Functional):
-            arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
-            classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            questions = questions_of(arrays, classes, self._metadata, self._name)
-            return self._network.explain(run.forward, arrays), scores, classes, meant, questions
-        found = self._network.explain(run.forward, asked.classes)
-        classes = np.asarray(found[CLASSES], np.int64)
-        if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
-            raise FastcamError(f"a target is no class, or no rank, that {self._name} resolves; give a class index")
-        if classes.max() >= run.scores.shape[1]:
-            raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
-        found = combine(asked, found, self._metadata, self._name)
-        questions = questions_of(asked, classes, self._metadata, self._name)
-        return found, run.scores, *targets_of(asked, classes, self._metadata.labels), questions
-
-    def _explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
-        """The explanation of one run, and its post-processing."""
-        if self._takes_clips:
-            return clips.explained(self, run, targets, how)
-        (found, scores, classes, asked, questions), geometry = self._answer(run, targets), run.batch.geometry
-        attributions = None
-        if how.method.ask is None:
-            activations, weights, names = kernel_inputs(found, how.method, self._metadata)
-        else:
-            found = on_host(found)
-            again = self._network, self._inputs.layout, self._batch_size, self._scores, meter
-            said = probe.answers(how.method, run, found, questions, *again)
-            activations, weights, names, attributions = answered(found, said)
-        size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
-        explained: Any = styles.explain_maps(
-            self._kernels, how.style, activations, weights, size, how.threshold, how.connectivity, windows
-        )
-        if hasattr(explained, "read"):  # on the device until now
-            explained = explained.read()
-        assert explained.heatmaps is not None
-        boxes, components = in_original(explained, geometry)
-        return Explanation(
-            scores=scores,
-            classes=classes,
-            labels=self._metadata.labels,
-            maps=explained.maps,
-            heatmaps=explained.heatmaps,
-            boxes=boxes,
-            components=components,
-            status=status_of(explained.status, names, asked),
-            targets=asked,
-            outputs=run.forward.outputs,
-            geometry=geometry,
-            files=run.batch.files,
-            images=run.batch.images,
-            metadata=self._metadata,
-            threshold=how.threshold,
-            connectivity=how.connectivity,
-            method=how.method.name,
-            options=dict(how.method.options),
-            attributions=attributions,
-            style=how.style,
-            providers=self.providers,
-            **brought_back(found, run.batch.tensor, self._inputs.layout),
-        )
+        return Run(batch, forward, self._view.scores(forward.outputs, len(batch.files)))
 
 
 def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:
@@ -498,8 +386,3 @@ def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Ru
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
         raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
-
-
-def _per_class(scores: Float) -> Float:
-    """[N, classes]; what a segmenter gives at every position is summed over the positions, as it is explained."""
-    return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
