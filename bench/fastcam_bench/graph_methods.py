@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ OUTPUT = Path(__file__).parent.parent / "results" / "graph_methods.json"
 CASES: dict[str, tuple[str, ...]] = {
     "vit_b_16": ("rollout", "rollout-max", "rollout-min", "legrad"),
     "squeezenet1_1": ("fullgrad", "shapleycam"),
-    "vgg16": ("fullgrad",),
+    "mobilenet_v2": ("fullgrad",),
     "resnet50": ("fullgrad", "shapleycam"),
 }
 LAYERS = {"squeezenet1_1": "features.7", "resnet50": "layer3"}
@@ -107,7 +108,7 @@ def fullgrad(module: torch.nn.Module, images: Array, mode: str, layer: str) -> A
     """FullGrad by autograd at the output of every layer with a bias."""
     kept: list[tuple[Any, torch.Tensor]] = []
     kinds = (torch.nn.Conv2d, torch.nn.BatchNorm2d)
-    biased = [m for m in module.modules() if isinstance(m, kinds) and m.bias is not None]
+    biased = [m for m in module.modules() if (isinstance(m, kinds) and m.bias is not None) or _saturates(m)]
 
     def keep(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         kept.append((layer, output))
@@ -120,13 +121,24 @@ def fullgrad(module: torch.nn.Module, images: Array, mode: str, layer: str) -> A
         hook.remove()
     first, *gradients = torch.autograd.grad(score, [x, *(y for _, y in kept)])
     total = _psi(first * x, x.shape[2:])
-    for (one, _), gradient in zip(kept, gradients):
-        bias = one.bias
-        if isinstance(one, torch.nn.BatchNorm2d):
-            assert one.running_mean is not None and one.running_var is not None
-            bias = bias - one.weight * one.running_mean / (one.running_var + one.eps).sqrt()
-        total = total + _psi(gradient * bias[None, :, None, None], x.shape[2:])
+    for (one, output), gradient in zip(kept, gradients):
+        bias = output * (output >= 6) if _saturates(one) else _bias(one)[None, :, None, None]
+        total = total + _psi(gradient * bias, x.shape[2:])
     return np.asarray(total.detach().numpy())
+
+
+def _saturates(module: torch.nn.Module) -> bool:
+    """Whether it is a ReLU6, which from 6 on is a bias."""
+    return isinstance(module, torch.nn.ReLU6)
+
+
+def _bias(layer: Any) -> torch.Tensor:
+    """A convolution's bias, or the one that a BatchNorm implies."""
+    bias: torch.Tensor = layer.bias
+    if isinstance(layer, torch.nn.BatchNorm2d):
+        assert layer.running_mean is not None and layer.running_var is not None
+        bias = bias - layer.weight * layer.running_mean / (layer.running_var + layer.eps).sqrt()
+    return bias
 
 
 def _psi(term: torch.Tensor, size: Any) -> torch.Tensor:
@@ -276,10 +288,13 @@ def main() -> None:
     """Measure and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.0, help="per row, for prices; 0 measures none")
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), help="others keep their rows")
     parser.add_argument("--out", type=Path, default=OUTPUT)
     given = parser.parse_args()
-    rows = [row for name in given.only for row in measure(name, CASES[name], given.seconds)]
+    known = json.loads(given.out.read_text(encoding="utf-8"))["rows"] if given.out.is_file() else []
+    rows = [row for row in known if row["network"] not in given.only]
+    rows += [row for name in given.only for row in measure(name, CASES[name], given.seconds)]
+    rows.sort(key=lambda row: list(CASES).index(row["network"]))
     about = versions("torch", "onnxruntime", "grad-cam")
     write_report({"machine": machine(), "versions": about, "rows": rows}, given.out, table)
 
