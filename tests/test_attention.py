@@ -157,6 +157,9 @@ def test_at_run_time_the_map_has_the_tokens_grid(tmp_path):
     coldest, *_, hottest = (np.unravel_index(at, flat.shape) for at in np.argsort(flat, axis=None))
     blue, red = (heat[10 * y + 5, 40 * x // 3 + 6, ::2] for y, x in (coldest, hottest))  # shown from its minimum on
     assert blue[0] < blue[1] and red[0] > red[1]
+    by_name = Explainer(path)(picture, targets=[1, 2], method="rollout")
+    assert np.allclose(by_name.maps[0], found.relevance[0] - found.relevance[0].min((1, 2), keepdims=True), atol=1e-7)
+    assert 0.8 < by_name.heatmaps.max() <= 1 and by_name.status[0] == ("ok", "ok")
     export_model(proto, parts, on_demand=True, **options)
     split = Explainer(parts)
     later = split.explain(split.predict(picture), targets=[1, 2])

@@ -1,16 +1,19 @@
 """Backward modes as methods: what the file brought back to the image or the layer, as a map.
 
 At the layer the map is the relevance as it is, of the layer's size. At the image it is made of the attributions, with a
-box and a ``blur``, as :mod:`fastcam.methods.pixels` says.
+box and a ``blur``, as :mod:`fastcam.methods.pixels` says. Maps that are nowhere near zero count from their minimum on
+(:mod:`fastcam.maps`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fastcam import maps
 from fastcam.methods.base import METHODS, Answer, Method, asking
 from fastcam.methods.pixels import blurred, strongest, summed
-from fastcam.schema import MODES
+from fastcam.schema import MODES, Mode
 
 if TYPE_CHECKING:
     from fastcam.probe import Probe
@@ -28,6 +31,12 @@ _ABOUT = {
     "lrp-epsilon": ("LRP-epsilon", "M = sum_c relevance", "Bach et al. 2015, PLoS ONE 10(7)"),
     "lrp-composite": ("LRP composite", "M = sum_c relevance", "Kohlbrenner et al. 2020, 1910.09840"),
     "lrp-gamma": ("LRP-gamma", "M = sum_c relevance", "Montavon et al. 2019, LNCS 11700"),
+    "rollout": ("Attention rollout", "M = e^T prod_l (mean_h A^l + I) / 2", "Abnar and Zuidema 2020, 2005.00928"),
+    "rollout-max": ("Rollout, largest head", "M = e^T prod_l (max_h A^l + I), rows to one", "Abnar and Zuidema 2020"),
+    "rollout-min": ("Rollout, smallest head", "M = e^T prod_l (min_h A^l + I), rows to one", "Abnar and Zuidema 2020"),
+    "legrad": ("LeGrad", "M = mean_l,h,i ReLU(ds^l/dA^l)", "Bousselham et al. 2024, 2404.03214"),
+    "fullgrad": ("FullGrad", "M = psi(x dy/dx) + sum_l psi(b dy/db)", "Srinivas and Fleuret 2019, 1905.00780"),
+    "shapleycam": ("ShapleyCAM", "w_k = mean_ij (g - 1/2 H A)", "Cai 2025, 2501.06261"),
 }
 """Title, formula and source of a mode; others have their name and the sum."""
 _GRADIENTS = ("gradient", "guided", "deconvolution")
@@ -45,6 +54,16 @@ def _shares(probe: Probe, *, blur: float = 0.0) -> Answer:
     )
 
 
+def _above_minimum(probe: Probe, *, blur: float = 0.0) -> Answer:
+    return Answer(maps=maps.above_minimum(blurred(probe.brought_back, blur)))
+
+
+def _ask(mode: Mode) -> Callable[..., Answer]:
+    if mode in maps.FROM_MINIMUM:
+        return _above_minimum
+    return _gradients if mode in _GRADIENTS else _shares
+
+
 for _mode in MODES:
     _title, _formula, _source = _ABOUT.get(_mode, (_mode, "M = sum_c relevance", "fastcam export --help"))
     METHODS[_mode] = Method(
@@ -53,11 +72,11 @@ for _mode in MODES:
         "nothing",
         _formula,
         _source,
-        ask=_gradients if _mode in _GRADIENTS else _shares,
+        ask=_ask(_mode),
         mode=_mode,
         at_image=_mode in _GRADIENTS,
         adds_up=_mode not in _GRADIENTS,
-        cost="1, and its backward pass",
+        cost="1" if _mode.startswith("rollout") else "1, and its backward pass",
     )
 
 
