@@ -57,13 +57,17 @@ def rollout(name, module, images, mode):
 
 
 def legrad(module, images, classes):
-    """[N, T, h, w]: mean over layers, heads and rows of the positive part of the gradient at the attention."""
+    """[N, T, h, w]: mean over layers, heads and rows of the positive part of the gradient at the attention.
+
+    A layer's score is the head's of the mean of its tokens, whatever the network's own head reads.
+    """
     columns = []
     for column in np.asarray(classes).T:
         module(torch.from_numpy(images.astype(np.float64)))
         total = 0
         for block in module.blocks:
-            score = module.head(block.tokens).gather(1, torch.from_numpy(column.copy())[:, None]).sum()
+            scores = module.fc(module.norm(block.tokens.mean(1))) * (2 if module.pool == "two" else 1)
+            score = scores.gather(1, torch.from_numpy(column.copy())[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, block.weights, retain_graph=True)
             total = total + gradient.clamp(min=0).mean((1, 2))[:, module.prefix :]
         columns.append((total / len(module.blocks)).reshape(-1, GRID, GRID))
@@ -122,7 +126,7 @@ def test_of_torchvision_with_the_older_exporter():
         module(torch.from_numpy(images))
     total = 0
     for matrices, z in zip(weights, tokens):
-        score = module.heads(module.encoder.ln(z)[:, 0])[:, 2].sum()
+        score = module.heads(module.encoder.ln(z.mean(1)))[:, 2].sum()
         total = total + torch.autograd.grad(score, matrices, retain_graph=True)[0].clamp(min=0).mean((1, 2))[:, 1:] / 2
     found = run(export_model(proto, input_gradient="legrad", check=False).model, images, [[2]])
     close(found[:, 0], total.reshape(2, GRID, GRID).numpy(), 1e-4)

@@ -6,9 +6,9 @@ torchvision's networks with seeded weights (BatchNorm with statistics of picture
 the papers' formulas in PyTorch, with hooks and autograd: rollout and LeGrad of attention that is written out, FullGrad
 by gradients at every biased layer's output, ShapleyCAM by double backward. Differences are the largest as a share of
 the largest value; of convolutional networks to PyTorch in float64, of the file in float32 and (FullGrad) in float64 and
-of PyTorch in float32: those in float32 are large where a value lies within rounding of a kink. ShapleyCAM also beside
-pytorch-grad-cam, where that is installed, in its own style of heatmap. With --seconds the price: the file with the mode
-and the file without it, as multiples of the plain forward pass.
+of PyTorch in float32: those in float32 are large where a value lies within rounding of a kink. LeGrad and ShapleyCAM
+also beside torch-cam and pytorch-grad-cam, where these are installed, normalised as they do. With --seconds the price:
+the file with the mode and the file without it, as multiples of the plain forward pass.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _rollout(weights: list[torch.Tensor], mode: str) -> torch.Tensor:
 def _legrad(module: Any, weights: list[torch.Tensor], tokens: list[torch.Tensor]) -> torch.Tensor:
     total = torch.zeros(())
     for matrices, z in zip(weights, tokens):
-        score = module.heads(module.encoder.ln(z)[:, 0])[0, TARGET]
+        score = module.heads(module.encoder.ln(z.mean(1)))[0, TARGET]
         (gradient,) = torch.autograd.grad(score, matrices, retain_graph=True)
         total = total + gradient.clamp(min=0).mean((0, 1, 2))[1:] / len(weights)
     return total
@@ -167,7 +167,24 @@ ORACLES: dict[str, Callable[[torch.nn.Module, Array, str, str], Array]] = {
 }
 
 
-def peer(module: torch.nn.Module, images: Array, layer: str) -> Array | None:
+def torch_cam(module: Any, images: Array) -> Array | None:
+    """torch-cam's LeGrad of all layers, [h, w], minimum 0 and maximum 1; None where it is not installed."""
+    try:
+        from torchcam.methods import LeGrad
+    except ImportError:
+        return None
+    layers = list(module.encoder.layers)
+    with LeGrad(module, layers) as cam:
+        scores = module(torch.from_numpy(images))
+        maps = [one[0].numpy() for one in cam(TARGET, scores, normalized=False)]
+    return _min_max(np.mean(maps, axis=0))
+
+
+def _min_max(found: Array) -> Array:
+    return np.asarray((found - found.min()) / (found.max() - found.min()))
+
+
+def pytorch_grad_cam(module: torch.nn.Module, images: Array, layer: str) -> Array | None:
     """pytorch-grad-cam's ShapleyCAM of the log-probability, [H, W] in 0..1; None where it is not installed."""
     try:
         from pytorch_grad_cam import ShapleyCAM
@@ -211,10 +228,7 @@ def measure(name: str, modes: tuple[str, ...], seconds: float) -> list[Row]:
             wide = double_runtime.run(made, _feeds(_session(made), images))[RELEVANCE][0, 0]
             row["float64"] = float(f"{difference(wide, expected):.1e}")
         row["difference"] = float(f"{difference(found, expected):.1e}")
-        theirs = peer(module, images, layer) if mode == "shapleycam" else None
-        if theirs is not None:
-            ours = heatmaps("pytorch-grad-cam", found, (images.shape[2], images.shape[3]))
-            row["pytorch-grad-cam"] = float(f"{difference(ours, theirs):.1e}")
+        row |= _beside_peers(module, images, mode, layer, found)
         if seconds:
             plain = export_model(proto, check=False, **options).model
             row |= _price({"plain": proto, "without": plain, "with": made}, images, seconds)
@@ -222,6 +236,17 @@ def measure(name: str, modes: tuple[str, ...], seconds: float) -> list[Row]:
         print(row, flush=True)
         gc.collect()
     return rows
+
+
+def _beside_peers(module: torch.nn.Module, images: Array, mode: str, layer: str, found: Array) -> Row:
+    """Differences to the tools that have the method too, as they normalise its map."""
+    row: Row = {}
+    if mode == "shapleycam" and (theirs := pytorch_grad_cam(module, images, layer)) is not None:
+        ours = heatmaps("pytorch-grad-cam", found, (images.shape[2], images.shape[3]))
+        row["peer"] = f"pytorch-grad-cam: {difference(ours, theirs):.0e}"
+    if mode == "legrad" and (theirs := torch_cam(module, images)) is not None:
+        row["peer"] = f"torch-cam: {difference(_min_max(found), theirs):.0e}"
+    return row
 
 
 def _session(model: onnx.ModelProto) -> Any:
@@ -267,7 +292,7 @@ def table(report: dict[str, Any]) -> str:
         "Of convolutional networks to PyTorch in float64, of the file in float32 and (FullGrad) in float64 and of",
         "PyTorch in float32: those in float32 are large where a value lies within rounding of a kink.",
         "",
-        "| network | mode | layer | grid | to PyTorch | float64 | PyTorch float32 | pytorch-grad-cam | price | with |",
+        "| network | mode | layer | grid | to PyTorch | float64 | PyTorch float32 | peer | price | with |",
         "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in report["rows"]:
@@ -278,7 +303,8 @@ def table(report: dict[str, Any]) -> str:
             " x ".join(map(str, row["grid"])),
             f"{row['difference']:.0e}",
         ]
-        shown += [f"{row[key]:.0e}" if key in row else "" for key in ("float64", "PyTorch's own", "pytorch-grad-cam")]
+        shown += [f"{row[key]:.0e}" if key in row else "" for key in ("float64", "PyTorch's own")]
+        shown += [row.get("peer", "")]
         shown += [str(row.get(f"price {name}", "")) for name in ("without", "with")]
         lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
@@ -295,7 +321,7 @@ def main() -> None:
     rows = [row for row in known if row["network"] not in given.only]
     rows += [row for name in given.only for row in measure(name, CASES[name], given.seconds)]
     rows.sort(key=lambda row: list(CASES).index(row["network"]))
-    about = versions("torch", "onnxruntime", "grad-cam")
+    about = versions("torch", "onnxruntime", "grad-cam", "torchcam")
     write_report({"machine": machine(), "versions": about, "rows": rows}, given.out, table)
 
 
