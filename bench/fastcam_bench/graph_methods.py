@@ -5,8 +5,8 @@
 torchvision's networks with seeded weights (BatchNorm with statistics of pictures), one random picture. The oracles are
 the papers' formulas in PyTorch, with hooks and autograd: rollout and LeGrad of attention that is written out, FullGrad
 by gradients at every biased layer's output, ShapleyCAM by double backward. Differences are the largest as a share of
-the largest value; of convolutional networks to PyTorch in float64, of the file in float32 and (FullGrad) in float64 and
-of PyTorch in float32: those in float32 are large where a value lies within rounding of a kink. LeGrad and ShapleyCAM
+the largest value; of convolutional networks to PyTorch in float64, of the file in float32 and in float64 and of
+PyTorch in float32: those in float32 are large where a value lies within rounding of a kink. LeGrad and ShapleyCAM
 also beside torch-cam and pytorch-grad-cam, where these are installed, normalised as they do. With --seconds the price:
 the file with the mode and the file without it, as multiples of the plain forward pass.
 """
@@ -224,7 +224,6 @@ def measure(name: str, modes: tuple[str, ...], seconds: float) -> list[Row]:
         if mode not in CASES["vit_b_16"]:  # which has no kinks, and is large
             expected = ORACLES[mode](copy.deepcopy(module).double(), images.astype(np.float64), mode, layer)
             row["PyTorch's own"] = float(f"{difference(single, expected):.1e}")
-        if mode == "fullgrad":
             wide = double_runtime.run(made, _feeds(_session(made), images))[RELEVANCE][0, 0]
             row["float64"] = float(f"{difference(wide, expected):.1e}")
         row["difference"] = float(f"{difference(found, expected):.1e}")
@@ -289,8 +288,8 @@ def table(report: dict[str, Any]) -> str:
         "Largest differences as a share of the largest value; price as multiples of the plain forward pass, of the",
         "export without and with the mode, where it was measured.",
         "",
-        "Of convolutional networks to PyTorch in float64, of the file in float32 and (FullGrad) in float64 and of",
-        "PyTorch in float32: those in float32 are large where a value lies within rounding of a kink.",
+        "Of convolutional networks to PyTorch in float64, of the file in float32 and in float64 and of PyTorch",
+        "in float32: those in float32 are large where a value lies within rounding of a kink.",
         "",
         "| network | mode | layer | grid | to PyTorch | float64 | PyTorch float32 | peer | price | with |",
         "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
