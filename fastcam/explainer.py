@@ -27,12 +27,7 @@ from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Given, Question, combine, questions_of, status_of, targets_of
 from fastcam.resident import Resident
-from fastcam.schema import (
-    CLASSES,
-    FastcamError,
-    Metadata,
-    Preprocessing,
-)
+from fastcam.schema import CLASSES, MAPS, FastcamError, Metadata, Preprocessing
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
@@ -363,6 +358,11 @@ class Explainer:
                 f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
                 "again with --targets default, or required"
             )
+        here, default = self._metadata.layer.value, self._file_metadata.layer.value
+        at_layer = found.mode is not None and self._metadata.input_gradient_at == "layer" and found.mode not in MAPS
+        if here != default and (found.runs == "layer" or at_layer):
+            held = "has the head of" if found.runs == "layer" else f"brings {found.mode} back to"
+            raise FastcamError(f"{self._name} {held} its default layer {default} alone; export it again with {here}")
         return found
 
     def _at_each(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:

@@ -86,8 +86,6 @@ def explain(
 
     given(target, cotangent)
     files, methods = pictures(images), method_names(method)
-    if option and len(methods) > 1:
-        raise FastcamError("--option sets an option of one method; give one --method, or leave it out")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
@@ -101,11 +99,11 @@ def explain(
             "cotangent": question,
             "layers": at,
             "fuse": fuse,
+            "options": parsed(option or ()),
         }
         if len(methods) > 1:
             report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
         else:
-            asked["options"] = parsed(option or ())
             report, names = explain_all(explainer, files, wanted, stage, methods[0], colors, **asked)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
