@@ -17,6 +17,9 @@ def shown(mode: str, maps: NDArray[np.float32]) -> NDArray[np.float32]:
     So those of :data:`FROM_MINIMUM` are brought from their minimum and maximum to 0 and 1, as LeGrad's paper and
     FullGrad's authors do; of others what speaks for the class counts.
     """
-    if mode in FROM_MINIMUM:
-        return np.asarray(maps - maps.min((-2, -1), keepdims=True), np.float32)
-    return np.maximum(maps, 0)
+    return above_minimum(maps) if mode in FROM_MINIMUM else np.maximum(maps, 0)
+
+
+def above_minimum(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By how much each position exceeds the least one of its map."""
+    return np.asarray(maps - maps.min((-2, -1), keepdims=True), np.float32)

@@ -57,13 +57,17 @@ def rollout(name, module, images, mode):
 
 
 def legrad(module, images, classes):
-    """[N, T, h, w]: mean over layers, heads and rows of the positive part of the gradient at the attention."""
+    """[N, T, h, w]: mean over layers, heads and rows of the positive part of the gradient at the attention.
+
+    A layer's score is the head's of the mean of its tokens, whatever the network's own head reads.
+    """
     columns = []
     for column in np.asarray(classes).T:
         module(torch.from_numpy(images.astype(np.float64)))
         total = 0
         for block in module.blocks:
-            score = module.head(block.tokens).gather(1, torch.from_numpy(column.copy())[:, None]).sum()
+            scores = module.fc(module.norm(block.tokens.mean(1))) * (2 if module.pool == "two" else 1)
+            score = scores.gather(1, torch.from_numpy(column.copy())[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, block.weights, retain_graph=True)
             total = total + gradient.clamp(min=0).mean((1, 2))[:, module.prefix :]
         columns.append((total / len(module.blocks)).reshape(-1, GRID, GRID))
@@ -122,7 +126,7 @@ def test_of_torchvision_with_the_older_exporter():
         module(torch.from_numpy(images))
     total = 0
     for matrices, z in zip(weights, tokens):
-        score = module.heads(module.encoder.ln(z)[:, 0])[:, 2].sum()
+        score = module.heads(module.encoder.ln(z.mean(1)))[:, 2].sum()
         total = total + torch.autograd.grad(score, matrices, retain_graph=True)[0].clamp(min=0).mean((1, 2))[:, 1:] / 2
     found = run(export_model(proto, input_gradient="legrad", check=False).model, images, [[2]])
     close(found[:, 0], total.reshape(2, GRID, GRID).numpy(), 1e-4)
@@ -157,6 +161,9 @@ def test_at_run_time_the_map_has_the_tokens_grid(tmp_path):
     coldest, *_, hottest = (np.unravel_index(at, flat.shape) for at in np.argsort(flat, axis=None))
     blue, red = (heat[10 * y + 5, 40 * x // 3 + 6, ::2] for y, x in (coldest, hottest))  # shown from its minimum on
     assert blue[0] < blue[1] and red[0] > red[1]
+    by_name = Explainer(path)(picture, targets=[1, 2], method="rollout")
+    assert np.allclose(by_name.maps[0], found.relevance[0] - found.relevance[0].min((1, 2), keepdims=True), atol=1e-7)
+    assert 0.8 < by_name.heatmaps.max() <= 1 and by_name.status[0] == ("ok", "ok")
     export_model(proto, parts, on_demand=True, **options)
     split = Explainer(parts)
     later = split.explain(split.predict(picture), targets=[1, 2])

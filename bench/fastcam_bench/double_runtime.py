@@ -99,9 +99,16 @@ class Col2Im(OpRun):
         return (y.numpy(),)
 
 
+class GatherElements(OpRun):
+    """ONNX's own knows no axis of more than 64 elements."""
+
+    def _run(self, x: Array, indices: Array, axis: int = 0) -> tuple[Array]:
+        return (np.take_along_axis(x, indices, axis),)
+
+
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Outputs of a model by name, computed in float64."""
-    operators: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool, Pad, Col2Im]
+    operators: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool, Pad, Col2Im, GatherElements]
     evaluator = ReferenceEvaluator(in_double(model), new_ops=operators)
     wide = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in feeds.items()}
     return dict(zip(evaluator.output_names, map(np.asarray, evaluator.run(None, wide))))

@@ -5,10 +5,10 @@
 torchvision's networks with seeded weights (BatchNorm with statistics of pictures), one random picture. The oracles are
 the papers' formulas in PyTorch, with hooks and autograd: rollout and LeGrad of attention that is written out, FullGrad
 by gradients at every biased layer's output, ShapleyCAM by double backward. Differences are the largest as a share of
-the largest value; of convolutional networks to PyTorch in float64, of the file in float32 and (FullGrad) in float64 and
-of PyTorch in float32: those in float32 are large where a value lies within rounding of a kink. ShapleyCAM also beside
-pytorch-grad-cam, where that is installed, in its own style of heatmap. With --seconds the price: the file with the mode
-and the file without it, as multiples of the plain forward pass.
+the largest value; of convolutional networks to PyTorch in float64, of the file in float32 and in float64 and of
+PyTorch in float32: those in float32 are large where a value lies within rounding of a kink. LeGrad and ShapleyCAM
+also beside torch-cam and pytorch-grad-cam, where these are installed, normalised as they do. With --seconds the price:
+the file with the mode and the file without it, as multiples of the plain forward pass.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ OUTPUT = Path(__file__).parent.parent / "results" / "graph_methods.json"
 CASES: dict[str, tuple[str, ...]] = {
     "vit_b_16": ("rollout", "rollout-max", "rollout-min", "legrad"),
     "squeezenet1_1": ("fullgrad", "shapleycam"),
-    "vgg16": ("fullgrad",),
+    "mobilenet_v2": ("fullgrad",),
     "resnet50": ("fullgrad", "shapleycam"),
 }
 LAYERS = {"squeezenet1_1": "features.7", "resnet50": "layer3"}
@@ -97,7 +98,7 @@ def _rollout(weights: list[torch.Tensor], mode: str) -> torch.Tensor:
 def _legrad(module: Any, weights: list[torch.Tensor], tokens: list[torch.Tensor]) -> torch.Tensor:
     total = torch.zeros(())
     for matrices, z in zip(weights, tokens):
-        score = module.heads(module.encoder.ln(z)[:, 0])[0, TARGET]
+        score = module.heads(module.encoder.ln(z.mean(1)))[0, TARGET]
         (gradient,) = torch.autograd.grad(score, matrices, retain_graph=True)
         total = total + gradient.clamp(min=0).mean((0, 1, 2))[1:] / len(weights)
     return total
@@ -107,7 +108,7 @@ def fullgrad(module: torch.nn.Module, images: Array, mode: str, layer: str) -> A
     """FullGrad by autograd at the output of every layer with a bias."""
     kept: list[tuple[Any, torch.Tensor]] = []
     kinds = (torch.nn.Conv2d, torch.nn.BatchNorm2d)
-    biased = [m for m in module.modules() if isinstance(m, kinds) and m.bias is not None]
+    biased = [m for m in module.modules() if (isinstance(m, kinds) and m.bias is not None) or _saturates(m)]
 
     def keep(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         kept.append((layer, output))
@@ -120,13 +121,24 @@ def fullgrad(module: torch.nn.Module, images: Array, mode: str, layer: str) -> A
         hook.remove()
     first, *gradients = torch.autograd.grad(score, [x, *(y for _, y in kept)])
     total = _psi(first * x, x.shape[2:])
-    for (one, _), gradient in zip(kept, gradients):
-        bias = one.bias
-        if isinstance(one, torch.nn.BatchNorm2d):
-            assert one.running_mean is not None and one.running_var is not None
-            bias = bias - one.weight * one.running_mean / (one.running_var + one.eps).sqrt()
-        total = total + _psi(gradient * bias[None, :, None, None], x.shape[2:])
+    for (one, output), gradient in zip(kept, gradients):
+        bias = output * (output >= 6) if _saturates(one) else _bias(one)[None, :, None, None]
+        total = total + _psi(gradient * bias, x.shape[2:])
     return np.asarray(total.detach().numpy())
+
+
+def _saturates(module: torch.nn.Module) -> bool:
+    """Whether it is a ReLU6, which from 6 on is a bias."""
+    return isinstance(module, torch.nn.ReLU6)
+
+
+def _bias(layer: Any) -> torch.Tensor:
+    """A convolution's bias, or the one that a BatchNorm implies."""
+    bias: torch.Tensor = layer.bias
+    if isinstance(layer, torch.nn.BatchNorm2d):
+        assert layer.running_mean is not None and layer.running_var is not None
+        bias = bias - layer.weight * layer.running_mean / (layer.running_var + layer.eps).sqrt()
+    return bias
 
 
 def _psi(term: torch.Tensor, size: Any) -> torch.Tensor:
@@ -155,7 +167,24 @@ ORACLES: dict[str, Callable[[torch.nn.Module, Array, str, str], Array]] = {
 }
 
 
-def peer(module: torch.nn.Module, images: Array, layer: str) -> Array | None:
+def torch_cam(module: Any, images: Array) -> Array | None:
+    """torch-cam's LeGrad of all layers, [h, w], minimum 0 and maximum 1; None where it is not installed."""
+    try:
+        from torchcam.methods import LeGrad
+    except ImportError:
+        return None
+    layers = list(module.encoder.layers)
+    with LeGrad(module, layers) as cam:
+        scores = module(torch.from_numpy(images))
+        maps = [one[0].numpy() for one in cam(TARGET, scores, normalized=False)]
+    return _min_max(np.mean(maps, axis=0))
+
+
+def _min_max(found: Array) -> Array:
+    return np.asarray((found - found.min()) / (found.max() - found.min()))
+
+
+def pytorch_grad_cam(module: torch.nn.Module, images: Array, layer: str) -> Array | None:
     """pytorch-grad-cam's ShapleyCAM of the log-probability, [H, W] in 0..1; None where it is not installed."""
     try:
         from pytorch_grad_cam import ShapleyCAM
@@ -195,14 +224,10 @@ def measure(name: str, modes: tuple[str, ...], seconds: float) -> list[Row]:
         if mode not in CASES["vit_b_16"]:  # which has no kinks, and is large
             expected = ORACLES[mode](copy.deepcopy(module).double(), images.astype(np.float64), mode, layer)
             row["PyTorch's own"] = float(f"{difference(single, expected):.1e}")
-        if mode == "fullgrad":
             wide = double_runtime.run(made, _feeds(_session(made), images))[RELEVANCE][0, 0]
             row["float64"] = float(f"{difference(wide, expected):.1e}")
         row["difference"] = float(f"{difference(found, expected):.1e}")
-        theirs = peer(module, images, layer) if mode == "shapleycam" else None
-        if theirs is not None:
-            ours = heatmaps("pytorch-grad-cam", found, (images.shape[2], images.shape[3]))
-            row["pytorch-grad-cam"] = float(f"{difference(ours, theirs):.1e}")
+        row |= _beside_peers(module, images, mode, layer, found)
         if seconds:
             plain = export_model(proto, check=False, **options).model
             row |= _price({"plain": proto, "without": plain, "with": made}, images, seconds)
@@ -210,6 +235,17 @@ def measure(name: str, modes: tuple[str, ...], seconds: float) -> list[Row]:
         print(row, flush=True)
         gc.collect()
     return rows
+
+
+def _beside_peers(module: torch.nn.Module, images: Array, mode: str, layer: str, found: Array) -> Row:
+    """Differences to the tools that have the method too, as they normalise its map."""
+    row: Row = {}
+    if mode == "shapleycam" and (theirs := pytorch_grad_cam(module, images, layer)) is not None:
+        ours = heatmaps("pytorch-grad-cam", found, (images.shape[2], images.shape[3]))
+        row["peer"] = f"pytorch-grad-cam: {difference(ours, theirs):.0e}"
+    if mode == "legrad" and (theirs := torch_cam(module, images)) is not None:
+        row["peer"] = f"torch-cam: {difference(_min_max(found), theirs):.0e}"
+    return row
 
 
 def _session(model: onnx.ModelProto) -> Any:
@@ -252,10 +288,10 @@ def table(report: dict[str, Any]) -> str:
         "Largest differences as a share of the largest value; price as multiples of the plain forward pass, of the",
         "export without and with the mode, where it was measured.",
         "",
-        "Of convolutional networks to PyTorch in float64, of the file in float32 and (FullGrad) in float64 and of",
-        "PyTorch in float32: those in float32 are large where a value lies within rounding of a kink.",
+        "Of convolutional networks to PyTorch in float64, of the file in float32 and in float64 and of PyTorch",
+        "in float32: those in float32 are large where a value lies within rounding of a kink.",
         "",
-        "| network | mode | layer | grid | to PyTorch | float64 | PyTorch float32 | pytorch-grad-cam | price | with |",
+        "| network | mode | layer | grid | to PyTorch | float64 | PyTorch float32 | peer | price | with |",
         "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in report["rows"]:
@@ -266,7 +302,8 @@ def table(report: dict[str, Any]) -> str:
             " x ".join(map(str, row["grid"])),
             f"{row['difference']:.0e}",
         ]
-        shown += [f"{row[key]:.0e}" if key in row else "" for key in ("float64", "PyTorch's own", "pytorch-grad-cam")]
+        shown += [f"{row[key]:.0e}" if key in row else "" for key in ("float64", "PyTorch's own")]
+        shown += [row.get("peer", "")]
         shown += [str(row.get(f"price {name}", "")) for name in ("without", "with")]
         lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
@@ -276,11 +313,14 @@ def main() -> None:
     """Measure and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.0, help="per row, for prices; 0 measures none")
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), help="others keep their rows")
     parser.add_argument("--out", type=Path, default=OUTPUT)
     given = parser.parse_args()
-    rows = [row for name in given.only for row in measure(name, CASES[name], given.seconds)]
-    about = versions("torch", "onnxruntime", "grad-cam")
+    known = json.loads(given.out.read_text(encoding="utf-8"))["rows"] if given.out.is_file() else []
+    rows = [row for row in known if row["network"] not in given.only]
+    rows += [row for name in given.only for row in measure(name, CASES[name], given.seconds)]
+    rows.sort(key=lambda row: list(CASES).index(row["network"]))
+    about = versions("torch", "onnxruntime", "grad-cam", "torchcam")
     write_report({"machine": machine(), "versions": about, "rows": rows}, given.out, table)
 
 

@@ -7,9 +7,9 @@ sum that its residual branches end in.
               token, or the mean over positions). Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers",
               section 3. "rollout-max" and "rollout-min" take the largest or smallest of the heads, and give the rows
               of A^l + I the sum one. It is the same for all classes.
-    legrad    mean over l, heads and rows of ReLU(d s^l / d A^l), where s^l is the model's own head on Z^l in place of
-              the last layer's. Bousselham et al. 2024, "LeGrad", arXiv 2404.03214, section 3. Their division by
-              minimum and maximum is left to whoever shows it.
+    legrad    mean over l, heads and rows of ReLU(d s^l / d A^l), where s^l is the model's own head on the mean of all
+              tokens of Z^l. Bousselham et al. 2024, "LeGrad", arXiv 2404.03214, section 3, and the authors' code. That
+              the map is brought to 0..1 is left to whoever shows it.
 
 The matrices are found by structure: a Softmax over the last axis whose result multiplies values; or the operator
 Attention, whose definition is emitted once more, for it keeps its matrices to itself.
@@ -32,7 +32,7 @@ from fastcam_export.autodiff.driver import backward, path, through_copies
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.functions import find, made_from
 from fastcam_export.autodiff.registry import Node, describe
-from fastcam_export.autodiff.shapes import Size, reshape_to, sizes, wide
+from fastcam_export.autodiff.shapes import Size, expand_like, reshape_to, sizes, wide
 from fastcam_export.layers import Maps, find_layers
 from fastcam_export.layout import Layout
 
@@ -210,13 +210,12 @@ def _positions(op: Emitter, model: Transformer, tokens: ir.Value) -> ir.Value:
 def legrad(op: Emitter, model: Transformer, seed: ir.Value) -> ir.Value:
     """[N, h, w], once per target: the mean over layers of what raises the layer's score."""
     head = path(op.graph, [model.last], [model.score])
+    axis = model.layout.order.index("L")
     total: ir.Value | None = None
     for attention, stream in zip(model.attentions, model.streams):
-        score = model.score
-        if stream is not model.last:
-            copy = again(op, head, {model.last: stream})[model.score]
-            assert copy is not None
-            score = copy
+        pooled = expand_like(op, op.ReduceMean(stream, [axis], keepdims=1), stream)  # whichever tokens the head reads
+        score = again(op, head, {model.last: pooled})[model.score]
+        assert score is not None
         of_layer = _sensitivity(op, model, attention, score, seed)
         total = of_layer if total is None else op.Add(total, of_layer)
     assert total is not None

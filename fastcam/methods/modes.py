@@ -1,16 +1,19 @@
 """Backward modes as methods: what the file brought back to the image or the layer, as a map.
 
 At the layer the map is the relevance as it is, of the layer's size. At the image it is made of the attributions, with a
-box and a ``blur``, as :mod:`fastcam.methods.pixels` says.
+box and a ``blur``, as :mod:`fastcam.methods.pixels` says. Maps that are nowhere near zero count from their minimum on
+(:mod:`fastcam.maps`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fastcam import maps
 from fastcam.methods.base import METHODS, Answer, Method, asking
 from fastcam.methods.pixels import blurred, strongest, summed
-from fastcam.schema import MODES
+from fastcam.schema import MODES, Mode
 
 if TYPE_CHECKING:
     from fastcam.probe import Probe
@@ -31,8 +34,16 @@ _ABOUT = {
     "rollout": ("Attention rollout", "M = class token's row of prod (A + I) / 2", _ABNAR),
     "rollout-max": ("Rollout, largest head", "the same, of the largest of the heads", _ABNAR),
     "rollout-min": ("Rollout, smallest head", "the same, of the smallest of the heads", _ABNAR),
-    "legrad": ("LeGrad", "M = mean over layers, heads and rows of ReLU(dy/dA)", "Bousselham et al. 2024, 2404.03214"),
-    "fullgrad": ("FullGrad", "M = |x dy/dx| and |b dy/db| of all biases", "Srinivas and Fleuret 2019, 1905.00780"),
+    "legrad": (
+        "LeGrad",
+        "M = mean over layers, heads, rows of ReLU(ds^l/dA^l)",
+        "Bousselham et al. 2024, 2404.03214",
+    ),
+    "fullgrad": (
+        "FullGrad",
+        "M = |x dy/dx| and |b dy/db| of all biases",
+        "Srinivas and Fleuret 2019, 1905.00780",
+    ),
     "shapleycam": ("ShapleyCAM", "w_k = mean_ij (g - H A / 2)", "Cai 2025, 2501.06261"),
     "lrp-gamma": ("LRP-gamma", "M = sum_c relevance", "Montavon et al. 2019, LNCS 11700"),
 }
@@ -53,6 +64,16 @@ def _shares(probe: Probe, *, blur: float = 0.0) -> Answer:
     )
 
 
+def _above_minimum(probe: Probe, *, blur: float = 0.0) -> Answer:
+    return Answer(maps=maps.above_minimum(blurred(probe.brought_back, blur)))
+
+
+def _ask(mode: Mode) -> Callable[..., Answer]:
+    if mode in maps.FROM_MINIMUM:
+        return _above_minimum
+    return _gradients if mode in _GRADIENTS else _shares
+
+
 for _mode in MODES:
     _title, _formula, _source = _ABOUT.get(_mode, (_mode, "M = sum_c relevance", "fastcam export --help"))
     METHODS[_mode] = Method(
@@ -61,7 +82,7 @@ for _mode in MODES:
         "nothing",
         _formula,
         _source,
-        ask=_gradients if _mode in _GRADIENTS else _shares,
+        ask=_ask(_mode),
         mode=_mode,
         at_image=_mode in _GRADIENTS,
         adds_up=_mode not in _GRADIENTS,
