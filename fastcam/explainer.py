@@ -127,10 +127,11 @@ class Explainer:
                 image, or one such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
-            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person" or
-                a list of those (``fastcam explain --help`` and :data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
+            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person", a
+                list of those, or such a list for each image (:data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
-                returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
+                returns one of them; see :mod:`fastcam.cotangents`. For words and functions the model runs first by
+                itself.
             method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
 
         Raises:
@@ -291,6 +292,7 @@ class Explainer:
         if isinstance(asked, Functional):
             arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
+            classes[classes >= np.array([[len(row)] for row in meant])] = -1  # where an image has fewer
             return self._network.explain(run.forward, arrays), scores, classes, meant
         found = self._network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
