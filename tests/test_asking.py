@@ -68,6 +68,11 @@ SPECS = {
     "log-probability": ("logits", None, "Log_Probability:4", lambda o: [softmax(o)[:, 4].log()],
                         {0: "log probability of class 4"}),
     "finer": ("logits", None, "finer:-1,-2,-3,-4,strength=0.6", lambda o: finer(o["logits"], (2, 3, 4), False), {}),
+    "finer, no word": ("logits", None, "finer", lambda o: [
+        top(o, 1) - (torch.softmax(o["logits"], 1).sort(1).values[:, 1:4] * o["logits"].sort(1).values[:, 1:4]).sum(1)
+        / torch.softmax(o["logits"], 1).sort(1).values[:, 1:4].sum(1)], {}),
+    "finer of two numbers": ("numbers", None, "finer",
+                             lambda o: [o["numbers"].max(1).values - o["numbers"].min(1).values], {}),
     "labels": ("logits", CLASSES, "labels:tabby,person", lambda o: [o["logits"][:, [0, 3]].sum(1)],
                {0: "tabby + person"}),
     "labels, present": ("logits", None, "labels:threshold=-1",
