@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import kernels, render
+from fastcam import kernels, maps, render, styles
 from fastcam.image import Float, Geometry, Uint8, restore
-from fastcam.output import staged, write
+from fastcam.methods.base import METHODS
+from fastcam.output import slug, staged, write
+from fastcam.output import unique_stems as unique_stems
+from fastcam.output import write_json as write_json
 from fastcam.questions import NOT_ASKED
 from fastcam.schema import FastcamError, Metadata, Mode
 from fastcam.targets import Target, short_label
 
 OK = "ok"
+AROUND_GREY = {"gradient": "gradient", "guided": "guided backpropagation", "deconvolution": "deconvolution"}
+"""Modes that are shown in the colours of the picture around grey, and their titles."""
 
 # what has one row per image, by how rows are put together
 _ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
 _TUPLES = ("components", "status", "geometry", "files", "images", "targets")
-_MAYBE = ("input_gradients", "relevance", "inputs")  # arrays, or None
+_MAYBE = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,8 @@ class Explanation:
         labels: class names by index, or None.
         maps: float32 [N, T, h, w]: ReLU(sum_k alpha_k A^k) at the target layer's resolution, not normalised.
         heatmaps: float32 [N, T, H, W] in [0, 1]: each map divided by its maximum and bilinearly upsampled to the
-            network's input; zeros where status is not "ok".
+            network's input; zeros where status is not "ok". In another tool's style, what that tool shows: Captum's
+            are signed and not normalised, torch-cam's overshoot 0 and 1 a little.
         boxes: float32 [N, T, 4]: x0, y0, x1, y1 (half open, original pixels) around the component with most pixels;
             zeros where status is not "ok", or where all heat lies on a letterbox's bars.
         components: per image and target a float32 [count, 5]: each component's box in original pixels and its number
@@ -57,7 +61,9 @@ class Explanation:
         images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
         metadata: what the exported file says about itself.
         threshold, connectivity: what the boxes were made with.
-        method: how activations and gradients became maps, a name from :data:`fastcam.methods.METHODS`.
+        method: how maps were made, a name from :data:`fastcam.methods.METHODS`; of some at the image's resolution.
+        options: what was set of the method's options.
+        style: whose heatmaps these are, a name from :data:`fastcam.styles.STYLES`.
         targets: per image what each of its targets was, where they are combinations, cotangents (whose ``scores`` are
             [N, T], their values), or of different number; empty where each is one class.
         providers: ONNX Runtime's providers that ran, in order of preference.
@@ -65,6 +71,11 @@ class Explanation:
             to the network's input, in the input's own order of channels; None where the file has none.
         relevance: float32 [N, T, h, w], what it brought to the target layer, summed over channels; or None.
         inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
+        layers: where several layers were asked for, the explanation at each, in the order in which an image passes them
+            (``metadata.layer`` names each one's); otherwise empty.
+        fuse: how their maps became the one here, a name from :data:`fastcam.fusion.FUSIONS`; None if they did not.
+        attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
+            network's input; None of others.
     """
 
     scores: Float
@@ -83,11 +94,16 @@ class Explanation:
     threshold: float
     connectivity: int
     method: str = "gradcam"
+    style: str = "fastcam"
+    options: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[tuple[Target, ...], ...] = ()
     providers: tuple[str, ...] = ()
     input_gradients: Float | None = None
     relevance: Float | None = None
     inputs: Float | None = None
+    layers: tuple[Explanation, ...] = ()
+    fuse: str | None = None
+    attributions: Float | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -99,6 +115,7 @@ class Explanation:
             index = slice(index % len(self), index % len(self) + 1)
         changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
         changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
+        changes["layers"] = tuple(one[index] for one in self.layers)
         changes["outputs"] = {
             name: value[index] if _per_image(value, len(self)) else value for name, value in self.outputs.items()
         }
@@ -129,17 +146,25 @@ class Explanation:
 
     def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The heatmap alone in colours, uint8 RGB at the picture's size."""
-        return np.take(render.colormap(colors), np.rint(self._heat(i, target) * 255).astype(np.intp), axis=0)
+        return np.take(self._table(colors), np.rint(self._heat(i, target) * 255).astype(np.intp), axis=0)
 
     def overlay(
-        self, i: int = 0, target: int | None = None, alpha: float = 0.5, colors: str = "jet", min_side: int = 0
+        self,
+        i: int = 0,
+        target: int | None = None,
+        alpha: float = 0.5,
+        colors: str = "jet",
+        min_side: int = 0,
+        annotate: bool = True,
     ) -> Uint8:
-        """The picture under the heatmap, with the box, the class name and the score: uint8 RGB at the picture's size.
+        """The picture under the heatmap, with the box, the class name, the score and the colours' meaning: uint8 RGB.
 
         Args:
             target: which of the T targets; None is the first.
             alpha: weight of the heatmap, 0 (only the picture) to 1.
+            colors: a name from :data:`fastcam.render.COLORMAPS`; signed heatmaps (Captum's) run from blue to red.
             min_side: a picture whose shorter side is smaller is magnified by a whole factor before it is drawn on.
+            annotate: False leaves away box and letters.
 
         Raises:
             FastcamError: no such target, colour map or alpha.
@@ -148,18 +173,26 @@ class Explanation:
         if not -self.asked(i) <= t < self.asked(i):
             raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
         picture, factor = render.enlarge(self.image(i), min_side)
-        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), render.colormap(colors), alpha)
-        if self.boxes[i, t].any():
-            mixed = render.draw_box(mixed, self.boxes[i, t] * factor)
+        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), self._table(colors), alpha)
+        if not annotate:
+            return mixed
         status = self.status[i][t]
-        return render.caption(
-            mixed, f"{self.label(i, t)} {self.score(i, t):.3g}" + ("" if status == OK else f" ({status})")
-        )
+        text = f"{self.label(i, t)} {self.score(i, t):.3g}" + ("" if status == OK else f" ({status})")
+        box = self.boxes[i, t] * factor if self.boxes[i, t].any() else None
+        return render.caption(mixed, text, box, self.legend(colors))
+
+    def legend(self, colors: str = "jet") -> render.Legend:
+        """What the colours of overlays and heatmaps mean."""
+        ends = ("-", "+") if styles.signed(self.style) else ("0", "1")
+        return render.Legend(self._table(colors), *ends)
+
+    def _table(self, colors: str) -> Uint8:
+        return render.diverging_table() if styles.signed(self.style) else render.colormap(colors)
 
     def _heat(self, i: int, target: int, factor: int = 1) -> Float:
-        """The heatmap at ``factor`` times the picture's size."""
+        """The heatmap at ``factor`` times the picture's size, as places in a colour map, 0..1."""
         heat = self.geometry[i].magnified(factor).heatmap_to_original(self.heatmaps[i, target])
-        return np.ascontiguousarray(np.clip(heat, 0, 1))
+        return np.ascontiguousarray(styles.drawn(self.style, heat))
 
     @property
     def guided_gradcam(self) -> Float:
@@ -171,7 +204,7 @@ class Explanation:
             FastcamError: the file has no guided backpropagation.
         """
         gradients = self._of_mode("guided")
-        return gradients * self.heatmaps[:, :, None]
+        return gradients * np.maximum(self.heatmaps, 0)[:, :, None]
 
     @property
     def input_x_gradient(self) -> Float:
@@ -190,15 +223,18 @@ class Explanation:
             raise FastcamError(f"the file has {have}; export the model with --input-gradient {mode}")
         return self.input_gradients
 
-    def gradient_image(self, i: int = 0, target: int = 0, cam: bool = False, min_side: int = 0) -> Uint8:
+    def gradient_image(
+        self, i: int = 0, target: int = 0, cam: bool = False, min_side: int = 0, colors: str = "jet"
+    ) -> Uint8:
         """What the mode of the file brought back, as a picture of the original's size, uint8 RGB.
 
         Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
-        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class.
+        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class
+        (of some modes from their minimum on: :mod:`fastcam.maps`).
 
         Args:
             cam: times the heatmap: Guided Grad-CAM.
-            min_side: as for :meth:`overlay`.
+            min_side, colors: as for :meth:`overlay`.
 
         Raises:
             FastcamError: the file has nothing of the kind.
@@ -206,19 +242,53 @@ class Explanation:
         picture, factor = render.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
-            heat = self._upsampled(np.maximum(self.relevance[i, target], 0))
+            heat = self._upsampled(maps.shown(mode, self.relevance[i, target]))
             shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
-            return kernels.get().overlay(picture, shown, render.colormap(), 0.5)
+            return kernels.get().overlay(picture, shown, render.colormap(colors), 0.5)
         if self.input_gradients is None:
             raise FastcamError(
                 "the file brings nothing back to the image; export the model with --input-gradient guided"
             )
         values = self.guided_gradcam if cam else self.input_gradients
-        seen = np.stack([geometry.heatmap_to_original(channel) for channel in values[i, target]])
-        if mode in ("gradient", "guided", "deconvolution"):
-            how = self.metadata.preprocessing
-            return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
-        return render.diverging(seen.sum(axis=0))
+        return self._pixels(values[i, target], geometry, mode not in AROUND_GREY)
+
+    def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
+        """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
+
+        Raises:
+            FastcamError: the method gives none.
+        """
+        if self.attributions is None:
+            raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
+        _, factor = render.enlarge(self.image(i), min_side)
+        return self._pixels(
+            self.attributions[i, target], self.geometry[i].magnified(factor), METHODS[self.method].adds_up
+        )
+
+    def _pixels(self, values: Float, geometry: Geometry, adds_up: bool) -> Uint8:
+        """[C, H, W] as a picture: their sum over the channels in two colours, or each channel around grey."""
+        seen = np.stack([geometry.heatmap_to_original(np.ascontiguousarray(channel)) for channel in values])
+        if adds_up:
+            return render.diverging(seen.sum(axis=0))
+        how = self.metadata.preprocessing
+        return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
+
+    def gradient_legend(self, cam: bool = False, colors: str = "jet") -> tuple[str, render.Legend]:
+        """Title and colours of :meth:`gradient_image`."""
+        mode = self.metadata.input_gradient or ""
+        if cam:
+            known = METHODS.get(self.method)
+            return f"Guided {known.title if known else self.method}", render.GREY
+        if mode in AROUND_GREY:
+            return AROUND_GREY[mode], render.GREY
+        if self.input_gradients is None:
+            return mode, render.Legend(render.colormap(colors))
+        return mode, render.Legend(render.diverging_table(), "-", "+")
+
+    def attribution_legend(self) -> tuple[str, render.Legend]:
+        """Title and colours of :meth:`attribution_image`."""
+        known = METHODS[self.method]
+        return known.title, render.Legend(render.diverging_table(), "-", "+") if known.adds_up else render.GREY
 
     def _upsampled(self, map_: Float) -> Float:
         """A map [h, w] divided by its maximum, at the size of the network's input."""
@@ -228,10 +298,13 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
-        return {
+        several = {"layers": [layer.to_dict() for layer in self.layers], "fuse": self.fuse} if self.layers else {}
+        return several | {
             "fastcam": self.metadata.version,
             "model": self.metadata.source.get("file"),
             "method": self.method,
+            "style": self.style,
+            **({"options": dict(self.options)} if self.options else {}),
             "layer": self.metadata.layer.value,
             "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
             "threshold": self.threshold,
@@ -268,20 +341,24 @@ class Explanation:
         terms = [{"class": c, "coefficient": a} for c, a in target.terms]
         return {"target": target.name} | ({} if self.metadata.cotangents else {"terms": terms})
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, colors: str = "jet") -> list[Path]:
         """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
 
         All of it or nothing: files get their names only when the last one is complete.
 
+        Args:
+            folder: made where it is not there.
+            colors: a name from :data:`fastcam.render.COLORMAPS`.
+
         Raises:
-            FastcamError: the folder cannot be written.
+            FastcamError: the folder cannot be written, or no such colour map.
         """
         with staged(folder) as stage:
-            names = self.write_overlays(stage, unique_stems(self.files))
+            names = self.write_overlays(stage, unique_stems(self.files), colors)
             write_json(stage, self.to_dict())
         return [Path(folder) / name for name in (*names, "explanation.json")]
 
-    def write_overlays(self, folder: Path, stems: Sequence[str]) -> list[str]:
+    def write_overlays(self, folder: Path, stems: Sequence[str], colors: str = "jet") -> list[str]:
         """Write the overlays as ``STEM-1-tabby.png`` (1 is the first target) into ``folder``; their names.
 
         Small pictures are magnified, so that box and caption can be read.
@@ -289,21 +366,27 @@ class Explanation:
         names = []
         for i, stem in enumerate(stems):
             for t in range(self.asked(i)):
-                names.append(f"{stem}-{t + 1}-{_slug(self.label(i, t))}.png")
-                write(folder / names[-1], render.encode_png(self.overlay(i, t, min_side=192)))
-                names += self._write_gradients(folder, i, t, names[-1].removesuffix(".png"))
+                names.append(f"{stem}-{t + 1}-{slug(self.label(i, t))}.png")
+                write(folder / names[-1], render.encode_png(self.overlay(i, t, colors=colors, min_side=192)))
+                names += self._write_gradients(folder, i, t, names[-1].removesuffix(".png"), colors)
         return names
 
-    def _write_gradients(self, folder: Path, i: int, t: int, stem: str) -> list[str]:
-        """Write what the mode brought back, and with guided backpropagation Guided Grad-CAM, beside an overlay."""
-        mode = self.metadata.input_gradient
-        if self.input_gradients is None and self.relevance is None:
-            return []
-        names = [f"{stem}-{mode}.png", f"{stem}-guided-gradcam.png"][: 2 if mode == "guided" else 1]
-        for name in names:
-            picture = self.gradient_image(i, t, cam=name.endswith("-gradcam.png"), min_side=192)
+    def _write_gradients(self, folder: Path, i: int, t: int, stem: str, colors: str) -> list[str]:
+        """Write what the mode brought back, with guided backpropagation Guided Grad-CAM, and the method's attributions
+        beside an overlay."""
+        mode, pictures = self.metadata.input_gradient, {}
+        if self.input_gradients is not None or self.relevance is not None:
+            for cam in (False, True) if mode == "guided" else (False,):
+                picture = self.gradient_image(i, t, cam=cam, min_side=192, colors=colors)
+                shown = (picture, *self.gradient_legend(cam, colors))
+                pictures[f"{stem}-{'guided-gradcam' if cam else mode}.png"] = shown
+        if self.attributions is not None and f"{stem}-{self.method}.png" not in pictures:
+            picture = self.attribution_image(i, t, min_side=192)
+            pictures[f"{stem}-{self.method}.png"] = (picture, *self.attribution_legend())
+        for name, (picture, title, legend) in pictures.items():
+            picture = render.caption(picture, f"{self.label(i, t)}: {title}", legend=legend)
             write(folder / name, render.encode_png(picture))
-        return names
+        return list(pictures)
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:
@@ -316,6 +399,7 @@ def join(parts: Sequence[Explanation]) -> Explanation:
     there = [name for name in _MAYBE if getattr(parts[0], name) is not None]
     joined |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in there}
     joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
+    joined["layers"] = tuple(map(join, zip(*(part.layers for part in parts), strict=True)))
     joined["outputs"] = join_outputs([(part.outputs, len(part)) for part in parts])
     return replace(parts[0], **joined)
 
@@ -329,7 +413,7 @@ def _widened(part: Explanation, most: int) -> Explanation:
     def wide(array: NDArray[Any], fill: int = 0) -> NDArray[Any]:
         return np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)], constant_values=fill)
 
-    names = ("maps", "heatmaps", "boxes", "scores", "input_gradients", "relevance")  # scores are the cotangents' values
+    names = ("maps", "heatmaps", "boxes", "scores", *(name for name in _MAYBE if name != "inputs"))
     changes: dict[str, Any] = {name: wide(getattr(part, name)) for name in names if getattr(part, name) is not None}
     changes["classes"] = wide(part.classes, -1)
     changes["status"] = tuple((*row, *[NOT_ASKED] * missing) for row in part.status)
@@ -359,31 +443,6 @@ def _per_image(value: Any, images: int) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim > 0 and len(value) == images
     return isinstance(value, list) and len(value) == images
-
-
-def write_json(folder: Path, report: dict[str, Any]) -> None:
-    """``explanation.json`` in ``folder``."""
-    write(folder / "explanation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def unique_stems(files: Sequence[str | None]) -> list[str]:
-    """One file stem per image: the picture's own, "image" for an array, with a number where two would be the same."""
-    stems = [_slug(Path(file).stem) if file else "image" for file in files]
-    taken: set[str] = set()
-    for index, stem in enumerate(stems):
-        number, name = 2, stem
-        if stem == "image" and len(stems) > 1:
-            name = f"image-{index}"
-        while name in taken:
-            name, number = f"{stem}_{number}", number + 1
-        taken.add(name)
-        stems[index] = name
-    return stems
-
-
-def _slug(text: str) -> str:
-    """``text`` as part of a file name: letters and digits of any language, the rest becomes "-"."""
-    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "image"
 
 
 def _rounded(value: Any) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fastcam.schema import FastcamError
 
@@ -55,3 +58,28 @@ def write(path: Path, data: bytes) -> None:
     """
     with _refused(path):
         path.write_bytes(data)
+
+
+def write_json(folder: Path, report: dict[str, Any]) -> None:
+    """``explanation.json`` in ``folder``."""
+    write(folder / "explanation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def unique_stems(files: Sequence[str | None]) -> list[str]:
+    """One file stem per image: the picture's own, "image" for an array, with a number where two would be the same."""
+    stems = [slug(Path(file).stem) if file else "image" for file in files]
+    taken: set[str] = set()
+    for index, stem in enumerate(stems):
+        number, name = 2, stem
+        if stem == "image" and len(stems) > 1:
+            name = f"image-{index}"
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        stems[index] = name
+    return stems
+
+
+def slug(text: str) -> str:
+    """``text`` as part of a file name: letters and digits of any language, the rest becomes "-"."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "image"

@@ -80,6 +80,86 @@ def status_of(
     return tuple(map(tuple, words))
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is explained of one image: fixed classes, or a cotangent, whatever becomes of the image.
+
+    Attributes:
+        classes: the classes, no ranks, and how the targets follow from them, one row; or
+        arrays: the cotangents by input, [1, T, ...].
+        metadata, name: of the file.
+    """
+
+    metadata: Metadata
+    name: str
+    classes: Asked | None = None
+    arrays: Mapping[str, Float] | None = None
+
+    @property
+    def count(self) -> int:
+        """T, of the run."""
+        if self.arrays is not None:
+            return int(next(iter(self.arrays.values())).shape[1])
+        assert self.classes is not None
+        return self.classes.classes.shape[1] if self.classes.terms is None else self.classes.most
+
+    @property
+    def asked(self) -> int:
+        """How many of these are the image's own."""
+        return self.count if self.classes is None or self.classes.terms is None else len(self.classes.terms[0])
+
+    def targets(self, images: int) -> Any:
+        """What the file is to explain of ``images`` others, see :meth:`fastcam.network.Network.forward`."""
+        if self.classes is not None:
+            return self.classes.classes
+        return self._cotangents(images)
+
+    def _cotangents(self, images: int) -> dict[str, Float]:
+        assert self.arrays is not None
+        if not all(one.batched for one in self.metadata.cotangents):
+            raise FastcamError(
+                f"{self.name} explains an output without an axis of images, of which only the image's own run says "
+                "what it holds; use a method that runs once (fastcam methods)"
+            )
+        return {name: np.repeat(array, images, axis=0) for name, array in self.arrays.items()}
+
+    def scores(self, per_class: Float, outputs: dict[str, Any], images: int) -> Float:
+        """float32 [M, T]: what is explained, of the scores [M, classes] or the outputs of M images."""
+        if self.classes is None:
+            return values(self.metadata.cotangents, self._cotangents(images), outputs, images)
+        picked = per_class[:, self.classes.classes[0]]
+        if self.classes.terms is None:
+            return picked
+        found: Float = picked @ self.classes.coefficients(1)[0].T
+        return found
+
+    def combined(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The added outputs for the targets."""
+        return found if self.classes is None else combine(self.classes, found, self.metadata, self.name)
+
+
+def questions_of(
+    asked: Asked | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
+) -> list[Question]:
+    """What is explained of each image of a run.
+
+    Args:
+        asked: the targets, or the cotangents by input.
+        classes: [N, U], as the file resolved them.
+    """
+    if not isinstance(asked, Asked):
+        batched = {one.input for one in metadata.cotangents if one.batched}
+        return [
+            Question(metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in asked.items()})
+            for n in range(len(classes))
+        ]
+    rows = None if asked.terms is None else asked.of(len(classes))
+    each = [
+        Asked(classes[n : n + 1], None if rows is None else rows[n : n + 1], asked.most) for n in range(len(classes))
+    ]
+    return [Question(metadata, name, one) for one in each]
+
+
 # ---- cotangents
 
 

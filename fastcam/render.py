@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fastcam.image import Uint8, opencv, resize
 from fastcam.schema import FastcamError
 
-COLORMAPS = ("jet", "turbo", "viridis")
+COLORMAPS = ("jet", "turbo", "viridis", "cividis", "inferno")
 
 _BOX = (255, 255, 255)
 _EDGE = (0, 0, 0)
@@ -28,7 +29,8 @@ def colormap(name: str = "jet") -> Uint8:
     """The colour map called ``name`` as a read-only table, uint8 RGB [256, 3]; 0 is cold, 255 is hot.
 
     "jet" is what papers of the field show: three clipped ramps, 1.5 - |4 v - c| for c = 3 (red), 2 (green), 1 (blue).
-    "turbo" and "viridis" are OpenCV's; viridis grows evenly in lightness, for print and for colour-blind readers.
+    The others are OpenCV's. Viridis, cividis and inferno grow evenly in lightness, so that they survive print and
+    colour-blindness; cividis (Nunez et al. 2018) looks the same to most colour-blind readers.
 
     Raises:
         FastcamError: no such colour map.
@@ -67,6 +69,14 @@ def diverging(values: NDArray[Any]) -> Uint8:
     return picture
 
 
+@cache
+def diverging_table() -> Uint8:
+    """The colours of :func:`diverging` as a read-only table, uint8 RGB [256, 3]: blue, white in the middle, red."""
+    table: Uint8 = diverging(np.linspace(-1, 1, 256)[None])[0]
+    table.setflags(write=False)
+    return table
+
+
 def _scaled(values: NDArray[Any]) -> NDArray[Any]:
     """Values in -1..1, zero kept; what is not finite counts as zero."""
     finite = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
@@ -100,23 +110,93 @@ def draw_box(image: Uint8, box: Sequence[float] | NDArray[Any]) -> Uint8:
     return drawn
 
 
-def caption(image: Uint8, text: str) -> Uint8:
-    """A copy of ``image`` with ``text`` in white on a dark band along its top.
+def caption(
+    image: Uint8, text: str, box: Sequence[float] | NDArray[Any] | None = None, legend: Legend | None = None
+) -> Uint8:
+    """A copy of ``image`` with ``text`` in white on a dark band along its top, and what is seen through that band.
 
     The letters grow with the picture (a 28th of its width), shrink to fit, and are cut with "..." where even the
-    smallest legible ones do not fit. A picture too small for legible letters (under about 48 pixels) stays as it is.
+    smallest legible ones do not fit. A picture too small for legible letters (under about 48 pixels) has no band.
+
+    Args:
+        box: drawn over the band and under the letters, see :func:`draw_box`.
+        legend: stands at the band's right end where the text leaves room for it.
     """
-    cv2 = opencv()
     height, width = image.shape[:2]
     text, scale = _fitted(_ascii(text), width)
     tall, margin, band = _band(scale)
     drawn = image.copy()
-    if not text or band * 3 > height:
-        return drawn
-    drawn[:band] = drawn[:band] // 4
-    where = (margin, margin + tall)
-    cv2.putText(drawn, text, where, _FONT, scale, (255, 255, 255), _thickness(scale), cv2.LINE_AA)
+    banded = bool(text) and band * 3 <= height
+    if banded:
+        drawn[:band] = drawn[:band] // 4
+    if box is not None:
+        drawn = draw_box(drawn, box)
+    if banded:
+        write(drawn, text, (margin, margin + tall), scale)
+        wide = legend.width(tall, scale) if legend else 0
+        if legend and text_width(text, scale) + wide + 4 * margin <= width:
+            legend.draw(drawn, (width - wide - margin, margin), tall, scale)
     return drawn
+
+
+def scaled(image: Uint8, width: int) -> Uint8:
+    """``image`` at this width, with its aspect ratio."""
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    return np.ascontiguousarray(resize(np.ascontiguousarray(image), (height, width)))
+
+
+def label(text: str, width: int, like: int | None = None) -> Uint8:
+    """A line of ``text``, white on black, uint8 RGB [height, width, 3]; the height is the same for all texts.
+
+    Letters shrink so that the text fits, as :func:`caption`'s do; with ``like`` they have the size that they have on a
+    picture of that width, and what does not fit is cut.
+    """
+    band = _band(_letters(like or width))[2]
+    line = np.zeros((band, width, 3), np.uint8)
+    if like is None:
+        return np.ascontiguousarray(caption(np.zeros((3 * band, width, 3), np.uint8), text)[:band])
+    scale = _letters(like)
+    tall, margin, _ = _band(scale)
+    cut = _cut(_ascii(text), scale, width - 2 * margin)
+    opencv().putText(line, cut, (margin, margin + tall), _FONT, scale, (255, 255, 255), _thickness(scale), 16)
+    return line
+
+
+def write(image: Uint8, text: str, at: tuple[int, int], scale: float) -> None:
+    """Draw ``text`` in white into ``image`` itself, from (x, baseline)."""
+    cv2 = opencv()
+    cv2.putText(image, _ascii(text), at, _FONT, scale, (255, 255, 255), _thickness(scale), cv2.LINE_AA)
+
+
+def text_width(text: str, scale: float) -> int:
+    """How many pixels wide :func:`write` draws ``text``."""
+    return int(opencv().getTextSize(_ascii(text), _FONT, scale, _thickness(scale))[0][0])
+
+
+@dataclass(frozen=True, eq=False)
+class Legend:
+    """A bar of the colours of a table, uint8 RGB [256, 3], with what its ends mean."""
+
+    table: Uint8
+    low: str = "0"
+    high: str = "1"
+
+    def width(self, tall: int, scale: float) -> int:
+        """Pixels that bar and ends take beside letters of this height and scale."""
+        return 6 * tall + text_width(self.low, scale) + text_width(self.high, scale) + tall
+
+    def draw(self, image: Uint8, at: tuple[int, int], tall: int, scale: float) -> None:
+        """Draw into ``image`` itself, with the upper left corner at (x, y)."""
+        (x, y), gap = at, tall // 2
+        write(image, self.low, (x, y + tall), scale)
+        x += text_width(self.low, scale) + gap
+        bar = self.table[np.arange(6 * tall) * 255 // max(1, 6 * tall - 1)]
+        image[y : y + tall, x : x + 6 * tall] = bar
+        write(image, self.high, (x + 6 * tall + gap, y + tall), scale)
+
+
+GREY = Legend(np.ascontiguousarray(np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)), "-", "+")
+"""What :func:`on_grey` shows, channel by channel."""
 
 
 def _letters(width: int) -> float:
@@ -136,17 +216,17 @@ def _band(scale: float) -> tuple[int, int, int]:
 
 def _fitted(text: str, width: int) -> tuple[str, float]:
     """``text`` and the font scale with which it fits a picture of this width: smaller, then cut, at last empty."""
-    cv2 = opencv()
-
-    def wide(shown: str, scale: float) -> int:
-        return int(cv2.getTextSize(shown, _FONT, scale, _thickness(scale))[0][0])
-
     scale = _letters(width)
     room = width - 2 * _band(scale)[1]
-    scale = max(_SMALLEST, min(scale, scale * room / max(1, wide(text, scale))))
-    while len(text) > 4 and wide(text, scale) > room:
+    scale = max(_SMALLEST, min(scale, scale * room / max(1, text_width(text, scale))))
+    return _cut(text, scale, room), scale
+
+
+def _cut(text: str, scale: float, room: int) -> str:
+    """``text``, or as much of it as fits ``room`` pixels with "..." behind."""
+    while len(text) > 4 and text_width(text, scale) > room:
         text = text.removesuffix("...")[:-1].rstrip() + "..."
-    return (text if wide(text, scale) <= room else ""), scale
+    return text if text_width(text, scale) <= room else ""
 
 
 def _ascii(text: str) -> str:

@@ -1,7 +1,8 @@
 """Heatmaps as other tools make them: what each does between the weighted sum and the picture, by name.
 
 The default, "fastcam", divides by the maximum and upsamples bilinearly. The others reproduce pytorch-grad-cam 1.5,
-torch-cam 0.5 and Captum 0.9, so that a result can be compared with one that is at hand.
+torch-cam 0.5 and Captum 0.9, so that a result can be compared with one that is at hand. ``Explainer`` and ``fastcam
+explain`` take them by name; boxes then surround what that tool's heatmap shows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.schema import FastcamError
+from fastcam.schema import FastcamError, Metadata
 
 Float = NDArray[np.float32]
 Size = tuple[int, int]
@@ -34,9 +35,67 @@ def heatmaps(style: str, signed: Float, size: Size) -> Float:
     Raises:
         FastcamError: no style of this name.
     """
+    check(style)
+    return STYLES[style](np.ascontiguousarray(signed, np.float32), size)
+
+
+def check(style: str, metadata: Metadata | None = None) -> None:
+    """Refuse a style that does not exist, or for which a file holds too little.
+
+    Raises:
+        FastcamError: no style of this name, or Captum's signed map of a file that emits it after its ReLU.
+    """
     if style not in STYLES:
         raise FastcamError(f"no style {style!r}; use one of: {', '.join(STYLES)}")
-    return STYLES[style](np.ascontiguousarray(signed, np.float32), size)
+    if style == "captum" and metadata is not None and metadata.emit == "cam":
+        raise FastcamError(
+            "Captum's heatmap is signed and the file emits the map after its ReLU; "
+            f"run: fastcam export {metadata.source.get('file') or 'MODEL.onnx'} --emit weights"
+        )
+
+
+def explain_maps(
+    backend: Any,
+    style: str,
+    activations: Any,
+    weights: Any,
+    size: Size,
+    fraction: float,
+    connectivity: int,
+    windows: NDArray[np.int32],
+) -> kernels.Explained:
+    """:meth:`fastcam.kernels.Kernels.explain_maps` with heatmaps in a style, and the boxes that follow from these.
+
+    Maps that are not finite have heatmaps of zeros. Styles of other tools are made on the CPU.
+    """
+    if style == "fastcam":
+        plain: kernels.Explained = backend.explain_maps(
+            activations, weights, size, fraction, connectivity, windows=windows
+        )
+        return plain
+    on_gpu = hasattr(backend, "cupy")
+    k = kernels.get() if on_gpu else backend
+    host = backend.cupy.asnumpy if on_gpu else np.asarray
+    signed = host(activations) if weights is None else k.weigh(host(activations), host(weights))
+    verdict = k.status(signed)
+    made = heatmaps(style, np.where((verdict == kernels.NON_FINITE)[..., None, None], np.float32(0), signed), size)
+    found = k.explain_maps(made, None, size, fraction, connectivity, windows=windows, want_heatmaps=False)
+    return found._replace(maps=k.relu(signed), status=verdict, heatmaps=made)
+
+
+def signed(style: str) -> bool:
+    """Whether heatmaps of this style have both signs, so that they are drawn around zero."""
+    return style == "captum"
+
+
+def drawn(style: str, heatmap: Float) -> Float:
+    """A heatmap [H, W] of a style as places in a colour map, 0..1; signed ones have 0.5 at zero, both sides alike."""
+    if not signed(style):
+        clipped: Float = np.clip(heatmap, 0, 1)
+        return clipped
+    finite = np.nan_to_num(heatmap, nan=0, posinf=0, neginf=0)
+    places: Float = np.float32(0.5) + finite / (2 * (np.abs(finite).max() or np.float32(1)))
+    return places
 
 
 def _fastcam(signed: Float, size: Size) -> Float:

@@ -22,14 +22,15 @@ def test_jet_runs_from_blue_over_green_to_red():
     assert np.abs(lut.astype(int) - opencv).max() <= 6
 
 
-@pytest.mark.parametrize("name", ["turbo", "viridis"])
+@pytest.mark.parametrize("name", ["turbo", "viridis", "cividis", "inferno"])
 def test_opencv_maps_are_rgb(name):
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], getattr(cv2, f"COLORMAP_{name.upper()}"))
     np.testing.assert_array_equal(render.colormap(name), bgr[0, :, ::-1])
 
 
-def test_viridis_grows_in_lightness():
-    luma = render.colormap("viridis") @ np.array([0.299, 0.587, 0.114])
+@pytest.mark.parametrize("name", ["viridis", "cividis", "inferno"])
+def test_perceptual_maps_grow_in_lightness(name):
+    luma = render.colormap(name) @ np.array([0.299, 0.587, 0.114])
     assert (np.diff(luma) > -0.5).all() and luma[-1] - luma[0] > 150
 
 
@@ -141,3 +142,28 @@ def test_png_bytes_decode_to_the_same_picture():
     image = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     data = np.frombuffer(render.encode_png(image), np.uint8)
     np.testing.assert_array_equal(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], image)
+
+
+def test_a_legend_stands_in_the_band_where_there_is_room():
+    image = np.zeros((224, 224, 3), np.uint8)
+    legend = render.Legend(render.colormap("jet"))
+    plain, drawn = render.caption(image, "a dog"), render.caption(image, "a dog", legend=legend)
+    changed = (plain != drawn).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert rows.max() < 40 and columns.min() > ink_width(plain) and columns.max() < 222
+    seen = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
+    assert {tuple(render.colormap("jet")[i].tolist()) for i in (0, 255)} <= seen
+    long = "a very long class name " * 10
+    np.testing.assert_array_equal(render.caption(image, long, legend=legend), render.caption(image, long))
+
+
+def test_a_box_shows_through_the_band_of_a_caption():
+    image = np.full((224, 224, 3), 100, np.uint8)
+    drawn = render.caption(image, "a dog", [150, 0, 224, 224])
+    assert (drawn[0, 152:222] == 255).all() and (drawn[:, 150] == 255).all()
+
+
+def test_the_diverging_table_is_the_diverging_scale():
+    table = render.diverging_table()
+    assert table[0].tolist() == [0, 0, 255] and table[255].tolist() == [255, 0, 0] and table[127:129].min() > 250
+    assert (np.diff(table[:, 0].astype(int)) >= 0).all() and (np.diff(table[:, 2].astype(int)) <= 0).all()

@@ -199,3 +199,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(desk, arguments):
     assert result.exit_code == 2
     assert result.stderr.startswith("fastcam: ") and result.stderr.count("\n") == 1
     assert sorted(path.name for path in desk.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "how", "colors"),
+    [(["--style", "captum"], {"style": "captum"}, "jet"), (["--colors", "inferno"], {}, "inferno")],
+)
+def test_an_overlay_video_takes_style_and_colours(desk, options, how, colors):
+    """Frames are lossy: far nearer to the overlay in that style and colour map than to the plain one."""
+    result = call("model.cam.onnx", "film.avi", "-o", "overlay.avi", *options)
+    assert result.exit_code == 0, result.output
+    written, source = list(read_video(desk / "overlay.avi")), list(read_video(desk / "film.avi"))
+    explainer = Explainer("model.cam.onnx")
+    wanted, plain = explainer(source[3], **how).overlay(colors=colors), explainer(source[3]).overlay()
+    gaps = [np.abs(written[3].astype(int) - picture).mean() for picture in (wanted, plain)]
+    assert gaps[0] < 12 and gaps[0] < gaps[1] / 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 
 from fastcam import Explainer
-from fastcam.render import contact_sheet
+from fastcam.render import contact_sheet, draw_box
 from fastcam_export import export_model
 
 OUTPUT = Path(__file__).parent.parent / "results" / "demo.jpg"
@@ -23,7 +23,9 @@ def main() -> None:
     data = Path(str(files("fastcam"))) / "data"
     exported = export_model(data / "scenes.onnx", preprocess="imagenet", labels=data / "scenes.labels.txt", check=False)
     e = Explainer(exported.model.SerializeToString())(data / "scene.jpg", targets=list(CLASSES))
-    tiles = [(e.images[0], "picture"), *((e.overlay(0, t), name) for t, name in enumerate(CLASSES))]
+    tiles = [(e.images[0], "picture")]
+    for t, name in enumerate(CLASSES):
+        tiles.append((draw_box(e.overlay(0, t, annotate=False), e.boxes[0, t]), f"{name} {e.score(0, t):.3f}"))
     sheet = contact_sheet(tiles, columns=3)
     cv2.imwrite(str(OUTPUT), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
 

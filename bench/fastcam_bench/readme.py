@@ -38,6 +38,26 @@ def photos() -> str:
     return "\n".join(lines)
 
 
+def two_objects() -> str:
+    """Whose map lies on its own object, a line per method."""
+    measured = json.loads((RESULTS / "two_objects.json").read_text(encoding="utf-8"))
+    models = measured["models"]
+    lines = [
+        f"And where two objects share a photo ({measured['pairs']} pairs; `{measured['command']}`): in how many maps",
+        "the object that was asked for is the warmer one, and, in brackets, in how many it is warmer than in the other",
+        "object's map. Half is chance; Eigen-CAM knows no class. More methods, and pictures of the answers:",
+        "[two_objects.md](bench/results/two_objects.md).",
+        "",
+        f"| method | {' | '.join(model['name'] for model in models)} |",
+        f"|---|{'---:|' * len(models)}",
+    ]
+    for name in ("gradcam", "layercam", "guided-gradcam", "contrastive-excitation", "lrp-composite", "eigencam"):
+        counts = [model["counts"][name] for model in models]
+        figures = [f"{one['energy']} of {one['maps']} ({one['moves']})" for one in counts]
+        lines.append(f"| {name} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
 def speed() -> str:
     """The cost of an explanation, a line per network and batch size, and the plot."""
     from fastcam_bench.speed import report
@@ -106,14 +126,14 @@ def kernels() -> str:
     lines = [
         f"What follows the graph, {measured['threads']} thread, beside the fastest of NumPy with OpenCV, cc3d, scipy",
         f"and scikit-image (median of pairwise ratios, above 1 ours is faster; {measured['machine']['cpu']},",
-        f"`{measured['command']}`, where random masks are measured too):",
+        f"`{measured['command']}`, where masks of other kinds are measured too):",
         "",
         "| case | beside | speed-up |",
         "|---|---|---:|",
     ]
     own = {"fused with heatmap", "separate", "overlay_map"}
     for result in measured["results"]:
-        if "random" in result["case"]:
+        if any(word in result["case"] for word in ("random", "comb", "checkerboard", "diagonals", "dots")):
             continue
         ratios = {name: ratio["median"] for name, ratio in result["ratio"].items() if name not in own}
         peer = min(ratios, key=lambda name: ratios[name])
@@ -156,12 +176,26 @@ def coverage() -> str:
     return "\n".join(lines)
 
 
+def methods() -> str:
+    """What every method and mode needs of an export, and what it costs."""
+    from fastcam_bench import methods_table
+
+    lines = [
+        "",
+        "Sources, who else has each, and the tests that prove it: [methods.md](bench/results/methods.md). Beside the",
+        "peers, on the same weights: [parity.md](bench/results/parity.md), `python -m fastcam_bench.parity`.",
+    ]
+    return "\n".join([methods_table.short(), *lines])
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
+    "methods": methods,
     "agreement": agreement,
     "coverage": coverage,
     "speed": speed,
     "kernels": kernels,
     "photos": photos,
+    "two_objects": two_objects,
     "operators": operators,
 }
 

@@ -163,13 +163,7 @@ def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[i
     Raises:
         FastcamError: there is none, so that one has to be named.
     """
-    found: list[layers.Layer] = []
-    for index, output in enumerate(asked.values):
-        maps = layers.Maps.of(graph, image, output)
-        channels = classes(output) if len(asked.about[index].shape) > 2 else None
-        those = layers.find_layers(maps, channels)
-        found = those if index == 0 else [layer for layer in those if layer.value in {one.value for one in found}]
-    learned = [layer for layer in found if layer.value not in asked.values and _is_learned(graph, image, layer.value)]
+    learned = learned_layers(graph, image, asked)
     if not learned:
         outputs = ", ".join(repr(value.name) for value in asked.values)
         raise FastcamError(
@@ -180,7 +174,19 @@ def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[i
     return chosen.value, reason, chosen.layout
 
 
-def _is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
+def learned_layers(graph: ir.Graph, image: ir.Value, asked: Functional) -> list[layers.Layer]:
+    """The maps that every path from the image to each of the outputs passes through, behind a first convolution."""
+    found: list[layers.Layer] = []
+    for index, output in enumerate(asked.values):
+        maps = layers.Maps.of(graph, image, output)
+        channels = classes(output) if len(asked.about[index].shape) > 2 else None
+        those = layers.find_layers(maps, channels)
+        found = those if index == 0 else [layer for layer in those if layer.value in {one.value for one in found}]
+    return [layer for layer in found if layer.value not in asked.values and is_learned(graph, image, layer.value)]
+
+
+def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
+    """Whether a convolution or a matrix product lies between the image and a value."""
     return any(node.op_type in layers.LINEAR for node in path(graph, [image], [value]))
 
 
@@ -211,11 +217,12 @@ def attach(
     level: Emit,
     engine: Engine = "onnxruntime",
     further: head.Further | None = None,
+    others: head.Places = head.NO_PLACES,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of linear functionals of outputs to ``layer``.
 
     Args:
-        graph, layer, layout, level, engine, further: as in :func:`fastcam_export.head.attach`.
+        graph, layer, layout, level, engine, further, others: as in :func:`fastcam_export.head.attach`.
         image: the image input; its batch is the cotangents'.
         asked: the outputs.
 
@@ -225,21 +232,25 @@ def attach(
     Raises:
         FastcamError: no output depends on the layer, or an operator between them has no gradient rule.
     """
-    op = Emitter(graph, engine=engine)
+    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
     given = [_input(graph, image, about, value) for about, value in zip(asked.about, asked.values)]
     op.copies = op.Shape(given[0], start=1, end=2)
-    ends = [layer] if further is None else [layer, further.wrt]
+    places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
+    places.update(others.items())
+    ends = [value for value, _ in places.values()] + ([] if further is None else [further.wrt])
     scale = max(head.seed_scale(graph, ends, output) for output in asked.explained)
     seeds: dict[ir.Value, ir.Value] = {}
     for value, about, output in zip(given, asked.about, asked.explained):
         seeds[output] = _seed(op, value, about, output, scale)
-    activations = head.activations(op, layer, layout)
-    name, gradient = head.handed_back(op, seeds, {}, layer, layout, level)
-    values = {schema.ACTIVATIONS: activations, name: _per_image(op, gradient, scale)}
+    values: dict[str, ir.Value] = {}
+    for number, (value, how) in places.items():
+        values[schema.of_layer(schema.ACTIVATIONS, number)] = head.activations(op, value, how)
+        name, gradient = head.handed_back(op, seeds, {}, value, how, level)
+        values[schema.of_layer(name, number)] = _per_image(op, gradient, scale)
     if further is not None:
-        values[further.name] = _per_image(op, further.made(op, seeds), scale)
+        values[further.name] = _per_image(op, further.made(op, seeds), scale if further.scaled else 1.0)
     if level == "cam":
-        values[schema.CAM] = head.cam(op, activations, values[schema.WEIGHTS])
+        head.add_maps(op, values, others)
     return values
 
 

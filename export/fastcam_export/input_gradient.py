@@ -12,13 +12,17 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Mode, Place
-from fastcam_export import differences, held, verify
+from fastcam_export import attention, differences, held, verify
+from fastcam_export.autodiff.attention_relevance import with_attention
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
 from fastcam_export.autodiff.relevance import SHARES, relevance_mode, seed_of
+from fastcam_export.fullgrad import fullgrad
 from fastcam_export.head import Further
+from fastcam_export.layers import Maps
 from fastcam_export.layout import Layout
+from fastcam_export.shapley import shapleycam
 
 Array = npt.NDArray[Any]
 
@@ -31,6 +35,10 @@ def place(mode: Mode | None, at: Place | None) -> Place:
     """
     if at is not None and mode is None:
         raise FastcamError("input_gradient_at says where input_gradient is read, which is not given; give both")
+    if mode in schema.MAPS:
+        if at is not None:
+            raise FastcamError(f"{mode} has a place of its own; leave input_gradient_at (--input-gradient-at) out")
+        return "layer"
     if at == "layer" and mode not in SHARES:
         raise FastcamError(f"{mode} is read at the image; leave input_gradient_at (--input-gradient-at) out")
     return at or ("layer" if mode in ("excitation", "contrastive-excitation") else "image")
@@ -72,6 +80,8 @@ def further(
     Raises:
         FastcamError: the mode means nothing for this model, or the image is no float tensor.
     """
+    if mode in schema.MAPS:
+        return _map(graph, image, explained, layer, layout, mode)
     wrt = image if at == "image" else layer
     if wrt.dtype not in FLOATS:
         raise FastcamError(
@@ -83,6 +93,8 @@ def further(
     if mode in ("guided", "deconvolution"):
         refuse_without_relu(between, mode)
     chosen = relevance_mode(mode, explained[0]) if mode in SHARES else relu_mode(mode)
+    if mode.startswith("lrp"):
+        chosen = with_attention(chosen)
 
     def made(op: Emitter, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
         starts = {y: seed_of(op, mode, seed, y) if mode in SHARES else seed for y, seed in seeds.items()}
@@ -93,6 +105,26 @@ def further(
         return op.ReduceSum(maps, [1], keepdims=0)
 
     return Further(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, made)
+
+
+def _map(
+    graph: ir.Graph, image: ir.Value, explained: Sequence[ir.Value], layer: ir.Value, layout: Layout, mode: Mode
+) -> Further:
+    """What is added for a mode that gives a map of its own."""
+    if len(explained) > 1:
+        raise FastcamError(f"{mode} explains one output; name it with output_name (--output-name)")
+    (score,) = explained
+    if mode == "shapleycam":
+        return Further(schema.RELEVANCE, layer, lambda op, seeds: shapleycam(op, layer, layout, seeds[score], score))
+    maps = Maps.of(graph, image, score)
+    if mode == "fullgrad":
+        return Further(schema.RELEVANCE, image, lambda op, seeds: fullgrad(op, maps, seeds[score], score), scaled=False)
+    model = attention.transformer(maps, mode)
+
+    def made(op: Emitter, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+        return attention.legrad(op, model, seeds[score]) if mode == "legrad" else attention.rollout(op, model, mode)
+
+    return Further(schema.RELEVANCE, model.streams[0], made, scaled=mode == "legrad")
 
 
 def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:

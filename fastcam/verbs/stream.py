@@ -18,7 +18,16 @@ from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, progress
 from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.explain import pictures, targets
-from fastcam.verbs.options import ExportedFile, Labels, MethodName, PreprocessName, Providers
+from fastcam.verbs.options import (
+    ColorsName,
+    ExportedFile,
+    Labels,
+    MethodName,
+    MethodOptions,
+    PreprocessName,
+    Providers,
+    StyleName,
+)
 
 if TYPE_CHECKING:
     from fastcam.stream import Frame
@@ -56,9 +65,13 @@ def stream(
     providers: Providers = "auto",
     method: MethodName = "gradcam",
     cotangent: Cotangents = None,
+    style: StyleName = "fastcam",
+    colors: ColorsName = "jet",
+    option: MethodOptions = None,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.stream import VIDEOS
 
     given(target, cotangent)
@@ -67,15 +80,10 @@ def stream(
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
-    found = explainer.stream(
-        frames,
-        -1 if cotangent else targets(target),
-        threshold,
-        workers=workers,
-        method=method,
-        cotangent=cotangent or None,
-    )
-    sink = _video(output, fps) if output and suffix in VIDEOS else _lines(output)
+    how: dict[str, Any] = {"threshold": threshold, "method": method, "style": style, "cotangent": cotangent or None}
+    how["options"] = parsed(option or ())
+    found = explainer.stream(frames, -1 if cotangent else targets(target), workers=workers, **how)
+    sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:
         for frame in found:
@@ -133,7 +141,7 @@ def _lines(output: Path | None) -> Iterator[Callable[[Frame], None]]:
 
 
 @contextmanager
-def _video(output: Path, fps: float) -> Iterator[Callable[[Frame], None]]:
+def _video(output: Path, fps: float, colors: str = "jet") -> Iterator[Callable[[Frame], None]]:
     """The overlays as a video; a frame of another size than the first is resized to it, a failed one left out."""
     from fastcam.image import opencv
 
@@ -143,7 +151,7 @@ def _video(output: Path, fps: float) -> Iterator[Callable[[Frame], None]]:
     def write(frame: Frame) -> None:
         if frame.explanation is None:
             return
-        picture = frame.explanation.overlay()
+        picture = frame.explanation.overlay(colors=colors)
         if not writers:
             code = cv2.VideoWriter_fourcc(*("MJPG" if output.suffix.lower() == ".avi" else "mp4v"))
             size = (picture.shape[1], picture.shape[0])

@@ -1,0 +1,62 @@
+"""Several methods in one call of ``fastcam explain``: a sheet per picture in place of overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastcam.schema import FastcamError
+from fastcam.verbs.console import progress
+
+if TYPE_CHECKING:
+    from fastcam.explainer import Explainer
+
+
+def method_names(text: str) -> list[str]:
+    """The names of --method, which commas separate.
+
+    Raises:
+        FastcamError: a name twice, or none.
+    """
+    names = [part.strip().lower() for part in text.split(",")]
+    if "" in names or len(set(names)) != len(names):
+        raise FastcamError(f"--method {text!r}: give each method once, with commas between them (fastcam methods)")
+    return names
+
+
+def explain_methods(
+    explainer: Explainer,
+    files: Sequence[Path],
+    targets: Any,
+    stage: Path | None,
+    methods: Sequence[str],
+    colors: str = "jet",
+    **asked: Any,
+) -> tuple[dict[str, Any], list[str]]:
+    """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets.
+
+    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    """
+    from fastcam import render
+    from fastcam.explanation import unique_stems, write_json
+    from fastcam.output import write
+    from fastcam.sheet import methods_sheet
+
+    stems = unique_stems([str(file) for file in files])
+    report: dict[str, Any] = {"methods": []}
+    names: list[str] = []
+    with progress(len(files)) as bar:
+        for file, stem in zip(files, stems, strict=True):
+            found = [explainer(file, targets=targets, method=one, **asked) for one in methods]
+            entries = [e.to_dict() for e in found]
+            report["methods"] = report["methods"] or [{**entry, "images": []} for entry in entries]
+            for whole, entry in zip(report["methods"], entries, strict=True):
+                whole["images"] += entry["images"]
+            if stage is not None:
+                names.append(f"{stem}-methods.png")
+                write(stage / names[-1], render.encode_png(methods_sheet(found, colors=colors)))
+            bar.advance(bar.task_ids[0])
+    if stage is not None:
+        write_json(stage, report)
+    return report, names
