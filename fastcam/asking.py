@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 from fastcam import detections, scalars
 from fastcam.questions import Given
 from fastcam.schema import Cotangent, FastcamError, Metadata
-from fastcam.spelling import File, Maker, Outputs, Piece, Spec, joined, parse, sizes
+from fastcam.spelling import EachImage, File, Maker, Outputs, Piece, Spec, joined, parse, sizes
 
-Asking: TypeAlias = "Given | str | Sequence[str]"
+Asking: TypeAlias = "Given | str | Sequence[str] | Sequence[Sequence[str]]"
 """What a caller may give as cotangent."""
 
 
@@ -106,7 +106,7 @@ def asked(cotangent: Asking, metadata: Metadata, name: str, outputs_of: Callable
     """Specs as a function of the outputs, :class:`Question`; what is no words as it is.
 
     Args:
-        cotangent: a spec or several, see :data:`KINDS`; or anything else.
+        cotangent: a spec or several, see :data:`KINDS`, or such a list for each image; or anything else.
         metadata: of the file.
         name: how messages call it.
         outputs_of: a picture's path -> the model's outputs; for references of similarities.
@@ -115,7 +115,13 @@ def asked(cotangent: Asking, metadata: Metadata, name: str, outputs_of: Callable
         FastcamError: a spec that is none, or that the file does not answer; the message says what it answers.
     """
     texts = [cotangent] if isinstance(cotangent, str) else cotangent
-    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(one, str) for one in texts):
+    if not isinstance(texts, list | tuple) or not texts:
+        return cotangent  # type: ignore[return-value]
+    if all(isinstance(row, list | tuple) for row in texts):
+        rows = [asked(row, metadata, name, outputs_of) for row in texts]
+        if all(isinstance(row, Question) for row in rows):
+            return EachImage(tuple(row for row in rows if isinstance(row, Question)))
+    if not all(isinstance(one, str) for one in texts):
         return cotangent  # type: ignore[return-value]
     file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of)
     return Question(metadata.cotangents, tuple(_made(spec(str(one)), file, metadata) for one in texts))

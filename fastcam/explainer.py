@@ -144,10 +144,11 @@ class Explainer:
                 image, or one such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
-            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person" or
-                a list of those (``fastcam explain --help`` and :data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
+            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person", a
+                list of those, or such a list for each image (:data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
-                returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
+                returns one of them; see :mod:`fastcam.cotangents`. For words and functions the model runs first by
+                itself.
             method: a name from :data:`fastcam.methods.METHODS` (``fastcam methods``): a member of the CAM family, a
                 method that runs the model again, or a backward mode of the file.
             options: of the method: {"samples": 50}; see ``fastcam methods`` for names and defaults.

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from fastcam.image import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, FastcamError, Metadata
-from fastcam.spelling import Names, Piece
+from fastcam.spelling import EachImage, Names, Piece
 from fastcam.targets import Asked, Target, Terms, combined_name
 
 NOT_ASKED = "not_asked"
 
 Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
-Given: TypeAlias = "Arrays | Callable[[dict[str, Any]], Arrays | Piece]"
+Given: TypeAlias = "Arrays | EachImage | Callable[[dict[str, Any]], Arrays | Piece]"
 
 
 # ---- combinations of classes
@@ -190,13 +190,13 @@ class Functional:
     @property
     def known(self) -> bool:
         """Whether the arrays are there before the model has run."""
-        return not callable(self.given)
+        return not callable(self.given) and not isinstance(self.given, EachImage)
 
     def answer(
         self, outputs: dict[str, Any], images: int
     ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
         """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
-        given = self.given(outputs) if callable(self.given) else self.given
+        given = self._of(outputs, images)
         if isinstance(given, Piece):
             arrays = self._checked(given.arrays, outputs, images)
             return arrays, given.values.astype(np.float32), functional_targets(given.names)
@@ -205,13 +205,21 @@ class Functional:
         names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
         return arrays, scores, functional_targets((names,) * images)
 
+    def _of(self, outputs: dict[str, Any], images: int) -> Arrays | Piece:
+        if isinstance(self.given, EachImage):
+            lists = len(self.given.rows)
+            if lists != self.images:
+                raise FastcamError(f"cotangents of {lists} images, there are {self.images}; give one list each")
+            return self.given.of(self.start, outputs, images)
+        return self.given(outputs) if callable(self.given) else self.given
+
     def arrays(self, images: int) -> dict[str, Float]:
         """Known cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
 
         Raises:
             FastcamError: one is missing, or has another shape than its output.
         """
-        assert not callable(self.given)
+        assert not callable(self.given) and not isinstance(self.given, EachImage)
         return self._checked(self.given, {}, images)
 
     def _checked(self, given: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:

@@ -60,9 +60,7 @@ def finer(spec: Spec, file: File) -> Maker:
     about, combinations = _of_classes(spec, file, default=("-1", "-2", "-3", "-4"))
     one, *others = [_one(spec, each) for each in combinations]
     if not others:
-        others = [-2, -3, -4]
-        if one != -1:
-            raise spec.wrong("against which classes? give them behind it, as in finer:-1,-2,-3")
+        raise spec.wrong("against which classes? give them behind it, as in finer:-1,-2,-3")
     strength = spec.number("strength", 1.0)
 
     def made(outputs: Outputs) -> Piece:
@@ -100,7 +98,7 @@ def _of_classes(spec: Spec, file: File, default: tuple[str, ...] = ("-1",)) -> t
     about = file.output(spec, (1,))
     count = about.shape[0] if isinstance(about.shape[0], int) else None
     classes = file.classes(spec, count)
-    return about, [terms(spec, word, classes) for word in spec.words or default]
+    return about, [terms(spec, word, classes) for word in spec.words or default[:count]]
 
 
 def _one(spec: Spec, combination: Terms) -> int:

@@ -174,6 +174,31 @@ def joined(pieces: Sequence[Piece], outputs: Outputs, about: Sequence[Cotangent]
     return Piece(arrays, names, np.concatenate([piece.values for piece in pieces], axis=1))
 
 
+@dataclass(frozen=True)
+class EachImage:
+    """What is asked of each image of a call, lists that may have different lengths."""
+
+    rows: tuple[Maker, ...]
+
+    def of(self, start: int, outputs: Outputs, images: int) -> Piece:
+        """Of the images from ``start`` on that ran together, with cotangents of zero where one has fewer targets."""
+        each = []
+        for n, made in enumerate(self.rows[start : start + images]):
+            own = {name: y[n : n + 1] if len(np.shape(y)) and len(y) == images else y for name, y in outputs.items()}
+            each.append(made(own))
+        most = max(piece.values.shape[1] for piece in each)
+
+        def padded(array: NDArray[Any]) -> NDArray[Any]:
+            return np.pad(array, [(0, 0), (0, most - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
+
+        arrays = {name: np.concatenate([padded(piece.arrays[name]) for piece in each]) for name in each[0].arrays}
+        return Piece(
+            arrays,
+            tuple(piece.names[0] for piece in each),
+            np.concatenate([padded(piece.values) for piece in each]),
+        )
+
+
 def terms(spec: Spec, word: str, classes: Targets) -> Terms:
     """A word as a combination of classes: a number, a rank, a name, or "tabby - tiger cat"."""
     try:

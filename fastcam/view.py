@@ -104,6 +104,7 @@ class View:
         if isinstance(asked, Functional):
             arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
+            classes[classes >= np.array([[len(row)] for row in meant])] = -1  # where an image has fewer
             questions = questions_of(arrays, classes, self.metadata, self.network.name)
             return self.network.explain(run.forward, arrays), scores, classes, meant, questions
         found = self.network.explain(run.forward, asked.classes)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from fastcam import Explainer, FastcamError
+from fastcam import Explainer, FastcamError, cotangents
 from fastcam.asking import KINDS
 from fastcam.cli import app
 from fastcam_export import export_model
@@ -68,6 +68,11 @@ SPECS = {
     "log-probability": ("logits", None, "Log_Probability:4", lambda o: [softmax(o)[:, 4].log()],
                         {0: "log probability of class 4"}),
     "finer": ("logits", None, "finer:-1,-2,-3,-4,strength=0.6", lambda o: finer(o["logits"], (2, 3, 4), False), {}),
+    "finer, no word": ("logits", None, "finer", lambda o: [
+        top(o, 1) - (torch.softmax(o["logits"], 1).sort(1).values[:, 1:4] * o["logits"].sort(1).values[:, 1:4]).sum(1)
+        / torch.softmax(o["logits"], 1).sort(1).values[:, 1:4].sum(1)], {}),
+    "finer of two numbers": ("numbers", None, "finer",
+                             lambda o: [o["numbers"].max(1).values - o["numbers"].min(1).values], {}),
     "labels": ("logits", CLASSES, "labels:tabby,person", lambda o: [o["logits"][:, [0, 3]].sum(1)],
                {0: "tabby + person"}),
     "labels, present": ("logits", None, "labels:threshold=-1",
@@ -169,6 +174,36 @@ def test_several_outputs_and_which_one(tmp_path):
     for spec in ("class:2", "element:1", "probability:2"):
         with pytest.raises(FastcamError, match="of which output\\? add output=NAME, one of logits, numbers"):
             explainer(images(), cotangent=spec)
+
+
+def test_each_image_has_its_own_list_of_any_length(explainers):
+    """Over two runs; missing targets are said to be missing."""
+    explainer, pictures = explainers("logits", CLASSES), images(3)
+    rows = [["class:sky"], ["probability:-1", "class:not car", "class:tabby - sky"], ["labels:tabby,car", "class:-2"]]
+    e = explainer(pictures, cotangent=rows)
+    for n, row in enumerate(rows):
+        alone = explainer(pictures[n : n + 1], cotangent=row)
+        np.testing.assert_allclose(e.maps[n, : len(row)], alone.maps[0], atol=1e-6)
+        assert not e.maps[n, len(row) :].any()
+        assert [e.label(n, t) for t in range(e.asked(n))] == [alone.label(0, t) for t in range(len(row))]
+        assert [e.score(n, t) for t in range(len(row))] == pytest.approx([alone.score(0, t) for t in range(len(row))])
+    assert [row.count("not_asked") for row in e.status] == [2, 0, 1]
+    assert e.classes.tolist() == [[0, -1, -1], [0, 1, 2], [0, 1, -1]]
+    later = explainer.explain(explainer.predict(pictures)[1:], cotangent=rows[1:])
+    np.testing.assert_allclose(later.maps, e.maps[1:], atol=1e-6)
+    with pytest.raises(FastcamError, match="cotangents of 2 images, there are 3"):
+        explainer(pictures, cotangent=rows[:2])
+
+
+def test_a_function_may_give_another_number_of_targets_for_each_run(explainers):
+    def asked(outputs):
+        return cotangents.class_score(outputs["logits"], [1] if len(outputs["logits"]) == 2 else [1, 2, 3])
+
+    e = explainers("logits")(images(3), cotangent=asked)
+    assert [e.asked(n) for n in range(3)] == [1, 1, 3] and e.status[0][1:] == ("not_asked", "not_asked")
+    expected = explainers("logits")(images(3), cotangent="class:1,2,3")
+    np.testing.assert_allclose(e.maps[2], expected.maps[2], atol=1e-6)
+    assert e[2].score(0, 2) == pytest.approx(expected.score(2, 2)) and len(e.components[0]) == 3
 
 
 def test_streams_and_predictions_take_specs(explainers):

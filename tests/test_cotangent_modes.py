@@ -6,9 +6,12 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
+import small_vit
 from fastcam import Explainer, FastcamError
-from fastcam.schema import INPUT_GRADIENT, RELEVANCE
+from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS
+from fastcam_bench import torch_oracle
 from fastcam_export import export_model
 from modes_oracle import ChangedRelu, relevance
 from test_cotangent import MASK, F, behind, heads, images, run, weights
@@ -117,3 +120,30 @@ def test_the_check_compares_with_differences():
 def test_what_begins_at_a_class_is_refused(mode):
     with pytest.raises(FastcamError, match=f"{mode} begins at one class; of cotangents there are gradient, guided"):
         export_model(heads(), targets="cotangent", output_name="logits", input_gradient=mode)
+
+
+@pytest.mark.parametrize("mode", ["fullgrad", "shapleycam", "guided", "lrp-gamma"])
+def test_a_functional_is_the_class_of_a_model_that_computes_it(mode):
+    """sum_k c_k y_k as cotangent, and as the one class of the model with one more matrix product; y is curved."""
+    c = np.random.default_rng(4).standard_normal((2, 1)).astype(np.float32)
+    model = heads()
+    model.graph.initializer.append(numpy_helper.from_array(c, "c"))
+    model.graph.node.append(helper.make_node("MatMul", ["numbers", "c"], ["sum"], "sum"))
+    model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["N", 1]))
+    options = {"layer": "layer", "input_gradient": mode, "check": False}
+    theirs = run(export_model(model, output_name="sum", **options).model, {"image": images()})
+    ours = export_model(heads(), output_name="numbers", targets="cotangent", **options).model
+    found = run(ours, {"image": images(), "fastcam.cotangent": np.tile(c.T[None], (2, 1, 1))})
+    name = RELEVANCE if RELEVANCE in found else INPUT_GRADIENT
+    close(found[name], theirs[name], 1e-4 if mode == "lrp-gamma" else 2e-5)
+
+
+@pytest.mark.parametrize("mode", ["legrad", "rollout"])
+def test_maps_of_transformers_take_a_one_hot_cotangent_for_a_class(mode):
+    proto, pictures = small_vit.to_onnx(small_vit.build()), torch_oracle.pictures(2, small_vit.SIZE)
+    theirs = export_model(proto, input_gradient=mode, check=False)
+    ours = export_model(proto, targets="cotangent", input_gradient=mode, check=False)
+    image = theirs.metadata.input
+    one_hot = np.eye(small_vit.CLASSES, dtype=np.float32)[None, [3, 1]].repeat(2, 0)
+    expected = run(theirs.model, {image: pictures, TARGETS: np.array([[3, 1]])})[RELEVANCE]
+    close(run(ours.model, {image: pictures, "fastcam.cotangent": one_hot})[RELEVANCE], expected)

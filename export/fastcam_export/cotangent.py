@@ -30,8 +30,8 @@ from fastcam_export.trace import Known, trace
 
 Array = npt.NDArray[Any]
 FLOAT = ir.DataType.FLOAT
-LINEAR_MODES: tuple[Mode, ...] = ("gradient", "guided", "deconvolution", "lrp-epsilon", "lrp-composite", "lrp-gamma")
-"""Backward modes that begin at any functional: from the cotangents c_i, of relevance from the addends c_i y_i."""
+CLASS_MODES: tuple[Mode, ...] = ("excitation", "contrastive-excitation")
+"""Backward modes that begin at one class. Others begin at the cotangents c_i, relevance at the addends c_i y_i."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,11 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
     """Raise for options that say something of class scores."""
     if score != "logit":
         raise FastcamError("a cotangent is of the output as the model gives it; leave score (--score) out")
-    if input_gradient not in (None, *LINEAR_MODES):
+    if input_gradient in CLASS_MODES:
+        others = ", ".join(mode for mode in schema.MODES if mode not in CLASS_MODES)
         raise FastcamError(
-            f"{input_gradient} begins at one class; of cotangents there are {', '.join(LINEAR_MODES)} "
-            "(--input-gradient), or export with --targets default"
+            f"{input_gradient} begins at one class; of cotangents there are {others} (--input-gradient), or export "
+            "with --targets default"
         )
 
 

@@ -35,7 +35,7 @@ def cut(graph: ir.Graph) -> None:
 
 
 def fed(source: onnx.ModelProto, behind: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """``feeds`` of a model, and what its tail ``behind`` holds, as the model gives it for them."""
+    """``feeds`` of a model, others with them, and what its tail ``behind`` holds, as the model gives it for them."""
     held = [value for value in behind.graph.input if value.name.startswith(HELD)]
     if not held:
         return dict(feeds)
@@ -44,5 +44,6 @@ def fed(source: onnx.ModelProto, behind: onnx.ModelProto, feeds: Mapping[str, Ar
     names = [value.name.removeprefix(HELD) for value in held]
     for name, value in zip(names, held):
         probe.graph.output.append(onnx.helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None))
-    values = session(probe).run(names, dict(feeds))
+    inputs = {value.name for value in source.graph.input}
+    values = session(probe).run(names, {name: array for name, array in feeds.items() if name in inputs})
     return {**feeds, **{value.name: array for value, array in zip(held, values)}}
