@@ -144,6 +144,7 @@ FASTCAM_INLINE void begin_strip(std::int64_t number, std::int32_t base, const Fo
     strip.bottom = strip.top + (forest.rows - 1) * forest.stride();
     for (std::int64_t i = 0; i < words; ++i) strip.cover[i] = strip.top[i] | strip.bottom[i];
     find_runs(strip, words);
+    if (strip.count == 0) return;
     number_runs(strip, words, forest.ids);
     for (std::int32_t id = base; id < base + strip.count; ++id) forest.parent[id] = id;
 }
@@ -155,7 +156,7 @@ std::int32_t grow(std::int64_t height, Forest& forest) noexcept {
     for (std::int64_t number = 0; number * forest.rows < height; ++number) {
         Strip &row = forest.strips[number % 2], &above = forest.strips[1 - number % 2];
         begin_strip(number, base, forest, row);
-        if (number > 0) connect(row, above, forest);
+        if (number > 0 && row.count > 0 && above.count > 0) connect(row, above, forest);
         base += row.count;
     }
     return base;
