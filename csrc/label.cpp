@@ -59,10 +59,10 @@ FASTCAM_INLINE void link(std::int32_t run, std::int32_t other, const Forest& for
     }
 }
 
-// Links the runs of word `i` of a strip with those above that they touch, each pair at least once. The columns that two runs
-// share are a run of `shared`; whether they touch in there is carried to the place behind it (add in strip.h). Outside, only
-// corners are left: a pixel in the top row with nothing but the neighbour to its right, or left, above it. Which run a pixel
-// belongs to is how many begin up to it; of a set of bits, m ^ (m - 1) is the lowest and all below it.
+// Links the runs of word `i` of a strip with those above that they touch, each pair at least once. The columns that two
+// runs share are a run of `shared`; whether they touch in there is carried to the place behind it (add in strip.h).
+// Outside, only corners are left: a pixel in the top row with nothing but the neighbour to its right, or left, above it.
+// Which run a pixel belongs to is how many begin up to it; of a set of bits, m ^ (m - 1) is the lowest and all below it.
 FASTCAM_INLINE void link_word(const Strip& row, const Strip& above, std::int64_t i, std::uint64_t& carry,
                               const Forest& forest) noexcept {
     const std::uint64_t starts = row.starts[i], starts_above = above.starts[i];
