@@ -60,26 +60,29 @@ FASTCAM_INLINE void link(std::int32_t run, std::int32_t other, const Forest& for
 }
 
 // Links the runs of word `i` of a strip with those above that they touch, each pair at least once. The columns that two
-// runs share are a run of `shared`; whether they touch in there is carried to the place behind it (add in strip.h). Outside,
-// only corners are left: a pixel in the top row with nothing but the neighbour to its right, or left, above it.
+// runs share are a run of `shared`; whether they touch in there is carried to the place behind it (add in strip.h).
+// Outside, only corners are left: a pixel in the top row with nothing but the neighbour to its right, or left, above it.
+// Which run a pixel belongs to is how many begin up to it; of a set of bits, m ^ (m - 1) is the lowest and all below it.
 FASTCAM_INLINE void link_word(const Strip& row, const Strip& above, std::int64_t i, std::uint64_t& carry,
-                      const Forest& forest) noexcept {
+                              const Forest& forest) noexcept {
+    const std::uint64_t starts = row.starts[i], starts_above = above.starts[i];
+    const std::int32_t run = row.runs_at[i] - 1, other = above.runs_at[i] - 1;
     const auto shared_at = [&](std::int64_t word) { return row.cover[word] & above.cover[word]; };
     const std::uint64_t shared = shared_at(i), carried = add(shared, row.spare[i], carry);
     std::uint64_t ends = ~shared & (shared << 1 | shared_at(i - 1) >> 63) & carried;
     for (; ends != 0; ends &= ends - 1) {
-        const std::int64_t x = 64 * i + lowest_bit(ends) - 1;
-        link(run_at(row, x), run_at(above, x), forest);
+        const std::uint64_t before = (ends - 1) & ~ends;
+        link(run + ones(starts & before), other + ones(starts_above & before), forest);
     }
     if (forest.rows == 1) return;
     const std::uint64_t alone = row.top[i] & ~above.cover[i];
-    for (std::uint64_t bits = alone & right_of(above.bottom, i) & ~right_of(row.spare, i); bits != 0; bits &= bits - 1) {
-        const std::int64_t x = 64 * i + lowest_bit(bits);
-        link(run_at(row, x), run_at(above, x + 1), forest);
+    for (std::uint64_t m = alone & right_of(above.bottom, i) & ~right_of(row.spare, i); m != 0; m &= m - 1) {
+        const std::uint64_t up_to = m ^ (m - 1);  // the run above begins at the next pixel
+        link(run + ones(starts & up_to), other + ones(starts_above & up_to) + 1, forest);
     }
-    for (std::uint64_t bits = alone & left_of(above.bottom, i) & ~left_of(row.spare, i); bits != 0; bits &= bits - 1) {
-        const std::int64_t x = 64 * i + lowest_bit(bits);
-        link(run_at(row, x), run_at(above, x - 1), forest);
+    for (std::uint64_t m = alone & left_of(above.bottom, i) & ~left_of(row.spare, i); m != 0; m &= m - 1) {
+        const std::uint64_t up_to = m ^ (m - 1);  // none above begins at this pixel
+        link(run + ones(starts & up_to), other + ones(starts_above & up_to), forest);
     }
 }
 
@@ -144,6 +147,7 @@ FASTCAM_INLINE void begin_strip(std::int64_t number, std::int32_t base, const Fo
     strip.bottom = strip.top + (forest.rows - 1) * forest.stride();
     for (std::int64_t i = 0; i < words; ++i) strip.cover[i] = strip.top[i] | strip.bottom[i];
     find_runs(strip, words);
+    if (strip.count == 0) return;
     number_runs(strip, words, forest.ids);
     for (std::int32_t id = base; id < base + strip.count; ++id) forest.parent[id] = id;
 }
@@ -155,7 +159,7 @@ std::int32_t grow(std::int64_t height, Forest& forest) noexcept {
     for (std::int64_t number = 0; number * forest.rows < height; ++number) {
         Strip &row = forest.strips[number % 2], &above = forest.strips[1 - number % 2];
         begin_strip(number, base, forest, row);
-        if (number > 0) connect(row, above, forest);
+        if (number > 0 && row.count > 0 && above.count > 0) connect(row, above, forest);
         base += row.count;
     }
     return base;

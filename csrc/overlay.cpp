@@ -26,8 +26,8 @@ void rows_of(const float* __restrict heat, std::int64_t size, std::uint8_t* __re
     }
 }
 
-// out = base + (((base - other) * factor + 32768) >> 16), from the halves of the product: 16-bit lanes are enough for it. >> of
-// a negative number rounds down on every compiler we know.
+// out = base + (((base - other) * factor + 32768) >> 16), from the halves of the product: 16-bit lanes are enough for it.
+// >> of a negative number rounds down on every compiler we know.
 FASTCAM_CLONES
 void mix(const std::uint8_t* __restrict base, const std::uint8_t* __restrict other, std::int16_t factor,
          std::int64_t size, std::uint8_t* __restrict out) noexcept {

@@ -39,8 +39,6 @@ FASTCAM_INLINE std::int32_t ones(std::uint64_t word) noexcept {
 #endif
 }
 
-FASTCAM_INLINE bool bit_at(const std::uint64_t* bits, std::int64_t x) noexcept { return (bits[x >> 6] >> (x & 63) & 1) != 0; }
-
 // Word i of the row moved by one pixel: each bit is that of its left, or right, neighbour.
 FASTCAM_INLINE std::uint64_t left_of(const std::uint64_t* bits, std::int64_t i) noexcept {
     return bits[i] << 1 | bits[i - 1] >> 63;
@@ -82,8 +80,8 @@ FASTCAM_INLINE void find_runs(Strip& strip, std::int64_t words) noexcept {
     strip.count = before - strip.base;
 }
 
-// Numbers of the strip's runs, such that the one whose first pixel comes first in raster order has the smallest number: from
-// `base` on those with a pixel in the top row, then the others. ids[k] is that of run k.
+// Numbers of the strip's runs, such that the one whose first pixel comes first in raster order has the smallest number:
+// from `base` on those with a pixel in the top row, then the others. ids[k] is that of run k.
 FASTCAM_INLINE void number_runs(const Strip& strip, std::int64_t words, std::int32_t* ids) noexcept {
     std::uint64_t carry = 0, without = 0;
     for (std::int64_t i = 0; i <= words; ++i) {

@@ -136,13 +136,16 @@ def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
     return array
 
 
-def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple[Float, Geometry]:
+def prepare(
+    image: Uint8, how: Preprocessing, size: Size | None = None, out: Float | None = None
+) -> tuple[Float, Geometry]:
     """A picture as the network's input, ``(pixel * scale - mean) / std``, and the way back.
 
     Args:
         image: uint8 RGB [height, width, 3].
         how: the model's preprocessing.
         size: (H, W) of the input; None takes ``how.size``, and where that is None too, the picture's own.
+        out: where the result is written, of its shape and dtype; None makes a new array.
 
     Returns:
         float32 [1, C, H, W], or [1, H, W, C] for the layout "NHWC", and its geometry.
@@ -153,9 +156,9 @@ def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple
     original = (image.shape[0], image.shape[1])
     network = size or how.size or original
     geometry = fit(original, network, how)
-    count = _CHANNELS.get(how.color)
+    count = CHANNELS.get(how.color)
     if count is None:
-        raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(_CHANNELS)}")
+        raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(CHANNELS)}")
     if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
         raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
     # one multiply and one subtraction per pixel: x = pixel * (scale / std) - mean / std, in float32
@@ -163,7 +166,7 @@ def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple
     factor = np.broadcast_to((how.scale / std).astype(np.float32), count)
     shift = np.broadcast_to((np.asarray(how.mean, np.float64) / std).astype(np.float32), count)
     nchw = how.layout == "NCHW"
-    x = np.empty((1, count, *network) if nchw else (1, *network, count), np.float32)
+    x = np.empty((1, count, *network) if nchw else (1, *network, count), np.float32) if out is None else out
     planes = x[0].transpose(1, 2, 0) if nchw else x[0]
     if not _shrink(image, how, geometry, factor, shift, planes):
         pixels = _place(_channels(image, how), geometry, how.pad_value)
@@ -174,7 +177,8 @@ def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple
     return x, geometry
 
 
-_CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+"""How many channels a model of each order takes."""
 
 
 def _shrink(image: Uint8, how: Preprocessing, geometry: Geometry, factor: Float, shift: Float, planes: Float) -> bool:

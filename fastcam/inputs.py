@@ -133,17 +133,32 @@ class Inputs:
             return tensor
         return np.ascontiguousarray(tensor, self._dtype)
 
-    def _loaded(self, sources: Any, how: Preprocessing) -> list[tuple[Uint8, tuple[Float, Geometry]]]:
-        """Each picture and what it became; several at once, as many as there are threads."""
+    def _loaded(self, sources: Any, how: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
+        """All pictures' tensor, and each picture and its geometry; several at once, as many as there are threads."""
+        count = images_.CHANNELS.get(how.color)
+        whole = None
+        if how.size is not None and count is not None:  # known before the pictures are: written where it belongs
+            shape = (count, *how.size) if how.layout == "NCHW" else (*how.size, count)
+            whole = np.empty((len(sources), *shape), np.float32)
 
-        def one(source: Any) -> tuple[Uint8, tuple[Float, Geometry]]:
-            picture = images_.load(source)
-            return picture, images_.prepare(picture, how)
+        def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
+            picture = images_.load(sources[i])
+            return picture, images_.prepare(picture, how, out=None if whole is None else whole[i : i + 1])
 
         if len(sources) == 1 or self._threads == 1:
-            return [one(source) for source in sources]
-        with ThreadPoolExecutor(min(len(sources), self._threads)) as pool:
-            return list(pool.map(one, sources))
+            made = [one(i) for i in range(len(sources))]
+        else:
+            with ThreadPoolExecutor(min(len(sources), self._threads)) as pool:
+                made = list(pool.map(one, range(len(sources))))
+        if whole is None:
+            tensors = [tensor for _, (tensor, _) in made]
+            if len({tensor.shape for tensor in tensors}) > 1:
+                raise FastcamError(
+                    f"{self._name} takes any size, but the pictures of one call must then have the same; "
+                    "give them one by one, or set preprocess with a size"
+                )
+            whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+        return whole, [(picture, geometry) for picture, (_, geometry) in made]
 
     def batch(self, sources: Any, files: Sequence[str | None]) -> Batch:
         """One run's images as the network's input."""
@@ -159,14 +174,7 @@ class Inputs:
         assert self.preprocessing is not None  # sources() refuses pictures without it
         if self._metadata.frames:
             return frames_.prepare(sources, files, self.preprocessing, self.shape, self._name)
-        loaded = self._loaded(sources, self.preprocessing)
-        pictures, made = tuple(picture for picture, _ in loaded), [ready for _, ready in loaded]
-        if len({tensor.shape for tensor, _ in made}) > 1:
-            raise FastcamError(
-                f"{self._name} takes any size, but the pictures of one call must then have the same; "
-                "give them one by one, or set preprocess with a size"
-            )
-        tensor = made[0][0] if len(made) == 1 else np.concatenate([tensor for tensor, _ in made])
+        tensor, made = self._loaded(sources, self.preprocessing)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self.shape[axis] if len(self.shape) == 4 else None
         if isinstance(channels, int) and channels != tensor.shape[axis]:
@@ -176,5 +184,5 @@ class Inputs:
         if np.issubdtype(self._dtype, np.integer):
             limits = np.iinfo(self._dtype)
             tensor = np.clip(np.rint(tensor), limits.min, limits.max)
-        geometry = tuple(how for _, how in made)
+        pictures, geometry = tuple(picture for picture, _ in made), tuple(how for _, how in made)
         return Batch(tensor.astype(self._dtype, copy=False), pictures, geometry, tuple(files))

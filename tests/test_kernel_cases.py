@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import cuda_host
 import kernel_cases
 from fastcam import kernels
+from fastcam_bench import kernels as bench
 
 
 @pytest.mark.parametrize("name", [name for name in cuda_host.BACKENDS if name != "reference"])
@@ -57,3 +60,12 @@ def test_a_fraction_that_float32_has_no_number_for_is_the_smallest_it_has() -> N
         k = cuda_host.get(name)
         assert k.explain_maps(maps, None, (1, 4), 1e-300).largest.tolist() == [[[0, 0, 2, 1, 2]]]
         assert k.threshold(maps, 1e-300).tolist() == [[[[1, 1, 0, 0]]]]
+
+
+def test_what_the_benchmark_measures_is_right_first() -> None:
+    for name, mask in bench.masks((45, 70)).items():
+        labels, count = kernels.get("native").label(mask)
+        wanted, number = ndimage.label(mask, np.ones((3, 3)))
+        assert int(count) == number > 0, name
+        np.testing.assert_array_equal(labels, wanted)
+    assert len(bench.prepare_cases(cv2)) == len(bench.PICTURES)  # which compares the contestants

@@ -120,3 +120,16 @@ def test_what_cannot_be_prepared_is_refused_in_one_line(k, arguments, words):
     with pytest.raises(FastcamError, match=words) as caught:
         k.prepare(*arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("color", ["RGB", "GRAY"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_picture_is_written_where_the_caller_wants_it(color, layout):
+    how = Preprocessing(size=(20, 30), color=color, layout=layout, resize="letterbox", pad_value=9)
+    for shape in [(50, 60), (10, 12)]:  # shrinks, grows
+        wanted, _ = fi.prepare(noise(*shape), how)
+        whole = np.full((3, *wanted.shape[1:]), np.nan, np.float32)
+        given = whole[1:2]
+        assert fi.prepare(noise(*shape), how, out=given)[0] is given
+        np.testing.assert_array_equal(whole[1:2], wanted)
+        assert np.isnan(whole[[0, 2]]).all()
