@@ -180,10 +180,12 @@ def methods() -> str:
     """What every method and mode needs of an export, and what it costs."""
     from fastcam_bench import methods_table
 
+    measured = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
     lines = [
         "",
-        "Sources, who else has each, and the tests that prove it: [methods.md](bench/results/methods.md). Beside the",
-        "peers, on the same weights: [parity.md](bench/results/parity.md), `python -m fastcam_bench.parity`.",
+        "Sources, who else has each, and the tests that prove it: [methods.md](bench/results/methods.md). Beside",
+        f"pytorch-grad-cam, torch-cam and Captum on the same weights (`{measured['command']}`,",
+        f"[parity.md](bench/results/parity.md)): {measured['summary']}",
     ]
     return "\n".join([methods_table.short(), *lines])
 
