@@ -1,5 +1,7 @@
 # make demo: set up, export the bundled model, explain the bundled picture, say where the heatmap is.
 # make test: set up with all that the tests need; style, types, tests.
+# make cases: ten thousand random cases, hostile ones among them, on every kernel backend; two minutes.
+# make soak: 32 threads share one Explainer for five minutes.
 # make bench: set up the peers as well, measure what the README says of speed, and write it there; an hour on two cores.
 # Needs Python 3.10 or later, make and a C++ compiler; everything else goes into .venv.
 
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(wildcard csrc/*)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint cases soak bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
@@ -21,6 +23,12 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+cases: $(VENV)/.test
+	$(BIN)/python tests/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
+
+soak: $(VENV)/.test
+	$(BIN)/python -m fastcam_bench.soak --json bench/results/soak.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +59,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m fastcam_bench.speed
 	$(BIN)/python -m fastcam_bench.lowerings
 	$(BIN)/python -m fastcam_bench.on_demand
+	$(BIN)/python -m fastcam_bench.layouts
 	$(BIN)/python -m fastcam_bench.export_time
 	$(BIN)/python -m fastcam_bench.kernels --seconds 1.2 --json bench/results/kernels.json
 	$(BIN)/python -m fastcam_bench.readme

@@ -193,6 +193,22 @@ Bytes overlay_map(const Bytes& image, const Floats& map, const Bytes& lut, doubl
     return out;
 }
 
+// pixels [height, width, 3] with any stride from row to row; `out` is the part of the tensor to be written, [H, W, 3] in
+// any order of memory, and is written although it is an argument.
+void prepare(const py::array& pixels, const Floats& factor, const Floats& shift, py::array& out) {
+    const std::int64_t height = pixels.shape(0), width = pixels.shape(1), rows = out.shape(0), columns = out.shape(1);
+    const auto scratch = scratch_of(fastcam_prepare_scratch(width, columns));
+    const auto* in = static_cast<const std::uint8_t*>(pixels.data());
+    const std::int64_t stride = pixels.strides(0), size = sizeof(float);
+    const std::int64_t strides[3] = {out.strides(0) / size, out.strides(1) / size, out.strides(2) / size};
+    const float *factors = factor.data(), *shifts = shift.data();
+    float* result = static_cast<float*>(out.mutable_data());
+    {
+        const py::gil_scoped_release released;
+        fastcam_prepare(in, height, width, stride, rows, columns, factors, shifts, scratch.get(), result, strides);
+    }
+}
+
 struct Free {
     void operator()(fastcam_workspace* workspace) const noexcept { fastcam_workspace_free(workspace); }
 };
@@ -287,6 +303,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
           py::arg("lut").noconvert(), "alpha"_a);
     m.def("overlay_map", &overlay_map, py::arg("image").noconvert(), py::arg("map").noconvert(),
           py::arg("lut").noconvert(), "alpha"_a);
+    m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a);
     py::class_<Workspace>(m, "Workspace").def(py::init<int>(), "threads"_a);
     m.def("explain_maps", &explain_maps);
 }

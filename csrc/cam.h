@@ -131,6 +131,19 @@ FASTCAM_API void fastcam_overlay_map(const uint8_t* image, const float* map, int
                                      int64_t out_height, int64_t out_width, const uint8_t* lut, double alpha,
                                      void* scratch, uint8_t* out) FASTCAM_NOEXCEPT;
 
+/* ---- before the model ------------------------------------------------------------------------------------------- */
+
+/* Bytes of scratch memory (aligned as malloc does) that fastcam_prepare wants. */
+FASTCAM_API size_t fastcam_prepare_scratch(int64_t width, int64_t out_width) FASTCAM_NOEXCEPT;
+
+/* A picture of three channels, shrunk by area weighting as OpenCV's INTER_AREA does it, to the last bit, and normalised:
+ * out[y,x,c] = byte * factor[c] - shift[c], which lies at out + y * strides[0] + x * strides[1] + c * strides[2].
+ *   pixels [height, width, 3], `stride` bytes from row to row; 1 <= out_height <= height, 1 <= out_width <= width, and
+ *   where both sizes are whole multiples, at most 65536 pixels become one; factor, shift [3]; strides [3] */
+FASTCAM_API void fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t width, int64_t stride, int64_t out_height,
+                                 int64_t out_width, const float* factor, const float* shift, void* scratch, float* out,
+                                 const int64_t* strides) FASTCAM_NOEXCEPT;
+
 /* ---- all steps in one call --------------------------------------------------------------------------------------- */
 
 /* Memory and threads that calls of fastcam_explain reuse: after the first calls of a size nothing is allocated. One call at

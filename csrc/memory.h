@@ -1,8 +1,9 @@
-// Internal: memory that grows and is kept, for the workspace.
+// Internal: memory that grows and is kept, for the workspace, and parts of memory that the caller gave.
 
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 
 namespace fastcam {
@@ -34,6 +35,19 @@ class Buffer {
   private:
     T* data_ = nullptr;
     std::size_t room_ = 0;
+};
+
+// Hands out parts of one piece of memory, each aligned to eight bytes; without memory, it only counts.
+struct Arena {
+    unsigned char* memory;
+    std::size_t used = 0;
+
+    template <typename T>
+    T* take(std::int64_t count) noexcept {
+        T* const part = memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + used);
+        used += (static_cast<std::size_t>(count) * sizeof(T) + 7) / 8 * 8;
+        return part;
+    }
 };
 
 }  // namespace fastcam

@@ -26,6 +26,12 @@ def overlay(
 def overlay_map(
     image: npt.NDArray[np.uint8], map: npt.NDArray[np.float32], lut: npt.NDArray[np.uint8], alpha: float
 ) -> npt.NDArray[np.uint8]: ...
+def prepare(
+    pixels: npt.NDArray[np.uint8],
+    factor: npt.NDArray[np.float32],
+    shift: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> None: ...
 def explain_maps(
     workspace: Workspace,
     activations: npt.NDArray[np.float32] | npt.NDArray[np.float16],

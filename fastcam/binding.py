@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ Device: TypeAlias = tuple[str, int]
 """What ONNX Runtime calls it, and its number: ("cuda", 0)."""
 
 HOST: Device = ("cpu", 0)
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _ON_HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
 
 
@@ -38,43 +40,59 @@ class DeviceTensor:
 
     Args:
         array: what speaks DLPack and is sliced as arrays are (torch, CuPy); it must be contiguous.
+        pictures: whether uint8 is wanted, in place of floats.
 
     Raises:
         FastcamError: it cannot be taken as it is.
     """
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, pictures: bool = False) -> None:
         self._array = array
+        self.shape = tuple(self.value.shape())
+        kinds: dict[str, Any] = {
+            "tensor(float)": np.float32,
+            "tensor(float16)": np.float16,
+            "tensor(double)": np.float64,
+        }
+        if pictures:
+            kinds = {"tensor(uint8)": np.uint8}
+        if self.value.data_type() not in kinds:
+            wanted = "uint8 pictures" if pictures else "floats"
+            raise FastcamError(f"a tensor on a device must be of {wanted} for this file, got {self.value.data_type()}")
+        self.dtype = np.dtype(kinds[self.value.data_type()])
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """The OrtValue over the tensor's memory."""
         ort = onnxruntime()
         if not hasattr(ort.OrtValue, "from_dlpack"):
             raise FastcamError(
                 f"onnxruntime {ort.__version__} takes no tensors from a device; update it, or copy to the CPU"
             )
         try:
-            self.value = ort.OrtValue.from_dlpack(array)
+            return ort.OrtValue.from_dlpack(self._array)
         except (RuntimeError, TypeError, ValueError, BufferError) as error:
             raise FastcamError(
-                f"{type(array).__name__} cannot be taken from its device ({' '.join(str(error).split())[:200]}); give "
-                "a contiguous tensor without gradient"
+                f"{type(self._array).__name__} cannot be taken from its device ({' '.join(str(error).split())[:200]}); "
+                "give a contiguous tensor without gradient"
             ) from error
-        self.shape = tuple(self.value.shape())
-        self.ndim = len(self.shape)
-        kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-        if self.value.data_type() not in kinds:
-            raise FastcamError(
-                f"a tensor on a device must be of floats, got {self.value.data_type()}; pictures lie on the CPU"
-            )
-        self.dtype = np.dtype(kinds[self.value.data_type()])
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, rows: slice) -> DeviceTensor:
-        return DeviceTensor(self._array[rows])
+        return DeviceTensor(self._array[rows], self.dtype == np.uint8)
 
     def rows(self) -> tuple[Any, ...]:
-        """One DeviceTensor [...] per image."""
-        return tuple(DeviceTensor(self._array[i]) for i in range(len(self)))
+        """One DeviceTensor [...] per image; what ONNX Runtime wants to know of it is found when it is asked for."""
+        made = [object.__new__(DeviceTensor) for _ in range(len(self))]
+        for i, row in enumerate(made):
+            row._array, row.shape, row.dtype = self._array[i], self.shape[1:], self.dtype
+        return tuple(made)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.value.numpy(), dtype)
@@ -86,7 +104,12 @@ def on_device(value: Any) -> bool:
 
 
 def run(
-    session: Any, names: Sequence[str], feed: Mapping[str, Any], device: Device = HOST, stay: Collection[str] = ()
+    session: Any,
+    names: Sequence[str],
+    feed: Mapping[str, Any],
+    device: Device = HOST,
+    stay: Collection[str] = (),
+    same_stream: bool = False,
 ) -> dict[str, Any]:
     """One run through IO binding.
 
@@ -95,13 +118,17 @@ def run(
         feed: NumPy arrays (bound as they are), DeviceTensors or OrtValues by name.
         device: where the outputs named in
         stay: lie afterwards: OrtValues, which speak DLPack. All others are NumPy arrays.
+        same_stream: whether who made the inputs and who reads the outputs do so on the session's own stream. If not,
+            the run begins when the device has finished what was under way, and has ended when this returns.
     """
     binding = session.io_binding()
     for name, given in feed.items():
         binding.bind_ortvalue_input(name, as_value(given))
     for name in names:
         binding.bind_output(name, *(device if name in stay else HOST))
-    session.run_with_iobinding(binding)
+    if device != HOST and not same_stream and any(isinstance(given, DeviceTensor) for given in feed.values()):
+        binding.synchronize_inputs()
+    session.run_with_iobinding(binding, _unsynchronised() if same_stream else None)
     values = dict(zip(names, binding.get_outputs(), strict=True))
     return {name: value if name in stay else as_numpy(value) for name, value in values.items()}
 
@@ -148,7 +175,7 @@ class Replay:
             binding, inputs, outputs, options = known
             for name, given in feed.items():
                 if isinstance(given, DeviceTensor) and self._device != HOST:
-                    onnxruntime().copy_tensors([given.value], [inputs[name]])
+                    _copy_on_device(given.value, inputs[name])
                 else:
                     inputs[name].update_inplace(np.ascontiguousarray(given))
             self._session.run_with_iobinding(binding, options)
@@ -175,6 +202,25 @@ class Replay:
     def _buffer(self, array: NDArray[Any]) -> Any:
         """Memory on the device, of the array's shape, type and values."""
         return onnxruntime().OrtValue.ortvalue_from_numpy(np.array(array, order="C"), *self._device)
+
+
+def _copy_on_device(source: Any, target: Any) -> None:
+    """Copy one OrtValue's tensor into another's memory; by way of the host where CuPy is not there to do it."""
+    try:
+        import cupy
+    except ImportError:
+        target.update_inplace(source.numpy())
+        return
+    cupy.cuda.Device().synchronize()  # the tensor may still be in the making, on whichever stream
+    cupy.from_dlpack(target)[...] = cupy.from_dlpack(source)
+    cupy.cuda.get_current_stream().synchronize()
+
+
+def _unsynchronised() -> Any:
+    """Run options with which a run returns before the device has done it."""
+    options = onnxruntime().RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
 
 
 def _graph(ort: Any, number: int) -> Any:

@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from fastcam.schema import FastcamError, __version__
-from fastcam.verbs import bench, demo, explain, export, inspect, methods, stream
+from fastcam.verbs import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer keeps it
 
@@ -96,5 +96,16 @@ def version() -> None:
     _print_version(True)
 
 
-for _verb in (export.export, inspect.inspect, explain.explain, stream.stream, methods.methods, bench.bench, demo.demo):
+_VERBS = (
+    export.export,
+    inspect.inspect,
+    explain.explain,
+    concepts.concepts,
+    stream.stream,
+    methods.methods,
+    cotangents.cotangents,
+    bench.bench,
+    demo.demo,
+)
+for _verb in _VERBS:
     app.command(epilog=_examples(*sys.modules[_verb.__module__].EXAMPLES))(_verb)

@@ -17,14 +17,32 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastcam.boxes import SIDES, best_box, check_index, coordinate, dense
+from fastcam.image import Float
 from fastcam.schema import FastcamError
 
-Float = NDArray[np.float32]
+__all__ = [
+    "SIDES",
+    "best_box",
+    "caption",
+    "class_score",
+    "combination",
+    "coordinate",
+    "dense",
+    "difference",
+    "element",
+    "finer",
+    "multi_label",
+    "pairs",
+    "probability",
+    "region",
+    "similarity",
+    "stack",
+    "words",
+]
+
 Double = NDArray[np.float64]
 Classes = int | Sequence[int]
-Side = Literal["x0", "y0", "x1", "y1"]
-SIDES: tuple[Side, ...] = ("x0", "y0", "x1", "y1")
-Form = Literal["corners", "centre"]
 Kind = Literal["log_probability", "logit"]
 
 
@@ -44,7 +62,7 @@ def class_score(scores: ArrayLike, classes: Classes) -> Float:
         classes: one class or T of them: an index, or -r for the r-th highest score of each image.
     """
     y = _rows(scores)
-    return _one_hot(_resolved(y, classes), y.shape[1]).astype(np.float32)
+    return _one_hot(resolved(y, classes), y.shape[1]).astype(np.float32)
 
 
 def combination(scores: ArrayLike, *targets: Mapping[int, float]) -> Float:
@@ -53,7 +71,7 @@ def combination(scores: ArrayLike, *targets: Mapping[int, float]) -> Float:
     if not targets or not all(targets):
         raise FastcamError("a combination needs at least one class; give {class: coefficient}")
     made = [
-        np.einsum("k,nkc->nc", np.array(list(one.values()), float), _one_hot(_resolved(y, list(one)), y.shape[1]))
+        np.einsum("k,nkc->nc", np.array(list(one.values()), float), _one_hot(resolved(y, list(one)), y.shape[1]))
         for one in targets
     ]
     return np.stack(made, axis=1).astype(np.float32)
@@ -78,12 +96,12 @@ def finer(
             q = p / sum_d p_d and m = sum_d q_d y_d, ds/dy_d = -strength q_d (1 + y_d - m).
     """
     y = _logits(scores)
-    references = _resolved(y, others)
+    references = resolved(y, others)
     picked = np.take_along_axis(y, references, axis=1)
-    q = _softmax(picked)
+    q = softmax(picked)
     slope = q if fixed_weights else q * (1 + picked - (q * picked).sum(1, keepdims=True))
     against = np.einsum("nk,nkc->nc", slope, _one_hot(references, y.shape[1]))
-    return np.asarray(_one_hot(_resolved(y, one), y.shape[1])[:, 0] - strength * against, np.float32)[:, None]
+    return np.asarray(_one_hot(resolved(y, one), y.shape[1])[:, 0] - strength * against, np.float32)[:, None]
 
 
 def probability(logits: ArrayLike, classes: Classes, log: bool = False) -> Float:
@@ -95,8 +113,8 @@ def probability(logits: ArrayLike, classes: Classes, log: bool = False) -> Float
         log: the logarithm, whose gradient does not vanish where the model is sure.
     """
     y = _logits(logits)
-    p = _softmax(y)
-    chosen = _resolved(y, classes)
+    p = softmax(y)
+    chosen = resolved(y, classes)
     slope = _one_hot(chosen, y.shape[1]) - p[:, None]
     factor = 1.0 if log else np.take_along_axis(p, chosen, axis=1)[:, :, None]
     return (factor * slope).astype(np.float32)
@@ -114,7 +132,7 @@ def multi_label(scores: ArrayLike, classes: Sequence[int] | None = None, thresho
     """
     y = _rows(scores)
     if classes is not None:
-        return np.asarray(_one_hot(_resolved(y, classes), y.shape[1]).sum(1, keepdims=True), np.float32)
+        return np.asarray(_one_hot(resolved(y, classes), y.shape[1]).sum(1, keepdims=True), np.float32)
     chosen = y > threshold
     there = chosen.any(axis=1)
     if not there.all():
@@ -135,7 +153,7 @@ def element(output: ArrayLike, *where: Any, batched: bool = True) -> Float:
     made = np.zeros((len(y), len(where), *y.shape[1:]), np.float32)
     for t, index in enumerate(where):
         at = tuple(int(i) for i in np.atleast_1d(index))
-        _check_index(at, y.shape[1:])
+        check_index(at, y.shape[1:])
         place: tuple[Any, ...] = (slice(None), t, *at)
         made[place] = 1
     return made
@@ -156,10 +174,12 @@ def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -
     y = np.asarray(scores, np.float64)
     if y.ndim != 4:
         raise FastcamError(f"scores of a segmenter are [N, classes, h, w], got {list(y.shape)}")
+    if mask is None and y.shape[1] == 1:
+        raise FastcamError("the scores of one class prefer it everywhere; give a mask, such as scores[:, 0] > 0")
     wanted = [classes] if isinstance(classes, int | np.integer) else list(classes)
     made = np.zeros((len(y), len(wanted), *y.shape[1:]), np.float32)
     for t, c in enumerate(wanted):
-        _check_index((c,), y.shape[1:2])
+        check_index((c,), y.shape[1:2])
         within = y.argmax(1) == c if mask is None else np.asarray(mask, np.float32)
         if within.shape not in (y.shape[2:], (len(y), *y.shape[2:])):
             raise FastcamError(f"the mask is {list(within.shape)}, the scores are {list(y.shape)}; resize the mask")
@@ -168,112 +188,6 @@ def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -
         if not there.all():
             what = f"class {c} is predicted nowhere" if mask is None else "the mask is empty"
             raise FastcamError(f"{what} in image {int(there.argmin())}; give a mask of where it is")
-    return made
-
-
-def best_box(scores: ArrayLike, labels: ArrayLike | None = None, label: int | None = None) -> int:
-    """The index of the box with the highest score, of one image; of those with a label.
-
-    Args:
-        scores: [boxes].
-        labels: [boxes], and
-        label: the one that counts.
-
-    Raises:
-        FastcamError: there is no box, or none with this label.
-    """
-    found = np.asarray(scores)
-    if found.ndim != 1 or not len(found):
-        raise FastcamError(f"scores of one image's boxes are [boxes], and not empty; got {list(found.shape)}")
-    if label is None:
-        return int(found.argmax())
-    have = np.asarray(labels)
-    if have.shape != found.shape:
-        raise FastcamError(f"labels are {list(have.shape)}, scores {list(found.shape)}; give one label per box")
-    if label not in have:
-        raise FastcamError(f"no box has label {label}; there are boxes of {sorted({int(one) for one in have})}")
-    return int(np.where(have == label, found, -np.inf).argmax())
-
-
-def coordinate(boxes: ArrayLike, box: int, *sides: Side, form: Form = "corners", batched: bool = False) -> Float:
-    """s = a side of a box, one target for each of ``sides``.
-
-    Args:
-        boxes: [boxes, 4], or [N, boxes, 4] where ``batched``.
-        box: which.
-        sides: "x0", "y0", "x1", "y1".
-        form: what the four numbers are: x0, y0, x1, y1, or centre and size x, y, w, h; then x0 = x - w / 2.
-    """
-    y = np.asarray(boxes) if batched else np.asarray(boxes)[None]
-    if y.ndim != 3 or y.shape[2] != 4:
-        raise FastcamError(f"boxes are [{'N, ' * batched}boxes, 4], got {list(np.shape(boxes))}")
-    _check_index((box,), y.shape[1:2])
-    made = np.zeros((len(y), len(sides), *y.shape[1:]), np.float32)
-    for t, side in enumerate(sides):
-        made[:, t, box] = _side(side, form)
-    return made
-
-
-def dense(
-    output: ArrayLike,
-    *parts: int | Side,
-    box: int | Sequence[int] | None = None,
-    axis: Literal[1, 2] = 2,
-    objectness: bool = False,
-    form: Form = "centre",
-) -> Float:
-    """A class's score, or a side, of a box of a detector that gives all boxes in one output, as YOLO does.
-
-    Args:
-        output: [N, boxes, 4 + classes] (``axis`` 2), or [N, 4 + classes, boxes] (``axis`` 1: YOLOv8 and later).
-        parts: one target each: a class index or a side.
-        box: which box, or one for each image; None: the best of that class (then ``parts`` are classes).
-        objectness: a fifth number in front of the classes (YOLOv5, v7), whose product with the class's is the score.
-        form: of the first four numbers, see :func:`coordinate`.
-    """
-    y = np.asarray(output, np.float64)
-    first = 5 if objectness else 4
-    if y.ndim != 3 or y.shape[axis] <= first:
-        raise FastcamError(f"the output is [N, boxes, {first} + classes], or transposed; got {list(y.shape)}: set axis")
-    rows = y if axis == 2 else y.swapaxes(1, 2)
-    made = np.zeros((len(rows), len(parts), *rows.shape[1:]), np.float32)
-    for t, part in enumerate(parts):
-        where = _boxes(rows, part, box, first)
-        for n, k in enumerate(where):
-            if isinstance(part, str):
-                made[n, t, k, :4] = _side(part, form)
-            else:
-                _check_index((part,), (rows.shape[2] - first,))
-                made[n, t, k, first + part] = rows[n, k, 4] if objectness else 1
-                made[n, t, k, 4] += rows[n, k, first + part] if objectness else 0
-    return made if axis == 2 else made.swapaxes(2, 3)
-
-
-def _boxes(rows: Double, part: int | str, box: int | Sequence[int] | None, first: int) -> list[int]:
-    """The box of each image."""
-    if box is None:
-        if isinstance(part, str):
-            raise FastcamError(f"{part!r} is a side of which box? give box")
-        _check_index((part,), (rows.shape[2] - first,))
-        scores = rows[:, :, first + part] * (rows[:, :, 4] if first == 5 else 1)
-        return [int(k) for k in scores.argmax(1)]
-    where = [box] * len(rows) if isinstance(box, int | np.integer) else list(box)
-    if len(where) != len(rows):
-        raise FastcamError(f"{len(where)} boxes were given for {len(rows)} images; give one each")
-    for k in where:
-        _check_index((k,), rows.shape[1:2])
-    return where
-
-
-def _side(side: str, form: str) -> Float:
-    """How a side follows from a box's four numbers."""
-    if side not in SIDES or form not in ("corners", "centre"):
-        raise FastcamError(f"a side is one of {', '.join(SIDES)}, form corners or centre; got {side!r}, {form!r}")
-    if form == "corners":
-        return np.asarray(np.eye(4, dtype=np.float32)[SIDES.index(side)])
-    made: Float = np.zeros(4, np.float32)
-    made["xy".index(side[0])] = 1
-    made["xy".index(side[0]) + 2] = 0.5 if side[1] == "1" else -0.5
     return made
 
 
@@ -331,7 +245,7 @@ def words(logits: ArrayLike, tokens: ArrayLike, kind: Kind = "log_probability") 
     if kind not in ("log_probability", "logit"):
         raise FastcamError(f"a word is explained by its log_probability or its logit, got {kind!r}")
     there = wanted >= 0
-    slope = _one_hot(np.maximum(wanted, 0), y.shape[2]) - (_softmax(y) if kind == "log_probability" else 0)
+    slope = _one_hot(np.maximum(wanted, 0), y.shape[2]) - (softmax(y) if kind == "log_probability" else 0)
     made = np.zeros((*y.shape[:2], *y.shape[1:]), np.float32)
     position = np.arange(y.shape[1])
     made[:, position, position] = slope * there[:, :, None]
@@ -362,20 +276,32 @@ def _rows(scores: ArrayLike) -> Double:
     return y
 
 
+def are_probabilities(y: Double) -> bool:
+    """Whether scores [N, classes] are visibly behind a softmax."""
+    return bool(y.shape[1] > 1 and (y >= 0).all() and np.allclose(y.sum(1), 1, atol=1e-3))
+
+
 def _logits(scores: ArrayLike) -> Double:
-    """Scores before the softmax; refuses what is visibly behind it."""
+    """Scores before the softmax; refuses what is behind it."""
     y = _rows(scores)
-    if y.shape[1] > 1 and (y >= 0).all() and np.allclose(y.sum(1), 1, atol=1e-3):
+    if are_probabilities(y):
         raise FastcamError("these scores sum to one: they are probabilities already; class_score explains them")
     return y
 
 
-def _softmax(y: Double) -> Double:
+def softmax(y: Double) -> Double:
+    """Over the last axis."""
     e = np.exp(y - y.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def _resolved(y: Double, classes: Classes) -> NDArray[np.int64]:
+def log_softmax(y: Double) -> Double:
+    """Over the last axis, finite where a probability rounds to zero."""
+    shifted = y - y.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def resolved(y: Double, classes: Classes) -> NDArray[np.int64]:
     """Class indices [N, T]; -r is the r-th highest score of each image, the first of equals."""
     wanted = np.array([classes] if isinstance(classes, int | np.integer) else list(classes))
     count = y.shape[1]
@@ -391,8 +317,3 @@ def _one_hot(classes: NDArray[np.int64], count: int) -> Double:
     made = np.zeros((*classes.shape, count))
     np.put_along_axis(made, classes[..., None], 1, axis=-1)
     return made
-
-
-def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> None:
-    if len(index) != len(shape) or not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
-        raise FastcamError(f"index {list(index)} is outside of {list(shape)}; give one number per axis, from 0")

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam import clips, multilayer, probe, resident, styles
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam import styles
-from fastcam.binding import DeviceTensor
-from fastcam.combining import as_float, kernel_inputs, served
-from fastcam.devices import DEFAULT, Settings, short
+from fastcam.asking import Asking, answers, asked
+from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
+from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
-from fastcam.image import Float, Geometry
+from fastcam.image import Float
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.network import Network
+from fastcam.placing import in_original
 from fastcam.prediction import Batch, Prediction, Run, joined
-from fastcam.questions import Functional, Given, combine, functional_targets, status_of, targets_of, values
+from fastcam.probe import Meter, Progress
+from fastcam.questions import Functional, Given, Question, combine, questions_of, status_of, targets_of
+from fastcam.resident import Resident
 from fastcam.schema import (
     CLASSES,
-    INPUT_GRADIENT,
-    RELEVANCE,
     FastcamError,
     Metadata,
     Preprocessing,
@@ -34,6 +36,22 @@ from fastcam.schema import (
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
+
+
+@dataclass(frozen=True)
+class How:
+    """What a call asks for beside images and targets; ``views``: the Explainer at each of the layers asked for."""
+
+    method: Method
+    views: tuple[Explainer, ...]
+    fuse: str | None
+    style: str
+    threshold: float
+    connectivity: int
+
+    def meter(self, progress: Progress | None, images: int) -> Meter:
+        """Counts the runs of so many images, each at each of the layers."""
+        return Meter(progress, images * max(1, len(self.views)))
 
 
 class Explainer:
@@ -50,6 +68,7 @@ class Explainer:
         kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
+        head: the same of what lies behind the layer, of a file exported with its head.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -66,23 +85,24 @@ class Explainer:
         batch_size: int = 16,
         explanation: Model | None = None,
         settings: Settings = DEFAULT,
+        head: Model | None = None,
     ) -> None:
         self._kernels = kernels_.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
-        self._network = Network(model, explanation, providers, threads, settings, keep)
+        self._network = Network(model, explanation, providers, threads, settings, keep, head)
+        self._stream = stream_address(settings.stream)
         self._name, self._metadata = self._network.name, self._network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        if len(self._metadata.input_shape) == 5:
-            raise FastcamError(
-                f"{self._name} explains videos; Explainer takes pictures: run it in ONNX Runtime directly"
-            )
+        self._takes_clips = len(self._metadata.input_shape) == 5
         image = self._network.inputs[self._metadata.input]
-        self._inputs = Inputs(self._name, self._metadata, image, preprocess, threads)
+        inputs = clips.ClipInputs if self._takes_clips else Inputs
+        self._inputs = inputs(self._name, self._metadata, image, preprocess, threads)
         self._metadata = replace(self._metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             self._metadata = replace(self._metadata, labels=read_labels(labels, self._metadata.score.classes))
+        self._file_metadata = self._metadata
         self._targets = Targets(self._metadata.score.classes, self._metadata.labels)
         self._batch_size = self._network.fixed_batch or batch_size
 
@@ -106,45 +126,67 @@ class Explainer:
         """Images per run."""
         return self._batch_size
 
+    def at(self, layer: str | int) -> Explainer:
+        """This file, explaining at another of its layers: nothing is loaded again.
+
+        Args:
+            layer: name of its value, node or scope, or its number, from 1, in ``metadata.layers``.
+
+        Raises:
+            FastcamError: the file does not explain there.
+        """
+        return self._view(multilayer.numbers(self._file_metadata, layer, self._name)[0])
+
     def __call__(
         self,
         images: Any,
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Given | None = None,
+        cotangent: Asking | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
         style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
         Args:
             images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]); a list of those; or
                 a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
-                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either.
+                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either. Of a video model a clip: a video
+                file, a list of pictures, or uint8 [frames, h, w, 3]; a list of those; or a float tensor. The
+                explanation then has a row for each frame, see :mod:`fastcam.clips`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
                 image, or one such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
-            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: float [N, T, ...], a dict
+            cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person" or
+                a list of those (``fastcam explain --help`` and :data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
                 of those by output, or a function of the outputs of the images that run together (a dict by name) that
                 returns one of them; see :mod:`fastcam.cotangents`. For a function the model runs first by itself.
-            method: a member of the CAM family, a name from :data:`fastcam.methods.METHODS` (``fastcam methods``).
+            method: a name from :data:`fastcam.methods.METHODS` (``fastcam methods``): a member of the CAM family, a
+                method that runs the model again, or a backward mode of the file.
+            options: of the method: {"samples": 50}; see ``fastcam methods`` for names and defaults.
+            progress: of a method that runs again, called as ``progress(done, total)``.
+            layers: of a file with several target layers "all", or some by name or number: the explanation then has one
+                of each as its ``layers``, and is itself that of the default layer, or of the last of them.
+            fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
             style: whose heatmaps, a name from :data:`fastcam.styles.STYLES`; boxes follow from them.
 
         Raises:
-            FastcamError: a picture or a target that cannot be used, or a method that the file cannot serve; the message
-                says why.
+            FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
+                message says why.
         """
-        _check_threshold(threshold)
-        styles.check(style, self._metadata)
-        how = served(method, self._metadata, self._name)
+        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         sources, files = self._inputs.sources(images)
         resolved = self._resolve_targets(targets, len(sources), cotangent)
-        each = _each(self._runs(sources, files, resolved), resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how, style) for run, chosen in each])
+        each, meter = _each(self._runs(sources, files, resolved), resolved), how.meter(progress, len(sources))
+        return join([self._at_each(run, chosen, how, meter) for run, chosen in each])
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -159,8 +201,8 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         sources, files = self._inputs.sources(images)
-        asked = None if self._metadata.cotangents else Asked(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, asked)), self._metadata)
+        first = None if self._metadata.cotangents else Asked(np.array([[-1]]))
+        return joined(list(self._runs(sources, files, first)), self._file_metadata)
 
     def explain(
         self,
@@ -168,27 +210,64 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Given | None = None,
+        cotangent: Asking | None = None,
         method: str = "gradcam",
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
         style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Explain what :meth:`predict` saw, any number of times and with any targets.
 
         Args:
             prediction: of this file, or some of its images: ``prediction[2]``.
-            targets, threshold, connectivity, cotangent, method, style: see :meth:`__call__`.
+            targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress: see
+                :meth:`__call__`.
 
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
-        _check_threshold(threshold)
-        styles.check(style, self._metadata)
-        how = served(method, self._metadata, self._name)
-        if prediction.metadata != self._metadata:
+        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
+        if prediction.metadata != self._file_metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         resolved = self._resolve_targets(targets, len(prediction), cotangent)
-        each = _each(prediction.runs, resolved)
-        return join([self._explain(run, chosen, threshold, connectivity, how, style) for run, chosen in each])
+        each, meter = _each(prediction.runs, resolved), how.meter(progress, len(prediction))
+        return join([self._at_each(run, chosen, how, meter) for run, chosen in each])
+
+    def on_device(
+        self,
+        images: Any,
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        heatmaps: bool = True,
+    ) -> Resident:
+        """Explain a batch on the GPU and leave everything there: CuPy arrays, which torch takes by DLPack.
+
+        For Grad-CAM with kernels="cuda" on a session that runs on CUDA. With ``Settings(stream=...)`` the model and the
+        kernels are queued on that stream, behind what was queued there before, and this returns without waiting;
+        otherwise the model has run when it returns, and the kernels are queued on CuPy's current stream.
+
+        Args:
+            images: the network's input [N, ...], or of a file with frames uint8 [N, height, width, 3]: on the device
+                (torch, CuPy, ...: not copied), or a NumPy array, which is all that crosses the bus.
+            targets: classes, ranks and names, see :meth:`__call__`; no combinations.
+            threshold, connectivity: see :meth:`__call__`.
+            heatmaps: False leaves out the enlarged maps where boxes are enough.
+
+        Raises:
+            FastcamError: the session or the kernels are not on a GPU, or the batch or a target cannot be used.
+        """
+        _check_threshold(threshold)
+        kernels: Any = self._kernels
+        if not hasattr(kernels, "cupy"):
+            raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
+        resolved = self._resolve_targets(targets, len(images))
+        if not isinstance(resolved, Asked):
+            raise FastcamError(f"{self._name} explains cotangents; on_device explains classes")
+        with kernels.on_stream(self._stream):
+            return resident.explain(self._network, kernels, images, resolved, threshold, connectivity, heatmaps)
 
     def stream(
         self,
@@ -200,7 +279,11 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
+        cotangent: Asking | None = None,
+        layers: multilayer.Layers = None,
+        fuse: str | None = None,
         style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -210,7 +293,7 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, method, style: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method, layers, fuse, style, options: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -218,33 +301,92 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        _check_threshold(threshold)
-        styles.check(style, self._metadata)
-        how, resolved = served(method, self._metadata, self._name), self._resolve_targets(targets, 1)
+        if self._takes_clips:
+            raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
+        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
+        resolved = self._resolve_targets(targets, 1, cotangent)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
             run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._explain(run, resolved, threshold, connectivity, how, style),
+            finish=lambda run: self._at_each(run, resolved, how, how.meter(None, len(run))),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
         return stream(steps, frames, size, workers, wait)
 
+    def question(self, cotangent: Asking) -> Given:
+        """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.
+
+        Raises:
+            FastcamError: something that the file does not answer; the message says what it does.
+        """
+        return asked(cotangent, self._metadata, self._name, lambda picture: self.predict(picture).outputs)
+
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _resolve_targets(self, targets: Any, count: int, cotangent: Given | None = None) -> Asked | Functional:
+    def _view(self, number: int) -> Explainer:
+        """This Explainer at the layer with this number."""
+        view = copy.copy(self)
+        whole = self._file_metadata
+        view._metadata = whole.at(number) if whole.layers else whole
+        view._network = self._network.at(multilayer.own(whole, number))
+        return view
+
+    def _how(
+        self,
+        method: str,
+        options: Mapping[str, Any] | None,
+        layers: multilayer.Layers,
+        fuse: str | None,
+        style: str,
+        threshold: float,
+        connectivity: int,
+    ) -> How:
+        _check_threshold(threshold)
+        styles.check(style, self._metadata)
+        if self._takes_clips and (fuse is not None or style != "fastcam"):
+            raise FastcamError("maps of clips are not fused, and have no other style; leave fuse and style out")
+        views: list[Explainer] = []
+        if layers is not None or fuse is not None:
+            wanted = "all" if layers is None else layers
+            views = [self._view(n) for n in multilayer.numbers(self._file_metadata, wanted, self._name)]
+        found = [view._served(method, options) for view in views or [self]]
+        return How(found[0], tuple(views), fuse, style, threshold, connectivity)
+
+    def _served(self, method: str, options: Mapping[str, Any] | None) -> Method:
+        found = served(method, self._metadata, self._name, options)
+        if self._takes_clips and found.ask is not None:
+            raise FastcamError(f"{self._name} explains clips, and {found.title} pictures; use a method of one run")
+        if found.runs == "gradients" and not (self._network.takes_targets or self._metadata.cotangents):
+            raise FastcamError(
+                f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
+                "again with --targets default, or required"
+            )
+        return found
+
+    def _at_each(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
+        """The explanation of one run, at each of the layers if some are asked for."""
+        if not how.views:
+            return self._explain(run, targets, how, meter)
+        each = [view._explain(run, targets, how, meter) for view in how.views]
+        return multilayer.together(each, self._metadata.layer.value, how.fuse)
+
+    def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
         about = self._metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
-            outputs = ", ".join(one.output for one in about)
             raise FastcamError(
-                f"{self._name} explains cotangents of {outputs}, in Python; give cotangent, and no targets"
+                f"{self._name} explains cotangents of {', '.join(one.output for one in about)}, and no targets; give "
+                f"cotangent (--cotangent): {answers(self._metadata)}"
             )
         if about:
             assert cotangent is not None
-            return Functional(about, cotangent, count)
+            return Functional(about, self.question(cotangent), count)
         if cotangent is not None:
-            raise FastcamError(f"{self._name} explains classes; export the model again with --targets cotangent")
+            raise FastcamError(
+                f"{self._name} explains classes, by targets (-t); for cotangents export the model again with --targets "
+                "cotangent"
+            )
         resolved = self._targets.resolve(targets, count)
         if not self._network.takes_targets and not (resolved.classes == -1).all():
             raise FastcamError(
@@ -267,7 +409,7 @@ class Explainer:
         if isinstance(targets, Asked):
             first: Any = targets.classes
         else:  # cotangents of outputs that are not there yet have to wait
-            first = targets.arrays({}, len(batch.files)) if targets is not None and targets.known else None
+            first = targets.arrays(len(batch.files)) if targets is not None and targets.known else None
         forward = self._network.forward(batch.tensor, first)
         return Run(batch, forward, self._scores(forward.outputs, len(batch.files)))
 
@@ -280,14 +422,14 @@ class Explainer:
 
     def _answer(
         self, run: Run, asked: Asked | Functional
-    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
-        """The added outputs of one run, the scores [N, classes], the class of each target, and what each target was."""
+    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], list[Question]]:
+        """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
+        what to ask of other images in an image's place."""
         if isinstance(asked, Functional):
-            about, outputs = self._metadata.cotangents, run.forward.outputs
-            arrays = asked.arrays(outputs, len(run))
-            scores = values(about, arrays, outputs, len(run))
+            arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            return self._network.explain(run.forward, arrays), scores, classes, functional_targets(*scores.shape)
+            questions = questions_of(arrays, classes, self._metadata, self._name)
+            return self._network.explain(run.forward, arrays), scores, classes, meant, questions
         found = self._network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
         if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
@@ -295,22 +437,30 @@ class Explainer:
         if classes.max() >= run.scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
         found = combine(asked, found, self._metadata, self._name)
-        return found, run.scores, *targets_of(asked, classes, self._metadata.labels)
+        questions = questions_of(asked, classes, self._metadata, self._name)
+        return found, run.scores, *targets_of(asked, classes, self._metadata.labels), questions
 
-    def _explain(
-        self, run: Run, targets: Asked | Functional, threshold: float, connectivity: int, method: Method, style: str
-    ) -> Explanation:
+    def _explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, and its post-processing."""
-        (found, scores, classes, asked), geometry = self._answer(run, targets), run.batch.geometry
-        activations, weights, names = kernel_inputs(found, method, self._metadata)
+        if self._takes_clips:
+            return clips.explained(self, run, targets, how)
+        (found, scores, classes, asked, questions), geometry = self._answer(run, targets), run.batch.geometry
+        attributions = None
+        if how.method.ask is None:
+            activations, weights, names = kernel_inputs(found, how.method, self._metadata)
+        else:
+            found = on_host(found)
+            again = self._network, self._inputs.layout, self._batch_size, self._scores, meter
+            said = probe.answers(how.method, run, found, questions, *again)
+            activations, weights, names, attributions = answered(found, said)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
         explained: Any = styles.explain_maps(
-            self._kernels, style, activations, weights, size, threshold, connectivity, windows
+            self._kernels, how.style, activations, weights, size, how.threshold, how.connectivity, windows
         )
         if hasattr(explained, "read"):  # on the device until now
             explained = explained.read()
         assert explained.heatmaps is not None
-        boxes, components = _in_original(explained, geometry)
+        boxes, components = in_original(explained, geometry)
         return Explanation(
             scores=scores,
             classes=classes,
@@ -326,24 +476,15 @@ class Explainer:
             files=run.batch.files,
             images=run.batch.images,
             metadata=self._metadata,
-            threshold=threshold,
-            connectivity=connectivity,
-            method=method.name,
-            style=style,
+            threshold=how.threshold,
+            connectivity=how.connectivity,
+            method=how.method.name,
+            options=dict(how.method.options),
+            attributions=attributions,
+            style=how.style,
             providers=self.providers,
-            **self._brought_back(found, run.batch.tensor),
+            **brought_back(found, run.batch.tensor, self._inputs.layout),
         )
-
-    def _brought_back(self, found: dict[str, Any], tensor: NDArray[Any] | DeviceTensor) -> dict[str, Any]:
-        """What the mode of the file brought back to the image or the layer, by its name in the explanation."""
-        if RELEVANCE in found:
-            return {"relevance": as_float(found[RELEVANCE])}
-        if INPUT_GRADIENT not in found:
-            return {}
-        gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(tensor)
-        if self._inputs.layout == "NHWC":
-            gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
-        return {"input_gradients": as_float(gradient), "inputs": as_float(inputs)}
 
 
 def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:
@@ -357,25 +498,6 @@ def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Ru
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
         raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")
-
-
-def _in_original(
-    explained: kernels_.Explained, geometry: Sequence[Geometry]
-) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
-    """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
-    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
-    components: list[list[Float]] = [[] for _ in geometry]
-    start = 0
-    for i, t in np.ndindex(*explained.counts.shape):
-        count = int(explained.counts[i, t])
-        found = explained.components[start : start + count]
-        parts = np.empty((count, 5), np.float32)
-        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
-        if count:
-            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
-        components[i].append(parts)
-        start += count
-    return boxes, tuple(map(tuple, components))
 
 
 def _per_class(scores: Float) -> Float:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import kernels, render, styles
+from fastcam import kernels, maps, render, styles
 from fastcam.image import Float, Geometry, Uint8, restore
-from fastcam.methods import METHODS
+from fastcam.methods.base import METHODS
 from fastcam.output import slug, staged, write
 from fastcam.output import unique_stems as unique_stems
 from fastcam.output import write_json as write_json
@@ -27,7 +27,7 @@ AROUND_GREY = {"gradient": "gradient", "guided": "guided backpropagation", "deco
 # what has one row per image, by how rows are put together
 _ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
 _TUPLES = ("components", "status", "geometry", "files", "images", "targets")
-_MAYBE = ("input_gradients", "relevance", "inputs")  # arrays, or None
+_MAYBE = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,8 @@ class Explanation:
         images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
         metadata: what the exported file says about itself.
         threshold, connectivity: what the boxes were made with.
-        method: how activations and gradients became maps, a name from :data:`fastcam.methods.METHODS`.
+        method: how maps were made, a name from :data:`fastcam.methods.METHODS`; of some at the image's resolution.
+        options: what was set of the method's options.
         style: whose heatmaps these are, a name from :data:`fastcam.styles.STYLES`.
         targets: per image what each of its targets was, where they are combinations, cotangents (whose ``scores`` are
             [N, T], their values), or of different number; empty where each is one class.
@@ -69,6 +70,11 @@ class Explanation:
             to the network's input, in the input's own order of channels; None where the file has none.
         relevance: float32 [N, T, h, w], what it brought to the target layer, summed over channels; or None.
         inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
+        layers: where several layers were asked for, the explanation at each, in the order in which an image passes them
+            (``metadata.layer`` names each one's); otherwise empty.
+        fuse: how their maps became the one here, a name from :data:`fastcam.fusion.FUSIONS`; None if they did not.
+        attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
+            network's input; None of others.
     """
 
     scores: Float
@@ -88,11 +94,15 @@ class Explanation:
     connectivity: int
     method: str = "gradcam"
     style: str = "fastcam"
+    options: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[tuple[Target, ...], ...] = ()
     providers: tuple[str, ...] = ()
     input_gradients: Float | None = None
     relevance: Float | None = None
     inputs: Float | None = None
+    layers: tuple[Explanation, ...] = ()
+    fuse: str | None = None
+    attributions: Float | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -104,6 +114,7 @@ class Explanation:
             index = slice(index % len(self), index % len(self) + 1)
         changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
         changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
+        changes["layers"] = tuple(one[index] for one in self.layers)
         changes["outputs"] = {
             name: value[index] if _per_image(value, len(self)) else value for name, value in self.outputs.items()
         }
@@ -217,7 +228,8 @@ class Explanation:
         """What the mode of the file brought back, as a picture of the original's size, uint8 RGB.
 
         Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
-        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class.
+        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class
+        (of some modes from their minimum on: :mod:`fastcam.maps`).
 
         Args:
             cam: times the heatmap: Guided Grad-CAM.
@@ -229,7 +241,7 @@ class Explanation:
         picture, factor = render.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
-            heat = self._upsampled(np.maximum(self.relevance[i, target], 0))
+            heat = self._upsampled(maps.shown(mode, self.relevance[i, target]))
             shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
             return kernels.get().overlay(picture, shown, render.colormap(colors), 0.5)
         if self.input_gradients is None:
@@ -237,11 +249,28 @@ class Explanation:
                 "the file brings nothing back to the image; export the model with --input-gradient guided"
             )
         values = self.guided_gradcam if cam else self.input_gradients
-        seen = np.stack([geometry.heatmap_to_original(channel) for channel in values[i, target]])
-        if mode in AROUND_GREY:
-            how = self.metadata.preprocessing
-            return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
-        return render.diverging(seen.sum(axis=0))
+        return self._pixels(values[i, target], geometry, mode not in AROUND_GREY)
+
+    def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
+        """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
+
+        Raises:
+            FastcamError: the method gives none.
+        """
+        if self.attributions is None:
+            raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
+        _, factor = render.enlarge(self.image(i), min_side)
+        return self._pixels(
+            self.attributions[i, target], self.geometry[i].magnified(factor), METHODS[self.method].adds_up
+        )
+
+    def _pixels(self, values: Float, geometry: Geometry, adds_up: bool) -> Uint8:
+        """[C, H, W] as a picture: their sum over the channels in two colours, or each channel around grey."""
+        seen = np.stack([geometry.heatmap_to_original(np.ascontiguousarray(channel)) for channel in values])
+        if adds_up:
+            return render.diverging(seen.sum(axis=0))
+        how = self.metadata.preprocessing
+        return render.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
 
     def gradient_legend(self, cam: bool = False, colors: str = "jet") -> tuple[str, render.Legend]:
         """Title and colours of :meth:`gradient_image`."""
@@ -255,6 +284,11 @@ class Explanation:
             return mode, render.Legend(render.colormap(colors))
         return mode, render.Legend(render.diverging_table(), "-", "+")
 
+    def attribution_legend(self) -> tuple[str, render.Legend]:
+        """Title and colours of :meth:`attribution_image`."""
+        known = METHODS[self.method]
+        return known.title, render.Legend(render.diverging_table(), "-", "+") if known.adds_up else render.GREY
+
     def _upsampled(self, map_: Float) -> Float:
         """A map [h, w] divided by its maximum, at the size of the network's input."""
         k, size = kernels.get(), self.heatmaps.shape
@@ -263,11 +297,13 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
-        return {
+        several = {"layers": [layer.to_dict() for layer in self.layers], "fuse": self.fuse} if self.layers else {}
+        return several | {
             "fastcam": self.metadata.version,
             "model": self.metadata.source.get("file"),
             "method": self.method,
             "style": self.style,
+            **({"options": dict(self.options)} if self.options else {}),
             "layer": self.metadata.layer.value,
             "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
             "threshold": self.threshold,
@@ -335,18 +371,21 @@ class Explanation:
         return names
 
     def _write_gradients(self, folder: Path, i: int, t: int, stem: str, colors: str) -> list[str]:
-        """Write what the mode brought back, and with guided backpropagation Guided Grad-CAM, beside an overlay."""
-        mode = self.metadata.input_gradient
-        if self.input_gradients is None and self.relevance is None:
-            return []
-        names = [f"{stem}-{mode}.png", f"{stem}-guided-gradcam.png"][: 2 if mode == "guided" else 1]
-        for name in names:
-            cam = name.endswith("-gradcam.png")
-            picture = self.gradient_image(i, t, cam=cam, min_side=192, colors=colors)
-            title, legend = self.gradient_legend(cam, colors)
+        """Write what the mode brought back, with guided backpropagation Guided Grad-CAM, and the method's attributions
+        beside an overlay."""
+        mode, pictures = self.metadata.input_gradient, {}
+        if self.input_gradients is not None or self.relevance is not None:
+            for cam in (False, True) if mode == "guided" else (False,):
+                picture = self.gradient_image(i, t, cam=cam, min_side=192, colors=colors)
+                shown = (picture, *self.gradient_legend(cam, colors))
+                pictures[f"{stem}-{'guided-gradcam' if cam else mode}.png"] = shown
+        if self.attributions is not None and f"{stem}-{self.method}.png" not in pictures:
+            picture = self.attribution_image(i, t, min_side=192)
+            pictures[f"{stem}-{self.method}.png"] = (picture, *self.attribution_legend())
+        for name, (picture, title, legend) in pictures.items():
             picture = render.caption(picture, f"{self.label(i, t)}: {title}", legend=legend)
             write(folder / name, render.encode_png(picture))
-        return names
+        return list(pictures)
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:
@@ -357,6 +396,7 @@ def join(parts: Sequence[Explanation]) -> Explanation:
     there = [name for name in _MAYBE if getattr(parts[0], name) is not None]
     joined |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in there}
     joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
+    joined["layers"] = tuple(map(join, zip(*(part.layers for part in parts), strict=True)))
     joined["outputs"] = join_outputs([(part.outputs, len(part)) for part in parts])
     return replace(parts[0], **joined)
 

@@ -153,8 +153,9 @@ def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple
     original = (image.shape[0], image.shape[1])
     network = size or how.size or original
     geometry = fit(original, network, how)
-    pixels = _place(_channels(image, how), geometry, how.pad_value)
-    count = pixels.shape[2]
+    count = _CHANNELS.get(how.color)
+    if count is None:
+        raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(_CHANNELS)}")
     if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
         raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
     # one multiply and one subtraction per pixel: x = pixel * (scale / std) - mean / std, in float32
@@ -163,11 +164,40 @@ def prepare(image: Uint8, how: Preprocessing, size: Size | None = None) -> tuple
     shift = np.broadcast_to((np.asarray(how.mean, np.float64) / std).astype(np.float32), count)
     nchw = how.layout == "NCHW"
     x = np.empty((1, count, *network) if nchw else (1, *network, count), np.float32)
-    for channel in range(count):  # written where it belongs: no transposed copy
-        plane = x[0, channel] if nchw else x[0, :, :, channel]
-        np.multiply(pixels[:, :, channel], factor[channel], out=plane, dtype=np.float32)
-        plane -= shift[channel]
+    planes = x[0].transpose(1, 2, 0) if nchw else x[0]
+    if not _shrink(image, how, geometry, factor, shift, planes):
+        pixels = _place(_channels(image, how), geometry, how.pad_value)
+        for channel in range(count):  # written where it belongs: no transposed copy
+            plane = planes[..., channel]
+            np.multiply(pixels[:, :, channel], factor[channel], out=plane, dtype=np.float32)
+            plane -= shift[channel]
     return x, geometry
+
+
+_CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+
+
+def _shrink(image: Uint8, how: Preprocessing, geometry: Geometry, factor: Float, shift: Float, planes: Float) -> bool:
+    """What follows in one pass and with the same bits, where a colour picture shrinks: into ``planes`` [H, W, 3].
+
+    False, and nothing is done, where it grows (or shrinks beyond measure), is grey, or the native kernels are missing.
+    """
+    left, top, right, bottom = geometry.source
+    x0, y0, x1, y1 = geometry.target
+    size, seen = (y1 - y0, x1 - x0), image[top:bottom, left:right]
+    grows = size[0] > seen.shape[0] or size[1] > seen.shape[1]
+    if how.color == "GRAY" or grows or seen.shape[0] * seen.shape[1] > 65536 * size[0] * size[1]:
+        return False
+    try:
+        from fastcam.kernels import native
+    except ImportError:
+        return False
+    if how.color == "BGR":
+        planes, factor, shift = planes[..., ::-1], factor[::-1], shift[::-1]
+    if (y0, x0, y1, x1) != (0, 0, *geometry.network):
+        planes[...] = np.float32(how.pad_value) * factor - shift
+    native.prepare(seen, factor, shift, planes[y0:y1, x0:x1])
+    return True
 
 
 def _channels(image: Uint8, how: Preprocessing) -> Uint8:
@@ -176,11 +206,9 @@ def _channels(image: Uint8, how: Preprocessing) -> Uint8:
         return image
     if how.color == "BGR":
         return np.ascontiguousarray(image[..., ::-1])
-    if how.color == "GRAY":
-        cv2 = opencv()
-        grey: Uint8 = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
-        return grey
-    raise FastcamError(f"no channel order {how.color!r}; there are: RGB, BGR, GRAY")
+    cv2 = opencv()
+    grey: Uint8 = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+    return grey
 
 
 def _place(image: Uint8, geometry: Geometry, pad_value: float) -> NDArray[Any]:

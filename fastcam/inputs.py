@@ -114,7 +114,7 @@ class Inputs:
 
     def _checked(self, tensor: NDArray[Any] | DeviceTensor) -> NDArray[Any] | DeviceTensor:
         """A float tensor that fits the model's input, in the input's dtype."""
-        fits = tensor.ndim == len(self.shape) == 4 and all(
+        fits = tensor.ndim == len(self.shape) and all(
             not isinstance(want, int) or want == have
             for want, have in zip(self.shape[1:], tensor.shape[1:], strict=True)
         )
@@ -166,7 +166,7 @@ class Inputs:
                 f"{self._name} takes any size, but the pictures of one call must then have the same; "
                 "give them one by one, or set preprocess with a size"
             )
-        tensor = np.concatenate([tensor for tensor, _ in made])
+        tensor = made[0][0] if len(made) == 1 else np.concatenate([tensor for tensor, _ in made])
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self.shape[axis] if len(self.shape) == 4 else None
         if isinstance(channels, int) and channels != tensor.shape[axis]:

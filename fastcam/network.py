@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,8 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import binding
-from fastcam.devices import DEFAULT, Settings
-from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, PREFIX, TARGETS, FastcamError, Metadata
+from fastcam.devices import DEFAULT, Settings, short
+from fastcam.head import Head
+from fastcam.schema import (
+    ACTIVATIONS,
+    CAM,
+    COTANGENT,
+    OUTPUTS,
+    PREFIX,
+    SCORES,
+    TARGETS,
+    FastcamError,
+    Metadata,
+    of_layer,
+)
 from fastcam.session import (
     Model,
     Providers,
@@ -76,6 +89,7 @@ class Network:
         explanation: path or bytes of the explanation part, where it is not the file beside it that ``model`` names.
         providers, threads, settings: see :func:`fastcam.session.create_session`.
         keep: what makes an array of an OrtValue, where the session runs on a GPU: activations and maps then stay there.
+        head: path or bytes of what lies behind the layer, where it is not the file beside ``model`` that it names.
 
     Raises:
         FastcamError: a file cannot be loaded or FastCAM did not export it; half of a pair is missing, or is of another.
@@ -89,10 +103,13 @@ class Network:
         threads: int | None,
         settings: Settings = DEFAULT,
         keep: Callable[[Any], Any] | None = None,
+        head: Model | None = None,
     ) -> None:
         self.name = model_name(model)
         self._session = create_session(model, providers, threads, settings)
         self.metadata = read_metadata(self._session, self.name)
+        if self.metadata.head is not None and self.metadata.head.part == "head":
+            raise FastcamError(f"{self.name} is the head of an export; give the model, {self.metadata.head.other}")
         other = _other(model, self.metadata, self.name, explanation)
         self._second = None if other is None else create_session(other, providers, threads, settings)
         if other is not None:
@@ -103,13 +120,23 @@ class Network:
         self.takes_targets = TARGETS in open_inputs(asked)
         self._check_contract()
         self._keep = keep if binding.on_gpu(self._session) else None
+        self._same_stream = settings.stream is not None
+        open_head = partial(create_session, providers=providers, threads=threads, settings=settings)
+        self._head = Head(model, head, self.metadata, self.name, open_head)
         self._replay = None
         if settings.graph and other is not None:
             raise FastcamError(f"{self.name}: a CUDA graph records one file; leave graph out, or export in one file")
         if settings.graph:
             self._replay = binding.Replay(self._session, binding.device_of(self._session))
+        self._number: int | None = None
         shape = self.inputs[self.metadata.input].shape
         self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
+
+    def at(self, number: int | None) -> Network:
+        """The same sessions, of which :meth:`explain` gives the layer with this number under the plain names."""
+        view = copy.copy(self)
+        view._number = number
+        return view
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -142,12 +169,52 @@ class Network:
         known = targets if isinstance(targets, np.ndarray) else np.zeros((1, 0), np.int64)
         return Forward(tensor, found, known, explained, carried, rows, ran)
 
+    def own(self, tensor: NDArray[Any]) -> dict[str, Any]:
+        """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
+        explains, which no run time option keeps it from."""
+        missing = (self.fixed_batch or len(tensor)) - len(tensor)
+        feed: dict[str, Any] = {self.metadata.input: _filled(tensor, missing)}
+        if self.metadata.cotangents and self._second is None:
+            found = self._own(feed)
+        else:
+            if self._second is None and self.takes_targets:
+                feed[TARGETS] = np.array([[-1]])
+            extra = self.metadata.pair.extra if self.metadata.pair is not None else ()
+            names = [name for name in self._outputs if not name.startswith(PREFIX) and name not in extra]
+            found = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+        return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in found.items()}
+
+    def head(self, activations: NDArray[Any], kept: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """float32 [M, classes]: the explained scores, if the layer were ``activations`` [M, K, h, w].
+
+        Args:
+            kept: what else it takes, a row for each.
+
+        Raises:
+            FastcamError: the export has no such file, or that is another's.
+        """
+        session = self._head.session()
+        feed = {ACTIVATIONS: activations, **kept}
+        fixed = next(value.shape[0] for value in session.get_inputs() if value.name == ACTIVATIONS)
+        size = fixed if isinstance(fixed, int) else len(activations)
+        rows = []
+        for start in range(0, len(activations), size):
+            part = {name: value[start : start + size] for name, value in feed.items()}
+            missing = size - len(part[ACTIVATIONS])
+            full = {name: np.ascontiguousarray(_filled(value, missing)) for name, value in part.items()}
+            rows.append(self._run(session.run, [SCORES], full)[0][: size - missing])
+        return np.concatenate(rows)
+
     def explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
         """The added outputs by name, a row per image of ``run``, for targets as in :meth:`forward`.
 
         An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
         the run has explained any.
         """
+        return _of_layer(self._explain(run, targets), self._number)
+
+    def _explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
+        """The added outputs of all layers."""
         if self._second is None:
             if isinstance(targets, np.ndarray):
                 known = np.array_equal(run.targets, targets)
@@ -157,6 +224,30 @@ class Network:
         around = run.ran - run.rows.stop, run.rows.start
         found = self._values(self._second, run.carried | self._asked(targets, *around))
         return {name: _rows(_array(value), run.rows, run.ran) for name, value in found.items()}
+
+    def resident(self, tensor: NDArray[Any] | binding.DeviceTensor, targets: NDArray[np.int64]) -> dict[str, Any]:
+        """All outputs of one run by name, as arrays that lie on the device. With a stream of the user's among the
+        settings they are ready when that stream is, else when this returns.
+
+        Raises:
+            FastcamError: the session is not on a GPU, replays a graph, or the export is in two files.
+        """
+        if self._keep is None:
+            raise FastcamError(
+                f"{self.name} runs on {', '.join(map(short, self.providers))}; explaining on the device needs "
+                'providers "cuda" or "tensorrt" and kernels="cuda"'
+            )
+        if self._second is not None or self._replay is not None:
+            raise FastcamError(f"{self.name}: explaining on the device takes an export in one file, and no CUDA graph")
+        feed = {self.metadata.input: tensor} | self._asked(targets, 0)
+        run = partial(
+            binding.run,
+            self._session,
+            device=binding.device_of(self._session),
+            stay={*self._outputs},
+            same_stream=self._same_stream,
+        )
+        return {name: self._keep(value) for name, value in self._run(run, self._outputs, feed).items()}
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -195,7 +286,7 @@ class Network:
         if self._replay is not None:
             found = self._run(self._replay.run, self._outputs, feed)
         elif self._keep is not None or any(isinstance(given, binding.DeviceTensor) for given in feed.values()):
-            stay = {ACTIVATIONS, CAM} & {*self._outputs} if self._keep is not None else set()
+            stay = {name for name in self._outputs if self._keep is not None and name.startswith((ACTIVATIONS, CAM))}
             device = binding.device_of(self._session)
             found = self._run(partial(binding.run, self._session, device=device, stay=stay), self._outputs, feed)
             found |= {name: self._keep(found[name]) for name in stay if self._keep is not None}
@@ -248,6 +339,15 @@ class Network:
                 f"{self.name} needs further inputs ({', '.join(others)}), which Explainer cannot fill; "
                 "run it in ONNX Runtime directly"
             )
+
+
+def _of_layer(found: dict[str, Any], number: int | None) -> dict[str, Any]:
+    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'."""
+    of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
+    mine = {of_layer(name, number): name for name in of_layers}
+    others = tuple(f"{name}." for name in of_layers)
+    kept = {name: value for name, value in found.items() if name not in of_layers and not name.startswith(others)}
+    return kept | {plain: found[name] for name, plain in mine.items() if name in found}
 
 
 def _other(model: Model, metadata: Metadata, name: str, explanation: Model | None) -> Model | None:

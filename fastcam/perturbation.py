@@ -25,12 +25,27 @@ Score = Callable[[Float], Array]
 
 def score_all(score: Score, inputs: Iterable[Float], classes: Sequence[int], batch_size: int = 16) -> Float:
     """The scores of ``classes`` for every input: float32 [M, T], in runs of ``batch_size``."""
-    rest, rows = iter(inputs), []
-    while batch := list(islice(rest, batch_size)):
-        rows.append(np.asarray(score(np.stack(batch)), np.float32)[:, list(classes)])
-    if not rows:
+
+    def batches() -> Iterator[Float]:
+        rest = iter(inputs)
+        while batch := list(islice(rest, batch_size)):
+            yield np.stack(batch)
+
+    found = _scores(score, batches(), classes)
+    if not len(found):
         raise FastcamError("there is nothing to run: the target layer has no channels or positions")
-    return np.concatenate(rows)
+    return found
+
+
+def _scores(score: Score, batches: Iterable[Float], classes: Sequence[int]) -> Float:
+    """The scores of ``classes`` for every input of all batches: float32 [M, T]."""
+    rows = [np.asarray(score(batch), np.float32)[:, list(classes)] for batch in batches]
+    return np.concatenate(rows) if rows else np.zeros((0, len(classes)), np.float32)
+
+
+def _some(indices: Array, count: int) -> Iterator[Array]:
+    """``indices``, ``count`` at a time."""
+    return (indices[start : start + count] for start in range(0, len(indices), count))
 
 
 # ---- masked images
@@ -51,25 +66,34 @@ def scorecam_weights(
     Wang et al. 2020, "Score-CAM" (arXiv 1910.01279), with one step. SS-CAM (Wang et al. 2020, 2006.14255) averages
     ``steps`` runs with Gaussian noise of standard deviation ``noise`` added to M_k; IS-CAM (Naidu et al. 2020,
     2010.03023) integrates over i M_k / steps, i = 1..steps. The score of the paper's baseline image is the same for
-    all k and leaves the softmax as it is. The cost is K ``steps`` forward passes.
+    all k and leaves the softmax as it is. The cost is K ``steps`` forward passes; without noise all maps that are the
+    same everywhere, whose M_k is zero, are one.
 
     Args:
         x, activations: float32 [C, H, W] and [K, h, w].
         steps, noise: as above; without noise the steps are IS-CAM's.
     """
-    masks = _scaled(kernels.get().upsample(np.ascontiguousarray(activations, np.float32), (x.shape[1], x.shape[2])))
-    rng = np.random.default_rng(seed)
+    a = np.ascontiguousarray(activations, np.float32)
+    size, rng = (x.shape[1], x.shape[2]), np.random.default_rng(seed)
+    flat = (a == a[:, :1, :1]).all((1, 2)) & (noise == 0)
+    live = np.flatnonzero(~flat)
 
     def masked() -> Iterator[Float]:
         for step in range(steps):
-            for mask in masks:
+            for some in _some(live, batch_size):
+                masks = _scaled(kernels.get().upsample(a[some], size))
                 if noise:
-                    yield x * (mask + rng.normal(0, noise, mask.shape).astype(np.float32))
+                    masks = masks + rng.normal(0, noise, masks.shape).astype(np.float32)
                 else:
-                    yield x * (mask * np.float32((step + 1) / steps))
+                    masks = masks * np.float32((step + 1) / steps)
+                yield x * masks[:, None]
+        if flat.any():
+            yield np.zeros_like(x)[None]
 
-    found = score_all(score, masked(), classes, batch_size).reshape(steps, len(masks), -1).mean(0, dtype=np.float64)
-    powers: Array = np.exp(found - found.max(0))
+    found, means = _scores(score, masked(), classes), np.zeros((len(a), len(classes)))
+    means[live] = found[: steps * len(live)].reshape(steps, len(live), -1).mean(0, dtype=np.float64)
+    means[flat] = found[-1:]
+    powers: Array = np.exp(means - means.max(0))
     weights: Float = (powers / powers.sum(0)).T.astype(np.float32)
     return weights
 
@@ -158,21 +182,24 @@ def _random_masks(rng: np.random.Generator, size: tuple[int, int], cells: int, k
 
 
 def ablationcam_weights(score: Score, activations: Float, classes: Sequence[int], batch_size: int = 16) -> Float:
-    """w_k = (y - y_k) / y, where y_k is the score without the k-th map: float32 [T, K]; K runs behind the layer.
+    """w_k = (y - y_k) / y, where y_k is the score without the k-th map: float32 [T, K].
 
     Desai and Ramaswamy 2020, "Ablation-CAM", WACV, equation 4. Where the score y is zero the fall y - y_k is taken.
+    The cost is a run behind the layer for each map that is not zero already, and one more.
     """
+    live = np.flatnonzero(activations.any((1, 2)))
 
     def ablated() -> Iterator[Float]:
-        yield activations
-        for k in range(len(activations)):
-            one = activations.copy()
-            one[k] = 0
-            yield one
+        yield activations[None]
+        for some in _some(live, batch_size):
+            batch = np.repeat(activations[None], len(some), axis=0)
+            batch[np.arange(len(some)), some] = 0
+            yield batch
 
-    scores = score_all(score, ablated(), classes, batch_size).astype(np.float64)
+    scores = _scores(score, ablated(), classes).astype(np.float64)
     whole = np.where(scores[0] == 0, 1, scores[0])
-    weights: Float = ((scores[0] - scores[1:]) / whole).T.astype(np.float32)
+    weights: Float = np.zeros((len(classes), len(activations)), np.float32)
+    weights[:, live] = ((scores[0] - scores[1:]) / whole).T
     return weights
 
 

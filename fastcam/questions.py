@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from fastcam.image import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, FastcamError, Metadata
+from fastcam.spelling import Names, Piece
 from fastcam.targets import Asked, Target, Terms, combined_name
 
 NOT_ASKED = "not_asked"
 
 Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
-Given: TypeAlias = "Arrays | Callable[[dict[str, Any]], Arrays]"
+Given: TypeAlias = "Arrays | Callable[[dict[str, Any]], Arrays | Piece]"
 
 
 # ---- combinations of classes
@@ -79,6 +80,86 @@ def status_of(
     return tuple(map(tuple, words))
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is explained of one image: fixed classes, or a cotangent, whatever becomes of the image.
+
+    Attributes:
+        classes: the classes, no ranks, and how the targets follow from them, one row; or
+        arrays: the cotangents by input, [1, T, ...].
+        metadata, name: of the file.
+    """
+
+    metadata: Metadata
+    name: str
+    classes: Asked | None = None
+    arrays: Mapping[str, Float] | None = None
+
+    @property
+    def count(self) -> int:
+        """T, of the run."""
+        if self.arrays is not None:
+            return int(next(iter(self.arrays.values())).shape[1])
+        assert self.classes is not None
+        return self.classes.classes.shape[1] if self.classes.terms is None else self.classes.most
+
+    @property
+    def asked(self) -> int:
+        """How many of these are the image's own."""
+        return self.count if self.classes is None or self.classes.terms is None else len(self.classes.terms[0])
+
+    def targets(self, images: int) -> Any:
+        """What the file is to explain of ``images`` others, see :meth:`fastcam.network.Network.forward`."""
+        if self.classes is not None:
+            return self.classes.classes
+        return self._cotangents(images)
+
+    def _cotangents(self, images: int) -> dict[str, Float]:
+        assert self.arrays is not None
+        if not all(one.batched for one in self.metadata.cotangents):
+            raise FastcamError(
+                f"{self.name} explains an output without an axis of images, of which only the image's own run says "
+                "what it holds; use a method that runs once (fastcam methods)"
+            )
+        return {name: np.repeat(array, images, axis=0) for name, array in self.arrays.items()}
+
+    def scores(self, per_class: Float, outputs: dict[str, Any], images: int) -> Float:
+        """float32 [M, T]: what is explained, of the scores [M, classes] or the outputs of M images."""
+        if self.classes is None:
+            return values(self.metadata.cotangents, self._cotangents(images), outputs, images)
+        picked = per_class[:, self.classes.classes[0]]
+        if self.classes.terms is None:
+            return picked
+        found: Float = picked @ self.classes.coefficients(1)[0].T
+        return found
+
+    def combined(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The added outputs for the targets."""
+        return found if self.classes is None else combine(self.classes, found, self.metadata, self.name)
+
+
+def questions_of(
+    asked: Asked | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
+) -> list[Question]:
+    """What is explained of each image of a run.
+
+    Args:
+        asked: the targets, or the cotangents by input.
+        classes: [N, U], as the file resolved them.
+    """
+    if not isinstance(asked, Asked):
+        batched = {one.input for one in metadata.cotangents if one.batched}
+        return [
+            Question(metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in asked.items()})
+            for n in range(len(classes))
+        ]
+    rows = None if asked.terms is None else asked.of(len(classes))
+    each = [
+        Asked(classes[n : n + 1], None if rows is None else rows[n : n + 1], asked.most) for n in range(len(classes))
+    ]
+    return [Question(metadata, name, one) for one in each]
+
+
 # ---- cotangents
 
 
@@ -89,7 +170,7 @@ class Functional:
     Attributes:
         about: the file's inputs.
         given: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
-            together) that gives one of those.
+            together) that gives one of those, or a :class:`fastcam.spelling.Piece`.
         start: the first image that it is now about, of
         images: all of the call.
     """
@@ -111,16 +192,29 @@ class Functional:
         """Whether the arrays are there before the model has run."""
         return not callable(self.given)
 
-    def arrays(self, outputs: dict[str, Any], images: int) -> dict[str, Float]:
-        """The cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
+    def answer(
+        self, outputs: dict[str, Any], images: int
+    ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
+        """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
+        given = self.given(outputs) if callable(self.given) else self.given
+        if isinstance(given, Piece):
+            arrays = self._checked(given.arrays, outputs, images)
+            return arrays, given.values.astype(np.float32), functional_targets(given.names)
+        arrays = self._checked(given, outputs, images)
+        scores = values(self.about, arrays, outputs, images)
+        names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
+        return arrays, scores, functional_targets((names,) * images)
 
-        Args:
-            outputs: of these images; empty where they have not run and cotangents are known.
+    def arrays(self, images: int) -> dict[str, Float]:
+        """Known cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
 
         Raises:
             FastcamError: one is missing, or has another shape than its output.
         """
-        given = self.given(outputs) if callable(self.given) else self.given
+        assert not callable(self.given)
+        return self._checked(self.given, {}, images)
+
+    def _checked(self, given: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:
         by_output = given if isinstance(given, Mapping) else {self.about[0].output: given}
         names = [one.output for one in self.about]
         if set(by_output) != set(names):
@@ -162,6 +256,6 @@ def values(about: tuple[Cotangent, ...], arrays: dict[str, Float], outputs: dict
     return total.astype(np.float32)
 
 
-def functional_targets(images: int, count: int) -> tuple[tuple[Target, ...], ...]:
-    """The targets of a cotangent, whose scores are :func:`values`."""
-    return (tuple(Target(f"target {t + 1}", ((t, 1.0),)) for t in range(count)),) * images
+def functional_targets(names: Names) -> tuple[tuple[Target, ...], ...]:
+    """The targets of a cotangent, whose scores are the scalars themselves."""
+    return tuple(tuple(Target(name, ((t, 1.0),)) for t, name in enumerate(row)) for row in names)

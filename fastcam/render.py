@@ -139,6 +139,29 @@ def caption(
     return drawn
 
 
+def scaled(image: Uint8, width: int) -> Uint8:
+    """``image`` at this width, with its aspect ratio."""
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    return np.ascontiguousarray(resize(np.ascontiguousarray(image), (height, width)))
+
+
+def label(text: str, width: int, like: int | None = None) -> Uint8:
+    """A line of ``text``, white on black, uint8 RGB [height, width, 3]; the height is the same for all texts.
+
+    Letters shrink so that the text fits, as :func:`caption`'s do; with ``like`` they have the size that they have on a
+    picture of that width, and what does not fit is cut.
+    """
+    band = _band(_letters(like or width))[2]
+    line = np.zeros((band, width, 3), np.uint8)
+    if like is None:
+        return np.ascontiguousarray(caption(np.zeros((3 * band, width, 3), np.uint8), text)[:band])
+    scale = _letters(like)
+    tall, margin, _ = _band(scale)
+    cut = _cut(_ascii(text), scale, width - 2 * margin)
+    opencv().putText(line, cut, (margin, margin + tall), _FONT, scale, (255, 255, 255), _thickness(scale), 16)
+    return line
+
+
 def write(image: Uint8, text: str, at: tuple[int, int], scale: float) -> None:
     """Draw ``text`` in white into ``image`` itself, from (x, baseline)."""
     cv2 = opencv()
@@ -196,9 +219,14 @@ def _fitted(text: str, width: int) -> tuple[str, float]:
     scale = _letters(width)
     room = width - 2 * _band(scale)[1]
     scale = max(_SMALLEST, min(scale, scale * room / max(1, text_width(text, scale))))
+    return _cut(text, scale, room), scale
+
+
+def _cut(text: str, scale: float, room: int) -> str:
+    """``text``, or as much of it as fits ``room`` pixels with "..." behind."""
     while len(text) > 4 and text_width(text, scale) > room:
         text = text.removesuffix("...")[:-1].rstrip() + "..."
-    return (text if text_width(text, scale) <= room else ""), scale
+    return text if text_width(text, scale) <= room else ""
 
 
 def _ascii(text: str) -> str:

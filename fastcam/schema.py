@@ -8,7 +8,7 @@ to know about it is one JSON object under the metadata key ``fastcam``, which :c
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 __version__ = "0.1.0"
@@ -27,6 +27,9 @@ CAM = PREFIX + "cam"
 INPUT_GRADIENT = PREFIX + "input_gradient"
 RELEVANCE = PREFIX + "relevance"
 FRAMES = PREFIX + "frames"
+TOKENS = PREFIX + "tokens"
+KEPT = PREFIX + "kept."
+SCORES = PREFIX + "scores"
 
 Emit = Literal["weights", "gradients", "cam"]
 EMITS: tuple[Emit, ...] = ("weights", "gradients", "cam")
@@ -38,6 +41,12 @@ OUTPUTS: dict[Emit, tuple[str, ...]] = {
 }
 """What each emit level adds behind the model's own outputs, in order."""
 
+
+def of_layer(name: str, number: int | None) -> str:
+    """The output ``name`` of the layer with this number in :attr:`Metadata.layers`; the default layer has none."""
+    return name if number is None else f"{name}.{number}"
+
+
 Mode = Literal[
     "gradient",
     "guided",
@@ -47,16 +56,26 @@ Mode = Literal[
     "lrp-epsilon",
     "lrp-composite",
     "lrp-gamma",
+    "rollout",
+    "rollout-max",
+    "rollout-min",
+    "legrad",
+    "fullgrad",
+    "shapleycam",
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
-"""What an export can hand back to the image: the gradient, or what a changed backward pass makes of it."""
+"""What an export can hand back to the image: the gradient, what a changed backward pass makes of it, or a map."""
+MAPS: tuple[Mode, ...] = ("rollout", "rollout-max", "rollout-min", "legrad", "fullgrad", "shapleycam")
+"""Modes that give a map of their own, of which nobody chooses where it is read: :data:`RELEVANCE`."""
 Place = Literal["image", "layer"]
 PLACES: tuple[Place, ...] = get_args(Place)
-"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer."""
+"""Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer (of
+:data:`MAPS` at the tokens of a vision transformer, of "fullgrad" at the image's pixels)."""
 
-Engine = Literal["onnxruntime", "tensorrt"]
-ENGINES: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
-"""Whose operators the added nodes are: ONNX Runtime's (all of the standard), or those of a narrower engine."""
+Engine = Literal["onnxruntime", "cuda", "tensorrt"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
+"""For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
+CUDA graphs want it; or an engine that reads fewer operators."""
 
 Resize = Literal["stretch", "crop", "letterbox"]
 LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL"]
@@ -131,6 +150,7 @@ class TargetLayer:
         prefix_tokens: of a sequence: the class token and its like in front of the positions; not among the activations.
         grid: of a sequence: (h, w) or (t, h, w) of its positions; None where it is free, or the layout has it as axes.
         reason: one sentence: why this layer.
+        averaged: whether all that the score does with it is its mean over the positions and at most one matrix.
     """
 
     value: str
@@ -141,19 +161,20 @@ class TargetLayer:
     prefix_tokens: int = 0
     grid: tuple[int, ...] | None = None
     reason: str = ""
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
 class Score:
     """The explained score: ``value`` is a [N, classes] tensor of the graph, ``output`` the model output it stands for.
 
-    ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it) or "raw"
-    (the output has no such activation).
+    ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it), "raw" (the
+    output has no such activation) or "log-probability" (the logarithm of what the activation gives, or would give).
     """
 
     output: str
     value: str
-    kind: Literal["logit", "probability", "raw"]
+    kind: Literal["logit", "probability", "raw", "log-probability"]
     classes: int | None
 
 
@@ -172,6 +193,26 @@ class Pair:
     part: Literal["forward", "explanation"]
     other: str
     extra: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """What lies behind the layer, in a file of its own: :data:`ACTIVATIONS` [M, K, h, w] in, :data:`SCORES` out.
+
+    It may take more, which the model then emits, with an axis of images in front: :data:`TOKENS` [M, P, K], what stands
+    for no position of a sequence, and values :data:`KEPT` that lead to the score by another way than the layer.
+
+    Attributes:
+        part: which of the two the file is.
+        other: base name of the other, which lies beside it; "" where they were not written to files.
+        kept: names of what else it takes.
+        sha256: hex digest of what both say, the same in both.
+    """
+
+    part: Literal["model", "head"]
+    other: str
+    kept: tuple[str, ...]
     sha256: str
 
 
@@ -199,6 +240,9 @@ class Metadata:
     Attributes:
         emit: emit level, see :data:`OUTPUTS`.
         layer, score: what is explained.
+        layers: of a file with several target layers all of them, in the order in which an image passes them, ``layer``
+            among them; empty of a file with one. ``layer`` has the plain names of :data:`OUTPUTS`, the others carry
+            their number here, from 1: ``fastcam.activations.1``.
         input: name of the image input.
         input_shape: its shape; free dimensions are strings.
         preprocessing: None where the user gave none: pictures are then refused unless the user of the file says how.
@@ -210,6 +254,7 @@ class Metadata:
         pair: what the file is a part of, or None where it is all of the export.
         input_gradient: the mode of :data:`INPUT_GRADIENT` or :data:`RELEVANCE`; None where the file has neither.
         input_gradient_at: which of the two it has.
+        head: the file of what lies behind the layer, or None where the export has none.
         cotangents: the inputs of a file whose target is a cotangent, in place of :data:`TARGETS`; empty otherwise.
         frames: whether the input takes pictures as they are, uint8 RGB [N, height, width, 3], and the file itself makes
             of them what ``preprocessing`` says.
@@ -230,24 +275,41 @@ class Metadata:
     pair: Pair | None = None
     input_gradient: Mode | None = None
     input_gradient_at: Place = "image"
+    head: Head | None = None
     cotangents: tuple[Cotangent, ...] = ()
     frames: bool = False
+    layers: tuple[TargetLayer, ...] = ()
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
     def emitted(self) -> tuple[str, ...]:
         """The outputs of the emit level: :data:`OUTPUTS`, without classes where the target is a cotangent."""
-        return tuple(name for name in OUTPUTS[self.emit] if name != CLASSES or not self.cotangents)
+        plain = tuple(name for name in OUTPUTS[self.emit] if name != CLASSES or not self.cotangents)
+        return plain + tuple(
+            of_layer(name, n) for n in self.numbers() for name in OUTPUTS[self.emit] if name != CLASSES
+        )
+
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the layers beside the default one."""
+        return tuple(n for n, one in enumerate(self.layers, 1) if one.value != self.layer.value)
+
+    def at(self, number: int) -> Metadata:
+        """What the file would say of itself if it explained only the layer with this number, from 1."""
+        return replace(self, layer=self.layers[number - 1], layers=())
 
     def further(self) -> tuple[str, ...]:
         """The outputs beside those of the emit level."""
+        kept = self.head.kept if self.head is not None else ()
         if self.input_gradient is None:
-            return ()
-        return (INPUT_GRADIENT if self.input_gradient_at == "image" else RELEVANCE,)
+            return kept
+        return (INPUT_GRADIENT if self.input_gradient_at == "image" else RELEVANCE, *kept)
 
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        said = asdict(self)
+        if not self.layers:  # files with one layer say what they always said
+            del said["layers"]
+        return json.dumps(said, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> Metadata:
@@ -268,11 +330,14 @@ class Metadata:
             )
         try:
             raw["layer"] = _build(TargetLayer, raw["layer"])
+            raw["layers"] = [_build(TargetLayer, one) for one in raw.get("layers", ())]
             raw["score"] = _build(Score, raw["score"])
             if raw.get("preprocessing") is not None:
                 raw["preprocessing"] = _build(Preprocessing, raw["preprocessing"])
             if raw.get("pair") is not None:
                 raw["pair"] = _build(Pair, raw["pair"])
+            if raw.get("head") is not None:
+                raw["head"] = _build(Head, raw["head"])
             raw["cotangents"] = [_build(Cotangent, one) for one in raw.get("cotangents", ())]
             return cast(Metadata, _build(Metadata, raw))
         except (TypeError, KeyError) as error:

@@ -267,6 +267,11 @@ def _why(error: BaseException) -> str:
         return f"its external data, {Path(missing[1]).name}, is missing; put it beside the model and give the path"
     if "External initializer" in text or "External data" in text or "external data" in text:
         return f"its external data cannot be read or is cut short ({text}); copy it again"
+    if "graph capture feature" in text:
+        return (
+            "a CUDA graph takes only operators that run on the GPU, and some of this file do not; export it with "
+            "--for-engine cuda, or leave graph out"
+        )
     if kind == "InvalidProtobuf" or "No graph was found" in text:
         return "not an ONNX file, or cut short; copy or export it again"
     return f"ONNX Runtime cannot load it ({text})"

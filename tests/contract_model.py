@@ -89,7 +89,7 @@ class ContractModel:
         sides = (self.conv.shape[1], *self.size) if self.layout == "NCHW" else (*self.size, self.conv.shape[1])
         return schema.Metadata(
             emit=emit,
-            layer=schema.TargetLayer("features"),
+            layer=schema.TargetLayer("features", averaged=self.place.size == 1),
             score=schema.Score("scores", "logits", "logit" if self.end else "raw", len(self.head)),
             input="image",
             input_shape=(self.batch, *sides),

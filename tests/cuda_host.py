@@ -54,6 +54,7 @@ class Array:
     dtype = property(lambda self: self.host.dtype)
     ndim = property(lambda self: self.host.ndim)
     size = property(lambda self: self.host.size)
+    nbytes = property(lambda self: self.host.nbytes)
     flags = property(lambda self: self.host.flags)
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ class Cupy:
         self.launches: list[str] = []
         self.reads = 0
         self.streams_entered = 0
-        self.cuda = self
+        self.cuda = self.runtime = self
         self._guarded: list[tuple[weakref.ref[np.ndarray], np.ndarray]] = []
 
     def get_current_stream(self) -> Any:
@@ -118,13 +119,19 @@ class Cupy:
         self._guarded.append((weakref.ref(array), memory))
         return Array(array)
 
-    def asnumpy(self, array: Array) -> np.ndarray:
+    def asnumpy(self, array: Array, out: np.ndarray | None = None) -> np.ndarray:
         self.reads += 1
-        return array.host.copy()
+        if out is None:
+            return array.host.copy()
+        out[...] = array.host
+        return out
 
-    def RawModule(self, code: str, options: tuple[str, ...]) -> Cupy:
-        assert "fastcam_weigh_planes" in code
-        return self
+    @staticmethod
+    def alloc_pinned_memory(size: int) -> bytearray:
+        return bytearray(size)
+
+    def getDevice(self) -> int:
+        return 0
 
     def get_function(self, name: str) -> Any:
         return functools.partial(self.launch, name)
@@ -184,7 +191,8 @@ class Read:
 
 def backend(order: int = 0, sources: Path = CSRC) -> cuda.CudaKernels:
     """The CUDA kernels on this processor."""
-    return cuda.CudaKernels(Cupy(order, sources))
+    cupy = Cupy(order, sources)
+    return cuda.CudaKernels(cupy, cupy)
 
 
 def on_gpu() -> list[str]:

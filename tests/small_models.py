@@ -55,3 +55,15 @@ def save(model, path, external=False):
     else:
         onnx.save(model, path)
     return path
+
+
+def many_classes(count=100):
+    """A classifier of more classes than are ranked in any case."""
+    model = classifier(size=16)
+    rng = np.random.default_rng(1)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("fc", "bias"):
+            shape = (6, count) if tensor.name == "fc" else (count,)
+            tensor.CopyFrom(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), tensor.name))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = count
+    return model

@@ -153,10 +153,24 @@ def exporter(monkeypatch):
         calls.append((path, output_name, score, for_engine))
         layers = [
             SimpleNamespace(
-                name="a[0]", op_type="Conv", scope="stem", shape=("N", 8, 4, 4), chosen=False, note="", layout="NCHW"
+                name="a[0]",
+                op_type="Conv",
+                scope="stem",
+                shape=("N", 8, 4, 4),
+                chosen=False,
+                note="",
+                layout="NCHW",
+                in_all=False,
             ),
             SimpleNamespace(
-                name="b" * 150, op_type="Relu", scope="", shape=("N", 16, 2, 2), chosen=True, note="last", layout="NHWC"
+                name="b" * 150,
+                op_type="Relu",
+                scope="",
+                shape=("N", 16, 2, 2),
+                chosen=True,
+                note="last",
+                layout="NHWC",
+                in_all=True,
             ),
         ]
         found = Score("scores", "logits", "logit", 5)
@@ -190,6 +204,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "input_gradient": None,
         "input_gradient_at": None,
         "on_demand": False,
+        "head": False,
         "frames": False,
     }
     call(
@@ -236,6 +251,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "input_gradient": None,
         "input_gradient_at": None,
         "on_demand": False,
+        "head": False,
         "frames": (20, 30),
     }
     call("export", "plain.onnx", "--frames", "any")

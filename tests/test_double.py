@@ -74,3 +74,28 @@ def test_one_and_three_axes(rank):
 def test_groups_of_several_channels_stay():
     model = convolution(np.ones((4, 2, 3, 3), np.float32), None, [1, 4, 5, 5], group=2)
     assert [node.op_type for node in without_convolutions(model).graph.node] == ["Conv"]
+
+
+@pytest.mark.parametrize("given", ["initializer", "constant"])
+@pytest.mark.parametrize("scales", [(1, 1, 2, 2), (1, 1, 3, 1), (2, 1, 1, 4)])
+def test_nearest_upsampling_is_exact_to_float64(scales, given):
+    """As exporters of YOLO's and other pyramids write it; the runtime's own Resize is float32."""
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    tensor = numpy_helper.from_array(np.array(scales, np.float32), "s")
+    nodes = [helper.make_node("Resize", ["x", "", "s"], ["y"], **attributes)]
+    if given == "constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["s"], value=tensor))
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [tensor] * (given == "initializer"),
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found, single = run(in_double(model), x), run(model, x.astype(np.float32))
+    for axis, factor in enumerate(scales):
+        x = np.repeat(x, factor, axis)
+    assert found.dtype == np.float64 and np.array_equal(found, x)
+    np.testing.assert_array_equal(single, x.astype(np.float32))

@@ -18,7 +18,7 @@ from fastcam.schema import OUTPUTS, FastcamError, Metadata
 from fastcam_export import engines, export_model, inspect_model
 from rule_cases import CASES
 from rule_runs import differentiate
-from small_models import CLASSES, classifier, save
+from small_models import CLASSES, classifier, many_classes, save
 from test_lift import TARGETS, forms, stacked
 from test_pooled import CHAINS, Builder
 from test_rules import agree, cotangents, run
@@ -337,7 +337,7 @@ def test_an_unknown_number_of_classes_is_refused():
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(FastcamError, match="for_engine is 'openvino'; it must be one of: onnxruntime, tensorrt"):
+    with pytest.raises(FastcamError, match="for_engine is 'openvino'; it must be one of: onnxruntime, cuda, tensorrt"):
         export_model(classifier(), for_engine="openvino")
     with pytest.raises(FastcamError, match="for_engine"):
         inspect_model(classifier(), for_engine="openvino")
@@ -398,3 +398,54 @@ def test_the_list_is_complete_and_says_where_it_is_from():
     since = {schema.name: schema.since_version for schema in onnx.defs.get_all_schemas() if not schema.domain}
     missing = set(since) - set(matrix["operators"]) - set(matrix["not_supported"])
     assert all(since[name] >= matrix["opsets"][1] for name in missing), missing
+
+
+# ---- ONNX Runtime on CUDA
+
+READ_ON_THE_HOST = {"Reshape": 1, "Expand": 1, "TopK": 1, "Slice": 1, "Tile": 1, "ReduceSum": 1, "ReduceMean": 1}
+"""Operators whose kernels on a GPU want an input in the host's memory, and the first such input."""
+
+
+def read_on_the_host(model):
+    """Added nodes that want on the host what is computed on the device: neither constants nor sizes."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    given = {value.name for value in model.graph.input}
+
+    def is_known(name):
+        node = made.get(name)
+        if node is None:
+            return name in {tensor.name for tensor in model.graph.initializer} and name not in given
+        return node.op_type in ("Shape", "Size", "Constant") or all(map(is_known, filter(None, node.input)))
+
+    added = [node for node in model.graph.node if node.name.startswith("fastcam.") and node.op_type in READ_ON_THE_HOST]
+    late = [(node, node.input[READ_ON_THE_HOST[node.op_type] :]) for node in added]
+    return [node.op_type for node, inputs in late if not all(is_known(name) for name in inputs if name)]
+
+
+@pytest.mark.parametrize("options", [{}, {"emit": "gradients"}, {"emit": "cam"}, {"input_gradient": "guided"}], ids=str)
+def test_for_cuda_nothing_added_is_read_on_the_host(options):
+    source = many_classes() if options == {} else classifier(size=16)
+    usual = export_model(source, targets="required", check=False, **options).model
+    for_cuda = export_model(source, targets="required", for_engine="cuda", check=False, **options).model
+    if options == {}:
+        assert read_on_the_host(usual) == ["TopK"]  # how many ranks there are depends on what is asked
+    assert read_on_the_host(for_cuda) == []
+    x = noise(2, 3, 16, 16)
+    expected, found = execute(usual, x), execute(for_cuda, x)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-6 * np.abs(array).max(), err_msg=name)
+
+
+def test_for_cuda_a_target_that_is_no_class_gives_nothing_that_looks_like_a_result():
+    made = export_model(classifier(size=16), for_engine="cuda", preprocess="unit")
+    assert made.metadata.engine == "cuda" and made.check["gradient_error"] < 1e-3
+    assert any("ONNX Runtime on CUDA: a target that is no class" in line for line in made.summary())
+    x = noise(1, 3, 16, 16)
+    required = export_model(classifier(size=16), for_engine="cuda", targets="required", check=False)
+    found = execute(required.model, x, [[-2, -99, 5]])
+    assert found["fastcam.classes"][0, 0] >= 0 and found["fastcam.classes"][0, 1:].tolist() == [-1, -1]
+    assert np.isfinite(found["fastcam.weights"][0, 0]).all() and np.isnan(found["fastcam.weights"][0, 1:]).all()
+    explainer = Explainer(made.model.SerializeToString())
+    assert explainer(x, targets=-2).status == (("ok",),)
+    with pytest.raises(FastcamError, match="class -99 is out of range"):
+        explainer(x, targets=-99)

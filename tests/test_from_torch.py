@@ -106,6 +106,18 @@ def test_the_gradient_is_autograds_at_the_modules_output(name, as_module):
     np.testing.assert_allclose(next(iter(out.values())), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_several_modules_in_one_file():
+    module = seeded(Net)
+    made = from_torch(module, torch.zeros(1, 3, 8, 8), layer=[module.second, "first"], emit="gradients")
+    assert [one.reason for one in made.metadata.layers] == [f"the output of module {n!r}" for n in ("first", "second")]
+    assert made.metadata.layer == made.metadata.layers[1]
+    out = run(made.model, images())
+    for part, number in ((module.second, ""), (module.first, ".1")):
+        value, gradients = at_output(module, part, images(), out["fastcam.classes"])
+        np.testing.assert_allclose(out["fastcam.activations" + number], value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(out["fastcam.gradients" + number], gradients, rtol=1e-4, atol=1e-7)
+
+
 def test_a_transformers_norm():
     module = seeded(Attention)
     made = from_torch(module, torch.zeros(2, 3, 8, 8), layer=module.norm1, emit="gradients")

@@ -260,6 +260,21 @@ def test_components_and_boxes_equal_scipy(k: kernels.Kernels, name: str, connect
     np.testing.assert_array_equal(got, np.array(rows, np.int32).reshape(count, 5))
 
 
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 127, 128, 130, 200, 321])
+def test_stretches_of_equal_rows_and_what_disturbs_them(k: kernels.Kernels, width: int, connectivity: int) -> None:
+    """Vertical lines with some pixels changed, in and at the ends of words of 64."""
+    random = rng(width)
+    for height, lines, changed in [(1, 0.5, 0.0), (2, 0.5, 0.02), (9, 0.5, 0.004), (8, 0.9, 0.01), (12, 0.2, 0.001)]:
+        row = random.random(width) < lines
+        mask = row ^ (random.random((height, width)) < changed)
+        mask[height // 2, 60:70] ^= True
+        wanted, count = ndimage.label(mask, np.ones((3, 3)) if connectivity == 8 else None)
+        labels, counts = k.label(mask, connectivity)
+        np.testing.assert_array_equal(labels, wanted)
+        assert int(counts) == count
+
+
 def test_eight_connectivity_is_the_default_and_joins_corners(k: kernels.Kernels) -> None:
     board = checkerboard(6, 6)
     assert int(k.label(board)[1]) == 1

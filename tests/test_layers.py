@@ -322,11 +322,6 @@ def test_a_video_model_gives_maps_per_frame():
     expected = np.stack(autograd(module, clips, out[made.metadata.layer.value], out["fastcam.classes"]), axis=1)
     np.testing.assert_allclose(out["fastcam.gradients"], expected, rtol=1e-4, atol=1e-8)
 
-    from fastcam import Explainer
-
-    with pytest.raises(FastcamError, match="explains videos"):
-        Explainer(made.model.SerializeToString())
-
 
 def test_a_detectors_layers_are_shown_and_its_boxes_are_no_score():
     class Boxes(nn.Module):

@@ -24,7 +24,7 @@ from small_models import classifier
 
 SIZE = 8
 RELU_MODES = ("gradient", "guided", "deconvolution")
-RELEVANCE_MODES = tuple(mode for mode in schema.MODES if mode not in RELU_MODES)
+RELEVANCE_MODES = tuple(mode for mode in schema.MODES if mode not in (*RELU_MODES, *schema.MAPS))
 
 
 def conv(inputs, outputs, **options):
@@ -53,6 +53,16 @@ def resnet():
     return nn.Sequential(*stem, Sum(block, nn.Identity()), nn.ReLU(), Sum(down, shortcut), nn.ReLU(), *head(8))
 
 
+def residual():
+    """Without biases."""
+    block = nn.Sequential(conv(6, 6, bias=False), nn.ReLU(), conv(6, 6, bias=False))
+    down = nn.Sequential(conv(6, 8, bias=False, stride=2), nn.ReLU(), conv(8, 8, bias=False))
+    shortcut = nn.Conv2d(6, 8, 1, stride=2, bias=False)
+    stem = [conv(3, 6, bias=False), nn.ReLU(), nn.MaxPool2d(2)]
+    ends = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5, bias=False)]
+    return nn.Sequential(*stem, Sum(block, nn.Identity()), nn.ReLU(), Sum(down, shortcut), nn.ReLU(), *ends)
+
+
 def mobilenet():
     wide = Layer(nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8))
     narrow = Layer(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4))
@@ -79,7 +89,7 @@ NETS = {"vgg": vgg, "resnet": resnet, "mobilenet": mobilenet, "googlenet": googl
 def network(name):
     """(the module in float64, its ONNX file, images)"""
     torch.manual_seed(3)
-    module = {**NETS, "plain": functools.partial(vgg, bias=False), "gated": gated}[name]()
+    module = {**NETS, "plain": functools.partial(vgg, bias=False), "gated": gated, "residual": residual}[name]()
     torch_oracle.settle(module, torch_oracle.pictures(8, SIZE))
     normed = any(isinstance(each, nn.BatchNorm2d) for each in module.modules())
     proto = torch_oracle.to_onnx(module, SIZE, dynamo=normed)  # the older exporter is faster, and folds BatchNorm
@@ -169,18 +179,30 @@ def test_relevance_at_a_layer_is_summed_over_channels(mode):
     close(found[RELEVANCE], np.array(expected), 1e-4)
 
 
-def test_winning_probabilities_sum_to_one():
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_winning_probabilities_sum_to_one(name):
     """Also with biases, which have no part: as long as no neuron lives by its bias alone."""
-    _, proto, images = network("plain")
+    _, proto, images = network(name)
     found = run(export_model(proto, input_gradient="excitation", input_gradient_at="image"), images, [[0, 2, 4]])
     assert found[INPUT_GRADIENT].sum((2, 3, 4)) == pytest.approx(1, abs=1e-5)
     assert found[INPUT_GRADIENT].min() >= 0
 
 
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_contrastive_probabilities_sum_to_zero(name):
+    """One in all for the class, less one in all against it."""
+    _, proto, images = network(name)
+    options = {"input_gradient": "contrastive-excitation", "input_gradient_at": "image"}
+    found = run(export_model(proto, **options), images, [[0, 2, 4]])[INPUT_GRADIENT]
+    assert found.sum((2, 3, 4)) == pytest.approx(0, abs=1e-5)
+    assert np.abs(found).sum((2, 3, 4)).min() > 0.05
+
+
 @pytest.mark.parametrize("mode", ["lrp-epsilon", "lrp-composite", "lrp-gamma"])
-def test_relevance_is_conserved(mode):
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_relevance_is_conserved(name, mode):
     """Without biases all of the score arrives at the image."""
-    _, proto, images = network("plain")
+    _, proto, images = network(name)
     found = run(export_model(proto, input_gradient=mode), images, [[0, 2, 4]])
     scores = next(iter(found.values()))[:, [0, 2, 4]]
     assert found[INPUT_GRADIENT].sum((2, 3, 4)) == pytest.approx(scores, abs=1e-4)
@@ -255,7 +277,10 @@ def test_metadata_says_the_mode():
         ({"input_gradient": "guide"}, "input_gradient is 'guide'; it must be one of: gradient, guided"),
         ({"input_gradient": "guided", "input_gradient_at": "layer"}, "guided is read at the image"),
         ({"input_gradient_at": "layer"}, "says where input_gradient is read, which is not given"),
-        ({"input_gradient": "lrp-epsilon", "score": "probability"}, "lrp-epsilon says nothing of such an operator"),
+        (
+            {"input_gradient": "lrp-epsilon", "score": "probability"},
+            "it is the softmax of no attention, of which relevance says nothing",
+        ),
     ],
 )
 def test_refusals(options, words):

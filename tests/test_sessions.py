@@ -219,7 +219,7 @@ def test_tensors_on_a_device_are_explained_without_numpy(monkeypatch):
     np.testing.assert_array_equal(found.overlay(4), wanted.overlay(4))
     with pytest.raises(FastcamError, match="is float32, the tensor float64; cast it"):
         explainer(torch.from_numpy(x.astype(np.float64)))
-    with pytest.raises(FastcamError, match="must be of floats, got tensor\\(uint8\\)"):
+    with pytest.raises(FastcamError, match="must be of floats for this file, got tensor\\(uint8\\)"):
         explainer(torch.zeros((1, 3, 32, 32), dtype=torch.uint8))
     with pytest.raises(FastcamError, match="contiguous tensor without gradient"):
         explainer(torch.from_numpy(x).requires_grad_())

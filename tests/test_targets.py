@@ -212,7 +212,7 @@ def test_one_row_is_for_all_images(functional):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "explains cotangents of logits, in Python; give cotangent"),
+        ({}, "explains cotangents of logits, and no targets; give cotangent .*: class:NAME, probability:NAME"),
         ({"targets": 1, "cotangent": np.zeros((1, 1, CLASSES))}, "and no targets"),
         ({"cotangent": np.zeros((1, 1, 4))}, r"is \[N, T, 5\], got \[1, 1, 4\]"),
         ({"cotangent": np.zeros((1, 0, CLASSES))}, r"is \[N, T, 5\]"),

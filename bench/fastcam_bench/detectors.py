@@ -1,31 +1,39 @@
-"""Detectors explained by cotangents: a box's score and its sides, at a layer of the backbone, beside autograd.
+"""Detectors explained by cotangents in words: the best box's score and its sides, beside autograd.
 
     python -m fastcam_bench.detectors [--out FILE] [--only TEXT]
 
-torchvision's, with seeded random weights and few boxes. Each is exported by torch (the older exporter) with the
-outputs boxes [n, 4], scores [n] and labels [n], then by FastCAM for cotangents of boxes and scores; the best box's
-score and its four sides are explained in one run, and the gradients held against PyTorch autograd of these very
-scalars. A side on the picture's border has no gradient.
+torchvision's and YOLO networks (:mod:`fastcam_bench.yolo`, where ultralytics is installed), with seeded random weights.
+Each is exported by torch (the older exporter), then by FastCAM for cotangents of its boxes and scores; "the best box,
+its score and its four sides" is asked in words, and the gradients at the target layer are held against PyTorch autograd
+of these very scalars. A side on the picture's border has no gradient. In R-CNNs PyTorch takes proposals for constants;
+in the exported file a box moves with its proposal, so autograd is told to follow that as well. Rows of a former run
+that are not run again are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import io
+import json
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
-from fastcam import cotangents, schema
+from fastcam import asking, schema
+from fastcam.boxes import SIDES
 from fastcam_bench import torch_oracle as oracle
-from fastcam_bench import zoo
+from fastcam_bench import yolo, zoo
 from fastcam_bench.architectures import session
 from fastcam_bench.isolated import Row
 from fastcam_bench.machine import versions, write_report
@@ -34,13 +42,18 @@ from fastcam_export import export_model
 
 OUTPUT = Path(__file__).parent.parent / "results" / "detectors.json"
 COMMAND = "python -m fastcam_bench.detectors"
+SPEC = f"box:score,{','.join(SIDES)}"
+LAST = "/module/backbone/body/layer4/layer4.2/relu_2/Relu_output_0"
 LAYERS = {
     "ssdlite320_mobilenet_v3_large": (
         "/module/backbone/features.0/features.0.12/block/block.1/block.1.2/HardSwish_output_0"
     ),
-    "retinanet_resnet50_fpn": "/module/backbone/body/layer4/layer4.2/relu_2/Relu_output_0",
+    "retinanet_resnet50_fpn": LAST,
+    "fasterrcnn_resnet50_fpn": LAST,
 }
-"""Detector -> a value of its backbone; the outputs hang on maps of several scales, so none is the layer by itself."""
+"""torchvision's detector -> a value of its backbone; outputs hang on maps of several scales, so none is the layer."""
+
+Array = npt.NDArray[Any]
 
 
 class Boxes(torch.nn.Module):
@@ -55,47 +68,140 @@ class Boxes(torch.nn.Module):
         return found["boxes"], found["scores"], found["labels"]
 
 
-def measure(name: str, layer: str) -> Row:
-    """One detector: largest difference of each gradient, as a share of its largest value."""
+@dataclass(frozen=True)
+class Contender:
+    """A detector that is measured.
+
+    Attributes:
+        names: of its outputs in ONNX; those of integers are not explained.
+        layer: by name, or "auto".
+        parts: outputs -> corners [boxes, 4] and scores [boxes].
+        labels: class names, where the layout is told by their number.
+    """
+
+    module: torch.nn.Module
+    picture: Array
+    names: list[str]
+    layer: str
+    parts: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]
+    labels: list[str] | None = None
+
+
+def contenders(only: str) -> Iterator[tuple[str, Callable[[], Contender]]]:
+    """Name and how it is made."""
+    for name, layer in LAYERS.items():
+        if only in name:
+            yield name, partial(_torchvision, name, layer)
+    for name, (layout, build) in yolo.NETWORKS.items():
+        if only in name and importlib.util.find_spec("ultralytics") is not None:
+            yield name, partial(_yolo, layout, build)
+
+
+def _torchvision(name: str, layer: str) -> Contender:
     member = zoo.build(f"torchvision/detection/{name}")
     inner: Any = member.module
-    module = Boxes(inner.module).eval()
-    proto = _to_onnx(module, torch.from_numpy(member.images))
+    return Contender(Boxes(inner.module).eval(), member.images, ["boxes", "scores", "labels"], layer, _pair)
+
+
+def _pair(outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return outputs[0], outputs[1]
+
+
+def _yolo(layout: str, build: Callable[[], torch.nn.Module]) -> Contender:
+    module, picture = yolo.settled(build)
+    labels = [f"class {i}" for i in range(yolo.CLASSES)]
+    return Contender(module, picture, ["output0"], "auto", partial(_dense, layout), labels)
+
+
+def _dense(layout: str, outputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return yolo.parts(outputs[0], layout)
+
+
+def measure(one: Contender) -> Row:
+    """Largest difference of each gradient, as a share of its largest value."""
+    proto = _to_onnx(one)
+    names = [name for name in one.names if name != "labels"]
     made = export_model(
-        proto, layer=layer, layout="NCHW", emit="gradients", targets="cotangent", output_name=["boxes", "scores"]
+        proto,
+        layer=one.layer,
+        layout="NCHW",
+        emit="gradients",
+        targets="cotangent",
+        output_name=names,
+        labels=one.labels,
     )
-    image = {"image": member.images}
-    boxes, scores, _ = session(proto).run(["boxes", "scores", "labels"], image)
-    best = cotangents.best_box(scores)
-    score = cotangents.element(scores, best, batched=False)
-    sides = cotangents.coordinate(boxes, best, *cotangents.SIDES)
-    given = {
-        f"{schema.COTANGENT}.scores": cotangents.stack(score, np.zeros((1, 4, *scores.shape))),
-        f"{schema.COTANGENT}.boxes": cotangents.stack(np.zeros((1, 1, *boxes.shape)), sides),
-    }
-    activations, gradients = session(made.model).run([schema.ACTIVATIONS, schema.GRADIENTS], image | given)
-    row: Row = {"layer": layer, "activations": list(activations.shape), "boxes": len(boxes), "check": made.check}
-    for t, what in enumerate(("score", *cotangents.SIDES)):
-        expected = oracle.gradients_of(module, member.images, activations, partial(_scalar, best, t))
-        row[what] = float(f"{min(difference(gradients[:, t], one) for one in expected):.1e}")
+    plain = session(proto)
+    outputs = dict(zip(one.names, plain.run(one.names, {"image": one.picture}), strict=True))
+    question: Any = asking.asked(SPEC, made.metadata, "the file", lambda picture: {})
+    asked = question(outputs)
+    given = {about.input: asked.arrays[about.output] for about in made.metadata.cotangents}
+    activations, gradients = session(made.model).run(
+        [schema.ACTIVATIONS, schema.GRADIENTS], {"image": one.picture, **given}
+    )
+    boxes, scores = one.parts([torch.from_numpy(array) for array in outputs.values()])
+    corners = boxes[int(scores.argmax())]
+    shapes = {name: list(array.shape) for name, array in outputs.items()}
+    row: Row = {"layer": made.metadata.layer.value, "activations": list(activations.shape), "outputs": shapes}
+    row |= {"asked": SPEC, "box": asked.names[0][0], "check": made.check}
+    for t, what in enumerate(("score", *SIDES)):
+        with _proposals_move():
+            scalar = partial(_scalar, one, corners, t)
+            expected = oracle.gradients_of(one.module, one.picture, activations, scalar)
+        row[what] = float(f"{min(difference(gradients[:, t], found) for found in expected):.1e}")
         row[f"{what}, largest gradient"] = float(f"{np.abs(gradients[:, t]).max():.1e}")
     return row
 
 
-def _scalar(best: int, target: int, outputs: Any) -> torch.Tensor:
-    """The score of the best box, or one of its sides."""
-    boxes, scores, _ = outputs
+def _scalar(one: Contender, corners: torch.Tensor, target: int, outputs: Any) -> torch.Tensor:
+    """The score of the box that the exported file finds best, or one of its sides.
+
+    Which boxes suppress others may be decided by rounding, so it is found by where it lies.
+    """
+    boxes, scores = one.parts(outputs if isinstance(outputs, tuple) else (outputs,))
+    gaps = (boxes - corners).abs().max(1).values.detach()
+    best = int(gaps.argmin())
+    if gaps[best] > 0.01:
+        raise LookupError(
+            f"PyTorch finds no box at {corners.tolist()}; the nearest is {float(gaps[best]):.2g} pixels off"
+        )
     number: torch.Tensor = scores[best] if target == 0 else boxes[best, target - 1]
     return number
 
 
-def _to_onnx(module: torch.nn.Module, image: torch.Tensor) -> onnx.ModelProto:
-    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["boxes", "scores", "labels"]}
+@contextlib.contextmanager
+def _proposals_move() -> Iterator[None]:
+    """Within it boxes depend on the proposals that they are counted from; what is pooled there does not, as ever."""
+    from torchvision.models.detection import rpn
+    from torchvision.ops import poolers
+
+    network: Any = rpn.RegionProposalNetwork
+    module: Any = poolers
+    tensor: Any = torch.Tensor
+    forward, pool, detach = network.forward, module.roi_align, tensor.detach
+
+    def attached(*args: Any) -> Any:
+        tensor.detach = lambda self: self
+        try:
+            return forward(*args)
+        finally:
+            tensor.detach = detach
+
+    network.forward = attached
+    module.roi_align = lambda x, rois, *args, **options: pool(x, rois.detach(), *args, **options)
+    try:
+        yield
+    finally:
+        network.forward, module.roi_align = forward, pool
+
+
+def _to_onnx(one: Contender) -> onnx.ModelProto:
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": one.names}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = str(Path(folder) / "model.onnx")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints whole graphs
-            torch.onnx.export(module, (image,), path, dynamo=False, opset_version=18, **names)
+            picture = torch.from_numpy(one.picture)
+            torch.onnx.export(one.module, (picture,), path, dynamo=False, opset_version=18, **names)
         return onnx.load(path)
 
 
@@ -104,13 +210,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUTPUT)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    rows: dict[str, Row] = {}
-    for name, layer in LAYERS.items():
-        if options.only in name:
-            rows[name] = measure(name, layer)
-            print(name, rows[name], flush=True)
-    packages = versions("torch", "torchvision", "onnx", "onnxruntime")
-    write_report({"command": COMMAND, "versions": packages, "detectors": rows}, options.out)
+    rows: dict[str, Row] = json.loads(options.out.read_text())["detectors"] if options.out.exists() else {}
+    for name, build in contenders(options.only):
+        rows[name] = measure(build())
+        print(name, rows[name], flush=True)
+        packages = versions("torch", "torchvision", "ultralytics", "onnx", "onnxruntime")
+        write_report({"command": COMMAND, "versions": packages, "detectors": rows}, options.out)
 
 
 if __name__ == "__main__":

@@ -210,6 +210,39 @@ def overlays(cv2: Any, size: tuple[int, int]) -> dict[str, Contestant]:
     }
 
 
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+PICTURES = {"640 x 480": (480, 640), "700 x 500": (500, 700), "1080p": (1080, 1920), "4000 x 3000": (3000, 4000)}
+
+
+def prepare_cases(cv2: Any) -> list[Case]:
+    """A picture, shrunk to 224 x 224 and normalised, in planes."""
+    from fastcam.kernels import native
+
+    size, factor, shift = (224, 224), np.full(3, 0.0171, np.float32), np.full(3, 2.1, np.float32)
+    cases = []
+    for label, shape in PICTURES.items():
+        picture = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+        def ours(i: int, picture: kernels.Bytes = picture) -> kernels.Floats:
+            out = np.empty((3, *size), np.float32)
+            native.prepare(picture, factor, shift, out.transpose(1, 2, 0))
+            return out
+
+        def opencv(i: int, picture: kernels.Bytes = picture) -> kernels.Floats:
+            shrunk = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+            out = np.empty((3, *size), np.float32)
+            for channel in range(3):
+                np.multiply(shrunk[:, :, channel], factor[channel], out=out[channel], dtype=np.float32)
+                out[channel] -= shift[channel]
+            return out
+
+        assert np.array_equal(ours(0), opencv(0)), f"prepare {label}: the contestants differ"
+        contestants: dict[str, Contestant] = {"fastcam": ours, "cv2.resize+numpy": opencv}
+        cases.append(Case(f"prepare {label} to 224", "fastcam", contestants, {"cv2.resize+numpy": 2.0}))
+    return cases
+
+
 # --- labelling ------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +268,11 @@ def masks(size: tuple[int, int]) -> dict[str, kernels.Bytes]:
     several = rng.random((1, 1, 7, 7), np.float32)
     found = {f"random {share}": (rng.random(size) < share).astype(np.uint8) for share in (0.1, 0.3, 0.5, 0.7, 0.9)}
     found["spiral"] = spiral(size)
+    y, x = np.mgrid[: size[0], : size[1]]
+    found["comb"] = ((x % 2 == 0) | (y == size[0] - 1)).astype(np.uint8)
+    found["checkerboard"] = ((x + y) % 2).astype(np.uint8)
+    found["diagonals"] = ((x - y) % 3 == 0).astype(np.uint8)
+    found["dots"] = ((x % 2 == 0) & (y % 2 == 0)).astype(np.uint8)
     found["heatmap, one object"] = k.threshold(k.upsample(cam, size), FRACTION)[0, 0]
     found["heatmap, several objects"] = k.threshold(k.upsample(several, size), 0.7)[0, 0]
     return found
@@ -326,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = label_cases(peers)
     if "cv2" in peers:
         peers["cv2"].setNumThreads(1)
-        cases = [*map_cases(peers["cv2"]), *overlay_cases(peers["cv2"]), *cases]
+        cases = [*map_cases(peers["cv2"]), *overlay_cases(peers["cv2"]), *prepare_cases(peers["cv2"]), *cases]
     command = f"python -m fastcam_bench.kernels --seconds {options.seconds:g} --json {options.json}"
     report = {"command": command, "threads": 1, "machine": machine(), "versions": versions(peers), "missing": missing}
     record(cases, options.seconds, report, options.json)

@@ -1,16 +1,17 @@
-// Connected components by union-find on pixels (after Playne & Hawick 2018, Komura 2015), boxes, and the largest.
+// Connected components of masks by union-find on pixels (union_find.cuh), and the boxes of labels.
 //
-// parent[i] is -1 for background, else a pixel of i's component that does not come after i in raster order. Links are made
-// by atomicMin, so parents only ever decrease, whatever the order in which threads run, and the root of a component is its
-// first pixel: numbering the roots in raster order numbers the components as scipy.ndimage.label does.
+// parent[i] is -1 for background. The root of a component is its first pixel: numbering the roots in raster order numbers
+// the components as scipy.ndimage.label does.
 //
-//   initialise  fastcam_mark (from the heat) or fastcam_mark_mask
+//   initialise  fastcam_mark_mask
 //   merge       fastcam_merge
-//   compress    fastcam_compress: parents become roots; counts roots of each block, and pixels of each root
+//   compress    fastcam_compress: parents become roots; counts roots of each block
 //   count       fastcam_scan: roots before each block, and components of each map; fastcam_number: ranks of roots
-//   boxes       fastcam_start_rows, one of fastcam_measure_*, fastcam_finish_rows: rows x0, y0, x1, y1, pixels
+//   boxes       fastcam_start_rows, fastcam_measure_labels, fastcam_finish_rows: rows x0, y0, x1, y1, pixels
 
 #include "common.cuh"
+#include "sums.cuh"
+#include "union_find.cuh"
 
 // ---- initialise ----------------------------------------------------------------------------------------------------
 
@@ -20,60 +21,7 @@ extern "C" __global__ void fastcam_mark_mask(const unsigned char* mask, int area
     if (at.i < area) parent[i] = mask[i] != 0 ? static_cast<int>(at.i) : -1;
 }
 
-// Foreground is heat >= fraction * peak, where there is a peak and the pixel is positive and in its image's window. The
-// heat is read from `heatmaps`, or, where that is null, computed from the small maps.   Grid: maps * chunks
-extern "C" __global__ void fastcam_mark(const float* heatmaps, const float* maps, int height, int width, const int* first,
-                                        const float* weight, int out_height, int out_width, int chunks, const int* peaks,
-                                        float fraction, const int* windows, int targets, int* parent, int* pixels) {
-    const Place at = place_of(chunks);
-    const int area = out_height * out_width;
-    if (at.i >= area) return;
-    const long long i = at.map * static_cast<long long>(area) + at.i;
-    const int y = static_cast<int>(at.i) / out_width, x = static_cast<int>(at.i) % out_width;
-    const float peak = __int_as_float(peaks[at.map]);
-    bool on = peak > 0.0f;
-    if (on && windows != nullptr) {
-        const int* w = windows + at.map / targets * 4;
-        on = x >= w[0] && y >= w[1] && x < w[2] && y < w[3];
-    }
-    if (on) {
-        const Enlarged map = {maps + static_cast<long long>(at.map) * height * width, first, weight,
-                              height, width, out_width};
-        const float heat = heatmaps != nullptr ? heatmaps[i] : map.at(y, x);
-        on = heat > 0.0f && heat >= __fmul_rn(fraction, peak);
-    }
-    parent[i] = on ? static_cast<int>(at.i) : -1;
-    pixels[i] = 0;
-}
-
 // ---- merge ---------------------------------------------------------------------------------------------------------
-
-// Other threads link meanwhile: what is read may be out of date, but is always a pixel of the same component. On the way,
-// pixels are linked to their parents' parents, so that the long rows of single links which a run of pixels begins as are
-// halved by each thread that walks along them.
-__device__ inline int root_of(int* parent, int i) {
-    int above = __ldcv(parent + i);
-    while (above != i) {
-        const int next = __ldcv(parent + above);
-        if (next != above) atomicMin(parent + i, next);
-        i = above;
-        above = next;
-    }
-    return i;
-}
-
-__device__ inline void unite(int* parent, int a, int b) {
-    while (true) {
-        a = root_of(parent, a);
-        b = root_of(parent, b);
-        if (a == b) return;
-        const int later = max(a, b), earlier = min(a, b);
-        const int old = atomicMin(parent + later, earlier);
-        if (old == later) return;  // it was still a root
-        a = old;                   // another thread linked it first: unite what that linked it to
-        b = earlier;
-    }
-}
 
 // Each foreground pixel is linked to its neighbours before it, but for those that are linked through another neighbour.
 extern "C" __global__ void fastcam_merge(int* parents, int height, int width, int chunks, int connectivity) {
@@ -95,50 +43,19 @@ extern "C" __global__ void fastcam_merge(int* parents, int height, int width, in
 
 // ---- compress and count ----------------------------------------------------------------------------------------------
 
-// Of the threads of a block with neighbouring pixels of one row and the same `value` >= 0, the first gets their number, all
-// others get 0. So a run of pixels costs one atomic operation, not one a pixel.
-__device__ inline int run_length(int value, int x, int width) {
-    __shared__ int values[kThreads];
-    const int t = static_cast<int>(threadIdx.x);
-    values[t] = value;
-    __syncthreads();
-    if (value < 0 || (t > 0 && x > 0 && values[t - 1] == value)) return 0;
-    const int most = min(kThreads - t, width - x);
-    int length = 1;
-    while (length < most && values[t + length] == value) ++length;
-    return length;
-}
-
-// `pixels` may be null.
-extern "C" __global__ void fastcam_compress(int* parents, int height, int width, int chunks, int* roots, int* pixels) {
+extern "C" __global__ void fastcam_compress(int* parents, int height, int width, int chunks, int* roots) {
     __shared__ int count;
     const Place at = place_of(chunks);
     const long long area = static_cast<long long>(height) * width, begin = at.map * area;
     if (threadIdx.x == 0) count = 0;
     __syncthreads();
-    int root = -1;
     if (at.i < area && __ldcv(parents + begin + at.i) >= 0) {
-        root = root_of(parents + begin, static_cast<int>(at.i));
+        const int root = root_of(parents + begin, static_cast<int>(at.i));
         parents[begin + at.i] = root;
         if (root == at.i) atomicAdd(&count, 1);
     }
-    const int run = run_length(root, static_cast<int>(at.i % width), width);  // all threads are past the count behind it
-    if (threadIdx.x == 0) roots[blockIdx.x] = count;
-    if (run > 0 && pixels != nullptr) atomicAdd(pixels + begin + root, run);
-}
-
-// The sum of the values of this thread and those before it. All threads of the block call it.
-__device__ inline int sum_to_here(int value, int* sums) {
-    const int t = static_cast<int>(threadIdx.x);
-    sums[t] = value;
-    for (int step = 1; step < kThreads; step *= 2) {
-        __syncthreads();
-        const int before = t >= step ? sums[t - step] : 0;
-        __syncthreads();
-        sums[t] += before;
-    }
     __syncthreads();
-    return sums[t];
+    if (threadIdx.x == 0) roots[blockIdx.x] = count;
 }
 
 // The roots of each block become the number of roots in the map's blocks before it.   Grid: maps
@@ -194,6 +111,20 @@ extern "C" __global__ void fastcam_finish_rows(int* rows, int count) {
     if (row[4] == 0) row[0] = row[1] = 0;
 }
 
+// Of the threads of a block with neighbouring pixels of one row and the same `value` >= 0, the first gets their number, all
+// others get 0. So a run of pixels costs one atomic operation, not one a pixel.
+__device__ inline int run_length(int value, int x, int width) {
+    __shared__ int values[kThreads];
+    const int t = static_cast<int>(threadIdx.x);
+    values[t] = value;
+    __syncthreads();
+    if (value < 0 || (t > 0 && x > 0 && values[t - 1] == value)) return 0;
+    const int most = min(kThreads - t, width - x);
+    int length = 1;
+    while (length < most && values[t + length] == value) ++length;
+    return length;
+}
+
 // Adds pixels x.. of image row y to row `value`. All threads of the block call it, those without a pixel with -1.
 __device__ inline void measure(int value, long long i, int width, int* rows) {
     const int x = static_cast<int>(i % width), y = static_cast<int>(i / width);
@@ -207,15 +138,6 @@ __device__ inline void measure(int value, long long i, int width, int* rows) {
     atomicAdd(row + 4, length);
 }
 
-// Every component's row: map by map, in raster order (ranks with offsets).
-extern "C" __global__ void fastcam_measure_components(const int* parents, const int* ranks, int height, int width,
-                                                      int chunks, int* rows) {
-    const Place at = place_of(chunks);
-    const long long area = static_cast<long long>(height) * width, begin = at.map * area;
-    const int root = at.i < area ? parents[begin + at.i] : -1;
-    measure(root < 0 ? -1 : ranks[begin + root], at.i, width, rows);
-}
-
 // The row of each label 1..count of one image. A label outside of 0..count sets `wrong`.   Grid: chunks
 extern "C" __global__ void fastcam_measure_labels(const int* labels, int height, int width, int chunks, int count,
                                                   int* rows, int* wrong) {
@@ -226,24 +148,4 @@ extern "C" __global__ void fastcam_measure_labels(const int* labels, int height,
         label = 0;
     }
     measure(label - 1, at.i, width, rows);
-}
-
-// The component with most pixels and, of those, the one that comes first: the largest of (pixels, ~root).
-extern "C" __global__ void fastcam_select(const int* parents, const int* pixels, int area, int chunks,
-                                          unsigned long long* best) {
-    const Place at = place_of(chunks);
-    const long long i = at.map * static_cast<long long>(area) + at.i;
-    if (at.i >= area || parents[i] != at.i) return;
-    const unsigned root = static_cast<unsigned>(at.i);
-    atomicMax(best + at.map, (static_cast<unsigned long long>(pixels[i]) << 32) | ~root);
-}
-
-// The best component's row of each map.
-extern "C" __global__ void fastcam_measure_largest(const int* parents, int height, int width, int chunks,
-                                                   const unsigned long long* best, int* rows) {
-    const Place at = place_of(chunks);
-    const long long area = static_cast<long long>(height) * width;
-    const int chosen = static_cast<int>(~static_cast<unsigned>(best[at.map]));
-    const bool is_in = at.i < area && best[at.map] != 0 && parents[at.map * area + at.i] == chosen;
-    measure(is_in ? at.map : -1, at.i, width, rows);
 }

@@ -2,5 +2,6 @@
 // put in their places, and host.cpp runs it on a processor.
 
 #include "maps.cu"
+#include "boxes.cu"
 #include "components.cu"
 #include "overlay.cu"

@@ -137,10 +137,10 @@ extern "C" __global__ void fastcam_threshold(const float* maps, int area, int ch
     out[i] = peak > 0.0f && maps[i] > 0.0f && maps[i] >= __fmul_rn(fraction, peak);
 }
 
-// A block per map, as these maps are small: status, the map after ReLU, and that divided by its peak. Clears what later
-// kernels gather: the enlarged map's peak and the best component.   Grid: maps
+// A block per map, as these maps are small: status, the map after ReLU, and that divided by its peak. Clears what a later
+// kernel gathers: the enlarged map's peak.   Grid: maps
 extern "C" __global__ void fastcam_rectify(const float* signed_maps, int area, float* maps, float* small,
-                                           unsigned char* status, int* peaks, unsigned long long* best) {
+                                           unsigned char* status, int* peaks) {
     __shared__ Range range;
     const long long begin = static_cast<long long>(blockIdx.x) * area;
     if (threadIdx.x == 0) range = {kIntMax, ~kIntMax};
@@ -162,7 +162,6 @@ extern "C" __global__ void fastcam_rectify(const float* signed_maps, int area, f
     if (threadIdx.x != 0) return;
     status[blockIdx.x] = range.status();
     peaks[blockIdx.x] = 0;
-    best[blockIdx.x] = 0;
 }
 
 // ---- upsample ------------------------------------------------------------------------------------------------------
@@ -181,36 +180,23 @@ extern "C" __global__ void fastcam_taps(int width, int out_width, double x_scale
     weight[i] = tap + 1 < size ? static_cast<float>(__dadd_rn(source, -static_cast<double>(tap))) : 0.0f;
 }
 
-// Each thread computes four pixels of a row and stores them at once where rows are whole vectors. `out` and `peaks` may be
-// null: then the enlarged map is not stored, or its largest value (as bits of a float >= 0) not gathered.
+// Each thread computes four pixels of a row and stores them at once where rows are whole vectors.
 // Grid: maps * chunks of the output's quadruples
 extern "C" __global__ void fastcam_upsample(const float* maps, int height, int width, const int* first,
-                                            const float* weight, int out_height, int out_width, int chunks, float* out,
-                                            int* peaks) {
-    __shared__ int highest;
+                                            const float* weight, int out_height, int out_width, int chunks, float* out) {
     const Place at = place_of(chunks);
     const int row_quads = (out_width + 3) / 4;
-    if (threadIdx.x == 0) highest = 0;
-    __syncthreads();
-    if (at.i < static_cast<long long>(row_quads) * out_height) {
-        const Enlarged map = {maps + static_cast<long long>(at.map) * height * width, first, weight,
-                              height, width, out_width};
-        const int y = static_cast<int>(at.i) / row_quads, x = static_cast<int>(at.i) % row_quads * 4;
-        const int pixels = min(4, out_width - x);
-        float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        for (int j = 0; j < pixels; ++j) values[j] = map.at(y, x + j);
-        if (out != nullptr) {
-            float* place = out + (static_cast<long long>(at.map) * out_height + y) * out_width + x;
-            if (out_width % 4 == 0) {
-                *reinterpret_cast<float4*>(place) = make_float4(values[0], values[1], values[2], values[3]);
-            } else {
-                for (int j = 0; j < pixels; ++j) place[j] = values[j];
-            }
-        }
-        if (peaks != nullptr) {
-            atomicMax(&highest, __float_as_int(fmaxf(fmaxf(values[0], values[1]), fmaxf(values[2], values[3]))));
-        }
+    if (at.i >= static_cast<long long>(row_quads) * out_height) return;
+    const Enlarged map = {maps + static_cast<long long>(at.map) * height * width, first, weight,
+                          height, width, out_width};
+    const int y = static_cast<int>(at.i) / row_quads, x = static_cast<int>(at.i) % row_quads * 4;
+    const int pixels = min(4, out_width - x);
+    float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int j = 0; j < pixels; ++j) values[j] = map.at(y, x + j);
+    float* place = out + (static_cast<long long>(at.map) * out_height + y) * out_width + x;
+    if (out_width % 4 == 0) {
+        *reinterpret_cast<float4*>(place) = make_float4(values[0], values[1], values[2], values[3]);
+    } else {
+        for (int j = 0; j < pixels; ++j) place[j] = values[j];
     }
-    __syncthreads();
-    if (threadIdx.x == 0 && peaks != nullptr) atomicMax(peaks + at.map, highest);
 }

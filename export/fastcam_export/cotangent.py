@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Score
+from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Mode, Score
 from fastcam_export import head, layers
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.driver import path
@@ -30,6 +30,8 @@ from fastcam_export.trace import Known, trace
 
 Array = npt.NDArray[Any]
 FLOAT = ir.DataType.FLOAT
+LINEAR_MODES: tuple[Mode, ...] = ("gradient", "guided", "deconvolution", "lrp-epsilon", "lrp-composite", "lrp-gamma")
+"""Backward modes that begin at any functional: from the cotangents c_i, of relevance from the addends c_i y_i."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Functional:
     @property
     def score(self) -> Score:
         """The first of them, as the metadata names it."""
-        name = self.about[0].output
-        return Score(name, name, "raw", classes(self.values[0]) if len(self.about[0].shape) == 1 else None)
+        first = self.about[0]
+        of_classes = first.batched and len(first.shape) == 1
+        return Score(first.output, first.output, "raw", classes(self.values[0]) if of_classes else None)
 
     def of_one(self, feeds: Mapping[str, Array], image: ir.Value) -> dict[str, Array]:
         """Inputs for the check: of one image where an output has no axis of images."""
@@ -129,10 +132,11 @@ def _has_images(axes: Known, image: ir.Value, output: ir.Value) -> bool:
 
     Of a free first axis that nothing tells anything about it is supposed; the check finds out.
     """
-    traced = axes.get(output)
-    if traced and any(atom.kind == IMAGE for atom in traced[0]):
-        return True
     first, images = (value.shape[0] for value in (output, image) if value.shape is not None)
+    other = isinstance(first, int) and isinstance(images, int) and first != images
+    traced = axes.get(output)
+    if traced and any(atom.kind == IMAGE for atom in traced[0]) and not other:
+        return True
     return first == images if isinstance(images, int) else not isinstance(first, int)
 
 
@@ -140,8 +144,11 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
     """Raise for options that say something of class scores."""
     if score != "logit":
         raise FastcamError("a cotangent is of the output as the model gives it; leave score (--score) out")
-    if input_gradient is not None:
-        raise FastcamError("input_gradient is of class targets; export without it, or with --targets default")
+    if input_gradient not in (None, *LINEAR_MODES):
+        raise FastcamError(
+            f"{input_gradient} begins at one class; of cotangents there are {', '.join(LINEAR_MODES)} "
+            "(--input-gradient), or export with --targets default"
+        )
 
 
 # ---- the layer
@@ -156,13 +163,7 @@ def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[i
     Raises:
         FastcamError: there is none, so that one has to be named.
     """
-    found: list[layers.Layer] = []
-    for index, output in enumerate(asked.values):
-        maps = layers.Maps.of(graph, image, output)
-        channels = classes(output) if len(asked.about[index].shape) > 2 else None
-        those = layers.find_layers(maps, channels)
-        found = those if index == 0 else [layer for layer in those if layer.value in {one.value for one in found}]
-    learned = [layer for layer in found if layer.value not in asked.values and _is_learned(graph, image, layer.value)]
+    learned = learned_layers(graph, image, asked)
     if not learned:
         outputs = ", ".join(repr(value.name) for value in asked.values)
         raise FastcamError(
@@ -173,7 +174,19 @@ def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[i
     return chosen.value, reason, chosen.layout
 
 
-def _is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
+def learned_layers(graph: ir.Graph, image: ir.Value, asked: Functional) -> list[layers.Layer]:
+    """The maps that every path from the image to each of the outputs passes through, behind a first convolution."""
+    found: list[layers.Layer] = []
+    for index, output in enumerate(asked.values):
+        maps = layers.Maps.of(graph, image, output)
+        channels = classes(output) if len(asked.about[index].shape) > 2 else None
+        those = layers.find_layers(maps, channels)
+        found = those if index == 0 else [layer for layer in those if layer.value in {one.value for one in found}]
+    return [layer for layer in found if layer.value not in asked.values and is_learned(graph, image, layer.value)]
+
+
+def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
+    """Whether a convolution or a matrix product lies between the image and a value."""
     return any(node.op_type in layers.LINEAR for node in path(graph, [image], [value]))
 
 
@@ -203,11 +216,13 @@ def attach(
     asked: Functional,
     level: Emit,
     engine: Engine = "onnxruntime",
+    further: head.Further | None = None,
+    others: head.Places = head.NO_PLACES,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of linear functionals of outputs to ``layer``.
 
     Args:
-        graph, layer, layout, level, engine: as in :func:`fastcam_export.head.attach`.
+        graph, layer, layout, level, engine, further, others: as in :func:`fastcam_export.head.attach`.
         image: the image input; its batch is the cotangents'.
         asked: the outputs.
 
@@ -217,18 +232,25 @@ def attach(
     Raises:
         FastcamError: no output depends on the layer, or an operator between them has no gradient rule.
     """
-    op = Emitter(graph, engine=engine)
+    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
     given = [_input(graph, image, about, value) for about, value in zip(asked.about, asked.values)]
     op.copies = op.Shape(given[0], start=1, end=2)
-    scale = max(head.seed_scale(graph, [layer], output) for output in asked.explained)
+    places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
+    places.update(others.items())
+    ends = [value for value, _ in places.values()] + ([] if further is None else [further.wrt])
+    scale = max(head.seed_scale(graph, ends, output) for output in asked.explained)
     seeds: dict[ir.Value, ir.Value] = {}
     for value, about, output in zip(given, asked.about, asked.explained):
         seeds[output] = _seed(op, value, about, output, scale)
-    activations = head.activations(op, layer, layout)
-    name, gradient = head.handed_back(op, seeds, {}, layer, layout, level)
-    values = {schema.ACTIVATIONS: activations, name: _per_image(op, gradient, scale)}
+    values: dict[str, ir.Value] = {}
+    for number, (value, how) in places.items():
+        values[schema.of_layer(schema.ACTIVATIONS, number)] = head.activations(op, value, how)
+        name, gradient = head.handed_back(op, seeds, {}, value, how, level)
+        values[schema.of_layer(name, number)] = _per_image(op, gradient, scale)
+    if further is not None:
+        values[further.name] = _per_image(op, further.made(op, seeds), scale if further.scaled else 1.0)
     if level == "cam":
-        values[schema.CAM] = head.cam(op, activations, values[schema.WEIGHTS])
+        head.add_maps(op, values, others)
     return values
 
 

@@ -8,12 +8,13 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from fastcam import schema
-from fastcam.schema import Metadata
+from fastcam.schema import Metadata, TargetLayer
 
 SCORE = {
     "logit": "before its final activation, as in the paper",
     "probability": "a probability",
     "raw": "as it is",
+    "log-probability": "the logarithm of a probability",
 }
 
 
@@ -23,11 +24,16 @@ def about(meta: Metadata) -> list[str]:
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
     return [
-        f"layer   {meta.layer.value}" + (f" (scope {meta.layer.scope})" if meta.layer.scope else ""),
+        f"layer   {_named(meta.layer)}",
         f"        {meta.layer.reason}",
+        *(f"layer {n} {_named(meta.layers[n - 1])}, {meta.layers[n - 1].reason}" for n in meta.numbers()),
         *scores,
         f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
     ]
+
+
+def _named(layer: TargetLayer) -> str:
+    return layer.value + (f" (scope {layer.scope})" if layer.scope else "")
 
 
 def exported(path: str | Path) -> list[str] | None:
@@ -46,10 +52,21 @@ def exported(path: str | Path) -> list[str] | None:
         return None
     meta = Metadata.from_json(said)
     lines = [f"export  of {meta.source.get('file') or 'a model'}, by FastCAM {meta.version}", *about(meta)]
+    if meta.head is not None and meta.head.part == "head":
+        return [
+            *lines[:-1],
+            f"part    the head: {schema.SCORES} of {schema.ACTIVATIONS}; the model is {meta.head.other}",
+        ]
+    if meta.head is not None:
+        lines.append(f"head    {meta.head.other}, what lies behind the layer")
+        lines += _absent(path, meta.head.other)
     if meta.pair is not None:
         other = {"forward": "explanation", "explanation": "forward"}[meta.pair.part]
         lines.append(f"part    the {meta.pair.part} part; the {other} part is {meta.pair.other}")
-        beside = Path(path).with_name(meta.pair.other)
-        if not beside.is_file():
-            lines.append("        warning: it is not beside this file")
+        lines += _absent(path, meta.pair.other)
     return lines
+
+
+def _absent(path: str | Path, other: str) -> list[str]:
+    """A warning if ``other`` does not lie beside ``path``."""
+    return [] if Path(path).with_name(other).is_file() else ["        warning: it is not beside this file"]

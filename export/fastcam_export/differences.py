@@ -22,9 +22,12 @@ DTYPES = {
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
+    "tensor(int64)": np.int64,
 }
 LAYER = "fastcam_check.layer"
 """The name of the layer's value, where that is an input."""
+HELD = "fastcam_check.held."
+"""In front of the names of values that are inputs because the gradient holds them, see :mod:`fastcam_export.held`."""
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -80,9 +83,15 @@ def score_session(
     run, widths = _tail_session(behind)
     types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
     fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
+    holds = any(name.startswith(HELD) for name in types)
 
     def scores(at: Array) -> Array:
-        outputs = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})
+        try:
+            outputs = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})
+        except Exception:  # onnxruntime's have no common base but this
+            if not holds:
+                raise
+            return np.full((len(cotangents[0]) if cotangents else len(at), 1), np.nan)  # another number of regions
         if cotangents:
             return _functional(outputs, cotangents)
         out = np.asarray(outputs[0], np.float64)
@@ -150,8 +159,9 @@ def gradient_error(
 def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
     """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
     try:
-        made = session(without_convolutions(in_double(behind)))
-        rounded = any(node.op_type in SINGLE for node in behind.graph.node)
+        wide = in_double(behind)
+        made = session(without_convolutions(wide))
+        rounded = any(node.op_type in SINGLE for node in wide.graph.node)
         return made, np.array([1e-2, 1e-4, 1e-6, *([1e-1, 3e-2, 3e-3, 1e-3, 3e-4] if rounded else [])])
     except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
         return session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])

@@ -46,7 +46,7 @@ def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
     return wide
 
 
-SINGLE: dict[str, tuple[int, ...]] = {"NonMaxSuppression": (0, 1, 3, 4), "Resize": (0,)}
+SINGLE: dict[str, tuple[int, ...]] = {"NonMaxSuppression": (0, 1, 3, 4), "Resize": (0, 2)}
 """Operators that the runtime has in float32 alone, and those of their inputs that are float32 then."""
 
 
@@ -56,8 +56,13 @@ def _kept_in_single(graph: onnx.GraphProto) -> None:
         return
     ordered = onnx.GraphProto()
     cast = onnx.helper.make_node
+    weights = _constants(graph)
     for node in graph.node:
         name = f"fastcam_check.{node.output[0]}" if node.output else ""
+        factors = _whole_factors(node, weights)
+        if factors is not None:
+            ordered.node.extend(_repeated(graph, node, factors, name))
+            continue
         for i in SINGLE.get(node.op_type, ()):
             if i < len(node.input) and node.input[i]:
                 ordered.node.append(cast("Cast", [node.input[i]], [f"{name}.{i}"], to=onnx.TensorProto.FLOAT))
@@ -68,6 +73,46 @@ def _kept_in_single(graph: onnx.GraphProto) -> None:
             ordered.node[-2].output[0] = name
     del graph.node[:]
     graph.node.extend(ordered.node)
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
+    """Small constants by name."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    found |= {
+        node.output[0]: a.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for a in node.attribute
+        if a.name == "value"
+    }
+    return {name: numpy_helper.to_array(tensor) for name, tensor in found.items() if np.prod(tensor.dims) <= 8}
+
+
+def _whole_factors(node: onnx.NodeProto, constants: dict[str, Array]) -> Array | None:
+    """The scales of a Resize that repeats each element a whole number of times, as exporters write it."""
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    nearest = given.get("mode", b"nearest") == b"nearest" and given.get("nearest_mode") == b"floor"
+    plain = given.get("coordinate_transformation_mode") == b"asymmetric" and not given.get("axes")
+    scales = constants.get(node.input[2]) if node.op_type == "Resize" and len(node.input) == 3 else None
+    if scales is None or not scales.size or not nearest or not plain or (scales != np.rint(scales)).any():
+        return None
+    return scales.astype(np.int64) if (scales >= 1).all() else None
+
+
+def _repeated(graph: onnx.GraphProto, node: onnx.NodeProto, factors: Array, name: str) -> list[onnx.NodeProto]:
+    """Each element ``factors`` times along each axis, by operators that know float64."""
+    made = onnx.helper.make_node
+    between = np.arange(1, 2 * len(factors), 2)
+    constants = {"axes": between, "times": np.stack((np.ones_like(factors), factors), 1).ravel(), "factors": factors}
+    graph.initializer.extend(numpy_helper.from_array(array, f"{name}.{key}") for key, array in constants.items())
+    x = node.input[0]
+    return [
+        made("Shape", [x], [f"{name}.shape"]),
+        made("Mul", [f"{name}.shape", f"{name}.factors"], [f"{name}.larger"]),
+        made("Unsqueeze", [x, f"{name}.axes"], [f"{name}.apart"]),
+        made("Tile", [f"{name}.apart", f"{name}.times"], [f"{name}.tiled"]),
+        made("Reshape", [f"{name}.tiled", f"{name}.larger"], [node.output[0]]),
+    ]
 
 
 def _known_in_double(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:

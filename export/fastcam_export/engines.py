@@ -32,10 +32,15 @@ TYPES = {
 """Names of element types in a matrix, where they are not ONNX's."""
 
 
-TARGETS_NOTE = (
-    "fastcam.targets has no default (its parser makes constants of defaults), and a target that is no class of the "
-    "model gives class -1 and NaN"
-)
+def targets_note(engine: Engine) -> str:
+    """What is particular about the targets of a file for ``engine``."""
+    no_default = "fastcam.targets has no default (its parser makes constants of defaults), and "
+    return f"{no_default if has_list(engine) else ''}a target that is no class of the model gives class -1 and NaN"
+
+
+def has_list(engine: Engine) -> bool:
+    """Whether the engine reads only the operators of a list; ONNX Runtime, on any device, reads all of the standard."""
+    return engine == "tensorrt"
 
 
 @cache
@@ -47,13 +52,15 @@ def matrix(engine: Engine) -> dict[str, Any]:
 
 
 def title(engine: Engine) -> str:
-    """The engine's name and the version whose matrix is known here."""
+    """The engine's name and, where its matrix is known here, the version of that."""
+    if not has_list(engine):
+        return {"cuda": "ONNX Runtime on CUDA"}.get(engine, "ONNX Runtime")
     return f"{matrix(engine)['engine']} {matrix(engine)['version']}"
 
 
 def refused(graph: ir.Graph, engine: Engine) -> list[tuple[ir.Node, str]]:
     """(node, reason) for the nodes that ``engine`` does not read, in the graph's order, subgraphs included."""
-    if engine == "onnxruntime":
+    if not has_list(engine):
         return []
     found = ((node, _why_not(node, matrix(engine))) for node in _nodes(graph))
     return [(node, why) for node, why in found if why]
@@ -80,7 +87,7 @@ def hold(graph: ir.Graph, engine: Engine) -> tuple[str, ...]:
 
 def report(graph: ir.Graph, engine: Engine, found: list[tuple[ir.Node, str]]) -> tuple[str, ...]:
     """Lines for people: the opset and the operators that the engine does not read."""
-    if engine == "onnxruntime":
+    if not has_list(engine):
         return ()
     lines = []
     first, last = matrix(engine)["opsets"]

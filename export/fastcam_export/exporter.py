@@ -14,8 +14,10 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
-from fastcam_export import cotangent, engines, half, head, layers, split, verify
+from fastcam_export import behind as behind_
+from fastcam_export import cotangent, engines, half, layers, options, several, split, verify
 from fastcam_export import frames as framing
+from fastcam_export import head as head_
 from fastcam_export import input_gradient as backwards
 from fastcam_export.autodiff.driver import path, unsupported
 from fastcam_export.autodiff.quantized import unquantised
@@ -23,8 +25,7 @@ from fastcam_export.describe import about
 from fastcam_export.files import stamp, write
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
-from fastcam_export.score import Want, find_score
-from fastcam_export.trace import image_order
+from fastcam_export.score import WANTS, Want, find_score
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Export:
         opset: (source's, exported's) opset of the default domain.
         engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
         explanation: the explanation part of an export on demand, or None.
+        head: what lies behind the layer, where that was asked for.
         files: all files written.
     """
 
@@ -49,6 +51,7 @@ class Export:
     opset: tuple[int, int]
     engine: tuple[str, ...] = ()
     explanation: onnx.ModelProto | None = None
+    head: onnx.ModelProto | None = None
     files: tuple[Path, ...] = ()
 
     def summary(self) -> list[str]:
@@ -64,7 +67,7 @@ class Export:
         if meta.engine != "onnxruntime":
             asked = self.explanation or self.model
             free = any(value.name == schema.TARGETS for value in asked.graph.input)
-            note = f": {engines.TARGETS_NOTE}" if free else ""
+            note = f": {engines.targets_note(meta.engine)}" if free else ""
             lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
             lines += [f"        warning: {line}" for line in self.engine]
         if self.check:
@@ -72,19 +75,28 @@ class Export:
             lines.append(
                 f"check   outputs {same} to the source's; gradient equal to central differences within "
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
+                + (", and one at each further layer" if meta.layers else "")
             )
-            lines += backwards.told(meta.input_gradient, self.check)
+            lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             how = "" if meta.preprocessing is not None else " --preprocess NAME"
-            picture = f"next    fastcam explain {self.output} PICTURE{how}"
-            lines.append("next    Explainer(FILE)(PICTURE, cotangent=...) in Python" if meta.cotangents else picture)
+            spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
+            lines.append(f"next    fastcam explain {self.output} PICTURE{how}{spec}")
+            sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
+            if sizes and meta.pair is None:
+                lines.append(
+                    f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand"
+                )
         return lines
 
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """One line of :func:`inspect_model`: a layer that can be explained."""
+    """One line of :func:`inspect_model`: a layer that can be explained.
+
+    ``chosen``: it is what "auto" takes; ``in_all``: it is among those that "all" takes.
+    """
 
     name: str
     scope: str
@@ -93,6 +105,7 @@ class InspectedLayer:
     chosen: bool
     note: str
     layout: schema.LayoutName = "NCHW"
+    in_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,12 +131,12 @@ def export_model(
     model: Source,
     output: str | Path | None = None,
     *,
-    layer: str = "auto",
+    layer: str | Sequence[str] = "auto",
     layout: schema.LayoutName | None = None,
     prefix_tokens: int | None = None,
     grid: Sequence[int] | None = None,
     emit: Emit = "weights",
-    targets: head.Targets = "default",
+    targets: head_.Targets = "default",
     score: Want = "logit",
     output_name: str | Sequence[str] | None = None,
     preprocess: str | Preprocessing | None = None,
@@ -133,6 +146,7 @@ def export_model(
     input_gradient: Mode | None = None,
     input_gradient_at: Place | None = None,
     on_demand: bool = False,
+    head: bool = False,
     frames: bool | tuple[int, int] = False,
     check: bool = True,
 ) -> Export:
@@ -141,7 +155,9 @@ def export_model(
     Args:
         model: path, bytes or ModelProto; opset 7 or later.
         output: file to write; None only returns the model.
-        layer: "auto", or the name of a value, node or scope.
+        layer: "auto", or the name of a value, node or scope; several of them for one file that explains at each, the
+            first by default; "all" for the last map of each resolution (``auto`` is its default layer). The outputs of
+            further layers carry their number in :attr:`fastcam.schema.Metadata.layers`.
         layout: how the layer lies in the graph, one of :data:`fastcam.schema.LAYOUTS`; by default the graph tells.
         prefix_tokens: of a token sequence: tokens in front of the image's positions; by default the graph tells.
         grid: of a token sequence: (h, w) of its positions; by default the graph tells, else a square.
@@ -150,25 +166,32 @@ def export_model(
             (the predicted class, no input), "cotangent" (any linear functional of outputs as the model gives them:
             the required input ``fastcam.cotangent`` float32 [N, T, *output without N], ``fastcam.cotangent.NAME`` of
             several outputs; no ``fastcam.classes``).
-        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out.
+        score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out,
+            "log-probability" its logarithm, also of a model that ends before its softmax.
         output_name: the model output to explain; by default the first with one number per class; with cotangents any
             float output, or a list of them, by default the only one.
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
         labels: file with one class name per line, or the names.
-        for_engine: "onnxruntime", or "tensorrt": what is added then consists of operators that TensorRT's parser reads,
-            without indices of pools, Col2Im and scatters; ``targets`` "default" becomes "required", for its parser
-            makes a constant of an input with a default. Results are equal, but for targets that the model does not
-            have: class -1 and NaN in place of an error.
+        for_engine: "onnxruntime"; "cuda": ONNX Runtime on a GPU, where no added node then has to be read on the host,
+            so that runs are queued whole and CUDA graphs can be recorded; or "tensorrt": what is added then consists of
+            operators that TensorRT's parser reads, without indices of pools, Col2Im and scatters, and ``targets``
+            "default" becomes "required", for its parser makes a constant of an input with a default. Results are equal,
+            but for targets that the model does not have: class -1 and NaN in place of an error.
         input_gradient: also emit what a second backward pass brings to the image, ``fastcam.input_gradient`` [N, T,
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
             ``fastcam.relevance`` [N, T, h, w], summed over channels. See :mod:`fastcam_export.autodiff.modes` and
-            :mod:`fastcam_export.autodiff.relevance` for formulas.
+            :mod:`fastcam_export.autodiff.relevance` for formulas. Or a map of its own, as ``fastcam.relevance``:
+            "rollout", "legrad" (:mod:`fastcam_export.attention`), "fullgrad" (:mod:`fastcam_export.fullgrad`) or
+            "shapleycam" (:mod:`fastcam_export.shapley`).
         input_gradient_at: "image" or "layer", where excitation and lrp are read.
         on_demand: export two files, see :mod:`fastcam_export.split`: ``output`` is the model with what the explanation
             needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants of both lie in a
             third file, ``x.cam.*.data``; all of them belong together.
+        head: also write ``x.cam.head.onnx``, what lies behind the layer, for methods that change the layer:
+            ``fastcam.activations`` [M, K, h, w] (and of a sequence ``fastcam.tokens`` [M, P, K], what stands for no
+            position) in, ``fastcam.scores`` [M, classes], the explained scores, out.
         frames: True puts the preprocessing into the file, which then takes uint8 RGB pictures [N, height, width, 3] of
             any size; (height, width) of one size, which is faster, and what TensorRT reads.
         check: run the check that ends an export; a failed one writes nothing.
@@ -182,31 +205,40 @@ def export_model(
         UnsupportedOperator: (a FastcamError) an operator between layer and score has no gradient rule.
     """
     _one_of("emit", emit, schema.EMITS)
-    _one_of("targets", targets, head.TARGETS_MODES)
-    _one_of("score", score, ("logit", "probability"))
+    _one_of("targets", targets, head_.TARGETS_MODES)
+    _one_of("score", score, WANTS)
     _one_of("for_engine", for_engine, schema.ENGINES)
     _one_of("input_gradient", input_gradient or schema.MODES[0], schema.MODES)
     _one_of("input_gradient_at", input_gradient_at or schema.PLACES[0], schema.PLACES)
-    if for_engine != "onnxruntime" and targets == "default":
+    if engines.has_list(for_engine) and targets == "default":
         targets = "required"
     loaded = load(model)
     graph = loaded.model.graph
+    if head:
+        behind_.refuse(emit, targets == "cotangent")
     if targets == "cotangent":
         cotangent.refuse_options(score, input_gradient)
-    asked = _question(graph, layer, targets, score, output_name)
+    names = several.listed(layer)
+    named = names[0] if names != (several.ALL,) else "auto"
+    asked = _question(graph, named, targets, score, output_name)
     image, functional, value, score_value = asked.image, asked.functional, asked.layer, asked.value
-    laid_out = given(value, asked.layout, layout, prefix_tokens, grid)
-    usable = layers.usable(asked.maps, value.name or "" if layer == "auto" else layer, value, laid_out)
+    lies = partial(given, name=layout, prefix_tokens=prefix_tokens, grid=grid)
+    usable = layers.usable(asked.maps, value.name or "" if named == "auto" else named, value, lies(value, asked.layout))
     if functional is not None:
         cotangent.refuse_unreached(graph, image, value, functional)
+    first = several.Place(value, usable, layers.describe(value, asked.reason, usable))
+    places = several.find(loaded.model, names, first, asked.maps, asked.score.classes, functional, lies)
+    places = several.with_heads(asked.maps, places, functional)
+    all_layers, others = several.numbered(graph, places)
     metadata = Metadata(
         emit=emit,
-        layer=layers.describe(value, asked.reason, usable),
+        layer=places[0].about,
+        layers=all_layers,
         score=asked.score,
         input=image.name or "",
         input_shape=_dims(image),
-        preprocessing=_preprocessing(preprocess, resize, image),
-        labels=_labels(labels, asked.score.classes),
+        preprocessing=options.preprocessing(preprocess, resize, image),
+        labels=options.labels(labels, asked.score.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
         engine=for_engine,
         input_gradient=input_gradient,
@@ -216,21 +248,23 @@ def export_model(
     if frames:
         framing.refuse(metadata, frames, on_demand)
     further = None
+    explained = functional.explained if functional is not None else [unquantised(score_value)]
     if input_gradient is not None:
         place = metadata.input_gradient_at
-        further = backwards.further(graph, image, unquantised(score_value), value, usable, input_gradient, place)
-    explained = functional.explained if functional is not None else [unquantised(score_value)]
+        further = backwards.further(graph, image, explained, value, usable, input_gradient, place)
     behind = verify.tail(loaded.model, value, *explained) if check else None
     by_differences = check and input_gradient == "gradient"
-    whole = verify.tail(loaded.model, image, unquantised(score_value)) if by_differences else None
+    whole = verify.tail(loaded.model, image, *explained) if by_differences else None
     feeds = verify.random_inputs(graph, image) if check else {}
+    part = behind_.head(loaded.model, value, usable, score_value) if head else None
     if functional is None:
-        values = head.attach(graph, value, usable, score_value, targets, emit, for_engine, further)
+        rest = part.emitted if part is not None else None
+        values = head_.attach(graph, value, usable, score_value, targets, emit, for_engine, further, others, rest)
     else:
         feeds = functional.of_one(feeds, image)
-        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine)
-    head.emit(graph, values, emit)
-    if for_engine == "onnxruntime":
+        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further, others)
+    head_.emit(graph, values, emit, others)
+    if not engines.has_list(for_engine):
         half.settle(graph, loaded.opset)
     unread = engines.hold(graph, for_engine)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
@@ -238,22 +272,30 @@ def export_model(
     result = {}
     random = partial(functional.random, images=len(feeds[metadata.input])) if functional is not None and check else None
     if behind is not None:
-        result = verify.check(loaded.proto, exported, behind, feeds, values, value, usable, random).to_dict()
+        again = partial(export_model, model, layout=layout, prefix_tokens=prefix_tokens, grid=grid, targets=targets)
+        again = partial(again, score=score, output_name=output_name, for_engine=for_engine)
+        looked = several.examined(loaded.model, (value, usable, behind), others, explained, again)
+        result = verify.check(loaded.proto, exported, feeds, values, looked, random).to_dict()
     if whole is not None:
-        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input)
+        given_of = functional.random if functional is not None else None
+        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
         result["input_gradient_error"] = error
+    if part is not None:
+        result |= behind_.check(exported, part.model, unquantised(score_value).name or "", feeds) if check else {}
+        metadata = behind_.belonging(part, metadata)
+    whole_head = part.model if part is not None else None
     opsets = (loaded.opset, graph.opset_imports[""])
     if frames:
         exported, metadata = framing.frame(exported, replace(metadata, check=result), frames, feeds if check else None)
         result = metadata.check
     if not on_demand:
         metadata = replace(metadata, check=result)
-        return finish(Export(exported, metadata, result, None, opsets, unread), output)
+        return finish(Export(exported, metadata, result, None, opsets, unread, head=whole_head), output)
     parts = split.split(exported)
     if check:
         result |= split.check(loaded.proto, exported, parts, feeds, random)
     metadata = split.paired(parts, replace(metadata, check=result))
-    return finish(Export(parts.forward, metadata, result, None, opsets, unread, parts.explanation), output)
+    return finish(Export(parts.forward, metadata, result, None, opsets, unread, parts.explanation, whole_head), output)
 
 
 @dataclass(frozen=True)
@@ -271,7 +313,7 @@ class _Question:
 
 
 def _question(
-    graph: ir.Graph, layer: str, targets: head.Targets, score: Want, output_name: str | Sequence[str] | None
+    graph: ir.Graph, layer: str, targets: head_.Targets, score: Want, output_name: str | Sequence[str] | None
 ) -> _Question:
     image = layers.find_image(graph)
     functional = cotangent.find(graph, image, output_name) if targets == "cotangent" else None
@@ -284,27 +326,27 @@ def _question(
         chosen, reason, layout = _layer(maps, description, layer)
     else:
         chosen, reason, layout = cotangent.choose_layer(graph, image, functional)
-    if not path(graph, [chosen], [value]):
-        raise FastcamError(
-            f"the score {description.value!r} cannot be reached from layer {chosen.name!r}; "
-            "name a layer between image and score (fastcam inspect lists them)"
-        )
+    several.refuse_behind(graph, chosen, [value])
     return _Question(image, description, value, functional, maps, chosen, reason, layout)
 
 
 def finish(made: Export, output: str | Path | None) -> Export:
-    """The export with its metadata in the model, or in both parts, and written to ``output`` if that is given."""
+    """The export with its metadata in the model, or in all parts, and written to ``output`` if that is given."""
     path = Path(output) if output is not None else None
-    metadata, pair = made.metadata, made.metadata.pair
-    if made.explanation is None or pair is None:
-        stamp(made.model, metadata)
-        files = {path: made.model.SerializeToString()} if path is not None else {}
-    else:
+    metadata, parts = made.metadata, {}
+    if made.head is not None:
+        metadata, parts["head"] = behind_.named(made.head, metadata, path), made.head
+    pair = metadata.pair
+    if made.explanation is not None and pair is not None:
         theirs = replace(pair, part="explanation", other=path.name if path is not None else "")
         stamp(made.explanation, replace(metadata, pair=theirs))
         metadata = replace(metadata, pair=replace(pair, other=split.beside(path).name if path is not None else ""))
-        stamp(made.model, metadata)
-        files = split.contents(made.model, made.explanation, path) if path is not None else {}
+        parts["explain"] = made.explanation
+    stamp(made.model, metadata)
+    files: dict[Path, bytes] = {}
+    if path is not None:
+        beside = {path.with_name(f"{path.stem}.{name}.onnx"): part for name, part in parts.items()}
+        files = split.contents(beside | {path: made.model}, path) if beside else {path: made.model.SerializeToString()}
     write(files)
     return replace(made, metadata=metadata, output=path, files=tuple(files))
 
@@ -321,18 +363,21 @@ def inspect_model(
         FastcamError: as in :func:`export_model`.
     """
     _one_of("for_engine", for_engine, schema.ENGINES)
-    graph = load(model).model.graph
+    loaded = load(model).model
+    graph = loaded.graph
     image = layers.find_image(graph)
     description, score_value = find_score(graph, output_name, score, any_output=True)
-    found = layers.find_layers(layers.Maps.of(graph, image, score_value), description.classes)
+    maps = layers.Maps.of(graph, image, score_value)
+    found = layers.find_layers(maps, description.classes)
     chosen, reason = layers.choose(found)
+    taken = several.if_known(loaded, maps, found, chosen.value)
     if chosen.layout.name != "NCHW":
         reason += f"; {chosen.layout.found}"
     lines = []
     for one in found:
         about = layers.describe(one.value, "")
-        shape, named = _dims(one.value), one.layout.name
-        lines.append(InspectedLayer(about.value, about.scope, about.op_type, shape, one is chosen, one.note, named))
+        said = (_dims(one.value), one is chosen, one.note, one.layout.name, one in taken)
+        lines.append(InspectedLayer(about.value, about.scope, about.op_type, *said))
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
     unread = engines.report(graph, for_engine, engines.refused(graph, for_engine))
     return Inspection(lines, reason, description, missing.most_common(), unread)
@@ -357,35 +402,6 @@ def _layer(maps: layers.Maps, about: Score, name: str) -> tuple[ir.Value, str, L
 def _dims(value: ir.Value) -> tuple[int | str, ...]:
     """A shape for people and JSON: free dimensions by name, or "?"."""
     return tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape or ())
-
-
-def _preprocessing(given: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
-    if given is None:
-        return None
-    dims = [d if isinstance(d, int) else None for d in image.shape or ()]
-    last = image_order(image).endswith("C")
-    channels, (height, width) = (dims[-1], dims[-3:-1]) if last else (dims[1], dims[-2:])
-    size = (height, width) if height is not None and width is not None else None
-    known = schema.preset(given, resize=resize) if isinstance(given, str) else given
-    color = "GRAY" if channels == 1 else known.color
-    return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
-
-
-def _labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, (str, Path)):
-        try:
-            names = [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise FastcamError(f"cannot read the labels file {given} ({why}); give one class name per line") from error
-        names = names[: max((i + 1 for i, name in enumerate(names) if name), default=0)]
-    else:
-        names = [str(name) for name in given]
-    if classes is not None and len(names) != classes:
-        raise FastcamError(f"{len(names)} labels were given, but the score has {classes} classes; one name per class")
-    return tuple(names)
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ def refuse(metadata: Metadata, frames: bool | tuple[int, int], on_demand: bool) 
     size = _size(frames)
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise FastcamError(f"frames is {frames}; give True, or (height, width) of the frames")
-    if size is None and metadata.engine != "onnxruntime":
+    if size is None and metadata.engine == "tensorrt":
         raise FastcamError(f"for {metadata.engine} frames must have one size; give frames=(height, width)")
     if on_demand or metadata.cotangents:
         other = "on_demand" if on_demand else "targets cotangent"
@@ -119,7 +119,7 @@ def put_in_front(model: onnx.ModelProto, metadata: Metadata, size: tuple[int, in
     op = _Nodes()
     if how.color == "GRAY":  # before the resize and rounded, as OpenCV does it on pixels
         pixels = op.Round(op.MatMul(op.Cast(INPUT, to=TensorProto.FLOAT), np.array(GREY, np.float32)[:, None]))
-    elif metadata.engine == "onnxruntime":
+    elif metadata.engine != "tensorrt":
         pixels = INPUT  # whose rows are taken while they are bytes
     else:  # TensorRT does nothing with bytes but casting them
         pixels = op.Cast(INPUT, to=TensorProto.FLOAT)

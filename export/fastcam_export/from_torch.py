@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from fastcam.schema import FastcamError
+from fastcam.schema import FastcamError, Metadata, TargetLayer
 from fastcam_export.exporter import Export, export_model, finish
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def from_torch(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[torch.Tensor],
-    layer: torch.nn.Module | str = "auto",
+    layer: torch.nn.Module | str | list[torch.nn.Module | str] | tuple[torch.nn.Module | str, ...] = "auto",
     output: str | Path | None = None,
     *,
     dynamic_batch: bool = True,
@@ -37,7 +37,7 @@ def from_torch(
         example_inputs: a tensor [N, C, H, W], or one tensor for each argument of ``forward``; only the shapes matter.
         layer: what is explained: a submodule of ``module`` or its attribute path ("layer4.1.conv2", "blocks.11.norm1"),
             that is the tensor that it returns (of a tuple the first one; of several calls the last one's); or the name
-            of a value, node or scope of the ONNX graph; or "auto".
+            of a value, node or scope of the ONNX graph; or "auto", or "all"; or a list of those.
         output: file to write; None only returns the model.
         dynamic_batch: leave the first dimension of the inputs free.
         **options: the other keyword arguments of :func:`fastcam_export.export_model`.
@@ -57,18 +57,34 @@ def from_torch(
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(value, torch.Tensor) for value in inputs):
         raise FastcamError("example_inputs must be a tensor, or one tensor for each argument of the module's forward")
-    target, path = _submodule(module, layer)
-    if target is None:
+    asked = layer if isinstance(layer, (list, tuple)) else [layer]
+    found = [_submodule(module, one) for one in asked]
+    modules = {path: target for target, path in found if target is not None}
+    with contextlib.ExitStack() as stack:
+        calls = {path: stack.enter_context(_returned(torch, module, part, path)) for path, part in modules.items()}
         proto = _to_onnx(torch, module, inputs, dynamic_batch)
-        return export_model(proto, output, layer=path, **options)
-    with _returned(torch, module, target, path) as calls:
-        proto = _to_onnx(torch, module, inputs, dynamic_batch)
-    name = _take_last_output(proto, path)
-    made = export_model(proto, None, layer=name, **options)
-    which = f" (the last of its {calls[0]} calls)" if calls[0] > 1 else ""
-    told = made.metadata.layer.reason.replace(f"named as value {name!r}", f"the output of module {path!r}{which}")
-    metadata = replace(made.metadata, layer=replace(made.metadata.layer, reason=told))
-    return finish(replace(made, metadata=metadata), output)
+    names = {path: _take_last_output(proto, path) for path in reversed(modules)}
+    made = export_model(proto, None, layer=[names.get(path, path) for _, path in found], **options)
+    told = {names[path]: _reason(path, calls[path][0]) for path in modules}
+    return finish(replace(made, metadata=_with_reasons(made.metadata, told)), output)
+
+
+def _reason(path: str, calls: int) -> str:
+    return f"the output of module {path!r}" + (f" (the last of its {calls} calls)" if calls > 1 else "")
+
+
+def _with_reasons(metadata: Metadata, told: dict[str, str]) -> Metadata:
+    """``metadata`` with modules in place of the values that were named, by the values' names."""
+
+    def said(layer: TargetLayer) -> TargetLayer:
+        name = layer.value
+        return (
+            replace(layer, reason=layer.reason.replace(f"named as value {name!r}", told[name]))
+            if name in told
+            else layer
+        )
+
+    return replace(metadata, layer=said(metadata.layer), layers=tuple(map(said, metadata.layers)))
 
 
 def _torch() -> Any:
@@ -92,7 +108,7 @@ def _check_mode(module: torch.nn.Module) -> None:
 def _submodule(module: torch.nn.Module, layer: torch.nn.Module | str) -> tuple[torch.nn.Module | None, str]:
     """The submodule that ``layer`` means and its attribute path; None and the name where it is none."""
     if isinstance(layer, str):
-        return (None if layer == "auto" else dict(module.named_modules()).get(layer)), layer
+        return (None if layer in ("auto", "all") else dict(module.named_modules()).get(layer)), layer
     for path, part in module.named_modules():
         if part is layer:
             return layer, path

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import Emit, Engine, FastcamError
+from fastcam.schema import Emit, Engine, FastcamError, of_layer
 from fastcam_export import one_hot, passes
 from fastcam_export.autodiff import slices
 from fastcam_export.autodiff.collapsed import summed_gradient
@@ -24,6 +25,9 @@ from fastcam_export.layout import Layout
 Targets = Literal["default", "required", "constant", "cotangent"]
 TARGETS_MODES: tuple[Targets, ...] = ("default", "required", "constant", "cotangent")
 FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
+Places: TypeAlias = Mapping[int, tuple[ir.Value, Layout]]
+"""Target layers beside the default one, by their numbers in :attr:`fastcam.schema.Metadata.layers`."""
+NO_PLACES: Places = MappingProxyType({})
 HALF_SCALE = 2.0**10
 """What cotangents are multiplied by where they pass through float16 (Micikevicius et al. 2018, section 3.2).
 
@@ -40,12 +44,14 @@ class Further:
     Attributes:
         name: in the contract.
         wrt: the value that it is taken at.
-        made: (emitter, seed, score) -> [N, ...], once per target as the seed is.
+        made: (emitter, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
+        scaled: whether it is proportional to the seed.
     """
 
     name: str
     wrt: ir.Value
-    made: Callable[[Emitter, ir.Value, ir.Value], ir.Value]
+    made: Callable[[Emitter, Mapping[ir.Value, ir.Value]], ir.Value]
+    scaled: bool = True
 
 
 def attach(
@@ -57,6 +63,8 @@ def attach(
     level: Emit,
     engine: Engine = "onnxruntime",
     further: Further | None = None,
+    others: Places = NO_PLACES,
+    beside: Callable[[Emitter], Mapping[str, ir.Value]] | None = None,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of ``score`` to ``layer``.
 
@@ -68,9 +76,11 @@ def attach(
         targets: "default" adds the input ``fastcam.targets`` with default [[-1]], "required" without a default,
             "constant" fixes the predicted class in the graph.
         level: the emit level; the whole gradient is built for "gradients" only.
-        engine: whose operators are added. In a form for another engine than ONNX Runtime, whose errors are its own, a
-            target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
+        engine: whose operators are added. In a form for another engine than ONNX Runtime in general, whose errors are
+            its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
+        others: further target layers. The passes to all of them share what they have in common.
+        beside: makes what is emitted beside, by its names.
 
     Returns:
         The values of that level, and those they are made of, by their names in the contract; :func:`emit` makes them
@@ -80,37 +90,54 @@ def attach(
         FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
             engine needs to know the number of classes and the file does not say it.
     """
-    op = Emitter(graph, engine=engine)
-    scores = _per_class(op, score)
+    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
+    scores = per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))
     if targets != "constant":
         op.copies = number
     rows = one_hot.target_rows(op, classes)
     explained = unquantised(score)
-    scale = seed_scale(graph, [layer, *([further.wrt] if further is not None else [])], explained)
+    places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
+    places.update(others.items())
+    ends = [value for value, _ in places.values()]
+    scale = seed_scale(graph, [*ends, *([further.wrt] if further is not None else [])], explained)
     hot = one_hot.one_hot(op, explained, scores, rows)
     seed = one_hot.seed(op, hot, explained, scale)
-    values = {schema.CLASSES: classes, schema.ACTIVATIONS: activations(op, layer, layout)}
-    cotangents, sums = _narrowed(op, explained, layer, classes, hot, scale)
-    made = dict([handed_back(op, cotangents, sums, layer, layout, level)])
+    values, made = {schema.CLASSES: classes}, {}
+    for which, (at, how) in places.items():
+        values[of_layer(schema.ACTIVATIONS, which)] = activations(op, at, how)
+        cotangents, sums = _narrowed(op, explained, at, classes, hot, scale)
+        name, gradient = handed_back(op, cotangents, sums, at, how, level)
+        made[of_layer(name, which)] = gradient
+    values |= beside(op) if beside is not None else {}
     if further is not None:
-        made[further.name] = further.made(op, seed, explained)
+        made[further.name] = further.made(op, {explained: seed})
     gathered = one_hot.gather_rows(op, hot, rows)
     for name, gradient in made.items():
         n, *rest = op.dims(gradient)
-        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, scale)
+        factor = 1.0 if further is not None and name == further.name and not further.scaled else scale
+        values[name] = one_hot.per_image(op, gathered.get(gradient, gradient), classes, rows, factor)
         values[name].shape = ir.Shape((n, "T", *rest))
     if level == "cam":
-        values[schema.CAM] = cam(op, values[schema.ACTIVATIONS], values[schema.WEIGHTS])
+        add_maps(op, values, others)
     if engine != "onnxruntime":
-        last, rank = schema.OUTPUTS[level][-1], op.rank(values[schema.ACTIVATIONS])
-        behind = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
-        values[last] = _only_of_classes(op, values[last], classes, behind)
+        for which in places:
+            last, rank = schema.OUTPUTS[level][-1], op.rank(values[of_layer(schema.ACTIVATIONS, which)])
+            behind = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
+            last = of_layer(last, which)
+            values[last] = _only_of_classes(op, values[last], classes, behind)
         if further is not None:
             value = values[further.name]
             values[further.name] = _only_of_classes(op, value, classes, op.rank(value) - 2)
     return values
+
+
+def add_maps(op: Emitter, values: dict[str, ir.Value], others: Places) -> None:
+    """The map of each layer among ``values``, which have their activations and weights."""
+    for number in (None, *others):
+        names = (of_layer(name, number) for name in (schema.ACTIVATIONS, schema.WEIGHTS))
+        values[of_layer(schema.CAM, number)] = cam(op, *(values[name] for name in names))
 
 
 def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) -> float:
@@ -120,7 +147,7 @@ def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) ->
     return HALF_SCALE if ir.DataType.FLOAT16 in types else 1.0
 
 
-def _per_class(op: Emitter, score: ir.Value) -> ir.Value:
+def per_class(op: Emitter, score: ir.Value) -> ir.Value:
     """[N, classes]: a map of class scores summed over its positions."""
     dims = op.dims(score)
     if all(dim == 1 for dim in dims[2:]):
@@ -211,11 +238,18 @@ def _reached(layer: ir.Value, gradient: ir.Value | None) -> ir.Value:
     return gradient
 
 
-def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit) -> None:
-    """Make the values of one emit level outputs, under their contract names, and tidy up what was added."""
-    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE) if name in values]
-    for name in (*(name for name in schema.OUTPUTS[level] if name in values), *further):  # no classes of a cotangent
+def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit, numbers: Iterable[int] = ()) -> None:
+    """Make the values of one emit level outputs, under their contract names, and tidy up what was added.
+
+    ``numbers``: of the layers beside the default one.
+    """
+    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE, schema.TOKENS) if name in values]
+    further += [name for name in values if name.startswith(schema.KEPT)]
+    asked = [of_layer(name, n) for n in (None, *sorted(numbers)) for name in schema.OUTPUTS[level]]
+    for name in (*(name for name in asked if name in values), *further):  # no classes of a cotangent, nor twice
         value = values[name]
+        if value.is_graph_output():  # what is the same for two layers, on the two sides of a Dropout
+            value = _again(graph, value)
         value.name = name
         if name not in further:
             value.shape = ir.Shape(_contract_dims(name, values))
@@ -223,8 +257,17 @@ def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit) -> None:
     passes.tidy(graph, values.values())
 
 
+def _again(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """A copy of a value that is an output already."""
+    copy = ir.Value(type=value.type)
+    graph.append(ir.Node("", "Identity", [value], outputs=[copy], name=f"{schema.PREFIX}again_{len(graph.outputs)}"))
+    return copy
+
+
 def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str | None, ...]:
-    shape = values[schema.ACTIVATIONS].shape
+    name, _, number = name.removeprefix(schema.PREFIX).partition(".")
+    name = schema.PREFIX + name
+    shape = values[of_layer(schema.ACTIVATIONS, int(number) if number else None)].shape
     assert shape is not None
     n, k, *grid = (d if isinstance(d, int) else d.value for d in shape)
     return {

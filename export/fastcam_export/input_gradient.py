@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Mode, Place
-from fastcam_export import differences, verify
+from fastcam_export import attention, differences, held, verify
+from fastcam_export.autodiff.attention_relevance import with_attention
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
 from fastcam_export.autodiff.relevance import SHARES, relevance_mode, seed_of
+from fastcam_export.fullgrad import fullgrad
 from fastcam_export.head import Further
+from fastcam_export.layers import Maps
 from fastcam_export.layout import Layout
+from fastcam_export.shapley import shapleycam
 
 Array = npt.NDArray[Any]
 
@@ -30,6 +35,10 @@ def place(mode: Mode | None, at: Place | None) -> Place:
     """
     if at is not None and mode is None:
         raise FastcamError("input_gradient_at says where input_gradient is read, which is not given; give both")
+    if mode in schema.MAPS:
+        if at is not None:
+            raise FastcamError(f"{mode} has a place of its own; leave input_gradient_at (--input-gradient-at) out")
+        return "layer"
     if at == "layer" and mode not in SHARES:
         raise FastcamError(f"{mode} is read at the image; leave input_gradient_at (--input-gradient-at) out")
     return at or ("layer" if mode in ("excitation", "contrastive-excitation") else "image")
@@ -47,7 +56,13 @@ def told(mode: Mode | None, check: Mapping[str, Any]) -> list[str]:
 
 
 def further(
-    graph: ir.Graph, image: ir.Value, score: ir.Value, layer: ir.Value, layout: Layout, mode: Mode, at: Place
+    graph: ir.Graph,
+    image: ir.Value,
+    explained: Sequence[ir.Value],
+    layer: ir.Value,
+    layout: Layout,
+    mode: Mode,
+    at: Place,
 ) -> Further:
     """What :func:`fastcam_export.head.attach` adds for a mode.
 
@@ -57,7 +72,7 @@ def further(
     Args:
         graph: a loaded model's.
         image: its image input.
-        score: the score before its own quantisation.
+        explained: the score before its own quantisation; of cotangents all their outputs.
         layer, layout: the target layer.
         mode: see :data:`fastcam.schema.MODES`.
         at: see :func:`place`.
@@ -65,27 +80,51 @@ def further(
     Raises:
         FastcamError: the mode means nothing for this model, or the image is no float tensor.
     """
+    if mode in schema.MAPS:
+        return _map(graph, image, explained, layer, layout, mode)
     wrt = image if at == "image" else layer
     if wrt.dtype not in FLOATS:
         raise FastcamError(
             f"input {image.name!r} is {image.dtype}, which has no gradient; export a model that takes float images"
         )
-    between = path(graph, [wrt], [score])
+    between = path(graph, [wrt], explained)
     if mode in SHARES and any(value.dtype in HALF for node in between for value in node.outputs):
         raise FastcamError(f"{mode} divides by what float16 rounds to zero; give the float32 model")
     if mode in ("guided", "deconvolution"):
         refuse_without_relu(between, mode)
-    chosen = relevance_mode(mode, score) if mode in SHARES else relu_mode(mode)
+    chosen = relevance_mode(mode, explained[0]) if mode in SHARES else relu_mode(mode)
+    if mode.startswith("lrp"):
+        chosen = with_attention(chosen)
 
-    def made(op: Emitter, seed: ir.Value, explained: ir.Value) -> ir.Value:
-        start = seed_of(op, mode, seed, explained) if mode in SHARES else seed
-        found = _swept(op, chosen, {explained: start}, wrt)
+    def made(op: Emitter, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+        starts = {y: seed_of(op, mode, seed, y) if mode in SHARES else seed for y, seed in seeds.items()}
+        found = _swept(op, chosen, starts, wrt)
         if at == "image":
             return found
         maps = layout.maps(op, found, layer)
         return op.ReduceSum(maps, [1], keepdims=0)
 
     return Further(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, made)
+
+
+def _map(
+    graph: ir.Graph, image: ir.Value, explained: Sequence[ir.Value], layer: ir.Value, layout: Layout, mode: Mode
+) -> Further:
+    """What is added for a mode that gives a map of its own."""
+    if len(explained) > 1:
+        raise FastcamError(f"{mode} explains one output; name it with output_name (--output-name)")
+    (score,) = explained
+    if mode == "shapleycam":
+        return Further(schema.RELEVANCE, layer, lambda op, seeds: shapleycam(op, layer, layout, seeds[score], score))
+    maps = Maps.of(graph, image, score)
+    if mode == "fullgrad":
+        return Further(schema.RELEVANCE, image, lambda op, seeds: fullgrad(op, maps, seeds[score], score), scaled=False)
+    model = attention.transformer(maps, mode)
+
+    def made(op: Emitter, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+        return attention.legrad(op, model, seeds[score]) if mode == "legrad" else attention.rollout(op, model, mode)
+
+    return Further(schema.RELEVANCE, model.streams[0], made, scaled=mode == "legrad")
 
 
 def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:
@@ -101,7 +140,12 @@ def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value],
 
 
 def check(
-    source: onnx.ModelProto, exported: onnx.ModelProto, behind: onnx.ModelProto, feeds: Mapping[str, Array], image: str
+    source: onnx.ModelProto,
+    exported: onnx.ModelProto,
+    behind: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    image: str,
+    cotangents: Callable[[Mapping[str, Array], int], Mapping[str, Array]] | None = None,
 ) -> float:
     """Compare the gradient at the image with central differences; the worst error, as a share of the gradient's norm.
 
@@ -110,17 +154,26 @@ def check(
         behind: :func:`fastcam_export.verify.tail` of the source, behind the image.
         feeds: inputs of the source.
         image: name of the image input.
+        cotangents: of outputs of so many images, see :meth:`fastcam_export.cotangent.Functional.random`.
 
     Raises:
         FastcamError: the error is larger than :data:`fastcam_export.verify.GRADIENT_TOLERANCE` allows.
     """
-    names = [schema.CLASSES, schema.INPUT_GRADIENT]
     dims = next(value.type.tensor_type.shape.dim for value in exported.graph.input if value.name == image)
     if len(feeds) == 1 and dims[0].dim_param:
         feeds = {image: feeds[image][:1]}  # one of two images: each step takes the whole model in float64
-    classes, gradient = differences.session(exported).run(names, {**feeds, **verify.targets(exported)})
+    if cotangents is None:
+        asked, names = verify.targets(exported), [schema.INPUT_GRADIENT, schema.CLASSES]
+    else:
+        outputs = [value.name for value in source.graph.output]
+        values = differences.session(source).run(outputs, dict(feeds))
+        asked, names = dict(cotangents(dict(zip(outputs, values)), len(feeds[image]))), [schema.INPUT_GRADIENT]
+    gradient, *rest = differences.session(exported).run(names, {**feeds, **asked})
     layout = Layout("NCHW" if feeds[image].ndim == 4 else "NCTHW")  # as it lies: nothing is to be reordered
-    point = differences.Point(feeds[image], layout, feeds[image], classes)
+    given = tuple(asked.values()) if cotangents is not None else ()
+    classes = rest[0] if rest else np.zeros((len(gradient), 1), np.int64)
+    point = differences.Point(feeds[image], layout, feeds[image], classes, given)
+    feeds = held.fed(source, behind, feeds)
     error = differences.gradient_error(behind, feeds, point, gradient[:, 0], directions=1)
     verify.refuse_error(error, source, behind, "the gradient at the image")
     return error

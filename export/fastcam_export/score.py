@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import onnx_ir as ir
 
-from fastcam.schema import FastcamError, Score
+from fastcam.schema import PREFIX, FastcamError, Score
 from fastcam_export.autodiff.emitter import FLOATS
 from fastcam_export.autodiff.quantized import unquantised
 
@@ -16,7 +16,8 @@ VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Ca
 """Operators that hand on the values of their first input, at most in another shape or type."""
 ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 
-Want = Literal["logit", "probability"]
+Want = Literal["logit", "probability", "log-probability"]
+WANTS: tuple[Want, ...] = get_args(Want)
 
 
 def find_score(
@@ -28,6 +29,8 @@ def find_score(
         graph: of a loaded model.
         output_name: a model output; may also be one of class scores at positions, [N, classes, h, w].
         want: "logit" looks through a final Softmax, LogSoftmax or Sigmoid, as the paper does; "probability" does not.
+            "log-probability" is the logarithm of what such an activation gives, or a Softmax would: nodes that are
+            appended to the graph.
         any_output: take the named output whatever its shape is, as a detector's boxes; for looking, not for exporting.
 
     Returns:
@@ -41,6 +44,9 @@ def find_score(
     if any_output and not (_is_class_scores(output) or _is_class_map(output)):
         return Score(output.name or "", output.name or "", "raw", None), output
     value, kind = _before_activation(output)
+    if want == "log-probability":
+        made = _logarithm(graph, value, "Softplus" if kind == "Sigmoid" else "LogSoftmax")
+        return Score(output.name or "", made.name or "", "log-probability", classes(value)), made
     if kind is None and want == "probability":
         raise FastcamError(
             f"output {output.name!r} does not come from a Softmax or Sigmoid, so it is no probability; "
@@ -51,6 +57,18 @@ def find_score(
     if want == "probability":
         return Score(output.name or "", output.name or "", "probability", classes(output)), output
     return Score(output.name or "", value.name or "", "logit", classes(value)), value
+
+
+def _logarithm(graph: ir.Graph, logits: ir.Value, how: str) -> ir.Value:
+    """log softmax over the classes, or log sigmoid(x) = -log(1 + exp(-x)), in nodes of its own."""
+    chain = [("LogSoftmax", {"axis": 1})] if how == "LogSoftmax" else [("Neg", {}), ("Softplus", {}), ("Neg", {})]
+    value = logits
+    for number, (op_type, attributes) in enumerate(chain):
+        made = ir.Value(name=f"{PREFIX}log_probability_{number}", type=logits.type, shape=logits.shape)
+        attrs = ir.convenience.convert_attributes(attributes)
+        graph.append(ir.Node("", op_type, [value], attrs, outputs=[made], name=f"{made.name}_node"))
+        value = made
+    return value
 
 
 def classes(value: ir.Value) -> int | None:

@@ -7,7 +7,8 @@ explanation part takes these outputs under the same names, and ``fastcam.targets
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,41 +218,58 @@ def beside(output: Path) -> Path:
     return output.with_name(f"{output.stem}.explain.onnx")
 
 
-def contents(forward: onnx.ModelProto, explanation: onnx.ModelProto, output: Path) -> dict[Path, bytes]:
-    """What to write: the large constants of both parts, if there are any, the explanation part and the forward part.
+def contents(parts: Mapping[Path, onnx.ModelProto], output: Path) -> dict[Path, bytes]:
+    """What to write: the large constants that several parts hold, if there are any, and the parts, the last one last.
 
     The name of the first says what is in it, so that no part ever meets the constants of another export.
     """
     data, places = bytearray(), {}
-    for name, content in _shared(forward, explanation).items():
+    for key, content in _shared(list(parts.values())).items():
         data.extend(bytes(-len(data) % PAGE))
-        places[name] = (len(data), len(content))
+        places[key] = (len(data), len(content))
         data.extend(content)
     location = f"{output.stem}.{hashlib.sha256(data).hexdigest()[:8]}.data"
     files = {output.with_name(location): bytes(data)} if places else {}
-    parts = {beside(output): explanation, output: forward}
     return files | {path: _outside(part, places, location).SerializeToString() for path, part in parts.items()}
 
 
-def _shared(forward: onnx.ModelProto, explanation: onnx.ModelProto) -> dict[str, bytes]:
-    """The large constants that both parts hold."""
-    theirs = {tensor.name for tensor in explanation.graph.initializer}
-    both = (tensor for tensor in forward.graph.initializer if tensor.name in theirs and tensor.ByteSize() >= SHARED)
-    return {t.name: t.raw_data or numpy_helper.from_array(numpy_helper.to_array(t)).raw_data for t in both}
+Key = tuple[str, int, tuple[int, ...], bytes]
+"""Of a constant: name, type, dimensions and the digest of its bytes."""
 
 
-def _outside(part: onnx.ModelProto, places: Mapping[str, tuple[int, int]], location: str) -> onnx.ModelProto:
+def _shared(parts: Sequence[onnx.ModelProto]) -> dict[Key, bytes]:
+    """The large constants that several parts hold."""
+    found: dict[Key, bytes] = {}
+    held: Counter[Key] = Counter()
+    for tensor in (tensor for part in parts for tensor in part.graph.initializer if tensor.ByteSize() >= SHARED):
+        content = _bytes(tensor)
+        key = _key(tensor, content)
+        found[key] = content
+        held[key] += 1
+    return {key: content for key, content in found.items() if held[key] > 1}
+
+
+def _bytes(tensor: onnx.TensorProto) -> bytes:
+    return tensor.raw_data or numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+
+
+def _key(tensor: onnx.TensorProto, content: bytes) -> Key:
+    return tensor.name, tensor.data_type, tuple(tensor.dims), hashlib.sha256(content).digest()
+
+
+def _outside(part: onnx.ModelProto, places: Mapping[Key, tuple[int, int]], location: str) -> onnx.ModelProto:
     """A copy with the constants at ``places`` (offset, length) in the file ``location``."""
     made = onnx.ModelProto()
     made.CopyFrom(part)
     del made.graph.initializer[:]
     for tensor in part.graph.initializer:
-        if tensor.name not in places:
+        place = places.get(_key(tensor, _bytes(tensor))) if tensor.ByteSize() >= SHARED else None
+        if place is None:
             made.graph.initializer.append(tensor)
             continue
         outside = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         outside.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in zip(("location", "offset", "length"), (location, *places[tensor.name])):
+        for key, value in zip(("location", "offset", "length"), (location, *place)):
             outside.external_data.add(key=key, value=str(value))
         made.graph.initializer.append(outside)
     return made

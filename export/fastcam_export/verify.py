@@ -15,6 +15,7 @@ from onnx_ir.passes import common as common_passes
 
 from fastcam import schema
 from fastcam.schema import FastcamError
+from fastcam_export import held
 from fastcam_export.autodiff.emitter import HALF
 from fastcam_export.autodiff.quantized import QUANTIZE
 from fastcam_export.differences import DIRECTIONS, LAYER, Point, gradient_error, score_session, session
@@ -39,14 +40,39 @@ FREE_FRAMES = 16
 
 
 @dataclass(frozen=True)
+class Examined:
+    """A target layer that the check looks at.
+
+    Attributes:
+        layer: its value.
+        layout: how its positions lie.
+        behind: gives :func:`tail` of the source.
+        full: gives an export of it alone that emits the whole gradient.
+        number: of its outputs, see :func:`fastcam.schema.of_layer`.
+        directions: how many random directions.
+    """
+
+    layer: ir.Value
+    layout: Layout
+    behind: Callable[[], onnx.ModelProto]
+    full: Callable[[], onnx.ModelProto]
+    number: int | None = None
+    directions: int = DIRECTIONS
+
+    def name(self, plain: str) -> str:
+        """Its output that is called ``plain`` for the default layer."""
+        return schema.of_layer(plain, self.number)
+
+
+@dataclass(frozen=True)
 class Check:
     """What the check measured.
 
     Attributes:
         bit_identical: every output of the source equals the exported file's bit for bit.
         output_difference: largest difference, as a share of that output's largest absolute value.
-        gradient_error: per direction, |<v, g> - central difference| / scale, the worst of them.
-        directions: number of random directions.
+        gradient_error: per direction, |<v, g> - central difference| / scale, the worst of them, over all layers.
+        directions: number of random directions at the default layer.
     """
 
     bit_identical: bool
@@ -103,7 +129,8 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     """The part of the model behind ``layer`` (or all of it, behind the image): its value becomes the input LAYER,
     ``scores`` the only outputs.
 
-    What is quantised there is not rounded, see :func:`fastcam_export.unrounded.without_rounding`.
+    What is quantised there is not rounded, see :func:`fastcam_export.unrounded.without_rounding`, and what gradients
+    hold is an input too, see :mod:`fastcam_export.held`.
     """
     part = model.clone()
     without_rounding(part.graph, layer.name)
@@ -111,6 +138,9 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     cut = ir.Value(name=LAYER, type=layer.type, shape=layer.shape)
     ir.convenience.replace_all_uses_with(values[layer.name], cut)
     part.graph.inputs.append(cut)
+    held.cut(part.graph)
+    for value in [value for value in part.graph.inputs if (value.name or "").startswith(schema.PREFIX)]:
+        part.graph.inputs.remove(value)  # where the export is finished already
     del part.graph.outputs[:]
     part.graph.outputs.extend(values[score.name] for score in scores)
     common_passes.RemoveUnusedNodesPass()(part)
@@ -120,31 +150,27 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
 def check(
     source: onnx.ModelProto,
     exported: onnx.ModelProto,
-    behind: onnx.ModelProto,
     feeds: Mapping[str, Array],
     values: Mapping[str, ir.Value],
-    layer: ir.Value,
-    layout: Layout,
+    examined: Sequence[Examined],
     cotangents: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
 ) -> Check:
     """Run source and exported file on the same inputs; compare outputs, and gradients with central differences.
 
     Args:
         source, exported: the two models.
-        behind: :func:`tail` of the source.
         feeds: inputs of the source.
         values: what :func:`fastcam_export.head.attach` returned, by contract name.
-        layer: the target layer, and
-        layout: how its positions lie.
+        examined: the target layers, the default one first.
         cotangents: where targets are cotangents: the source's outputs by name -> those of one target for each output of
-            ``behind``, [N, 1, ...], by the names of their inputs.
+            the source's tail, [N, 1, ...], by the names of their inputs.
 
     Raises:
         FastcamError: the runtime refuses a model, outputs differ, or a gradient is wrong, or zero because the score
             does not depend on the layer's positions at all.
     """
     names = [value.name for value in source.graph.output]
-    probe, wanted, raw = _probe(exported, values, layer)
+    probe, wanted, raw = _probe(exported, values, examined)
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
     before = _run(
         source,
@@ -157,7 +183,7 @@ def check(
     each = [{**feeds, **extra}]
     if cotangents is None and any(value.name == schema.TARGETS for value in exported.graph.input):
         each.append({**feeds, schema.TARGETS: np.array([[-1, 0]])})
-    everything = [*names, *(values[name].name for name in wanted), raw]
+    everything = [*names, *(values[name].name for name in wanted), *raw]
     results, *again = _run_each(
         probe,
         everything,
@@ -169,33 +195,84 @@ def check(
     half, quantised = _is_half(source), _is_quantised(source)
     if worst > OUTPUT_TOLERANCE["float16" if half else "float32"]:
         raise _other_outputs(worst, quantised)
-    ran = dict(zip(wanted, results[len(names) :]))
-    gradient = ran[wanted[-1]][:, 0]
-    for other in again:
-        _refuse_mixed(gradient, other[everything.index(values[wanted[-1]].name)][:, 0], half)
+    ran, *others = (dict(zip(wanted, found[len(names) :])) for found in (results, *again))
     given = tuple(extra.values()) if cotangents is not None else ()
-    classes = np.zeros((len(gradient), 1), np.int64) if given else ran[schema.CLASSES]
-    point = Point(results[-1], layout, ran[schema.ACTIVATIONS], classes, given)
-    if layer.name is not None:
-        point.fit(layer.name)
-    if half and not np.isfinite(gradient).all():
+    error = 0.0
+    for place, lies in zip(examined, results[len(results) - len(examined) :]):
+        alone, *among = (found[place.name(_gradient(exported))][:, 0] for found in (ran, *others))
+        for other in among:
+            _refuse_mixed(alone, other, half)
+        classes = np.zeros((len(alone), 1), np.int64) if given else ran[schema.CLASSES]
+        point = Point(lies, place.layout, ran[place.name(schema.ACTIVATIONS)], classes, given)
+        error = max(error, _gradient_error(source, place, {**feeds, **extra}, point, alone))
+    return Check(identical, worst, error, DIRECTIONS)
+
+
+def _gradient(exported: onnx.ModelProto) -> str:
+    """The contract's name of what the file holds of the gradient."""
+    names = {value.name for value in exported.graph.output}
+    return schema.GRADIENTS if schema.GRADIENTS in names else schema.WEIGHTS
+
+
+def _gradient_error(
+    source: onnx.ModelProto, place: Examined, feeds: Mapping[str, Array], point: Point, gradient: Array
+) -> float:
+    """The error of the gradient at one layer.
+
+    Raises:
+        FastcamError: it is too large, or the gradient is not finite or zero.
+    """
+    if place.layer.name is not None:
+        point.fit(place.layer.name)
+    if _is_half(source) and not np.isfinite(gradient).all():
         raise FastcamError(
             "the check failed: gradients on the way to this layer exceed float16's range; name a later layer (fastcam "
             "inspect lists them), or give the float32 model"
         )
+    behind = place.behind()
+    feeds = held.fed(source, behind, feeds)
     if not gradient.any():
-        _refuse_unread(behind, feeds, point, layer)
-    error = gradient_error(behind, feeds, point, gradient)
-    refuse_error(error, source, behind, "the gradient")
-    return Check(identical, worst, error, DIRECTIONS)
+        _refuse_unread(behind, feeds, point, place.layer)
+    error = gradient_error(behind, feeds, point, gradient, directions=place.directions)
+    if gradient.ndim == 2 and not error <= tolerance(source, behind):
+        error = _error_of_full(source, place, feeds, point, behind, gradient)
+    which = "" if place.number is None else f" at layer {place.layer.name!r}"
+    refuse_error(error, source, behind, f"the gradient{which}")
+    return error
+
+
+def _error_of_full(
+    source: onnx.ModelProto,
+    place: Examined,
+    feeds: Mapping[str, Array],
+    point: Point,
+    behind: onnx.ModelProto,
+    pooled: Array,
+) -> float:
+    """The error of the whole gradient, and of the pooled one as its mean, where differences do not tell the latter.
+
+    A step that is the same at all positions also moves those that are zero, and with them sums of zeros alone, which
+    lie on the kink of a ReLU behind: there is no derivative in that direction. Steps of the whole gradient leave them.
+    """
+    full = place.full()
+    name = schema.GRADIENTS
+    whole = np.asarray(session(full).run([name], {**feeds, **({} if point.cotangents else targets(full))})[0])[:, 0]
+    apart = difference([pooled], [whole.mean(tuple(range(2, whole.ndim)), dtype=np.float64)])[1]
+    if apart > OUTPUT_TOLERANCE["float16" if _is_half(source) else "float32"]:
+        return apart
+    return max(apart, gradient_error(behind, feeds, point, whole, directions=place.directions))
+
+
+def tolerance(source: onnx.ModelProto, behind: onnx.ModelProto) -> float:
+    """What :data:`GRADIENT_TOLERANCE` allows for this model."""
+    half, quantised = _is_half(source), _is_quantised(source)
+    kinked = any(node.op_type in KINKS for node in behind.graph.node)
+    return GRADIENT_TOLERANCE["rounded" if (quantised or half) and kinked else "float16" if half else "float32"]
 
 
 def refuse_error(error: float, source: onnx.ModelProto, behind: onnx.ModelProto, what: str) -> None:
-    """Raise where the error of a gradient is larger than :data:`GRADIENT_TOLERANCE` allows for this model."""
-    half, quantised = _is_half(source), _is_quantised(source)
-    kinked = any(node.op_type in KINKS for node in behind.graph.node)
-    precision = "rounded" if (quantised or half) and kinked else "float16" if half else "float32"
-    if not error <= GRADIENT_TOLERANCE[precision]:
+    """Raise where the error of a gradient is larger than :func:`tolerance`."""
+    if not error <= tolerance(source, behind):
         raise FastcamError(
             f"the check failed: {what} differs from central differences by {error:.1e} of its size; "
             "please report the model's operators (fastcam inspect)"
@@ -252,26 +329,31 @@ def _run_each(
 
 
 def _probe(
-    exported: onnx.ModelProto, values: Mapping[str, ir.Value], layer: ir.Value
-) -> tuple[onnx.ModelProto, list[str], str]:
-    """The exported model with activations, gradient and layer among its outputs, and the names of these: in the
-    contract, and of the layer."""
+    exported: onnx.ModelProto, values: Mapping[str, ir.Value], examined: Sequence[Examined]
+) -> tuple[onnx.ModelProto, list[str], list[str]]:
+    """The exported model with activations, gradients and layers among its outputs, and the names of these: in the
+    contract, and of the layers."""
     names = {value.name for value in exported.graph.output}
-    wanted = [schema.ACTIVATIONS, schema.GRADIENTS if schema.GRADIENTS in names else schema.WEIGHTS]
-    if schema.CLASSES in values:  # not of a cotangent
-        wanted.insert(0, schema.CLASSES)
-    raw = layer.name or ""
+    wanted = [schema.CLASSES] if schema.CLASSES in values else []  # not of a cotangent
+    wanted += [place.name(plain) for place in examined for plain in (schema.ACTIVATIONS, _gradient(exported))]
     probe = onnx.ModelProto()
     probe.CopyFrom(exported)
-    if layer.dtype in HALF:  # read as fastcam_export.half has it read
-        probe.graph.node.append(onnx.helper.make_node("Sum", [raw], [f"{LAYER}.half"]))
-        probe.graph.node.append(onnx.helper.make_node("Cast", [f"{LAYER}.half"], [LAYER], to=onnx.TensorProto.FLOAT))
-        raw = LAYER
-    hidden = {*(values[name].name or "" for name in wanted), raw} - names
+    raw = [_readable(probe, place.layer, f"{LAYER}{i or ''}") for i, place in enumerate(examined)]
+    hidden = {*(values[name].name or "" for name in wanted), *raw} - names
     probe.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in sorted(hidden)
     )
     return probe, wanted, raw
+
+
+def _readable(probe: onnx.ModelProto, layer: ir.Value, name: str) -> str:
+    """The name of a value that holds the layer; of half precision it is read as :mod:`fastcam_export.half` has it."""
+    raw = layer.name or ""
+    if layer.dtype not in HALF:
+        return raw
+    probe.graph.node.append(onnx.helper.make_node("Sum", [raw], [f"{name}.half"]))
+    probe.graph.node.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    return name
 
 
 def _refuse_unread(behind: onnx.ModelProto, feeds: Mapping[str, Array], point: Point, layer: ir.Value) -> None:

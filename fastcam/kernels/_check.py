@@ -14,6 +14,7 @@ from fastcam.schema import FastcamError
 if TYPE_CHECKING:
     from fastcam.kernels import Activations, Bytes, Floats, Ints
 
+_SMALLEST = np.float32(2**-149)
 _MAX_LABEL = 2**31 - 1
 
 
@@ -109,11 +110,11 @@ def size(value: Any, name: str = "size") -> tuple[int, int]:
 
 
 def fraction(value: Any) -> np.float32:
-    """A number in (0, 1], rounded to float32 as the comparison is."""
+    """A number in (0, 1], rounded to float32 as the comparison is, but never to 0."""
     number = _number(value, "fraction")
     if not 0 < number <= 1:
         raise FastcamError(f"fraction must lie in (0, 1], got {value!r}")
-    return np.float32(number)
+    return max(np.float32(number), _SMALLEST)
 
 
 def alpha(value: Any) -> float:
@@ -194,6 +195,34 @@ def overlay_map(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Byte
     if colors.shape != (256, 3):
         raise _shape_error("lut", "[256, 3]", colors)
     return pixels, heat, colors
+
+
+def prepare(pixels: Any, factor: Any, shift: Any, out: Any) -> tuple[Bytes, Floats, Floats]:
+    """pixels [h, w, 3] whose pixels lie side by side, factor and shift [3], and that out can be written."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise FastcamError("pixels must be a NumPy array, uint8 [h, w, 3]")
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or not out.flags.writeable or not out.flags.aligned:
+        raise FastcamError("out must be a NumPy array of float32 that can be written")
+    if out.ndim != 3 or out.shape[2] != 3 or 0 in out.shape:
+        raise _shape_error("out", "[H, W, 3] with H, W >= 1", out)
+    (height, width), (rows, columns) = pixels.shape[:2], out.shape[:2]
+    if rows > height or columns > width:
+        raise FastcamError(f"a picture of {height} x {width} cannot be shrunk to {rows} x {columns}")
+    whole = whole_scale(height, rows) and whole_scale(width, columns)
+    if whole and height // rows * (width // columns) > 65536:
+        raise FastcamError(f"{height} x {width} to {rows} x {columns} makes one of more than 65536 pixels")
+    three = [_array(value, name, np.float32, "[3]") for name, value in (("factor", factor), ("shift", shift))]
+    for name, value in zip(("factor", "shift"), three, strict=True):
+        if value.shape != (3,):
+            raise _shape_error(name, "[3]", value)
+    together = pixels.strides[1:] == (3, 1) and pixels.strides[0] >= 0
+    return pixels if together else np.ascontiguousarray(pixels), three[0], three[1]
+
+
+def whole_scale(size: int, out: int) -> bool:
+    """Whether ``size`` is a multiple of ``out``, by the arithmetic that OpenCV decides with."""
+    scale = 1 / (out / size)
+    return bool(abs(scale - np.rint(scale)) < np.finfo(np.float64).eps)
 
 
 def _is_half(value: Any) -> bool:

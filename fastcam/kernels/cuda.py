@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from dataclasses import dataclass
@@ -22,8 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.kernels import Explained, Workspace, _check, reference
-from fastcam.kernels._source import source
+from fastcam.kernels import Explained, Workspace, _check, _nvrtc, reference
 from fastcam.schema import FastcamError
 
 DeviceArray: TypeAlias = Any
@@ -66,15 +66,21 @@ class DeviceExplained:
     largest: DeviceArray
     _kernels: CudaKernels
     _stream: Any
-    _parents: DeviceArray
-    _roots: DeviceArray
+    _size: tuple[int, int]
+    _runs: tuple[DeviceArray, ...]
 
     @functools.cached_property
     def components(self) -> DeviceArray:
         """int32 [counts.sum(), 5] on the device. The first access waits: the counts say how many rows there are."""
         with self._stream:
             counts = self._kernels.cupy.asnumpy(self.counts).ravel()
-            return self._kernels._components(self._parents, self._roots, counts)
+            return self._kernels._components(self._size, self._runs, counts)
+
+    def boxes(self) -> npt.NDArray[np.int32]:
+        """``largest`` on the host, int32 [N, T, 5]; waits for it, and is all that crosses the bus."""
+        with self._stream:
+            found: npt.NDArray[np.int32] = self._kernels.cupy.asnumpy(self.largest)
+        return found
 
     def read(self) -> Explained:
         """Everything as NumPy arrays; waits for it."""
@@ -84,20 +90,37 @@ class DeviceExplained:
                 self._kernels.cupy.asnumpy(array)
                 for array in (self.maps, self.status, self.counts, components, self.largest)
             )
-            heatmaps = None if self.heatmaps is None else self._kernels.cupy.asnumpy(self.heatmaps)
+            heatmaps = None if self.heatmaps is None else self._kernels.read_large(self.heatmaps)
         return Explained(maps, status, heatmaps, counts, rows, largest)
 
 
 class CudaKernels:
-    """The functions of :class:`fastcam.kernels.Kernels` through ``cupy``, the module (tests hand in a stand-in).
+    """The functions of :class:`fastcam.kernels.Kernels` through ``cupy``, the module.
 
     Any number of threads may use one object: it keeps nothing but the compiled functions.
+
+    Args:
+        cupy: the module; tests hand in a stand-in for it and for
+        module: the compiled kernels.
     """
 
-    def __init__(self, cupy: Any) -> None:
+    def __init__(self, cupy: Any, module: Any = None) -> None:
         self.cupy = cupy
-        self._module = cupy.RawModule(code=source(), options=("--std=c++17",))
-        self._functions: dict[str, Any] = {}
+        self._module = module or _nvrtc.Module(cupy)
+        self._functions: dict[tuple[int, str], Any] = {}
+
+    def on_stream(self, address: int | None) -> contextlib.AbstractContextManager[Any]:
+        """Work on the stream at ``address``; None leaves CuPy's current one."""
+        return contextlib.nullcontext() if address is None else self.cupy.cuda.ExternalStream(address)
+
+    def read_large(self, array: DeviceArray) -> npt.NDArray[Any]:
+        """An array on the host, in memory that the device writes to by itself, which CuPy keeps for the next one."""
+        if array.size == 0:
+            return np.empty(array.shape, array.dtype)
+        memory = self.cupy.cuda.alloc_pinned_memory(array.nbytes)
+        out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        self.cupy.asnumpy(array, out=out)
+        return out
 
     # --- one step at a time ------------------------------------------------------------------------------------------
 
@@ -137,7 +160,7 @@ class CudaKernels:
         """Bilinear with half-pixel centres."""
         values, target = self._maps(maps), _check.target_size(size)
         out = self._empty((*values.shape[:-2], *target))
-        self._enlarge(values, self._taps(values.shape[-2:], target), target, out, None)
+        self._enlarge(values, self._taps(values.shape[-2:], target), target, out)
         return out
 
     def threshold(self, maps: Any, fraction: float = 0.15) -> DeviceArray:
@@ -153,7 +176,12 @@ class CudaKernels:
         pixels = self._upload(_check.mask(self._given(mask)))
         labels = self._empty(pixels.shape, np.int32)
         self._launch("mark_mask", _blocks(labels), pixels, *_area(labels), labels)
-        roots, counts = self._connect(labels, _check.connectivity(connectivity), None)
+        ways = _check.connectivity(connectivity)
+        blocks = _blocks(labels)
+        roots, counts = self._empty((blocks,), np.int32), self._empty(labels.shape[:-2], np.int32)
+        self._launch("merge", blocks, labels, *_sides(labels), ways)
+        self._launch("compress", blocks, labels, *_sides(labels), roots)
+        self._launch("scan", counts.size, roots, _chunks(labels), counts)
         ranks = self._empty(labels.shape, np.int32)
         self._launch("number", _blocks(labels), labels, *_area(labels), roots, _NULL, ranks)
         self._launch("relabel", _blocks(labels), labels, *_area(labels), ranks)
@@ -221,52 +249,41 @@ class CudaKernels:
             signed = self.weigh(activations, weights, grid)
         inside = _check.windows(self._given(windows), len(signed))
         leading = signed.shape[:2]
-        maps, small, status, peaks, best = self._rectify(signed)
-        heatmaps = self._empty((*leading, *target)) if want_heatmaps else None
+        maps, small, status, peaks = self._rectify(signed)
         taps = self._taps(signed.shape[-2:], target)
-        self._enlarge(small, taps, target, heatmaps, peaks)
-        parents, pixels = (self._empty((*leading, *target), np.int32) for _ in range(2))
-        heat = (heatmaps, small, *small.shape[-2:], *taps, *target, _chunks(parents), peaks, cut)
-        marked = (None if inside is None else self._upload(inside), leading[1], parents, pixels)
-        self._launch("mark", _blocks(parents), *heat, *marked)
-        roots, counts = self._connect(parents, neighbours, pixels)
-        largest = self._largest(parents, pixels, best)
-        stream = self.cupy.cuda.get_current_stream()
-        return DeviceExplained(maps, status, heatmaps, counts, largest, self, stream, parents, roots)
+        heatmaps = self._empty((*leading, *target)) if want_heatmaps else None
+        if heatmaps is not None:
+            self._enlarge(small, taps, target, heatmaps)
+        enlarged = (small, *small.shape[-2:], *taps, *target, _ceil(target[0], _THREADS), peaks)
+        blocks, rows, most = status.size * _ceil(target[0], _THREADS), (*leading, target[0]), _ceil(target[1], 2)
+        boxes, parents = self._empty((*rows, most, 5), np.int32), self._empty((*rows, most), np.int32)
+        lengths, roots = self._empty(rows, np.int32), self._empty(rows, np.int32)
+        counts, largest = self._empty(leading, np.int32), self._empty((*leading, 5), np.int32)
+        seen = None if inside is None else self._upload(inside)
+        self._launch("peaks", blocks, *enlarged)
+        self._launch("runs", blocks, *enlarged, cut, seen, leading[1], boxes, parents, lengths)
+        self._launch("connect", status.size, *target, neighbours, boxes, parents, lengths, roots, counts, largest)
+        stream, runs = self.cupy.cuda.get_current_stream(), (boxes, parents, lengths, roots)
+        return DeviceExplained(maps, status, heatmaps, counts, largest, self, stream, target, runs)
 
     def _rectify(self, signed: DeviceArray) -> tuple[DeviceArray, ...]:
-        """Maps after ReLU, the same divided by their peaks, status; zeros where enlarged peaks and best will be."""
+        """Maps after ReLU, the same divided by their peaks, status; zeros where the enlarged maps' peaks will be."""
         leading = signed.shape[:2]
-        arrays = (
-            self._empty(signed.shape),
-            self._empty(signed.shape),
-            self._empty(leading, np.uint8),
-            self._empty(leading, np.int32),
-            self._empty(leading, np.uint64),
-        )
+        maps, small = self._empty(signed.shape), self._empty(signed.shape)
+        arrays = (maps, small, self._empty(leading, np.uint8), self._empty(leading, np.int32))
         self._launch("rectify", math.prod(leading), signed, math.prod(signed.shape[-2:]), *arrays)
         return arrays
 
-    def _largest(self, parents: DeviceArray, pixels: DeviceArray, best: DeviceArray) -> DeviceArray:
-        """int32 [N, T, 5]"""
-        maps = best.size
-        rows = self._empty((*best.shape, 5), np.int32)
-        self._launch("select", _blocks(parents), parents, pixels, *_area(parents), best)
-        self._launch("start_rows", _ceil(maps, _THREADS), rows, maps)
-        self._launch("measure_largest", _blocks(parents), parents, *_sides(parents), best, rows)
-        self._launch("finish_rows", _ceil(maps, _THREADS), rows, maps)
-        return rows
-
-    def _components(self, parents: DeviceArray, roots: DeviceArray, counts: npt.NDArray[np.int32]) -> DeviceArray:
+    def _components(
+        self, size: tuple[int, int], runs: tuple[DeviceArray, ...], counts: npt.NDArray[np.int32]
+    ) -> DeviceArray:
         """int32 [sum of counts, 5], map by map."""
         ends = np.cumsum(counts, dtype=np.int64)
         total = int(ends[-1]) if len(ends) else 0
         rows = self._empty((total, 5), np.int32)
         if total:
-            offsets, ranks = self._upload((ends - counts).astype(np.int32)), self._empty(parents.shape, np.int32)
-            self._launch("start_rows", _ceil(total, _THREADS), rows, total)
-            self._launch("number", _blocks(parents), parents, *_area(parents), roots, offsets, ranks)
-            self._launch("measure_components", _blocks(parents), parents, ranks, *_sides(parents), rows)
+            offsets = self._upload((ends - counts).astype(np.int32))
+            self._launch("components", len(counts), *size, *runs, offsets, rows)
         return rows
 
     # --- steps that several calls have -------------------------------------------------------------------------------
@@ -290,28 +307,10 @@ class CudaKernels:
         return first, weight
 
     def _enlarge(
-        self,
-        maps: DeviceArray,
-        taps: tuple[DeviceArray, DeviceArray],
-        size: tuple[int, int],
-        out: DeviceArray | None,
-        peaks: DeviceArray | None,
+        self, maps: DeviceArray, taps: tuple[DeviceArray, DeviceArray], size: tuple[int, int], out: DeviceArray
     ) -> None:
         chunks = _ceil(size[0] * _ceil(size[1], 4), _THREADS)
-        blocks = math.prod(maps.shape[:-2]) * chunks
-        self._launch("upsample", blocks, maps, *maps.shape[-2:], *taps, *size, chunks, out, peaks)
-
-    def _connect(
-        self, parents: DeviceArray, connectivity: int, pixels: DeviceArray | None
-    ) -> tuple[DeviceArray, DeviceArray]:
-        """Merges and compresses in place; roots before each block, counts, and in ``pixels`` each root's pixels."""
-        leading = parents.shape[:-2]
-        blocks, maps = _blocks(parents), math.prod(leading)
-        roots, counts = self._empty((blocks,), np.int32), self._empty(leading, np.int32)
-        self._launch("merge", blocks, parents, *_sides(parents), connectivity)
-        self._launch("compress", blocks, parents, *_sides(parents), roots, pixels)
-        self._launch("scan", maps, roots, _chunks(parents), counts)
-        return roots, counts
+        self._launch("upsample", math.prod(maps.shape[:-2]) * chunks, maps, *maps.shape[-2:], *taps, *size, chunks, out)
 
     # --- arrays and launches -----------------------------------------------------------------------------------------
 
@@ -354,15 +353,17 @@ class CudaKernels:
         )
 
     def _function(self, name: str) -> Any:
-        if name not in self._functions:
+        """A kernel for the current device."""
+        key = self.cupy.cuda.runtime.getDevice(), name
+        if key not in self._functions:
             try:
-                self._functions[name] = self._module.get_function(name)
+                self._functions[key] = self._module.get_function(name)
             except (ImportError, OSError, RuntimeError) as error:
                 reason = str(error).split("\n", 1)[0]
                 raise FastcamError(
                     f"CuPy cannot compile the CUDA kernels ({reason}); it needs NVRTC, as in the CUDA toolkit"
                 ) from error
-        return self._functions[name]
+        return self._functions[key]
 
 
 def _ceil(value: int, divisor: int) -> int:

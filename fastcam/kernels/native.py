@@ -76,6 +76,12 @@ def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Byte
     return _native.overlay_map(image, heatmap, lut, _check.alpha(alpha))
 
 
+def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
+    """A picture shrunk and normalised in one pass, with the bits of :func:`fastcam.kernels.reference.prepare`."""
+    pixels, factor, shift = _check.prepare(pixels, factor, shift, out)
+    _native.prepare(pixels, factor, shift, out)
+
+
 def explain_maps(
     activations: Activations,
     weights: Activations | None,

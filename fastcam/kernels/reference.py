@@ -127,6 +127,35 @@ def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Byte
     return overlay(image, upsample(heatmap, (image.shape[0], image.shape[1])), lut, alpha)
 
 
+def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
+    """A picture shrunk by area weighting and normalised: ``out = byte * factor - shift``. Not every backend has it.
+
+    The bytes are those of OpenCV's INTER_AREA: each output pixel is the mean of the rectangle of the picture that it
+    covers, pixels at its border weighted by their part in it, along the rows, then along the columns, in float32, in
+    order, rounded to the nearest, halves to even. Where both scales are whole, the sum is exact and its mean is
+    rounded; that of 2 x 2 is rounded up at a half.
+
+    Args:
+        pixels: uint8 [h, w, 3], of any strides.
+        factor, shift: float32 [3].
+        out: float32 [H, W, 3], H <= h and W <= w, a part of any array; it is written.
+
+    Raises:
+        FastcamError: see :mod:`fastcam.kernels`; a whole scale at which more than 65536 pixels become one.
+    """
+    pixels, factor, shift = _check.prepare(pixels, factor, shift, out)
+    (height, width), (rows, columns) = pixels.shape[:2], out.shape[:2]
+    down, across = height // rows, width // columns
+    if _check.whole_scale(height, rows) and _check.whole_scale(width, columns):
+        sums = pixels.reshape(rows, down, columns, across, 3).sum(axis=(1, 3), dtype=np.int64)
+        mean = sums.astype(np.float32) * np.float32(1 / (down * across))
+        shrunk = (sums + 2) >> 2 if (down, across) == (2, 2) else np.rint(mean)
+    else:
+        stretched = _area(pixels.astype(np.float32), width, columns, axis=1)
+        shrunk = np.rint(_area(stretched, height, rows, axis=0))
+    out[...] = shrunk.astype(np.float32) * factor - shift
+
+
 def explain_maps(
     activations: Activations,
     weights: Activations | None,
@@ -180,6 +209,29 @@ def _taps(size: int, out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
     second = np.minimum(first + 1, size - 1)
     weight = np.where(second == first, 0.0, source - first).astype(np.float32)
     return first, second, weight
+
+
+def _area(array: Floats, size: int, out: int, axis: int) -> Floats:
+    """The weighted means along one axis. A span's pixels are summed in order; a weight of 0 adds nothing."""
+    scale = 1 / (out / size)
+    spans = [_span(i * scale, scale, size) for i in range(out)]
+    total = np.zeros((*array.shape[:axis], out, *array.shape[axis + 1 :]), np.float32)
+    shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+    for k in range(max(len(weights) for _, weights in spans)):
+        index = [min(first + k, size - 1) for first, _ in spans]
+        weight = np.array([weights[k] if k < len(weights) else 0 for _, weights in spans], np.float32)
+        total += np.take(array, index, axis) * weight.reshape(shape)
+    return total
+
+
+def _span(begin: float, scale: float, size: int) -> tuple[int, list[float]]:
+    """The first pixel that begin..begin + scale covers, and the share of each in it; parts below 0.001 do not count."""
+    end, cell = begin + scale, min(scale, size - begin)
+    last = min(int(np.floor(end)), size - 1)
+    first = min(int(np.ceil(begin)), last)
+    before = [(first - begin) / cell] if first - begin > 1e-3 else []
+    after = [min(end - last, 1.0, cell) / cell] if end - last > 1e-3 else []
+    return first - len(before), [*before, *[1 / cell] * (last - first), *after]
 
 
 def _flood(mask: Bytes, connectivity: int) -> tuple[Ints, int]:

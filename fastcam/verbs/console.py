@@ -45,11 +45,11 @@ def counted(count: int, what: str) -> str:
 
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Progress]:
-    """A progress bar on stderr, for many pictures (None: nobody knows how many) on a terminal."""
+def progress(total: int | None, always: bool = False) -> Iterator[Progress]:
+    """A progress bar on stderr, on a terminal, for many pictures (None: nobody knows how many) or ``always``."""
     console = Console(stderr=True)
     columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    few = total is not None and total < 2
+    few = total is not None and total < 2 and not always
     with Progress(*columns, console=console, transient=True, disable=few or not console.is_terminal) as bar:
         bar.add_task("explaining", total=total)
         yield bar

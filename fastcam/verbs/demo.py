@@ -32,7 +32,7 @@ def demo(
         labels = data / "scenes.labels.txt"
         exporter().export_model(data / "scenes.onnx", exported, preprocess="imagenet", labels=labels)
         explainer = Explainer(exported)
-        report, names = explain_all(explainer, [picture], [-1, -2, -3], 0.15, stage)
+        report, names = explain_all(explainer, [picture], [-1, -2, -3], stage)
     print_report(report)
     typer.echo(f"exported model: {output / 'scenes.cam.onnx'}")
     for name in names:

@@ -6,18 +6,22 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcam.fusion import Fuse
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
+from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.options import (
     ColorsName,
     ExportedFile,
     Labels,
     MethodNames,
+    MethodOptions,
     Pictures,
     PreprocessName,
     Providers,
@@ -26,13 +30,18 @@ from fastcam.verbs.options import (
 from fastcam.verbs.sheets import explain_methods, method_names
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fastcam.explainer import Explainer
 
 EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
     "fastcam explain resnet50.cam.onnx photos/ -t -1 -t tabby -o heatmaps",
+    "fastcam explain resnet50.cam.onnx photo.jpg --layers all --fuse max",
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
+    "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
 
 
@@ -60,23 +69,44 @@ def explain(
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
     providers: Providers = "auto",
     method: MethodNames = "gradcam",
+    option: MethodOptions = None,
+    cotangent: Cotangents = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a file with several layers: all, or some by name; repeatable. Writes them as one strip."),
+    ] = None,
+    fuse: Annotated[Fuse | None, typer.Option(help="Make one map of the layers' maps.")] = None,
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.output import staged
 
+    given(target, cotangent)
     files, methods = pictures(images), method_names(method)
+    if option and len(methods) > 1:
+        raise FastcamError("--option sets an option of one method; give one --method, or leave it out")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        given = (explainer, files, targets(target), threshold, stage)
+        at = None if layers is None else "all" if layers == ["all"] else layers
+        wanted = -1 if cotangent else targets(target)
+        question = explainer.question(cotangent) if cotangent else None
+        asked: dict[str, Any] = {
+            "threshold": threshold,
+            "style": style,
+            "cotangent": question,
+            "layers": at,
+            "fuse": fuse,
+        }
         if len(methods) > 1:
-            report, names = explain_methods(*given, methods, style, colors)
+            report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
         else:
-            report, names = explain_all(*given, methods[0], style, colors)
+            asked["options"] = parsed(option or ())
+            report, names = explain_all(explainer, files, wanted, stage, methods[0], colors, **asked)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
@@ -85,22 +115,27 @@ def explain(
         typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
         return
     mode = explainer.metadata.input_gradient
-    kinds = counted(len(names), "overlay") if mode is None else f"{len(names)} pictures (overlays and {mode})"
+    also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
+    kinds = counted(len(names), "overlay") if not also else f"{len(names)} pictures (overlays and {', '.join(also)})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
 
 
 def explain_all(
     explainer: Explainer,
     files: Sequence[Path],
-    targets: list[int | str],
-    threshold: float,
+    targets: Any,
     stage: Path | None,
     method: str = "gradcam",
-    style: str = "fastcam",
     colors: str = "jet",
+    **asked: Any,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names."""
+    """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
+
+    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    """
     from fastcam.explanation import unique_stems, write_json
+    from fastcam.methods import method as named
+    from fastcam.strip import write_strips
 
     how = explainer.metadata.preprocessing
     # pictures that keep their own size cannot share a run
@@ -108,19 +143,36 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
-    with progress(len(files)) as bar:
+    again = named(method).runs is not None
+    with progress(len(files), again) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
-            found = explainer(part, targets=targets, threshold=threshold, method=method, style=style)
+            meter = partial(_advance, bar, start / len(part), len(files) / len(part))
+            found = explainer(part, targets=targets, method=method, progress=meter, **asked)
             if stage is not None:
                 names += found.write_overlays(stage, stems[start : start + step], colors)
-            entry = found.to_dict()
-            report = report or {**entry, "images": []}
-            report["images"] += entry["images"]
-            bar.advance(bar.task_ids[0], len(part))
+                names += write_strips(found, stage, stems[start : start + step])
+            add(report, found.to_dict())
+            if not again:
+                bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:
+    """``done`` of ``total`` runs, behind ``before`` of all ``parts`` of as many runs."""
+    bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
+
+
+def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Add what :meth:`fastcam.Explanation.to_dict` says of one run to that of all; of several layers to each."""
+    if not report:
+        report.update(entry)
+        return
+    report["images"] += entry["images"]
+    for layer, more in zip(report.get("layers", ()), entry.get("layers", ()), strict=True):
+        add(layer, more)
 
 
 def print_report(report: dict[str, Any]) -> None:

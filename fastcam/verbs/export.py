@@ -15,6 +15,7 @@ from fastcam.verbs.options import ForEngine, Labels, OnnxFile, PreprocessName, S
 EXAMPLES = (
     "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
     "fastcam export resnet50.onnx -o middle.onnx --layer layer3",
+    "fastcam export resnet50.onnx --layer all --emit gradients",
     "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
 )
 
@@ -24,7 +25,14 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Exported file.", show_default="MODEL.cam.onnx")
     ] = None,
-    layer: Annotated[str, typer.Option(help="Value, node or scope to explain; auto chooses.")] = "auto",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Value, node or scope to explain; auto chooses. Repeatable: one file that explains at each of them; "
+            "all takes the last map of each resolution.",
+            show_default="auto",
+        ),
+    ] = None,
     layout: Annotated[
         LayoutName | None, typer.Option(help="How the layer lies in the graph.", show_default="as the graph tells")
     ] = None,
@@ -57,11 +65,15 @@ def export(
     ] = None,
     input_gradient: Annotated[
         Mode | None,
-        typer.Option(help="Also bring this back to the image, pixel by pixel: guided makes Guided Grad-CAM."),
+        typer.Option(help="Also bring this back to the image, guided for Guided Grad-CAM; or a map of another method."),
     ] = None,
     input_gradient_at: Annotated[
         Place | None, typer.Option(help="Where relevance is read: image or layer.", show_default="as its paper does")
     ] = None,
+    head: Annotated[
+        bool,
+        typer.Option("--head", help="Also write what lies behind the layer, for methods that change the layer."),
+    ] = False,
     on_demand: Annotated[
         bool,
         typer.Option("--on-demand", help="Two files: one to predict at the price of the model, one to explain later."),
@@ -74,7 +86,7 @@ def export(
     result = exporter().export_model(
         model,
         output,
-        layer=layer,
+        layer=layer[0] if layer is not None and len(layer) == 1 else layer or "auto",
         layout=layout,
         prefix_tokens=prefix_tokens,
         grid=_grid(grid),
@@ -90,6 +102,7 @@ def export(
         input_gradient=input_gradient,
         input_gradient_at=input_gradient_at,
         on_demand=on_demand,
+        head=head,
     )
     for line in result.summary():
         say(line)

@@ -27,14 +27,16 @@ def inspect(
     rows = []
     for layer in found.layers:
         shape = " x ".join(str(side) for side in layer.shape)
-        mark = "*" if layer.chosen else ""
+        mark = "*" if layer.chosen else "+" if layer.in_all else ""
         rows.append((mark, layer.name, layer.op_type, shape, layer.layout, layer.scope, layer.note))
     print_table(("", "layer", "operator", "shape", "layout", "scope", "note"), rows)
     say(f"* chosen: {found.reason}")
+    if sum(layer.in_all for layer in found.layers) > 1:
+        say("+ taken beside it by --layer all, for one file that explains at each of them")
     classes = "" if found.score.classes is None else f", {found.score.classes} classes"
     typer.echo(f"explained score: {found.score.kind} of output {found.score.output}{classes}")
     missing = ", ".join(f"{op_type} ({count})" for op_type, count in found.missing)
     typer.echo(f"operators without a gradient rule: {missing or 'none'}")
-    everything = [] if for_engine == "onnxruntime" else [f"{for_engine} reads every operator of the model"]
+    everything = [] if for_engine != "tensorrt" else [f"{for_engine} reads every operator of the model"]
     for line in found.engine or everything:
         say(line)

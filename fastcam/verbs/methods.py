@@ -1,18 +1,50 @@
-"""``fastcam methods``: the CAM family."""
+"""``fastcam methods``: what makes heatmaps."""
 
 from __future__ import annotations
 
-from fastcam.verbs.console import print_table
+from typing import TYPE_CHECKING
 
-EXAMPLES = ("fastcam methods", "fastcam explain resnet50.cam.onnx photo.jpg --method layercam")
+from fastcam.verbs.console import print_table, say
+
+if TYPE_CHECKING:
+    from fastcam.methods import Method
+
+EXAMPLES = (
+    "fastcam methods",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method layercam",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method rise --option masks=1000",
+)
 
 
 def methods() -> None:
-    """List the methods that turn activations and gradients into heatmaps, and what a file must emit for each."""
+    """List the methods, what a file must hold for each, what each costs in forward passes, and its options."""
     from fastcam.methods import METHODS
+    from fastcam.methods.options import described
 
-    rows = []
-    for one in METHODS.values():
-        emit = {"weights": "any", "activations": "weights, gradients"}.get(one.needs, "gradients")
-        rows.append((one.name, one.title, emit, one.formula, one.source))
-    print_table(("method", "title", "--emit", "map M or weights w_k of the activations A", "source"), rows)
+    rows = [
+        (one.name, one.title, _held(one), one.cost, described(one), one.formula, one.source) for one in METHODS.values()
+    ]
+    titles = (
+        "method",
+        "title",
+        "export with",
+        "passes",
+        "options",
+        "map M or weights w_k of the activations A",
+        "source",
+    )
+    print_table(titles, rows)
+    say("y is the score, x the network's input, g = dy/dA; K channels of h w positions.")
+    say("Behind a method of weights w_k, +eigen takes the first principal component of w_k A_k in place of their sum.")
+    say("Deep feature factorisation, which explains pictures together and no class, is the verb fastcam concepts.")
+
+
+def _held(one: Method) -> str:
+    """The options of the export that serve a method."""
+    emit = {"weights": "any", "nothing": "any", "gradients": "--emit gradients"}.get(
+        one.needs, "--emit weights, gradients"
+    )
+    parts = [] if emit == "any" else [emit]
+    parts += [f"--input-gradient {one.mode}"] if one.mode else []
+    parts += ["--head"] if one.runs == "layer" else []
+    return " ".join(parts) or "any"

@@ -21,7 +21,8 @@ OutputName = Annotated[
     str | None, typer.Option("--output-name", help="The model output to explain.", show_default="the first that fits")
 ]
 ScoreKind = Annotated[
-    Literal["logit", "probability"], typer.Option("--score", help="What is explained: before or after a final softmax.")
+    Literal["logit", "probability", "log-probability"],
+    typer.Option("--score", help="What is explained: before or after a final softmax, or the logarithm behind it."),
 ]
 PreprocessName = Annotated[
     str | None,
@@ -38,9 +39,13 @@ ColorsName = Annotated[
     Literal["jet", "turbo", "viridis", "cividis", "inferno"],
     typer.Option("--colors", help="Colour map; viridis, cividis and inferno suit print and colour-blind readers."),
 ]
-MethodName = Annotated[str, typer.Option("--method", "-m", help="A member of the CAM family; see fastcam methods.")]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="How maps are made; fastcam methods lists them.")]
 MethodNames = Annotated[
-    str, typer.Option("--method", "-m", help="A member of the CAM family (fastcam methods), or several: a,b,c.")
+    str, typer.Option("--method", "-m", help="How maps are made (fastcam methods), or several ways: a,b,c.")
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Of the method, as samples=50; repeatable.", show_default=False),
 ]
 StyleName = Annotated[
     Literal["fastcam", "pytorch-grad-cam", "torch-cam", "captum"],

@@ -28,14 +28,16 @@ def method_names(text: str) -> list[str]:
 def explain_methods(
     explainer: Explainer,
     files: Sequence[Path],
-    targets: Sequence[Any],
-    threshold: float,
+    targets: Any,
     stage: Path | None,
     methods: Sequence[str],
-    style: str = "fastcam",
     colors: str = "jet",
+    **asked: Any,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets."""
+    """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets.
+
+    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    """
     from fastcam import render
     from fastcam.explanation import unique_stems, write_json
     from fastcam.output import write
@@ -46,9 +48,7 @@ def explain_methods(
     names: list[str] = []
     with progress(len(files)) as bar:
         for file, stem in zip(files, stems, strict=True):
-            found = [
-                explainer(file, targets=list(targets), threshold=threshold, method=one, style=style) for one in methods
-            ]
+            found = [explainer(file, targets=targets, method=one, **asked) for one in methods]
             entries = [e.to_dict() for e in found]
             report["methods"] = report["methods"] or [{**entry, "images": []} for entry in entries]
             for whole, entry in zip(report["methods"], entries, strict=True):

@@ -16,8 +16,18 @@ import typer
 
 from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, progress
+from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.explain import pictures, targets
-from fastcam.verbs.options import ColorsName, ExportedFile, Labels, MethodName, PreprocessName, Providers, StyleName
+from fastcam.verbs.options import (
+    ColorsName,
+    ExportedFile,
+    Labels,
+    MethodName,
+    MethodOptions,
+    PreprocessName,
+    Providers,
+    StyleName,
+)
 
 if TYPE_CHECKING:
     from fastcam.stream import Frame
@@ -54,20 +64,25 @@ def stream(
     labels: Labels = None,
     providers: Providers = "auto",
     method: MethodName = "gradcam",
+    cotangent: Cotangents = None,
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",
+    option: MethodOptions = None,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
     from fastcam.stream import VIDEOS
 
+    given(target, cotangent)
     frames, total, fps = _frames(sources)
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
-    how: dict[str, Any] = {"threshold": threshold, "method": method, "style": style}
-    found = explainer.stream(frames, targets=targets(target), workers=workers, **how)
+    how: dict[str, Any] = {"threshold": threshold, "method": method, "style": style, "cotangent": cotangent or None}
+    how["options"] = parsed(option or ())
+    found = explainer.stream(frames, -1 if cotangent else targets(target), workers=workers, **how)
     sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:

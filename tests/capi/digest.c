@@ -71,7 +71,9 @@ int main(void) {
     uint8_t *image = bytes(H * W * 3, 256), *lut = bytes(768, 256), *mask = bytes(H * W, 2), *out = malloc(H * W * 3);
     int32_t *labels = malloc(H * W * sizeof *labels), count = 0;
     void *scratch = malloc(fastcam_upsample_scratch(W) + fastcam_label_scratch(H, W));
-    const float one = 1.0f;
+    void *tight = malloc(fastcam_prepare_scratch(W, W));
+    const float one = 1.0f, shift[3] = {0.25f, 1.7f, 0.01f};
+    const int64_t across[3] = {64, 1, 31 * 64}, along[3] = {(W - 1) / 2 * 3, 3, 1};
     const fastcam_activations planes = {activations, FASTCAM_FLOAT32, FASTCAM_PLANES, 0};
     const fastcam_activations tokens = {activations, FASTCAM_FLOAT32, FASTCAM_TOKENS, 1};
     const fastcam_activations every_half = {halves, FASTCAM_FLOAT16, FASTCAM_PLANES, 0};
@@ -96,10 +98,16 @@ int main(void) {
     report("overlay", out, H * W * 3);
     fastcam_overlay_map(image, maps, SIDE, SIDE, H, W, lut, 0.7, scratch, out);
     report("overlay map", out, H * W * 3);
+    fastcam_label(mask, 1, H, W, 8, scratch, labels, &count);
+    report("label corners", labels, H * W * sizeof *labels);
+    fastcam_prepare(image, H, W, 3 * W, 31, 64, shift, shift, tight, large, across);
+    report("prepare", large, 31 * 64 * 3 * sizeof *large);
+    fastcam_prepare(image, H - 1, W - 1, 3 * W, (H - 1) / 2, (W - 1) / 2, shift, shift, tight, large, along);
+    report("prepare halves", large, (H - 1) / 2 * ((W - 1) / 2) * 3 * sizeof *large);
     explain(1, 1, activations, weights);
     explain(3, 0, activations, weights);
 
     free(activations), free(weights), free(halves), free(maps), free(large), free(image), free(lut), free(mask), free(out);
-    free(labels), free(scratch);
+    free(labels), free(scratch), free(tight);
     return 0;
 }

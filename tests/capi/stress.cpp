@@ -129,6 +129,26 @@ void one_round(Random& random, fastcam_workspace* workspace) {
     }
 }
 
+// A picture of one colour stays that colour, whatever the sizes; planes and interleaved, with gaps between the rows.
+void picture(Random& random) {
+    const std::int64_t height = between(random, 1, 90), width = between(random, 1, 90), gap = between(random, 0, 5);
+    const std::int64_t rows = between(random, 1, height), columns = between(random, 1, width);
+    const std::int64_t stride = 3 * width + gap;
+    const auto byte = static_cast<std::uint8_t>(between(random, 0, 255));
+    std::vector<std::uint8_t> pixels((height - 1) * stride + 3 * width, byte);
+    const float factor[3] = {0.5f, 1.0f, 0.01f}, shift[3] = {0.0f, 3.0f, -1.0f};
+    const std::int64_t planes[3] = {columns, 1, rows * columns}, together[3] = {3 * columns, 3, 1};
+    const std::int64_t* strides = between(random, 0, 1) == 0 ? planes : together;
+    std::vector<unsigned char> scratch(fastcam_prepare_scratch(width, columns));
+    std::vector<float> out(rows * columns * 3);
+    fastcam_prepare(pixels.data(), height, width, stride, rows, columns, factor, shift, scratch.data(), out.data(), strides);
+    for (std::int64_t i = 0; i < rows * columns * 3; ++i) {
+        const std::int64_t y = i / (3 * columns), x = i / 3 % columns, c = i % 3;
+        const float wanted = static_cast<float>(byte) * factor[c] - shift[c];
+        check(out[y * strides[0] + x * strides[1] + c * strides[2]] == wanted, "prepare");
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -139,7 +159,7 @@ int main(int count, char** arguments) {
         threads.emplace_back([=] {
             Random random(seed + t);
             fastcam_workspace* workspace = fastcam_workspace_new(static_cast<int>(t) + 1);
-            for (int i = 0; i < rounds; ++i) one_round(random, workspace);
+            for (int i = 0; i < rounds; ++i) one_round(random, workspace), picture(random);
             fastcam_workspace_free(workspace);
         });
     }

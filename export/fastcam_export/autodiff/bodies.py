@@ -48,6 +48,21 @@ def copied(op: Emitter, body: ir.Graph, inputs: Inputs = (), outer: Values = NOT
     return [values.get(value, value) for value in body.outputs]
 
 
+def again(op: Emitter, nodes: Sequence[ir.Node], values: Values) -> dict[ir.Value, ir.Value | None]:
+    """Emit ``nodes``, each behind what it reads, once more, of ``values`` in place of their keys; all copies.
+
+    Copies have the shapes of what they stand for.
+    """
+    made = dict(values)
+    for node in nodes:
+        given = [None if value is None else made.get(value, value) for value in node.inputs]
+        for value, copy in zip(node.outputs, _copy(op, node, given, made)):
+            if copy is not None and value.shape is not None:
+                adopt_dims(op, copy, op.dims(value))
+            made[value] = copy
+    return made
+
+
 def _copy(op: Emitter, node: ir.Node, inputs: list[ir.Value | None], values: Values) -> Inputs:
     """Emit one node of a body; the copies of its outputs."""
     while inputs and inputs[-1] is None:

@@ -59,6 +59,23 @@ def _computed(value: ir.Value) -> Array | None:
     return evaluate(ir.to_proto(node), arrays, opsets.get("", 18))  # the graph of a branch does not name its opset
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether nothing that the caller gives is in a value but its size."""
+    stack, seen = [value], {value}
+    while stack:
+        each = stack.pop()
+        if each is None:
+            continue
+        if each.is_graph_input() and each.const_value is None:
+            return False
+        node = each.producer()
+        sized = node is None or node.op_type in ("Shape", "Size")
+        behind = [] if sized or node is None else [x for x in node.inputs if x not in seen]
+        seen.update(behind)
+        stack += behind
+    return True
+
+
 def evaluate(node: Any, arrays: list[Array | None], opset: int) -> Array:
     """The only output of a NodeProto for these inputs (None: not given), by ONNX's reference implementation."""
     feeds = {name: array for name, array in zip(node.input, arrays) if array is not None}

@@ -150,13 +150,13 @@ def _through_definition(
     wrt = [value for value in dict.fromkeys(reads(node)) if value in wanted and _flows(value)]
     op.variables.update(wrt)
     if rule.within is not None:
-        found = rule.within(op, Node(node, dys), wrt, partial(_copied, op))
+        found = rule.within(op, Node(node, dys), wrt, partial(through_copies, op))
     else:
-        found = _copied(op, rule.expand(op, Node(node, dys)), dys, wrt)
+        found = through_copies(op, rule.expand(op, Node(node, dys)), dys, wrt)
     return [(value, _fit(op, node, rule, gradient, value)) for value, gradient in found.items() if gradient is not None]
 
 
-def _copied(
+def through_copies(
     op: Emitter, copies: Sequence[ir.Value | None], dys: Sequence[ir.Value | None], wrt: Sequence[ir.Value]
 ) -> dict[ir.Value, ir.Value | None]:
     """The gradients through emitted ``copies`` of a node's outputs, whose cotangents are ``dys``."""

@@ -70,6 +70,12 @@ class Emitter:
         self._emitted: dict[tuple[Any, ...], tuple[ir.Value, ...]] = {}
         self._count = 0
 
+    def beside(self) -> Emitter:
+        """Another emitter for the same graph, which knows no targets and whose names are others."""
+        other = Emitter(self.graph, engine=self.engine)
+        other._count = self._count + 1_000_000
+        return other
+
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)

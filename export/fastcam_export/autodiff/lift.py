@@ -268,7 +268,9 @@ _SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
     "CumSum": _cum_sum,
     "Gather": _gather,
     "Pad": _axes_input(3),
+    "ReduceMax": _axes_input(1),
     "ReduceMean": _axes_input(1),
+    "ReduceMin": _axes_input(1),
     "ReduceSum": _axes_input(1),
     "Slice": _axes_input(3),
     "Transpose": _transpose,
@@ -292,6 +294,11 @@ def _stack(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, di
 def _repeat(op: Emitter, value: ir.Value) -> ir.Value:
     """[T, *dims]: a forward value, once for each target."""
     return _emit(op, "Expand", [value, op.concat([op.copies, np.ones(op.rank(value))])])
+
+
+def repeated(op: Emitter, value: ir.Value) -> ir.Value:
+    """A value that is the same for all targets, lifted."""
+    return merge(op, _repeat(op, value), op.dims(value), _sizes(op, value, 1, op.rank(value)))
 
 
 def _numbered(op: Emitter, indices: ir.Value, rank: int) -> ir.Value:

@@ -31,7 +31,7 @@ from functools import partial
 import onnx_ir as ir
 
 from fastcam.schema import PREFIX, FastcamError, Mode
-from fastcam_export.autodiff.constants import SMALL, constant_array
+from fastcam_export.autodiff.constants import SMALL, constant_array, is_constant
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.functions import find
 from fastcam_export.autodiff.modes import Backward
@@ -169,9 +169,9 @@ def _top(score: ir.Value) -> ir.Node:
 def _layer(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """A layer with weights, which are constants: by its share, see above"""
     data, weights = 0, 1
-    if node.node.op_type in DENSE and _is_constant(node.inputs[0]):
+    if node.node.op_type in DENSE and is_constant(node.inputs[0]):
         data, weights = 1, 0
-    if not _is_constant(node.inputs[weights]):
+    if not is_constant(node.inputs[weights]):
         raise UnsupportedOperator("both its inputs depend on the image")
     return {data: lambda: _handed_down(op, node, dy, share, data)}
 
@@ -180,7 +180,7 @@ def _contrast(top: ir.Node, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """winning; in the score's own layer less that of the negated weights"""
     if node.node is not top:
         return _layer(WINNING, op, node, dy)
-    data = 1 if node.node.op_type in DENSE and _is_constant(node.inputs[0]) else 0
+    data = 1 if node.node.op_type in DENSE and is_constant(node.inputs[0]) else 0
     losing = partial(_handed_down, op, node, dy, LOSING, data)
     return {data: lambda: op.Sub(_handed_down(op, node, dy, WINNING, data), losing())}
 
@@ -189,7 +189,7 @@ def _handed_down(op: Emitter, node: Node, dy: ir.Value, share: Share, data: int)
     """R of input ``data``: sum over parts of x dz/dx^T (R / z), with z the node once more, of what counts."""
     x = node.inputs[data]
     if share.up is None or share.down is None:
-        return op.Mul(x, _pulled(op, node.node, _ratio(op, dy, node.y, share), data))
+        return op.Mul(x, pulled(op, node.node, ratio(op, dy, node.y, share), data))
     w, bias = _folded(op, node, data)
     parts = [(x, share.up)]
     if not _never_negative(x):
@@ -201,8 +201,8 @@ def _handed_down(op: Emitter, node: Node, dy: ir.Value, share: Share, data: int)
             inputs.append(share.up(op, bias))
         copies.append(_again(op, node, inputs))
     z = copies[0] if len(copies) == 1 else op.Add(*copies)
-    ratio = _ratio(op, dy, z, share)
-    shares = [op.Mul(part, _pulled(op, _made(copy), ratio, data)) for (part, _), copy in zip(parts, copies)]
+    divided = ratio(op, dy, z, share)
+    shares = [op.Mul(part, pulled(op, _made(copy), divided, data)) for (part, _), copy in zip(parts, copies)]
     return shares[0] if len(shares) == 1 else op.Add(*shares)
 
 
@@ -210,12 +210,12 @@ def _linear(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """A mean or a sum, whose weights are all alike or positive"""
     x, y = node.x, node.y
     if share.signed or _never_negative(x):
-        return {0: lambda: op.Mul(x, _pulled(op, node.node, _ratio(op, dy, y, share), 0))}
+        return {0: lambda: op.Mul(x, pulled(op, node.node, ratio(op, dy, y, share), 0))}
     rest: list[ir.Value | None] = list(node.node.inputs[1:])
 
     def positive() -> ir.Value:
         z = _again(op, node, [op.Relu(x), *rest])
-        return op.Mul(op.Relu(x), _pulled(op, _made(z), _ratio(op, dy, z, share), 0))
+        return op.Mul(op.Relu(x), pulled(op, _made(z), ratio(op, dy, z, share), 0))
 
     return {0: positive}
 
@@ -223,15 +223,15 @@ def _linear(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def _addition(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """y = a + b: R_a = a / y R; where only what is positive counts, a+ / (a+ + b+) R. A constant is a bias."""
     minus = node.node.op_type == "Sub"
-    terms = {i: op.Neg(x) if minus and i else x for i, x in enumerate(node.inputs) if not _is_constant(x)}
+    terms = {i: op.Neg(x) if minus and i else x for i, x in enumerate(node.inputs) if not is_constant(x)}
     if share.signed:
-        ratio = _ratio(op, dy, node.y, share)
-        return {i: partial(op.Mul, term, ratio) for i, term in terms.items()}
+        divided = ratio(op, dy, node.y, share)
+        return {i: partial(op.Mul, term, divided) for i, term in terms.items()}
     if len(terms) == 1:
         return dict.fromkeys(terms, dy)
     counted = {i: op.Relu(term) for i, term in terms.items()}
-    ratio = _ratio(op, dy, op.Sum(*counted.values()), share)
-    return {i: partial(op.Mul, term, ratio) for i, term in counted.items()}
+    divided = ratio(op, dy, op.Sum(*counted.values()), share)
+    return {i: partial(op.Mul, term, divided) for i, term in counted.items()}
 
 
 def _passed(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
@@ -242,7 +242,7 @@ def _passed(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """R goes to the factor that depends on the image; of two to the one that is no gate"""
     for signal, gate in ((0, 1), (1, 0)):
-        if _is_constant(node.inputs[gate]):
+        if is_constant(node.inputs[gate]):
             return {signal: dy}
     for signal, gate in ((0, 1), (1, 0)):
         if _is_gate(node.inputs[gate]) and not _is_gate(node.inputs[signal]):
@@ -252,7 +252,7 @@ def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 def _quotient(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     """R passes a division by a constant"""
-    if not _is_constant(node.inputs[1]):
+    if not is_constant(node.inputs[1]):
         raise UnsupportedOperator("its divisor depends on the image")
     return {0: dy}
 
@@ -262,20 +262,20 @@ def _batch_normalization(share: Share, op: Emitter, node: Node, dy: ir.Value) ->
     made = node.x.producer()
     if not share.bias or (share.up is not None and made is not None and _folds_into(made) is node.node):
         return {0: dy}
-    return {0: lambda: op.Mul(node.x, _pulled(op, node.node, _ratio(op, dy, node.y, EVERYTHING), 0))}
+    return {0: lambda: op.Mul(node.x, pulled(op, node.node, ratio(op, dy, node.y, EVERYTHING), 0))}
 
 
 # ---- their parts
 
 
-def _ratio(op: Emitter, r: ir.Value, z: ir.Value, share: Share) -> ir.Value:
+def ratio(op: Emitter, r: ir.Value, z: ir.Value, share: Share) -> ir.Value:
     """R / z; zero where nothing counts."""
     if share.signed:
         return op.Div(r, op.Add(z, op.Where(op.Less(z, 0.0), -EPSILON, EPSILON)))
     return op.Where(op.Greater(z, 0.0), op.Div(r, z), 0.0)
 
 
-def _pulled(op: Emitter, node: ir.Node, dy: ir.Value, index: int) -> ir.Value:
+def pulled(op: Emitter, node: ir.Node, dy: ir.Value, index: int) -> ir.Value:
     """The vector-Jacobian product of a node, by its registered rule."""
     rule = find(node)
     assert rule is not None and not rule.broadcasts
@@ -319,20 +319,6 @@ def _folded(op: Emitter, node: Node, data: int) -> tuple[ir.Value, ir.Value | No
     return op.Mul(w, op.Reshape(scale, [-1] + [1] * (op.rank(w) - 1))), op.Add(op.Mul(centred, scale), shift)
 
 
-def _is_constant(value: ir.Value) -> bool:
-    """Whether nothing that the caller gives is in a value."""
-    stack, seen = [value], {value}
-    while stack:
-        each = stack.pop()
-        if each.is_graph_input() and each.const_value is None:
-            return False
-        node = each.producer()
-        behind = [] if node is None else [x for x in node.inputs if x is not None and x not in seen]
-        seen.update(behind)
-        stack += behind
-    return True
-
-
 GATES = frozenset(["Clip", "Erf", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"])
 """Bounded functions."""
 AROUND = frozenset(["Add", "Div", "Expand", "Identity", "Mul", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
@@ -343,7 +329,7 @@ def _is_gate(value: ir.Value) -> bool:
     node = value.producer()
     if node is None or node.op_type in GATES:
         return node is not None
-    varying = [x for x in node.inputs if x is not None and not _is_constant(x)]
+    varying = [x for x in node.inputs if x is not None and not is_constant(x)]
     return node.op_type in AROUND and len(varying) == 1 and _is_gate(varying[0])
 
 

@@ -86,9 +86,7 @@ def of_token(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Val
         None where no such node is on every path, or nothing in front of it works place by place.
     """
     nodes = path(op.graph, [layer], cotangents)
-    found = ((at, _picked(op, node)) for at, node in enumerate(nodes))
-    picks = ((at, *picked) for at, picked in found if picked is not None)
-    at, axis, place = next((pick for pick in picks if not _avoids(nodes, pick[0], layer, cotangents)), (0, 0, 0))
+    at, axis, place = _pick(op, nodes, layer, cotangents)
     value = nodes[at].inputs[0] if axis else None  # axis 0 is that of the images
     if value is None:
         return None
@@ -102,6 +100,23 @@ def of_token(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Val
     start = reshape_to(op, dy, [1 if a == axis else size for a, size in enumerate(sizes(op, value))])
     slices, whole = region.sweep({value: start}, lambda v, a: _part(op, v, a, size, place))
     return replace(_narrowed(op, slices, whole, lambda v, g, a: _placed(op, v, g, a, size, place)), place=place)
+
+
+def token(op: Emitter, tokens: ir.Value, score: ir.Value, axis: int) -> int | None:
+    """The one place along ``axis`` of ``tokens`` that all paths to the score lead through, as the graph picks it."""
+    nodes = path(op.graph, [tokens], [score])
+    at, picked, place = _pick(op, nodes, tokens, [score])
+    value = nodes[at].inputs[0] if picked else None
+    same = value is not None and picked == axis and op.dims(value)[axis] == op.dims(tokens)[axis]
+    return place if same else None
+
+
+def _pick(op: Emitter, nodes: Sequence[ir.Node], layer: ir.Value, sinks: Iterable[ir.Value]) -> tuple[int, int, int]:
+    """The first node on every path that takes one place of an axis: its index, the axis, the place; else axis 0."""
+    sinks = list(sinks)
+    found = ((at, _picked(op, node)) for at, node in enumerate(nodes))
+    picks = ((at, *picked) for at, picked in found if picked is not None)
+    return next((pick for pick in picks if not _avoids(nodes, pick[0], layer, sinks)), (0, 0, 0))
 
 
 def _avoids(nodes: Sequence[ir.Node], at: int, layer: ir.Value, sinks: Iterable[ir.Value]) -> bool:

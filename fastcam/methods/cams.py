@@ -8,58 +8,11 @@ Sums run in float64: the addends of one map may cancel. What is not finite stays
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcam.schema import FastcamError
-
-Array = NDArray[Any]
-Float = NDArray[np.float32]
-Needs = Literal["weights", "gradients", "activations"]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A member of the family.
-
-    Attributes:
-        name, title: as an option and as it is printed.
-        needs: what beside the activations: pooled gradients, gradients, or nothing.
-        weights: (activations, gradients) -> weights, where the map is the weighted sum of the activations.
-        maps: (activations, gradients) -> maps, where it is not. Exactly one of the two is given.
-        formula, source: what is computed, and where it comes from.
-    """
-
-    name: str
-    title: str
-    needs: Needs
-    formula: str
-    source: str
-    weights: Callable[[Array, Array], Float] | None = None
-    maps: Callable[[Array, Array | None], Float] | None = None
-
-    @property
-    def of_class(self) -> bool:
-        """Whether the map depends on what is explained."""
-        return self.needs != "activations"
-
-
-METHODS: dict[str, Method] = {}
-
-
-def method(name: str) -> Method:
-    """The method called ``name``.
-
-    Raises:
-        FastcamError: there is none of this name.
-    """
-    found = METHODS.get(name.lower())
-    if found is None:
-        raise FastcamError(f"no method {name!r}; use one of: {', '.join(METHODS)} (fastcam methods)")
-    return found
+from fastcam.methods.base import METHODS, Array, Float, Method, Needs
 
 
 def _weights(name: str, title: str, formula: str, source: str, needs: Needs = "gradients") -> Callable[..., Any]:
@@ -121,6 +74,16 @@ def xgradcam(activations: Array, gradients: Array) -> Float:
     return found.astype(np.float32)
 
 
+@_weights("cam", "CAM", "w_k = the class's row of the head's matrix", "Zhou et al. 2016, 1512.04150", needs="weights")
+def cam(activations: Array, gradients: Array) -> Float:
+    """For heads that are a mean over the positions and one matrix W alone: row W_c, which the gradient's sum is there.
+
+    With y_c = sum_k W_ck mean_ij A_kij the gradient is W_ck / (h w) at every position: Grad-CAM's weights times h w.
+    """
+    total: Array = np.asarray(gradients).sum(axis=(-2, -1), dtype=np.float64)
+    return total.astype(np.float32)
+
+
 # ---- maps
 
 
@@ -176,6 +139,16 @@ def fem(activations: Array, gradients: Array | None) -> Float:
     a = np.asarray(activations, np.float64)
     threshold = a.mean((-2, -1), keepdims=True) + 2 * a.std((-2, -1), keepdims=True)
     return _summed("nkhw,nk->nhw", a, (a > threshold).mean((-2, -1)))[:, None]
+
+
+def eigen_smoothed(activations: Array, weights: Array) -> Float:
+    """The first principal component of w_k A_k over the positions, [N, T, h, w], in place of sum_k w_k A_k.
+
+    It keeps the pattern that most of the weighted activations share and drops the rest as noise. Source:
+    pytorch-grad-cam (eigen_smooth); there its sign is left to chance, here it is that of the larger extreme.
+    """
+    products = (np.asarray(a, np.float64) * w[..., None, None] for a, w in zip(activations, weights, strict=True))
+    return np.stack([[_component(each) for each in image] for image in products])
 
 
 def _summed(indices: str, activations: Array, factors: Array) -> Float:

@@ -1,0 +1,93 @@
+"""Backward modes as methods: what the file brought back to the image or the layer, as a map.
+
+At the layer the map is the relevance as it is, of the layer's size. At the image it is made of the attributions, with a
+box and a ``blur``, as :mod:`fastcam.methods.pixels` says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastcam.methods.base import METHODS, Answer, Method, asking
+from fastcam.methods.pixels import blurred, strongest, summed
+from fastcam.schema import MODES
+
+if TYPE_CHECKING:
+    from fastcam.probe import Probe
+
+_ABOUT = {
+    "gradient": ("Gradient", "M = max_c |dy/dx|", "Simonyan et al. 2014, 1312.6034"),
+    "guided": ("Guided backpropagation", "M = max_c |guided dy/dx|", "Springenberg et al. 2015, 1412.6806"),
+    "deconvolution": ("Deconvolution", "M = max_c |deconvolved y|", "Zeiler and Fergus 2014, 1311.2901"),
+    "excitation": ("Excitation backpropagation", "M = sum_k p, winning probabilities", "Zhang et al. 2016, 1608.00507"),
+    "contrastive-excitation": (
+        "Contrastive excitation",
+        "M = sum_k p of y less p of not y",
+        "Zhang et al. 2016, 1608.00507",
+    ),
+    "lrp-epsilon": ("LRP-epsilon", "M = sum_c relevance", "Bach et al. 2015, PLoS ONE 10(7)"),
+    "lrp-composite": ("LRP composite", "M = sum_c relevance", "Kohlbrenner et al. 2020, 1910.09840"),
+    "lrp-gamma": ("LRP-gamma", "M = sum_c relevance", "Montavon et al. 2019, LNCS 11700"),
+}
+"""Title, formula and source of a mode; others have their name and the sum."""
+_GRADIENTS = ("gradient", "guided", "deconvolution")
+
+
+def _gradients(probe: Probe, *, blur: float = 0.0) -> Answer:
+    found = probe.brought_back
+    return Answer(maps=strongest(found, blur), attributions=found)
+
+
+def _shares(probe: Probe, *, blur: float = 0.0) -> Answer:
+    found = probe.brought_back
+    return (
+        Answer(maps=blurred(found, blur)) if found.ndim == 3 else Answer(maps=summed(found, blur), attributions=found)
+    )
+
+
+for _mode in MODES:
+    _title, _formula, _source = _ABOUT.get(_mode, (_mode, "M = sum_c relevance", "fastcam export --help"))
+    METHODS[_mode] = Method(
+        _mode,
+        _title,
+        "nothing",
+        _formula,
+        _source,
+        ask=_gradients if _mode in _GRADIENTS else _shares,
+        mode=_mode,
+        at_image=_mode in _GRADIENTS,
+        adds_up=_mode not in _GRADIENTS,
+        cost="1, and its backward pass",
+    )
+
+
+@asking(
+    "input-x-gradient",
+    "Input x gradient",
+    "M = sum_c x dy/dx",
+    "Shrikumar et al. 2016, 1605.01713",
+    mode="gradient",
+    at_image=True,
+    adds_up=True,
+    cost="1, and its backward pass",
+)
+def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> Answer:
+    """The first term of the score's expansion about zero."""
+    found = probe.brought_back * probe.x
+    return Answer(maps=summed(found, blur), attributions=found)
+
+
+@asking(
+    "guided-gradcam",
+    "Guided Grad-CAM",
+    "M = max_c |guided dy/dx| times Grad-CAM's heatmap",
+    "Selvaraju et al. 2017, 1610.02391",
+    "weights",
+    mode="guided",
+    at_image=True,
+    cost="1, and its backward pass",
+)
+def guided_gradcam(probe: Probe, *, blur: float = 0.0) -> Answer:
+    """Section 3.2 of the paper: the product, pixel by pixel, with the map upsampled to the input."""
+    found = probe.brought_back * probe.gradcam()[:, None]
+    return Answer(maps=strongest(found, blur), attributions=found)
