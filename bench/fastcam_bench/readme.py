@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -181,12 +182,12 @@ def methods() -> str:
     from fastcam_bench import methods_table
 
     measured = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
-    lines = [
-        "",
-        "Sources, who else has each, and the tests that prove it: [methods.md](bench/results/methods.md). Beside",
-        f"pytorch-grad-cam, torch-cam and Captum on the same weights (`{measured['command']}`,",
-        f"[parity.md](bench/results/parity.md)): {measured['summary']}",
-    ]
+    text = (
+        "K channels and h w positions of the layer. Sources, who else has each, and the tests that prove it: "
+        "[methods.md](bench/results/methods.md). Beside pytorch-grad-cam, torch-cam and Captum on the same weights, "
+        f"in [parity.md](bench/results/parity.md) (`{measured['command']}`): {measured['summary']}"
+    )
+    lines = ["", *textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)]
     return "\n".join([methods_table.short(), *lines])
 
 
