@@ -147,7 +147,7 @@ def _theirs(network: Network, x: Array, file: Path) -> tuple[dict[tuple[str, ...
         for tool, peer in peers.items():
             try:
                 found[method, tool] = peer(case)
-            except NotImplementedError as error:
+            except (NotImplementedError, ValueError) as error:
                 found[method, tool] = str(error)
     if network.double:
         wide = copy.deepcopy(module).double()

@@ -101,7 +101,12 @@ def _torch_cam(kind: str) -> Peer:
 
         module = case.twin()
         cam = getattr(methods, kind)(module, target_layer=case.layer, reshape_transform=case.reshape())
-        return case.each_target(lambda classes: cam(classes, module(case.images), normalized=False)[0].detach().numpy())
+
+        def maps(classes: list[int]) -> Array:
+            found = cam(classes, module(case.images), normalized=False)[0]
+            return np.asarray(found.detach().clamp(min=0))  # its CAM keeps negative values
+
+        return case.each_target(maps)
 
     return call
 
@@ -179,6 +184,7 @@ MAPS: dict[str, dict[str, Peer]] = {
         "pytorch-grad-cam": _pytorch_grad_cam("GradCAMPlusPlus"),
         "torch-cam": _torch_cam("GradCAMpp"),
     },
+    "cam": {"torch-cam": _torch_cam("CAM")},
     "xgradcam": {"pytorch-grad-cam": _pytorch_grad_cam("XGradCAM"), "torch-cam": _torch_cam("XGradCAM")},
     "hirescam": {
         "pytorch-grad-cam": _pytorch_grad_cam("HiResCAM"),
