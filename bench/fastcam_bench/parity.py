@@ -261,7 +261,8 @@ def _reason(
     wide = double_runtime.run(made, {made.graph.input[0].name: x, TARGETS: classes})[INPUT_GRADIENT]
     ours = wide * x[:, None] if name == "input-x-gradient" else wide
     figure = difference(ours, theirs[name, "float64"])
-    why = "values within rounding of a kink: float32 falls to either side" if figure <= TOLERANCE else "unexplained"
+    cause = "quotients by nearly nothing" if name in LRP else "values within rounding of a kink"
+    why = f"{cause}: float32 falls to either side" if figure <= TOLERANCE else "unexplained"
     own = difference(theirs[name, "captum"], theirs[name, "float64"])
     return {"in_float64": figure, "captum_float32_to_its_float64": own, "why": why}
 
