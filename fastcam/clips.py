@@ -114,6 +114,14 @@ def _are_clips(images: Any) -> bool:
     return isinstance(first, list | tuple) or getattr(first, "ndim", 0) == 4
 
 
+def refuse(fuse: str | None, style: str) -> None:
+    """Raise for what is for pictures only."""
+    if fuse is not None:
+        raise FastcamError("maps of clips are not fused; leave fuse out")
+    if style != "fastcam":
+        raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for clips")
+
+
 def explained(explainer: Explainer, run: Run, asked: Any, how: How) -> Explanation:
     """The explanation of one run of clips, a row for each frame: those of the first clip, then of the next.
 

@@ -75,9 +75,11 @@ def command(wanted: Method, metadata: Metadata) -> str:
         emit = "weights"
     mode = wanted.mode or metadata.input_gradient
     why = metadata.layer.reason
-    layer = metadata.layer.value if why.startswith(("named as", "the last value computed in scope")) else ""
+    layers = [metadata.layer.value] if why.startswith(("named as", "the last value computed in scope")) else []
+    if metadata.layers:  # the default one first
+        layers = [metadata.layer.value, *(metadata.layers[n - 1].value for n in metadata.numbers())]
     parts = ["fastcam export", metadata.source.get("file") or "MODEL.onnx"]
-    parts += [f"--layer {layer}"] if layer else []
+    parts += [f"--layer {layer}" for layer in layers]
     parts += [f"--emit {emit}"] if emit != "weights" or metadata.emit != "weights" else []
     parts += [f"--input-gradient {mode}"] if mode else []
     parts += ["--head"] if wanted.runs == "layer" or metadata.head is not None else []

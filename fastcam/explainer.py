@@ -27,12 +27,7 @@ from fastcam.prediction import Batch, Prediction, Run, joined
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Given, Question, combine, questions_of, status_of, targets_of
 from fastcam.resident import Resident
-from fastcam.schema import (
-    CLASSES,
-    FastcamError,
-    Metadata,
-    Preprocessing,
-)
+from fastcam.schema import CLASSES, FastcamError, Metadata, Preprocessing
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Target, Targets, read_labels
@@ -345,8 +340,8 @@ class Explainer:
     ) -> How:
         _check_threshold(threshold)
         styles.check(style, self._metadata)
-        if self._takes_clips and (fuse is not None or style != "fastcam"):
-            raise FastcamError("maps of clips are not fused, and have no other style; leave fuse and style out")
+        if self._takes_clips:
+            clips.refuse(fuse, style)
         views: list[Explainer] = []
         if layers is not None or fuse is not None:
             wanted = "all" if layers is None else layers
@@ -363,6 +358,11 @@ class Explainer:
                 f"{self._name} has constant targets, and {found.title} explains one class of other images; export it "
                 "again with --targets default, or required"
             )
+        here, default = self._metadata.layer.value, self._file_metadata.layer.value
+        at_layer = found.mode is not None and self._metadata.of_layer_alone()
+        if here != default and (found.runs == "layer" or at_layer):
+            held = "has the head of" if found.runs == "layer" else f"brings {found.mode} back to"
+            raise FastcamError(f"{self._name} {held} its default layer {default} alone; export it again with {here}")
         return found
 
     def _at_each(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import fusion, kernels
+from fastcam import fusion, kernels, styles
 from fastcam.explanation import OK, Explanation
 from fastcam.placing import in_original
 from fastcam.schema import FastcamError, Metadata, TargetLayer
@@ -89,10 +89,16 @@ def together(explanations: Sequence[Explanation], default: str, fuse: str | None
 
 
 def _fused(main: Explanation, explanations: Sequence[Explanation], name: str) -> Explanation:
+    if styles.signed(main.style):
+        raise FastcamError(
+            f"{main.style}'s heatmaps are signed, and what is fused is positive; leave style or fuse out"
+        )
     height, width = main.geometry[0].network
     maps = fusion.fuse(name, [one.maps for one in explanations], (height, width))
     windows = np.array([each.target for each in main.geometry], np.int32)
-    found = kernels.get().explain_maps(maps, None, (height, width), main.threshold, main.connectivity, windows=windows)
+    found = styles.explain_maps(
+        kernels.get(), main.style, maps, None, (height, width), main.threshold, main.connectivity, windows
+    )
     assert found.heatmaps is not None
     boxes, components = in_original(found, main.geometry)
     status = _status(found.status, [one.status for one in explanations], main.status)

@@ -21,6 +21,7 @@ from fastcam.schema import (
     COTANGENT,
     OUTPUTS,
     PREFIX,
+    RELEVANCE,
     SCORES,
     TARGETS,
     FastcamError,
@@ -211,7 +212,7 @@ class Network:
         An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
         the run has explained any.
         """
-        return _of_layer(self._explain(run, targets), self._number)
+        return _of_layer(self._explain(run, targets), self._number, self.metadata)
 
     def _explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
         """The added outputs of all layers."""
@@ -341,12 +342,16 @@ class Network:
             )
 
 
-def _of_layer(found: dict[str, Any], number: int | None) -> dict[str, Any]:
-    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'."""
+def _of_layer(found: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:
+    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'.
+
+    What a mode brings back to the default layer is left out for others.
+    """
     of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
     mine = {of_layer(name, number): name for name in of_layers}
     others = tuple(f"{name}." for name in of_layers)
-    kept = {name: value for name, value in found.items() if name not in of_layers and not name.startswith(others)}
+    left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
+    kept = {name: value for name, value in found.items() if name not in left_out and not name.startswith(others)}
     return kept | {plain: found[name] for name, plain in mine.items() if name in found}
 
 

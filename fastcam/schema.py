@@ -304,6 +304,11 @@ class Metadata:
             return kept
         return (INPUT_GRADIENT if self.input_gradient_at == "image" else RELEVANCE, *kept)
 
+    def of_layer_alone(self) -> bool:
+        """Whether what the mode brings back is about the default layer, and says nothing of others."""
+        mode, at = self.input_gradient, self.input_gradient_at
+        return mode is not None and (mode == "shapleycam" or (at == "layer" and mode not in MAPS))
+
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         said = asdict(self)

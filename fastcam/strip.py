@@ -73,9 +73,9 @@ def _row(cells: Sequence[Uint8]) -> Uint8:
     return np.concatenate([np.full((_GAP, row.shape[1], 3), _GROUND, np.uint8), row])
 
 
-def write_strips(explanation: Explanation, folder: Path, stems: Sequence[str]) -> list[str]:
+def write_strips(explanation: Explanation, folder: Path, stems: Sequence[str], colors: str = "jet") -> list[str]:
     """Write ``STEM-layers.png`` for each image of an explanation of several layers; the names."""
     names = [f"{stem}-layers.png" for stem in stems] if explanation.layers else []
     for i, name in enumerate(names):
-        write(folder / name, render.encode_png(strip(explanation, i)))
+        write(folder / name, render.encode_png(strip(explanation, i, colors=colors)))
     return names

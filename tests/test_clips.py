@@ -8,8 +8,10 @@ import pytest
 import scipy.ndimage
 import torch
 from onnx import helper
+from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
+from fastcam.cli import app
 from fastcam.concepts import concepts
 from fastcam_export import export_model
 from pyramid_model import model_of
@@ -163,6 +165,22 @@ def test_a_video_file_is_a_clip_and_is_saved_frame_by_frame(exported, tmp_path):
     assert len(set(names)) == FRAMES + 1 and names[0].startswith("film-1") and names[1].startswith("film_2-1")
 
 
+def test_the_command_line_explains_a_video_file(exported, tmp_path):
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (30, 20))
+    for frame in pictures(FRAMES):
+        writer.write(frame)
+    writer.release()
+    (tmp_path / "v.onnx").write_bytes(exported)
+    arguments = ["explain", tmp_path / "v.onnx", path, "-t", 1, "-o", tmp_path / "out"]
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == 0, result.output
+    found = Explainer(exported)(path, targets=[1])
+    for k in range(FRAMES):
+        drawn = cv2.imread(str(tmp_path / "out" / f"film-{k:03}-1-class-1.png"))[..., ::-1]
+        np.testing.assert_array_equal(drawn, found.overlay(k, 0, min_side=192))
+
+
 def test_what_is_no_clip_is_refused(exported):
     explainer = Explainer(exported)
     with pytest.raises(FastcamError, match=r"must be \[N, 3, 6, 12, 12\]"):
@@ -173,6 +191,8 @@ def test_what_is_no_clip_is_refused(exported):
         next(explainer.stream([pictures(1)[0]]))
     with pytest.raises(FastcamError, match="not fused"):
         explainer(CLIPS, fuse="max")
+    with pytest.raises(FastcamError, match="leave style out for clips"):
+        explainer(CLIPS, style="torch-cam")
     with pytest.raises(FastcamError, match="concepts are of pictures"):
         concepts(explainer, CLIPS)
     bare = Explainer(export_model(video(), layer="a").model.SerializeToString())

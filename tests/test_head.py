@@ -285,6 +285,20 @@ def test_a_head_that_does_not_belong_is_refused(tmp_path):
         Explainer(tmp_path / "b.cam.head.onnx")
 
 
+def test_at_another_layer_the_head_is_refused():
+    """Activations of another layer may have the very shape that the head takes."""
+    found, _ = exported(MODEL, layer=["r2", "c2"])
+    at_default = found(X, targets=2, method="ablationcam").maps
+    np.testing.assert_array_equal(at_default, exported(MODEL)[0](X, targets=2, method="ablationcam").maps)
+    for call in (lambda: found.at("c2")(X, method="ablationcam"), lambda: found(X, method="reciprocam", layers="all")):
+        with pytest.raises(FastcamError, match="has the head of its default layer r2 alone"):
+            call()
+    assert found.at("c2")(X, targets=2, method="scorecam").maps.any()
+    excitation = export_model(MODEL, layer=["r2", "r1"], input_gradient="excitation", check=False)
+    with pytest.raises(FastcamError, match="brings excitation back to its default layer r2 alone"):
+        Explainer(excitation.model.SerializeToString())(X, method="excitation", layers="all")
+
+
 @pytest.mark.parametrize(
     "options,message", [({"emit": "cam"}, "--emit cam leaves out"), ({"targets": "cotangent"}, "--head")]
 )
@@ -302,3 +316,43 @@ def test_a_wrong_head_fails_the_check(monkeypatch):
     monkeypatch.setattr(behind, "per_class", lambda op, score: op.Mul(right(op, score), 1.01))
     with pytest.raises(FastcamError, match=r"scores of the head differ from the model's by 1\.0e-02"):
         export_model(MODEL, head=True)
+
+
+@pytest.mark.parametrize("front,behind", [(1, 0), (0, 2), (2, 1)])
+def test_tokens_on_both_sides_stay(front, behind):
+    """image -> 4 x 4 patches as tokens between learned ones -> tanh of a matrix -> mean of all tokens -> logits."""
+    rng = np.random.default_rng(4)
+    sizes = {"conv": (6, 3, 4, 4), "mix": (6, 6), "fc": (6, 5), "cls": (1, front, 6), "reg": (1, behind, 6)}
+    arrays = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    ints = {"rows": [0, 6, -1], "first": [0], "one": [1], "rest": [1, 1]}
+    tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items() if array.size]
+    tensors += [numpy_helper.from_array(np.array(value), name) for name, value in ints.items()]
+    make, nodes = helper.make_node, []
+    nodes += [make("Conv", ["image", "conv"], ["c"], strides=[4, 4]), make("Reshape", ["c", "rows"], ["s"])]
+    nodes += [make("Transpose", ["s"], ["p"], perm=[0, 2, 1]), make("Shape", ["image"], ["n"], start=0, end=1)]
+    nodes += [make("Concat", ["n", "rest"], ["times"], axis=0)]
+    parts = []
+    for name, count in (("cls", front), ("positions", 1), ("reg", behind)):
+        if name == "positions":
+            parts.append("p")
+        elif count:
+            nodes.append(make("Tile", [name, "times"], [f"{name}s"]))
+            parts.append(f"{name}s")
+    nodes += [make("Concat", parts, ["t"], axis=1), make("MatMul", ["t", "mix"], ["m"]), make("Tanh", ["m"], ["h"])]
+    nodes += [make("ReduceMean", ["h"], ["mean"], axes=[1], keepdims=0), make("MatMul", ["mean", "fc"], ["logits"])]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])
+    graph = helper.make_graph(nodes, "net", [image], [logits], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    found, made = exported(model, layer="t")
+    assert made.metadata.head.kept == (schema.TOKENS,) and made.metadata.layer.prefix_tokens == front
+    w = {name: torch.tensor(array) for name, array in arrays.items()}
+    maps = torch.nn.functional.conv2d(torch.tensor(X[:1]), w["conv"], stride=4)
+
+    def run(a):
+        tokens = torch.cat([w["cls"], a.flatten(2).transpose(1, 2), w["reg"]], 1)
+        return torch.tanh(tokens @ w["mix"]).mean(1) @ w["fc"]
+
+    e = found(X[:1], targets=3, method="ablationcam")
+    close(e.maps[0, 0], np.maximum(np.einsum("k,khw->hw", ablated(maps, run, {3: 1.0}), maps[0].numpy()), 0))
+    close(found(X[:1], targets=3, method="vit-reciprocam").maps[0, 0], alone(maps, run, 3, gaussian=True))

@@ -118,6 +118,32 @@ def test_maps_of_other_sizes_are_fused_at_the_largest_height_and_width():
     )
 
 
+def test_relevance_is_the_default_layers_alone(network):
+    made = export_model(network[0], layer=["r2", "r1"], input_gradient="excitation", check=False)
+    found = Explainer(made.model.SerializeToString())(np.abs(IMAGES), targets=TARGETS, layers="all")
+    assert found.layers[0].relevance is None and found.layers[1].relevance.shape == (3, 2, 4, 4)
+    alone = export_model(network[0], layer="r2", input_gradient="excitation", check=False)
+    expected = Explainer(alone.model.SerializeToString())(np.abs(IMAGES), targets=TARGETS).relevance
+    np.testing.assert_allclose(found.relevance, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_second_order_is_the_default_layers_alone(network):
+    made = export_model(network[0], layer=["r2", "r1"], input_gradient="shapleycam", check=False)
+    explainer = Explainer(made.model.SerializeToString())
+    assert explainer(IMAGES, targets=TARGETS, method="shapleycam").maps.any()
+    with pytest.raises(FastcamError, match="brings shapleycam back to its default layer r2 alone"):
+        explainer(IMAGES, targets=TARGETS, method="shapleycam", layers="all")
+
+
+def test_a_fused_map_follows_the_style(network, explainer):
+    expected = FORMULAS["max"](list(gradcam(network[1]).values()))
+    low = expected - expected.min((2, 3), keepdims=True)
+    found = explainer(IMAGES, targets=TARGETS, fuse="max", style="pytorch-grad-cam")
+    np.testing.assert_allclose(found.heatmaps, low / np.maximum(low.max((2, 3), keepdims=True), 1e-7), atol=1e-5)
+    with pytest.raises(FastcamError, match="signed, and what is fused is positive"):
+        explainer(IMAGES, targets=TARGETS, fuse="max", style="captum")
+
+
 def test_what_is_not_finite_at_one_layer_is_so_in_the_fused_map(explainer):
     image = IMAGES.copy()
     image[1, 0, 2, 2] = np.nan
@@ -190,4 +216,8 @@ def test_the_command_line_writes_strips_and_tells_of_each_layer(tmp_path, networ
     found = Explainer(file)(picture, targets=[0], layers=["r1", "r3"], fuse="mean")
     np.testing.assert_array_equal(shown, strip(found))
     again = CliRunner().invoke(app, ["explain", str(file), str(picture), "--layers", "r9", "-o", str(tmp_path / "no")])
+    sheet = ["explain", str(file), str(picture), "-m", "gradcam,layercam", "-o", str(tmp_path / "sheet")]
+    refused = CliRunner().invoke(app, [*sheet, "--layers", "all"])
+    assert refused.exit_code == 2 and "strips of --layers are of one method" in refused.stderr
+    assert CliRunner().invoke(app, [*sheet, "--fuse", "max"]).exit_code == 0
     assert again.exit_code == 2 and "does not explain at layer 'r9'" in again.stderr and not (tmp_path / "no").exists()

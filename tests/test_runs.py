@@ -242,8 +242,9 @@ def test_augsmooth_averages_heatmaps_of_changed_images(of):
             total = total + (heat[:, ::-1] if flip else heat)
     close(e.maps[0, 0], total / 6, 1e-5)
     assert np.abs(e.maps - found(X[:1], targets=3, method=of).heatmaps).max() > 1e-3
-    with pytest.raises(FastcamError, match="a member of the CAM family, got 'rise'"):
-        found(X[:1], method="augsmooth", options={"of": "rise"})
+    for wrong in ("rise", "cam"):
+        with pytest.raises(FastcamError, match=f"a member of the CAM family, got '{wrong}'"):
+            found(X[:1], method="augsmooth", options={"of": wrong})
     with pytest.raises(FastcamError, match="--emit gradients"):
         explainer()(X[:1], method="augsmooth", options={"of": "layercam"})
 
@@ -414,6 +415,15 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["method"] == "occlusion" and report["options"] == {"window": [8, 8], "stride": [8, 8]}
+    several = ["explain", "m.cam.onnx", "p.png", "--json", "--method", "rise,occlusion", "--option", "masks=5"]
+    done = CliRunner().invoke(app, [*several, "--option", "window=8", "--option", "stride=8"])
+    assert done.exit_code == 0, done.output
+    assert [one["options"] for one in json.loads(done.stdout)["methods"]] == [
+        {"masks": 5},
+        {"window": [8, 8], "stride": [8, 8]},
+    ]
+    refused = CliRunner().invoke(app, [*several, "--option", "samples=3"])
+    assert refused.exit_code == 2 and "none of rise, occlusion has an option 'samples'" in refused.stderr
     refused = CliRunner().invoke(app, [*asked, "--option", "stride"])
     assert refused.exit_code == 2 and "give key=value" in refused.stderr and refused.stderr.count("\n") == 1
     streamed = CliRunner().invoke(app, ["stream", "m.cam.onnx", "p.png", "--method", "rise", "--option", "masks=5"])

@@ -271,7 +271,7 @@ def largest_batch(files: Files, explained: bool) -> Row:
             torch.cuda.synchronize()
             found, batch = batch, batch * 2
         except Exception as error:  # memory that is not there has as many names as there are allocators
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            said = " ".join(f"{type(error).__name__}: {error}".split(" ; ")[0].split())[:200]
         x = None
         torch.cuda.empty_cache()
         cuda.get().cupy.get_default_memory_pool().free_all_blocks()

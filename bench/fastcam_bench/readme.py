@@ -142,6 +142,38 @@ def kernels() -> str:
     return "\n".join(lines)
 
 
+def gpu() -> str:
+    """ResNet-50 on a GPU, and the kernels there beside CuPy's."""
+    measured = json.loads((RESULTS / "pipeline_gpu.json").read_text(encoding="utf-8"))
+    small = json.loads((RESULTS / "kernels_gpu.json").read_text(encoding="utf-8"))
+    queued, waiting = (measured[part][0]["runs"] for part in ("throughput", "waiting"))
+    first, graph = measured["latency"][1]["runs"], "Explainer, CUDA graph"
+    many = next(part["runs"] for part in measured["peers"] if (part["batch"], part["dtype"]) == (64, "float32"))
+    to_boxes, ours = "to boxes on the host", many["FastCAM"]["median_ms"]
+    peers = ", ".join(f"{name} {many[name]['median_ms'] / ours:.1f}" for name in ("grad-cam", "torchcam", "captum"))
+    ratios = {one["case"]: one["ratio"] for one in small["results"]}
+    label = [ratio["cupyx.scipy.ndimage"]["median"] for case, ratio in ratios.items() if case.startswith("label")]
+    lines = [
+        f"ResNet-50 on one {measured['gpu']} (`{measured['command']}`, ONNX Runtime",
+        f"{measured['versions']['onnxruntime']}; all of it in [pipeline_gpu.md](bench/results/pipeline_gpu.md)), as",
+        "multiples of the plain forward pass of the same file in the same runtime:",
+        "",
+        "| batch, type | what | times plain |",
+        "|---|---|---:|",
+        f"| 64, float16, eight batches queued | exported file | {queued['exported for CUDA']['ratio']:.3f} |",
+        f"| | and its boxes on the host | {queued[to_boxes]['ratio']:.3f} |",
+        f"| 64, float16, one batch at a time | boxes on the host | {waiting[to_boxes]['ratio']:.3f} |",
+        f"| 1, float32, from and to the host | `Explainer` | {first['Explainer']['ratio']:.2f} |",
+        f"| | with a CUDA graph | {first[graph]['ratio']:.2f} |",
+        "",
+        f"Maps of 64 float32 images, peers' time over ours on the same GPU: {peers}. The kernels beside CuPy's",
+        f"(`{small['command']}`): weigh to boxes of 64 maps",
+        f"{ratios['64 x 2048x7x7 float32 to 224: weigh to boxes']['cupy']['median']:.0f} times as fast, 4K overlay",
+        f"{ratios['overlay 4K']['cupy']['median']:.0f}, labels of masks {min(label):.1f} to {max(label):.1f}.",
+    ]
+    return "\n".join(lines)
+
+
 def operators() -> str:
     """Every operator with a gradient rule, by family."""
     from fastcam_export.autodiff import driver  # noqa: F401  (fills the registry)
@@ -197,6 +229,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "speed": speed,
     "kernels": kernels,
+    "gpu": gpu,
     "photos": photos,
     "two_objects": two_objects,
     "operators": operators,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,11 @@ class Point:
                     f"layer {name!r} has {length} tokens, but its layout ({layout.found}) makes {total}; give "
                     "prefix_tokens and grid (--prefix-tokens, --grid)"
                 )
+
+    def first(self) -> Point:
+        """The first image's; not of cotangents."""
+        raw = np.take(self.raw, [0], axis=self.layout.order.index("N"))
+        return replace(self, raw=raw, maps=self.maps[:1], classes=self.classes[:1])
 
     def moved(self, step: Array) -> Array:
         """The layer's value with its positions moved by ``step``, [N, K, h, w]; float64."""

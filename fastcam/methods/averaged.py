@@ -135,10 +135,11 @@ def smoothgradcam_pp(probe: Probe, *, samples: int = 4, noise: float = 0.3, seed
     cost="6",
 )
 def augsmooth(probe: Probe, *, of: str = "gradcam") -> Answer:
-    """``of``: the member of the CAM family whose heatmaps, 0..1 at the image's size, are averaged."""
+    """``of``: the member of the CAM family whose heatmaps, 0..1 at the image's size, are averaged; those of CAM itself
+    are Grad-CAM's."""
     member = METHODS.get(of.lower())
-    if member is None or member.ask is not None:
-        family = ", ".join(name for name, one in METHODS.items() if one.ask is None)
+    if member is None or member.ask is not None or member.name == "cam":
+        family = ", ".join(name for name, one in METHODS.items() if one.ask is None and name != "cam")
         raise FastcamError(f"augmentation smoothing is of a member of the CAM family, got {of!r}; one of: {family}")
     changes = [(mirrored, factor) for mirrored in (False, True) for factor in (1.0, 0.9, 1.1)]
     images = [(probe.x[..., ::-1] if mirrored else probe.x) * np.float32(factor) for mirrored, factor in changes]

@@ -15,6 +15,7 @@ from fastcam.schema import MODES
 if TYPE_CHECKING:
     from fastcam.probe import Probe
 
+_ABNAR = "Abnar and Zuidema 2020, 2005.00928"
 _ABOUT = {
     "gradient": ("Gradient", "M = max_c |dy/dx|", "Simonyan et al. 2014, 1312.6034"),
     "guided": ("Guided backpropagation", "M = max_c |guided dy/dx|", "Springenberg et al. 2015, 1412.6806"),
@@ -27,9 +28,16 @@ _ABOUT = {
     ),
     "lrp-epsilon": ("LRP-epsilon", "M = sum_c relevance", "Bach et al. 2015, PLoS ONE 10(7)"),
     "lrp-composite": ("LRP composite", "M = sum_c relevance", "Kohlbrenner et al. 2020, 1910.09840"),
+    "rollout": ("Attention rollout", "M = class token's row of prod (A + I) / 2", _ABNAR),
+    "rollout-max": ("Rollout, largest head", "the same, of the largest of the heads", _ABNAR),
+    "rollout-min": ("Rollout, smallest head", "the same, of the smallest of the heads", _ABNAR),
+    "legrad": ("LeGrad", "M = mean over layers, heads and rows of ReLU(dy/dA)", "Bousselham et al. 2024, 2404.03214"),
+    "fullgrad": ("FullGrad", "M = |x dy/dx| and |b dy/db| of all biases", "Srinivas and Fleuret 2019, 1905.00780"),
+    "shapleycam": ("ShapleyCAM", "w_k = mean_ij (g - H A / 2)", "Cai 2025, 2501.06261"),
     "lrp-gamma": ("LRP-gamma", "M = sum_c relevance", "Montavon et al. 2019, LNCS 11700"),
 }
 """Title, formula and source of a mode; others have their name and the sum."""
+_COSTS = {"rollout": "1", "rollout-max": "1", "rollout-min": "1", "shapleycam": "1, and two backward passes"}
 _GRADIENTS = ("gradient", "guided", "deconvolution")
 
 
@@ -57,7 +65,7 @@ for _mode in MODES:
         mode=_mode,
         at_image=_mode in _GRADIENTS,
         adds_up=_mode not in _GRADIENTS,
-        cost="1, and its backward pass",
+        cost=_COSTS.get(_mode, "1, and its backward pass"),
     )
 
 

@@ -86,8 +86,6 @@ def explain(
 
     given(target, cotangent)
     files, methods = pictures(images), method_names(method)
-    if option and len(methods) > 1:
-        raise FastcamError("--option sets an option of one method; give one --method, or leave it out")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
@@ -101,11 +99,15 @@ def explain(
             "cotangent": question,
             "layers": at,
             "fuse": fuse,
+            "options": parsed(option or ()),
         }
+        if len(methods) > 1 and layers and not fuse:
+            raise FastcamError(
+                "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
+            )
         if len(methods) > 1:
             report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
         else:
-            asked["options"] = parsed(option or ())
             report, names = explain_all(explainer, files, wanted, stage, methods[0], colors, **asked)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
@@ -150,14 +152,21 @@ def explain_all(
             meter = partial(_advance, bar, start / len(part), len(files) / len(part))
             found = explainer(part, targets=targets, method=method, progress=meter, **asked)
             if stage is not None:
-                names += found.write_overlays(stage, stems[start : start + step], colors)
-                names += write_strips(found, stage, stems[start : start + step])
+                rows = by_row(stems[start : start + step], len(found))
+                names += found.write_overlays(stage, rows, colors)
+                names += write_strips(found, stage, rows, colors)
             add(report, found.to_dict())
             if not again:
                 bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def by_row(stems: Sequence[str], rows: int) -> list[str]:
+    """One stem for each row of an explanation: of clips, a row for each frame, with its number."""
+    frames = rows // len(stems)
+    return [f"{stem}-{k:03}" for stem in stems for k in range(frames)] if frames > 1 else list(stems)
 
 
 def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:

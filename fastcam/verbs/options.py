@@ -45,7 +45,7 @@ MethodNames = Annotated[
 ]
 MethodOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Of the method, as samples=50; repeatable.", show_default=False),
+    typer.Option("--option", metavar="KEY=VALUE", help="Of the method, or methods, as samples=50.", show_default=False),
 ]
 StyleName = Annotated[
     Literal["fastcam", "pytorch-grad-cam", "torch-cam", "captum"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,22 @@ def method_names(text: str) -> list[str]:
     return names
 
 
+def split_options(methods: Sequence[str], given: Mapping[str, str]) -> list[dict[str, str]]:
+    """The options of each method among those of all.
+
+    Raises:
+        FastcamError: an option that none of them has.
+    """
+    from fastcam.methods import method
+    from fastcam.methods.options import parameters
+
+    known = [parameters(method(name)) for name in methods]
+    for key in given:
+        if not any(key in one for one in known):
+            raise FastcamError(f"none of {', '.join(methods)} has an option {key!r}; fastcam methods lists them")
+    return [{key: value for key, value in given.items() if key in one} for one in known]
+
+
 def explain_methods(
     explainer: Explainer,
     files: Sequence[Path],
@@ -36,19 +52,23 @@ def explain_methods(
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets.
 
-    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`; each method gets the options that it has.
     """
     from fastcam import render
     from fastcam.explanation import unique_stems, write_json
     from fastcam.output import write
     from fastcam.sheet import methods_sheet
 
+    options = split_options(methods, asked.pop("options", None) or {})
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {"methods": []}
     names: list[str] = []
     with progress(len(files)) as bar:
         for file, stem in zip(files, stems, strict=True):
-            found = [explainer(file, targets=targets, method=one, **asked) for one in methods]
+            found = [
+                explainer(file, targets=targets, method=one, options=those, **asked)
+                for one, those in zip(methods, options, strict=True)
+            ]
             entries = [e.to_dict() for e in found]
             report["methods"] = report["methods"] or [{**entry, "images": []} for entry in entries]
             for whole, entry in zip(report["methods"], entries, strict=True):
