@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,10 @@ def methods_sheet(found: Sequence[Explanation], i: int = 0, colors: str = "jet",
         raise FastcamError("the explanations are of different targets; explain the same ones by each method")
     size = _cell(first.image(i), tile)
     columns = [Column("picture", [_fitted(first.image(i), size)] * rows, None)]
-    columns += [_heat_column(e, i, size, colors) for e in found]
-    columns += _mode_columns(first, i, size, colors)
+    columns += [
+        _heat_column(e, i, size, colors) if e.attributions is None else _pixel_column(e, i, size) for e in found
+    ]
+    columns += _mode_columns(first, i, size, colors, {e.method for e in found})
     return _drawn(columns, first, i, size)
 
 
@@ -99,14 +101,31 @@ def _heat_column(e: Explanation, i: int, size: tuple[int, int], colors: str) -> 
             mixed = render.caption(mixed, STATUS.get(e.status[i][t], e.status[i][t]))
         pictures.append(mixed)
     known = METHODS.get(e.method)
-    words = f"heat, as {e.style} scales it" if e.style != "fastcam" else "heat, each map divided by its maximum"
-    if e.legend().low != "0":
-        words = "against and for the class, white: 0"
-    return Column(known.title if known else e.method, pictures, (words, e.legend(colors)))
+    legend = e.legend(colors)
+    words = _words(legend)
+    if e.style != "fastcam" and legend.low == "0":
+        words = f"heat, as {e.style} scales it"
+    return Column(known.title if known else e.method, pictures, (words, legend))
 
 
-def _mode_columns(e: Explanation, i: int, size: tuple[int, int], colors: str) -> Iterator[Column]:
-    """What the file's backward mode brought back, and with guided backpropagation Guided Grad-CAM."""
+def _pixel_column(e: Explanation, i: int, size: tuple[int, int]) -> Column:
+    """What a method gives each pixel, around grey or from blue to red."""
+    pictures = [_fitted(e.attribution_image(i, t), size) for t in range(e.asked(i))]
+    title, legend = e.attribution_legend()
+    return Column(title, pictures, (_words(legend), legend))
+
+
+def _words(legend: render.Legend) -> str:
+    """What a legend's colours mean."""
+    if legend is render.GREY:
+        return "in each colour of the picture, grey: 0"
+    return "heat, each map divided by its maximum" if legend.low == "0" else "against and for the class, white: 0"
+
+
+def _mode_columns(
+    e: Explanation, i: int, size: tuple[int, int], colors: str, shown: Collection[str]
+) -> Iterator[Column]:
+    """What the file's backward mode brought back, and with guided backpropagation Guided Grad-CAM; once each."""
     mode = e.metadata.input_gradient
     if mode is None or (e.input_gradients is None and e.relevance is None):
         return
@@ -116,11 +135,9 @@ def _mode_columns(e: Explanation, i: int, size: tuple[int, int], colors: str) ->
         return [_fitted(e.gradient_image(i, t, cam=cam, colors=colors), size) for t in targets]
 
     for cam in (False, True)[: 2 if mode == "guided" else 1]:
-        title, legend = e.gradient_legend(cam, colors)
-        words = "heat, each map divided by its maximum" if legend.low == "0" else "against and for the class, white: 0"
-        if legend is render.GREY:
-            words = "in each colour of the picture, grey: 0"
-        yield Column(title, pictures(cam), (words, legend))
+        if ("guided-gradcam" if cam else mode) not in shown:
+            title, legend = e.gradient_legend(cam, colors)
+            yield Column(title, pictures(cam), (_words(legend), legend))
 
 
 def _drawn(columns: Sequence[Column], e: Explanation, i: int, size: tuple[int, int]) -> Uint8:

@@ -101,6 +101,21 @@ def test_a_file_with_guided_backpropagation_has_two_more_columns(picture):
     assert found.gradient_legend()[0] == "guided backpropagation" and found.gradient_legend(cam=True)[1] is render.GREY
 
 
+def test_methods_of_pixels_are_shown_as_pixels_and_not_twice(picture):
+    made = export_model(classifier(size=16), input_gradient="guided", check=False, preprocess="imagenet")
+    explainer = Explainer(made.model.SerializeToString())
+    found = [explainer(picture, [1], method=method) for method in ("guided", "guided-gradcam", "gradcam")]
+    drawn = sheet.methods_sheet(found, tile=SIDE)
+    assert drawn.shape[1] == 4 * (SIDE + sheet.MARGIN) + sheet.MARGIN
+    for column in (0, 1):
+        np.testing.assert_array_equal(cell(drawn, column + 1, 0), found[column].attribution_image(0, 0))
+    relevance = export_model(classifier(size=16), input_gradient="lrp-epsilon", check=False, preprocess="imagenet")
+    signed = Explainer(relevance.model.SerializeToString())(picture, [1], method="lrp-epsilon")
+    drawn = sheet.methods_sheet([signed], tile=SIDE)
+    np.testing.assert_array_equal(cell(drawn, 1, 0), signed.attribution_image(0, 0))
+    assert drawn.shape[1] == 2 * (SIDE + sheet.MARGIN) + sheet.MARGIN
+
+
 @pytest.mark.parametrize(
     ("shape", "size"), [((20, 30), (160, 240)), ((300, 40), (600, 80)), ((40, 300), (80, 600)), ((4, 400), (6, 600))]
 )

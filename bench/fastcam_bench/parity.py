@@ -2,12 +2,13 @@
 
     python -m fastcam_bench.parity [--out bench/results] [NETWORK ...]
 
-Run it in the peers' environment (``fastcam_bench.speed.environments`` makes it). Networks of torchvision with seeded
-random weights, real photos (``FASTCAM_ASSETS``), two classes each; every network in a process of its own, which never
-holds PyTorch's module and our session at the same time. A figure is the largest difference as a share of the largest
-value. Where a tool's formula differs, that formula is computed from our activations and gradients, and its figure
-stands beside. Gradients that reach the image pass many kinks, where two float32 implementations may round to different
-sides, so they are compared in float64 as well. Where networks are named, the others keep their figures.
+Run it in the peers' environment: .venv/bench/torch/bin/python, which ``make bench`` makes. Networks of torchvision with
+seeded random weights, real photos (``FASTCAM_ASSETS``), two classes each; every network and every export in a process
+of its own, which never holds PyTorch's module and our session at the same time. A figure is the largest difference as
+a share of the largest value. Where a tool's formula differs, that formula is computed from our activations and
+gradients, and its figure stands beside. Gradients that reach the image pass many kinks, where two float32
+implementations may round to different sides, so they are compared in float64 as well. Where networks are named, the
+others keep their figures.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +80,15 @@ class Network:
 
 
 NETWORKS = {
-    "vgg16": Network("VGG-16", "features.29", "vgg16", modes=(*AT_THE_IMAGE, *LRP), double=False),
+    "vgg16": Network("VGG-16", "features.29", "vgg16", modes=(), double=False),
+    "vgg16_narrow": Network(
+        "VGG-16, classifier of 256 in place of 4096",
+        "features.29",
+        "vgg16",
+        parity_peers.narrow_classifier,
+        maps=False,
+        modes=(*AT_THE_IMAGE, *LRP),
+    ),
     "resnet50": Network("ResNet-50", "layer4", "resnet50"),
     "mobilenet_v2": Network("MobileNetV2", "features", "mobilenet_v2"),
     "mobilenet_v2_relu": Network(
@@ -136,17 +147,25 @@ def _theirs(network: Network, x: Array, file: Path) -> tuple[dict[tuple[str, ...
         for tool, peer in peers.items():
             try:
                 found[method, tool] = peer(case)
-            except NotImplementedError as error:
+            except (NotImplementedError, ValueError) as error:
                 found[method, tool] = str(error)
     if network.double:
-        wide = Case(copy.deepcopy(module).double(), network.layer, torch.from_numpy(x).double(), classes)
-        found |= {(mode, "float64"): parity_peers.MODES[mode]["captum"](wide) for mode in modes}
+        wide = copy.deepcopy(module).double()
+        for mode in modes:
+            shown = non_negative(x) if mode in LRP else x
+            case = Case(wide, network.layer, torch.from_numpy(shown).double(), classes)
+            found[mode, "float64"] = parity_peers.MODES[mode]["captum"](case)
     return found, classes
+
+
+def _export(file: Path, made: Path, options: dict[str, Any]) -> None:
+    export_model(file, made, check=False, **options)
 
 
 def _explained(file: Path, x: Array, classes: Array, **options: Any) -> tuple[Explainer, Callable[..., Explanation]]:
     made = file.with_name("made.onnx")
-    export_model(file, made, check=False, **options)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # what an export holds is gone after it
+        pool.submit(_export, file, made, options).result()
     explainer = Explainer(made, threads=1)
     return explainer, lambda **how: explainer(x, classes.tolist(), **how)
 
@@ -223,7 +242,7 @@ def _mode(
             row["difference"] = difference(ours, given)
             if row["difference"] > TOLERANCE:
                 row["correlation"] = correlation(ours, given)
-                row |= _reason(network, file, name, tool, x, classes, theirs)
+                row |= _reason(network, file, name, tool, shown, classes, theirs)
             rows.append(row)
     return rows
 
@@ -242,7 +261,8 @@ def _reason(
     wide = double_runtime.run(made, {made.graph.input[0].name: x, TARGETS: classes})[INPUT_GRADIENT]
     ours = wide * x[:, None] if name == "input-x-gradient" else wide
     figure = difference(ours, theirs[name, "float64"])
-    why = "values within rounding of a kink: float32 falls to either side" if figure <= TOLERANCE else "unexplained"
+    cause = "quotients by nearly nothing" if name in LRP else "values within rounding of a kink"
+    why = f"{cause}: float32 falls to either side" if figure <= TOLERANCE else "unexplained"
     own = difference(theirs[name, "captum"], theirs[name, "float64"])
     return {"in_float64": figure, "captum_float32_to_its_float64": own, "why": why}
 

@@ -101,7 +101,12 @@ def _torch_cam(kind: str) -> Peer:
 
         module = case.twin()
         cam = getattr(methods, kind)(module, target_layer=case.layer, reshape_transform=case.reshape())
-        return case.each_target(lambda classes: cam(classes, module(case.images), normalized=False)[0].detach().numpy())
+
+        def maps(classes: list[int]) -> Array:
+            found = cam(classes, module(case.images), normalized=False)[0]
+            return np.asarray(found.detach().clamp(min=0))  # its CAM keeps negative values
+
+        return case.each_target(maps)
 
     return call
 
@@ -148,20 +153,23 @@ def _captum(kind: str, **options: Any) -> Peer:
 
 
 def _captum_lrp(rule: str | None) -> Peer:
-    """LRP with a rule for convolutions in place of Captum's epsilon rule; one module per process, its rules stay."""
+    """LRP with a rule for convolutions in place of Captum's epsilon rule, which has to be set anew for every call."""
 
     def call(case: Case) -> Array:
         from captum import attr
         from captum.attr._utils import lrp_rules
 
         module = copy.deepcopy(case.module)  # it changes weights while it runs
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d) and rule is not None:
-                layer.rule = getattr(lrp_rules, rule)()
         method = attr.LRP(module)
-        return case.each_target(
-            lambda classes: method.attribute(case.images.clone().requires_grad_(), target=classes).detach()
-        )
+
+        def values(classes: list[int]) -> Array:
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d) and rule is not None:
+                    layer.rule = getattr(lrp_rules, rule)()
+            images = case.images.clone().requires_grad_()
+            return np.asarray(method.attribute(images, target=classes).detach())
+
+        return case.each_target(values)
 
     return call
 
@@ -176,6 +184,7 @@ MAPS: dict[str, dict[str, Peer]] = {
         "pytorch-grad-cam": _pytorch_grad_cam("GradCAMPlusPlus"),
         "torch-cam": _torch_cam("GradCAMpp"),
     },
+    "cam": {"torch-cam": _torch_cam("CAM")},
     "xgradcam": {"pytorch-grad-cam": _pytorch_grad_cam("XGradCAM"), "torch-cam": _torch_cam("XGradCAM")},
     "hirescam": {
         "pytorch-grad-cam": _pytorch_grad_cam("HiResCAM"),
@@ -290,6 +299,18 @@ def relu_for_relu6(module: nn.Module) -> nn.Module:
             if isinstance(child, nn.ReLU6):
                 setattr(part, name, nn.ReLU())
     return module
+
+
+def narrow_classifier(module: nn.Module) -> nn.Module:
+    """VGG-16 with 256 in place of 4096 values between its fully connected layers, seeded: a tenth of its weights."""
+    torch.manual_seed(1)
+    classifier = module.get_submodule("classifier")
+    for name, inputs, outputs in (("0", 25088, 256), ("3", 256, 256), ("6", 256, 1000)):
+        layer = nn.Linear(inputs, outputs)
+        nn.init.normal_(layer.weight, 0, (2 / inputs) ** 0.5)
+        nn.init.zeros_(layer.bias)
+        setattr(classifier, name, layer)
+    return module.eval()
 
 
 def who_has(name: str) -> Sequence[str]:

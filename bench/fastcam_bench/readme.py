@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -212,11 +213,13 @@ def methods() -> str:
     """What every method and mode needs of an export, and what it costs."""
     from fastcam_bench import methods_table
 
-    lines = [
-        "",
-        "Sources, who else has each, and the tests that prove it: [methods.md](bench/results/methods.md). Beside the",
-        "peers, on the same weights: [parity.md](bench/results/parity.md), `python -m fastcam_bench.parity`.",
-    ]
+    measured = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
+    text = (
+        "K channels and h w positions of the layer. Sources, who else has each, and the tests that prove it: "
+        "[methods.md](bench/results/methods.md). Beside pytorch-grad-cam, torch-cam and Captum on the same weights, "
+        f"in [parity.md](bench/results/parity.md) (`{measured['command']}`): {measured['summary']}"
+    )
+    lines = ["", *textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)]
     return "\n".join([methods_table.short(), *lines])
 
 

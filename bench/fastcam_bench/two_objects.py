@@ -198,7 +198,10 @@ def measure(subject: Subject, assets: Path) -> tuple[Row, list[tuple[Pair, Expla
         for name, method in METHODS.items():
             if method.needs not in ("weights", "gradients", "activations") or getattr(method, "ask", None):
                 continue
-            found = explainer(pair.path, targets=classes, method=name)
+            try:
+                found = explainer(pair.path, targets=classes, method=name)
+            except FastcamError:  # CAM itself, where the head is more than a mean and one matrix
+                continue
             maps = [found.geometry[0].heatmap_to_original(heat) for heat in found.heatmaps[0]]
             row["found"][name] = judge(maps, pair.regions)
             if name == "gradcam":
