@@ -215,6 +215,8 @@ def served_by(name: str) -> str:
         "activations": "`--emit weights` (default), `gradients`",
         "gradients": "`--emit gradients`",
     }
+    if name == "cam":
+        return "any, of a head that is a mean and one matrix"
     parts = [f"`--input-gradient {one.mode}`"] if getattr(one, "mode", None) else []
     parts += ["`--head`"] if getattr(one, "runs", None) == "layer" else []
     parts += [emits[one.needs]] if one.needs in emits and not (parts and one.needs == "weights") else []
