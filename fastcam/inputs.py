@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fastcam import frames as frames_
 from fastcam import image as images_
 from fastcam.binding import DeviceTensor, on_device
 from fastcam.image import Float, Geometry, Size, Uint8
+from fastcam.pipeline import Workers
 from fastcam.prediction import Batch
 from fastcam.schema import PRESETS, FastcamError, Metadata, Preprocessing, preset
 
@@ -46,6 +46,7 @@ class Inputs:
         threads: int | None = None,
     ) -> None:
         self._threads = threads or os.cpu_count() or 1
+        self._workers = Workers(self._threads)
         self._name, self._metadata = name, metadata
         self.shape: tuple[int | str | None, ...] = tuple(value.shape)
         self._dtype = _DTYPES.get(value.type, np.float32)
@@ -148,8 +149,7 @@ class Inputs:
         if len(sources) == 1 or self._threads == 1:
             made = [one(i) for i in range(len(sources))]
         else:
-            with ThreadPoolExecutor(min(len(sources), self._threads)) as pool:
-                made = list(pool.map(one, range(len(sources))))
+            made = self._workers.map(one, range(len(sources)))
         if whole is None:
             tensors = [tensor for _, (tensor, _) in made]
             if len({tensor.shape for tensor in tensors}) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -62,6 +63,27 @@ class Channel(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while found := self.take():
             yield found[0]
+
+
+class Workers:
+    """Threads that stay from call to call, made when they are first needed. Any number of threads may share them.
+
+    Libraries keep memory for each thread that ever calls them (OpenCV some hundred bytes, for good), so threads made for
+    every call would be a leak.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._lock = threading.Lock()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """``list(map(function, items))``, several at a time; ``function`` must not call this itself."""
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():  # a forked process has none of the threads
+                self._pool = os.getpid(), ThreadPoolExecutor(self._count)
+            pool = self._pool[1]
+        return list(pool.map(function, items))
 
 
 class Pipeline(ExitStack):

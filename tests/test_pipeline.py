@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from itertools import count, islice
 
 import pytest
 
-from fastcam.pipeline import Channel, Pipeline
+from fastcam.pipeline import Channel, Pipeline, Workers
 
 SOON = 20  # seconds after which a test that hangs is a test that fails
 
@@ -135,3 +137,39 @@ def test_a_closed_channel_refuses_and_drops():
     channel.close()
     writer.join(SOON)
     assert refused == [False] and channel.take() == []
+
+
+# --- threads that stay ------------------------------------------------------------------------------------------
+
+
+def test_workers_are_the_same_threads_in_every_call():
+    workers = Workers(2)
+    met = threading.Barrier(2, timeout=10)
+
+    def who(_: int) -> int:
+        met.wait()  # so that both threads have a part of each call
+        return threading.get_ident()
+
+    first, second = set(workers.map(who, range(4))), set(workers.map(who, range(4)))
+    assert len(first) == 2
+    assert first == second
+
+
+def test_workers_keep_order_raise_and_go_on():
+    workers = Workers(3)
+    assert workers.map(lambda i: i * i, range(20)) == [i * i for i in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        workers.map(lambda i: 1 // i, range(5))
+    assert workers.map(str, [1, 2]) == ["1", "2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_workers_live_again_in_a_forked_process():
+    workers = Workers(2)
+    assert workers.map(abs, [-1, -2]) == [1, 2]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SOON)  # a child that waits for threads that it does not have is ended by it
+        os._exit(0 if workers.map(abs, [-3, -4]) == [3, 4] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
