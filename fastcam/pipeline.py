@@ -68,7 +68,7 @@ class Channel(Generic[T]):
 class Workers:
     """Threads that stay from call to call, made when they are first needed. Any number of threads may share them.
 
-    Libraries keep memory for each thread that ever calls them (OpenCV some hundred bytes, for good), so threads made for
+    Libraries keep memory for each thread that ever calls them (OpenCV some hundred bytes, for good): threads made for
     every call would be a leak.
     """
 
