@@ -18,7 +18,7 @@ Device: TypeAlias = tuple[str, int]
 """What ONNX Runtime calls it, and its number: ("cuda", 0)."""
 
 HOST: Device = ("cpu", 0)
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_FLOATS: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _ON_HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
 
 
@@ -49,13 +49,7 @@ class DeviceTensor:
     def __init__(self, array: Any, pictures: bool = False) -> None:
         self._array = array
         self.shape = tuple(self.value.shape())
-        kinds: dict[str, Any] = {
-            "tensor(float)": np.float32,
-            "tensor(float16)": np.float16,
-            "tensor(double)": np.float64,
-        }
-        if pictures:
-            kinds = {"tensor(uint8)": np.uint8}
+        kinds: dict[str, Any] = {"tensor(uint8)": np.uint8} if pictures else _FLOATS
         if self.value.data_type() not in kinds:
             wanted = "uint8 pictures" if pictures else "floats"
             raise FastcamError(f"a tensor on a device must be of {wanted} for this file, got {self.value.data_type()}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,14 +99,14 @@ class View:
 
     def answer(
         self, run: Run, asked: Asked | Functional
-    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], list[Question]]:
+    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], Callable[[], list[Question]]]:
         """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
-        what to ask of other images in an image's place."""
+        what gives the questions to ask of other images in an image's place."""
         if isinstance(asked, Functional):
             arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
             classes[classes >= np.array([[len(row)] for row in meant])] = -1  # where an image has fewer
-            questions = questions_of(arrays, classes, self.metadata, self.network.name)
+            questions = partial(questions_of, arrays, classes, self.metadata, self.network.name)
             return self.network.explain(run.forward, arrays), scores, classes, meant, questions
         found = self.network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
@@ -116,7 +117,7 @@ class View:
         if classes.max() >= run.scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
         found = combine(asked, found, self.metadata, self.network.name)
-        questions = questions_of(asked, classes, self.metadata, self.network.name)
+        questions = partial(questions_of, asked, classes, self.metadata, self.network.name)
         return found, run.scores, *targets_of(asked, classes, self.metadata.labels), questions
 
     def explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
@@ -130,7 +131,7 @@ class View:
         else:
             found = on_host(found)
             again = self.network, self.inputs.layout, self.batch_size, self.scores, meter
-            said = probe.answers(how.method, run, found, questions, *again)
+            said = probe.answers(how.method, run, found, questions(), *again)
             activations, weights, names, attributions = answered(found, said)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
         explained: Any = styles.explain_maps(

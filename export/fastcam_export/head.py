@@ -90,7 +90,7 @@ def attach(
         FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
             engine needs to know the number of classes and the file does not say it.
     """
-    op = Emitter(graph, engine="onnxruntime" if engine == "cuda" else engine)
+    op = Emitter(graph, engine=engine)
     scores = per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))

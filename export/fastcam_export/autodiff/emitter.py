@@ -56,7 +56,7 @@ class Emitter:
     def __init__(self, graph: ir.Graph, copies: ir.Value | None = None, engine: Engine = "onnxruntime") -> None:
         self.graph = graph
         self._outermost = graph
-        self.engine: Engine = engine
+        self.engine: Engine = "onnxruntime" if engine == "cuda" else engine  # the same operators on another device
         self.copies = copies
         self.version = graph.opset_imports[""]
         self.mode: Backward | None = None
