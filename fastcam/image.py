@@ -6,6 +6,7 @@ resize is a pure scale, and a box [x0, y0, x1, y1) means the same in every resol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +22,19 @@ Rect: TypeAlias = tuple[int, int, int, int]
 Uint8: TypeAlias = NDArray[np.uint8]
 Float: TypeAlias = NDArray[np.float32]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""What a folder of pictures is searched for; a single file is decoded whatever its name."""
+JPEG = (".jpg", ".jpeg")
+SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+"""Endings of picture files, in upper or lower case, for folders; a single file is decoded whatever its name."""
+
+
+def is_picture(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
+    """Whether a path is a picture's by its ending, such as ``.JPEG``; the file itself is not read."""
+    return path.suffix.lower() in suffixes
+
+
+def pictures_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The picture files of a folder, those of its subfolders not among them, sorted by name."""
+    return sorted(path for path in folder.iterdir() if is_picture(path, suffixes) and path.is_file())
 
 
 def opencv() -> ModuleType:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcam.explanation import Explanation
-from fastcam.image import SUFFIXES, Uint8, opencv
+from fastcam.image import Uint8, is_picture, opencv
 from fastcam.pipeline import Pipeline
 from fastcam.prediction import Batch, Run
 from fastcam.schema import FastcamError
@@ -125,4 +125,4 @@ def read_video(path: str | Path) -> Iterator[Uint8]:
 
 def is_video(path: Path) -> bool:
     """Whether a file is one by its name, and no animated picture."""
-    return path.suffix.lower() in VIDEOS and path.suffix.lower() not in SUFFIXES
+    return path.suffix.lower() in VIDEOS and not is_picture(path)

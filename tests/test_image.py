@@ -304,3 +304,46 @@ def test_what_is_no_picture_is_refused_in_one_line(array, words):
     with pytest.raises(FastcamError, match=words) as caught:
         fi.load(array)
     assert "\n" not in str(caught.value)
+
+
+# ---- which files are pictures
+
+
+ENDINGS = ("a.JPEG", "b.jpeg", "c.JPG", "d.Png", "e.webp", "f.TIFF")
+
+
+def folder_of_pictures(folder):
+    """A 4 x 6 picture under each of ENDINGS, and three entries that are no pictures; the pictures' paths, sorted."""
+    for name in ENDINGS:
+        suffix = name[name.index(".") :].lower()
+        (folder / name).write_bytes(cv2.imencode(suffix, np.zeros((4, 6, 3), np.uint8))[1].tobytes())
+    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    (folder / "JPEG").write_text("no ending", encoding="utf-8")
+    (folder / "folder.jpg").mkdir()
+    return [folder / name for name in ENDINGS]
+
+
+def test_endings_count_in_either_case(tmp_path):
+    assert fi.pictures_in(tmp_path) == []
+    files = folder_of_pictures(tmp_path)
+    assert fi.pictures_in(tmp_path) == files
+    assert all(fi.decode(path).shape == (4, 6, 3) for path in files)
+    assert fi.pictures_in(tmp_path, fi.JPEG) == files[:3]
+
+
+def test_all_that_list_pictures_list_the_same(tmp_path):
+    from fastcam.stream import is_video
+    from fastcam.verbs.explain import pictures
+    from fastcam_bench.layouts import picture_files
+    from fastcam_bench.photos import read_photos
+
+    files = folder_of_pictures(tmp_path)
+    header, row = "file,class_index,x0,y0,x1,y1", "a.JPEG,7,1,0,5,4"
+    (tmp_path / "boxes_approx.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    photos = read_photos(tmp_path)
+    assert [photo.path for photo in photos] == files
+    assert (photos[0].class_index, photos[0].box) == (7, (1, 0, 5, 4))
+    assert all(photo.box is None for photo in photos[1:])
+    assert pictures([tmp_path]) == files
+    assert set(picture_files(tmp_path, tmp_path)) == set(files[:3])
+    assert not any(is_video(path) for path in files)

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr
 
+from fastcam.image import pictures_in
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
 from rule_runs import run
@@ -288,7 +289,7 @@ TWINS = {"mobilenet_v1_0.25_128_quant": (128, 0.97), "mobilenet_v2_1.0_224_quant
 
 
 def photos(assets, size):
-    files = sorted(path for path in (assets / "photos").iterdir() if path.suffix in (".jpg", ".png"))
+    files = pictures_in(assets / "photos")
     images = [
         cv2.resize(cv2.imread(str(file))[..., ::-1], (size, size), interpolation=cv2.INTER_AREA) for file in files
     ]

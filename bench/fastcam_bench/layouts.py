@@ -28,7 +28,7 @@ import onnx
 
 from fastcam import Explainer, kernels
 from fastcam.devices import Settings
-from fastcam.image import decode
+from fastcam.image import JPEG, decode, pictures_in
 from fastcam.measure import cpu_session, interleaved, random_feeds, summary
 from fastcam.schema import ACTIVATIONS, WEIGHTS
 from fastcam_bench import torch_oracle as oracle
@@ -244,7 +244,7 @@ def write_model(name: str, folder: Path) -> tuple[Path, Path]:
 def picture_files(folder: Path | None, scratch: Path) -> list[Path]:
     """JPEG files, as many as a run takes: those of ``folder`` over and over, or noise of 640 x 480 with structure."""
     if folder is not None:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+        found = pictures_in(folder, JPEG)
         if not found:
             raise SystemExit(f"{folder}: no JPEG files; give a folder that has some")
         return [found[i % len(found)] for i in range(PICTURES)]

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcam import Explainer, Explanation, FastcamError, __version__, render
-from fastcam.image import decode
+from fastcam.image import decode, pictures_in
 from fastcam_export import export_model
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def read_photos(folder: Path) -> list[Photo]:
     with open(folder / "boxes_approx.csv", newline="", encoding="utf-8") as file:
         drawn = {row["file"]: row for row in csv.DictReader(file)}
     photos = []
-    for path in sorted(entry for entry in folder.iterdir() if entry.suffix in (".jpg", ".png")):
+    for path in pictures_in(folder):
         row = drawn.get(path.name)
         if row is None:
             photos.append(Photo(path))

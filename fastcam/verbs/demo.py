@@ -20,11 +20,11 @@ def demo(
 ) -> None:
     """Export the bundled model, explain the bundled picture, and say where the heatmap is."""
     from fastcam.explainer import Explainer
-    from fastcam.image import SUFFIXES
+    from fastcam.image import is_picture
     from fastcam.output import staged
 
     data = Path(fastcam.__file__).parent / "data"
-    picture = next((path for path in sorted(data.glob("scene.*")) if path.suffix in SUFFIXES), None)
+    picture = next((path for path in sorted(data.glob("scene.*")) if is_picture(path)), None)
     if picture is None or not (data / "scenes.onnx").exists():
         raise FastcamError(f"{data}: the bundled model is missing; reinstall fastcam")
     with staged(output) as stage:

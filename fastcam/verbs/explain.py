@@ -206,7 +206,7 @@ def targets(given: Sequence[str] | None) -> list[int | str]:
 
 def pictures(paths: Sequence[Path]) -> list[Path]:
     """Files as given; of a folder its pictures, sorted by name."""
-    from fastcam.image import SUFFIXES
+    from fastcam.image import SUFFIXES, pictures_in
 
     files: list[Path] = []
     for path in paths:
@@ -214,7 +214,7 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
             raise FastcamError(f"{path}: no such file; give pictures or folders of pictures")
         found = [path]
         if path.is_dir():
-            found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
+            found = pictures_in(path)
             if not found:
                 raise FastcamError(f"{path}: no pictures in this folder ({', '.join(SUFFIXES)})")
         files += found
