@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := setup.py pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint cases soak bench clean

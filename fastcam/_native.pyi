@@ -1,4 +1,4 @@
-# The C++ kernels as csrc/bindings.cpp exports them. They do not validate: call them through fastcam.kernels.native.
+# The C++ kernels as csrc/python/bindings.cpp exports them. They do not validate: call fastcam.kernels.native instead.
 import numpy as np
 import numpy.typing as npt
 

@@ -45,7 +45,7 @@ struct Range {
         const float largest = unordered(high);
         return finite() && largest > 0.0f ? largest : 0.0f;
     }
-    // enum fastcam_status_code of csrc/cam.h
+    // enum fastcam_status_code of csrc/include/fastcam/cam.h
     __device__ unsigned char status() const {
         if (!finite()) return 3;
         if (unordered(high) > 0.0f) return 0;
@@ -66,7 +66,7 @@ struct Enlarged {
     const float* weight;  // [out_width + out_height]
     int height, width, out_width;
 
-    // Along x first, then along y: csrc/axis.h has the same arithmetic.
+    // Along x first, then along y: csrc/src/axis.h has the same arithmetic.
     __device__ float at(int y, int x) const {
         const int left = first[x], right = min(left + 1, width - 1);
         const int top = first[out_width + y], bottom = min(top + 1, height - 1);

@@ -1,4 +1,4 @@
-// overlay: the coloured heatmap over the picture; a thread a pixel, in the integers of csrc/overlay.cpp.
+// overlay: the coloured heatmap over the picture; a thread a pixel, in the integers of csrc/src/overlay.cpp.
 
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-"""The kernels in C++ (csrc/cam.h): validates, then computes without the GIL.
+"""The kernels in C++ (csrc/include/fastcam/cam.h): validates, then computes without the GIL.
 
 :class:`fastcam.kernels.Kernels` documents the functions.
 """

@@ -1,6 +1,6 @@
 /* One line per kernel: a hash of its results on fixed pseudo-random inputs. Every build on every processor must print the
  * same lines: with and without function clones, x86-64 and aarch64, one thread and several. */
-#include "cam.h"
+#include "fastcam/cam.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 
 namespace {
 

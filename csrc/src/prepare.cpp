@@ -12,7 +12,7 @@
 #include <cstring>
 #include <limits>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 #include "memory.h"
 

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "axis.h"
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "components.h"
 #include "memory.h"
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "axis.h"
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 
 namespace fastcam {

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 #include "memory.h"
 #include "strip.h"

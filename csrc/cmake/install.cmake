@@ -14,7 +14,7 @@ set_target_properties(fastcam_shared PROPERTIES
   OUTPUT_NAME fastcam VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 target_compile_definitions(fastcam_shared INTERFACE FASTCAM_SHARED)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")  # function clones have a global dispatcher whatever their visibility
-  set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/exports.map)
+  set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cmake/exports.map)
   target_link_options(fastcam_shared PRIVATE LINKER:--version-script=${exports})
   set_target_properties(fastcam_shared PROPERTIES LINK_DEPENDS ${exports})
 endif()
@@ -35,9 +35,9 @@ set(package ${CMAKE_INSTALL_LIBDIR}/cmake/fastcam)
 install(TARGETS fastcam_static fastcam_shared EXPORT fastcam-targets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(FILES csrc/cam.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/fastcam)
+install(FILES csrc/include/fastcam/cam.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/fastcam)
 install(EXPORT fastcam-targets NAMESPACE fastcam:: DESTINATION ${package})
-configure_package_config_file(csrc/fastcam-config.cmake.in fastcam-config.cmake INSTALL_DESTINATION ${package})
+configure_package_config_file(csrc/cmake/fastcam-config.cmake.in fastcam-config.cmake INSTALL_DESTINATION ${package})
 write_basic_package_version_file(fastcam-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastcam-config.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/fastcam-config-version.cmake DESTINATION ${package})
@@ -47,5 +47,5 @@ set(runtime_flags "")
 foreach(name ${cxx_runtime})
   string(APPEND runtime_flags " -l${name}")
 endforeach()
-configure_file(csrc/fastcam.pc.in fastcam.pc @ONLY)
+configure_file(csrc/cmake/fastcam.pc.in fastcam.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastcam.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 #include "half.h"
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 #include "extremes.h"
 

@@ -1,4 +1,4 @@
-// The Python module fastcam._native: the functions of cam.h on NumPy arrays. No other file here knows Python.
+// The Python module fastcam._native: the functions of fastcam/cam.h on NumPy arrays. No other file here knows Python.
 //
 // fastcam/kernels/native.py has validated every argument; shapes are read here, not checked. Arguments must already be
 // C-contiguous and of the exact type (noconvert: a TypeError instead of a silent copy). Outputs are allocated first,
@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 
 namespace py = pybind11;
 using namespace py::literals;

@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "axis.h"
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 
 namespace fastcam {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "cam.h"
+#include "fastcam/cam.h"
 #include "clones.h"
 #include "extremes.h"
 #include "ordered.h"
