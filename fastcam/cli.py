@@ -90,22 +90,21 @@ def _options(
     pass
 
 
-@app.command()
+PANELS = {
+    "Every day": (export.export, explain.explain, inspect.inspect),
+    "Explain more": (stream.stream, concepts.concepts),
+    "Look up": (methods.methods, cotangents.cotangents),
+    "Measure": (bench.bench,),
+    "Try it": (demo.demo,),
+}
+"""The verbs as the help groups them, those of every day first."""
+for _panel, _verbs in PANELS.items():
+    for _verb in _verbs:
+        _epilog = _examples(*sys.modules[_verb.__module__].EXAMPLES)
+        app.command(epilog=_epilog, rich_help_panel=_panel)(_verb)
+
+
+@app.command(rich_help_panel="Try it")
 def version() -> None:
     """Print the version."""
     _print_version(True)
-
-
-_VERBS = (
-    export.export,
-    inspect.inspect,
-    explain.explain,
-    concepts.concepts,
-    stream.stream,
-    methods.methods,
-    cotangents.cotangents,
-    bench.bench,
-    demo.demo,
-)
-for _verb in _VERBS:
-    app.command(epilog=_examples(*sys.modules[_verb.__module__].EXAMPLES))(_verb)

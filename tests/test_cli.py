@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -436,6 +437,15 @@ def test_help_names_every_verb_and_calling_nothing_shows_it():
     shown = call("--help").stdout
     assert all(verb in shown for verb in ("export", "inspect", "explain", "demo", "version"))
     assert "Usage" in call().output
+
+
+def test_help_groups_the_verbs_and_begins_with_those_of_every_day():
+    shown = call("--help").stdout
+    panels = ["Every day", "Explain more", "Look up", "Measure", "Try it"]
+    assert [line.split("─")[1].strip() for line in shown.splitlines() if line.startswith("╭")] == ["Options", *panels]
+    verbs = [line.split()[1] for line in shown.splitlines() if re.match(r"│ [a-z]", line)]
+    assert verbs[:3] == ["export", "explain", "inspect"]
+    assert sorted(verbs) == sorted(verb.name or verb.callback.__name__ for verb in app.registered_commands)
 
 
 def test_errors_of_the_library_stay_exceptions_for_python_users():

@@ -268,6 +268,7 @@ def test_a_second_input_exports_but_pictures_alone_cannot_fill_it(bench, tmp_pat
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["export", str(bench / "two_inputs.onnx"), "-o", "two.onnx", "--preprocess", "unit"])
     assert done.exit_code == 0, done.output
+    assert "fill the input bias" in done.stdout and "fastcam explain two.onnx" not in done.stdout
     refused = CliRunner().invoke(app, ["explain", "two.onnx", str(bench / "photo.png")])
     assert refused.exit_code == 2 and "needs further inputs (bias)" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["two.onnx"]

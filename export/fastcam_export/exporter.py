@@ -80,14 +80,23 @@ class Export:
             lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
-            how = "" if meta.preprocessing is not None else " --preprocess NAME"
-            spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
-            lines.append(f"next    fastcam explain {self.output} PICTURE{how}{spec}")
-            sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
-            if sizes and meta.pair is None:
-                lines.append(
-                    f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand"
-                )
+            lines += self._next()
+        return lines
+
+    def _next(self) -> list[str]:
+        """What the file that was written is for: the command that explains with it, where there is one."""
+        meta = self.metadata
+        known = {meta.input, schema.TARGETS, *(one.input for one in meta.cotangents)}
+        known |= {value.name for value in self.model.graph.initializer}
+        others = [value.name for value in self.model.graph.input if value.name not in known]
+        if others:
+            return [f"next    run it in ONNX Runtime: fastcam explain cannot fill the input {', '.join(others)}"]
+        how = "" if meta.preprocessing is not None else " --preprocess NAME"
+        spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
+        lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}"]
+        sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
+        if sizes and meta.pair is None:
+            lines.append(f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand")
         return lines
 
 
