@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from fastcam import image as images_
 from fastcam import kernels as kernels_
+from fastcam.batch import Batch, Run
 from fastcam.combining import kernel_inputs
 from fastcam.explanation import Explanation
 from fastcam.image import Float, Geometry, Uint8
 from fastcam.inputs import Inputs
 from fastcam.placing import in_original
-from fastcam.prediction import Batch, Run
 from fastcam.questions import status_of
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, FastcamError
 from fastcam.stream import is_video, read_video

@@ -14,11 +14,12 @@ from fastcam import clips, multilayer, resident, styles
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
 from fastcam.asking import Asking, answers, asked
+from fastcam.batch import Batch, Run
 from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.explanation import Explanation, join
 from fastcam.inputs import Inputs
 from fastcam.network import Network
-from fastcam.prediction import Batch, Prediction, Run, joined
+from fastcam.prediction import Prediction, joined
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Given
 from fastcam.resident import Resident

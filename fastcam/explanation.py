@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels, maps, render, styles
+from fastcam.batch import join_outputs, per_image
 from fastcam.image import Float, Geometry, Uint8, restore
 from fastcam.methods.base import METHODS
 from fastcam.output import slug, staged, write
@@ -117,7 +118,7 @@ class Explanation:
         changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
         changes["layers"] = tuple(one[index] for one in self.layers)
         changes["outputs"] = {
-            name: value[index] if _per_image(value, len(self)) else value for name, value in self.outputs.items()
+            name: value[index] if per_image(value, len(self)) else value for name, value in self.outputs.items()
         }
         return replace(self, **changes)
 
@@ -419,30 +420,6 @@ def _widened(part: Explanation, most: int) -> Explanation:
     changes["status"] = tuple((*row, *[NOT_ASKED] * missing) for row in part.status)
     changes["components"] = tuple((*row, *[np.zeros((0, 5), np.float32)] * missing) for row in part.components)
     return replace(part, **changes)
-
-
-def join_outputs(parts: Sequence[tuple[dict[str, Any], int]]) -> dict[str, Any]:
-    """Outputs by name of several runs, given with the number of images of each."""
-    return {name: _join_output([(outputs[name], count) for outputs, count in parts]) for name in parts[0][0]}
-
-
-def _join_output(parts: Sequence[tuple[Any, int]]) -> Any:
-    """One row per image where the output has that; else a list with one entry per run, of one run its value."""
-    values = [value for value, _ in parts]
-    if len(values) == 1:
-        return values[0]
-    if not all(_per_image(value, count) for value, count in parts):
-        return values
-    if all(isinstance(value, np.ndarray) for value in values):
-        return np.concatenate(values)
-    return [row for value in values for row in value]
-
-
-def _per_image(value: Any, images: int) -> bool:
-    """Whether an output has one row (or, for sequences, one entry) per image."""
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0 and len(value) == images
-    return isinstance(value, list) and len(value) == images
 
 
 def _rounded(value: Any) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcam import image
-from fastcam.prediction import Batch
+from fastcam.batch import Batch
 from fastcam.schema import FastcamError, Preprocessing
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fastcam import frames as frames_
 from fastcam import image as images_
+from fastcam.batch import Batch
 from fastcam.binding import DeviceTensor, on_device
 from fastcam.image import Float, Geometry, Size, Uint8
 from fastcam.pipeline import Workers
-from fastcam.prediction import Batch
 from fastcam.schema import PRESETS, FastcamError, Metadata, Preprocessing, preset
 
 _DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}

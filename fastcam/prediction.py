@@ -9,39 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.binding import DeviceTensor
-from fastcam.explanation import join_outputs
-from fastcam.image import Float, Geometry
-from fastcam.network import Forward
+from fastcam.batch import Run, join_outputs
+from fastcam.image import Float
 from fastcam.schema import FastcamError, Metadata
 from fastcam.targets import short_label
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One run's worth of images: the network's input, what was given, and how the one became the other."""
-
-    tensor: NDArray[Any] | DeviceTensor
-    images: tuple[NDArray[Any], ...]
-    geometry: tuple[Geometry, ...]
-    files: tuple[str | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Images that ran together, and what they gave."""
-
-    batch: Batch
-    forward: Forward
-    scores: Float
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, rows: slice) -> Run:
-        """The images from ``rows.start`` to ``rows.stop``."""
-        batch = Batch(*(getattr(self.batch, name)[rows] for name in ("tensor", "images", "geometry", "files")))
-        return Run(batch, self.forward[rows], self.scores[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
+from fastcam.batch import Run
 from fastcam.image import Float
 from fastcam.methods.base import Answer, Method
 from fastcam.network import Network
-from fastcam.prediction import Run
 from fastcam.questions import Question
 from fastcam.schema import (
     ACTIVATIONS,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import clips, multilayer, probe, styles
+from fastcam.batch import Run
 from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.explanation import Explanation
 from fastcam.image import Float
@@ -18,7 +19,6 @@ from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.network import Network
 from fastcam.placing import in_original
-from fastcam.prediction import Run
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Question, combine, questions_of, status_of, targets_of
 from fastcam.schema import CLASSES, FastcamError, Metadata
