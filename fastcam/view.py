@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import clips, multilayer, probe, styles
+from fastcam import clips, multilayer, styles
 from fastcam.batch import Run
 from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.explanation import Explanation
 from fastcam.image import Float
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
+from fastcam.methods.run import answers
 from fastcam.network import Network
 from fastcam.placing import in_original
 from fastcam.probe import Meter, Progress
@@ -131,7 +132,7 @@ class View:
         else:
             found = on_host(found)
             again = self.network, self.inputs.layout, self.batch_size, self.scores, meter
-            said = probe.answers(how.method, run, found, questions(), *again)
+            said = answers(how.method, run, found, questions(), *again)
             activations, weights, names, attributions = answered(found, said)
         size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
         explained: Any = styles.explain_maps(

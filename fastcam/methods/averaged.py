@@ -6,7 +6,7 @@ How attributions become maps and boxes: :mod:`fastcam.methods.pixels`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,8 @@ from fastcam import kernels
 from fastcam.methods.base import METHODS, Answer, Array, Float, asking
 from fastcam.methods.cams import gradcam_weights
 from fastcam.methods.pixels import strongest, summed
+from fastcam.probe import Probe
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS, FastcamError
-
-if TYPE_CHECKING:
-    from fastcam.probe import Probe
 
 
 def _noisy(probe: Probe, samples: int, noise: float, seed: int) -> Iterator[Float]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.probe import Probe
 from fastcam.schema import FastcamError
-
-if TYPE_CHECKING:
-    from fastcam.probe import Probe
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]

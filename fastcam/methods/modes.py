@@ -8,15 +8,12 @@ box and a ``blur``, as :mod:`fastcam.methods.pixels` says. Maps that are nowhere
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from fastcam import maps
 from fastcam.methods.base import METHODS, Answer, Method, asking
 from fastcam.methods.pixels import blurred, strongest, summed
+from fastcam.probe import Probe
 from fastcam.schema import MODES, Mode
-
-if TYPE_CHECKING:
-    from fastcam.probe import Probe
 
 _ABNAR = "Abnar and Zuidema 2020, 2005.00928"
 _ABOUT = {

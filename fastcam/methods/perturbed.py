@@ -6,14 +6,10 @@ Score-CAM and RISE. Those of a changed layer are what the file explains: what go
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastcam import perturbation
 from fastcam.methods.base import Answer, Float, asking
+from fastcam.probe import Probe
 from fastcam.schema import TOKENS, FastcamError
-
-if TYPE_CHECKING:
-    from fastcam.probe import Probe
 
 
 def _classes(probe: Probe) -> range:

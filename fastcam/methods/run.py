@@ -1,0 +1,65 @@
+"""Running a method that asks: each image of a run gets a probe, and the method's answer for its own targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastcam.batch import Run
+from fastcam.image import Float
+from fastcam.methods.base import Answer, Method
+from fastcam.network import Network
+from fastcam.probe import Meter, Probe
+from fastcam.questions import Question
+from fastcam.schema import FastcamError
+
+
+def answers(
+    method: Method,
+    run: Run,
+    found: Mapping[str, Any],
+    questions: list[Question],
+    network: Network,
+    layout: str,
+    batch_size: int,
+    of_outputs: Callable[[dict[str, Any], int], Float],
+    meter: Meter,
+) -> list[Answer]:
+    """What a method that asks says of each image of a run.
+
+    Args:
+        found: the added outputs, put together for combinations.
+        questions: for each image.
+        layout: of the model's input, NCHW or NHWC.
+        of_outputs: the explained output, [M, classes], of the model's outputs.
+
+    Raises:
+        FastcamError: the input is one that cannot be changed a little.
+    """
+    tensor, last = np.asarray(run.batch.tensor), layout == "NHWC"
+    if method.runs in ("images", "gradients") and tensor.dtype.kind != "f":
+        raise FastcamError(
+            f"{network.name} takes {tensor.dtype} pictures, and {method.title} changes its input by less than one of "
+            "their steps; use a file with a float input, exported without --frames"
+        )
+    made = []
+    for i, question in enumerate(questions):
+        x = np.ascontiguousarray(np.moveaxis(tensor[i], -1, 0) if last else tensor[i], np.float32)
+        own = {name: value[i] for name, value in found.items()}
+        again = (batch_size, network, last, tensor.dtype, of_outputs, meter)
+        probe = Probe(x, question, question.count, own, *again)
+        made.append(_asked_only(method(probe), question.asked))
+        meter.image_done()
+    return made
+
+
+def _asked_only(answer: Answer, asked: int) -> Answer:
+    """Zeros where an image has fewer targets than another."""
+    parts = (answer.weights, answer.maps, answer.attributions)
+    kept = [None if part is None else np.array(part, np.float32) for part in parts]
+    for part in kept:
+        if part is not None:
+            part[asked:] = 0
+    return Answer(*kept)
