@@ -7,9 +7,9 @@ with half-pixel centres in time as in space. A clip has one maximum, so that its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from fastcam.combining import kernel_inputs
 from fastcam.explanation import Explanation
 from fastcam.image import Float, Geometry, Uint8
 from fastcam.inputs import Inputs
+from fastcam.methods import Method
 from fastcam.placing import in_original
-from fastcam.questions import status_of
+from fastcam.probe import Meter
+from fastcam.questions import Functional, status_of
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, FastcamError
 from fastcam.stream import is_video, read_video
-
-if TYPE_CHECKING:
-    from fastcam.view import How, View
+from fastcam.targets import Asked
+from fastcam.view import How, View
 
 Array = NDArray[Any]
 FREE_FRAMES = 16
@@ -114,58 +115,70 @@ def _are_clips(images: Any) -> bool:
     return isinstance(first, list | tuple) or getattr(first, "ndim", 0) == 4
 
 
-def refuse(fuse: str | None, style: str) -> None:
-    """Raise for what is for pictures only."""
-    if fuse is not None:
-        raise FastcamError("maps of clips are not fused; leave fuse out")
-    if style != "fastcam":
-        raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for clips")
+class VideoView(View):
+    """A file of a video model at one of its layers: an explanation has a row for each frame of a clip."""
 
+    def check_call(self, fuse: str | None, style: str) -> None:
+        """Raise for what is for pictures only, too."""
+        super().check_call(fuse, style)
+        if fuse is not None:
+            raise FastcamError("maps of clips are not fused; leave fuse out")
+        if style != "fastcam":
+            raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for clips")
 
-def explained(view: View, run: Run, asked: Any, how: How) -> Explanation:
-    """The explanation of one run of clips, a row for each frame: those of the first clip, then of the next.
+    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
+        found = super()._method(name, options)
+        if found.ask is not None:
+            file = self.network.name
+            raise FastcamError(f"{file} explains clips, and {found.title} pictures; use a method of one run")
+        return found
 
-    Scores, classes, status and targets are the clip's, the same for all of its frames. A box surrounds what reaches
-    the threshold's share of the clip's maximum in a frame; a frame without any has a box of zeros.
-    """
-    found, scores, classes, targets, _ = view.answer(run, asked)
-    activations, weights, names = kernel_inputs(laid_under(found), how.method, view.metadata)
-    k = kernels_.get()
-    signed = k.weigh(np.asarray(activations), np.asarray(weights)) if weights is not None else np.asarray(activations)
-    times = (found[ACTIVATIONS] if ACTIVATIONS in found else found[CAM]).shape[2]
-    frames = len(run.batch.images[0])
-    positive = k.relu(signed)
-    shown = by_frame(positive, times, frames)  # [N, T, frames, h, w]
-    heat = by_frame(k.normalize(positive), times, frames)
-    geometry = tuple(one for one in run.batch.geometry for _ in range(frames))
-    heat = k.upsample(heat, geometry[0].network)
-    least = how.threshold * np.repeat(heat.max((2, 3, 4)), frames, axis=0)
-    made = _boxed(_rows(heat), least, how.connectivity, geometry)
-    made = made._replace(maps=_rows(shown), status=np.repeat(k.status(signed), frames, axis=0))
-    boxes, components = in_original(made, geometry)
-    targets = tuple(row for row in targets for _ in range(frames))
-    assert made.heatmaps is not None
-    return Explanation(
-        scores=np.repeat(scores, frames, axis=0),
-        classes=np.repeat(classes, frames, axis=0),
-        labels=view.metadata.labels,
-        maps=made.maps,
-        heatmaps=made.heatmaps,
-        boxes=boxes,
-        components=components,
-        status=status_of(made.status, names, targets),
-        targets=targets,
-        outputs=run.forward.outputs,
-        geometry=geometry,
-        files=tuple(file for file in run.batch.files for _ in range(frames)),
-        images=tuple(frame for clip in run.batch.images for frame in clip),
-        metadata=view.metadata,
-        threshold=how.threshold,
-        connectivity=how.connectivity,
-        method=how.method.name,
-        providers=view.network.providers,
-        **_brought_back(found, run.batch, view.inputs.layout, frames),
-    )
+    def explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
+        """The explanation of one run of clips, a row for each frame: those of the first clip, then of the next.
+
+        Scores, classes, status and targets are the clip's, the same for all of its frames. A box surrounds what
+        reaches the threshold's share of the clip's maximum in a frame; a frame without any has a box of zeros.
+        """
+        found, scores, classes, meant, _ = self.answer(run, targets)
+        activations, weights, names = kernel_inputs(laid_under(found), how.method, self.metadata)
+        k = kernels_.get()
+        signed = (
+            k.weigh(np.asarray(activations), np.asarray(weights)) if weights is not None else np.asarray(activations)
+        )
+        times = (found[ACTIVATIONS] if ACTIVATIONS in found else found[CAM]).shape[2]
+        frames = len(run.batch.images[0])
+        positive = k.relu(signed)
+        shown = by_frame(positive, times, frames)  # [N, T, frames, h, w]
+        heat = by_frame(k.normalize(positive), times, frames)
+        geometry = tuple(one for one in run.batch.geometry for _ in range(frames))
+        heat = k.upsample(heat, geometry[0].network)
+        least = how.threshold * np.repeat(heat.max((2, 3, 4)), frames, axis=0)
+        made = _boxed(_rows(heat), least, how.connectivity, geometry)
+        made = made._replace(maps=_rows(shown), status=np.repeat(k.status(signed), frames, axis=0))
+        boxes, components = in_original(made, geometry)
+        meant = tuple(row for row in meant for _ in range(frames))
+        assert made.heatmaps is not None
+        return Explanation(
+            scores=np.repeat(scores, frames, axis=0),
+            classes=np.repeat(classes, frames, axis=0),
+            labels=self.metadata.labels,
+            maps=made.maps,
+            heatmaps=made.heatmaps,
+            boxes=boxes,
+            components=components,
+            status=status_of(made.status, names, meant),
+            targets=meant,
+            outputs=run.forward.outputs,
+            geometry=geometry,
+            files=tuple(file for file in run.batch.files for _ in range(frames)),
+            images=tuple(frame for clip in run.batch.images for frame in clip),
+            metadata=self.metadata,
+            threshold=how.threshold,
+            connectivity=how.connectivity,
+            method=how.method.name,
+            providers=self.network.providers,
+            **_brought_back(found, run.batch, self.inputs.layout, frames),
+        )
 
 
 def _brought_back(found: dict[str, Any], batch: Batch, layout: str, frames: int) -> dict[str, Any]:

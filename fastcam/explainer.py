@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcam import clips, multilayer, resident, styles
+from fastcam import clips, multilayer, resident
 from fastcam import frames as frames_
 from fastcam import kernels as kernels_
 from fastcam.asking import Asking, answers, asked
@@ -71,14 +71,16 @@ class Explainer:
         self._name, metadata = network.name, network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        kind = clips.ClipInputs if len(metadata.input_shape) == 5 else Inputs
+        video = len(metadata.input_shape) == 5
+        kind = clips.ClipInputs if video else Inputs
         self._inputs = kind(self._name, metadata, network.inputs[metadata.input], preprocess, threads)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes))
         self._targets = Targets(metadata.score.classes, metadata.labels)
         self._batch_size = network.fixed_batch or batch_size
-        self._whole = self._view = View(network, metadata, self._inputs, self._kernels, self._batch_size)
+        view = clips.VideoView if video else View
+        self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
 
     @property
     def metadata(self) -> Metadata:
@@ -282,7 +284,7 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        if self._view.takes_clips:
+        if isinstance(self._view, clips.VideoView):
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         how = self._how(method, options, layers, fuse, style, threshold, connectivity)
         resolved = self._resolve_targets(targets, 1, cotangent)
@@ -317,9 +319,7 @@ class Explainer:
         connectivity: int,
     ) -> How:
         _check_threshold(threshold)
-        styles.check(style, self.metadata)
-        if self._view.takes_clips:
-            clips.refuse(fuse, style)
+        self._view.check_call(fuse, style)
         views: list[View] = []
         if layers is not None or fuse is not None:
             wanted = "all" if layers is None else layers

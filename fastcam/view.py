@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import clips, multilayer, styles
+from fastcam import multilayer, styles
 from fastcam.batch import Run
 from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.explanation import Explanation
@@ -64,10 +64,9 @@ class View:
         here = whole.at(number) if whole.layers else whole
         return replace(self, network=self.network.at(multilayer.own(whole, number)), metadata=here)
 
-    @property
-    def takes_clips(self) -> bool:
-        """Whether the model is one of videos."""
-        return len(self.metadata.input_shape) == 5
+    def check_call(self, fuse: str | None, style: str) -> None:
+        """Raise for what a call cannot ask of this file, whatever the layer and the method."""
+        styles.check(style, self.metadata)
 
     def served(self, method: str, options: Mapping[str, Any] | None, default: str) -> Method:
         """The method with its options set, which the file must be able to serve at this layer.
@@ -76,9 +75,7 @@ class View:
             default: value of the file's default layer.
         """
         name = self.network.name
-        found = served(method, self.metadata, name, options)
-        if self.takes_clips and found.ask is not None:
-            raise FastcamError(f"{name} explains clips, and {found.title} pictures; use a method of one run")
+        found = self._method(method, options)
         if found.runs == "gradients" and not (self.network.takes_targets or self.metadata.cotangents):
             raise FastcamError(
                 f"{name} has constant targets, and {found.title} explains one class of other images; export it "
@@ -90,6 +87,9 @@ class View:
             held = "has the head of" if found.runs == "layer" else f"brings {found.mode} back to"
             raise FastcamError(f"{name} {held} its default layer {default} alone; export it again with {here}")
         return found
+
+    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
+        return served(name, self.metadata, self.network.name, options)
 
     def scores(self, outputs: dict[str, Any], images: int) -> Float:
         """[N, classes]; no classes where the file is about outputs that are no class scores."""
@@ -123,8 +123,6 @@ class View:
 
     def explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, and its post-processing."""
-        if self.takes_clips:
-            return clips.explained(self, run, targets, how)
         (found, scores, classes, asked, questions), geometry = self.answer(run, targets), run.batch.geometry
         attributions = None
         if how.method.ask is None:
