@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints
 from fastcam.schema import FastcamError
-
-if TYPE_CHECKING:
-    from fastcam.kernels import Activations, Bytes, Floats, Ints
 
 _SMALLEST = np.float32(2**-149)
 _MAX_LABEL = 2**31 - 1

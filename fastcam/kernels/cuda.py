@@ -23,7 +23,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.kernels import Explained, Workspace, _check, _nvrtc, reference
+from fastcam.kernels import _check, _nvrtc, reference
+from fastcam.kernels.api import Explained, Workspace
 from fastcam.schema import FastcamError
 
 DeviceArray: TypeAlias = Any

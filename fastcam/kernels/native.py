@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import fastcam._native as _native  # this form raises ModuleNotFoundError where it is not built
-from fastcam.kernels import Explained, Workspace, _check
+from fastcam.kernels import _check
+from fastcam.kernels.api import Explained, Workspace
+from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
-
-if TYPE_CHECKING:
-    from fastcam.kernels import Activations, Bytes, Floats, Ints, Mask
 
 
 def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:

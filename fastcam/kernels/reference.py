@@ -5,15 +5,12 @@ Written to be read, not to be fast. :class:`fastcam.kernels.Kernels` documents t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.kernels import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained, Workspace, _check
-
-if TYPE_CHECKING:
-    from fastcam.kernels import Activations, Bytes, Floats, Ints, Mask
+from fastcam.kernels import _check
+from fastcam.kernels.api import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained, Workspace
+from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
