@@ -13,7 +13,7 @@ import numpy as np
 
 from fastcam.measure import Run
 from fastcam.schema import TARGETS
-from fastcam_bench.speed.job import Row, Settings, group
+from fastcam_bench.speed.groups import Row, Settings, group
 
 CACHE = Path(__file__).parents[3] / "build" / "bench"
 SIZE = 224

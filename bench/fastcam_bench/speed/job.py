@@ -8,48 +8,21 @@ The kinds are the functions of :data:`KINDS`. Only what a kind needs is imported
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastcam.measure import Run, cpu_session, interleaved, peak_memory, summary
+from fastcam.measure import Run, cpu_session, peak_memory
 from fastcam_bench.machine import versions
+from fastcam_bench.speed.groups import Row, Settings, group
 
 BATCHES = (1, 8)
 PAUSE = 0.02  # longer than the threads of OpenMP spin: libgomp 300,000 times, a few milliseconds
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all measurements share.
-
-    Attributes:
-        seconds: for a group of contestants; each gets its least number of rounds in any case.
-        threads: of every contestant.
-        least: rounds of a group that must be told apart by one percent; other groups make a third of them.
-    """
-
-    seconds: float
-    threads: int
-    least: int
-
-
-def group(runs: dict[str, Run], settings: Settings, share: float = 1.0, pause: float = 0.0) -> Row:
-    """Interleaved contestants; ``share`` is of the least number of rounds."""
-    samples = interleaved(runs, settings.seconds, max(2, round(settings.least * share)), pause)
-    found: Row = dict(summary(samples, "plain"))
-    for name, taken in samples.items():
-        found[name]["samples_ms"] = [round(seconds * 1e3, 3) for seconds in taken]
-    gc.collect()
-    return found
 
 
 def network(name: str, settings: Settings) -> Row:
