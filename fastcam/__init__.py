@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastcam.schema import FastcamError, __version__
+from fastcam.errors import FastcamError
+from fastcam.schema import __version__
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer

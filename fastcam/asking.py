@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fastcam import detections, scalars
+from fastcam.errors import FastcamError
 from fastcam.questions import Given
-from fastcam.schema import Cotangent, FastcamError, Metadata
+from fastcam.schema import Cotangent, Metadata
 from fastcam.spelling import EachImage, File, Maker, Outputs, Piece, Spec, joined, parse, sizes
 
 Asking: TypeAlias = "Given | str | Sequence[str] | Sequence[Sequence[str]]"

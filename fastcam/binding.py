@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.devices import CUDA, TENSORRT
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 from fastcam.session import onnxruntime
 
 Device: TypeAlias = tuple[str, int]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastcam.errors import FastcamError
 from fastcam.image import Float
-from fastcam.schema import FastcamError
 
 Double = NDArray[np.float64]
 Side = Literal["x0", "y0", "x1", "y1"]

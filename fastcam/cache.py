@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcam.schema import FastcamError, __version__
+from fastcam.errors import FastcamError
+from fastcam.schema import __version__
 
 _EXTERNAL = b"\x0a\x08location"
 """How an entry ``key: "location"`` of a tensor's external data begins in a file (protobuf field 1, 8 bytes long)."""

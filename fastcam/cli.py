@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from fastcam.schema import FastcamError, __version__
+from fastcam.errors import FastcamError
+from fastcam.schema import __version__
 from fastcam.verbs import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer keeps it

@@ -18,6 +18,7 @@ from fastcam import image as images_
 from fastcam import kernels as kernels_
 from fastcam.batch import Batch, Run
 from fastcam.combining import kernel_inputs
+from fastcam.errors import FastcamError
 from fastcam.explanation import Explanation
 from fastcam.image import Float, Geometry, Uint8
 from fastcam.inputs import Inputs
@@ -25,7 +26,7 @@ from fastcam.methods import Method
 from fastcam.placing import in_original
 from fastcam.probe import Meter
 from fastcam.questions import Functional, status_of
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, FastcamError
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE
 from fastcam.stream import is_video, read_video
 from fastcam.targets import Asked
 from fastcam.view import How, View

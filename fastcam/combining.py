@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
+from fastcam.errors import FastcamError
 from fastcam.image import Float
 from fastcam.methods import METHODS, Answer, Method, eigen_smoothed, method
 from fastcam.methods.options import with_options
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, FastcamError, Metadata
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
 NO_POSITIVE = "no_positive"
 GRADCAM = METHODS["gradcam"]

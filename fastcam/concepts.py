@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import factorization, kernels, render
+from fastcam.errors import FastcamError
 from fastcam.image import Float, Geometry, Uint8, restore
-from fastcam.schema import ACTIVATIONS, GRADIENTS, WEIGHTS, FastcamError, Metadata
+from fastcam.schema import ACTIVATIONS, GRADIENTS, WEIGHTS, Metadata
 from fastcam.targets import short_label
 
 if TYPE_CHECKING:

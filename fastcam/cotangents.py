@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcam.boxes import SIDES, best_box, check_index, coordinate, dense
+from fastcam.errors import FastcamError
 from fastcam.image import Float
-from fastcam.schema import FastcamError
 
 __all__ = [
     "SIDES",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Providers: TypeAlias = "str | Sequence[Provider]"

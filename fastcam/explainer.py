@@ -16,6 +16,7 @@ from fastcam import kernels as kernels_
 from fastcam.asking import Asking, answers, asked
 from fastcam.batch import Batch, Run
 from fastcam.devices import DEFAULT, Settings, short, stream_address
+from fastcam.errors import FastcamError
 from fastcam.explanation import Explanation, join
 from fastcam.inputs import Inputs
 from fastcam.network import Network
@@ -23,7 +24,7 @@ from fastcam.prediction import Prediction, joined
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Given
 from fastcam.resident import Resident
-from fastcam.schema import FastcamError, Metadata, Preprocessing
+from fastcam.schema import Metadata, Preprocessing
 from fastcam.session import Model, Providers
 from fastcam.stream import Frame, Steps, stream
 from fastcam.targets import Asked, Targets, read_labels

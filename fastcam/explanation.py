@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from fastcam import kernels, maps, render, styles
 from fastcam.batch import join_outputs, per_image
+from fastcam.errors import FastcamError
 from fastcam.image import Float, Geometry, Uint8, restore
 from fastcam.methods.base import METHODS
 from fastcam.output import slug, staged, write
 from fastcam.output import unique_stems as unique_stems
 from fastcam.output import write_json as write_json
 from fastcam.questions import NOT_ASKED
-from fastcam.schema import FastcamError, Metadata, Mode
+from fastcam.schema import Metadata, Mode
 from fastcam.targets import Target, short_label
 
 OK = "ok"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 
 Array = NDArray[Any]
 TINY = float(np.finfo(np.float32).eps)

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastcam import image
 from fastcam.batch import Batch
-from fastcam.schema import FastcamError, Preprocessing
+from fastcam.errors import FastcamError
+from fastcam.schema import Preprocessing
 
 
 def batches(sources: Sequence[Any], most: int) -> Iterator[list[image.Uint8]]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
+from fastcam.errors import FastcamError
 from fastcam.image import Float
-from fastcam.schema import FastcamError
 
 Array = NDArray[Any]
 Fuse = Literal["max", "mean", "layercam", "refinecam"]

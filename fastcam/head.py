@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastcam.schema import FastcamError, Metadata
+from fastcam.errors import FastcamError
+from fastcam.schema import Metadata
 from fastcam.session import Model, model_name, read_metadata
 
 

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.schema import FastcamError, Preprocessing
+from fastcam.errors import FastcamError
+from fastcam.schema import Preprocessing
 
 Size: TypeAlias = tuple[int, int]
 Rect: TypeAlias = tuple[int, int, int, int]

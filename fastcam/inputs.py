@@ -15,9 +15,10 @@ from fastcam import frames as frames_
 from fastcam import image as images_
 from fastcam.batch import Batch
 from fastcam.binding import DeviceTensor, on_device
+from fastcam.errors import FastcamError
 from fastcam.image import Float, Geometry, Size, Uint8
 from fastcam.pipeline import Workers
-from fastcam.schema import PRESETS, FastcamError, Metadata, Preprocessing, preset
+from fastcam.schema import PRESETS, Metadata, Preprocessing, preset
 
 _DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _DTYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}

@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.schema import COTANGENT, TARGETS, FastcamError
+from fastcam.errors import FastcamError
+from fastcam.schema import COTANGENT, TARGETS
 
 Run: TypeAlias = "Callable[[], Any]"
 Samples: TypeAlias = "dict[str, list[float]]"

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import fusion, kernels, styles
+from fastcam.errors import FastcamError
 from fastcam.explanation import OK, Explanation
 from fastcam.placing import in_original
-from fastcam.schema import FastcamError, Metadata, TargetLayer
+from fastcam.schema import Metadata, TargetLayer
 
 Layers: TypeAlias = "str | int | Sequence[str | int] | None"
 NON_FINITE = kernels.STATUS_NAMES[kernels.NON_FINITE]

@@ -14,20 +14,9 @@ from numpy.typing import NDArray
 
 from fastcam import binding
 from fastcam.devices import DEFAULT, Settings, short
+from fastcam.errors import FastcamError
 from fastcam.head import Head
-from fastcam.schema import (
-    ACTIVATIONS,
-    CAM,
-    COTANGENT,
-    OUTPUTS,
-    PREFIX,
-    RELEVANCE,
-    SCORES,
-    TARGETS,
-    FastcamError,
-    Metadata,
-    of_layer,
-)
+from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, OUTPUTS, PREFIX, RELEVANCE, SCORES, TARGETS, Metadata, of_layer
 from fastcam.session import (
     Model,
     Providers,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.batch import Run, join_outputs
+from fastcam.errors import FastcamError
 from fastcam.image import Float
-from fastcam.schema import FastcamError, Metadata
+from fastcam.schema import Metadata
 from fastcam.targets import short_label
 
 

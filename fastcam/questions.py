@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import FastcamError
 from fastcam.image import Float
-from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, FastcamError, Metadata
+from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
 from fastcam.spelling import EachImage, Names, Piece
 from fastcam.targets import Asked, Target, Terms, combined_name
 

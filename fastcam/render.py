@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import FastcamError
 from fastcam.image import Uint8, opencv, resize
-from fastcam.schema import FastcamError
 
 COLORMAPS = ("jet", "turbo", "viridis", "cividis", "inferno")
 

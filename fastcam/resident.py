@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcam.binding import DeviceTensor, on_device
+from fastcam.errors import FastcamError
 from fastcam.network import Network
-from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS, FastcamError
+from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS
 from fastcam.targets import Asked
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from fastcam import cotangents
 from fastcam.cotangents import Double
+from fastcam.errors import FastcamError
 from fastcam.image import Float, load, prepare, resize
-from fastcam.schema import Cotangent, FastcamError, Preprocessing
+from fastcam.schema import Cotangent, Preprocessing
 from fastcam.spelling import File, Maker, Outputs, Piece, Spec, index, integers, sizes, terms
 from fastcam.targets import Terms, combined_name
 

@@ -1,6 +1,6 @@
 """The contract between an exported file and whoever runs it: names, metadata, schema version.
 
-Both sides import this module and nothing else of each other, so it uses the standard library only. An exported file
+Both sides import this module and nothing else of each other, so it needs the standard library only. An exported file
 is an ordinary ONNX model; everything FastCAM adds to it carries the prefix ``fastcam.`` and everything a runtime has
 to know about it is one JSON object under the metadata key ``fastcam``, which :class:`Metadata` reads and writes.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
+
+from fastcam.errors import FastcamError as FastcamError
 
 __version__ = "0.1.0"
 
@@ -83,10 +85,6 @@ LAYOUTS: tuple[LayoutName, ...] = ("NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "
 """How a target layer may lie in the source graph: maps, maps with channels last, both of videos (T frames), and
 sequences: "tokens" is [N, L, C], the others are named by their axes."""
 Color = Literal["RGB", "BGR", "GRAY"]
-
-
-class FastcamError(ValueError):
-    """Bad input: one line that says what is wrong and what to do. The command line turns it into exit code 2."""
 
 
 @dataclass(frozen=True)

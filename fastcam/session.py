@@ -33,7 +33,8 @@ from fastcam.devices import (
     with_options,
 )
 from fastcam.devices import Providers as Providers
-from fastcam.schema import METADATA_KEY, FastcamError, Metadata
+from fastcam.errors import FastcamError
+from fastcam.schema import METADATA_KEY, Metadata
 
 Model: TypeAlias = "str | Path | bytes"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fastcam import render
+from fastcam.errors import FastcamError
 from fastcam.explanation import OK, Explanation
 from fastcam.image import Uint8, resize
 from fastcam.methods import METHODS
-from fastcam.schema import FastcamError
 from fastcam.targets import short_label
 
 GROUND = 24

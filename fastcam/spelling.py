@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import FastcamError
 from fastcam.image import Float
-from fastcam.schema import Cotangent, FastcamError, Preprocessing
+from fastcam.schema import Cotangent, Preprocessing
 from fastcam.targets import Targets, Terms, short_label
 
 Outputs: TypeAlias = Mapping[str, Any]

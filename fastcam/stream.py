@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastcam.batch import Batch, Run
+from fastcam.errors import FastcamError
 from fastcam.explanation import Explanation
 from fastcam.image import Uint8, is_picture, opencv
 from fastcam.pipeline import Pipeline
-from fastcam.schema import FastcamError
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 """What is opened as a video. Which of them can be read is up to OpenCV's build."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from fastcam import kernels, render
+from fastcam.errors import FastcamError
 from fastcam.explanation import OK, Explanation
 from fastcam.image import Uint8
 from fastcam.output import write
-from fastcam.schema import FastcamError
 
 _GAP = 4
 _GROUND = 24

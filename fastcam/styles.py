@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.schema import FastcamError, Metadata
+from fastcam.errors import FastcamError
+from fastcam.schema import Metadata
 
 Float = NDArray[np.float32]
 Size = tuple[int, int]

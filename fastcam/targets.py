@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 
 Terms = tuple[tuple[int, float], ...]
 """A linear combination of class scores: (class or rank, coefficient), in the order in which they were given."""

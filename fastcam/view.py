@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastcam import multilayer, styles
 from fastcam.batch import Run
 from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
+from fastcam.errors import FastcamError
 from fastcam.explanation import Explanation
 from fastcam.image import Float
 from fastcam.inputs import Inputs
@@ -22,7 +23,7 @@ from fastcam.network import Network
 from fastcam.placing import in_original
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Question, combine, questions_of, status_of, targets_of
-from fastcam.schema import CLASSES, FastcamError, Metadata
+from fastcam.schema import CLASSES, Metadata
 from fastcam.targets import Asked, Target
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from fastcam.errors import FastcamError
 from fastcam.kernels.api import (
     ALL_NEGATIVE,
     NON_FINITE,
@@ -26,7 +27,6 @@ from fastcam.kernels.api import (
     Workspace,
 )
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Halves, Ints, Mask
-from fastcam.schema import FastcamError
 
 __all__ = [
     "OK",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastcam.errors import FastcamError
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints
-from fastcam.schema import FastcamError
 
 _SMALLEST = np.float32(2**-149)
 _MAX_LABEL = 2**31 - 1

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fastcam import cache
+from fastcam.errors import FastcamError
 from fastcam.kernels._source import source
-from fastcam.schema import FastcamError
 
 OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 

@@ -59,7 +59,7 @@ class Kernels(Protocol):
     """The signatures that every backend has.
 
     Arrays must be NumPy arrays of the dtype named; one that is not C-contiguous is copied. Heights and widths are at
-    least 1. All functions raise :class:`~fastcam.schema.FastcamError` for arguments that break these rules.
+    least 1. All functions raise :class:`~fastcam.errors.FastcamError` for arguments that break these rules.
     """
 
     def weigh(self, activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:

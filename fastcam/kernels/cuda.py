@@ -23,9 +23,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastcam.errors import FastcamError
 from fastcam.kernels import _check, _nvrtc, reference
 from fastcam.kernels.api import Explained, Workspace
-from fastcam.schema import FastcamError
 
 DeviceArray: TypeAlias = Any
 """A ``cupy.ndarray``."""

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from fastcam import kernels
+from fastcam.errors import FastcamError
 from fastcam.methods.base import METHODS, Answer, Array, Float, asking
 from fastcam.methods.cams import gradcam_weights
 from fastcam.methods.pixels import strongest, summed
 from fastcam.probe import Probe
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS, FastcamError
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS
 
 
 def _noisy(probe: Probe, samples: int, noise: float, seed: int) -> Iterator[Float]:

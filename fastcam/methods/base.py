@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import FastcamError
 from fastcam.probe import Probe
-from fastcam.schema import FastcamError
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fastcam.errors import FastcamError
 from fastcam.methods.base import Method
-from fastcam.schema import FastcamError
 
 
 def parameters(method: Method) -> dict[str, Any]:

@@ -7,9 +7,10 @@ Score-CAM and RISE. Those of a changed layer are what the file explains: what go
 from __future__ import annotations
 
 from fastcam import perturbation
+from fastcam.errors import FastcamError
 from fastcam.methods.base import Answer, Float, asking
 from fastcam.probe import Probe
-from fastcam.schema import TOKENS, FastcamError
+from fastcam.schema import TOKENS
 
 
 def _classes(probe: Probe) -> range:

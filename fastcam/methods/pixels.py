@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastcam.errors import FastcamError
 from fastcam.methods.base import Array, Float
-from fastcam.schema import FastcamError
 
 
 def strongest(attributions: Array, blur: float = 0.0) -> Float:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastcam.batch import Run
+from fastcam.errors import FastcamError
 from fastcam.image import Float
 from fastcam.methods.base import Answer, Method
 from fastcam.network import Network
 from fastcam.probe import Meter, Probe
 from fastcam.questions import Question
-from fastcam.schema import FastcamError
 
 
 def answers(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcam.schema import COTANGENT, PREFIX, TARGETS, FastcamError
+from fastcam.errors import FastcamError
+from fastcam.schema import COTANGENT, PREFIX, TARGETS
 from fastcam.verbs.console import print_table, say
 from fastcam.verbs.options import ExportedFile
 

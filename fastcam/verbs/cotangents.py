@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 from fastcam.verbs.console import print_table
 
 EXAMPLES = ("fastcam cotangents", "fastcam cotangents segmenter.cam.onnx")

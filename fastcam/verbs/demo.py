@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import fastcam
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 from fastcam.verbs.explain import explain_all, print_report
 from fastcam.verbs.export import exporter
 

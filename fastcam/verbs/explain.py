@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcam.errors import FastcamError
 from fastcam.fusion import Fuse
-from fastcam.schema import FastcamError
 from fastcam.verbs.console import counted, print_table, progress
 from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.options import (

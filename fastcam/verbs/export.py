@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastcam.schema import Emit, FastcamError, LayoutName, Mode, Place, Resize
+from fastcam.errors import FastcamError
+from fastcam.schema import Emit, LayoutName, Mode, Place, Resize
 from fastcam.verbs.console import say
 from fastcam.verbs.options import ForEngine, Labels, OnnxFile, PreprocessName, ScoreKind
 

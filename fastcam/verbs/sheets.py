@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 from fastcam.verbs.console import progress
 
 if TYPE_CHECKING:

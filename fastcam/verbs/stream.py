@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcam.schema import FastcamError
+from fastcam.errors import FastcamError
 from fastcam.verbs.console import counted, progress
 from fastcam.verbs.cotangents import Cotangents, given
 from fastcam.verbs.explain import pictures, targets
