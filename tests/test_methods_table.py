@@ -12,6 +12,7 @@ from fastcam.methods import METHODS
 from fastcam.schema import MODES
 from fastcam_bench import methods_table, parity_peers
 from fastcam_bench.methods_table import ROWS
+from fastcam_bench.paths import RESULTS
 
 TESTS = Path(__file__).parent
 LISTED = [name for listed in methods_table.names().values() for name in listed]
@@ -44,7 +45,7 @@ def test_the_page_is_what_the_package_has():
 def test_peers_that_were_compared_are_peers_of_the_table(name):
     """And each comparison is in the results, equal or explained."""
     assert set(parity_peers.who_has(name)) <= set(ROWS[name].peers)
-    report = json.loads((methods_table.ROOT / "bench" / "results" / "parity.json").read_text(encoding="utf-8"))
+    report = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
     rows = [row for entry in report["networks"].values() for row in entry["rows"] if row["method"] == name]
     assert {row["tool"] for row in rows} == set(parity_peers.who_has(name))
     for row in rows:

@@ -24,10 +24,11 @@ from fastcam import schema
 from fastcam_bench import double_runtime
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array, difference, grad_cam
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "agreement.json"
+OUTPUT = RESULTS / "agreement.json"
 TARGETS = np.array([[-1, 3]])
 
 

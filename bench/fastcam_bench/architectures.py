@@ -38,10 +38,11 @@ from fastcam_bench import torch_oracle as oracle
 from fastcam_bench import zoo
 from fastcam_bench.isolated import Row, each
 from fastcam_bench.machine import versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array, difference
 from fastcam_export import export_model, inspect_model, vjp
 
-OUTPUT = Path(__file__).parent.parent / "results" / "architectures.json"
+OUTPUT = RESULTS / "architectures.json"
 COMMAND = "python -m fastcam_bench.architectures"
 LIMIT = 300
 """Seconds that a model may take; the row of one that takes longer has the status "not finished"."""

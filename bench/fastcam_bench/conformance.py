@@ -39,9 +39,10 @@ from fastcam_bench.conformance_case import (
 )
 from fastcam_bench.isolated import Row, each
 from fastcam_bench.machine import versions
+from fastcam_bench.paths import RESULTS
 from fastcam_export import vjp
 
-OUTPUT = Path(__file__).parent.parent / "results" / "conformance.json"
+OUTPUT = RESULTS / "conformance.json"
 COMMAND = "python -m fastcam_bench.conformance"
 LIMIT = 120
 """Seconds that a case may take."""

@@ -38,10 +38,11 @@ from fastcam_bench import yolo, zoo
 from fastcam_bench.architectures import session
 from fastcam_bench.isolated import Row
 from fastcam_bench.machine import versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import difference
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "detectors.json"
+OUTPUT = RESULTS / "detectors.json"
 COMMAND = "python -m fastcam_bench.detectors"
 SPEC = f"box:score,{','.join(SIDES)}"
 LAST = "/module/backbone/body/layer4/layer4.2/relu_2/Relu_output_0"

@@ -21,9 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "export_time.json"
+OUTPUT = RESULTS / "export_time.json"
 SIZES = (250, 500, 1000, 2000, 4000)
 CHANNELS = 4
 Row = dict[str, Any]

@@ -32,10 +32,11 @@ from fastcam.styles import heatmaps
 from fastcam_bench import double_runtime
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array, difference
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "graph_methods.json"
+OUTPUT = RESULTS / "graph_methods.json"
 CASES: dict[str, tuple[str, ...]] = {
     "vit_b_16": ("rollout", "rollout-max", "rollout-min", "legrad"),
     "squeezenet1_1": ("fullgrad", "shapleycam"),

@@ -26,12 +26,13 @@ import onnxruntime as ort
 from fastcam import schema
 from fastcam.image import decode, prepare
 from fastcam_bench.machine import versions, write_report
-from fastcam_bench.photos import default_assets, read_photos
+from fastcam_bench.paths import RESULTS, default_assets
+from fastcam_bench.photos import read_photos
 from fastcam_bench.torch_oracle import Array, grad_cam
 from fastcam_export import export_model, head
 from fastcam_export.autodiff import emitter, pooled
 
-OUTPUT = Path(__file__).parent.parent / "results" / "half.json"
+OUTPUT = RESULTS / "half.json"
 HALF, SINGLE = "squeezenet1.1_fp16.onnx", "squeezenet1.1.onnx"
 LAYERS = {"default": "auto", "middle": "squeezenet0_concat3", "early": "squeezenet0_relu4_fwd", "probability": "auto"}
 RANK = 10

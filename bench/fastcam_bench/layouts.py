@@ -33,9 +33,10 @@ from fastcam.measure import cpu_session, interleaved, random_feeds, summary
 from fastcam.schema import ACTIVATIONS, WEIGHTS
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "layouts.json"
+OUTPUT = RESULTS / "layouts.json"
 NETWORKS = ("squeezenet1_1", "mobilenet_v2", "resnet50")
 BATCHES = (1, 8)
 PICTURES = 16  # of one run

@@ -31,13 +31,14 @@ from fastcam.measure import Run, cpu_session, interleaved
 from fastcam_bench import network_gradients
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.network_gradients import BATCHES
+from fastcam_bench.paths import RESULTS
 from fastcam_export.autodiff.emitter import Emitter
 from fastcam_export.autodiff.registry import Node
 from fastcam_export.autodiff.rules import transposed
 from fastcam_export.autodiff.rules.window import Window, window
 from fastcam_export.autodiff.shapes import crop
 
-OUTPUT = Path(__file__).parent.parent / "results" / "lowerings.json"
+OUTPUT = RESULTS / "lowerings.json"
 EQUAL = 2e-5
 """Largest difference between contestants, as a share of the largest value."""
 Array = npt.NDArray[Any]

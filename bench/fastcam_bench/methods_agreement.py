@@ -25,10 +25,11 @@ from fastcam import Explainer, Explanation
 from fastcam.styles import heatmaps
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "methods_agreement.json"
+OUTPUT = RESULTS / "methods_agreement.json"
 TOLERANCE = 1e-3
 SIDE, CLASS, CHANNELS = 45, 2, 12
 Row = dict[str, Any]

@@ -9,16 +9,15 @@ Methods and modes come from the package (``fastcam.methods.METHODS``, ``fastcam.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastcam import perturbation
 from fastcam.methods import METHODS
 from fastcam.schema import MODES
+from fastcam_bench.paths import RESULTS
 
 COMMAND = "python -m fastcam_bench.methods_table"
-ROOT = Path(__file__).parent.parent.parent
-OUTPUT = ROOT / "bench" / "results" / "methods.md"
+OUTPUT = RESULTS / "methods.md"
 PGC, TORCH_CAM, CAPTUM = "pytorch-grad-cam", "torch-cam", "captum"
 ONE = "1"
 TO_THE_IMAGE = "1, and a backward pass to the image"

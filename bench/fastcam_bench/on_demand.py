@@ -31,10 +31,11 @@ from fastcam.measure import Laps, Run, cpu_session, interleaved, summary
 from fastcam.schema import PREFIX
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array, difference
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "on_demand.json"
+OUTPUT = RESULTS / "on_demand.json"
 CASES = {
     "resnet50": ("resnet50", "auto", (1,)),
     "mobilenet_v2": ("mobilenet_v2", "auto", (1, 8)),

@@ -41,12 +41,12 @@ from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.methods_table import ROWS
 from fastcam_bench.parity_peers import Case
-from fastcam_bench.photos import default_assets
+from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_bench.torch_oracle import Array
 from fastcam_export import export_model
 
 COMMAND = "python -m fastcam_bench.parity"
-OUT = Path(__file__).parent.parent / "results"
+OUT = RESULTS
 TOLERANCE = 1e-3
 PHOTOS = ("cat_720p.jpg", "pets.jpg")
 AT_THE_IMAGE = ("gradient", "guided", "deconvolution")

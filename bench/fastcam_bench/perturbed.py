@@ -28,10 +28,11 @@ from fastcam.measure import interleaved, summary
 from fastcam.styles import heatmaps
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array
 from fastcam_export import export_model
 
-OUTPUT = Path(__file__).parent.parent / "results" / "perturbed.json"
+OUTPUT = RESULTS / "perturbed.json"
 SIDE, TOLERANCE, TARGET = 224, 1e-3, 5.0
 LAYERS = {"resnet50": "layer4", "resnet18": "layer4", "mobilenet_v2": "features"}
 BATCHES = {"scorecam": 16, "ablationcam": 32}

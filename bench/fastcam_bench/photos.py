@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -25,9 +24,9 @@ import numpy.typing as npt
 
 from fastcam import Explainer, Explanation, FastcamError, __version__, render
 from fastcam.image import decode, pictures_in
+from fastcam_bench.paths import default_assets
 from fastcam_export import export_model
 
-ROOT = Path(__file__).parents[2]
 COMMAND = "python -m fastcam_bench.photos --out bench/results"
 PAPER = 0.15
 THRESHOLDS = (PAPER, 0.25, 0.35, 0.5, 0.65)
@@ -61,11 +60,6 @@ class Photo:
     path: Path
     class_index: int | None = None
     box: Box | None = None
-
-
-def default_assets() -> Path:
-    """The folder that FASTCAM_ASSETS names, or ../shared/assets beside the project."""
-    return Path(os.environ.get("FASTCAM_ASSETS") or ROOT.parent / "shared" / "assets")
 
 
 def read_photos(folder: Path) -> list[Photo]:

@@ -15,9 +15,9 @@ from fastcam import Explainer
 from fastcam.image import Uint8
 from fastcam.render import contact_sheet, draw_box
 from fastcam.sheet import methods_sheet
+from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-RESULTS = Path(__file__).parent.parent / "results"
 METHODS = ("gradcam", "layercam", "guided-gradcam", "occlusion")
 CLASSES = ("spiral", "star", "triangle", "square", "flower")
 

@@ -12,11 +12,9 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
-RESULTS = ROOT / "bench" / "results"
+from fastcam_bench.paths import RESULTS, ROOT
 
 
 def photos() -> str:

@@ -11,7 +11,6 @@ Figures are largest differences as a share of the largest value; where a tool re
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +25,12 @@ from onnx.utils import Extractor
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.architectures import TOLERANCE, one_line, session
 from fastcam_bench.machine import versions, write_report
+from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_bench.torch_oracle import Array, difference
 from fastcam_export import inspect_model, vjp
 
-OUTPUT = Path(__file__).parent.parent / "results" / "second_opinion.json"
-ASSETS = Path(os.environ.get("FASTCAM_ASSETS", Path(__file__).parents[3] / "shared" / "assets")) / "models"
+OUTPUT = RESULTS / "second_opinion.json"
+ASSETS = default_assets() / "models"
 FILES = ("squeezenet1.1.onnx", "mobilenet_v1_0.25_128_quant.float.onnx", "resnet20_cifar10.onnx", "mnist.onnx")
 TORCHVISION = ("resnet50", "densenet121", "googlenet", "mobilenet_v2", "shufflenet_v2_x1_0")
 Row = dict[str, Any]

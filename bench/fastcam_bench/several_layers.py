@@ -27,10 +27,11 @@ from fastcam import Explainer, factorization, fusion, schema, styles
 from fastcam.methods import eigen_smoothed, gradcam_weights
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.torch_oracle import Array
 from fastcam_export import from_torch
 
-OUTPUT = Path(__file__).parent.parent / "results" / "several_layers.json"
+OUTPUT = RESULTS / "several_layers.json"
 LAYERS = {
     "resnet50": ("layer2", "layer3", "layer4"),
     "squeezenet1_1": ("features.4", "features.7", "features.12"),

@@ -34,11 +34,12 @@ from fastcam.image import decode
 from fastcam.methods import METHODS
 from fastcam.schema import Mode
 from fastcam_bench.machine import versions
-from fastcam_bench.photos import SUBJECTS, Subject, default_assets
+from fastcam_bench.paths import RESULTS, default_assets
+from fastcam_bench.photos import SUBJECTS, Subject
 from fastcam_export import export_model
 
 COMMAND = "python -m fastcam_bench.two_objects"
-OUT = Path(__file__).parent.parent / "results"
+OUT = RESULTS
 USED: tuple[Mode, ...] = (
     "gradient",
     "guided",

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from fastcam_bench.machine import machine
+from fastcam_bench.paths import RESULTS
 from fastcam_bench.speed import environments, plot, report
 from fastcam_bench.speed.models import NETWORKS
 
-OUTPUT = environments.ROOT / "bench" / "results" / "speed.json"
+OUTPUT = RESULTS / "speed.json"
 COMPILED = "resnet50"
 LIMIT = 900.0
 ENVIRONMENT = {"network": "torch", "compiled": "torch"}

@@ -13,9 +13,9 @@ import numpy as np
 
 from fastcam.measure import Run
 from fastcam.schema import TARGETS
+from fastcam_bench.paths import CACHE
 from fastcam_bench.speed.groups import Row, Settings, group
 
-CACHE = Path(__file__).parents[3] / "build" / "bench"
 SIZE = 224
 
 

@@ -18,7 +18,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from fastcam_bench.paths import ROOT
+
 FOLDER = ROOT / ".venv" / "bench"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ import torch
 from torch import nn
 
 from fastcam_bench import torch_oracle as oracle
+from fastcam_bench.paths import CACHE, default_assets
 from fastcam_bench.torch_oracle import Array
 
-ROOT = Path(__file__).parents[3]
-CACHE = ROOT / "build" / "bench"
 SIZE = 224
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -139,7 +137,7 @@ def onnx_file(name: str, made: nn.Module | None) -> Path | None:
 
 
 def _given(name: str) -> Path:
-    assets = Path(os.environ.get("FASTCAM_ASSETS", ROOT.parent / "shared" / "assets")) / "models"
+    assets = default_assets() / "models"
     bundled = Path(str(files("fastcam"))) / "data" / "scenes.onnx"
     return {"scenes": bundled, "mobilenet_v2_int8": assets / "mobilenet_v2_1.0_224_quant.qdq.onnx"}[name]
 
