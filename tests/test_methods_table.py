@@ -11,7 +11,7 @@ import pytest
 from fastcam.methods import METHODS
 from fastcam.schema import MODES
 from fastcam_bench import methods_table, parity_peers
-from fastcam_bench.methods_table import ROWS
+from fastcam_bench.method_evidence import ROWS
 from fastcam_bench.paths import RESULTS
 
 TESTS = Path(__file__).parent

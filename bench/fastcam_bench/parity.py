@@ -39,7 +39,7 @@ from fastcam.schema import ACTIVATIONS, GRADIENTS, INPUT_GRADIENT, MODES, TARGET
 from fastcam_bench import double_runtime, isolated, parity_peers
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
-from fastcam_bench.methods_table import ROWS
+from fastcam_bench.method_evidence import ROWS
 from fastcam_bench.parity_peers import Case
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_bench.torch_oracle import Array
