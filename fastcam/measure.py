@@ -157,7 +157,7 @@ def peak_memory(model: str | Path, batch: int, threads: int) -> dict[str, float]
     Raises:
         FastcamError: the process failed; the message is its last line.
     """
-    command = [sys.executable, "-m", "fastcam.measure", str(model), str(batch), str(threads)]
+    command = [sys.executable, "-m", __name__, str(model), str(batch), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
