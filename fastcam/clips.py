@@ -23,13 +23,12 @@ from fastcam.explanation import Explanation
 from fastcam.image import Float, Geometry, Uint8
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
-from fastcam.placing import in_original
 from fastcam.probe import Meter
 from fastcam.questions import Functional, status_of
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE
 from fastcam.stream import is_video, read_video
 from fastcam.targets import Asked
-from fastcam.view import How, View
+from fastcam.view import How, View, in_original
 
 Array = NDArray[Any]
 FREE_FRAMES = 16

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fastcam import fusion, kernels, styles
 from fastcam.errors import FastcamError
 from fastcam.explanation import OK, Explanation
-from fastcam.placing import in_original
 from fastcam.schema import Metadata, TargetLayer
+from fastcam.view import in_original
 
 Layers: TypeAlias = "str | int | Sequence[str | int] | None"
 NON_FINITE = kernels.STATUS_NAMES[kernels.NON_FINITE]
@@ -68,12 +68,6 @@ def _number(known: Sequence[TargetLayer], asked: str | int, file: str) -> int:
         f"{file} does not explain at layer {asked!r}; it has {', '.join(there)} (the nearest is {near!r}); "
         "name one of those, or export it again with this layer"
     )
-
-
-def own(metadata: Metadata, number: int) -> int | None:
-    """The number in the names of a layer's outputs: None for the default layer."""
-    layers = layers_of(metadata)
-    return None if layers[number - 1].value == metadata.layer.value else number
 
 
 def together(explanations: Sequence[Explanation], default: str, fuse: str | None) -> Explanation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import multilayer, styles
+from fastcam import kernels as kernels_
+from fastcam import styles
 from fastcam.batch import Run
 from fastcam.combining import answered, as_float, brought_back, kernel_inputs, on_host, served
 from fastcam.errors import FastcamError
 from fastcam.explanation import Explanation
-from fastcam.image import Float
+from fastcam.image import Float, Geometry
 from fastcam.inputs import Inputs
 from fastcam.methods import Method
 from fastcam.methods.run import answers
 from fastcam.network import Network
-from fastcam.placing import in_original
 from fastcam.probe import Meter, Progress
 from fastcam.questions import Functional, Question, combine, questions_of, status_of, targets_of
 from fastcam.schema import CLASSES, Metadata
@@ -63,7 +63,7 @@ class View:
         """The view of the layer with this number; of this one where the file has one layer alone."""
         whole = self.metadata
         here = whole.at(number) if whole.layers else whole
-        return replace(self, network=self.network.at(multilayer.own(whole, number)), metadata=here)
+        return replace(self, network=self.network.at(number if number in whole.numbers() else None), metadata=here)
 
     def check_call(self, fuse: str | None, style: str) -> None:
         """Raise for what a call cannot ask of this file, whatever the layer and the method."""
@@ -170,3 +170,22 @@ class View:
 def _per_class(scores: Float) -> Float:
     """[N, classes]; what a segmenter gives at every position is summed over the positions, as it is explained."""
     return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
+
+
+def in_original(
+    explained: kernels_.Explained, geometry: Sequence[Geometry]
+) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
+    """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
+    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
+    components: list[list[Float]] = [[] for _ in geometry]
+    start = 0
+    for i, t in np.ndindex(*explained.counts.shape):
+        count = int(explained.counts[i, t])
+        found = explained.components[start : start + count]
+        parts = np.empty((count, 5), np.float32)
+        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
+        if count:
+            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
+        components[i].append(parts)
+        start += count
+    return boxes, tuple(map(tuple, components))
