@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import kernels, maps, render, styles
+from fastcam import kernels, render, styles
 from fastcam.batch import join_outputs, per_image
 from fastcam.errors import FastcamError
 from fastcam.image import Float, Geometry, Uint8, restore
+from fastcam.methods import pixels
 from fastcam.methods.base import METHODS
 from fastcam.output import slug, staged, write
 from fastcam.output import unique_stems as unique_stems
@@ -232,7 +233,7 @@ class Explanation:
 
         Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
         (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class
-        (of some modes from their minimum on: :mod:`fastcam.maps`).
+        (of some modes from their minimum on: :mod:`fastcam.methods.pixels`).
 
         Args:
             cam: times the heatmap: Guided Grad-CAM.
@@ -244,7 +245,7 @@ class Explanation:
         picture, factor = render.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
-            heat = self._upsampled(maps.shown(mode, self.relevance[i, target]))
+            heat = self._upsampled(pixels.shown(mode, self.relevance[i, target]))
             shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
             return kernels.get().overlay(picture, shown, render.colormap(colors), 0.5)
         if self.input_gradients is None:

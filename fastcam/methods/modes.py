@@ -1,17 +1,15 @@
 """Backward modes as methods: what the file brought back to the image or the layer, as a map.
 
 At the layer the map is the relevance as it is, of the layer's size. At the image it is made of the attributions, with a
-box and a ``blur``, as :mod:`fastcam.methods.pixels` says. Maps that are nowhere near zero count from their minimum on
-(:mod:`fastcam.maps`).
+box and a ``blur``, as :mod:`fastcam.methods.pixels` says. Maps that are nowhere near zero count from their minimum on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastcam import maps
 from fastcam.methods.base import METHODS, Answer, Method, asking
-from fastcam.methods.pixels import blurred, strongest, summed
+from fastcam.methods.pixels import FROM_MINIMUM, above_minimum, blurred, strongest, summed
 from fastcam.probe import Probe
 from fastcam.schema import MODES, Mode
 
@@ -62,11 +60,11 @@ def _shares(probe: Probe, *, blur: float = 0.0) -> Answer:
 
 
 def _above_minimum(probe: Probe, *, blur: float = 0.0) -> Answer:
-    return Answer(maps=maps.above_minimum(blurred(probe.brought_back, blur)))
+    return Answer(maps=above_minimum(blurred(probe.brought_back, blur)))
 
 
 def _ask(mode: Mode) -> Callable[..., Answer]:
-    if mode in maps.FROM_MINIMUM:
+    if mode in FROM_MINIMUM:
         return _above_minimum
     return _gradients if mode in _GRADIENTS else _shares
 

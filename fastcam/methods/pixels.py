@@ -1,4 +1,4 @@
-"""Attributions, a number for each element of the network's input, as maps of its size.
+"""Attributions, a number for each element of the network's input, as maps of its size; and what of a map is shown.
 
 Of gradients (plain, guided, averaged) the map is the largest absolute value over the channels, as Simonyan et al. 2014
 show it; of attributions that share a score out (relevance, input times gradient, integrated gradients) their sum. The
@@ -12,6 +12,10 @@ import numpy as np
 
 from fastcam.errors import FastcamError
 from fastcam.methods.base import Array, Float
+from fastcam.schema import Mode
+
+FROM_MINIMUM: tuple[Mode, ...] = ("rollout", "rollout-max", "rollout-min", "legrad", "fullgrad")
+"""Maps that are nowhere negative and nowhere near zero: what tells is by how much a position exceeds the least one."""
 
 
 def strongest(attributions: Array, blur: float = 0.0) -> Float:
@@ -38,6 +42,20 @@ def blurred(maps: Array, blur: float) -> Float:
         rows, columns = (_gaussian(side, blur) for side in found.shape[1:])
         found = rows @ found @ columns.T
     return np.asarray(found, np.float32)
+
+
+def shown(mode: str, maps: Float) -> Float:
+    """Maps [..., h, w] as they are then divided by their maximum.
+
+    So those of :data:`FROM_MINIMUM` are brought from their minimum and maximum to 0 and 1, as LeGrad's paper and
+    FullGrad's authors do; of others what speaks for the class counts.
+    """
+    return above_minimum(maps) if mode in FROM_MINIMUM else np.maximum(maps, 0)
+
+
+def above_minimum(maps: Float) -> Float:
+    """By how much each position exceeds the least one of its map."""
+    return np.asarray(maps - maps.min((-2, -1), keepdims=True), np.float32)
 
 
 def _gaussian(side: int, blur: float) -> Array:
