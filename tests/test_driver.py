@@ -8,7 +8,8 @@ import pytest
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.driver import backward, path, unsupported
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import RULES, Rule, UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import RULES, Rule
 from rule_case import Case, Free, H, N, W, ints, one, weight
 from rule_runs import differentiate, run
 

@@ -18,7 +18,8 @@ from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS, FastcamError
 from fastcam_bench import torch_oracle
 from fastcam_export import export_model
 from fastcam_export.autodiff import registry
-from fastcam_export.autodiff.registry import Rule, UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Rule
 from modes_oracle import Join, Layer, Sum, input_gradient, relevance
 from small_models import classifier
 

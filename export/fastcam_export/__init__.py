@@ -4,7 +4,7 @@
 >>> export_model("resnet50.onnx", "resnet50.cam.onnx", preprocess="imagenet")  # doctest: +SKIP
 """
 
-from fastcam_export.autodiff.registry import UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.describe import exported
 from fastcam_export.exporter import Export, InspectedLayer, Inspection, export_model, inspect_model
 from fastcam_export.from_torch import from_torch

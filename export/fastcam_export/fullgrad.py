@@ -25,8 +25,9 @@ from fastcam.schema import FastcamError
 from fastcam_export.autodiff.constants import Array, constant_array, is_constant
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.modes import Backward
-from fastcam_export.autodiff.registry import Node, UnsupportedOperator, describe
+from fastcam_export.autodiff.registry import Node, describe
 from fastcam_export.autodiff.relevance import pulled
 from fastcam_export.autodiff.shapes import cast_like, wide
 from fastcam_export.layers import Maps

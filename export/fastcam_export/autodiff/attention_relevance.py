@@ -20,8 +20,9 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import is_constant
 from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.modes import Backward
-from fastcam_export.autodiff.registry import RULES, ZERO, Function, Gradients, Node, Rule, UnsupportedOperator
+from fastcam_export.autodiff.registry import RULES, ZERO, Function, Gradients, Node, Rule
 from fastcam_export.autodiff.relevance import EVERYTHING, pulled, ratio
 
 HANDED_ON = frozenset({"Cast", "Dropout", "Identity", "Where"})

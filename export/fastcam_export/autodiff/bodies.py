@@ -15,7 +15,8 @@ from onnx import helper
 
 from fastcam_export.autodiff.constants import RANDOM, Array, constant_array
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import UnsupportedOperator, bodies
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import bodies
 from fastcam_export.autodiff.shapes import adopt_dims
 
 LONGEST = 64

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
 from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find, made_from
 from fastcam_export.autodiff.quantized import DEQUANTIZE, MOVES, is_code
-from fastcam_export.autodiff.registry import Gradient, Node, Rule, UnsupportedOperator, _Zero, captured, describe
+from fastcam_export.autodiff.registry import Gradient, Node, Rule, _Zero, captured, describe
 from fastcam_export.autodiff.shapes import adopt_dims, sum_to
 
 NO_RULE = "there is no gradient rule for it"

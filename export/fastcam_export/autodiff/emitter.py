@@ -19,7 +19,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import SMALL, Array, constant_array, evaluate
-from fastcam_export.autodiff.registry import UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
 
 if TYPE_CHECKING:
     from fastcam_export.autodiff.modes import Backward

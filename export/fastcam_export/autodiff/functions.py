@@ -17,7 +17,8 @@ from fastcam.schema import PREFIX
 from fastcam_export.autodiff import registry
 from fastcam_export.autodiff.bodies import copied
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Node, Rule, UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Node, Rule
 
 Attributes = Mapping[str, onnx.AttributeProto]
 

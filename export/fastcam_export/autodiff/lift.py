@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.registry import UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
 
 if TYPE_CHECKING:
     from fastcam_export.autodiff.emitter import Dims, Emitter

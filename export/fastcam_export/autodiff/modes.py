@@ -24,8 +24,9 @@ from fastcam.schema import FastcamError, Mode
 from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
 from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find
-from fastcam_export.autodiff.registry import RULES, Function, Gradients, Node, Rule, UnsupportedOperator
+from fastcam_export.autodiff.registry import RULES, Function, Gradients, Node, Rule
 from fastcam_export.autodiff.shapes import cast_like
 
 

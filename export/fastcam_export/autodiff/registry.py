@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fastcam.schema import FastcamError
 from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.quantized import ACTIVATIONS, seen
 
 if TYPE_CHECKING:
     from fastcam_export.autodiff.emitter import Emitter
-
-
-class UnsupportedOperator(FastcamError):
-    """An operator that is to be differentiated has no gradient rule. Never a silent zero: that is a wrong heatmap.
-
-    A rule raises it with the bare reason; the driver says for which node, and what can be done.
-    """
 
 
 class _Zero:

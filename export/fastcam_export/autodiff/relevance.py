@@ -33,9 +33,10 @@ import onnx_ir as ir
 from fastcam.schema import PREFIX, FastcamError, Mode
 from fastcam_export.autodiff.constants import SMALL, constant_array, is_constant
 from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find
 from fastcam_export.autodiff.modes import Backward
-from fastcam_export.autodiff.registry import ZERO, Gradients, Node, Rule, UnsupportedOperator
+from fastcam_export.autodiff.registry import ZERO, Gradients, Node, Rule
 from fastcam_export.autodiff.shapes import adopt_dims
 
 EPSILON = 1e-9

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.rules.transposed import input_gradient
 from fastcam_export.autodiff.rules.window import Window, transposed_window, window
 from fastcam_export.autodiff.shapes import Size, adopt_dims, crop, product, reshape_like, reshape_to, sizes

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Node, UnsupportedOperator, expansion
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Node, expansion
 from fastcam_export.autodiff.rules.sampling import Tap, extent, linear, sample, within
 from fastcam_export.autodiff.shapes import Size, product, reshape_to, scalar, sizes, wide
 

@@ -12,7 +12,8 @@ from typing import Any
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Node, UnsupportedOperator, expansion
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Node, expansion
 
 fusion = partial(expansion, domain="com.microsoft")
 

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_like, reshape_to, sizes
 
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from fastcam_export.autodiff import quantized
 from fastcam_export.autodiff.constants import Array
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import along, cast_like, one_hot, reshape_like, scalar
 
 

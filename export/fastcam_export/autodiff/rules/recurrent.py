@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Node, UnsupportedOperator, expansion
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Node, expansion
 from fastcam_export.autodiff.shapes import sizes, spread
 
 Activation = Callable[[ir.Value], ir.Value]

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.emitter import Emitter, same_dim
-from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import along, cast_like, reshape_to, scalar, sizes, spread
 
 CROP = "tf_crop_and_resize"

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import Array, constant_array
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, expansion, rule
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Gradients, Node, expansion, rule
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, spread, wide
 
 INT64 = int(ir.DataType.INT64)

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import HALF, Emitter
-from fastcam_export.autodiff.registry import Gradients, Node, UnsupportedOperator, rule
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import (
     Size,
     adopt_dims,

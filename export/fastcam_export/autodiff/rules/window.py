@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.emitter import Emitter
-from fastcam_export.autodiff.registry import Node, UnsupportedOperator
+from fastcam_export.autodiff.errors import UnsupportedOperator
+from fastcam_export.autodiff.registry import Node
 from fastcam_export.autodiff.shapes import adopt_dims, crop
 
 
