@@ -78,11 +78,7 @@ def terms(op: Emitter, image: ir.Value, score: ir.Value, seed: ir.Value) -> Term
     """
     nodes = [node for node in path(op.graph, [image], [score]) if _has_bias(node)]
     values = [node.outputs[0] for node in nodes]
-    op.mode = FULLGRAD
-    try:
-        found = backward(op, {score: seed}, [image, *values])
-    finally:
-        op.mode = None
+    found = backward(op, {score: seed}, [image, *values], FULLGRAD.find)
     gradient = found[image]
     if gradient is None:
         raise FastcamError(f"the score does not depend on {image.name!r}; export without input_gradient")

@@ -129,11 +129,7 @@ def _map(
 
 def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:
     """The backward pass of a mode."""
-    op.mode = mode
-    try:
-        found = backward(op, cotangents, [wrt])[wrt]
-    finally:
-        op.mode = None
+    found = backward(op, cotangents, [wrt], mode.find)[wrt]
     if found is None:
         raise FastcamError(f"the score does not depend on {wrt.name!r}; export without input_gradient")
     return found

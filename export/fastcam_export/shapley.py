@@ -57,8 +57,7 @@ def second_order(op: Emitter, layer: ir.Value, seed: ir.Value, score: ir.Value) 
     gradient = backward(scratch, {score: one}, [layer])[layer]
     if gradient is None:
         raise FastcamError(f"the score does not depend on layer {layer.name!r}; name another layer")
-    scratch.mode = TWICE
-    curvature = backward(scratch, {gradient: layer}, [layer])[layer]
+    curvature = backward(scratch, {gradient: layer}, [layer], TWICE.find)[layer]
     drafts = list(op.graph)[before:]
     wanted = [gradient] if curvature is None else [gradient, curvature]
     copies = again(op, made_from([score, layer, one], wanted), {one: seed})

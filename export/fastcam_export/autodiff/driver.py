@@ -16,7 +16,7 @@ from fastcam_export.autodiff.emitter import FLOATS, Emitter
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find, made_from
 from fastcam_export.autodiff.quantized import DEQUANTIZE, MOVES, is_code
-from fastcam_export.autodiff.registry import Gradient, Node, Rule, _Zero, captured, describe
+from fastcam_export.autodiff.registry import Gradient, Lookup, Node, Rule, _Zero, captured, describe
 from fastcam_export.autodiff.shapes import adopt_dims, sum_to
 
 NO_RULE = "there is no gradient rule for it"
@@ -66,9 +66,15 @@ def unsupported(nodes: Iterable[ir.Node]) -> list[ir.Node]:
 
 
 def backward(
-    op: Emitter, cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
+    op: Emitter, cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value], rules: Lookup = find
 ) -> dict[ir.Value, ir.Value | None]:
     """Append the gradient of ``sum_v <cotangents[v], v>`` with respect to each value in ``wrt``.
+
+    Args:
+        op: emitter of the graph.
+        cotangents: by the values that they belong to.
+        wrt: values of the graph.
+        rules: those by which nodes are differentiated, the registered ones or a mode's.
 
     Returns:
         The gradient of each value; None where it is structurally zero (no path, or only paths without derivative).
@@ -80,12 +86,16 @@ def backward(
     nodes = path(op.graph, wrt, cotangents)
     for node in unsupported(nodes):
         if any(value.dtype is None for value in node.outputs):
-            raise _refusal(op, node, NO_RULE)  # nothing behind it has a known type either
-    return sweep(op, nodes, cotangents, wrt)
+            raise _refusal(op, node, NO_RULE, rules)  # nothing behind it has a known type either
+    return sweep(op, nodes, cotangents, wrt, rules)
 
 
 def sweep(
-    op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
+    op: Emitter,
+    nodes: Sequence[ir.Node],
+    cotangents: Mapping[ir.Value, ir.Value],
+    wrt: Sequence[ir.Value],
+    rules: Lookup = find,
 ) -> dict[ir.Value, ir.Value | None]:
     """:func:`backward` over ``nodes``, the path; they need not be a graph's."""
     wanted = {*wrt, *(value for node in nodes for value in node.outputs)}
@@ -102,21 +112,21 @@ def sweep(
     for node in reversed(nodes):
         dys = tuple(total(value) for value in node.outputs)
         if any(dy is not None for dy in dys):
-            for value, gradient in _gradients(op, node, dys, wanted):
+            for value, gradient in _gradients(op, node, dys, wanted, rules):
                 parts.setdefault(value, []).append(gradient)
     return {value: total(value) for value in wrt}
 
 
 def _gradients(
-    op: Emitter, node: ir.Node, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value]
+    op: Emitter, node: ir.Node, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value], rules: Lookup
 ) -> list[tuple[ir.Value, ir.Value]]:
     """(input, its gradient) for those inputs of ``node`` that are wanted and have one."""
     try:
-        rule = find(node) if op.mode is None else op.mode.find(node)
+        rule = rules(node)
         if rule is None:
             raise UnsupportedOperator(NO_RULE)
         if rule.expand is not None:
-            return _through_definition(op, node, rule, dys, wanted)
+            return _through_definition(op, node, rule, dys, wanted, rules)
         if not rule.several and (dys[0] is None or any(dy is not None for dy in dys[1:])):
             raise UnsupportedOperator("only its first output has a gradient rule")
         result = rule.gradients(op, Node(node, dys), next(dy for dy in dys if dy is not None))
@@ -138,27 +148,36 @@ def _gradients(
                 made.append((value, _fit(op, node, rule, emitted, value)))
         return made
     except _Refusal as error:  # of a node of its definition
-        raise _refusal(op, node, f"it is made of {describe(error.node)}: {error.why}") from error
+        raise _refusal(op, node, f"it is made of {describe(error.node)}: {error.why}", rules) from error
     except UnsupportedOperator as error:
-        raise _refusal(op, node, str(error)) from error
+        raise _refusal(op, node, str(error), rules) from error
 
 
 def _through_definition(
-    op: Emitter, node: ir.Node, rule: Rule, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value]
+    op: Emitter,
+    node: ir.Node,
+    rule: Rule,
+    dys: tuple[ir.Value | None, ...],
+    wanted: set[ir.Value],
+    rules: Lookup,
 ) -> list[tuple[ir.Value, ir.Value]]:
     """As :func:`_gradients`, through a copy of the operator's definition."""
     assert rule.expand is not None
     wrt = [value for value in dict.fromkeys(reads(node)) if value in wanted and _flows(value)]
     op.variables.update(wrt)
     if rule.within is not None:
-        found = rule.within(op, Node(node, dys), wrt, partial(through_copies, op))
+        found = rule.within(op, Node(node, dys), wrt, partial(through_copies, op, rules=rules))
     else:
-        found = through_copies(op, rule.expand(op, Node(node, dys)), dys, wrt)
+        found = through_copies(op, rule.expand(op, Node(node, dys)), dys, wrt, rules)
     return [(value, _fit(op, node, rule, gradient, value)) for value, gradient in found.items() if gradient is not None]
 
 
 def through_copies(
-    op: Emitter, copies: Sequence[ir.Value | None], dys: Sequence[ir.Value | None], wrt: Sequence[ir.Value]
+    op: Emitter,
+    copies: Sequence[ir.Value | None],
+    dys: Sequence[ir.Value | None],
+    wrt: Sequence[ir.Value],
+    rules: Lookup = find,
 ) -> dict[ir.Value, ir.Value | None]:
     """The gradients through emitted ``copies`` of a node's outputs, whose cotangents are ``dys``."""
     seeds: dict[ir.Value, ir.Value] = {}
@@ -169,7 +188,7 @@ def through_copies(
                 raise UnsupportedOperator(f"there is no gradient rule for its output {index}")
             dy = adopt_dims(op, dy, op.dims(copy))
             seeds[copy] = op.Add(seeds[copy], dy) if copy in seeds else dy
-    return sweep(op, path(made_from(wrt, seeds), wrt, seeds), seeds, wrt)
+    return sweep(op, path(made_from(wrt, seeds), wrt, seeds), seeds, wrt, rules)
 
 
 class _Refusal(UnsupportedOperator):
@@ -180,9 +199,9 @@ class _Refusal(UnsupportedOperator):
         self.node, self.why = node, why
 
 
-def _refusal(op: Emitter, node: ir.Node, why: str) -> UnsupportedOperator:
+def _refusal(op: Emitter, node: ir.Node, why: str, rules: Lookup) -> UnsupportedOperator:
     advice = "choose a layer after it (fastcam inspect lists them; with vjp, a value), or export the model without it"
-    if op.mode is not None:
+    if rules is not find:
         advice = "export without input_gradient (--input-gradient), or with another mode"
     return _Refusal(
         f"cannot differentiate {describe(node)} of opset {op.version}, through which the gradient has to pass: {why}; "

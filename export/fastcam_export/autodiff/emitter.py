@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,9 +20,6 @@ from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import SMALL, Array, constant_array, evaluate
 from fastcam_export.autodiff.errors import UnsupportedOperator
-
-if TYPE_CHECKING:
-    from fastcam_export.autodiff.modes import Backward
 
 Operand = ir.Value | Array | float | int | Sequence[int] | None
 Dim = int | str | None
@@ -59,8 +56,6 @@ class Emitter:
         self.engine: Engine = "onnxruntime" if engine == "cuda" else engine  # the same operators on another device
         self.copies = copies
         self.version = graph.opset_imports[""]
-        self.mode: Backward | None = None
-        """Whose rules the driver takes; None for the registered ones."""
         self.variables: set[ir.Value] = set()
         """What is differentiated with respect to: never folded, even where it is a constant of the model."""
         self._natural: dict[ir.Value, Dims] = {}

@@ -32,7 +32,7 @@ from fastcam_export.autodiff.shapes import cast_like
 
 @dataclass(frozen=True)
 class Backward:
-    """A mode as the driver sees it.
+    """A mode: :meth:`find` is the lookup of rules by which the driver differentiates.
 
     Attributes:
         name: what it is called.

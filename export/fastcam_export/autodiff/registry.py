@@ -129,6 +129,9 @@ class Rule:
     within: Within | None = None
 
 
+Lookup = Callable[[ir.Node], Rule | None]
+"""Which rule differentiates a node; None where there is none. Raises UnsupportedOperator with a reason of its own."""
+
 RULES: dict[str, Rule] = {}
 """Operator -> rule, for the opset form 18 and later (``load`` converts older files).
 
