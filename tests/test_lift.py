@@ -1,8 +1,11 @@
 """The backward pass of several targets at once against one backward pass for each."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.lift import BatchedBuilder
 from rule_case import Free
 from rule_cases import ALL
 from rule_runs import differentiate, run
@@ -31,6 +34,24 @@ def test_three_targets_at_once_equal_three_runs(case):
     for shapes in forms(case):
         together = differentiate(case.model(shapes=shapes), case.outputs, case.wrt, lifted=True)
         agree(run(together, {**feeds, **stored, "copies": np.array([TARGETS])}), expected, 1e-6)
+
+
+def test_only_a_batched_builder_carries_the_axis_of_several_targets():
+    def value(name, *shape):
+        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+
+    def graph():
+        return ir.Graph([], [], nodes=[], opset_imports={"": 18})
+
+    x, dy = value("x", 2, 3), value("dy", None, 3)
+    batched, plain = BatchedBuilder(graph(), value("copies", 1)), Emitter(graph())
+    batched.lift_value(dy, (2, 3))
+    assert batched.lifted(dy) and batched.dims(dy) == (2, 3) and not batched.lifted(x)
+    product = batched.Mul(dy, x)
+    assert batched.lifted(product) and batched.dims(product) == (2, 3)
+    assert not plain.lifted(dy) and plain.copies is None
+    with pytest.raises(TypeError, match="BatchedBuilder"):
+        plain.lift_value(dy, (2, 3))
 
 
 def stacked(arrays):

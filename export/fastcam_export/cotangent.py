@@ -233,7 +233,7 @@ def attach(
     Raises:
         FastcamError: no output depends on the layer, or an operator between them has no gradient rule.
     """
-    op = Emitter(graph, engine=engine)
+    op = lift.BatchedBuilder(graph, engine=engine)
     given = [_input(graph, image, about, value) for about, value in zip(asked.about, asked.values)]
     op.copies = op.Shape(given[0], start=1, end=2)
     places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}

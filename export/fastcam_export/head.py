@@ -17,6 +17,7 @@ from fastcam_export.autodiff import slices
 from fastcam_export.autodiff.collapsed import summed_gradient
 from fastcam_export.autodiff.driver import backward, path
 from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.lift import BatchedBuilder
 from fastcam_export.autodiff.pooled import pooled_gradient, spatial_sum
 from fastcam_export.autodiff.quantized import unquantised
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, vector, wide
@@ -90,7 +91,7 @@ def attach(
         FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
             engine needs to know the number of classes and the file does not say it.
     """
-    op = Emitter(graph, engine=engine)
+    op = BatchedBuilder(graph, engine=engine)
     scores = per_class(op, score)
     resolve = one_hot.resolve if engine == "onnxruntime" else one_hot.resolve_within
     classes, number = resolve(op, scores, one_hot.targets_input(graph, op, targets))

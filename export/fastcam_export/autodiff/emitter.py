@@ -1,7 +1,8 @@
 """Emits nodes of the backward pass: ``op.Mul(a, b)`` appends a Mul and returns its output.
 
-The emitter infers type and shape of all that it makes, folds small constants, never emits the same node twice, and
-carries the axis of several targets (see :mod:`fastcam_export.autodiff.lift`), so that rules need not know of any.
+The emitter infers type and shape of all that it makes, folds small constants and never emits the same node twice. One
+that carries the axis of several targets as well is :class:`fastcam_export.autodiff.lift.BatchedBuilder`; rules need not
+know which they are given.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import onnx_ir as ir
 from onnx import defs, helper, numpy_helper, shape_inference
 
 from fastcam.schema import PREFIX, Engine
-from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import SMALL, Array, constant_array, evaluate
 from fastcam_export.autodiff.errors import UnsupportedOperator
 
@@ -46,19 +46,19 @@ class Emitter:
 
     Args:
         graph: the graph that is differentiated; its own nodes are never touched.
-        copies: int64 [1], the number of targets per image, where gradients carry that axis; see :meth:`lift_value`.
         engine: whose operators are emitted, where a rule has several forms.
     """
 
-    def __init__(self, graph: ir.Graph, copies: ir.Value | None = None, engine: Engine = "onnxruntime") -> None:
+    copies: ir.Value | None = None
+    """int64 [1], the number of targets per image, where gradients carry that axis; see :meth:`lift_value`."""
+
+    def __init__(self, graph: ir.Graph, engine: Engine = "onnxruntime") -> None:
         self.graph = graph
         self._outermost = graph
         self.engine: Engine = "onnxruntime" if engine == "cuda" else engine  # the same operators on another device
-        self.copies = copies
         self.version = graph.opset_imports[""]
         self.variables: set[ir.Value] = set()
         """What is differentiated with respect to: never folded, even where it is a constant of the model."""
-        self._natural: dict[ir.Value, Dims] = {}
         self._contents: dict[ir.Value, Dims] = {}
         self._compared: dict[ir.Value, ir.DataType] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
@@ -97,8 +97,6 @@ class Emitter:
         Raises:
             UnsupportedOperator: not even the rank is known.
         """
-        if value in self._natural:
-            return self._natural[value]
         if value.shape is None:
             raise UnsupportedOperator(f"the number of axes of {value.name!r} is only known at run time")
         return _plain(value.shape)
@@ -116,17 +114,14 @@ class Emitter:
             if isinstance(dim, int):
                 parts.append(np.array([dim]))
             else:
-                size = self._size(value, axis)
+                size = self.size(value, axis)
                 self._contents[size] = (dim,)
                 parts.append(size)
         return self.concat(parts)
 
-    def _size(self, value: ir.Value, axis: int) -> ir.Value:
-        """One dimension at run time; of a lifted value that of one target's."""
-        if not self.lifted(value):
-            return self.emit("Shape", value, start=axis, end=axis + 1)
-        (stored,) = self.append("Shape", [value], {"start": axis, "end": axis + 1}, [(ir.DataType.INT64, (1,))])
-        return self.emit("Div", stored, self.copies) if axis == 0 else stored
+    def size(self, value: ir.Value, axis: int) -> ir.Value:
+        """int64 [1]: one dimension, at run time."""
+        return self.emit("Shape", value, start=axis, end=axis + 1)
 
     def concat(self, parts: Sequence[Operand]) -> ir.Value:
         """int64 1-D: the concatenation of 1-D integer vectors."""
@@ -148,13 +143,12 @@ class Emitter:
         return self._contents.get(vector, (None,) * length)
 
     def lifted(self, value: ir.Value | None) -> bool:
-        """Whether ``value`` carries one copy per target."""
-        return value in self._natural
+        """Whether ``value`` carries one copy per target: here, where there is no such axis, none does."""
+        return False
 
     def lift_value(self, value: ir.Value, dims: Dims) -> ir.Value:
         """Declare that ``value``, stored as [copies * dims[0], *dims[1:]], stands for one ``dims`` per target."""
-        self._natural[value] = dims
-        return value
+        raise TypeError("only a BatchedBuilder carries the axis of several targets")
 
     # ---- nodes
 
@@ -237,13 +231,17 @@ class Emitter:
         folded = self._fold(op_type, values, attributes) if outputs == 1 else None
         if folded is not None:
             return (self.constant(folded),)
-        types = self._infer(op_type, values, attributes, outputs)
-        if not any(map(self.lifted, values)):
-            return self.append(op_type, values, attributes, types)
-        (_, dims), *others = types
-        if dims is None or others:
-            raise UnsupportedOperator(f"the shape that {op_type} gives is only known at run time")
-        return (lift.lower(self, op_type, values, attributes, dims),)
+        return self.place(op_type, values, attributes, self._infer(op_type, values, attributes, outputs))
+
+    def place(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, Any],
+        types: Sequence[tuple[ir.DataType, Dims | None]],
+    ) -> tuple[ir.Value, ...]:
+        """Append what computes the operator, whose outputs have these types and shapes as a rule sees them."""
+        return self.append(op_type, inputs, attributes, types)
 
     def _infer(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], outputs: int

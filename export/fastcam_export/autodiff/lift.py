@@ -5,22 +5,23 @@ of a backward pass treat axis 0 row by row and need no change: a convolution of 
 remains are operators that touch axis 0, and operators that combine a gradient with a forward value, which exists once
 and not T times: these run on the view [T, d0, d1, ...], where the forward value broadcasts. Views are free, copies are
 never made.
+
+:class:`BatchedBuilder` is the emitter that does so.
 """
 
 from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from fastcam.schema import Engine
 from fastcam_export.autodiff.constants import constant_array
+from fastcam_export.autodiff.emitter import Dims, Emitter
 from fastcam_export.autodiff.errors import UnsupportedOperator
-
-if TYPE_CHECKING:
-    from fastcam_export.autodiff.emitter import Dims, Emitter
 
 Inputs = Sequence["ir.Value | None"]
 Attributes = dict[str, Any]
@@ -34,6 +35,55 @@ ELEMENTWISE = frozenset(
 )
 TRUTHS = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"})
 ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth"])
+
+
+class BatchedBuilder(Emitter):
+    """Emits for all targets at once whatever reads a value that was declared to carry them (:meth:`lift_value`).
+
+    Args:
+        graph, engine: as of an :class:`Emitter`.
+        copies: int64 [1], the number of targets per image; None until it is known, or where there is no such axis.
+    """
+
+    def __init__(self, graph: ir.Graph, copies: ir.Value | None = None, engine: Engine = "onnxruntime") -> None:
+        super().__init__(graph, engine)
+        self.copies = copies
+        self._natural: dict[ir.Value, Dims] = {}
+
+    def dims(self, value: ir.Value) -> Dims:
+        """The shape a rule sees: without the axis of several targets."""
+        return self._natural[value] if value in self._natural else super().dims(value)
+
+    def size(self, value: ir.Value, axis: int) -> ir.Value:
+        """int64 [1]: one dimension, at run time; of a lifted value that of one target's."""
+        if not self.lifted(value):
+            return super().size(value, axis)
+        (stored,) = self.append("Shape", [value], {"start": axis, "end": axis + 1}, [(ir.DataType.INT64, (1,))])
+        return self.emit("Div", stored, self.copies) if axis == 0 else stored
+
+    def lifted(self, value: ir.Value | None) -> bool:
+        """Whether ``value`` carries one copy per target."""
+        return value in self._natural
+
+    def lift_value(self, value: ir.Value, dims: Dims) -> ir.Value:
+        """Declare that ``value``, stored as [copies * dims[0], *dims[1:]], stands for one ``dims`` per target."""
+        self._natural[value] = dims
+        return value
+
+    def place(
+        self,
+        op_type: str,
+        inputs: Inputs,
+        attributes: Attributes,
+        types: Sequence[tuple[ir.DataType, Dims | None]],
+    ) -> tuple[ir.Value, ...]:
+        """Append what computes the operator, for each target where an operand is lifted."""
+        if not any(map(self.lifted, inputs)):
+            return super().place(op_type, inputs, attributes, types)
+        (_, dims), *others = types
+        if dims is None or others:
+            raise UnsupportedOperator(f"the shape that {op_type} gives is only known at run time")
+        return (lower(self, op_type, inputs, attributes, dims),)
 
 
 def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
