@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import onnx
 import onnx_ir as ir
 
 from fastcam import schema
@@ -21,119 +19,11 @@ from fastcam_export import head as head_
 from fastcam_export import input_gradient as backwards
 from fastcam_export.autodiff.driver import path, unsupported
 from fastcam_export.autodiff.quantized import unquantised
-from fastcam_export.describe import about
 from fastcam_export.files import stamp, write
 from fastcam_export.layout import Layout, given
 from fastcam_export.load import Source, load
+from fastcam_export.result import Export, InspectedLayer, Inspection
 from fastcam_export.score import WANTS, Want, find_score
-
-
-@dataclass(frozen=True)
-class Export:
-    """What an export made.
-
-    Attributes:
-        model: the exported model; of an export on demand its forward part.
-        metadata: what it carries under the key "fastcam".
-        check: result of the check; empty if it was skipped.
-        output: the file written, or None; of an export on demand the forward part's.
-        opset: (source's, exported's) opset of the default domain.
-        engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
-        explanation: the explanation part of an export on demand, or None.
-        head: what lies behind the layer, where that was asked for.
-        files: all files written.
-    """
-
-    model: onnx.ModelProto
-    metadata: Metadata
-    check: dict[str, Any]
-    output: Path | None
-    opset: tuple[int, int]
-    engine: tuple[str, ...] = ()
-    explanation: onnx.ModelProto | None = None
-    head: onnx.ModelProto | None = None
-    files: tuple[Path, ...] = ()
-
-    def summary(self) -> list[str]:
-        """Lines that tell a person what was done and why."""
-        meta = self.metadata
-        lines = about(meta)
-        if meta.frames:
-            height, width = meta.input_shape[1:3]
-            size = f"{height} x {width}" if isinstance(height, int) else "of any size"
-            lines.append(f"input   {meta.input}, uint8 RGB pictures {size}, which the file prepares itself")
-        if self.opset[0] != self.opset[1]:
-            lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
-        if meta.engine != "onnxruntime":
-            asked = self.explanation or self.model
-            free = any(value.name == schema.TARGETS for value in asked.graph.input)
-            note = f": {engines.targets_note(meta.engine)}" if free else ""
-            lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
-            lines += [f"        warning: {line}" for line in self.engine]
-        if self.check:
-            same = "bit-identical" if self.check["bit_identical"] else f"equal to {self.check['output_difference']:.1e}"
-            lines.append(
-                f"check   outputs {same} to the source's; gradient equal to central differences within "
-                f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
-                + (", and one at each further layer" if meta.layers else "")
-            )
-            lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
-        if self.output is not None:
-            lines += [f"wrote   {file}" for file in self.files]
-            lines += self._next()
-        return lines
-
-    def _next(self) -> list[str]:
-        """What the file that was written is for: the command that explains with it, where there is one."""
-        meta = self.metadata
-        known = {meta.input, schema.TARGETS, *(one.input for one in meta.cotangents)}
-        known |= {value.name for value in self.model.graph.initializer}
-        others = [value.name for value in self.model.graph.input if value.name not in known]
-        if others:
-            return [f"next    run it in ONNX Runtime: fastcam explain cannot fill the input {', '.join(others)}"]
-        how = "" if meta.preprocessing is not None else " --preprocess NAME"
-        spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
-        lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}"]
-        sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
-        if sizes and meta.pair is None:
-            lines.append(f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand")
-        return lines
-
-
-@dataclass(frozen=True)
-class InspectedLayer:
-    """One line of :func:`inspect_model`: a layer that can be explained.
-
-    ``chosen``: it is what "auto" takes; ``in_all``: it is among those that "all" takes.
-    """
-
-    name: str
-    scope: str
-    op_type: str
-    shape: tuple[int | str, ...]
-    chosen: bool
-    note: str
-    layout: schema.LayoutName = "NCHW"
-    in_all: bool = False
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What :func:`inspect_model` found.
-
-    Attributes:
-        layers: values with spatial axes that every path from image to score passes through, first to last.
-        reason: why the chosen one is chosen.
-        score: the explained score.
-        missing: (operator, number of nodes) between image and score that have no gradient rule.
-        engine: lines on what the engine asked for does not read of the model; empty if nothing.
-    """
-
-    layers: list[InspectedLayer]
-    reason: str
-    score: Score
-    missing: list[tuple[str, int]]
-    engine: tuple[str, ...] = ()
 
 
 def export_model(

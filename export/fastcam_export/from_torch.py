@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from fastcam.schema import FastcamError, Metadata, TargetLayer
-from fastcam_export.exporter import Export, export_model, finish
+from fastcam_export.exporter import export_model, finish
+from fastcam_export.result import Export
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,7 @@ from fastcam_export import cotangent, differences, head, layers, verify
 from fastcam_export.autodiff.driver import path
 from fastcam_export.averaged import is_averaged
 from fastcam_export.layout import Layout
-
-if TYPE_CHECKING:
-    from fastcam_export.exporter import Export
+from fastcam_export.result import Export
 
 Array = npt.NDArray[np.generic]
 Lies: TypeAlias = Callable[[ir.Value, Layout | None], Layout | None]
