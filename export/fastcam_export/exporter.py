@@ -13,7 +13,7 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
 from fastcam_export import behind as behind_
-from fastcam_export import cotangent, engines, half, layers, options, several, split, verify
+from fastcam_export import cotangent, engines, half, image_gradient, layers, options, several, split, verify
 from fastcam_export import frames as framing
 from fastcam_export import head as head_
 from fastcam_export import input_gradient as backwards
@@ -177,7 +177,7 @@ def export_model(
         result = verify.check(loaded.proto, exported, feeds, values, looked, random).to_dict()
     if whole is not None:
         given_of = functional.random if functional is not None else None
-        error = backwards.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
+        error = image_gradient.check(loaded.proto, exported, whole, feeds, metadata.input, given_of)
         result["input_gradient_error"] = error
     if part is not None:
         result |= behind_.check(exported, part.model, unquantised(score_value).name or "", feeds) if check else {}

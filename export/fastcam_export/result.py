@@ -11,8 +11,7 @@ import onnx
 from fastcam import schema
 from fastcam.schema import Metadata, Score
 from fastcam_export import behind as behind_
-from fastcam_export import engines
-from fastcam_export import input_gradient as backwards
+from fastcam_export import engines, image_gradient
 from fastcam_export.describe import about
 
 
@@ -65,7 +64,7 @@ class Export:
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
                 + (", and one at each further layer" if meta.layers else "")
             )
-            lines += backwards.told(meta.input_gradient, self.check) + behind_.told(self.check)
+            lines += image_gradient.told(meta.input_gradient, self.check) + behind_.told(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             lines += self._next()
