@@ -1,6 +1,7 @@
 """Layer-wise relevance propagation through transformers: rules for attention products, Softmax and normalisation.
 
-They are those of Achtibat et al. 2024, "AttnLRP", arXiv 2402.05602, section 3.3, with epsilon as in :mod:`.relevance`:
+They are those of Achtibat et al. 2024, "AttnLRP", arXiv 2402.05602, section 3.3, with epsilon as in
+:mod:`fastcam_export.autodiff.relevance`:
 
     O = A V       R_A = A (R / 2O) V^T,  R_V = V (A^T R / 2O): half to each, as to the product of queries and keys
     softmax       R_x = x (R - s sum R), s the softmax of x: its Taylor expansion around x

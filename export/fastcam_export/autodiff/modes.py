@@ -8,8 +8,8 @@ ReLU, y = max(x, 0):
 
 A ReLU is also Clip from zero on (ReLU6) and Max with the constant zero; where a Clip has an upper end, guided wants
 x below it. Neither paper says anything of other activations, which keep their gradient, as in Captum and
-pytorch-grad-cam (whose hooks are on torch.nn.ReLU alone: they leave ReLU6 as it is, too). :mod:`.relevance` has the
-modes that hand a quantity down from layer to layer.
+pytorch-grad-cam (whose hooks are on torch.nn.ReLU alone: they leave ReLU6 as it is, too).
+:mod:`fastcam_export.autodiff.relevance` has the modes that hand a quantity down from layer to layer.
 """
 
 from __future__ import annotations
