@@ -15,7 +15,7 @@ import cases_indexing
 import cases_recurrent
 import cases_sampling
 from fastcam_export.autodiff.driver import backward
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.lift import BatchedBuilder
 
 
@@ -27,7 +27,7 @@ def differentiate(proto, cotangents, wrt, lifted=False, engine="onnxruntime"):
     model = ir.from_proto(proto)
     graph = model.graph
     values = {value.name: value for value in (*graph.inputs, *(o for node in graph for o in node.outputs))}
-    op = BatchedBuilder(graph, engine=engine) if lifted else Emitter(graph, engine)
+    op = BatchedBuilder(graph, engine=engine) if lifted else Builder(graph, engine)
     if lifted:
         op.copies = ir.Value(name="copies", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
         graph.inputs.append(op.copies)

@@ -7,7 +7,7 @@ import pytest
 
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.driver import backward, path, unsupported
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import RULES, Rule
 from rule_case import Case, Free, H, N, W, ints, one, weight
@@ -38,7 +38,7 @@ def emit(text, wrt):
     y = values["y"]
     seed = ir.Value(name="d_y", type=y.type, shape=y.shape)
     graph.inputs.append(seed)
-    return graph, values, backward(Emitter(graph), {y: seed}, [values[name] for name in wrt])
+    return graph, values, backward(Builder(graph), {y: seed}, [values[name] for name in wrt])
 
 
 def test_gradients_of_several_consumers_are_added():
@@ -187,7 +187,7 @@ def test_a_convolution_whose_kernel_has_an_unknown_size_is_refused():
 def test_constants_and_nodes_are_shared():
     case = one("Add", a=(2, 3), b=(2, 3))
     model = ir.from_proto(case.model())
-    op = Emitter(model.graph)
+    op = Builder(model.graph)
     a = model.graph.inputs[0]
     assert op.Mul(a, 2.0) is op.Mul(a, 2.0)
     assert op.constant(np.ones(3)) is op.constant(np.ones(3))
@@ -196,7 +196,7 @@ def test_constants_and_nodes_are_shared():
 
 def test_arithmetic_on_constants_is_folded():
     graph = ir.from_proto(one("Relu", x=(2, 3)).model()).graph
-    op = Emitter(graph)
+    op = Builder(graph)
     folded = op.Add(op.shape(graph.inputs[0]), ints(1, 1))
     assert folded.const_value.numpy().tolist() == [3, 4] and len(graph) == 1
 
@@ -210,6 +210,6 @@ def test_axes_that_are_computed_from_constants_are_known():
 
 def test_numbers_take_the_type_of_what_they_meet():
     graph = ir.from_proto(one("Relu", x=(2, 3)).model(np.float64)).graph
-    op, x = Emitter(graph), graph.inputs[0]
+    op, x = Builder(graph), graph.inputs[0]
     mask = op.And(op.Greater(x, 0.0), op.Less(x, weight(3)))
     assert op.Where(mask, 1.0, 0.0).dtype == ir.DataType.DOUBLE

@@ -19,7 +19,7 @@ from fastcam import Explainer
 from fastcam.schema import RELEVANCE, TARGETS, FastcamError
 from fastcam_bench import torch_oracle
 from fastcam_export import export_model, fullgrad
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.load import load
 from modes_oracle import Sum
 
@@ -117,7 +117,7 @@ def test_the_terms_add_up_to_the_score(name):
     """Also where activations are no ReLU, and behind gates."""
     _, proto, images = network(name)
     graph = load(proto).model.graph
-    op, image, score = Emitter(graph), graph.inputs[0], graph.outputs[0]
+    op, image, score = Builder(graph), graph.inputs[0], graph.outputs[0]
     seed = op.Expand(np.eye(5, dtype=np.float32)[3:4], op.Shape(score))
     seed.shape = score.shape
     found = fullgrad.terms(op, image, score, seed)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.lift import BatchedBuilder
 from rule_case import Free
 from rule_cases import ALL
@@ -44,7 +44,7 @@ def test_only_a_batched_builder_carries_the_axis_of_several_targets():
         return ir.Graph([], [], nodes=[], opset_imports={"": 18})
 
     x, dy = value("x", 2, 3), value("dy", None, 3)
-    batched, plain = BatchedBuilder(graph(), value("copies", 1)), Emitter(graph())
+    batched, plain = BatchedBuilder(graph(), value("copies", 1)), Builder(graph())
     batched.lift_value(dy, (2, 3))
     assert batched.lifted(dy) and batched.dims(dy) == (2, 3) and not batched.lifted(x)
     product = batched.Mul(dy, x)

@@ -32,7 +32,7 @@ from fastcam_bench import network_gradients
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.network_gradients import BATCHES
 from fastcam_bench.paths import RESULTS
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Node
 from fastcam_export.autodiff.rules import transposed
 from fastcam_export.autodiff.rules.window import Window, window
@@ -114,12 +114,12 @@ SHAPES = [
 # ---- contestants that the exporter does not have
 
 
-def depth_to_space(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+def depth_to_space(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
     """The sub-pixel form, put side by side by DepthToSpace itself."""
     if view.strides[0] == 1:
         return None
 
-    def side_by_side(op: Emitter, dense: ir.Value, channels: int, stride: int) -> ir.Value:
+    def side_by_side(op: Builder, dense: ir.Value, channels: int, stride: int) -> ir.Value:
         return op.DepthToSpace(dense, blocksize=stride, mode="CRD")
 
     own = transposed.interleaved
@@ -130,7 +130,7 @@ def depth_to_space(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Va
         transposed.interleaved = own
 
 
-def matmul(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+def matmul(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
     """A 1x1 kernel of stride 1 as w^T dy."""
     if max(view.kernel) > 1 or max(view.strides) > 1 or group > 1:
         return None
@@ -143,7 +143,7 @@ def matmul(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> 
 def zeros(how: str) -> transposed.Form:
     """A 1x1 kernel of stride s: w^T dy, then zeros between its elements."""
 
-    def form(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+    def form(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
         if max(view.kernel) > 1 or max(view.strides) == 1 or group > 1:
             return None
         n, channels, height, width = (int(d or 0) for d in op.dims(view.x))
@@ -197,7 +197,7 @@ def gradient(shape: Shape, batch: int, form: transposed.Form) -> onnx.ModelProto
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, y_dims)
     graph = helper.make_graph([node], "conv", images, [output], [numpy_helper.from_array(w.astype(np.float32), "w")])
     parsed = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
-    op, dy = Emitter(parsed.graph), parsed.graph.inputs[1]
+    op, dy = Builder(parsed.graph), parsed.graph.inputs[1]
     conv = Node(next(iter(parsed.graph)), (dy,))
     dx = form(op, window(op, conv, [shape.kernel] * 2), shape.group, dy, conv.inputs[1])
     if dx is None:
@@ -213,7 +213,7 @@ def chosen(shape: Shape, batch: int) -> str:
     """The form that the exporter takes."""
     forms: list[transposed.Form] = []
 
-    def record(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
+    def record(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
         forms.append(transposed.choose(op, view, group, dy, w))
         return transposed.transposed(op, view, group, dy, w)
 

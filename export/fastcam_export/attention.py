@@ -29,7 +29,7 @@ from fastcam_export.autodiff.attention_relevance import multiplies
 from fastcam_export.autodiff.bodies import again
 from fastcam_export.autodiff.constants import Array, is_constant
 from fastcam_export.autodiff.driver import backward, path, through_copies
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.functions import find, made_from
 from fastcam_export.autodiff.registry import Node, describe
 from fastcam_export.autodiff.shapes import Size, expand_like, reshape_to, sizes, wide
@@ -131,7 +131,7 @@ def _stream(sums: Sequence[ir.Value], order: dict[ir.Node, int], attention: ir.N
 Copies = list["ir.Value | None"]
 
 
-def _matrices(op: Emitter, model: Transformer, attention: ir.Node, mode: Mode) -> tuple[ir.Value, Copies]:
+def _matrices(op: Builder, model: Transformer, attention: ir.Node, mode: Mode) -> tuple[ir.Value, Copies]:
     """A^l, and copies of an Attention's outputs that were made with it; of a Softmax none."""
     value, copies = attention.outputs[0], Copies()
     if attention.op_type == "Attention":
@@ -153,7 +153,7 @@ def _matrices(op: Emitter, model: Transformer, attention: ir.Node, mode: Mode) -
 # ---- rollout
 
 
-def rollout(op: Emitter, model: Transformer, mode: Mode) -> ir.Value:
+def rollout(op: Builder, model: Transformer, mode: Mode) -> ir.Value:
     """[N, h, w]: how much of each position the tokens that the score reads are made of, once per target."""
     row: ir.Value = op.constant(_start(op, model))
     for attention in reversed(model.attentions):
@@ -169,7 +169,7 @@ def rollout(op: Emitter, model: Transformer, mode: Mode) -> ir.Value:
     return lift.repeated(op, found) if op.copies is not None else found
 
 
-def _start(op: Emitter, model: Transformer) -> Array:
+def _start(op: Builder, model: Transformer) -> Array:
     """[1, 1, L]: the share that each token has in what the score reads."""
     place = slices.token(op, model.last, model.score, model.layout.order.index("L"))
     row = np.zeros((1, 1, model.length), np.float32)
@@ -183,7 +183,7 @@ def _start(op: Emitter, model: Transformer) -> Array:
     return row
 
 
-def _per_image(op: Emitter, model: Transformer, matrices: ir.Value) -> ir.Value:
+def _per_image(op: Builder, model: Transformer, matrices: ir.Value) -> ir.Value:
     """Matrices as [N, heads, L, L], where images and heads may lie along one axis."""
     if op.rank(matrices) == 4:
         return matrices
@@ -191,11 +191,11 @@ def _per_image(op: Emitter, model: Transformer, matrices: ir.Value) -> ir.Value:
     return reshape_to(op, matrices, [_images(op, model), -1, length, length])
 
 
-def _images(op: Emitter, model: Transformer) -> Size:
+def _images(op: Builder, model: Transformer) -> Size:
     return sizes(op, model.last)[model.layout.order.index("N")]
 
 
-def _positions(op: Emitter, model: Transformer, tokens: ir.Value) -> ir.Value:
+def _positions(op: Builder, model: Transformer, tokens: ir.Value) -> ir.Value:
     """[N, h, w] of [N, L]."""
     grid = model.layout.fixed_grid
     assert grid is not None
@@ -207,7 +207,7 @@ def _positions(op: Emitter, model: Transformer, tokens: ir.Value) -> ir.Value:
 # ---- LeGrad
 
 
-def legrad(op: Emitter, model: Transformer, seed: ir.Value) -> ir.Value:
+def legrad(op: Builder, model: Transformer, seed: ir.Value) -> ir.Value:
     """[N, h, w], once per target: the mean over layers of what raises the layer's score."""
     head = path(op.graph, [model.last], [model.score])
     axis = model.layout.order.index("L")
@@ -222,7 +222,7 @@ def legrad(op: Emitter, model: Transformer, seed: ir.Value) -> ir.Value:
     return _positions(op, model, op.Mul(total, 1 / len(model.attentions)))
 
 
-def _sensitivity(op: Emitter, model: Transformer, attention: ir.Node, score: ir.Value, seed: ir.Value) -> ir.Value:
+def _sensitivity(op: Builder, model: Transformer, attention: ir.Node, score: ir.Value, seed: ir.Value) -> ir.Value:
     """[N, L]: the mean over heads and rows of ReLU(d score / d A)."""
     matrices, copies = _matrices(op, model, attention, "legrad")
     read = attention.outputs[0]

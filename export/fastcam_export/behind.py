@@ -20,7 +20,7 @@ from onnx_ir.passes import common as common_passes
 from fastcam import schema
 from fastcam.schema import FastcamError, Head, Metadata
 from fastcam_export import differences, verify
-from fastcam_export.autodiff.emitter import HALF, Emitter
+from fastcam_export.autodiff.emitter import HALF, Builder
 from fastcam_export.autodiff.quantized import unquantised
 from fastcam_export.autodiff.shapes import product, reshape_to, sizes
 from fastcam_export.files import stamp
@@ -74,7 +74,7 @@ class Behind:
         """What it takes beside the activations."""
         return (*((schema.TOKENS,) if has_tokens(self.layout) else ()), *(one.name for one in self.kept))
 
-    def emitted(self, op: Emitter) -> dict[str, ir.Value]:
+    def emitted(self, op: Builder) -> dict[str, ir.Value]:
         """What the export has to emit for it."""
         values = {value.name: value for node in op.graph for value in node.outputs}
         made = {schema.TOKENS: _tokens(op, self.layer, self.layout)} if has_tokens(self.layout) else {}
@@ -95,7 +95,7 @@ def has_tokens(layout: Layout) -> bool:
     return "L" in layout.order and (layout.prefix > 0 or layout.suffix != 0)
 
 
-def _tokens(op: Emitter, layer: ir.Value, layout: Layout) -> ir.Value:
+def _tokens(op: Builder, layer: ir.Value, layout: Layout) -> ir.Value:
     """float32 [N, P, K]: what stands for no position, first what is in front of them."""
     order, rest = layout.order, []
     axis = order.index("L")
@@ -109,7 +109,7 @@ def _tokens(op: Emitter, layer: ir.Value, layout: Layout) -> ir.Value:
     return op.Cast(op.Transpose(joined, perm=[order.index(letter) for letter in "NLC"]), to=FLOAT)
 
 
-def _moved(op: Emitter, value: ir.Value, axis: int, to: int) -> ir.Value:
+def _moved(op: Builder, value: ir.Value, axis: int, to: int) -> ir.Value:
     """One axis of a value in another place."""
     if axis == to:
         return value
@@ -133,7 +133,7 @@ def head(model: ir.Model, layer: ir.Value, layout: Layout, score: ir.Value) -> B
     values = {value.name: value for value in (*graph.inputs, *(y for node in graph for y in node.outputs))}
     cut, explained = values[layer.name], values[unquantised(score).name]
     images = [value for value in graph.inputs if value.name not in graph.initializers]
-    op = Emitter(graph)
+    op = Builder(graph)
     batch = cut.shape[layout.order.index("N")] if cut.shape is not None else None
     inputs = [_input(schema.ACTIVATIONS, [batch, *_sides(cut, layout)])]
     if has_tokens(layout):
@@ -178,7 +178,7 @@ def _sides(layer: ir.Value, layout: Layout) -> list[Any]:
     return [layer.shape[layout.channels], *sides]
 
 
-def _laid_out(op: Emitter, activations: ir.Value, rest: ir.Value, layer: ir.Value, layout: Layout) -> ir.Value:
+def _laid_out(op: Builder, activations: ir.Value, rest: ir.Value, layer: ir.Value, layout: Layout) -> ir.Value:
     """The layer's value again, of its maps and tokens."""
     order, made = layout.order, activations
     if "L" in order:
@@ -194,7 +194,7 @@ def _laid_out(op: Emitter, activations: ir.Value, rest: ir.Value, layer: ir.Valu
     return made
 
 
-def _joined(op: Emitter, rows: ir.Value, rest: ir.Value, layout: Layout) -> ir.Value:
+def _joined(op: Builder, rows: ir.Value, rest: ir.Value, layout: Layout) -> ir.Value:
     """The positions [N, L, K] between the tokens in front of them and those behind."""
     if layout.suffix == 0:
         return op.Concat(rest, rows, axis=1)
@@ -204,7 +204,7 @@ def _joined(op: Emitter, rows: ir.Value, rest: ir.Value, layout: Layout) -> ir.V
     return op.Concat(op.Slice(rest, [0], [layout.prefix], [1]), rows, behind, axis=1)
 
 
-def _measure(op: Emitter, graph: ir.Graph, inputs: Sequence[ir.Value], images: Sequence[ir.Value]) -> None:
+def _measure(op: Builder, graph: ir.Graph, inputs: Sequence[ir.Value], images: Sequence[ir.Value]) -> None:
     """Read the number of images, which is another here, off the activations where it was read in front of the layer."""
     reached, from_image, batches = _reached(graph, inputs), _reached(graph, images), _batches(inputs, images)
     for node in list(graph):
@@ -224,7 +224,7 @@ def _measure(op: Emitter, graph: ir.Graph, inputs: Sequence[ir.Value], images: S
         ir.convenience.replace_all_uses_with(node.outputs[0], op.concat(each[part]))
 
 
-def _size(op: Emitter, value: ir.Value, axis: int) -> ir.Value:
+def _size(op: Builder, value: ir.Value, axis: int) -> ir.Value:
     return op.Shape(value, start=axis, end=axis + 1)
 
 
@@ -239,7 +239,7 @@ def _batches(inputs: Sequence[ir.Value], images: Sequence[ir.Value]) -> set[str]
 
 
 def _keep(
-    op: Emitter, graph: ir.Graph, inputs: Sequence[ir.Value], images: Sequence[ir.Value], layer: ir.Value
+    op: Builder, graph: ir.Graph, inputs: Sequence[ir.Value], images: Sequence[ir.Value], layer: ir.Value
 ) -> dict[Kept, ir.Value]:
     """Make inputs of what leads from the image to the score by another way than the layer."""
     reached, from_image, batches = _reached(graph, inputs), _reached(graph, images), _batches(inputs, images)

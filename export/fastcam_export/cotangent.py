@@ -21,7 +21,7 @@ from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Mod
 from fastcam_export import head, layers
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.driver import path
-from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.emitter import FLOATS, Builder
 from fastcam_export.autodiff.quantized import unquantised
 from fastcam_export.axes import IMAGE
 from fastcam_export.layout import Layout
@@ -265,7 +265,7 @@ def _input(graph: ir.Graph, image: ir.Value, about: Cotangent, output: ir.Value)
     return value
 
 
-def _seed(op: Emitter, given: ir.Value, about: Cotangent, output: ir.Value, scale: float) -> ir.Value:
+def _seed(op: Builder, given: ir.Value, about: Cotangent, output: ir.Value, scale: float) -> ir.Value:
     """The cotangents [N, T, ...] as one cotangent of ``output`` per target, T outermost."""
     seed = op.Mul(given, scale) if scale != 1 else given
     if output.dtype != FLOAT:
@@ -277,7 +277,7 @@ def _seed(op: Emitter, given: ir.Value, about: Cotangent, output: ir.Value, scal
     return op.lift_value(merged, dims)
 
 
-def _per_image(op: Emitter, value: ir.Value, scale: float) -> ir.Value:
+def _per_image(op: Builder, value: ir.Value, scale: float) -> ir.Value:
     """float32 [N, T, ...] of a lifted gradient [N, ...] that was multiplied by ``scale``."""
     n, *rest = op.dims(value)
     rank = op.rank(value)

@@ -1,6 +1,6 @@
 """Engine forms: which nodes of a graph an engine other than ONNX Runtime does not read, by its published matrix.
 
-``export_model(for_engine=...)`` chooses other forms of what it adds (:attr:`Emitter.engine`), and holds the result
+``export_model(for_engine=...)`` chooses other forms of what it adds (:attr:`Builder.engine`), and holds the result
 against the engine's own list of operators, which is data of this package (``data/ENGINE.json``, with version and
 source). What FastCAM adds has to pass; what the model itself brings is reported.
 """

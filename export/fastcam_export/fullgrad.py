@@ -24,7 +24,7 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.constants import Array, constant_array, is_constant
 from fastcam_export.autodiff.driver import backward, path
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.modes import Backward
 from fastcam_export.autodiff.registry import Node, describe
@@ -70,7 +70,7 @@ class Terms:
     biases: tuple[tuple[ir.Value, ir.Value], ...]
 
 
-def terms(op: Emitter, image: ir.Value, score: ir.Value, seed: ir.Value) -> Terms:
+def terms(op: Builder, image: ir.Value, score: ir.Value, seed: ir.Value) -> Terms:
     """Emit the addends of ``score``, whose cotangent is ``seed``.
 
     Raises:
@@ -108,7 +108,7 @@ def _has_bias(node: ir.Node) -> bool:
     return kind in ACTIVATIONS or kind in ("BatchNormalization", "Pad")
 
 
-def _term(op: Emitter, node: ir.Node, dy: ir.Value) -> ir.Value:
+def _term(op: Builder, node: ir.Node, dy: ir.Value) -> ir.Value:
     """The bias of a node times its gradient, in the shape of its output."""
     y, kind = node.outputs[0], node.op_type
     if kind == "Clip":
@@ -126,7 +126,7 @@ def _term(op: Emitter, node: ir.Node, dy: ir.Value) -> ir.Value:
     return op.Mul(dy, _bias(op, node))
 
 
-def _at_an_end(op: Emitter, node: ir.Node) -> ir.Value:
+def _at_an_end(op: Builder, node: ir.Node) -> ir.Value:
     """Where a Clip gives a constant, by its y: what reads its x undoes the runtime's fusion with the Conv before."""
     y, (low, high) = node.outputs[0], (*node.inputs[1:3], None, None)[:2]
     ends = [op.LessOrEqual(y, low)] if low is not None else []
@@ -134,7 +134,7 @@ def _at_an_end(op: Emitter, node: ir.Node) -> ir.Value:
     return ends[0] if len(ends) == 1 else op.Or(*ends)
 
 
-def _bias(op: Emitter, node: ir.Node) -> ir.Value:
+def _bias(op: Builder, node: ir.Node) -> ir.Value:
     """The bias of a node, so that it broadcasts to the output."""
     seen, kind = Node(node, ()), node.op_type
     if kind in ("Conv", "ConvTranspose"):
@@ -158,14 +158,14 @@ def _bias(op: Emitter, node: ir.Node) -> ir.Value:
     raise UnsupportedOperator(f"both factors of {describe(node)} depend on the image, {WAY_OUT}")
 
 
-def _per_channel(op: Emitter, bias: ir.Value, rank: int) -> ir.Value:
+def _per_channel(op: Builder, bias: ir.Value, rank: int) -> ir.Value:
     return op.Reshape(bias, [1, -1, *[1] * (rank - 2)])
 
 
 # ---- the map
 
 
-def fullgrad(op: Emitter, maps: Maps, seed: ir.Value, score: ir.Value) -> ir.Value:
+def fullgrad(op: Builder, maps: Maps, seed: ir.Value, score: ir.Value) -> ir.Value:
     """[N, H, W]: the map at the image's size, once per target."""
     found = terms(op, maps.image, score, seed)
     by_grid: dict[tuple[int, ...], ir.Value] = {}
@@ -201,7 +201,7 @@ def _grid(layout: Layout | None, value: ir.Value) -> tuple[int, ...] | None:
     return grid
 
 
-def _rescaled(op: Emitter, term: ir.Value) -> ir.Value:
+def _rescaled(op: Builder, term: ir.Value) -> ir.Value:
     """[N, h, w] of [N, K, h, w]: the sum over channels of | . | brought to 0..1; zero where it is all the same."""
     size = wide(op, op.Abs(term))
     low, high = (op.emit(kind, size, [1, 2, 3], keepdims=1) for kind in ("ReduceMin", "ReduceMax"))
@@ -214,7 +214,7 @@ def _rescaled(op: Emitter, term: ir.Value) -> ir.Value:
     return op.ReduceSum(share, [1], keepdims=0)
 
 
-def _upsampled(op: Emitter, x: ir.Value, grid: tuple[int, ...], size: tuple[int, ...]) -> ir.Value:
+def _upsampled(op: Builder, x: ir.Value, grid: tuple[int, ...], size: tuple[int, ...]) -> ir.Value:
     """[N, H, W] of [N, h, w], bilinear, pixels by their centres: a product with a small matrix along each axis."""
     if grid == size:
         return x

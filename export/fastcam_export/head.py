@@ -16,7 +16,7 @@ from fastcam_export import one_hot, passes
 from fastcam_export.autodiff import slices
 from fastcam_export.autodiff.collapsed import summed_gradient
 from fastcam_export.autodiff.driver import backward, path
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.lift import BatchedBuilder
 from fastcam_export.autodiff.pooled import pooled_gradient, spatial_sum
 from fastcam_export.autodiff.quantized import unquantised
@@ -45,13 +45,13 @@ class Further:
     Attributes:
         name: in the contract.
         wrt: the value that it is taken at.
-        made: (emitter, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
+        made: (builder, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
         scaled: whether it is proportional to the seed.
     """
 
     name: str
     wrt: ir.Value
-    made: Callable[[Emitter, Mapping[ir.Value, ir.Value]], ir.Value]
+    made: Callable[[Builder, Mapping[ir.Value, ir.Value]], ir.Value]
     scaled: bool = True
 
 
@@ -65,7 +65,7 @@ def attach(
     engine: Engine = "onnxruntime",
     further: Further | None = None,
     others: Places = NO_PLACES,
-    beside: Callable[[Emitter], Mapping[str, ir.Value]] | None = None,
+    beside: Callable[[Builder], Mapping[str, ir.Value]] | None = None,
 ) -> Mapping[str, ir.Value]:
     """Append the backward pass of ``score`` to ``layer``.
 
@@ -134,7 +134,7 @@ def attach(
     return values
 
 
-def add_maps(op: Emitter, values: dict[str, ir.Value], others: Places) -> None:
+def add_maps(op: Builder, values: dict[str, ir.Value], others: Places) -> None:
     """The map of each layer among ``values``, which have their activations and weights."""
     for number in (None, *others):
         names = (of_layer(name, number) for name in (schema.ACTIVATIONS, schema.WEIGHTS))
@@ -148,7 +148,7 @@ def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) ->
     return HALF_SCALE if ir.DataType.FLOAT16 in types else 1.0
 
 
-def per_class(op: Emitter, score: ir.Value) -> ir.Value:
+def per_class(op: Builder, score: ir.Value) -> ir.Value:
     """[N, classes]: a map of class scores summed over its positions."""
     dims = op.dims(score)
     if all(dim == 1 for dim in dims[2:]):
@@ -160,7 +160,7 @@ Values = Mapping[ir.Value, ir.Value]
 
 
 def _narrowed(
-    op: Emitter, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
+    op: Builder, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
 ) -> tuple[Values, Values]:
     """Cotangents behind the class's own channel, and of maps their sums over positions."""
     cotangents: Values = {score: one_hot.seed(op, hot, score, scale)}
@@ -174,14 +174,14 @@ def _narrowed(
     return cotangents, sums
 
 
-def activations(op: Emitter, layer: ir.Value, layout: Layout) -> ir.Value:
+def activations(op: Builder, layer: ir.Value, layout: Layout) -> ir.Value:
     """float32 [N, K, h, w]: the layer's maps."""
     maps = layout.maps(op, layer, layer)
     return op.Cast(maps, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(maps)
 
 
 def handed_back(
-    op: Emitter, cotangents: Values, sums: Values, layer: ir.Value, layout: Layout, level: Emit
+    op: Builder, cotangents: Values, sums: Values, layer: ir.Value, layout: Layout, level: Emit
 ) -> tuple[str, ir.Value]:
     """What an emit level needs of the gradient at the layer, and its name: all of it, or its mean over positions.
 
@@ -197,7 +197,7 @@ def handed_back(
 
 
 def _pooled(
-    op: Emitter, cotangents: Values, sums: Values, token: slices.Narrowed | None, layer: ir.Value, layout: Layout
+    op: Builder, cotangents: Values, sums: Values, token: slices.Narrowed | None, layer: ir.Value, layout: Layout
 ) -> ir.Value | None:
     """The gradient's mean over the layer's positions, [N, K]."""
     if layout.order in ("NCHW", "NCTHW"):
@@ -213,7 +213,7 @@ def _pooled(
 
 
 def _summed(
-    op: Emitter, cotangents: Values, token: slices.Narrowed | None, layer: ir.Value, layout: Layout
+    op: Builder, cotangents: Values, token: slices.Narrowed | None, layer: ir.Value, layout: Layout
 ) -> ir.Value | None:
     """The gradient's sum over the layer's positions, [N, K]."""
     grid = layout.fixed_grid
@@ -280,13 +280,13 @@ def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str
     }[name]
 
 
-def _only_of_classes(op: Emitter, value: ir.Value, classes: ir.Value, axes: int) -> ir.Value:
+def _only_of_classes(op: Builder, value: ir.Value, classes: ir.Value, axes: int) -> ir.Value:
     """``value`` [N, T, and ``axes`` more] where the class [N, T] is one; NaN, no plausible zero, where it is -1."""
     known = op.Unsqueeze(op.GreaterOrEqual(classes, 0), list(range(2, 2 + axes)))
     return op.Where(known, value, float("nan"))
 
 
-def cam(op: Emitter, activations: ir.Value, weights: ir.Value) -> ir.Value:
+def cam(op: Builder, activations: ir.Value, weights: ir.Value) -> ir.Value:
     """ReLU(sum_k alpha_k A^k), equation 2 of the paper: float32 [N, T, h, w]."""
     area = vector(product(op, sizes(op, activations)[2:]))
     flat = op.Reshape(activations, op.concat([[-1], op.shape(activations, 1, 2), area]))  # open is N, which may be zero

@@ -11,7 +11,7 @@ from fastcam.schema import FastcamError, Mode, Place
 from fastcam_export import attention
 from fastcam_export.autodiff.attention_relevance import with_attention
 from fastcam_export.autodiff.driver import backward, path
-from fastcam_export.autodiff.emitter import FLOATS, HALF, Emitter
+from fastcam_export.autodiff.emitter import FLOATS, HALF, Builder
 from fastcam_export.autodiff.modes import Backward, refuse_without_relu, relu_mode
 from fastcam_export.autodiff.relevance import SHARES, relevance_mode, seed_of
 from fastcam_export.fullgrad import fullgrad
@@ -79,7 +79,7 @@ def further(
     if mode.startswith("lrp"):
         chosen = with_attention(chosen)
 
-    def made(op: Emitter, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    def made(op: Builder, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
         starts = {y: seed_of(op, mode, seed, y) if mode in SHARES else seed for y, seed in seeds.items()}
         found = _swept(op, chosen, starts, wrt)
         if at == "image":
@@ -104,13 +104,13 @@ def _map(
         return Further(schema.RELEVANCE, image, lambda op, seeds: fullgrad(op, maps, seeds[score], score), scaled=False)
     model = attention.transformer(maps, mode)
 
-    def made(op: Emitter, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    def made(op: Builder, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
         return attention.legrad(op, model, seeds[score]) if mode == "legrad" else attention.rollout(op, model, mode)
 
     return Further(schema.RELEVANCE, model.streams[0], made, scaled=mode == "legrad")
 
 
-def _swept(op: Emitter, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:
+def _swept(op: Builder, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:
     """The backward pass of a mode."""
     found = backward(op, cotangents, [wrt], mode.find)[wrt]
     if found is None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fastcam.schema import LAYOUTS, FastcamError, LayoutName
-from fastcam_export.autodiff.emitter import Emitter, Operand
+from fastcam_export.autodiff.emitter import Builder, Operand
 from fastcam_export.autodiff.shapes import Size, adopt_dims, product, reshape_to, sizes
 from fastcam_export.axes import CHANNEL, IMAGE, SPATIAL, TOKENS, Atom, Axes, Axis, is_spatial, known_dims, positions
 
@@ -72,7 +72,7 @@ class Layout:
 
     # ---- in the graph
 
-    def maps(self, op: Emitter, value: ir.Value, layer: ir.Value) -> ir.Value:
+    def maps(self, op: Builder, value: ir.Value, layer: ir.Value) -> ir.Value:
         """Nodes that bring ``layer``, or its gradient, into the form [N, K, h, w] (video: [N, K, t, h, w])."""
         order = self.order
         if order in ("NCHW", "NCTHW"):
@@ -83,7 +83,7 @@ class Layout:
         have = sizes(op, layer)
         return reshape_to(op, rows, [have[order.index("N")], have[order.index("C")], *self.sides(op)])
 
-    def positions(self, op: Emitter, value: ir.Value) -> ir.Value:
+    def positions(self, op: Builder, value: ir.Value) -> ir.Value:
         """The value without the tokens that are no positions."""
         if "L" not in self.order or (self.prefix == 0 and self.suffix == 0):
             return value
@@ -95,7 +95,7 @@ class Layout:
             op, sliced, tuple(area if i == axis and isinstance(area, int) else d for i, d in enumerate(op.dims(sliced)))
         )
 
-    def sides(self, op: Emitter) -> list[Size]:
+    def sides(self, op: Builder) -> list[Size]:
         """The sides of the grid of a token sequence."""
         made: list[Size] = []
         for side, where in zip(self.grid, self.measured or (None,) * len(self.grid)):

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fastcam.schema import PREFIX, TARGETS, FastcamError
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Emitter, same_dim
+from fastcam_export.autodiff.emitter import Builder, same_dim
 from fastcam_export.autodiff.shapes import cast_like, expand_like, scalar, wide
 
 FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
@@ -24,7 +24,7 @@ DEEPEST_RANK = 3839
 """The deepest rank in an engine form: TensorRT's TopK finds fewer than 3840."""
 
 
-def targets_input(graph: ir.Graph, op: Emitter, mode: str) -> ir.Value:
+def targets_input(graph: ir.Graph, op: Builder, mode: str) -> ir.Value:
     """The value of ``fastcam.targets``, int64 [N, T] or [1, T]: an input, with or without default, or a constant."""
     value = ir.Value(name=TARGETS, type=ir.TensorType(INT64))
     if mode == "constant":
@@ -37,7 +37,7 @@ def targets_input(graph: ir.Graph, op: Emitter, mode: str) -> ir.Value:
     return value
 
 
-def resolve(op: Emitter, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value, ir.Value]:
+def resolve(op: Builder, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Class indices [N, T] (the r-th highest score for a target -r), and T as int64 [1]."""
     number = op.Shape(targets, start=1, end=2)
     if constant_array(targets) is not None:
@@ -54,7 +54,7 @@ def resolve(op: Emitter, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value,
     return op.Where(op.Less(each, 0), op.GatherElements(order, rank, axis=1), each), number
 
 
-def resolve_within(op: Emitter, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value, ir.Value]:
+def resolve_within(op: Builder, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value, ir.Value]:
     """As :func:`resolve` with a constant number of ranks; the class -1 where a target is no class and no such rank."""
     count = op.dims(scores)[1]
     if not isinstance(count, int):
@@ -73,12 +73,12 @@ def resolve_within(op: Emitter, scores: ir.Value, targets: ir.Value) -> tuple[ir
     return op.Where(known, found, -1), number
 
 
-def target_rows(op: Emitter, classes: ir.Value) -> ir.Value:
+def target_rows(op: Builder, classes: ir.Value) -> ir.Value:
     """int64 [T * N]: the classes [N, T], T outermost, as gradients of several targets lie."""
     return op.Reshape(op.Transpose(classes, perm=[1, 0]), [-1])
 
 
-def one_hot(op: Emitter, score: ir.Value, scores: ir.Value, rows: ir.Value) -> ir.Value:
+def one_hot(op: Builder, score: ir.Value, scores: ir.Value, rows: ir.Value) -> ir.Value:
     """One in the place of the target class, once per target: [N, classes, 1, ...], of rank and type of ``score``.
 
     A scatter where the runtime reports a class index out of range, which is then an error, not a silent zero; a
@@ -102,7 +102,7 @@ def one_hot(op: Emitter, score: ir.Value, scores: ir.Value, rows: ir.Value) -> i
     return hot
 
 
-def seed(op: Emitter, hot: ir.Value, score: ir.Value, scale: float) -> ir.Value:
+def seed(op: Builder, hot: ir.Value, score: ir.Value, scale: float) -> ir.Value:
     """``scale`` in the place of the target class, at all positions of ``score``."""
     scaled = op.Mul(hot, scale) if scale != 1 else hot
     return expand_like(op, scaled, score) if op.dims(hot) != op.dims(score) else scaled
@@ -111,7 +111,7 @@ def seed(op: Emitter, hot: ir.Value, score: ir.Value, scale: float) -> ir.Value:
 # ---- rows in place of products
 
 
-def gather_rows(op: Emitter, hot: ir.Value, rows: ir.Value) -> dict[ir.Value, ir.Value]:
+def gather_rows(op: Builder, hot: ir.Value, rows: ir.Value) -> dict[ir.Value, ir.Value]:
     """Replace each product of the one-hot rows with a matrix by Gather; the values replaced.
 
     What was cast, scaled, or has a factor per row, is still one-hot.
@@ -132,7 +132,7 @@ def gather_rows(op: Emitter, hot: ir.Value, rows: ir.Value) -> dict[ir.Value, ir
     return replaced
 
 
-def _per_row(op: Emitter, value: ir.Value) -> bool:
+def _per_row(op: Builder, value: ir.Value) -> bool:
     """Whether a factor is one number, or one for each row."""
     if value.shape is None:
         return False
@@ -140,7 +140,7 @@ def _per_row(op: Emitter, value: ir.Value) -> bool:
     return all(dim == 1 for dim in rest) and (first == 1 or op.lifted(value) or op.copies is None)
 
 
-def _row_of_product(op: Emitter, node: ir.Node, rows: ir.Value, factors: tuple[ir.Value, ...]) -> ir.Value:
+def _row_of_product(op: Builder, node: ir.Node, rows: ir.Value, factors: tuple[ir.Value, ...]) -> ir.Value:
     matrix, product = node.inputs[1], node.outputs[0]
     assert matrix is not None
     last = op.graph[-1]
@@ -173,7 +173,7 @@ def _row_of_product(op: Emitter, node: ir.Node, rows: ir.Value, factors: tuple[i
     return picked
 
 
-def _keeps_rows(op: Emitter, reshape: ir.Node) -> bool:
+def _keeps_rows(op: Builder, reshape: ir.Node) -> bool:
     (before, _), after = reshape.inputs, reshape.outputs[0]
     return before is not None and same_dim(op.dims(before)[0], op.dims(after)[0])
 
@@ -186,7 +186,7 @@ def _behind(graph: ir.Graph, last: ir.Node) -> list[ir.Node]:
 # ---- gradients per image
 
 
-def per_image(op: Emitter, value: ir.Value, classes: ir.Value, rows: ir.Value, scale: float) -> ir.Value:
+def per_image(op: Builder, value: ir.Value, classes: ir.Value, rows: ir.Value, scale: float) -> ir.Value:
     """float32 [N, T, ...] of a gradient [N, ...] that was multiplied by ``scale`` and may be lifted."""
     rank = op.rank(value)
     picked = _picked(op, value, classes, rows) if rank == 2 else None
@@ -200,7 +200,7 @@ def per_image(op: Emitter, value: ir.Value, classes: ir.Value, rows: ir.Value, s
     return op.Mul(value, 1 / scale) if scale != 1 else value
 
 
-def _picked(op: Emitter, value: ir.Value, classes: ir.Value, rows: ir.Value) -> ir.Value | None:
+def _picked(op: Builder, value: ir.Value, classes: ir.Value, rows: ir.Value) -> ir.Value | None:
     """[N, T, K] where all that was done is to gather rows of a matrix and to scale them: gathered in that shape."""
     node = value.producer()
     if node is None or not (node.name or "").startswith(PREFIX):

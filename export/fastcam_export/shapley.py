@@ -9,7 +9,7 @@ of the product is held fixed. Where the score is linear in A, w is Grad-CAM's we
 probability or its logarithm (--score log-probability), or the layer lies further up.
 
 Both sweeps are made once, for one target, in nodes that are taken away again; what they found is emitted once more for
-all targets, which the emitter's axis of copies then runs through. So nothing is computed T times that does not depend
+all targets, which the builder's axis of copies then runs through. So nothing is computed T times that does not depend
 on the target, and the second sweep sees ordinary nodes, not those that hold several targets together.
 """
 
@@ -20,7 +20,7 @@ import onnx_ir as ir
 from fastcam.schema import PREFIX, FastcamError
 from fastcam_export.autodiff.bodies import again
 from fastcam_export.autodiff.driver import backward, path
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.functions import made_from
 from fastcam_export.autodiff.modes import Backward
 from fastcam_export.autodiff.registry import RULES, ZERO, Gradients, Node, Rule
@@ -29,7 +29,7 @@ from fastcam_export.autodiff.shapes import product, reshape_to, sizes, wide
 from fastcam_export.layout import Layout
 
 
-def shapleycam(op: Emitter, layer: ir.Value, layout: Layout, seed: ir.Value, score: ir.Value) -> ir.Value:
+def shapleycam(op: Builder, layer: ir.Value, layout: Layout, seed: ir.Value, score: ir.Value) -> ir.Value:
     """[N, h, w]: the weighted sum of the layer's maps, signed, once per target."""
     gradient, curvature = second_order(op, layer, seed, score)
     if curvature is not None:
@@ -42,7 +42,7 @@ def shapleycam(op: Emitter, layer: ir.Value, layout: Layout, seed: ir.Value, sco
     return reshape_to(op, rows, [n, *grid])
 
 
-def second_order(op: Emitter, layer: ir.Value, seed: ir.Value, score: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+def second_order(op: Builder, layer: ir.Value, seed: ir.Value, score: ir.Value) -> tuple[ir.Value, ir.Value | None]:
     """g and H A in the shape of ``layer``, once per target; None for H A where the file says that it is zero.
 
     Raises:
@@ -68,7 +68,7 @@ def second_order(op: Emitter, layer: ir.Value, seed: ir.Value, score: ir.Value) 
     return g, (rest[0] if rest else None)
 
 
-def _step(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _step(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The mask of a ReLU, a HardSigmoid so steep that it is a step, has no derivative; others have theirs"""
     if (node.node.name or "").startswith(PREFIX) and node.number("alpha", 0.2) == STEEP:
         return {0: ZERO}

@@ -12,7 +12,7 @@ from fastcam import schema
 from fastcam.schema import FastcamError
 from fastcam_export import passes
 from fastcam_export.autodiff.driver import backward
-from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.emitter import FLOATS, Builder
 from fastcam_export.load import Source, load
 
 COTANGENT, GRADIENT = "cotangent.", "grad."
@@ -54,7 +54,7 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
     for name in (*(COTANGENT + name for name in sinks), *(GRADIENT + name for name in sources)):
         if name in values:
             raise FastcamError(f"the model already has a value named {name!r}; rename it, or give the original model")
-    op = Emitter(graph)
+    op = Builder(graph)
     seeds = {value: _seed(graph, COTANGENT + name, value) for name, value in sinks.items()}
     gradients = backward(op, seeds, list(sources.values()))
     for name, value in sources.items():
@@ -111,7 +111,7 @@ def _seed(graph: ir.Graph, name: str, like: ir.Value) -> ir.Value:
     return seed
 
 
-def _output(op: Emitter, name: str, value: ir.Value, gradient: ir.Value | None) -> ir.Value:
+def _output(op: Builder, name: str, value: ir.Value, gradient: ir.Value | None) -> ir.Value:
     """The gradient of ``value`` under its public name; zeros where it is structurally zero."""
     if gradient is None:
         gradient = _zeros(op, value)
@@ -120,7 +120,7 @@ def _output(op: Emitter, name: str, value: ir.Value, gradient: ir.Value | None) 
     return output
 
 
-def _zeros(op: Emitter, value: ir.Value) -> ir.Value:
+def _zeros(op: Builder, value: ir.Value) -> ir.Value:
     """Zeros in the shape and type of ``value``, made at run time: no block of zeros weighs the file down."""
     (shape,) = op.append("Shape", [value], {}, [(ir.DataType.INT64, None)])
     (zeros,) = op.append("ConstantOfShape", [shape], {}, [(ir.DataType.FLOAT, None)])

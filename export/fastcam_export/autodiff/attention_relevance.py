@@ -20,7 +20,7 @@ from functools import partial
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import is_constant
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.modes import Backward
 from fastcam_export.autodiff.registry import RULES, ZERO, Function, Gradients, Node, Rule
@@ -59,14 +59,14 @@ def _else(rule: Rule, function: Function) -> Rule:
     return replace(rule, gradients=partial(_either, function, rule.gradients))
 
 
-def _either(first: Function, second: Function, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _either(first: Function, second: Function, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     return first(op, node, dy) or second(op, node, dy)
 
 
 # ---- the rules: dy is R of the output
 
 
-def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _product(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Of two factors that depend on the image each gets half"""
     if any(map(is_constant, node.inputs)):
         return {}
@@ -78,11 +78,11 @@ def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {i: partial(_times, op, x, node, half, i) for i, x in enumerate((a, b))}
 
 
-def _times(op: Emitter, x: ir.Value, node: Node, share: ir.Value, index: int) -> ir.Value:
+def _times(op: Builder, x: ir.Value, node: Node, share: ir.Value, index: int) -> ir.Value:
     return op.Mul(x, pulled(op, node.node, share, index))
 
 
-def _softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _softmax(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """R_x = x (R - s sum R)"""
     if not multiplies(node.node.outputs[0]):
         raise UnsupportedOperator("it is the softmax of no attention, of which relevance says nothing")
@@ -91,7 +91,7 @@ def _softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return op.Mul(node.x, op.Sub(dy, op.Mul(node.y, total)))
 
 
-def _normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """R passes; the bias b keeps its part: R (y - b) / y"""
     bias = node.input(2)
     if bias is None:
@@ -99,7 +99,7 @@ def _normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: op.Mul(op.Sub(node.y, bias), ratio(op, dy, node.y, EVERYTHING))}
 
 
-def _centred(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _centred(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """x - mean(x) of a normalisation that is written out: R passes to x"""
     x, mean = node.inputs
     made = mean.producer()
@@ -107,7 +107,7 @@ def _centred(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: dy, 1: ZERO} if ours and _normalised(node.node.outputs[0]) else {}
 
 
-def _divided(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _divided(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """x / sqrt(mean(x^2) + epsilon): R passes to x"""
     return {0: dy, 1: ZERO} if _is_deviation(node.inputs[1], node.inputs[0]) else {}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import Dim, Emitter, same_dim
+from fastcam_export.autodiff.emitter import Builder, Dim, same_dim
 from fastcam_export.dimensions import Known, Product, from_dim, times
 
 WHOLE = -1
@@ -33,7 +33,7 @@ POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
-def along(op: Emitter, node: ir.Node, index: int) -> Along:
+def along(op: Builder, node: ir.Node, index: int) -> Along:
     """How the axes of a node's first output lie in its input ``index``; empty where nothing is known."""
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     values = [value for value in (*node.inputs, node.outputs[0]) if value is not None]
@@ -94,7 +94,7 @@ def _shorter(sizes: Sequence[Known]) -> int | None:
 # ---- operators
 
 
-Rule = Callable[[Emitter, ir.Node, int], Along]
+Rule = Callable[[Builder, ir.Node, int], Along]
 _RULES: dict[str, Rule] = {}
 
 
@@ -129,7 +129,7 @@ def _broadcast(have: Sequence[Dim], want: Sequence[Dim], count: int) -> Along:
 
 
 @_rule(*ELEMENTWISE)
-def _elementwise(op: Emitter, node: ir.Node, index: int) -> Along:
+def _elementwise(op: Builder, node: ir.Node, index: int) -> Along:
     want = op.dims(node.outputs[0])
     if index > 0 and node.op_type in ("Clip", "Dropout"):
         return dict.fromkeys(range(len(want)), WHOLE)
@@ -137,20 +137,20 @@ def _elementwise(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Softmax", "LogSoftmax")
-def _softmax(op: Emitter, node: ir.Node, index: int) -> Along:
+def _softmax(op: Builder, node: ir.Node, index: int) -> Along:
     rank = op.rank(node.outputs[0])
     return {axis: axis for axis in range(rank) if axis != node.attributes.get_int("axis", -1) % rank}
 
 
 @_rule("LayerNormalization", "RMSNormalization")
-def _normalization(op: Emitter, node: ir.Node, index: int) -> Along:
+def _normalization(op: Builder, node: ir.Node, index: int) -> Along:
     want = op.dims(node.outputs[0])
     count = node.attributes.get_int("axis", -1) % len(want)
     return _broadcast(op.dims(_input(node, index)), want, count)
 
 
 @_rule("MatMul")
-def _matmul(op: Emitter, node: ir.Node, index: int) -> Along:
+def _matmul(op: Builder, node: ir.Node, index: int) -> Along:
     have, want = op.dims(_input(node, index)), op.dims(node.outputs[0])
     if any(op.rank(_input(node, i)) < 2 for i in (0, 1)):
         return {}
@@ -160,7 +160,7 @@ def _matmul(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Gemm")
-def _gemm(op: Emitter, node: ir.Node, index: int) -> Along:
+def _gemm(op: Builder, node: ir.Node, index: int) -> Along:
     if index == 2:
         return _broadcast(op.dims(_input(node, 2)), op.dims(node.outputs[0]), 1)
     if node.attributes.get_int("transA", 0):
@@ -169,13 +169,13 @@ def _gemm(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Transpose")
-def _transpose(op: Emitter, node: ir.Node, index: int) -> Along:
+def _transpose(op: Builder, node: ir.Node, index: int) -> Along:
     rank = op.rank(_input(node, 0))
     return dict(enumerate(node.attributes.get_ints("perm", ()) or range(rank)[::-1]))
 
 
 @_rule(*VIEWS)
-def _view(op: Emitter, node: ir.Node, index: int) -> Along:
+def _view(op: Builder, node: ir.Node, index: int) -> Along:
     if index:
         return {}
     have, want = op.dims(_input(node, 0)), op.dims(node.outputs[0])
@@ -188,7 +188,7 @@ def _view(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Gather")
-def _gather(op: Emitter, node: ir.Node, index: int) -> Along:
+def _gather(op: Builder, node: ir.Node, index: int) -> Along:
     rank, axis = op.rank(_input(node, 0)), node.attributes.get_int("axis", 0) % op.rank(_input(node, 0))
     width = op.rank(_input(node, 1))
     kept = [a for a in range(rank) if a != axis]
@@ -196,7 +196,7 @@ def _gather(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Slice")
-def _slice(op: Emitter, node: ir.Node, index: int) -> Along:
+def _slice(op: Builder, node: ir.Node, index: int) -> Along:
     rank, starts, axes = op.rank(_input(node, 0)), _known(node, 1), _known(node, 3)
     if index or starts is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
         return {}
@@ -205,7 +205,7 @@ def _slice(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Pad")
-def _pad(op: Emitter, node: ir.Node, index: int) -> Along:
+def _pad(op: Builder, node: ir.Node, index: int) -> Along:
     rank, pads, axes = op.rank(_input(node, 0)), _known(node, 1), _known(node, 3)
     if index or pads is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
         return {}
@@ -215,13 +215,13 @@ def _pad(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule("Concat")
-def _concat(op: Emitter, node: ir.Node, index: int) -> Along:
+def _concat(op: Builder, node: ir.Node, index: int) -> Along:
     rank = op.rank(node.outputs[0])
     return {a: a for a in range(rank) if a != node.attributes.get_int("axis", 0) % rank}
 
 
 @_rule(*REDUCTIONS)
-def _reduction(op: Emitter, node: ir.Node, index: int) -> Along:
+def _reduction(op: Builder, node: ir.Node, index: int) -> Along:
     rank, axes = op.rank(_input(node, 0)), _known(node, 1)
     if index or axes is None or axes.size == 0:
         return {}
@@ -231,5 +231,5 @@ def _reduction(op: Emitter, node: ir.Node, index: int) -> Along:
 
 
 @_rule(*POOLS)
-def _pool(op: Emitter, node: ir.Node, index: int) -> Along:
+def _pool(op: Builder, node: ir.Node, index: int) -> Along:
     return {0: 0, 1: 1}

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from fastcam_export.autodiff.constants import RANDOM, Array, constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import bodies
 from fastcam_export.autodiff.shapes import adopt_dims
@@ -28,7 +28,7 @@ Inputs = Sequence["ir.Value | None"]
 NOTHING: Values = {}
 
 
-def copied(op: Emitter, body: ir.Graph, inputs: Inputs = (), outer: Values = NOTHING) -> list[ir.Value | None]:
+def copied(op: Builder, body: ir.Graph, inputs: Inputs = (), outer: Values = NOTHING) -> list[ir.Value | None]:
     """Emit the nodes of ``body`` for these inputs; its outputs (None: an input that is not given).
 
     ``outer`` holds the copies of what the bodies around it compute; other values from outside are read as they are.
@@ -49,7 +49,7 @@ def copied(op: Emitter, body: ir.Graph, inputs: Inputs = (), outer: Values = NOT
     return [values.get(value, value) for value in body.outputs]
 
 
-def again(op: Emitter, nodes: Sequence[ir.Node], values: Values) -> dict[ir.Value, ir.Value | None]:
+def again(op: Builder, nodes: Sequence[ir.Node], values: Values) -> dict[ir.Value, ir.Value | None]:
     """Emit ``nodes``, each behind what it reads, once more, of ``values`` in place of their keys; all copies.
 
     Copies have the shapes of what they stand for.
@@ -64,7 +64,7 @@ def again(op: Emitter, nodes: Sequence[ir.Node], values: Values) -> dict[ir.Valu
     return made
 
 
-def _copy(op: Emitter, node: ir.Node, inputs: list[ir.Value | None], values: Values) -> Inputs:
+def _copy(op: Builder, node: ir.Node, inputs: list[ir.Value | None], values: Values) -> Inputs:
     """Emit one node of a body; the copies of its outputs."""
     while inputs and inputs[-1] is None:
         inputs.pop()
@@ -85,7 +85,7 @@ def _copy(op: Emitter, node: ir.Node, inputs: list[ir.Value | None], values: Val
     return op.emit_all(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
 
 
-def _copy_of_bodies(op: Emitter, node: ir.Node, inputs: list[ir.Value | None], values: Values) -> Inputs:
+def _copy_of_bodies(op: Builder, node: ir.Node, inputs: list[ir.Value | None], values: Values) -> Inputs:
     """A copy of an If, Loop or Scan: without the node where the file says what it does."""
     if node.op_type == "If":
         taken = constant_array(inputs[0])
@@ -116,7 +116,7 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _body(op: Emitter, body: ir.Graph, values: Values) -> ir.Graph:
+def _body(op: Builder, body: ir.Graph, values: Values) -> ir.Graph:
     """A copy of a body inside a body, as a graph of its own."""
     inputs = [ir.Value(name=op.name("input"), type=value.type, shape=value.shape) for value in body.inputs]
     graph = ir.Graph(inputs, [], nodes=[], name=body.name)
@@ -145,7 +145,7 @@ def _content(value: ir.Value) -> Array:
     return array
 
 
-def _tell(op: Emitter, copy: ir.Value, value: ir.Value) -> None:
+def _tell(op: Builder, copy: ir.Value, value: ir.Value) -> None:
     """What inference knew of a body's value and does not know of its copy. Names of dimensions mean something else."""
     if value.shape is None or copy is value or constant_array(copy) is not None:
         return
@@ -156,20 +156,20 @@ def _tell(op: Emitter, copy: ir.Value, value: ir.Value) -> None:
         adopt_dims(op, copy, tuple(dims))
 
 
-def _shape(op: Emitter, inputs: Inputs, given: dict[str, Any]) -> ir.Value:
+def _shape(op: Builder, inputs: Inputs, given: dict[str, Any]) -> ir.Value:
     assert inputs[0] is not None
     rank = op.rank(inputs[0])
     start, end, _ = slice(given.get("start"), given.get("end")).indices(rank)
     return op.shape(inputs[0], start, end)
 
 
-def _concat(op: Emitter, inputs: Inputs, given: dict[str, Any]) -> ir.Value:
+def _concat(op: Builder, inputs: Inputs, given: dict[str, Any]) -> ir.Value:
     if all(value is not None and value.dtype == ir.DataType.INT64 and op.rank(value) == 1 for value in inputs):
         return op.concat(inputs)
     return op.Concat(*inputs, **given)
 
 
-SHAPES: dict[str, Callable[[Emitter, Inputs, dict[str, Any]], ir.Value]] = {
+SHAPES: dict[str, Callable[[Builder, Inputs, dict[str, Any]], ir.Value]] = {
     "Concat": _concat,
     "Identity": lambda op, inputs, given: inputs[0],  # type: ignore[dict-item, return-value]
     "Shape": _shape,
@@ -180,7 +180,7 @@ SHAPES: dict[str, Callable[[Emitter, Inputs, dict[str, Any]], ir.Value]] = {
 # ---- steps
 
 
-def loop(op: Emitter, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.Value | None]:
+def loop(op: Builder, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.Value | None]:
     """A Loop unrolled: its state behind the last step, and of each step's results the stack.
 
     Raises:
@@ -209,7 +209,7 @@ def loop(op: Emitter, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.V
     return [*state, *(op.Concat(*stack, axis=0) if stack else None for stack in stacks)]
 
 
-def scan(op: Emitter, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.Value | None]:
+def scan(op: Builder, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.Value | None]:
     """A Scan unrolled: its state behind the last elements, and of each step's results the stack.
 
     Raises:
@@ -235,7 +235,7 @@ def scan(op: Emitter, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.V
     return [*state, *(_stacked(op, stack, axis) for stack, axis in zip(stacks, each("scan_output_axes", results)))]
 
 
-def _elements(op: Emitter, x: ir.Value, axis: int) -> list[ir.Value]:
+def _elements(op: Builder, x: ir.Value, axis: int) -> list[ir.Value]:
     """The slices of ``x`` along ``axis``, without it."""
     length = op.dims(x)[axis]
     if not isinstance(length, int):
@@ -247,7 +247,7 @@ def _elements(op: Emitter, x: ir.Value, axis: int) -> list[ir.Value]:
     return [op.Squeeze(part, [axis % op.rank(x)]) for part in parts]
 
 
-def _stacked(op: Emitter, stack: Sequence[ir.Value | None], axis: int) -> ir.Value | None:
+def _stacked(op: Builder, stack: Sequence[ir.Value | None], axis: int) -> ir.Value | None:
     if not stack or stack[0] is None:
         return None
     axis %= op.rank(stack[0]) + 1
@@ -259,4 +259,4 @@ def _within_reach(steps: int) -> None:
         raise UnsupportedOperator(f"it has more than {LONGEST} steps, up to which it would be unrolled; {WAY_OUT}")
 
 
-UNROLLED: dict[str, Callable[[Emitter, ir.Node, Inputs, Values], list[ir.Value | None]]] = {"Loop": loop, "Scan": scan}
+UNROLLED: dict[str, Callable[[Builder, ir.Node, Inputs, Values], list[ir.Value | None]]] = {"Loop": loop, "Scan": scan}

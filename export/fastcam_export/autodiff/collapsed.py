@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fastcam_export.autodiff.axiswise import VIEWS, WHOLE, along, groups
 from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.driver import backward, path, sweep
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import captured
 from fastcam_export.autodiff.shapes import wide
 
@@ -31,7 +31,7 @@ MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
 
 
 def summed_gradient(
-    op: Emitter,
+    op: Builder,
     cotangents: Mapping[ir.Value, ir.Value],
     layer: ir.Value,
     positions: Sequence[int],
@@ -78,7 +78,7 @@ class _Plan:
     ``direct``: where it is the sum of the full gradient; ``own``: where the sum of a cotangent is a part of it.
     """
 
-    op: Emitter
+    op: Builder
     path: Sequence[ir.Node]
     cotangents: Mapping[ir.Value, ir.Value]
     partial: bool
@@ -171,12 +171,12 @@ def _node(node: ir.Node, passed: Mapping[ir.Value, ir.Value], output: ir.Value) 
     return ir.Node(node.domain, node.op_type, inputs, attributes, outputs=[output])
 
 
-def _stand_in(op: Emitter, value: ir.Value, axes: Axes) -> ir.Value:
+def _stand_in(op: Builder, value: ir.Value, axes: Axes) -> ir.Value:
     dims = [1 if axis in axes else dim for axis, dim in enumerate(op.dims(value))]
     return ir.Value(name=op.name("collapsed"), type=value.type, shape=ir.Shape(dims))
 
 
-def _sum(op: Emitter, gradient: ir.Value, axes: Sequence[int], part: tuple[int, int] | None) -> ir.Value:
+def _sum(op: Builder, gradient: ir.Value, axes: Sequence[int], part: tuple[int, int] | None) -> ir.Value:
     gradient = wide(op, gradient)
     if part is not None and axes:
         (axis,) = [a for a in axes if op.dims(gradient)[a] != 1]

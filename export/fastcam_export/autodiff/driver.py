@@ -12,7 +12,7 @@ from functools import partial
 import onnx_ir as ir
 
 from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
-from fastcam_export.autodiff.emitter import FLOATS, Emitter
+from fastcam_export.autodiff.emitter import FLOATS, Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find, made_from
 from fastcam_export.autodiff.quantized import DEQUANTIZE, MOVES, is_code
@@ -66,12 +66,12 @@ def unsupported(nodes: Iterable[ir.Node]) -> list[ir.Node]:
 
 
 def backward(
-    op: Emitter, cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value], rules: Lookup = find
+    op: Builder, cotangents: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value], rules: Lookup = find
 ) -> dict[ir.Value, ir.Value | None]:
     """Append the gradient of ``sum_v <cotangents[v], v>`` with respect to each value in ``wrt``.
 
     Args:
-        op: emitter of the graph.
+        op: builder of the graph.
         cotangents: by the values that they belong to.
         wrt: values of the graph.
         rules: those by which nodes are differentiated, the registered ones or a mode's.
@@ -91,7 +91,7 @@ def backward(
 
 
 def sweep(
-    op: Emitter,
+    op: Builder,
     nodes: Sequence[ir.Node],
     cotangents: Mapping[ir.Value, ir.Value],
     wrt: Sequence[ir.Value],
@@ -118,7 +118,7 @@ def sweep(
 
 
 def _gradients(
-    op: Emitter, node: ir.Node, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value], rules: Lookup
+    op: Builder, node: ir.Node, dys: tuple[ir.Value | None, ...], wanted: set[ir.Value], rules: Lookup
 ) -> list[tuple[ir.Value, ir.Value]]:
     """(input, its gradient) for those inputs of ``node`` that are wanted and have one."""
     try:
@@ -154,7 +154,7 @@ def _gradients(
 
 
 def _through_definition(
-    op: Emitter,
+    op: Builder,
     node: ir.Node,
     rule: Rule,
     dys: tuple[ir.Value | None, ...],
@@ -173,7 +173,7 @@ def _through_definition(
 
 
 def through_copies(
-    op: Emitter,
+    op: Builder,
     copies: Sequence[ir.Value | None],
     dys: Sequence[ir.Value | None],
     wrt: Sequence[ir.Value],
@@ -199,7 +199,7 @@ class _Refusal(UnsupportedOperator):
         self.node, self.why = node, why
 
 
-def _refusal(op: Emitter, node: ir.Node, why: str, rules: Lookup) -> UnsupportedOperator:
+def _refusal(op: Builder, node: ir.Node, why: str, rules: Lookup) -> UnsupportedOperator:
     advice = "choose a layer after it (fastcam inspect lists them; with vjp, a value), or export the model without it"
     if rules is not find:
         advice = "export without input_gradient (--input-gradient), or with another mode"
@@ -211,7 +211,7 @@ def _refusal(op: Emitter, node: ir.Node, why: str, rules: Lookup) -> Unsupported
     )
 
 
-def _fit(op: Emitter, node: ir.Node, rule: Rule, gradient: ir.Value, value: ir.Value) -> ir.Value:
+def _fit(op: Builder, node: ir.Node, rule: Rule, gradient: ir.Value, value: ir.Value) -> ir.Value:
     """The gradient in the shape and type of its value, or an error that names the rule: then it is a defect."""
     if rule.broadcasts:
         gradient = sum_to(op, gradient, value)

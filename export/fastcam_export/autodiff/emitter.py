@@ -1,6 +1,6 @@
 """Emits nodes of the backward pass: ``op.Mul(a, b)`` appends a Mul and returns its output.
 
-The emitter infers type and shape of all that it makes, folds small constants and never emits the same node twice. One
+The builder infers type and shape of all that it makes, folds small constants and never emits the same node twice. One
 that carries the axis of several targets as well is :class:`fastcam_export.autodiff.lift.BatchedBuilder`; rules need not
 know which they are given.
 """
@@ -41,7 +41,7 @@ SUMS = frozenset(
 """Operators that accumulate many numbers: of half precision they do so in float32."""
 
 
-class Emitter:
+class Builder:
     """Appends ``ai.onnx`` nodes to ``graph``.
 
     Args:
@@ -65,9 +65,9 @@ class Emitter:
         self._emitted: dict[tuple[Any, ...], tuple[ir.Value, ...]] = {}
         self._count = 0
 
-    def beside(self) -> Emitter:
-        """Another emitter for the same graph, which knows no targets and whose names are others."""
-        other = Emitter(self.graph, engine=self.engine)
+    def beside(self) -> Builder:
+        """Another builder for the same graph, which knows no targets and whose names are others."""
+        other = Builder(self.graph, engine=self.engine)
         other._count = self._count + 1_000_000
         return other
 

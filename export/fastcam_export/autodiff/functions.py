@@ -16,7 +16,7 @@ from onnx import defs, helper
 from fastcam.schema import PREFIX
 from fastcam_export.autodiff import registry
 from fastcam_export.autodiff.bodies import copied
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Node, Rule
 
@@ -40,7 +40,7 @@ def _has_body(node: ir.Node) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
-def body(op: Emitter, node: Node) -> list[ir.Value | None]:
+def body(op: Builder, node: Node) -> list[ir.Value | None]:
     """Emit the function body that ONNX defines for ``node``; its outputs.
 
     Raises:
@@ -59,7 +59,7 @@ def body(op: Emitter, node: Node) -> list[ir.Value | None]:
     return [made.get(name) for name in names]
 
 
-def _function(op: Emitter, schema: Any, node: ir.Node) -> onnx.FunctionProto:
+def _function(op: Builder, schema: Any, node: ir.Node) -> onnx.FunctionProto:
     """The newest body that is not newer than the graph's opset."""
     function = onnx.FunctionProto()
     if not schema.has_context_dependent_function:
@@ -74,7 +74,7 @@ def _function(op: Emitter, schema: Any, node: ir.Node) -> onnx.FunctionProto:
     return function
 
 
-def _type(op: Emitter, value: ir.Value) -> onnx.TypeProto:
+def _type(op: Builder, value: ir.Value) -> onnx.TypeProto:
     dims = op.dims(value) if value.shape is not None else None
     return helper.make_tensor_type_proto(int(value.dtype or 0), dims)
 

@@ -6,7 +6,7 @@ remains are operators that touch axis 0, and operators that combine a gradient w
 and not T times: these run on the view [T, d0, d1, ...], where the forward value broadcasts. Views are free, copies are
 never made.
 
-:class:`BatchedBuilder` is the emitter that does so.
+:class:`BatchedBuilder` is the builder that does so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from fastcam.schema import Engine
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Dims, Emitter
+from fastcam_export.autodiff.emitter import Builder, Dims
 from fastcam_export.autodiff.errors import UnsupportedOperator
 
 Inputs = Sequence["ir.Value | None"]
@@ -37,11 +37,11 @@ TRUTHS = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOr
 ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth"])
 
 
-class BatchedBuilder(Emitter):
+class BatchedBuilder(Builder):
     """Emits for all targets at once whatever reads a value that was declared to carry them (:meth:`lift_value`).
 
     Args:
-        graph, engine: as of an :class:`Emitter`.
+        graph, engine: as of a :class:`Builder`.
         copies: int64 [1], the number of targets per image; None until it is known, or where there is no such axis.
     """
 
@@ -86,7 +86,7 @@ class BatchedBuilder(Emitter):
         return (lower(self, op_type, inputs, attributes, dims),)
 
 
-def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+def lower(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
     """Emit ``op_type`` for lifted operands; ``dims`` is the result's shape as the rule sees it.
 
     Raises:
@@ -115,14 +115,14 @@ def lower(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dim
     raise UnsupportedOperator(f"its gradient needs {op_type}, which is not defined for several targets")
 
 
-def unmerge(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
+def unmerge(op: Builder, value: ir.Value, rank: int) -> ir.Value:
     """The view [T, 1, ..., 1, *dims] of a lifted value, with ``rank`` axes behind T."""
     view = _unmerged(op, value, rank)
     view.shape = ir.Shape([None] * (1 + rank))
     return view
 
 
-def _unmerged(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
+def _unmerged(op: Builder, value: ir.Value, rank: int) -> ir.Value:
     dims = op.dims(value)
     ones = [1] * (rank - len(dims))
     if _empty(dims):
@@ -134,7 +134,7 @@ def _unmerged(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
     return _emit(op, "Reshape", [value, op.concat([op.copies, [*ones, -1], tail])])
 
 
-def merge(op: Emitter, value: ir.Value, dims: Dims, tail: ir.Value | None = None) -> ir.Value:
+def merge(op: Builder, value: ir.Value, dims: Dims, tail: ir.Value | None = None) -> ir.Value:
     """[T, *dims] (or any view of it) stored as [T * dims[0], *dims[1:]].
 
     ``tail`` holds dims[1:] where they are only known at run time and ``value`` is not of the form [T, *dims].
@@ -155,7 +155,7 @@ def _empty(dims: Dims) -> bool:
     return 0 in dims and all(isinstance(d, int) for d in dims)
 
 
-def sum_to(op: Emitter, dy: ir.Value, x: ir.Value, rank: int) -> ir.Value:
+def sum_to(op: Builder, dy: ir.Value, x: ir.Value, rank: int) -> ir.Value:
     """A lifted ``dy`` of ``rank`` axes summed to the shape of ``x``, where only the run time knows the axes."""
     view = unmerge(op, dy, rank)
     padded = op.concat([op.copies, np.ones(rank - op.rank(x)), op.shape(x)])
@@ -166,7 +166,7 @@ def sum_to(op: Emitter, dy: ir.Value, x: ir.Value, rank: int) -> ir.Value:
     return merge(op, total, op.dims(x), op.shape(x, 1))
 
 
-def _emit(op: Emitter, op_type: str, inputs: Inputs, **attributes: Any) -> ir.Value:
+def _emit(op: Builder, op_type: str, inputs: Inputs, **attributes: Any) -> ir.Value:
     """A node as it is: on stored shapes, without lifting."""
     like = inputs[1] if op_type == "Where" else inputs[0]
     dtype = like.dtype if like is not None else None
@@ -180,34 +180,34 @@ def _emit(op: Emitter, op_type: str, inputs: Inputs, **attributes: Any) -> ir.Va
     return value
 
 
-def _sizes(op: Emitter, value: ir.Value, start: int, rank: int) -> ir.Value:
+def _sizes(op: Builder, value: ir.Value, start: int, rank: int) -> ir.Value:
     """int64 [rank - start]: the stored dimensions of a value of ``rank`` axes."""
     return op.append("Shape", [value], {"start": start}, [(ir.DataType.INT64, (rank - start,))])[0]
 
 
-def _direct(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+def _direct(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
     return _store(op, _emit(op, op_type, inputs, **attributes), dims)
 
 
-def _store(op: Emitter, value: ir.Value, dims: Dims) -> ir.Value:
+def _store(op: Builder, value: ir.Value, dims: Dims) -> ir.Value:
     value.shape = ir.Shape((None, *dims[1:]))
     return op.lift_value(value, dims)
 
 
-def _view(op: Emitter, value: ir.Value | None, rank: int | None = None) -> ir.Value | None:
+def _view(op: Builder, value: ir.Value | None, rank: int | None = None) -> ir.Value | None:
     if value is None or not op.lifted(value):
         return value
     return unmerge(op, value, op.rank(value) if rank is None else rank)
 
 
-def _combine(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims, direct: bool) -> ir.Value:
+def _combine(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims, direct: bool) -> ir.Value:
     if direct:
         return _direct(op, op_type, inputs, attributes, dims)
     views = [_view(op, value, len(dims)) for value in inputs]
     return merge(op, _emit(op, op_type, views, **attributes), dims)
 
 
-def _elementwise_is_direct(op: Emitter, inputs: Inputs, dims: Dims) -> bool:
+def _elementwise_is_direct(op: Builder, inputs: Inputs, dims: Dims) -> bool:
     """Whether axis 0 of every operand lines up: copies with copies, and nothing that varies along axis 0 otherwise."""
 
     def lines_up(value: ir.Value) -> bool:
@@ -219,7 +219,7 @@ def _elementwise_is_direct(op: Emitter, inputs: Inputs, dims: Dims) -> bool:
     return all(lines_up(value) for value in inputs if value is not None)
 
 
-def _matmul_is_direct(op: Emitter, inputs: Inputs) -> bool:
+def _matmul_is_direct(op: Builder, inputs: Inputs) -> bool:
     """Whether one operand is a plain matrix that multiplies every row, or every matrix, of the lifted other one."""
     a, b = inputs
     assert a is not None and b is not None
@@ -228,7 +228,7 @@ def _matmul_is_direct(op: Emitter, inputs: Inputs) -> bool:
     return op.rank(b) == 2 and op.rank(a) >= 2 if op.lifted(a) else op.rank(a) == 2 and op.rank(b) >= 3
 
 
-def _reshape(op: Emitter, inputs: Inputs, dims: Dims) -> ir.Value:
+def _reshape(op: Builder, inputs: Inputs, dims: Dims) -> ir.Value:
     value, shape = inputs
     assert value is not None and shape is not None
     if all(isinstance(d, int) for d in dims[1:]):
@@ -240,7 +240,7 @@ def _reshape(op: Emitter, inputs: Inputs, dims: Dims) -> ir.Value:
     return _store(op, _emit(op, "Reshape", [value, op.concat([head, tail])]), dims)
 
 
-def _expand(op: Emitter, inputs: Inputs, dims: Dims) -> ir.Value:
+def _expand(op: Builder, inputs: Inputs, dims: Dims) -> ir.Value:
     value, shape = inputs
     assert value is not None and shape is not None
     own = op.dims(value)
@@ -253,7 +253,7 @@ def _expand(op: Emitter, inputs: Inputs, dims: Dims) -> ir.Value:
 # ---- operators with axes: shifted by one where they touch axis 0
 
 
-def _shift(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+def _shift(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
     assert inputs[0] is not None
     touches, shifted, changed = _SHIFT[op_type](op, inputs, attributes, op.rank(inputs[0]))
     if not touches:
@@ -265,8 +265,8 @@ Shifted = tuple[bool, list["ir.Value | None"], Attributes]
 """Whether the operator touches axis 0, and its inputs and attributes with one more axis in front."""
 
 
-def _axes_input(position: int) -> Callable[[Emitter, Inputs, Attributes, int], Shifted]:
-    def shift(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _axes_input(position: int) -> Callable[[Builder, Inputs, Attributes, int], Shifted]:
+    def shift(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
         padded = [*inputs, *[None] * (position + 1 - len(inputs))]
         if padded[position] is None:
             axes = list(range(rank))
@@ -278,31 +278,31 @@ def _axes_input(position: int) -> Callable[[Emitter, Inputs, Attributes, int], S
     return shift
 
 
-def _concat(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _concat(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     axis = attributes["axis"] % rank
     return axis == 0, list(inputs), {"axis": axis + 1}
 
 
-def _unsqueeze(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _unsqueeze(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     return _axes_input(1)(op, inputs, attributes, rank + _constant(inputs[1]).size)
 
 
-def _transpose(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _transpose(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     perm = attributes["perm"]
     return perm[:1] != [0], list(inputs), {"perm": [0, *(p + 1 for p in perm)]}
 
 
-def _cum_sum(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _cum_sum(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     axis = int(_constant(inputs[1]))
     return axis == 0, [inputs[0], op.constant(np.array(axis + 1))], attributes
 
 
-def _gather(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _gather(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     axis = attributes.get("axis", 0) % rank
     return axis == 0, list(inputs), {"axis": axis + 1 if axis == 0 else axis}
 
 
-def _trilu(op: Emitter, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
+def _trilu(op: Builder, inputs: Inputs, attributes: Attributes, rank: int) -> Shifted:
     return rank == 2, list(inputs), attributes
 
 
@@ -313,7 +313,7 @@ def _constant(value: ir.Value | None) -> Any:
     return array
 
 
-_SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
+_SHIFT: dict[str, Callable[[Builder, Inputs, Attributes, int], Shifted]] = {
     "Concat": _concat,
     "CumSum": _cum_sum,
     "Gather": _gather,
@@ -332,7 +332,7 @@ _SHIFT: dict[str, Callable[[Emitter, Inputs, Attributes, int], Shifted]] = {
 # ---- operators whose operands do not broadcast: what exists once, mostly indices, is repeated for each target
 
 
-def _stack(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+def _stack(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
     given = [value for value in inputs if value is not None]
     stacked = [unmerge(op, x, op.rank(x)) if op.lifted(x) else _repeat(op, x) for x in given]
     if op_type == "ScatterND":
@@ -341,17 +341,17 @@ def _stack(op: Emitter, op_type: str, inputs: Inputs, attributes: Attributes, di
     return merge(op, _emit(op, op_type, stacked, **{**attributes, **changed}), dims)
 
 
-def _repeat(op: Emitter, value: ir.Value) -> ir.Value:
+def _repeat(op: Builder, value: ir.Value) -> ir.Value:
     """[T, *dims]: a forward value, once for each target."""
     return _emit(op, "Expand", [value, op.concat([op.copies, np.ones(op.rank(value))])])
 
 
-def repeated(op: Emitter, value: ir.Value) -> ir.Value:
+def repeated(op: Builder, value: ir.Value) -> ir.Value:
     """A value that is the same for all targets, lifted."""
     return merge(op, _repeat(op, value), op.dims(value), _sizes(op, value, 1, op.rank(value)))
 
 
-def _numbered(op: Emitter, indices: ir.Value, rank: int) -> ir.Value:
+def _numbered(op: Builder, indices: ir.Value, rank: int) -> ir.Value:
     """[T, ..., 1 + depth]: the target in front of each tuple of ``indices``, of ``rank`` axes behind T."""
     zero, one, scalar = (op.constant(np.array(n)) for n in (0, 1, np.zeros(0, np.int64)))
     number = _emit(op, "Range", [zero, _emit(op, "Reshape", [op.copies, scalar]), one])
@@ -360,7 +360,7 @@ def _numbered(op: Emitter, indices: ir.Value, rank: int) -> ir.Value:
     return _emit(op, "Concat", [_emit(op, "Expand", [number, shape]), indices], axis=-1)
 
 
-def _einsum(op: Emitter, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
+def _einsum(op: Builder, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
     """The equation with one more letter, for the targets, in front of every lifted operand and of the result."""
     terms, result = attributes["equation"].split("->")
     letter = next(letter for letter in string.ascii_letters if letter not in attributes["equation"])

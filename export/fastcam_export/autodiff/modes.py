@@ -23,7 +23,7 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError, Mode
 from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the registry)
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find
 from fastcam_export.autodiff.registry import RULES, Function, Gradients, Node, Rule
@@ -75,7 +75,7 @@ def relu_mode(name: Mode) -> Backward:
 RELUS = ("Clip", "Max", "Relu")
 """Operators that may be a ReLU."""
 
-Through = Callable[[Emitter, Node, ir.Value], ir.Value]
+Through = Callable[[Builder, Node, ir.Value], ir.Value]
 
 
 def is_relu(node: ir.Node) -> bool:
@@ -94,13 +94,13 @@ def _is_zero(value: ir.Value | None) -> bool:
     return array is not None and array.size == 1 and not array.any()
 
 
-def _relu(through: Through, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _relu(through: Through, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     if not is_relu(node.node):
         return RULES[node.node.op_type].gradients(op, node, dy)
     return {index: partial(through, op, node, dy) for index in range(len(node.node.inputs))}
 
 
-def _guided(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
+def _guided(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     """dx = max(dy, 0) where x > 0, and below the upper end where there is one"""
     high = node.input(2) if node.node.op_type == "Clip" else None
     if high is not None:
@@ -111,12 +111,12 @@ def _guided(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
     return found
 
 
-def _deconvolution(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
+def _deconvolution(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     """dx = max(dy, 0), whatever x was"""
     return op.Relu(dy)
 
 
-def _quantized(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _quantized(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     raise UnsupportedOperator("the ReLUs of a quantised model are part of its rounding; give the float model")
 
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.driver import backward, path
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Node, captured
 from fastcam_export.autodiff.rules import quantization
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, wide
@@ -44,7 +44,7 @@ class Identity:
     channels: int = 0
 
 
-Rule = Callable[[Emitter, Node, int, int], "Identity | None"]
+Rule = Callable[[Builder, Node, int, int], "Identity | None"]
 """(op, node, input index, channels of that input) -> the identity, or None where it does not hold."""
 
 RULES: dict[str, Rule] = {}
@@ -61,7 +61,7 @@ def rule(*op_types: str) -> Callable[[Rule], Rule]:
 
 
 def pooled_gradient(
-    op: Emitter,
+    op: Builder,
     cotangents: Mapping[ir.Value, ir.Value],
     layer: ir.Value,
     sums: Mapping[ir.Value, ir.Value] | None = None,
@@ -108,7 +108,7 @@ class _Use:
 class _Plan:
     """For which values S is carried (``uses``), and where it falls back to the full gradient (``direct``: channels)."""
 
-    op: Emitter
+    op: Builder
     cotangents: Mapping[ir.Value, ir.Value]
     layer: ir.Value
     sums: Mapping[ir.Value, ir.Value]
@@ -150,7 +150,7 @@ class _Plan:
         return found(self.op, Node(node, ()), index, channels)
 
 
-def _total(op: Emitter, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | None], value: ir.Value) -> ir.Value | None:
+def _total(op: Builder, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | None], value: ir.Value) -> ir.Value | None:
     """S of ``value``, [N, channels]."""
     if value in plan.direct:
         gradient = gradients[value]
@@ -168,7 +168,7 @@ def _total(op: Emitter, plan: _Plan, gradients: Mapping[ir.Value, ir.Value | Non
     return total
 
 
-def spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int) -> ir.Value:
+def spatial_sum(op: Builder, gradient: ir.Value, value: ir.Value, channels: int) -> ir.Value:
     """S of ``value`` from its gradient: float32 [N, channels] where it is of half precision."""
     dims, gradient = op.dims(value), wide(op, gradient)
     if len(dims) == 2:
@@ -186,13 +186,13 @@ def spatial_sum(op: Emitter, gradient: ir.Value, value: ir.Value, channels: int)
 
 
 @rule("Identity", "Dropout")
-def same(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def same(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """S(x) = S(y)"""
     return Identity(lambda s: s, channels=channels)
 
 
 @rule("QuantizeLinear")
-def quantize_linear(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def quantize_linear(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """Straight through: S(x) = S(y) where no value can saturate, or, of a single position, where it did not"""
     mask = quantization.inside(op, node)
     if mask is None:
@@ -205,13 +205,13 @@ def quantize_linear(op: Emitter, node: Node, index: int, channels: int) -> Ident
 
 
 @rule("DequantizeLinear")
-def dequantize_linear(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def dequantize_linear(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """S of the numbers that x stands for is S(y)"""
     return Identity(lambda s: quantization.decoded(op, node, s), channels=channels) if index == 0 else None
 
 
 @rule("Add", "Sum")
-def add(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def add(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """y = a + b: S(a) = S(y), where a is not broadcast"""
     value = node.input(index)
     if value is None or op.dims(value) != op.dims(node.y) or None in op.dims(value):
@@ -220,13 +220,13 @@ def add(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
 
 
 @rule("MaxPool")
-def max_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def max_pool(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """S(x) = S(y): the gradient of each window lands on exactly one cell, wherever that is"""
     return Identity(lambda s: s, channels=channels)
 
 
 @rule("AveragePool")
-def average_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def average_pool(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """S(x) = S(y) where no part of a window's gradient is lost to padding that counts"""
     padded = any(node.integers("pads")) or node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     if node.integer("count_include_pad", 0) and (padded or node.integer("ceil_mode", 0)):
@@ -235,13 +235,13 @@ def average_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def global_pool(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """S(x) = S(y): the mean's gradient is dy / n at n positions, the maximum's is dy at one"""
     return Identity(lambda s: s, channels=channels)
 
 
 @rule("ReduceMean", "ReduceMax", "ReduceMin")
-def reduce_positions(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def reduce_positions(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """As the global pools, where exactly the positions are reduced"""
     axes, rank = node.input(1), op.rank(node.x)
     known = node.constant(1, "axes") if axes is not None else None
@@ -251,7 +251,7 @@ def reduce_positions(op: Emitter, node: Node, index: int, channels: int) -> Iden
 
 
 @rule("BatchNormalization")
-def batch_normalization(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def batch_normalization(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """S(x) = S(y) scale / sqrt(var + eps)"""
     _, scale, _, _, variance = node.inputs
 
@@ -263,7 +263,7 @@ def batch_normalization(op: Emitter, node: Node, index: int, channels: int) -> I
 
 
 @rule("Concat")
-def concat(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def concat(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """Along the channels: S(x) is a slice of S(y)"""
     counts = [op.dims(value)[1] if op.rank(value) > 1 else None for value in node.inputs]
     if node.integer("axis") % op.rank(node.y) != 1 or not all(isinstance(count, int) for count in counts):
@@ -276,7 +276,7 @@ def concat(op: Emitter, node: Node, index: int, channels: int) -> Identity | Non
 
 
 @rule("Conv")
-def conv(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def conv(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """Without padding every tap of a window is a cell of x: S(x) = S(y) W', where W' sums the kernels' taps"""
     w = node.inputs[1]
     dims = op.dims(w)
@@ -295,7 +295,7 @@ def conv(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
 
 
 @rule("Flatten", "Reshape")
-def flatten(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def flatten(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """[N, K, h, w] as [N, K h w]: the channels stay together, so S is the same"""
     before, after = op.dims(node.x), op.dims(node.y)
     positions = before[1:]
@@ -307,7 +307,7 @@ def flatten(op: Emitter, node: Node, index: int, channels: int) -> Identity | No
 
 
 @rule("Gemm", "MatMul")
-def gemm(op: Emitter, node: Node, index: int, channels: int) -> Identity | None:
+def gemm(op: Builder, node: Node, index: int, channels: int) -> Identity | None:
     """y = x W of a flattened map: S(x) = dy (S W)^T, where S W sums the rows of W that belong to one channel"""
     if index != 0 or node.integer("transA", 0) or op.rank(node.x) != 2 or op.rank(node.inputs[1]) != 2:
         return None

@@ -14,7 +14,7 @@ from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.quantized import ACTIVATIONS, seen
 
 if TYPE_CHECKING:
-    from fastcam_export.autodiff.emitter import Emitter
+    from fastcam_export.autodiff.emitter import Builder
 
 
 class _Zero:
@@ -104,7 +104,7 @@ Found = dict[ir.Value, "ir.Value | None"]
 Sweep = Callable[[Sequence["ir.Value | None"], Sequence["ir.Value | None"], Sequence[ir.Value]], Found]
 """``(copies, dys, wrt) -> gradients``: the driver's sweep over copies of values whose cotangents are ``dys``."""
 
-Within = Callable[["Emitter", Node, Sequence[ir.Value], Sweep], Found]
+Within = Callable[["Builder", Node, Sequence[ir.Value], Sweep], Found]
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ class Rule:
         within: ``(op, node, wrt, sweep) -> gradients``: differentiates bodies that it emits, by ``sweep``.
     """
 
-    gradients: Callable[[Emitter, Node, ir.Value], Gradients]
+    gradients: Callable[[Builder, Node, ir.Value], Gradients]
     broadcasts: bool = False
     several: bool = False
     ignores: frozenset[int] = frozenset()
-    expand: Callable[[Emitter, Node], Sequence[ir.Value | None]] | None = None
+    expand: Callable[[Builder, Node], Sequence[ir.Value | None]] | None = None
     within: Within | None = None
 
 
@@ -138,7 +138,7 @@ RULES: dict[str, Rule] = {}
 Operators of the default domain go by their name, others by domain and name: "com.microsoft.FusedConv".
 """
 
-Function = Callable[["Emitter", Node, ir.Value], Gradients]
+Function = Callable[["Builder", Node, ir.Value], Gradients]
 
 
 def rule(
@@ -154,7 +154,7 @@ def rule(
     return register
 
 
-Definition = Callable[["Emitter", Node], Sequence["ir.Value | None"]]
+Definition = Callable[["Builder", Node], Sequence["ir.Value | None"]]
 
 
 def expansion(*op_types: str, ignores: Collection[int] = (), domain: str = "") -> Callable[[Definition], Definition]:
@@ -175,7 +175,7 @@ def expansion(*op_types: str, ignores: Collection[int] = (), domain: str = "") -
 def expanded(function: Definition, ignores: Collection[int] = ()) -> Rule:
     """The rule of an operator that is differentiated through its definition."""
 
-    def gradients(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+    def gradients(op: Builder, node: Node, dy: ir.Value) -> Gradients:
         raise RuntimeError(f"{describe(node.node)} is differentiated through its definition")
 
     return Rule(gradients, several=True, ignores=frozenset(ignores), expand=function)
@@ -191,7 +191,7 @@ def within(op_type: str) -> Callable[[Within], Within]:
     return register
 
 
-def _no_definition(op: Emitter, node: Node) -> Sequence[ir.Value | None]:
+def _no_definition(op: Builder, node: Node) -> Sequence[ir.Value | None]:
     raise RuntimeError(f"{describe(node.node)} is differentiated by its bodies")
 
 

@@ -32,7 +32,7 @@ import onnx_ir as ir
 
 from fastcam.schema import PREFIX, FastcamError, Mode
 from fastcam_export.autodiff.constants import SMALL, constant_array, is_constant
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.functions import find
 from fastcam_export.autodiff.modes import Backward
@@ -62,7 +62,7 @@ KEPT = frozenset(
 )
 """Operators that move values, or take the largest: R goes where the gradient goes."""
 
-Part = Callable[[Emitter, ir.Value], ir.Value]
+Part = Callable[[Builder, ir.Value], ir.Value]
 """What of some weights counts."""
 
 
@@ -83,20 +83,20 @@ class Share:
     signed: bool = True
 
 
-def _positive(op: Emitter, w: ir.Value) -> ir.Value:
+def _positive(op: Builder, w: ir.Value) -> ir.Value:
     return op.Relu(w)
 
 
-def _negative(op: Emitter, w: ir.Value) -> ir.Value:
+def _negative(op: Builder, w: ir.Value) -> ir.Value:
     return op.Min(w, 0.0)
 
 
-def _with(part: Part, op: Emitter, w: ir.Value) -> ir.Value:
+def _with(part: Part, op: Builder, w: ir.Value) -> ir.Value:
     """w + gamma w+ for inputs that are not negative, w + gamma w- for others"""
     return op.Add(w, op.Mul(part(op, w), GAMMA))
 
 
-def _of_negated(part: Part, op: Emitter, w: ir.Value) -> ir.Value:
+def _of_negated(part: Part, op: Builder, w: ir.Value) -> ir.Value:
     return part(op, op.Neg(w))
 
 
@@ -135,7 +135,7 @@ def relevance_mode(name: Mode, score: ir.Value) -> Backward:
     return Backward(name, rules, KEPT)
 
 
-def seed_of(op: Emitter, name: Mode, one: ir.Value, score: ir.Value) -> ir.Value:
+def seed_of(op: Builder, name: Mode, one: ir.Value, score: ir.Value) -> ir.Value:
     """What a relevance mode begins with, where ``one`` is one in the place of the target."""
     if name.startswith("lrp"):
         return op.Mul(one, score)
@@ -167,7 +167,7 @@ def _top(score: ir.Value) -> ir.Node:
 # ---- the rules: dy is R of the output
 
 
-def _layer(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _layer(share: Share, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """A layer with weights, which are constants: by its share, see above"""
     data, weights = 0, 1
     if node.node.op_type in DENSE and is_constant(node.inputs[0]):
@@ -177,7 +177,7 @@ def _layer(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {data: lambda: _handed_down(op, node, dy, share, data)}
 
 
-def _contrast(top: ir.Node, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _contrast(top: ir.Node, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """winning; in the score's own layer less that of the negated weights"""
     if node.node is not top:
         return _layer(WINNING, op, node, dy)
@@ -186,7 +186,7 @@ def _contrast(top: ir.Node, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {data: lambda: op.Sub(_handed_down(op, node, dy, WINNING, data), losing())}
 
 
-def _handed_down(op: Emitter, node: Node, dy: ir.Value, share: Share, data: int) -> ir.Value:
+def _handed_down(op: Builder, node: Node, dy: ir.Value, share: Share, data: int) -> ir.Value:
     """R of input ``data``: sum over parts of x dz/dx^T (R / z), with z the node once more, of what counts."""
     x = node.inputs[data]
     if share.up is None or share.down is None:
@@ -207,7 +207,7 @@ def _handed_down(op: Emitter, node: Node, dy: ir.Value, share: Share, data: int)
     return shares[0] if len(shares) == 1 else op.Add(*shares)
 
 
-def _linear(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _linear(share: Share, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """A mean or a sum, whose weights are all alike or positive"""
     x, y = node.x, node.y
     if share.signed or _never_negative(x):
@@ -221,7 +221,7 @@ def _linear(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: positive}
 
 
-def _addition(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _addition(share: Share, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = a + b: R_a = a / y R; where only what is positive counts, a+ / (a+ + b+) R. A constant is a bias."""
     minus = node.node.op_type == "Sub"
     terms = {i: op.Neg(x) if minus and i else x for i, x in enumerate(node.inputs) if not is_constant(x)}
@@ -235,12 +235,12 @@ def _addition(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {i: partial(op.Mul, term, divided) for i, term in counted.items()}
 
 
-def _passed(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _passed(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """R passes unchanged"""
     return {0: dy}
 
 
-def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _product(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """R goes to the factor that depends on the image; of two to the one that is no gate"""
     for signal, gate in ((0, 1), (1, 0)):
         if is_constant(node.inputs[gate]):
@@ -251,14 +251,14 @@ def _product(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     raise UnsupportedOperator("both factors depend on the image, and it is not clear which of them is a gate")
 
 
-def _quotient(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _quotient(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """R passes a division by a constant"""
     if not is_constant(node.inputs[1]):
         raise UnsupportedOperator("its divisor depends on the image")
     return {0: dy}
 
 
-def _batch_normalization(share: Share, op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def _batch_normalization(share: Share, op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """A scaling of each channel: by epsilon, unless folded into the convolution before it, or without bias"""
     made = node.x.producer()
     if not share.bias or (share.up is not None and made is not None and _folds_into(made) is node.node):
@@ -269,14 +269,14 @@ def _batch_normalization(share: Share, op: Emitter, node: Node, dy: ir.Value) ->
 # ---- their parts
 
 
-def ratio(op: Emitter, r: ir.Value, z: ir.Value, share: Share) -> ir.Value:
+def ratio(op: Builder, r: ir.Value, z: ir.Value, share: Share) -> ir.Value:
     """R / z; zero where nothing counts."""
     if share.signed:
         return op.Div(r, op.Add(z, op.Where(op.Less(z, 0.0), -EPSILON, EPSILON)))
     return op.Where(op.Greater(z, 0.0), op.Div(r, z), 0.0)
 
 
-def pulled(op: Emitter, node: ir.Node, dy: ir.Value, index: int) -> ir.Value:
+def pulled(op: Builder, node: ir.Node, dy: ir.Value, index: int) -> ir.Value:
     """The vector-Jacobian product of a node, by its registered rule."""
     rule = find(node)
     assert rule is not None and not rule.broadcasts
@@ -287,7 +287,7 @@ def pulled(op: Emitter, node: ir.Node, dy: ir.Value, index: int) -> ir.Value:
     return adopt_dims(op, gradient if isinstance(gradient, ir.Value) else gradient(), op.dims(value))  # type: ignore[operator]
 
 
-def _again(op: Emitter, node: Node, inputs: list[ir.Value | None] | list[ir.Value]) -> ir.Value:
+def _again(op: Builder, node: Node, inputs: list[ir.Value | None] | list[ir.Value]) -> ir.Value:
     """The node once more, with other inputs."""
     attributes = {name: attribute.value for name, attribute in node.node.attributes.items()}
     return adopt_dims(op, op.emit(node.node.op_type, *inputs, **attributes), op.dims(node.y))
@@ -307,7 +307,7 @@ def _folds_into(node: ir.Node) -> ir.Node | None:
     return reader if both else None
 
 
-def _folded(op: Emitter, node: Node, data: int) -> tuple[ir.Value, ir.Value | None]:
+def _folded(op: Builder, node: Node, data: int) -> tuple[ir.Value, ir.Value | None]:
     """Weights and bias of a layer, with the BatchNormalization behind it."""
     w, bias = node.inputs[1 - data], node.input(2)
     normalization = _folds_into(node.node)

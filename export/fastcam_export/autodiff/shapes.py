@@ -10,37 +10,37 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff import lift
 from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import HALF, Dim, Dims, Emitter, same_dim
+from fastcam_export.autodiff.emitter import HALF, Builder, Dim, Dims, same_dim
 
 Size = int | ir.Value
 """A dimension: a number, or an int64 [1] value where it is only known at run time."""
 
 
-def sizes(op: Emitter, x: ir.Value) -> list[Size]:
+def sizes(op: Builder, x: ir.Value) -> list[Size]:
     """The dimensions of a forward value."""
     return [d if isinstance(d, int) else op.shape(x, axis, axis + 1) for axis, d in enumerate(op.dims(x))]
 
 
-def product(op: Emitter, factors: Sequence[Size]) -> Size:
+def product(op: Builder, factors: Sequence[Size]) -> Size:
     """The product of dimensions."""
     if all(isinstance(f, int) for f in factors):
         return math.prod(f for f in factors if isinstance(f, int))
     return op.ReduceProd(op.concat([vector(f) for f in factors]), [0], keepdims=1)
 
 
-def cast_like(op: Emitter, value: ir.Value | Array, x: ir.Value) -> ir.Value:
+def cast_like(op: Builder, value: ir.Value | Array, x: ir.Value) -> ir.Value:
     """``value`` in the element type of ``x``."""
     if isinstance(value, ir.Value) and value.dtype == x.dtype:
         return value
     return op.Cast(value, to=int(x.dtype or ir.DataType.FLOAT))
 
 
-def wide(op: Emitter, x: ir.Value) -> ir.Value:
+def wide(op: Builder, x: ir.Value) -> ir.Value:
     """``x`` in float32 where it is of half precision."""
     return op.Cast(x, to=int(ir.DataType.FLOAT)) if x.dtype in HALF else x
 
 
-def reshape_to(op: Emitter, x: ir.Value, target: Sequence[Size]) -> ir.Value:
+def reshape_to(op: Builder, x: ir.Value, target: Sequence[Size]) -> ir.Value:
     """``x`` in the shape ``target``."""
     dims = tuple(dim for s in target for dim in ((s,) if isinstance(s, int) else op.contents(s)))
     if sum(not isinstance(s, int) for s in target) == 1 and 0 not in target:
@@ -51,12 +51,12 @@ def reshape_to(op: Emitter, x: ir.Value, target: Sequence[Size]) -> ir.Value:
     return adopt_dims(op, op.Reshape(x, shape, allowzero=1 if 0 in target else None), dims)
 
 
-def reshape_like(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
+def reshape_like(op: Builder, dy: ir.Value, x: ir.Value) -> ir.Value:
     """``dy`` with the elements in the same order and the shape of the forward value ``x``."""
     return adopt_dims(op, reshape_to(op, dy, sizes(op, x)), op.dims(x))
 
 
-def expand_like(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
+def expand_like(op: Builder, dy: ir.Value, x: ir.Value) -> ir.Value:
     """``dy``, of as many axes as the forward value ``x``, broadcast to its shape."""
     # 1 where the axis is already as long as it should be: most targets are constants then
     target = [1 if same_dim(h, w) else size for h, w, size in zip(op.dims(dy), op.dims(x), sizes(op, x))]
@@ -65,12 +65,12 @@ def expand_like(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
     return adopt_dims(op, op.Expand(dy, op.concat([vector(s) for s in target])), op.dims(x))
 
 
-def spread(op: Emitter, x: ir.Value | Array, target: Sequence[Size]) -> ir.Value:
+def spread(op: Builder, x: ir.Value | Array, target: Sequence[Size]) -> ir.Value:
     """``x`` broadcast to the shape ``target``."""
     return op.Expand(x, op.concat([vector(size) for size in target]))
 
 
-def keep_axes(op: Emitter, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+def keep_axes(op: Builder, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
     """The result ``dy`` of a reduction of ``x``, with the reduced ``axes`` at size one where they were dropped."""
     if op.rank(dy) == op.rank(x):
         return dy
@@ -78,7 +78,7 @@ def keep_axes(op: Emitter, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir
 
 
 def crop(
-    op: Emitter,
+    op: Builder,
     x: ir.Value,
     axes: Sequence[int],
     begin: ir.Value,
@@ -98,7 +98,7 @@ def crop(
     return padded if dims is None else adopt_dims(op, padded, dims)
 
 
-def along(op: Emitter, x: ir.Value, matrix: ir.Value, axis: int) -> ir.Value:
+def along(op: Builder, x: ir.Value, matrix: ir.Value, axis: int) -> ir.Value:
     """``x`` times a [have, want] ``matrix`` along one axis: y[.. j ..] = sum_i x[.. i ..] matrix[i, j]."""
     rank = op.rank(x)
     if axis == rank - 1:
@@ -110,11 +110,11 @@ def along(op: Emitter, x: ir.Value, matrix: ir.Value, axis: int) -> ir.Value:
     return op.Transpose(op.MatMul(op.Transpose(x, perm=order), matrix), perm=back)
 
 
-def one_hot(op: Emitter, indices: ir.Value, size: ir.Value, like: ir.Value) -> ir.Value:
+def one_hot(op: Builder, indices: ir.Value, size: ir.Value, like: ir.Value) -> ir.Value:
     """[indices, size] in the type of ``like``: row i is one at indices[i]; a negative index counts from the end.
 
     Args:
-        op: emitter.
+        op: builder.
         indices: int64 [indices].
         size: int64 [1].
         like: a floating point value.
@@ -128,12 +128,12 @@ def vector(size: Size) -> ir.Value | Array:
     return np.array([size], np.int64) if isinstance(size, int) else size
 
 
-def scalar(op: Emitter, size: ir.Value) -> ir.Value:
+def scalar(op: Builder, size: ir.Value) -> ir.Value:
     """An int64 [1] value as int64 []."""
     return op.Reshape(size, np.zeros(0, np.int64))
 
 
-def sum_to(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
+def sum_to(op: Builder, dy: ir.Value, x: ir.Value) -> ir.Value:
     """``dy`` summed over the axes along which ``x`` was broadcast to ``dy``'s shape."""
     have, want = op.dims(dy), op.dims(x)
     padded: Dims = (*(1,) * (len(have) - len(want)), *want)
@@ -145,7 +145,7 @@ def sum_to(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
     return reshape_like(op, dy, x) if len(want) < len(have) else dy
 
 
-def adopt_dims(op: Emitter, value: ir.Value, dims: Dims) -> ir.Value:
+def adopt_dims(op: Builder, value: ir.Value, dims: Dims) -> ir.Value:
     """``value`` with the dimensions that inference lost on the way."""
     have = op.dims(value)
     dims = tuple(h if isinstance(h, int) or d is None else d for h, d in zip(have, dims))
@@ -162,7 +162,7 @@ def _unclear(have: Dim, want: Dim) -> bool:
     return not same_dim(have, want) and not isinstance(want, int)
 
 
-def _sum_at_run_time(op: Emitter, dy: ir.Value, x: ir.Value) -> ir.Value:
+def _sum_at_run_time(op: Builder, dy: ir.Value, x: ir.Value) -> ir.Value:
     rank = op.rank(dy)
     if op.lifted(dy):
         return cast_like(op, lift.sum_to(op, wide(op, dy), x, rank), dy)

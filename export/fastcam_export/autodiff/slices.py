@@ -18,7 +18,7 @@ import onnx_ir as ir
 from fastcam_export.autodiff.axiswise import POOLS, REDUCTIONS, VIEWS, WHOLE, along, groups
 from fastcam_export.autodiff.constants import constant_array
 from fastcam_export.autodiff.driver import backward, path, sweep
-from fastcam_export.autodiff.emitter import Dim, Dims, Emitter
+from fastcam_export.autodiff.emitter import Builder, Dim, Dims
 from fastcam_export.autodiff.registry import captured
 from fastcam_export.autodiff.shapes import Size, crop, reshape_to, sizes, vector
 from fastcam_export.dimensions import divided, from_dim, times, to_dim
@@ -46,12 +46,12 @@ class Narrowed:
 
 
 def of_class(
-    op: Emitter, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
+    op: Builder, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
 ) -> Narrowed | None:
     """Narrow the gradient of the target classes' scores to their channels.
 
     Args:
-        op: emitter.
+        op: builder.
         score: [N, classes] or [N, classes, 1, ...].
         layer: the target layer.
         classes: int64 [N, T].
@@ -75,7 +75,7 @@ def of_class(
     return _narrowed(op, slices, whole, lambda v, g, axis: op.Mul(on_axis(op, hot, axis, op.rank(v)), g))
 
 
-def of_token(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value) -> Narrowed | None:
+def of_token(op: Builder, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value) -> Narrowed | None:
     """Narrow a gradient to the one place of an axis that a Gather or Slice behind the layer takes.
 
     Args:
@@ -102,7 +102,7 @@ def of_token(op: Emitter, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Val
     return replace(_narrowed(op, slices, whole, lambda v, g, a: _placed(op, v, g, a, size, place)), place=place)
 
 
-def token(op: Emitter, tokens: ir.Value, score: ir.Value, axis: int) -> int | None:
+def token(op: Builder, tokens: ir.Value, score: ir.Value, axis: int) -> int | None:
     """The one place along ``axis`` of ``tokens`` that all paths to the score lead through, as the graph picks it."""
     nodes = path(op.graph, [tokens], [score])
     at, picked, place = _pick(op, nodes, tokens, [score])
@@ -111,7 +111,7 @@ def token(op: Emitter, tokens: ir.Value, score: ir.Value, axis: int) -> int | No
     return place if same else None
 
 
-def _pick(op: Emitter, nodes: Sequence[ir.Node], layer: ir.Value, sinks: Iterable[ir.Value]) -> tuple[int, int, int]:
+def _pick(op: Builder, nodes: Sequence[ir.Node], layer: ir.Value, sinks: Iterable[ir.Value]) -> tuple[int, int, int]:
     """The first node on every path that takes one place of an axis: its index, the axis, the place; else axis 0."""
     sinks = list(sinks)
     found = ((at, _picked(op, node)) for at, node in enumerate(nodes))
@@ -129,7 +129,7 @@ Whole = dict[ir.Value, ir.Value]
 
 
 def _narrowed(
-    op: Emitter, slices: Slices, whole: Whole, placed: Callable[[ir.Value, ir.Value, int], ir.Value]
+    op: Builder, slices: Slices, whole: Whole, placed: Callable[[ir.Value, ir.Value, int], ir.Value]
 ) -> Narrowed:
     full = dict(whole)
     for value, (gradient, axis) in slices.items():
@@ -138,7 +138,7 @@ def _narrowed(
     return Narrowed(full, {value: found for value, found in slices.items() if value not in whole})
 
 
-def on_axis(op: Emitter, hot: ir.Value, axis: int, rank: int) -> ir.Value:
+def on_axis(op: Builder, hot: ir.Value, axis: int, rank: int) -> ir.Value:
     """[N, classes, 1, ...] with the classes on another axis of a value of another rank."""
     n, classes = op.dims(hot)[:2]
     if axis == 1 and rank == op.rank(hot):
@@ -149,7 +149,7 @@ def on_axis(op: Emitter, hot: ir.Value, axis: int, rank: int) -> ir.Value:
     return op.lift_value(flat, (n, *dims[1:])) if op.lifted(hot) else flat
 
 
-def _picked(op: Emitter, node: ir.Node) -> tuple[int, int] | None:
+def _picked(op: Builder, node: ir.Node) -> tuple[int, int] | None:
     """The axis and the one place that a Gather or Slice takes; None if it is none that takes one."""
     value = node.inputs[0] if node.inputs else None
     if node.op_type not in ("Gather", "Slice") or node.domain not in ("", "ai.onnx") or value is None:
@@ -176,7 +176,7 @@ class _Region:
     """The nodes behind which a gradient is zero but for a slice.
 
     Args:
-        op: emitter.
+        op: builder.
         between: the path from the layer to the values in ``start``.
         start: values whose gradient is that of a slice, and the slice's axis.
         count: of how many slices it is one; an axis may hold them as its outer part (tokens times images).
@@ -190,7 +190,7 @@ class _Region:
 
     def __init__(
         self,
-        op: Emitter,
+        op: Builder,
         between: Sequence[ir.Node],
         start: Mapping[ir.Value, int],
         count: int,
@@ -283,7 +283,7 @@ def _only_shape(node: ir.Node, index: int) -> bool:
     return index > 0 and node.op_type in VIEWS | REDUCTIONS | {"Gather", "Pad", "Slice"}
 
 
-def _like(op: Emitter, one: ir.Value) -> ir.Value:
+def _like(op: Builder, one: ir.Value) -> ir.Value:
     """A value of the type and shape of ``one`` that nothing computes."""
     value = ir.Value(name=op.name("slice"), type=one.type, shape=ir.Shape(one.shape or ()))
     return op.lift_value(value, op.dims(one)) if op.lifted(one) else value
@@ -297,13 +297,13 @@ def share(dim: Dim, count: int) -> Dim:
     )
 
 
-def _block(op: Emitter, value: ir.Value, axis: int, count: int) -> Size:
+def _block(op: Builder, value: ir.Value, axis: int, count: int) -> Size:
     """How long one of ``count`` slices of an axis is."""
     part = share(op.dims(value)[axis], count)
     return part if isinstance(part, int) else op.Div(op.shape(value, axis, axis + 1), [count])
 
 
-def _part(op: Emitter, value: ir.Value, axis: int, count: int, place: int) -> ir.Value:
+def _part(op: Builder, value: ir.Value, axis: int, count: int, place: int) -> ir.Value:
     """The slice at one place."""
     dims, block = op.dims(value), _block(op, value, axis, count)
     if block == 1:
@@ -314,14 +314,14 @@ def _part(op: Emitter, value: ir.Value, axis: int, count: int, place: int) -> ir
     return part
 
 
-def _placed(op: Emitter, value: ir.Value, gradient: ir.Value, axis: int, count: int, place: int) -> ir.Value:
+def _placed(op: Builder, value: ir.Value, gradient: ir.Value, axis: int, count: int, place: int) -> ir.Value:
     """A gradient of the shape of ``value`` that is zero but for one place of an axis."""
     block = vector(_block(op, value, axis, count))
     begin, end = (op.Mul(block, [number]) for number in (place, count - 1 - place))
     return crop(op, gradient, [axis], begin, end, op.dims(value))
 
 
-def _of_each_target(op: Emitter, score: ir.Value, scale: float) -> ir.Value:
+def _of_each_target(op: Builder, score: ir.Value, scale: float) -> ir.Value:
     """``scale`` as [N, 1, ...], once per target."""
     dims = op.dims(score)
     single: Dims = (dims[0], *[1] * (len(dims) - 1))
@@ -335,7 +335,7 @@ def _of_each_target(op: Emitter, score: ir.Value, scale: float) -> ir.Value:
     return seed
 
 
-def _class_slice(op: Emitter, value: ir.Value, axis: int, classes: ir.Value) -> ir.Value:
+def _class_slice(op: Builder, value: ir.Value, axis: int, classes: ir.Value) -> ir.Value:
     """The target classes' places of an axis, once per target: [N, ..., 1, ...]."""
     dims = op.dims(value)
     rank = len(dims)

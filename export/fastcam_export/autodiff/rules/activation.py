@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import cast_like, reshape_like, sum_to
 
@@ -21,7 +21,7 @@ STEEP = float(np.finfo(np.float32).max)
 
 
 @rule("Relu")
-def relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def relu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where y > 0. That mask is one operator, as y is never negative: sign(y), or what computes it faster."""
     if node.y.dtype == ir.DataType.FLOAT and op.engine == "onnxruntime":
         return op.Mul(dy, op.HardSigmoid(node.y, alpha=STEEP, beta=0.0))
@@ -29,13 +29,13 @@ def relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("LeakyRelu")
-def leaky_relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def leaky_relu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where x > 0, alpha dy elsewhere"""
     return op.Mul(dy, op.Where(op.Greater(node.x, 0.0), 1.0, node.number("alpha", 0.01)))
 
 
 @rule("PRelu", broadcasts=True)
-def prelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def prelu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where x > 0, slope dy elsewhere; dslope = x dy where x <= 0"""
     x, slope = node.inputs
     positive, wide = op.Greater(x, 0.0), _beside_channels(op, slope, x)
@@ -45,7 +45,7 @@ def prelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     }
 
 
-def _beside_channels(op: Emitter, slope: ir.Value, x: ir.Value) -> ir.Value:
+def _beside_channels(op: Builder, slope: ir.Value, x: ir.Value) -> ir.Value:
     """``slope``; where old exporters wrote it as a plain vector over the channels, in a form that broadcasts."""
     sizes = [op.dims(each)[-1] if op.rank(each) else 1 for each in (slope, x)]
     vector = op.rank(slope) == 1 and all(isinstance(size, int) for size in sizes) and sizes[0] not in (1, sizes[1])
@@ -53,26 +53,26 @@ def _beside_channels(op: Emitter, slope: ir.Value, x: ir.Value) -> ir.Value:
 
 
 @rule("Sigmoid")
-def sigmoid(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def sigmoid(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = y (1 - y) dy"""
     return op.Mul(dy, op.Mul(node.y, op.Sub(1.0, node.y)))
 
 
 @rule("Tanh")
-def tanh(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def tanh(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = (1 - y^2) dy"""
     return op.Mul(dy, op.Sub(1.0, op.Mul(node.y, node.y)))
 
 
 @rule("HardSigmoid")
-def hard_sigmoid(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def hard_sigmoid(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = alpha dy where 0 < y < 1"""
     inside = op.And(op.Greater(node.y, 0.0), op.Less(node.y, 1.0))
     return op.Mul(dy, op.Mul(cast_like(op, inside, node.y), node.number("alpha", 0.2)))
 
 
 @rule("HardSwish")
-def hard_swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def hard_swish(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = x clip(x/6 + 1/2, 0, 1): dx = (x/3 + 1/2) dy where -3 < x < 3, dy above, 0 below"""
     x = node.x
     middle = op.Add(op.Mul(x, 1 / 3), 0.5)
@@ -80,7 +80,7 @@ def hard_swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Clip")
-def clip(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def clip(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where min <= x <= max; dmin = sum(dy) where x < min < max; dmax = sum(dy) where x or min > max
 
     As torch.clamp: max counts where min > max, and at min = max the lower half of the gradient goes nowhere. From 0 to
@@ -116,39 +116,39 @@ def _is_number(value: ir.Value | None, number: float) -> bool:
 
 
 @rule("Elu")
-def elu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def elu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where x > 0, alpha exp(x) dy elsewhere (there alpha exp(x) = y + alpha)"""
     return op.Mul(dy, op.Where(op.Greater(node.x, 0.0), 1.0, op.Add(node.y, node.number("alpha", 1.0))))
 
 
 @rule("Celu")
-def celu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def celu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where x > 0, exp(x / alpha) dy elsewhere"""
     return op.Mul(dy, op.Exp(op.Min(op.Div(node.x, node.number("alpha", 1.0)), 0.0)))
 
 
 @rule("Selu")
-def selu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def selu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = gamma x where x > 0, gamma alpha (exp(x) - 1) elsewhere"""
     alpha, gamma = node.number("alpha", SELU_ALPHA), node.number("gamma", SELU_GAMMA)
     return op.Mul(dy, op.Where(op.Greater(node.x, 0.0), gamma, op.Add(node.y, gamma * alpha)))
 
 
 @rule("Softplus")
-def softplus(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def softplus(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = sigmoid(x) dy"""
     return op.Mul(dy, op.Sigmoid(node.x))
 
 
 @rule("Softsign")
-def softsign(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def softsign(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / (1 + |x|)^2"""
     denominator = op.Add(op.Abs(node.x), 1.0)
     return op.Div(dy, op.Mul(denominator, denominator))
 
 
 @rule("Swish")
-def swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def swish(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = x s(alpha x): dx = s (1 + alpha x (1 - s)) dy"""
     scaled = op.Mul(node.x, node.number("alpha", 1.0))
     s = op.Sigmoid(scaled)
@@ -156,7 +156,7 @@ def swish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Mish")
-def mish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def mish(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = x tanh(softplus(x)): dx = (t + x (1 - t^2) sigmoid(x)) dy"""
     x = node.x
     t = op.Tanh(op.Softplus(x))
@@ -164,7 +164,7 @@ def mish(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Gelu")
-def gelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def gelu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Hendrycks and Gimpel: y = x Phi(x), so dx = (Phi(x) + x phi(x)) dy; or its tanh approximation
 
     y = x (1 + t)/2, t = tanh(u), u = c (x + 0.044715 x^3): dx = ((1 + t)/2 + x/2 (1 - t^2) u') dy
@@ -183,25 +183,25 @@ def gelu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("ThresholdedRelu")
-def thresholded_relu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def thresholded_relu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where x > alpha"""
     return op.Where(op.Greater(node.x, node.number("alpha", 1.0)), dy, 0.0)
 
 
 @rule("Shrink")
-def shrink(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def shrink(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where |x| > lambd"""
     return op.Where(op.Greater(op.Abs(node.x), node.number("lambd", 0.5)), dy, 0.0)
 
 
 @rule("Softmax")
-def softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def softmax(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = y (dy - sum_axis(y dy))"""
     y, axis = node.y, node.integer("axis", -1)
     return op.Mul(y, op.Sub(dy, op.ReduceSum(op.Mul(dy, y), [axis], keepdims=1)))
 
 
 @rule("LogSoftmax")
-def log_softmax(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def log_softmax(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy - exp(y) sum_axis(dy)"""
     return op.Sub(dy, op.Mul(op.Exp(node.y), op.ReduceSum(dy, [node.integer("axis", -1)], keepdims=1)))

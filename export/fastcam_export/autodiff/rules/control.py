@@ -13,12 +13,12 @@ import onnx_ir as ir
 from fastcam_export.autodiff import bodies
 from fastcam_export.autodiff.bodies import copied
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Found, Node, Sweep, expansion, within
 
 
 @within("If")
-def if_then_else(op: Emitter, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
+def if_then_else(op: Builder, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
     """dx = the gradient through the branch that is taken; zeros where that branch does not read x"""
     branches = {name: node.node.attributes[name].as_graph() for name in ("then_branch", "else_branch")}
     taken = constant_array(node.x)
@@ -47,7 +47,7 @@ def if_then_else(op: Emitter, node: Node, wrt: Sequence[ir.Value], sweep: Sweep)
     return dict(zip(reached, gradients))
 
 
-def _seen_as(op: Emitter, dy: ir.Value | None, copy: ir.Value | None) -> ir.Value | None:
+def _seen_as(op: Builder, dy: ir.Value | None, copy: ir.Value | None) -> ir.Value | None:
     """The cotangent of an If's output, with the shape that the output has in one branch."""
     if dy is None or copy is None:
         return None
@@ -57,7 +57,7 @@ def _seen_as(op: Emitter, dy: ir.Value | None, copy: ir.Value | None) -> ir.Valu
     return op.lift_value(seen, dims) if lifted else seen
 
 
-def _gradient(op: Emitter, gradient: ir.Value | None, x: ir.Value, lifted: bool) -> ir.Value:
+def _gradient(op: Builder, gradient: ir.Value | None, x: ir.Value, lifted: bool) -> ir.Value:
     """A branch's output: the gradient of ``x``, or zeros in the shape in which it is stored."""
     dims = op.dims(x)
     types = [(_dtype(x), (None, *dims[1:]) if lifted else dims)]
@@ -84,12 +84,12 @@ def _drop_unused(graph: ir.Graph) -> None:
 
 
 @expansion("Loop")
-def loop(op: Emitter, node: Node) -> list[ir.Value | None]:
+def loop(op: Builder, node: Node) -> list[ir.Value | None]:
     """The state behind the last step, and of each step's results the stack"""
     return bodies.loop(op, node.node, node.node.inputs, {})
 
 
 @expansion("Scan")
-def scan(op: Emitter, node: Node) -> list[ir.Value | None]:
+def scan(op: Builder, node: Node) -> list[ir.Value | None]:
     """The state behind the last elements, and of each step's results the stack"""
     return bodies.scan(op, node.node, node.node.inputs, {})

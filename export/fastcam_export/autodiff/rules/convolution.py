@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.rules.transposed import input_gradient
@@ -13,7 +13,7 @@ from fastcam_export.autodiff.shapes import Size, adopt_dims, crop, product, resh
 
 
 @rule("Conv")
-def conv(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def conv(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y[o] = sum_k w[k] x[o s + k d - p] + b: dx is the transposed convolution of dy with these weights,
     dw[k] = sum_o dy[o] x[o s + k d - p], db = sum dy"""
     x, w = node.inputs[:2]
@@ -26,7 +26,7 @@ def conv(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("ConvTranspose")
-def conv_transpose(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def conv_transpose(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y[o s + k d - p] += w[k] x[o], + b: the other way round, dx is the convolution of dy with these weights"""
     x, w = node.inputs[:2]
     kernel, group = _kernel(op, w), node.integer("group", 1)
@@ -39,7 +39,7 @@ def conv_transpose(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: data, 1: lambda: _correlation(op, view, x, dy, w, group), 2: lambda: _bias_gradient(op, dy)}
 
 
-def _correlation(op: Emitter, view: Window, grid: ir.Value, image: ir.Value, w: ir.Value, group: int) -> ir.Value:
+def _correlation(op: Builder, view: Window, grid: ir.Value, image: ir.Value, w: ir.Value, group: int) -> ir.Value:
     """dw[a, b, k] = sum over images and windows o of grid[a, o] image[b, o s + k d - p]: a matrix product per group."""
     (n, _, *windows), (a, b, *kernel) = sizes(op, view.y), sizes(op, w)
     rows, number = _divided(op, a, group), product(op, windows)
@@ -50,15 +50,15 @@ def _correlation(op: Emitter, view: Window, grid: ir.Value, image: ir.Value, w: 
     return reshape_like(op, op.ReduceSum(each, [0], keepdims=0), w)
 
 
-def _divided(op: Emitter, size: Size, group: int) -> Size:
+def _divided(op: Builder, size: Size, group: int) -> Size:
     return size // group if isinstance(size, int) else op.Div(size, group)
 
 
-def _bias_gradient(op: Emitter, dy: ir.Value) -> ir.Value:
+def _bias_gradient(op: Builder, dy: ir.Value) -> ir.Value:
     return op.ReduceSum(dy, [0, *range(2, op.rank(dy))], keepdims=0)
 
 
-def _kernel(op: Emitter, w: ir.Value) -> list[int]:
+def _kernel(op: Builder, w: ir.Value) -> list[int]:
     kernel = [d for d in op.dims(w)[2:] if isinstance(d, int)]
     if len(kernel) != op.rank(w) - 2:
         raise UnsupportedOperator("the size of its kernel is only known at run time")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Node, expansion
 from fastcam_export.autodiff.rules.sampling import Tap, extent, linear, sample, within
@@ -15,7 +15,7 @@ from fastcam_export.autodiff.shapes import Size, product, reshape_to, scalar, si
 
 
 @expansion("DeformConv")
-def deform_conv(op: Emitter, node: Node) -> list[ir.Value]:
+def deform_conv(op: Builder, node: Node) -> list[ir.Value]:
     """y = W (mask * x at p + offset) + B, bilinear, zero outside of the picture; p is where a convolution reads"""
     x, w, offset, bias, mask = (node.input(index) for index in range(5))
     assert x is not None and w is not None and offset is not None
@@ -36,7 +36,7 @@ def deform_conv(op: Emitter, node: Node) -> list[ir.Value]:
     return [y if bias is None else op.Add(y, op.Unsqueeze(bias, list(range(1, 1 + len(kernel)))))]
 
 
-def _share(op: Emitter, x: ir.Value, groups: int, axis: int = 1) -> int:
+def _share(op: Builder, x: ir.Value, groups: int, axis: int = 1) -> int:
     """Channels in each of so many groups."""
     channels = op.dims(x)[axis]
     if not isinstance(channels, int):
@@ -45,7 +45,7 @@ def _share(op: Emitter, x: ir.Value, groups: int, axis: int = 1) -> int:
 
 
 def _places(
-    op: Emitter, node: Node, x: ir.Value, offset: ir.Value, kernel: Sequence[int], points: Size
+    op: Builder, node: Node, x: ir.Value, offset: ir.Value, kernel: Sequence[int], points: Size
 ) -> list[list[Tap]]:
     """For each axis the neighbours of all positions [batch, taps * area]."""
     offset = wide(op, offset)

@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import scalar, sizes, spread
 
 
 @rule("Einsum", broadcasts=True)
-def einsum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def einsum(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y[o] = sum_... a[s] b[t] ...: da[s] = sum_... dy[o] b[t] ..., over the letters that a does not have.
 
     A letter of a alone was summed: the gradient is the same all along it. A letter that a has twice took its diagonal:
@@ -24,7 +24,7 @@ def einsum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {index: partial(_operand_gradient, op, node, dy, terms, result, index) for index in range(len(terms))}
 
 
-def equation(op: Emitter, node: Node) -> tuple[list[str], str]:
+def equation(op: Builder, node: Node) -> tuple[list[str], str]:
     """A letter for every axis of each operand and of the result; those of an ellipsis align at the right."""
     given = node.node.attributes.get_string("equation").replace(" ", "")
     left, _, right = given.partition("->")
@@ -39,7 +39,7 @@ def equation(op: Emitter, node: Node) -> tuple[list[str], str]:
     return spelt, right.replace("...", most)
 
 
-def _operand_gradient(op: Emitter, node: Node, dy: ir.Value, terms: list[str], result: str, index: int) -> ir.Value:
+def _operand_gradient(op: Builder, node: Node, dy: ir.Value, terms: list[str], result: str, index: int) -> ir.Value:
     x, own = node.inputs[index], terms[index]
     others = [_without_ones(op, term, value) for i, (term, value) in enumerate(zip(terms, node.inputs)) if i != index]
     once = "".join(dict.fromkeys(own))
@@ -55,13 +55,13 @@ def _operand_gradient(op: Emitter, node: Node, dy: ir.Value, terms: list[str], r
     return spread(op, dx, target) if set(own) - set(common) else dx
 
 
-def _without_ones(op: Emitter, term: str, x: ir.Value) -> tuple[str, ir.Value]:
+def _without_ones(op: Builder, term: str, x: ir.Value) -> tuple[str, ir.Value]:
     """An operand without its axes of size one, which runtimes broadcast."""
     ones = [axis for axis, size in enumerate(op.dims(x)) if size == 1]
     return "".join(c for axis, c in enumerate(term) if axis not in ones), op.Squeeze(x, ones) if ones else x
 
 
-def _contract(op: Emitter, operands: list[tuple[str, ir.Value]], result: str) -> ir.Value:
+def _contract(op: Builder, operands: list[tuple[str, ir.Value]], result: str) -> ir.Value:
     """Einsum without the forms that runtimes know less well: operands without axes, and those of one operand."""
     factors = [value for term, value in operands if not term]
     operands = [(term, value) for term, value in operands if term]
@@ -77,7 +77,7 @@ def _contract(op: Emitter, operands: list[tuple[str, ir.Value]], result: str) ->
     return y
 
 
-def _diagonal(op: Emitter, x: ir.Value, first: int, second: int) -> ir.Value:
+def _diagonal(op: Builder, x: ir.Value, first: int, second: int) -> ir.Value:
     """bool, one where the indices along two axes of x are equal, of size one along the others."""
     rank = op.rank(x)
     positions = op.Range(0, scalar(op, op.shape(x, first, first + 1)), 1)

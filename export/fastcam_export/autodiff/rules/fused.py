@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Node, expansion
 
@@ -21,7 +21,7 @@ WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 @fusion("FusedConv")
-def fused_conv(op: Emitter, node: Node) -> list[ir.Value | None]:
+def fused_conv(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = activation(Conv(x, w, b) + z)"""
     attributes = _attributes(node)
     y = op.Conv(*(node.input(i) for i in range(3)), **{name: attributes[name] for name in WINDOW if name in attributes})
@@ -30,7 +30,7 @@ def fused_conv(op: Emitter, node: Node) -> list[ir.Value | None]:
 
 
 @fusion("FusedGemm")
-def fused_gemm(op: Emitter, node: Node) -> list[ir.Value | None]:
+def fused_gemm(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = activation(Gemm(a, b, c))"""
     attributes = _attributes(node)
     own = {name: attributes[name] for name in ("alpha", "beta", "transA", "transB") if name in attributes}
@@ -38,7 +38,7 @@ def fused_gemm(op: Emitter, node: Node) -> list[ir.Value | None]:
 
 
 @fusion("FusedMatMul", "TransposeMatMul")
-def fused_matmul(op: Emitter, node: Node) -> list[ir.Value | None]:
+def fused_matmul(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = alpha a b, with the last two axes of either exchanged where transA, transB say so"""
     a, b = node.inputs
     if node.integer("transBatchA", 0) or node.integer("transBatchB", 0):
@@ -51,7 +51,7 @@ def fused_matmul(op: Emitter, node: Node) -> list[ir.Value | None]:
 
 
 @fusion("Gelu", "BiasGelu")
-def gelu(op: Emitter, node: Node) -> list[ir.Value | None]:
+def gelu(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = x Phi(x), of x + b where a bias is given"""
     x = _biased(op, node, 1)
     cdf = op.Mul(op.Add(op.Erf(op.Mul(x, 1 / math.sqrt(2))), 1.0), 0.5)
@@ -59,7 +59,7 @@ def gelu(op: Emitter, node: Node) -> list[ir.Value | None]:
 
 
 @fusion("FastGelu")
-def fast_gelu(op: Emitter, node: Node) -> list[ir.Value | None]:
+def fast_gelu(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = x (1 + tanh(c (x + 0.044715 x^3))) / 2, c = sqrt(2 / pi), of x + b where a bias is given"""
     x = _biased(op, node, 1)
     inner = op.Mul(op.Mul(x, op.Add(op.Mul(op.Mul(x, x), 0.044715), 1.0)), math.sqrt(2 / math.pi))
@@ -67,20 +67,20 @@ def fast_gelu(op: Emitter, node: Node) -> list[ir.Value | None]:
 
 
 @fusion("QuickGelu")
-def quick_gelu(op: Emitter, node: Node) -> list[ir.Value | None]:
+def quick_gelu(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = x sigmoid(alpha x)"""
     return [op.Mul(node.x, op.Sigmoid(op.Mul(node.x, node.number("alpha", 1.702))))]
 
 
 @fusion("BiasAdd")
-def bias_add(op: Emitter, node: Node) -> list[ir.Value | None]:
+def bias_add(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = x + bias + skip"""
     x, bias, skip = node.inputs
     return [op.Add(op.Add(x, bias), skip)]
 
 
 @fusion("SkipLayerNormalization")
-def skip_layer_normalization(op: Emitter, node: Node) -> list[ir.Value | None]:
+def skip_layer_normalization(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = LayerNormalization(x + skip + bias); the fourth output is that sum"""
     total, scale, beta = op.Add(node.x, node.inputs[1]), node.inputs[2], node.input(3)
     total = total if node.input(4) is None else op.Add(total, node.input(4))
@@ -89,7 +89,7 @@ def skip_layer_normalization(op: Emitter, node: Node) -> list[ir.Value | None]:
 
 
 @fusion("SkipSimplifiedLayerNormalization")
-def skip_simplified_layer_normalization(op: Emitter, node: Node) -> list[ir.Value | None]:
+def skip_simplified_layer_normalization(op: Builder, node: Node) -> list[ir.Value | None]:
     """y = h scale with h = s / sqrt(mean(s^2) + epsilon) and s = x + skip + bias, the fourth output"""
     total = op.Add(node.x, node.inputs[1])
     total = total if node.input(3) is None else op.Add(total, node.input(3))
@@ -102,7 +102,7 @@ def _attributes(node: Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.node.attributes.items()}
 
 
-def _activated(op: Emitter, x: ir.Value, attributes: dict[str, Any]) -> ir.Value:
+def _activated(op: Builder, x: ir.Value, attributes: dict[str, Any]) -> ir.Value:
     """The activation that a fusion names, with its parameters in the order in which the operator lists them."""
     name = attributes.get("activation", "")
     if not name:
@@ -120,11 +120,11 @@ def _activated(op: Emitter, x: ir.Value, attributes: dict[str, Any]) -> ir.Value
     raise UnsupportedOperator(f"there is no gradient rule for its activation {name}")
 
 
-def _exchanged(op: Emitter, x: ir.Value) -> ir.Value:
+def _exchanged(op: Builder, x: ir.Value) -> ir.Value:
     rank = op.rank(x)
     return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2]) if rank > 1 else x
 
 
-def _biased(op: Emitter, node: Node, index: int) -> ir.Value:
+def _biased(op: Builder, node: Node, index: int) -> ir.Value:
     bias = node.input(index)
     return node.x if bias is None else op.Add(node.x, bias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
 from fastcam_export.autodiff.rules.scatter import index_depth, linear_index, scatter_add
 from fastcam_export.autodiff.shapes import cast_like, crop, product, reshape_like, reshape_to, scalar, sizes, spread
@@ -14,14 +14,14 @@ INT64 = int(ir.DataType.INT64)
 
 
 @rule("GatherElements")
-def gather_elements(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def gather_elements(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx sums each element of dy into the place that its index names"""
     x, index = node.inputs
     return {0: scatter_add(op, sizes(op, x), index, dy, node.integer("axis", 0) % op.rank(x))}
 
 
 @rule("GatherND")
-def gather_nd(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def gather_nd(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx sums each slice of dy into the place that its index tuple names: of [batch, places, slice], along places"""
     x, indices = node.inputs
     batches, depth = node.integer("batch_dims", 0), index_depth(op, indices)
@@ -36,7 +36,7 @@ def gather_nd(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("TopK")
-def top_k(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def top_k(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx places each value's gradient where the value was found"""
     x = node.x
     axis = node.integer("axis", -1) % op.rank(x)
@@ -44,7 +44,7 @@ def top_k(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Unique")
-def unique(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def unique(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx places the gradient of each value, or slice, where it is first found"""
     x, axis = node.x, node.node.attributes.get_int("axis", None)
     given = {"axis": axis, "sorted": node.integer("sorted", 1)}
@@ -59,7 +59,7 @@ def unique(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Compress")
-def compress(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def compress(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx takes, where an element was kept, as many elements of dy as were kept before it, and zero elsewhere: a Gather
     from dy with a zero in front"""
     x, condition = node.inputs
@@ -75,7 +75,7 @@ def compress(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("ReverseSequence")
-def reverse_sequence(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reverse_sequence(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is dy reversed in the same way, which undoes it"""
     lengths, batch_first = node.inputs[1], node.integer("batch_axis", 1) == 0
     swap = [1, 0, *range(2, op.rank(dy))]
@@ -85,7 +85,7 @@ def reverse_sequence(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("CenterCropPad")
-def center_crop_pad(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def center_crop_pad(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is dy cropped where x was padded and padded where x was cropped; of an odd difference the end has one more"""
     x, rank = node.x, op.rank(node.x)
     axes = [axis % rank for axis in node.integers("axes") or range(rank)]
@@ -95,7 +95,7 @@ def center_crop_pad(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("OneHot", ignores=[0, 1])
-def one_hot_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def one_hot_(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = values[1] where the index says so, values[0] elsewhere: each gets the sum of dy over its places"""
     indices, depth, values = node.inputs
     numbers = op.constant(np.array([0, 1], (values.dtype or ir.DataType.FLOAT).numpy()))
@@ -106,7 +106,7 @@ def one_hot_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("CumProd")
-def cum_prod(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def cum_prod(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx_i = sum_k dy_k y_k / x_i over the k whose product holds x_i, and, where x_i is the first zero of its line, the
     same with one in its place: every later product is zero"""
     x, at = node.x, node.constant(1, "axis")
@@ -124,7 +124,7 @@ def cum_prod(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Range")
-def range_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def range_(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y_i = start + i delta: dstart = sum dy, ddelta = sum i dy_i"""
     delta = node.inputs[2]
     steps = cast_like(op, op.Range(0, scalar(op, op.shape(node.y)), 1), delta)
@@ -136,12 +136,12 @@ def range_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Hardmax", "Bernoulli")
-def constant_almost_everywhere(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def constant_almost_everywhere(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The derivative is zero wherever there is one; of a random choice, as in PyTorch, it is taken as zero."""
     return {0: ZERO}
 
 
 @rule("EyeLike", "RandomNormalLike", "RandomUniformLike", ignores=[0])
-def only_the_shape(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def only_the_shape(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Only the shape of x matters."""
     return {0: ZERO}

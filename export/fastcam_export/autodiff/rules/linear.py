@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import cast_like, reshape_like, scalar, sum_to
 
 
 @rule("Gemm")
-def gemm(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def gemm(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = alpha A' B' + beta C, where ' may transpose: dA' = alpha dy B'^T, dB' = alpha A'^T dy, dC = beta dy"""
     a, b = node.inputs[:2]
     trans_a, trans_b = node.integer("transA", 0), node.integer("transB", 0)
@@ -30,7 +30,7 @@ def gemm(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("MatMul")
-def matmul(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def matmul(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dA = dy B^T, dB = A^T dy, batch axes summed where broadcast; a vector is a matrix of one row or column"""
     a, b = node.inputs
     row, column = op.rank(a) == 1, op.rank(b) == 1
@@ -50,13 +50,13 @@ def matmul(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: grad_a, 1: grad_b}
 
 
-def _transposed(op: Emitter, x: ir.Value) -> ir.Value:
+def _transposed(op: Builder, x: ir.Value) -> ir.Value:
     rank = op.rank(x)
     return op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
 @rule("Det")
-def det(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def det(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy times the cofactors: (-1)^(i + j) times the determinant without row i and column j, so that it also holds
     where x has no inverse"""
     x, rank = node.x, op.rank(node.x)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_like, reshape_to, sizes
 
 
 @rule("BatchNormalization")
-def batch_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def batch_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Inference: y = h scale + bias with h = (x - mean) r, r = 1 / sqrt(var + eps), per channel: dx = dy scale r;
 
     dscale = sum(dy h), dbias = sum(dy), dmean = -sum(dy) scale r, dvar = -sum(dy h) scale r^2 / 2
@@ -42,7 +42,7 @@ def batch_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("LRN")
-def lrn(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def lrn(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = x d^-b, d = k + alpha/n sum_window x^2 over channels (Krizhevsky et al.):
 
     dx = d^-b dy - 2 alpha b / n x sum_window'(x d^(-b-1) dy), where window' is the window transposed. The sums over

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import HALF, Emitter
+from fastcam_export.autodiff.emitter import HALF, Builder
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
 from fastcam_export.autodiff.rules.window import Window, window
@@ -26,7 +26,7 @@ from fastcam_export.autodiff.shapes import (
 
 
 @rule("AveragePool")
-def average_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def average_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Averaging is linear and separable: y = P_h x P_w^T with one small matrix per axis, so dx = P_h^T dy P_w.
 
     Row o of a matrix holds 1/count at the positions that window o covers. This is every form of the operator at once:
@@ -40,7 +40,7 @@ def average_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("LpPool")
-def lp_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def lp_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) S^T(y^(1-p) dy), S the sum over windows, separable as averaging"""
     p, view = node.integer("p", 2), window(op, node, node.integers("kernel_shape"))
     dx = op.Mul(dy, lp_outer(op, node.y, p))
@@ -50,7 +50,7 @@ def lp_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return op.Mul(dx, lp_inner(op, node.x, p))
 
 
-def _averaging_matrix(op: Emitter, node: Node, view: Window, axis: int) -> ir.Value:
+def _averaging_matrix(op: Builder, node: Node, view: Window, axis: int) -> ir.Value:
     """[windows, size] along one axis: 1/count where the window covers the position."""
     taps, size = _taps(op, node, view, axis)
     if node.integer("count_include_pad", 0):
@@ -63,7 +63,7 @@ def _averaging_matrix(op: Emitter, node: Node, view: Window, axis: int) -> ir.Va
     return op.Div(_covered(op, taps, size, node.x), number)
 
 
-def _taps(op: Emitter, node: Node, view: Window, axis: int) -> tuple[ir.Value, ir.Value]:
+def _taps(op: Builder, node: Node, view: Window, axis: int) -> tuple[ir.Value, ir.Value]:
     """The positions [windows, kernel] that windows cover along one axis, negative in the padding; the axis' size."""
     at = axis - 2
     windows = op.Range(0, scalar(op, op.shape(node.y, axis, axis + 1)), 1)
@@ -73,14 +73,14 @@ def _taps(op: Emitter, node: Node, view: Window, axis: int) -> tuple[ir.Value, i
     return taps, op.shape(node.x, axis, axis + 1)
 
 
-def _covered(op: Emitter, taps: ir.Value, size: ir.Value, like: ir.Value) -> ir.Value:
+def _covered(op: Builder, taps: ir.Value, size: ir.Value, like: ir.Value) -> ir.Value:
     """[windows, size]: one where the window covers the position."""
     hits = op.Equal(op.Unsqueeze(taps, [2]), op.Range(0, scalar(op, size), 1))  # [windows, kernel, size]
     return op.ReduceSum(cast_like(op, hits, like), [1], keepdims=0)
 
 
 @rule("MaxPool")
-def max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def max_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dy goes to the first maximum of its window in scan order (ReLU maps are full of ties at zero, so it matters);
 
     what overlapping windows send to one position is summed.
@@ -95,7 +95,7 @@ def max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return crop(op, padded, axes, op.Neg(view.begin(op)), op.Neg(view.end(op)), op.dims(node.x))
 
 
-def _scattered(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
+def _scattered(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     """The operator's second output says where the maxima lie among all elements of x; asked for at another node than
     the model's, of which runtimes may have a faster form without it."""
     window(op, node, node.integers("kernel_shape"))  # refuses what ONNX does not define
@@ -107,7 +107,7 @@ def _scattered(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
     return reshape_like(op, summed, node.x)
 
 
-def _spread_without_index(op: Emitter, node: Node, dy: ir.Value, view: Window, taps: ir.Value) -> ir.Value:
+def _spread_without_index(op: Builder, node: Node, dy: ir.Value, view: Window, taps: ir.Value) -> ir.Value:
     """The gradient of the padded x, for engines that know neither indices of pools nor Col2Im.
 
     Tap k of n weighs n - k where it equals the pooled maximum, else nothing: the heaviest is the first maximum. What
@@ -128,7 +128,7 @@ def _spread_without_index(op: Emitter, node: Node, dy: ir.Value, view: Window, t
     return reshape_to(op, image, [n, c, *[_axis(op, view.span(op), axis) for axis in range(axes)]])
 
 
-def _axis(op: Emitter, vector: ir.Value, axis: int) -> Size:
+def _axis(op: Builder, vector: ir.Value, axis: int) -> Size:
     """One element of an int64 vector, as a number where it is known."""
     array = constant_array(vector)
     return op.Slice(vector, [axis], [axis + 1], [0]) if array is None else int(array[axis])

@@ -11,14 +11,14 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff import quantized
 from fastcam_export.autodiff.constants import Array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import along, cast_like, one_hot, reshape_like, scalar
 
 
 @rule("QuantizeLinear")
-def quantize_linear(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def quantize_linear(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = saturate(round(x / scale) + zero): where y was not saturated dx = dy, and dscale = -sum(x / scale dy).
 
     For dx, x is not read, see :mod:`fastcam_export.autodiff.quantized`, so a y at an end of its range counts as
@@ -39,12 +39,12 @@ def quantize_linear(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("DequantizeLinear")
-def dequantize_linear(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def dequantize_linear(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = (x - zero) scale: the gradient of the number that x stands for is dy; dscale = sum (x - zero) dy"""
     return {0: lambda: decoded(op, node, dy), 1: lambda: _scale_gradient(op, node, dy)}
 
 
-def inside(op: Emitter, node: Node) -> ir.Value | None:
+def inside(op: Builder, node: Node) -> ir.Value | None:
     """Where a QuantizeLinear was not saturated, bool in the shape of its output; None where that cannot happen.
 
     Raises:
@@ -60,12 +60,12 @@ def inside(op: Emitter, node: Node) -> ir.Value | None:
     return op.And(*parts) if len(parts) == 2 else parts[0] if parts else None
 
 
-def masked(op: Emitter, mask: ir.Value, dy: ir.Value) -> ir.Value:
+def masked(op: Builder, mask: ir.Value, dy: ir.Value) -> ir.Value:
     """``dy`` where ``mask``, else zero."""
     return op.Where(mask, dy, op.constant(np.zeros((), (dy.dtype or ir.DataType.FLOAT).numpy())))
 
 
-def decoded(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
+def decoded(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     """The gradient of the number that the input of a DequantizeLinear stands for.
 
     Raises:
@@ -87,7 +87,7 @@ def decoded(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
     return op.Mul(dy, cast_like(op, ratio, dy))
 
 
-def _scale_gradient(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
+def _scale_gradient(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     scale, zero = node.inputs[1], node.input(2)
     x = cast_like(op, node.x, dy)
     if zero is not None:
@@ -95,7 +95,7 @@ def _scale_gradient(op: Emitter, node: Node, dy: ir.Value) -> ir.Value:
     return cast_like(op, _total(op, node, op.Mul(dy, x), scale), scale)
 
 
-def _beside(op: Emitter, node: Node, parameter: ir.Value) -> ir.Value:
+def _beside(op: Builder, node: Node, parameter: ir.Value) -> ir.Value:
     """A scale or zero point (one number, one to a channel, or one to a block) in a form that broadcasts with x."""
     if node.integer("block_size", 0):
         return op.Gather(parameter, _blocks(op, node), axis=_axis(op, node))
@@ -104,7 +104,7 @@ def _beside(op: Emitter, node: Node, parameter: ir.Value) -> ir.Value:
     return op.Reshape(parameter, _column(op, node))
 
 
-def _total(op: Emitter, node: Node, gradient: ir.Value, scale: ir.Value) -> ir.Value:
+def _total(op: Builder, node: Node, gradient: ir.Value, scale: ir.Value) -> ir.Value:
     """``gradient``, in the shape of x, summed over all elements that one element of ``scale`` is for."""
     axis = _axis(op, node)
     if node.integer("block_size", 0):
@@ -115,23 +115,23 @@ def _total(op: Emitter, node: Node, gradient: ir.Value, scale: ir.Value) -> ir.V
     return reshape_like(op, op.ReduceSum(gradient, axes, keepdims=0), scale)
 
 
-def _blocks(op: Emitter, node: Node) -> ir.Value:
+def _blocks(op: Builder, node: Node) -> ir.Value:
     """int64 [size]: the block that each element along the axis belongs to."""
     size = op.shape(node.x, _axis(op, node), _axis(op, node) + 1)
     return op.Div(op.Range(0, scalar(op, size), 1), node.integer("block_size"))
 
 
-def _axis(op: Emitter, node: Node) -> int:
+def _axis(op: Builder, node: Node) -> int:
     """The axis of scales that differ; 0 where x has none."""
     return node.integer("axis", 1) % max(op.rank(node.x), 1)
 
 
-def _column(op: Emitter, node: Node) -> list[int]:
+def _column(op: Builder, node: Node) -> list[int]:
     """The shape that a vector over the channels has beside x."""
     return [-1] + [1] * (op.rank(node.x) - 1 - _axis(op, node))
 
 
-def _limit(op: Emitter, node: Node, end: Array | None) -> ir.Value | Array | None:
+def _limit(op: Builder, node: Node, end: Array | None) -> ir.Value | Array | None:
     """A limit of codes, flat where there are several, in a form that broadcasts with y."""
     if end is None or end.ndim == 0:
         return end

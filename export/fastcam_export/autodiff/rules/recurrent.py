@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Node, expansion
 from fastcam_export.autodiff.shapes import sizes, spread
@@ -32,7 +32,7 @@ class Direction:
     """One direction of a recurrent node, its weights without the axis of directions.
 
     Attributes:
-        op: emitter.
+        op: builder.
         node: the node.
         gates: W x + Wb of each time step, [B, gates * H].
         r: [H, gates * H], transposed.
@@ -42,7 +42,7 @@ class Direction:
         size: H.
     """
 
-    op: Emitter
+    op: Builder
     node: Node
     gates: list[ir.Value]
     r: ir.Value
@@ -71,7 +71,7 @@ Step = Callable[[Direction, ir.Value, State], State]
 
 
 @expansion("RNN", ignores=[4])
-def rnn(op: Emitter, node: Node) -> list[ir.Value]:
+def rnn(op: Builder, node: Node) -> list[ir.Value]:
     """h = f(W x + Wb + R h + Rb)"""
     return _unrolled(op, node, 1, ["Tanh"], [5], _rnn_step)
 
@@ -81,7 +81,7 @@ def _rnn_step(d: Direction, gates: ir.Value, state: State) -> State:
 
 
 @expansion("GRU", ignores=[4])
-def gru(op: Emitter, node: Node) -> list[ir.Value]:
+def gru(op: Builder, node: Node) -> list[ir.Value]:
     """z, r = f(W x + R h + b); n = g(W x + Wb + R (r h) + Rb), or g(W x + Wb + r (R h + Rb)); h = (1 - z) n + z h"""
     return _unrolled(op, node, 3, ["Sigmoid", "Tanh"], [5], _gru_step)
 
@@ -97,7 +97,7 @@ def _gru_step(d: Direction, gates: ir.Value, state: State) -> State:
 
 
 @expansion("LSTM", ignores=[4])
-def lstm(op: Emitter, node: Node) -> list[ir.Value]:
+def lstm(op: Builder, node: Node) -> list[ir.Value]:
     """i, f = f(W x + R h + P c + b); c' = f c + i g(...); o = f(... + P c'); h = o h(c')
 
     ``clip`` bounds the gates, and not c' before h: so ONNX Runtime reads the specification.
@@ -120,7 +120,7 @@ def _lstm_step(d: Direction, gates: ir.Value, state: State) -> State:
 
 
 def _unrolled(
-    op: Emitter, node: Node, gates: int, defaults: list[str], initial: list[int], step: Step
+    op: Builder, node: Node, gates: int, defaults: list[str], initial: list[int], step: Step
 ) -> list[ir.Value]:
     """Y, and the last value of each state, of all directions."""
     batch_first = node.integer("layout", 0)
@@ -153,13 +153,13 @@ def _unrolled(
     return [y, *ends]
 
 
-def _stacked(op: Emitter, values: list[ir.Value], axis: int) -> ir.Value:
+def _stacked(op: Builder, values: list[ir.Value], axis: int) -> ir.Value:
     parts = [op.Unsqueeze(value, [axis]) for value in values]
     return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=axis)
 
 
 def _direction(
-    op: Emitter, node: Node, x: ir.Value, gates: int, defaults: list[str], index: int, length: int
+    op: Builder, node: Node, x: ir.Value, gates: int, defaults: list[str], index: int, length: int
 ) -> Direction:
     def own(value: ir.Value | None) -> ir.Value | None:
         return None if value is None else op.Squeeze(op.Slice(value, [index], [index + 1], [0]), [0])
@@ -179,7 +179,7 @@ def _direction(
     return Direction(op, node, steps, op.Transpose(r, perm=[1, 0]), recurrent, peepholes, chosen, size)
 
 
-def _initial(op: Emitter, node: Node, x: ir.Value, which: int, index: int, size: int) -> ir.Value:
+def _initial(op: Builder, node: Node, x: ir.Value, which: int, index: int, size: int) -> ir.Value:
     """[B, H]: a state before the first step."""
     value = node.input(which)
     if value is None:
@@ -189,7 +189,7 @@ def _initial(op: Emitter, node: Node, x: ir.Value, which: int, index: int, size:
     return op.Squeeze(op.Slice(value, [index], [index + 1], [axis]), [axis])
 
 
-def _activations(op: Emitter, node: Node, defaults: list[str]) -> list[Activation]:
+def _activations(op: Builder, node: Node, defaults: list[str]) -> list[Activation]:
     """Those of all directions. alpha and beta go, in order, to the activations that have one."""
     names = [name.lower() for name in node.node.attributes.get_strings("activations", ()) or defaults * 2]
     alphas, betas = (list(node.node.attributes.get_floats(f"activation_{key}", ())) for key in ("alpha", "beta"))
@@ -207,11 +207,11 @@ def _activations(op: Emitter, node: Node, defaults: list[str]) -> list[Activatio
     return made
 
 
-def _plain(op: Emitter, op_type: str) -> Activation:
+def _plain(op: Builder, op_type: str) -> Activation:
     return lambda x: op.emit(op_type, x)
 
 
-def _parametric(op: Emitter, name: str, alpha: float, beta: float) -> Activation:
+def _parametric(op: Builder, name: str, alpha: float, beta: float) -> Activation:
     made: dict[str, Activation] = {
         "affine": lambda x: op.Add(op.Mul(x, alpha), beta),
         "elu": lambda x: op.Elu(x, alpha=alpha),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import (
     cast_like,
@@ -23,27 +23,27 @@ from fastcam_export.autodiff.shapes import (
 
 
 @rule("ReduceSum")
-def reduce_sum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_sum(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy, broadcast back over the reduced axes"""
     return expand_like(op, keep_axes(op, dy, node.x, _axes(op, node)), node.x)
 
 
 @rule("ReduceMean")
-def reduce_mean(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_mean(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / n, broadcast back over the n reduced elements"""
     x, axes = node.x, _axes(op, node)
     return expand_like(op, divided_by_size(op, keep_axes(op, dy, x, axes), x, axes), x)
 
 
 @rule("GlobalAveragePool")
-def global_average_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def global_average_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / (h w), broadcast back over the spatial axes"""
     x = node.x
     return expand_like(op, divided_by_size(op, dy, x, range(2, op.rank(x))), x)
 
 
 @rule("ReduceMax", "ReduceMin")
-def reduce_extremum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_extremum(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The gradient is shared evenly between the elements that equal the result, as torch.amax and torch.amin do"""
     x, axes = wide(op, node.x), _axes(op, node)
     if not axes:
@@ -58,13 +58,13 @@ def reduce_extremum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("ReduceL1")
-def reduce_l1(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_l1(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = sign(x) dy"""
     return op.Mul(keep_axes(op, dy, node.x, _axes(op, node)), op.Sign(node.x))
 
 
 @rule("ReduceL2")
-def reduce_l2(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_l2(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = x / y dy, zero where y is, as torch.linalg.vector_norm"""
     x, axes = node.x, _axes(op, node)
     y = keep_axes(op, node.y, x, axes)
@@ -72,27 +72,27 @@ def reduce_l2(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("ReduceSumSquare")
-def reduce_sum_square(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_sum_square(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = 2 x dy"""
     return op.Mul(keep_axes(op, dy, node.x, _axes(op, node)), op.Mul(node.x, 2.0))
 
 
 @rule("ReduceLogSum")
-def reduce_log_sum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_log_sum(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = log(sum(x)): dx = dy / exp(y), broadcast back"""
     x, axes = node.x, _axes(op, node)
     return expand_like(op, keep_axes(op, op.Mul(dy, op.Exp(op.Neg(node.y))), x, axes), x)
 
 
 @rule("ReduceLogSumExp")
-def reduce_log_sum_exp(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_log_sum_exp(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = exp(x - y) dy"""
     x, axes = node.x, _axes(op, node)
     return op.Mul(keep_axes(op, dy, x, axes), op.Exp(op.Sub(x, keep_axes(op, node.y, x, axes))))
 
 
 @rule("ReduceProd")
-def reduce_prod(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reduce_prod(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is dy times the product of the other elements: that of all that are not zero, without x itself; zero where
     one of the others is zero"""
     x, axes = node.x, _axes(op, node)
@@ -107,27 +107,27 @@ def reduce_prod(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("GlobalLpPool")
-def global_lp_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def global_lp_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) y^(1-p) dy, zero where y is"""
     p = node.integer("p", 2)
     return op.Mul(op.Mul(dy, lp_outer(op, node.y, p)), lp_inner(op, node.x, p))
 
 
-def lp_inner(op: Emitter, x: ir.Value, p: int) -> ir.Value:
+def lp_inner(op: Builder, x: ir.Value, p: int) -> ir.Value:
     """sign(x) |x|^(p-1)"""
     if p <= 2:
         return op.Sign(x) if p == 1 else x
     return op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1)))
 
 
-def lp_outer(op: Emitter, y: ir.Value, p: int) -> ir.Value:
+def lp_outer(op: Builder, y: ir.Value, p: int) -> ir.Value:
     """y^(1-p), and zero where y is zero"""
     safe = op.Where(op.Equal(y, 0.0), 1.0, y)  # all of x is zero there, and so is the other factor, but for p = 1
     return op.Where(op.Equal(y, 0.0), 0.0, op.Pow(safe, float(1 - p)))
 
 
 @rule("GlobalMaxPool")
-def global_max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def global_max_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The gradient goes to the first maximum in scan order"""
     x = node.x
     n, c, *spatial = sizes(op, x)
@@ -138,7 +138,7 @@ def global_max_pool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return op.Mul(dy, reshape_like(op, mask, x))
 
 
-def _axes(op: Emitter, node: Node) -> list[int]:
+def _axes(op: Builder, node: Node) -> list[int]:
     """The non-negative axes that a Reduce* node reduces."""
     rank = op.rank(node.x)
     axes = node.constant(1, "axes")
@@ -147,7 +147,7 @@ def _axes(op: Emitter, node: Node) -> list[int]:
     return sorted(int(axis) % rank for axis in axes)
 
 
-def divided_by_size(op: Emitter, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+def divided_by_size(op: Builder, dy: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
     """``dy`` divided by the number of elements of ``x`` along ``axes``."""
     dims = [op.dims(x)[axis] for axis in axes]
     known = [dim for dim in dims if isinstance(dim, int)]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Emitter, same_dim
+from fastcam_export.autodiff.emitter import Builder, same_dim
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import along, cast_like, reshape_to, scalar, sizes, spread
@@ -17,7 +17,7 @@ CROP = "tf_crop_and_resize"
 
 
 @rule("Resize")
-def resize(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def resize(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Interpolation is linear and separable: y = R_h x R_w^T with one matrix per axis, so dx = R_h^T dy R_w.
 
     The matrix of an axis is what the same Resize makes of the identity: in every mode, and to the last bit of the
@@ -36,7 +36,7 @@ def _nearest(node: Node) -> bool:
     return node.string("mode", "nearest") == "nearest"
 
 
-def _stays(op: Emitter, node: Node, index: int, axis: int) -> bool:
+def _stays(op: Builder, node: Node, index: int, axis: int) -> bool:
     """Whether the elements along an axis are known to stay as they are."""
     if node.string("coordinate_transformation_mode", "half_pixel") == CROP:
         roi = constant_array(node.input(1))
@@ -59,7 +59,7 @@ def _given(node: Node, index: int) -> ir.Value | None:
     return None if value is None or (value.shape is not None and list(value.shape) == [0]) else value
 
 
-def _matrix(op: Emitter, node: Node, axes: list[int], index: int) -> ir.Value:
+def _matrix(op: Builder, node: Node, axes: list[int], index: int) -> ir.Value:
     """[new, old]: the weight of each element of x in each of y."""
     old, new = (sizes(op, value)[axes[index]] for value in (node.x, node.y))
     double = node.x.dtype == ir.DataType.DOUBLE
@@ -68,7 +68,7 @@ def _matrix(op: Emitter, node: Node, axes: list[int], index: int) -> ir.Value:
     return op.Transpose(reshape_to(op, _resized(op, node, identity, axes, index, 0.0), [old, new]), perm=[1, 0])
 
 
-def _indicator(op: Emitter, node: Node, axes: list[int], index: int) -> ir.Value:
+def _indicator(op: Builder, node: Node, axes: list[int], index: int) -> ir.Value:
     """The same for nearest neighbours, whose numbers come from a range: what none is near to has number -1."""
     old, new = (sizes(op, value)[axes[index]] for value in (node.x, node.y))
     count = old if isinstance(old, int) else scalar(op, old)
@@ -77,7 +77,7 @@ def _indicator(op: Emitter, node: Node, axes: list[int], index: int) -> ir.Value
     return op.Equal(reshape_to(op, taken, [new, 1]), reshape_to(op, columns, [1, old]))
 
 
-def _resized(op: Emitter, node: Node, image: ir.Value, axes: list[int], index: int, outside: float) -> ir.Value:
+def _resized(op: Builder, node: Node, image: ir.Value, axes: list[int], index: int, outside: float) -> ir.Value:
     """``image`` [1, c, old, 1] as the node resizes its axis ``axes[index]``: [1, c, new, 1]."""
     attributes = {name: attribute.value for name, attribute in node.node.attributes.items()}
     attributes |= {"axes": [2], "extrapolation_value": outside}
@@ -90,7 +90,7 @@ def _resized(op: Emitter, node: Node, image: ir.Value, axes: list[int], index: i
     return op.Resize(image, roi, scale, new, **attributes)
 
 
-def _numbers(op: Emitter, vector: ir.Value | None, positions: list[int]) -> ir.Value | None:
+def _numbers(op: Builder, vector: ir.Value | None, positions: list[int]) -> ir.Value | None:
     if vector is None:
         return None
     parts = [op.Slice(vector, [at], [at + 1]) for at in positions]
@@ -98,7 +98,7 @@ def _numbers(op: Emitter, vector: ir.Value | None, positions: list[int]) -> ir.V
 
 
 def _in_proportion(
-    op: Emitter,
+    op: Builder,
     node: Node,
     image: ir.Value,
     roi: ir.Value | None,

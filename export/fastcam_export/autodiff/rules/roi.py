@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Node, expansion
 from fastcam_export.autodiff.rules.sampling import INT64, extent
 from fastcam_export.autodiff.shapes import (
@@ -26,7 +26,7 @@ Samples = tuple[ir.Value, ir.Value]
 
 
 @expansion("RoiAlign", ignores=[1, 2])
-def roi_align(op: Emitter, node: Node) -> list[ir.Value]:
+def roi_align(op: Builder, node: Node) -> list[ir.Value]:
     """y is the mean, or the maximum, over a grid of samples in each bin. Regions have no gradient, as in torchvision:
     its own is none, and a detector's proposals are constants to what follows them."""
     x, rois, images = node.inputs
@@ -38,7 +38,7 @@ def roi_align(op: Emitter, node: Node) -> list[ir.Value]:
     return [_largest(op, x, images, corners)]
 
 
-def _samples(op: Emitter, node: Node, rois: ir.Value, axis: int) -> Samples:
+def _samples(op: Builder, node: Node, rois: ir.Value, axis: int) -> Samples:
     """The grid along one axis; a region's own number of samples (sampling_ratio 0) is out of the largest number."""
     half = node.string("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     bins = node.integer(("output_height", "output_width")[axis], 1)
@@ -55,7 +55,7 @@ def _samples(op: Emitter, node: Node, rois: ir.Value, axis: int) -> Samples:
     return at, op.Less(number, count)
 
 
-def _mean(op: Emitter, x: ir.Value, images: ir.Value, samples: list[Samples]) -> ir.Value:
+def _mean(op: Builder, x: ir.Value, images: ir.Value, samples: list[Samples]) -> ir.Value:
     """y = A x B^T for each region: bilinear sampling and the mean are separable. All regions' A are one matrix over the
     rows of all images, so that nothing is as large as regions times images."""
     n, c, h, w = sizes(op, x)
@@ -68,7 +68,7 @@ def _mean(op: Emitter, x: ir.Value, images: ir.Value, samples: list[Samples]) ->
     return op.MatMul(mixed, op.Unsqueeze(op.Transpose(columns, perm=[0, 2, 1]), [1]))
 
 
-def _matrix(op: Emitter, at: ir.Value, counts: ir.Value, x: ir.Value, axis: int) -> ir.Value:
+def _matrix(op: Builder, at: ir.Value, counts: ir.Value, x: ir.Value, axis: int) -> ir.Value:
     """[R, bins, size]: the share of each row or column of the image in each bin's mean."""
     at, inside = _inside(op, at, extent(op, x, axis, at))
     place = op.Reshape(_counted(op, sizes(op, x)[axis + 2], at), [1, 1, 1, -1])
@@ -78,7 +78,7 @@ def _matrix(op: Emitter, at: ir.Value, counts: ir.Value, x: ir.Value, axis: int)
     return cast_like(op, op.Div(op.ReduceSum(op.Mul(tent, kept), [2], keepdims=0), number), x)
 
 
-def _inside(op: Emitter, at: ir.Value, size: ir.Value) -> Samples:
+def _inside(op: Builder, at: ir.Value, size: ir.Value) -> Samples:
     """Positions brought into the image, and whether they were at most one pixel outside of it."""
     inside = op.And(op.GreaterOrEqual(at, -1.0), op.LessOrEqual(at, size))
     return op.Min(op.Max(at, 0.0), op.Sub(size, 1.0)), inside
@@ -88,7 +88,7 @@ Taps = tuple[ir.Value, ir.Value, ir.Value]
 """Along one axis, for each region and bin [R, bins, K]: whole positions (float), weights, and which of them count."""
 
 
-def _corners(op: Emitter, at: ir.Value, counts: ir.Value, size: ir.Value) -> Taps:
+def _corners(op: Builder, at: ir.Value, counts: ir.Value, size: ir.Value) -> Taps:
     """Both neighbours of each sample."""
     at, inside = _inside(op, at, size)
     low = op.Floor(at)
@@ -99,7 +99,7 @@ def _corners(op: Emitter, at: ir.Value, counts: ir.Value, size: ir.Value) -> Tap
 
 
 @expansion("MaxRoiPool", ignores=[1])
-def max_roi_pool(op: Emitter, node: Node) -> list[ir.Value]:
+def max_roi_pool(op: Builder, node: Node) -> list[ir.Value]:
     """y is the maximum over the whole pixels of each bin, the first of equal ones; 0 of an empty bin"""
     x, rois = node.inputs
     rois = wide(op, rois)
@@ -107,7 +107,7 @@ def max_roi_pool(op: Emitter, node: Node) -> list[ir.Value]:
     return [_largest(op, x, images, [_pixels(op, node, rois, axis) for axis in (0, 1)])]
 
 
-def _pixels(op: Emitter, node: Node, rois: ir.Value, axis: int) -> Taps:
+def _pixels(op: Builder, node: Node, rois: ir.Value, axis: int) -> Taps:
     """The rows or columns of each bin, whose size differs between regions."""
     bins, scale = node.integers("pooled_shape")[axis], node.number("spatial_scale", 1.0)
     start, end = (_rounded(op, op.Mul(_column(op, rois, k), scale)) for k in (2 - axis, 4 - axis))
@@ -122,13 +122,13 @@ def _pixels(op: Emitter, node: Node, rois: ir.Value, axis: int) -> Taps:
     return op.Min(at, op.Sub(size, 1.0)), op.Where(counts, 1.0, 0.0), counts
 
 
-def _rounded(op: Emitter, x: ir.Value) -> ir.Value:
+def _rounded(op: Builder, x: ir.Value) -> ir.Value:
     """To the nearest whole number, halves away from zero as in C."""
     up = op.Floor(op.Add(op.Abs(x), 0.5))
     return op.Where(op.Less(x, 0.0), op.Neg(up), up)
 
 
-def _largest(op: Emitter, x: ir.Value, images: ir.Value, taps: list[Taps]) -> ir.Value:
+def _largest(op: Builder, x: ir.Value, images: ir.Value, taps: list[Taps]) -> ir.Value:
     """[R, C, bins, bins]: the largest product of weight and pixel in each bin; 0 where none counts."""
     n, c, h, w = sizes(op, x)
     (row, tall, here), (column, wide, there) = ((_over(op, t, 0) for t in taps[0]), (_over(op, t, 1) for t in taps[1]))
@@ -150,23 +150,23 @@ def _largest(op: Emitter, x: ir.Value, images: ir.Value, taps: list[Taps]) -> ir
     return op.Transpose(reshape_to(op, y, [r, bins, others, c]), perm=[0, 3, 1, 2])
 
 
-def _over(op: Emitter, value: ir.Value, axis: int) -> ir.Value:
+def _over(op: Builder, value: ir.Value, axis: int) -> ir.Value:
     """[R, bins, K] of rows as [R, bins, 1, K, 1], of columns as [R, 1, bins, 1, K]"""
     return op.Unsqueeze(value, [2, 4] if axis == 0 else [1, 3])
 
 
-def _column(op: Emitter, rois: ir.Value, index: int) -> ir.Value:
+def _column(op: Builder, rois: ir.Value, index: int) -> ir.Value:
     """[R, 1, 1]: one number of each region."""
     return op.Unsqueeze(op.Slice(rois, [index], [index + 1], [1]), [2])
 
 
-def _most(op: Emitter, counts: ir.Value) -> ir.Value:
+def _most(op: Builder, counts: ir.Value) -> ir.Value:
     """int64 [1]: the largest of ``counts``; at least one."""
     return op.Cast(
         op.ReduceMax(op.Concat(op.Reshape(counts, [-1]), cast_like(op, np.ones(1), counts), axis=0)), to=INT64
     )
 
 
-def _counted(op: Emitter, size: Size, like: ir.Value) -> ir.Value:
+def _counted(op: Builder, size: Size, like: ir.Value) -> ir.Value:
     """[size]: 0, 1, 2, ... in the type of ``like``."""
     return cast_like(op, op.Range(0, scalar(op, op.concat([vector(size)])), 1), like)

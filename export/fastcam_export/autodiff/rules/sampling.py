@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Gradients, Node, expansion, rule
 from fastcam_export.autodiff.shapes import cast_like, product, reshape_to, sizes, spread, wide
@@ -23,7 +23,7 @@ Tap = tuple[ir.Value, "ir.Value | None"]
 
 
 @rule("AffineGrid", ignores=[1])
-def affine_grid(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def affine_grid(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = base theta^T with base = [x, y, (z,) 1] of every place: dtheta = dy^T base"""
     places = list(op.dims(node.y)[1:-1])
     size = constant_array(node.input(1))
@@ -46,7 +46,7 @@ def _places(count: int, align_corners: int) -> Array:
 
 
 @expansion("GridSample")
-def grid_sample(op: Emitter, node: Node) -> list[ir.Value]:
+def grid_sample(op: Builder, node: Node) -> list[ir.Value]:
     """y = sum over neighbours of weight times x. Positions have a gradient through the weights; at the border of the
     picture, from which on they are clamped or reflected, it is zero, as in PyTorch."""
     x, grid = node.inputs
@@ -63,7 +63,7 @@ def grid_sample(op: Emitter, node: Node) -> list[ir.Value]:
 
 
 def sample(
-    op: Emitter, x: ir.Value, taps: Sequence[Sequence[Tap]], n: int | ir.Value, points: int | ir.Value
+    op: Builder, x: ir.Value, taps: Sequence[Sequence[Tap]], n: int | ir.Value, points: int | ir.Value
 ) -> ir.Value:
     """[n, C, points]: of ``x`` [n, C, ...], for all combinations of the axes' taps [n, points], the weighted sum."""
     _, c, *shape = sizes(op, x)
@@ -84,7 +84,7 @@ def sample(
     return total
 
 
-def _taps(op: Emitter, node: Node, at: ir.Value, size: ir.Value) -> list[Tap]:
+def _taps(op: Builder, node: Node, at: ir.Value, size: ir.Value) -> list[Tap]:
     """The neighbours along one axis of the normalised coordinate ``at``, which may lie outside of the picture."""
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(node.string("mode", "linear"), node.string("mode", "linear"))
     up = op.Add(at, 1.0)
@@ -105,14 +105,14 @@ def _taps(op: Emitter, node: Node, at: ir.Value, size: ir.Value) -> list[Tap]:
     return [(op.Add(floor, float(k)), cubic(op, distance, k in (0, 1))) for k, distance in distances.items()]
 
 
-def linear(op: Emitter, position: ir.Value) -> list[Tap]:
+def linear(op: Builder, position: ir.Value) -> list[Tap]:
     """Both neighbours of a position, wherever they are."""
     floor = op.Floor(position)
     part = op.Sub(position, floor)
     return [(floor, op.Sub(1.0, part)), (op.Add(floor, 1.0), part)]
 
 
-def within(op: Emitter, tap: Tap, size: ir.Value) -> Tap:
+def within(op: Builder, tap: Tap, size: ir.Value) -> Tap:
     """A tap that has no weight if its place is outside of the picture."""
     (at, weight), last = tap, op.Sub(size, 1.0)
     there = op.And(op.GreaterOrEqual(at, 0.0), op.LessOrEqual(at, last))
@@ -120,19 +120,19 @@ def within(op: Emitter, tap: Tap, size: ir.Value) -> Tap:
     return _clamped(op, at, last), weight
 
 
-def extent(op: Emitter, x: ir.Value, axis: int, like: ir.Value) -> ir.Value:
+def extent(op: Builder, x: ir.Value, axis: int, like: ir.Value) -> ir.Value:
     """[1]: the size of the picture along one of its axes, in the type of ``like``."""
     return cast_like(op, op.shape(x, axis + 2, axis + 3), like)
 
 
-def cubic(op: Emitter, d: ir.Value, near: bool) -> ir.Value:
+def cubic(op: Builder, d: ir.Value, near: bool) -> ir.Value:
     """Keys' weight of an element at the distance ``d``, at most one where it is ``near``, else at most two"""
     if near:
         return op.Add(op.Mul(op.Mul(d, d), op.Sub(op.Mul(d, CUBIC + 2), CUBIC + 3)), 1.0)
     return op.Mul(op.Sub(op.Mul(op.Add(op.Mul(op.Sub(d, 5.0), d), 8.0), d), 4.0), CUBIC)
 
 
-def _brought_back(op: Emitter, node: Node, position: ir.Value, size: ir.Value) -> ir.Value:
+def _brought_back(op: Builder, node: Node, position: ir.Value, size: ir.Value) -> ir.Value:
     """A position outside of the picture, clamped or reflected."""
     padding = node.string("padding_mode", "zeros")
     if padding == "zeros":
@@ -142,7 +142,7 @@ def _brought_back(op: Emitter, node: Node, position: ir.Value, size: ir.Value) -
     return _clamped(op, position, op.Sub(size, 1.0))
 
 
-def _inside(op: Emitter, node: Node, tap: Tap, size: ir.Value) -> Tap:
+def _inside(op: Builder, node: Node, tap: Tap, size: ir.Value) -> Tap:
     """A tap whose place is in the picture: clamped, reflected, or of no weight."""
     at, weight = tap
     padding = node.string("padding_mode", "zeros")
@@ -153,12 +153,12 @@ def _inside(op: Emitter, node: Node, tap: Tap, size: ir.Value) -> Tap:
     return _clamped(op, at, op.Sub(size, 1.0)), weight
 
 
-def _clamped(op: Emitter, at: ir.Value, last: ir.Value) -> ir.Value:
+def _clamped(op: Builder, at: ir.Value, last: ir.Value) -> ir.Value:
     """Without a gradient at the ends themselves, unlike Clip."""
     return op.Where(op.LessOrEqual(at, 0.0), 0.0, op.Where(op.GreaterOrEqual(at, last), last, at))
 
 
-def _reflected(op: Emitter, node: Node, at: ir.Value, size: ir.Value) -> ir.Value:
+def _reflected(op: Builder, node: Node, at: ir.Value, size: ir.Value) -> ir.Value:
     """``at`` folded into the picture: between the outermost centres (align_corners) or the edges."""
     aligned = node.integer("align_corners", 0)
     low = 0.0 if aligned else -0.5

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import HALF, Emitter
+from fastcam_export.autodiff.emitter import HALF, Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import (
@@ -32,7 +32,7 @@ class Scatter:
     """y = data with ``updates[i]`` brought to the place ``index[i]`` along ``axis``, in the form of ScatterElements.
 
     Attributes:
-        op: emitter.
+        op: builder.
         node: the node.
         axis: of the places.
         index: int64 or int32, in the shape of the updates.
@@ -40,7 +40,7 @@ class Scatter:
         listed: updates in that form.
     """
 
-    op: Emitter
+    op: Builder
     node: Node
     axis: int
     index: ir.Value
@@ -111,7 +111,7 @@ class Scatter:
 
 
 @rule("ScatterElements")
-def scatter_elements(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def scatter_elements(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = data, with every update put, added, multiplied in or compared at the place that its index names.
 
     - none: d updates are the elements of dy in their places, d data is dy without them. Of updates to one place, of
@@ -127,7 +127,7 @@ def scatter_elements(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("ScatterND")
-def scatter_nd(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def scatter_nd(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """As ScatterElements, of the rows of a matrix [places, slice]
 
     Not by ScatterND itself: ONNX Runtime's adds updates to one place in parallel, without a lock.
@@ -149,7 +149,7 @@ def scatter_nd(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("TensorScatter")
-def tensor_scatter(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def tensor_scatter(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y[b, .., w[b] + i, ..] = update[b, .., i, ..], modulo the cache's length where it is circular: d update are the
     elements of dy in these places, d past is dy without them"""
     past, update = node.inputs[:2]
@@ -166,7 +166,7 @@ def tensor_scatter(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: to_past, 1: to_update}
 
 
-def scatter(op: Emitter, data: ir.Value, index: ir.Value, updates: ir.Value, axis: int, reduction: str) -> ir.Value:
+def scatter(op: Builder, data: ir.Value, index: ir.Value, updates: ir.Value, axis: int, reduction: str) -> ir.Value:
     """ScatterElements. Half precision is reduced in float32: it is exact for longer, and ONNX Runtime asks for it."""
     if reduction == "add" and op.engine != "onnxruntime":
         return op.Add(data, _compared_and_summed(op, sizes(op, data), index, updates, axis))
@@ -176,14 +176,14 @@ def scatter(op: Emitter, data: ir.Value, index: ir.Value, updates: ir.Value, axi
     return cast_like(op, reduced, data)
 
 
-def scatter_add(op: Emitter, shape: Sequence[Size], index: ir.Value, dy: ir.Value, axis: int) -> ir.Value:
+def scatter_add(op: Builder, shape: Sequence[Size], index: ir.Value, dy: ir.Value, axis: int) -> ir.Value:
     """Zeros of ``shape``, with every element of ``dy`` added at the place that ``index``, of its shape, names."""
     if op.engine != "onnxruntime":
         return _compared_and_summed(op, shape, index, dy, axis)
     return scatter(op, spread(op, np.zeros((), _numpy(dy)), shape), index, dy, axis, "add")
 
 
-def _compared_and_summed(op: Emitter, shape: Sequence[Size], index: ir.Value, updates: ir.Value, axis: int) -> ir.Value:
+def _compared_and_summed(op: Builder, shape: Sequence[Size], index: ir.Value, updates: ir.Value, axis: int) -> ir.Value:
     """As :func:`scatter_add`, for engines that do not add what they scatter: at each place of the axis the sum of the
     updates whose index it is."""
     rank, size = len(shape), vector(shape[axis])
@@ -201,7 +201,7 @@ def _compared_and_summed(op: Emitter, shape: Sequence[Size], index: ir.Value, up
     return adopt_dims(op, total, tuple(dim for each in dims for dim in each))
 
 
-def index_depth(op: Emitter, indices: ir.Value) -> int:
+def index_depth(op: Builder, indices: ir.Value) -> int:
     """How many axes each index tuple of a GatherND or ScatterND names."""
     depth = op.dims(indices)[-1]
     if not isinstance(depth, int):
@@ -209,7 +209,7 @@ def index_depth(op: Emitter, indices: ir.Value) -> int:
     return depth
 
 
-def linear_index(op: Emitter, indices: ir.Value, shape: Sequence[Size]) -> ir.Value:
+def linear_index(op: Builder, indices: ir.Value, shape: Sequence[Size]) -> ir.Value:
     """[...]: the place in an array of ``shape``, its axes as one, that each tuple of ``indices`` [..., axes] names."""
     limits = op.concat([vector(size) for size in shape])
     positive = op.Where(op.Less(indices, 0), op.Add(indices, limits), indices)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
 from fastcam_export.autodiff.shapes import (
     Size,
@@ -29,26 +29,26 @@ INT64 = int(ir.DataType.INT64)
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshape(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def reshape(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The elements keep their order: dx is dy in the shape of x"""
     return reshape_like(op, dy, node.x)
 
 
 @rule("Expand")
-def expand(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def expand(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy summed over the axes along which x was repeated"""
     return sum_to(op, dy, node.x)
 
 
 @rule("Transpose")
-def transpose(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def transpose(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy with the inverse permutation"""
     perm = node.integers("perm") or list(range(op.rank(dy)))[::-1]
     return op.Transpose(dy, perm=[int(i) for i in np.argsort(perm)])
 
 
 @rule("Concat")
-def concat(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def concat(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Each input gets its slice of dy"""
     axis = node.integer("axis") % op.rank(dy)
     bounds = [op.constant(np.zeros(1, np.int64))]
@@ -58,7 +58,7 @@ def concat(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Split", several=True)
-def split(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def split(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is the concatenation of the outputs' gradients; where some lead nowhere, the others among zeros"""
     x = node.x
     axis = node.integer("axis", 0) % op.rank(x)
@@ -75,7 +75,7 @@ def split(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Slice")
-def slice_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def slice_(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx places dy back among zeros: reversed where the step is negative, spread where it is not one"""
     x, y, starts = node.x, node.y, node.inputs[1]
     dx, at = dy, sizes(op, y)
@@ -96,7 +96,7 @@ def slice_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return dx
 
 
-def _slice_axes(op: Emitter, node: Node) -> list[tuple[int, int]]:
+def _slice_axes(op: Builder, node: Node) -> list[tuple[int, int]]:
     """(axis, step) of a Slice. Its bounds may be computed at run time, these not."""
     axes, steps = node.constant(3, "axes"), node.constant(4, "steps")
     number = len(op.contents(node.inputs[1]))
@@ -104,7 +104,7 @@ def _slice_axes(op: Emitter, node: Node) -> list[tuple[int, int]]:
     return list(zip(along_axes, [1] * number if steps is None else [int(step) for step in steps]))
 
 
-def _dilate(op: Emitter, x: ir.Value, axis: int, step: int, at: list[Size]) -> ir.Value:
+def _dilate(op: Builder, x: ir.Value, axis: int, step: int, at: list[Size]) -> ir.Value:
     """``x`` of shape ``at`` with step - 1 zeros between its elements along ``axis``: [a, b] -> [a, 0, b] for step 2."""
     among = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, step - 1], 0.0, [axis + 1], mode="constant")
     target = [product(op, [size, step]) if index == axis else size for index, size in enumerate(at)]
@@ -112,7 +112,7 @@ def _dilate(op: Emitter, x: ir.Value, axis: int, step: int, at: list[Size]) -> i
 
 
 @rule("Pad")
-def pad_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def pad_(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Constant: dx is dy without the padding, and with zeros where a negative pad had cropped x; dvalue is the sum of
     dy over the padding. Other modes repeat elements of x: along each axis a product with the one-hot matrix of the
     indices that were taken."""
@@ -127,7 +127,7 @@ def pad_(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     }
 
 
-def _outside(op: Emitter, node: Node, dy: ir.Value, axes: list[int], pads: ir.Value) -> ir.Value:
+def _outside(op: Builder, node: Node, dy: ir.Value, axes: list[int], pads: ir.Value) -> ir.Value:
     """``dy`` in the padding, zero where y is an element of x."""
     inside = op.constant(np.array(True))
     for index, axis in enumerate(axes):
@@ -139,7 +139,7 @@ def _outside(op: Emitter, node: Node, dy: ir.Value, axes: list[int], pads: ir.Va
     return adopt_dims(op, op.Where(inside, 0.0, dy), op.dims(dy))
 
 
-def _unrepeated(op: Emitter, node: Node, dy: ir.Value, axes: list[int], pads: ir.Value) -> ir.Value:
+def _unrepeated(op: Builder, node: Node, dy: ir.Value, axes: list[int], pads: ir.Value) -> ir.Value:
     """The gradient of what a Pad repeats."""
     x, mode, dx = node.x, node.string("mode", "constant"), dy
     for index, axis in enumerate(axes):
@@ -155,7 +155,7 @@ def _unrepeated(op: Emitter, node: Node, dy: ir.Value, axes: list[int], pads: ir
 
 
 @rule("Gather")
-def gather(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def gather(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx sums each slice of dy into the place that its index names: a product with the indices' one-hot matrix"""
     x, indices = node.inputs
     axis = node.integer("axis", 0) % op.rank(x)
@@ -172,7 +172,7 @@ def gather(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return along(op, dy, one_hot(op, flat, op.shape(x, axis, axis + 1), x), axis)
 
 
-def _run(op: Emitter, node: Node, axis: int) -> Array | None:
+def _run(op: Builder, node: Node, axis: int) -> Array | None:
     """Indices known to name neighbours in their order; None if they do not, or are not known."""
     known, size = constant_array(node.inputs[1]), op.dims(node.x)[axis]
     if known is None or known.size == 0 or not isinstance(size, int):
@@ -182,7 +182,7 @@ def _run(op: Emitter, node: Node, axis: int) -> Array | None:
 
 
 @rule("DepthToSpace")
-def depth_to_space(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def depth_to_space(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx takes each block of dy back into the channels"""
     n, c, h, w = sizes(op, node.x)
     b = node.integer("blocksize")
@@ -193,7 +193,7 @@ def depth_to_space(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("SpaceToDepth")
-def space_to_depth(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def space_to_depth(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx takes the channels of dy back into blocks"""
     (n, c, _, _), (_, _, h, w) = sizes(op, node.x), sizes(op, node.y)
     b = node.integer("blocksize")
@@ -203,7 +203,7 @@ def space_to_depth(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Tile")
-def tile(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def tile(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx sums the copies, which lie along an axis of their own in front of each axis of x"""
     x, repeats = node.x, node.inputs[1]
     view: list[Size] = []
@@ -214,13 +214,13 @@ def tile(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("Trilu")
-def trilu(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def trilu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is dy where x was kept"""
     return op.Trilu(dy, node.input(1), upper=node.integer("upper", 1))
 
 
 @rule("CumSum")
-def cum_sum(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def cum_sum(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is the cumulative sum of dy from the other end"""
     axis = node.constant(1, "axis")
     assert axis is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
 from fastcam_export.autodiff.rules.scatter import scatter_add
@@ -13,7 +13,7 @@ from fastcam_export.autodiff.shapes import Size, product, reshape_like, reshape_
 
 
 @rule("DFT")
-def dft(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def dft(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = x M along one axis and the real and imaginary parts together: dx = dy M^T, inverse, one-sided or padded"""
     x, rank = node.x, op.rank(node.x)
     axis, length = _dft_axis(op, node), node.input(1)
@@ -35,7 +35,7 @@ def dft(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: dx}
 
 
-def _dft_axis(op: Emitter, node: Node) -> int:
+def _dft_axis(op: Builder, node: Node) -> int:
     if op.version < 20:
         return node.integer("axis", 1) % op.rank(node.x)
     axis = node.constant(2, "axis")
@@ -43,7 +43,7 @@ def _dft_axis(op: Emitter, node: Node) -> int:
 
 
 @rule("STFT")
-def stft(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def stft(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """Every frame of the signal, a step after the one before, times the window, transformed: backwards, the frames
     overlap and add"""
     signal, step, window = node.x, node.constant(1, "steps"), node.input(2)
@@ -79,7 +79,7 @@ def stft(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return {0: to_signal, 2: to_window}
 
 
-def _frame_length(op: Emitter, node: Node) -> Size:
+def _frame_length(op: Builder, node: Node) -> Size:
     given, window = node.constant(3, "frame_length"), node.input(2)
     if given is not None:
         return int(given.item())
@@ -88,7 +88,7 @@ def _frame_length(op: Emitter, node: Node) -> Size:
     return sizes(op, window)[0]
 
 
-def _identity(op: Emitter, like: ir.Value, size: Size, parts: Size) -> ir.Value:
+def _identity(op: Builder, like: ir.Value, size: Size, parts: Size) -> ir.Value:
     """[size * parts, size, parts]: for each element a signal that is one there."""
     rows = product(op, [size, parts])
     zero = np.zeros((1, 1), (like.dtype or ir.DataType.FLOAT).numpy())
@@ -96,6 +96,6 @@ def _identity(op: Emitter, like: ir.Value, size: Size, parts: Size) -> ir.Value:
 
 
 @rule("MelWeightMatrix")
-def mel_weight_matrix(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def mel_weight_matrix(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The edges of its triangles are rounded to whole bins, so it does not change where they move a little."""
     return {3: ZERO, 4: ZERO}

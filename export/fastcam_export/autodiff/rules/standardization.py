@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
 from fastcam_export.autodiff.rules.reduction import divided_by_size
 from fastcam_export.autodiff.shapes import (
@@ -26,7 +26,7 @@ MVN_EPSILON = 1e-9
 
 
 @rule("LayerNormalization", several=True)
-def layer_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def layer_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = h scale + bias with h = (x - mean) r, r = 1 / sqrt(var + eps) over the last axes (Ba et al.).
 
     dx: see :func:`_through` for y, and of the other outputs dmean / n - r^2 h dr / n, n the number of elements.
@@ -57,7 +57,7 @@ def layer_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("RMSNormalization")
-def rms_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def rms_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = h scale with h = x r, r = 1 / sqrt(mean(x^2) + eps): dx = r (g - h mean(g h)) for g = scale dy"""
     x, scale = node.inputs
     axes = _last_axes(op, node)
@@ -75,7 +75,7 @@ def rms_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("GroupNormalization")
-def group_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def group_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """LayerNormalization of each group of channels (Wu and He); before opset 21 scale and bias are per group"""
     groups, channels = node.integer("num_groups"), sizes(op, node.x)[1]
     each = channels // groups if isinstance(channels, int) else op.Div(channels, groups)
@@ -83,13 +83,13 @@ def group_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
 
 
 @rule("InstanceNormalization")
-def instance_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def instance_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """GroupNormalization with one channel to a group (Ulyanov et al.)"""
     return _grouped(op, node, dy, sizes(op, node.x)[1], 1, per_group=True)
 
 
 @rule("MeanVarianceNormalization")
-def mean_variance_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def mean_variance_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = (x - mean) / (deviation + 1e-9): as LayerNormalization, leaving the 1e-9 out of the deviation's derivative"""
     x, axes = node.x, node.integers("axes") or [0, 2, 3]
     z = wide(op, x)
@@ -100,7 +100,7 @@ def mean_variance_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradie
 
 
 @rule("LpNormalization")
-def lp_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def lp_normalization(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = x / |x|_p: dx = (dy - u sum(y dy)) / |x|_p, u = sign(x) for p = 1 and y for p = 2; zero where x is"""
     x, axis = wide(op, node.x), [node.integer("axis", -1)]
     manhattan = node.integer("p", 2) == 1
@@ -112,7 +112,7 @@ def lp_normalization(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
     return cast_like(op, dx, node.x)
 
 
-def _grouped(op: Emitter, node: Node, dy: ir.Value, groups: Size, each: Size, per_group: bool) -> Gradients:
+def _grouped(op: Builder, node: Node, dy: ir.Value, groups: Size, each: Size, per_group: bool) -> Gradients:
     """Standardisation over ``each`` channels and all positions, on the view [N, groups, each, positions]."""
     x, scale, bias = node.inputs
     n, _, *positions = sizes(op, x)
@@ -131,7 +131,7 @@ def _grouped(op: Emitter, node: Node, dy: ir.Value, groups: Size, each: Size, pe
     return {0: data, 1: lambda: parameter(op.Mul(dy, h), scale), 2: lambda: parameter(dy, bias)}
 
 
-def _standardized(op: Emitter, x: ir.Value, axes: Sequence[int], epsilon: float) -> tuple[ir.Value, ir.Value]:
+def _standardized(op: Builder, x: ir.Value, axes: Sequence[int], epsilon: float) -> tuple[ir.Value, ir.Value]:
     """h = (x - mean) r and r = 1 / sqrt(var + eps) over ``axes``."""
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
@@ -139,12 +139,12 @@ def _standardized(op: Emitter, x: ir.Value, axes: Sequence[int], epsilon: float)
     return op.Mul(centred, inverse), inverse
 
 
-def _through(op: Emitter, g: ir.Value, h: ir.Value, inverse: ir.Value, axes: Sequence[int]) -> ir.Value:
+def _through(op: Builder, g: ir.Value, h: ir.Value, inverse: ir.Value, axes: Sequence[int]) -> ir.Value:
     """dx = r (g - mean(g) - h mean(g h)) for the cotangent ``g`` of h (Ioffe and Szegedy, section 3)."""
     along_h = op.Mul(op.ReduceMean(op.Mul(g, h), axes, keepdims=1), h)
     return op.Mul(op.Sub(op.Sub(g, op.ReduceMean(g, axes, keepdims=1)), along_h), inverse)
 
 
-def _last_axes(op: Emitter, node: Node) -> list[int]:
+def _last_axes(op: Builder, node: Node) -> list[int]:
     rank = op.rank(node.x)
     return list(range(node.integer("axis", -1) % rank, rank))

@@ -13,11 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.rules.window import Window
 from fastcam_export.autodiff.shapes import adopt_dims, cast_like, crop
 
-Form = Callable[[Emitter, Window, int, ir.Value, ir.Value], "ir.Value | None"]
+Form = Callable[[Builder, Window, int, ir.Value, ir.Value], "ir.Value | None"]
 """(op, windows, group, dy, w) -> dx in the shape of the windows' x, or None where this form cannot say it."""
 
 BLOCK = 16
@@ -26,13 +26,13 @@ BACKWARDS = -(1 << 62)
 """Where a slice with steps of -1 ends that reaches the first element."""
 
 
-def input_gradient(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
+def input_gradient(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
     """dx, in the form that :func:`choose` names or else as a ConvTranspose."""
     dx = choose(op, view, group, dy, w)(op, view, group, dy, w)
     return dx if dx is not None else transposed(op, view, group, dy, w)
 
 
-def choose(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> Form:
+def choose(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> Form:
     """Which form is the fastest on ONNX Runtime's CPU; ``python -m fastcam_bench.lowerings`` holds the rule to account.
 
     A Conv runs on blocks of channels; a ConvTranspose is a matrix product, whose columns are then summed, and in groups
@@ -52,7 +52,7 @@ def choose(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> 
     return subpixel if all(k > 2 * s for k, s in zip(view.kernel, view.strides)) else transposed
 
 
-def transposed(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
+def transposed(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
     """ConvTranspose, of every window."""
     attributes = {"kernel_shape": view.kernel, "strides": view.strides, "dilations": view.dilations, "group": group}
     axes = list(range(2, op.rank(view.x)))
@@ -69,7 +69,7 @@ def transposed(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value)
     return crop(op, full, axes, op.Neg(first), last, op.dims(view.x))
 
 
-def rotated(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+def rotated(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
     """Stride 1: dx[i] = sum_k w[k]^T dy[i + p - k d], a Conv with the kernels rotated, inputs and outputs exchanged."""
     if view.pads is None or any(s != 1 for s in view.strides):
         return None
@@ -83,7 +83,7 @@ def rotated(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) ->
     return adopt_dims(op, dx, op.dims(view.x))
 
 
-def subpixel(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+def subpixel(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
     """Stride s: the s^2 residues of i modulo s see every s-th tap each: a Conv of stride 1 to s^2 times the channels,
     which are then put side by side (Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution").
 
@@ -111,7 +111,7 @@ def subpixel(op: Emitter, view: Window, group: int, dy: ir.Value, w: ir.Value) -
     return _at_the_end(op, view, interleaved(op, dense, group * inputs, stride), np.array(after) + before - taps + 1)
 
 
-def interleaved(op: Emitter, dense: ir.Value, channels: int, stride: int) -> ir.Value:
+def interleaved(op: Builder, dense: ir.Value, channels: int, stride: int) -> ir.Value:
     """DepthToSpace (mode CRD) as a ConvTranspose whose kernels are one at one tap each: ONNX Runtime's DepthToSpace
     runs on one thread."""
     one = np.eye(stride**2).reshape(1, stride**2, stride, stride)
@@ -120,7 +120,7 @@ def interleaved(op: Emitter, dense: ir.Value, channels: int, stride: int) -> ir.
     return op.ConvTranspose(dense, kernel, kernel_shape=[stride] * 2, strides=[stride] * 2, group=channels)
 
 
-def _at_the_end(op: Emitter, view: Window, full: ir.Value, more: Array) -> ir.Value:
+def _at_the_end(op: Builder, view: Window, full: ir.Value, more: Array) -> ir.Value:
     """``full``, of (windows + ``more``) s positions an axis, cut or filled with zeros at the end to the size of x."""
     axes = list(range(2, op.rank(view.x)))
     have = op.Mul(op.Add(op.shape(view.y, 2), more), np.array(view.strides))
@@ -128,7 +128,7 @@ def _at_the_end(op: Emitter, view: Window, full: ir.Value, more: Array) -> ir.Va
     return crop(op, full, axes, none, op.Sub(op.shape(view.x, 2), have), op.dims(view.x))
 
 
-def _windows_behind(op: Emitter, view: Window, axis: int) -> int:
+def _windows_behind(op: Builder, view: Window, axis: int) -> int:
     """How many windows more it takes for multiples of s to cover x; at most so many where its size is free."""
     assert view.pads is not None
     stride, begin, end = view.strides[axis], view.pads[0][axis], view.pads[1][axis]
@@ -139,14 +139,14 @@ def _windows_behind(op: Emitter, view: Window, axis: int) -> int:
     return (view.extent[axis] - begin - end + stride - 2) // stride
 
 
-def _flipped(op: Emitter, w: ir.Value, axes: Iterable[int]) -> ir.Value:
+def _flipped(op: Builder, w: ir.Value, axes: Iterable[int]) -> ir.Value:
     """``w`` with the order of its elements along ``axes`` reversed."""
     long = [axis for axis in axes if op.dims(w)[axis] != 1]
     count = len(long)
     return op.Slice(w, [-1] * count, [BACKWARDS] * count, long, [-1] * count) if long else w
 
 
-def _exchanged(op: Emitter, w: ir.Value, group: int) -> ir.Value:
+def _exchanged(op: Builder, w: ir.Value, group: int) -> ir.Value:
     """[M, C / group, ...] as [C, M / group, ...]: outputs and inputs of each group exchanged."""
     rows, inputs, *kernel = (d for d in op.dims(w) if isinstance(d, int))
     axes = range(2, op.rank(w))

@@ -7,19 +7,19 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.registry import Gradients, Node, rule
 from fastcam_export.autodiff.shapes import crop, reshape_like
 
 
 @rule("MaxUnpool", ignores=[1, 2])
-def max_unpool(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def max_unpool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx is the element of dy at each index, which counts through the whole of y"""
     return {0: op.Gather(op.Reshape(dy, [-1]), node.inputs[1], axis=0)}
 
 
 @rule("Col2Im", ignores=[1, 2])
-def col2im(op: Emitter, node: Node, dy: ir.Value) -> Gradients:
+def col2im(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx holds the elements of dy that each window covers, side by side"""
     block = node.constant(2, "block_shape")
     assert block is not None

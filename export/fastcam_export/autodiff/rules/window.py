@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Emitter
+from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.autodiff.errors import UnsupportedOperator
 from fastcam_export.autodiff.registry import Node
 from fastcam_export.autodiff.shapes import adopt_dims, crop
@@ -37,22 +37,22 @@ class Window:
         """Positions that one window spans."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations)]
 
-    def begin(self, op: Emitter) -> ir.Value:
+    def begin(self, op: Builder) -> ir.Value:
         """int64 [axes]: padding before the input."""
         if self.pads is not None:
             return op.constant(np.array(self.pads[0], np.int64))
         total = op.Max(op.Sub(op.Add(self.span(op), np.array(self.added)), op.shape(self.x, 2)), 0)
         return op.Div(op.Add(total, 1) if self.lower else total, 2)
 
-    def span(self, op: Emitter) -> ir.Value:
+    def span(self, op: Builder) -> ir.Value:
         """int64 [axes]: positions from the first window's first to the last window's last."""
         return op.Add(op.Mul(op.Sub(op.shape(self.y, 2), 1), self.strides), self.extent)
 
-    def end(self, op: Emitter) -> ir.Value:
+    def end(self, op: Builder) -> ir.Value:
         """int64 [axes]: padding after the input that the windows reach; negative where they leave some of it out."""
         return op.Sub(op.Sub(self.span(op), op.shape(self.x, 2)), self.begin(op))
 
-    def taps(self, op: Emitter, image: ir.Value, fill: float) -> list[ir.Value]:
+    def taps(self, op: Builder, image: ir.Value, fill: float) -> list[ir.Value]:
         """For each element of the kernel the elements of ``image``, in the shape of x, that it meets in the windows."""
         axes = list(range(2, op.rank(image)))
         padded = crop(op, image, axes, self.begin(op), self.end(op), fill=fill)
@@ -62,7 +62,7 @@ class Window:
         return [adopt_dims(op, tap, (*op.dims(image)[:2], *op.dims(self.y)[2:])) for tap in taps]
 
 
-def window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
+def window(op: Builder, node: Node, kernel: Sequence[int]) -> Window:
     """Read the window of a Conv or pooling node with ``auto_pad`` resolved to numbers where sizes are known."""
     axes = len(kernel)
     strides, dilations = node.integers("strides") or [1] * axes, node.integers("dilations") or [1] * axes
@@ -81,7 +81,7 @@ def window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
     return Window(node.x, node.y, list(kernel), strides, dilations, pads, lower)
 
 
-def transposed_window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
+def transposed_window(op: Builder, node: Node, kernel: Sequence[int]) -> Window:
     """The window of the convolution that a ConvTranspose node is the transpose of: from its y to its x."""
     one, both = [1] * len(kernel), node.integers("pads") or [0] * 2 * len(kernel)
     auto_pad = node.string("auto_pad", "NOTSET")
@@ -96,7 +96,7 @@ def transposed_window(op: Emitter, node: Node, kernel: Sequence[int]) -> Window:
 
 
 def _same(
-    op: Emitter, node: Node, kernel: Sequence[int], strides: list[int], dilations: list[int], lower: bool
+    op: Builder, node: Node, kernel: Sequence[int], strides: list[int], dilations: list[int], lower: bool
 ) -> tuple[list[int], list[int]] | None:
     begin, end = [], []
     for size, k, s, d in zip(op.dims(node.x)[2:], kernel, strides, dilations):
@@ -112,7 +112,7 @@ def _same(
     return begin, end
 
 
-def _refuse_empty_windows(op: Emitter, node: Node, strides: list[int], begin: list[int]) -> None:
+def _refuse_empty_windows(op: Builder, node: Node, strides: list[int], begin: list[int]) -> None:
     """A last window that starts behind the image does not exist, but ONNX's shape inference counts it."""
     for size, count, stride, before in zip(op.dims(node.x)[2:], op.dims(node.y)[2:], strides, begin):
         if isinstance(size, int) and isinstance(count, int) and (count - 1) * stride >= size + before:
