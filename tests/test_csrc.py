@@ -20,6 +20,7 @@ CSRC, CAPI = ROOT / "csrc", ROOT / "tests" / "capi"
 HEADER = CSRC / "include" / "fastcam" / "cam.h"
 # one corner of 2 in a map of zeros, enlarged twice: 0.5625, 0.75, 0.75 and 1 times 2 reach half of the peak
 EXPECTED = f"{fastcam.__version__} status 0 maps 0 2 components 1 1 box 6 6 8 8 pixels 4 4\nrefused 1\n"
+EXPECTED += "newer 0 with its field 1 without a size 1\n"
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
@@ -150,6 +151,31 @@ def test_the_shared_library_exports_the_api_and_nothing_else(installed: Path) ->
     own = {line.split()[2] for line in symbols.splitlines() if "fastcam" in line}
     declared = set(re.findall(r"\b(fastcam_\w+)\(", code_of(HEADER)))
     assert own == declared
+
+
+def test_soname_and_cmake_package_promise_the_same(installed: Path, tmp_path: Path) -> None:
+    libraries = sorted(installed.rglob("libfastcam.so"))
+    if not libraries:
+        pytest.skip("no ELF shared library on this system")
+    [soname] = re.findall(r"soname: \[(.+)\]", run(tool("readelf"), "-d", libraries[0]))
+    major, minor, *_ = fastcam.__version__.split(".")
+    assert soname == ("libfastcam.so." + (f"0.{minor}" if major == "0" else major))
+    [version_file] = installed.rglob("fastcam-config-version.cmake")
+
+    def accepts(version: str) -> bool:
+        parts = version.split(".")
+        script = tmp_path / "ask.cmake"
+        script.write_text(
+            f"set(PACKAGE_FIND_VERSION {version})\nset(PACKAGE_FIND_VERSION_COUNT {len(parts)})\n"
+            f"set(PACKAGE_FIND_VERSION_MAJOR {parts[0]})\nset(PACKAGE_FIND_VERSION_MINOR {parts[1]})\n"
+            f'include("{version_file}")\nif(NOT PACKAGE_VERSION_COMPATIBLE)\n  message(FATAL_ERROR no)\nendif()\n'
+        )
+        return subprocess.run([tool("cmake"), "-P", script], capture_output=True).returncode == 0
+
+    assert accepts(f"{major}.{minor}")
+    assert not accepts(f"{major}.{int(minor) + 1}") and not accepts(f"{int(major) + 1}.0")
+    if int(minor) > 0:
+        assert accepts(f"{major}.{int(minor) - 1}") is (major != "0")  # what the soname says of an older program
 
 
 # --- the same bits everywhere, and no undefined behaviour ------------------------------------------------------

@@ -10,8 +10,16 @@ foreach(kind static shared)
   target_include_directories(${library} INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   set_target_properties(${library} PROPERTIES EXPORT_NAME ${kind} LINKER_LANGUAGE CXX)
 endforeach()
+# One rule for soname and find_package: see "Versions" in fastcam/cam.h.
+if(PROJECT_VERSION_MAJOR EQUAL 0)
+  set(interface ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  set(compatibility SameMinorVersion)
+else()
+  set(interface ${PROJECT_VERSION_MAJOR})
+  set(compatibility SameMajorVersion)
+endif()
 set_target_properties(fastcam_shared PROPERTIES
-  OUTPUT_NAME fastcam VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
+  OUTPUT_NAME fastcam VERSION ${PROJECT_VERSION} SOVERSION ${interface})
 target_compile_definitions(fastcam_shared INTERFACE FASTCAM_SHARED)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")  # function clones have a global dispatcher whatever their visibility
   set(exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cmake/exports.map)
@@ -38,7 +46,7 @@ install(TARGETS fastcam_static fastcam_shared EXPORT fastcam-targets
 install(FILES csrc/include/fastcam/cam.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/fastcam)
 install(EXPORT fastcam-targets NAMESPACE fastcam:: DESTINATION ${package})
 configure_package_config_file(csrc/cmake/fastcam-config.cmake.in fastcam-config.cmake INSTALL_DESTINATION ${package})
-write_basic_package_version_file(fastcam-config-version.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(fastcam-config-version.cmake COMPATIBILITY ${compatibility})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastcam-config.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/fastcam-config-version.cmake DESTINATION ${package})
 

@@ -238,6 +238,7 @@ py::object explain_maps(Workspace& workspace, const py::array& activations, cons
     const Claim claim(workspace);
     if (!claim.taken) return py::none();
     fastcam_task task{};
+    task.struct_size = sizeof task;
     const bool weighed = !weights.is_none();
     task.activations = weighed ? activations_of(activations, height * width)
                                : fastcam_activations{activations.data(), FASTCAM_FLOAT32, FASTCAM_PLANES, 0};

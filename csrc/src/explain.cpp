@@ -2,6 +2,8 @@
 // map stays in the cache; lanes (threads) take images, then maps, from a counter.
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 
 #include "clones.h"
@@ -22,6 +24,21 @@ struct Job {
     std::int64_t area() const noexcept { return task.height * task.width; }
     std::int64_t count() const noexcept { return task.images * task.targets; }
 };
+
+// The size of the task in the first version of the header that has struct_size.
+constexpr std::size_t kOldestTask = offsetof(fastcam_task, largest) + sizeof(fastcam_task::largest);
+static_assert(kOldestTask % alignof(fastcam_task) == 0, "a field to come must not lie in the padding of an older struct");
+
+// Copies the caller's task; fields that its header lacks are zero. False where no header has this size, or where a field
+// is set that this library lacks.
+bool read_task(const fastcam_task* caller, fastcam_task& task) noexcept {
+    const std::size_t size = caller->struct_size;
+    if (size < kOldestTask) return false;
+    const auto* bytes = reinterpret_cast<const unsigned char*>(caller);
+    const std::size_t known = std::min(size, sizeof task);
+    std::memcpy(&task, bytes, known);
+    return std::all_of(bytes + known, bytes + size, [](unsigned char byte) { return byte == 0; });
+}
 
 bool is_valid(const fastcam_task& t) noexcept {
     const fastcam_activations& a = t.activations;
@@ -232,9 +249,10 @@ int explain(Job& job) noexcept {
 }  // namespace fastcam
 
 int fastcam_explain(fastcam_workspace* workspace, const fastcam_task* task) noexcept {
-    if (!fastcam::is_valid(*task)) return FASTCAM_INVALID;
+    fastcam_task known{};
+    if (!fastcam::read_task(task, known) || !fastcam::is_valid(known)) return FASTCAM_INVALID;
     if (workspace->busy.exchange(true, std::memory_order_acquire)) return FASTCAM_BUSY;
-    fastcam::Job job{*task, *workspace, task->maps};
+    fastcam::Job job{known, *workspace, known.maps};
     const int error = fastcam::explain(job);
     workspace->busy.store(false, std::memory_order_release);
     return error;

@@ -15,7 +15,8 @@ int main(void) {
     activations[15] = 2.0f; /* channel 0: the corner */
     activations[16] = 1.0f; /* channel 1: the opposite one, which counts against the class */
 
-    fastcam_task task = {.activations = {.data = activations, .dtype = FASTCAM_FLOAT32, .layout = FASTCAM_PLANES},
+    fastcam_task task = {.struct_size = sizeof task,
+                         .activations = {.data = activations, .dtype = FASTCAM_FLOAT32, .layout = FASTCAM_PLANES},
                          .weights = weights,
                          .images = 1,
                          .targets = 1,
@@ -36,6 +37,19 @@ int main(void) {
            maps[15], count, (int)rows, box[0], box[1], box[2], box[3], box[4], largest[4]);
     task.connectivity = 6;
     printf("refused %d\n", fastcam_explain(workspace, &task));
+    task.connectivity = 8;
+
+    /* a program built with a newer header, whose task has one field more */
+    struct {
+        fastcam_task known;
+        int64_t later;
+    } newer = {task, 0};
+    newer.known.struct_size = sizeof newer;
+    printf("newer %d ", fastcam_explain(workspace, &newer.known));
+    newer.later = 1;
+    printf("with its field %d ", fastcam_explain(workspace, &newer.known));
+    task.struct_size = 0;
+    printf("without a size %d\n", fastcam_explain(workspace, &task));
     fastcam_workspace_free(workspace);
     return 0;
 }

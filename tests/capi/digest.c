@@ -40,7 +40,8 @@ static void explain(int threads, int want_heatmaps, const float *activations, co
     int32_t counts[IMAGES * TARGETS], largest[IMAGES * TARGETS * 5];
     int64_t rows = 0;
     if (workspace == NULL) exit(1);
-    const fastcam_task task = {.activations = {.data = activations},
+    const fastcam_task task = {.struct_size = sizeof task,
+                               .activations = {.data = activations},
                                .weights = weights,
                                .images = IMAGES,
                                .targets = TARGETS,

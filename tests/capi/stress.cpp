@@ -99,6 +99,7 @@ void one_round(Random& random, fastcam_workspace* workspace) {
     std::vector<std::uint8_t> status(s.maps());
     std::vector<std::int32_t> counts(s.maps());
     fastcam_task task{};
+    task.struct_size = sizeof task;
     task.activations = {activations.data(), FASTCAM_FLOAT32, tokens ? FASTCAM_TOKENS : FASTCAM_PLANES, prefix};
     const float nothing = 0.0f;  // a pointer must be there even if no weight is
     task.weights = weights.empty() ? &nothing : weights.data();
@@ -168,6 +169,7 @@ int main(int count, char** arguments) {
     std::vector<float> map(49, 1.0f);
     const auto call = [&] {
         fastcam_task task{};
+        task.struct_size = sizeof task;
         task.activations.data = map.data();
         task.images = task.targets = 1;
         task.height = task.width = 7;

@@ -10,6 +10,10 @@
  * same bits as it does, on every processor and with any number of threads; only fastcam_weigh, whose sum over the
  * channels runs in another order, differs from it in the last bits.
  *
+ * Versions: the soname and the CMake package follow one rule. Until 1.0 each minor version has a binary interface of its
+ * own (soname 0.1 for 0.1.x); from 1.0 on each major version has. A library runs programs built with an older header of
+ * the same interface. fastcam_task says its size, so fields can be added at its end; the other structs stay as they are.
+ *
  * Vocabulary: a "map" is one height x width plane of float32, a "peak" the largest value of a map if all of its values are
  * finite and this one is positive, and 0 otherwise: a map without a peak explains nothing.
  */
@@ -153,10 +157,12 @@ typedef struct fastcam_workspace fastcam_workspace;
 FASTCAM_API fastcam_workspace* fastcam_workspace_new(int threads) FASTCAM_NOEXCEPT;
 FASTCAM_API void fastcam_workspace_free(fastcam_workspace* workspace) FASTCAM_NOEXCEPT;
 
-/* weigh, status, ReLU, normalize, upsample, threshold, label and boxes of a batch. Zero the struct first: fields may be
- * added. Outputs that are NULL are not computed where that saves work; without `heatmaps` no enlarged map is built: the
- * boxes follow exactly from the small one. */
+/* weigh, status, ReLU, normalize, upsample, threshold, label and boxes of a batch. Zero the struct, then set struct_size
+ * to sizeof(fastcam_task): later versions may add fields at the end, for which zero means what this version does. Outputs
+ * that are NULL are not computed where that saves work; without `heatmaps` no enlarged map is built: the boxes follow
+ * exactly from the small one. */
 typedef struct fastcam_task {
+    size_t struct_size; /* sizeof(fastcam_task) */
     fastcam_activations activations;
     const float* weights; /* [images, targets, channels]; NULL: activations are signed float32 maps
                              [images, targets, height, width] already */
@@ -174,7 +180,8 @@ typedef struct fastcam_task {
                          them in raster order on a tie; zeros where there is none */
 } fastcam_task;
 
-/* Returns an enum fastcam_error. */
+/* Returns an enum fastcam_error. FASTCAM_INVALID also where struct_size is smaller than this struct ever was, or where a
+ * field is set that a newer header has and this library does not know. */
 FASTCAM_API int fastcam_explain(fastcam_workspace* workspace, const fastcam_task* task) FASTCAM_NOEXCEPT;
 
 /* All components of the last call's maps, map by map (counts[m] rows each), in raster order of their first pixels: rows
