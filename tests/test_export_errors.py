@@ -300,3 +300,25 @@ def test_what_was_there_survives_a_failed_export(bench, tmp_path, monkeypatch):
     (tmp_path / "out.onnx").write_bytes(b"precious")
     assert CliRunner().invoke(app, ["export", str(bench / "custom.onnx"), "-o", "out.onnx"]).exit_code == 2
     assert (tmp_path / "out.onnx").read_bytes() == b"precious"
+
+
+def test_only_the_check_of_an_export_needs_onnx_runtime(tmp_path):
+    """With the extra ``export`` alone: everything but the check works, and the check says what it needs."""
+    onnx.save_model(network(), tmp_path / "model.onnx")
+    code = """
+import sys
+sys.modules["onnxruntime"] = None  # as where it is not installed
+import fastcam_export
+print(*(layer.name for layer in fastcam_export.inspect_model("model.onnx").layers if layer.chosen))
+print(fastcam_export.export_model("model.onnx", "unchecked.onnx", check=False).metadata.layer.value)
+fastcam_export.vjp("model.onnx", wrt=["image"], of=["scores"])
+try:
+    fastcam_export.export_model("model.onnx", "checked.onnx")
+except fastcam_export.exporter.FastcamError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    default, layer, line = result.stdout.splitlines()
+    assert default == layer == "x"
+    assert line.startswith("an export runs the model to check its own result, and ONNX Runtime is not installed; run: ")
+    assert not (tmp_path / "checked.onnx").exists()

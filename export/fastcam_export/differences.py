@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 
 from fastcam.schema import FastcamError
 from fastcam_export.double import SINGLE, in_double, without_convolutions
 from fastcam_export.layout import Layout
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Array = npt.NDArray[Any]
 DIRECTIONS = 4
@@ -30,8 +32,29 @@ HELD = "fastcam_check.held."
 """In front of the names of values that are inputs because the gradient holds them, see :mod:`fastcam_export.held`."""
 
 
+def onnxruntime() -> Any:
+    """The onnxruntime module. The exporter needs it to run models; reading and rewriting them goes without.
+
+    Raises:
+        FastcamError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise FastcamError(
+            "an export runs the model to check its own result, and ONNX Runtime is not installed; "
+            "run: pip install fastcam[cpu] (or fastcam[gpu] for NVIDIA)"
+        ) from error
+    return onnxruntime
+
+
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A quiet CPU session."""
+    """A quiet CPU session.
+
+    Raises:
+        FastcamError: ONNX Runtime is not installed.
+    """
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

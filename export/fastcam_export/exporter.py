@@ -13,7 +13,18 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
 from fastcam_export import behind as behind_
-from fastcam_export import cotangent, engines, half, image_gradient, layers, options, several, split, verify
+from fastcam_export import (
+    cotangent,
+    differences,
+    engines,
+    half,
+    image_gradient,
+    layers,
+    options,
+    several,
+    split,
+    verify,
+)
 from fastcam_export import frames as framing
 from fastcam_export import head as head_
 from fastcam_export import input_gradient as backwards
@@ -111,6 +122,8 @@ def export_model(
     _one_of("input_gradient_at", input_gradient_at or schema.PLACES[0], schema.PLACES)
     if engines.has_list(for_engine) and targets == "default":
         targets = "required"
+    if check:
+        differences.onnxruntime()  # said before the work, not after it
     loaded = load(model)
     graph = loaded.model.graph
     if head:

@@ -139,6 +139,8 @@ def measure(model: ir.Model, image: ir.Value, found: Sequence[layers.Layer]) -> 
     part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
         made = differences.session(part).run(names, verify.random_inputs(model.graph, image))
+    except FastcamError:
+        raise
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise FastcamError(
             "which maps have which size could not be found out by running the model; name the layers in place of all"
