@@ -2,7 +2,8 @@
 # make test: set up with all that the tests need; style, types, tests.
 # make cases: ten thousand random cases, hostile ones among them, on every kernel backend; two minutes.
 # make soak: 32 threads share one Explainer for five minutes.
-# make bench: set up the peers as well, measure what the README says of speed, and write it there; an hour on two cores.
+# make bench: set up the peers as well, measure what README and docs say of speed, and write it there; an hour on two cores.
+# make docs: build the documents as a site in build/site; it needs no network to be read.
 # Needs Python 3.10 or later, make and a C++ compiler; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint cases soak bench clean
+.PHONY: demo test lint cases soak bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
@@ -62,7 +63,14 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m fastcam_bench.layouts
 	$(BIN)/python -m fastcam_bench.export_time
 	$(BIN)/python -m fastcam_bench.kernels --seconds 1.2 --json bench/results/kernels.json
-	$(BIN)/python -m fastcam_bench.readme
+	$(BIN)/python -m fastcam_bench.report
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP) --editable ".[docs]"
+	touch $@
 
 clean:
 	rm -rf build dist demo *.egg-info fastcam/_native*.so

@@ -1,20 +1,14 @@
-"""Writes the README's tables from what they are about: measured results and the registry of gradient rules.
-
-python -m fastcam_bench.readme            # rewrite the tables
-python -m fastcam_bench.readme --check    # exit 1 if one is out of date
-"""
+"""Sections made from measured results: the JSON files of bench/results."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from fastcam_bench.paths import RESULTS, ROOT
+from fastcam_bench.paths import RESULTS
 
 
 def photos() -> str:
@@ -172,19 +166,6 @@ def gpu() -> str:
     return "\n".join(lines)
 
 
-def operators() -> str:
-    """Every operator with a gradient rule, by family."""
-    from fastcam_export.autodiff import driver  # noqa: F401  (fills the registry)
-    from fastcam_export.autodiff.registry import RULES
-
-    families: dict[str, list[str]] = {}
-    for name, rule in RULES.items():
-        families.setdefault(rule.gradients.__module__.rsplit(".", 1)[-1], []).append(name)
-    lines = [f"{len(RULES)} operators of the default domain:", "", "| family | operators |", "|---|---|"]
-    lines += [f"| {family} | {', '.join(sorted(names))} |" for family, names in sorted(families.items())]
-    return "\n".join(lines)
-
-
 def coverage() -> str:
     """How far differentiation goes, counted by oracles that are not ours."""
     cases = json.loads((RESULTS / "conformance.json").read_text(encoding="utf-8"))
@@ -207,54 +188,64 @@ def coverage() -> str:
     return "\n".join(lines)
 
 
-def methods() -> str:
-    """What every method and mode needs of an export, and what it costs."""
-    from fastcam_bench import methods_table
-
+def parity() -> str:
+    """How the methods compare with their peers' on the same weights."""
     measured = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
     text = (
-        "K channels and h w positions of the layer. Sources, who else has each, and the tests that prove it: "
-        "[methods.md](bench/results/methods.md). Beside pytorch-grad-cam, torch-cam and Captum on the same weights, "
-        f"in [parity.md](bench/results/parity.md) (`{measured['command']}`): {measured['summary']}"
+        "Sources, who else has each method, and the tests that prove it: [methods.md](bench/results/methods.md). "
+        "Beside pytorch-grad-cam, torch-cam and Captum on the same weights, in [parity.md](bench/results/parity.md) "
+        f"(`{measured['command']}`): {measured['summary']}"
     )
-    lines = ["", *textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)]
-    return "\n".join([methods_table.short(), *lines])
+    return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False))
+
+
+FIVE = ("alexnet", "resnet50", "mobilenet_v2", "vit_b_16", "swin_t")
+
+
+def cost() -> str:
+    """The cost of one explanation, five networks, one picture at a time."""
+    from fastcam_bench.speed import report
+
+    measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    lines = [
+        f"| network | plain ms | exported file | picture to box: FastCAM | {' | '.join(report.PEERS.values())} |",
+        f"|---|---:|---:|---:|{'---:|' * len(report.PEERS)}",
+    ]
+    for name in FIVE:
+        entry = measured["networks"][name]
+        plain, weights, *rest = _speeds(entry["network"]["batches"]["1"], report.TOP, list(report.PEERS)).split(" | ")
+        lines.append(f"| {entry['title']} | {plain} | {weights} | {' | '.join(rest[1:])} |")
+    lines += [
+        "",
+        "Multiples of the plain forward pass of the same file in the same runtime, one picture at a time",
+        f"(`{measured['command']}`: {measured['threads']} threads, {measured['machine']['cpu']}).",
+    ]
+    return "\n".join(lines)
+
+
+def missed() -> str:
+    """The targets of speed and memory that were missed, each with its worst figure."""
+    from fastcam_bench.speed import report
+
+    measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    lines = ["| what | wanted | worst figure | where | met |", "|---|---|---:|---|---|"]
+    for what, wanted, figures in report.targets(measured):
+        worst = min(figures, key=lambda found: found.margin)
+        if not worst.met:
+            met = sum(found.met for found in figures)
+            lines.append(f"| {what} | {wanted} | {worst.measured:.2f} | {worst.where} | {met} of {len(figures)} |")
+    return "\n".join(lines)
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "methods": methods,
+    "parity": parity,
     "agreement": agreement,
     "coverage": coverage,
+    "cost": cost,
     "speed": speed,
+    "missed": missed,
     "kernels": kernels,
     "gpu": gpu,
     "photos": photos,
     "two_objects": two_objects,
-    "operators": operators,
 }
-
-
-def filled(text: str) -> str:
-    """The README with every section between its markers made anew."""
-    for name, make in SECTIONS.items():
-        found = re.search(rf"<!-- {name}: [^>]*-->\n(.*?)<!-- end -->", text, re.DOTALL)
-        if found is None:
-            raise ValueError(f"README.md has no section {name!r}")
-        text = f"{text[: found.start(1)]}{make()}\n{text[found.end(1) :]}"
-    return text
-
-
-def main() -> int:
-    """The command; see the module's docstring."""
-    readme = ROOT / "README.md"
-    have = readme.read_text(encoding="utf-8")
-    want = filled(have)
-    if "--check" in sys.argv[1:]:
-        print("README.md is up to date" if have == want else "README.md is out of date: python -m fastcam_bench.readme")
-        return int(have != want)
-    readme.write_text(want, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
