@@ -3,9 +3,28 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+
+def shift_seeds(by):
+    """Add to every seed that tests and models give to NumPy and torch, so that a run draws other numbers."""
+    import torch
+
+    class Generator(torch.Generator):
+        def manual_seed(self, seed):
+            return super().manual_seed(seed + by)
+
+    draw, seeded = np.random.default_rng, torch.manual_seed
+    np.random.default_rng = lambda seed=None: draw(seed + by if isinstance(seed, int) else seed)
+    torch.manual_seed = lambda seed: seeded(seed + by)
+    torch.Generator = Generator
+
+
+if os.environ.get("FASTCAM_TEST_SEED"):
+    shift_seeds(int(os.environ["FASTCAM_TEST_SEED"]))
 
 
 @pytest.hookimpl(tryfirst=True)

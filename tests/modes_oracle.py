@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from fastcam_bench.kinks import AtValues
+
 # ---- modes that change the ReLU
 
 
@@ -40,12 +42,12 @@ class ChangedRelu(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def input_gradient(module, images, classes, mode):
-    """[N, T, C, H, W] of images [N, C, H, W] and classes [N, T]."""
+def input_gradient(module, images, classes, mode, kinks=None):
+    """[N, T, C, H, W] of images [N, C, H, W] and classes [N, T]; ``kinks`` as in ``torch_oracle.gradients_at``."""
     found = []
     for column in np.asarray(classes).T:
         inputs = torch.from_numpy(images).requires_grad_()
-        with ChangedRelu(mode):
+        with ChangedRelu(mode), AtValues(kinks):
             score = module(inputs).gather(1, torch.from_numpy(column.copy())[:, None]).sum()
         found.append(torch.autograd.grad(score, inputs)[0].numpy())
     return np.stack(found, axis=1)

@@ -1,4 +1,8 @@
-"""Exported torchvision models against PyTorch autograd on the same weights, at the default layer and in the middle."""
+"""Exported torchvision models against PyTorch autograd on the same weights, at the default layer and in the middle.
+
+At each kink PyTorch takes the side to which ONNX Runtime fell (fastcam_bench.kinks), so that no processor's rounding
+decides whether these tests pass. FASTCAM_TEST_SEED=1 draws other models and pictures.
+"""
 
 import numpy as np
 import pytest
@@ -29,11 +33,11 @@ def test_targets_are_resolved_per_picture(model):
     _, module, proto = model
     exported = export_model(proto, check=False).model
     targets = np.array([[-1, 3], [17, -2]])
-    found = agreement.run(exported, oracle.pictures(2), targets)
+    found, kinks = agreement.at_kinks(exported, oracle.pictures(2), targets)
     order = np.argsort(-next(iter(found.values())), axis=1)
     assert found["fastcam.classes"].tolist() == [[order[0, 0], 3], [17, order[1, 1]]]
     activations, classes = found["fastcam.activations"], found["fastcam.classes"]
-    expected = oracle.gradients_at(module, oracle.pictures(2), activations, classes).mean((3, 4))
+    expected = oracle.gradients_at(module, oracle.pictures(2), activations, classes, kinks).mean((3, 4))
     assert np.abs(expected).max() > 0
     assert oracle.difference(found["fastcam.weights"], expected) <= 1e-4
 
@@ -44,19 +48,15 @@ def test_guided_backpropagation_equals_changed_relus(model):
     _, module, proto = model
     exported = export_model(proto, input_gradient="guided", check=False).model
     images = oracle.pictures(1)
-    found = agreement.run(exported, images, np.array([[-1, 3]]))
-    expected = input_gradient(module, images, found["fastcam.classes"], "guided")
+    found, kinks = agreement.at_kinks(exported, images, np.array([[-1, 3]]))
+    expected = input_gradient(module, images, found["fastcam.classes"], "guided", kinks)
     assert np.abs(expected).max() > 0
     assert oracle.difference(found["fastcam.input_gradient"], expected) <= 1e-4
 
 
 def test_middle_layer_equals_autograd(model):
-    """In float64 to 1e-5 everywhere (the graph's constants have float32 precision).
-
-    In float32 to 1e-4 on at least one picture of four: on the others a value within rounding of a kink (a ReLU at
-    zero, two equal maxima) may fall to another side than in PyTorch.
-    """
+    """In float64 to 1e-5 (the graph's constants have float32 precision), in float32 to 1e-4 on all four pictures."""
     name, module, proto = model
     found = agreement.middle_layer(module, proto, oracle.MODELS[name])
-    assert min(found["float32_per_picture"]) <= 1e-4, found
+    assert max(found["float32_per_picture"]) <= 1e-4, found
     assert max(found["float64"], found["float64_maps"]) <= 1e-5, found

@@ -3,15 +3,17 @@
     python -m fastcam_bench.agreement [--out FILE] [MODEL ...]
 
 torchvision models with seeded random weights, at the default layer and at one in the middle, two targets a picture. The
-figures are largest differences as a share of the largest value. Layers in the middle are also compared in float64,
-and PyTorch's float32 with its own float64: where a value lies within rounding of a kink (a ReLU at zero, two equal
-maxima), two float32 implementations may fall to different sides, and everything behind differs.
+figures are largest differences as a share of the largest value. PyTorch differentiates on the side of every kink to
+which ONNX Runtime fell (fastcam_bench.kinks). Layers in the middle are also compared in float64, and PyTorch's float32
+with its own float64, where nothing holds it: where a value lies within rounding of a kink (a ReLU at zero, two equal
+maxima), the two may fall to different sides, and everything behind differs.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import onnxruntime as ort
 import torch
 
 from fastcam import schema
-from fastcam_bench import double_runtime
+from fastcam_bench import double_runtime, kinks
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import versions, write_report
 from fastcam_bench.paths import RESULTS
@@ -34,26 +36,41 @@ TARGETS = np.array([[-1, 3]])
 
 def run(exported: onnx.ModelProto, images: Array, targets: Array) -> dict[str, Array]:
     """Outputs by name, on ONNX Runtime's CPU provider."""
+    return _onnxruntime(exported, _feeds(exported, images, targets))
+
+
+def at_kinks(exported: onnx.ModelProto, images: Array, targets: Array) -> tuple[dict[str, Array], list[kinks.Kink]]:
+    """Outputs by name, and what was computed at the model's kinks, on ONNX Runtime's CPU provider."""
+    return kinks.run(exported, _feeds(exported, images, targets), _onnxruntime)
+
+
+def _feeds(exported: onnx.ModelProto, images: Array, targets: Array) -> dict[str, Array]:
+    return {exported.graph.input[0].name: images, schema.TARGETS: targets}
+
+
+def _onnxruntime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(exported.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(None, {session.get_inputs()[0].name: images, schema.TARGETS: targets})))
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 
 
 def default_layer(module: torch.nn.Module, proto: onnx.ModelProto) -> dict[str, float | str | bool]:
     """Gradients, weights and maps at the layer that the exporter chooses, in float32."""
     images = oracle.pictures(2)
     exported = export_model(proto, emit="gradients")
-    found = run(exported.model, images, TARGETS)
-    weights = run(export_model(proto, check=False).model, images, TARGETS)[schema.WEIGHTS]
+    found, sides = at_kinks(exported.model, images, TARGETS)
     activations, gradients = found[schema.ACTIVATIONS], found[schema.GRADIENTS]
-    expected = oracle.gradients_at(module, images, activations, found[schema.CLASSES])
+    expected = oracle.gradients_at(module, images, activations, found[schema.CLASSES], sides)
+    pooled, others = at_kinks(export_model(proto, check=False).model, images, TARGETS)
+    means = expected.mean((3, 4))
+    if not all(np.array_equal(a, b) for (_, a), (_, b) in zip(sides, others, strict=True)):
+        means = oracle.gradients_at(module, images, activations, pooled[schema.CLASSES], others).mean((3, 4))
     return {
         "layer": exported.metadata.layer.value,
         "outputs_bit_identical": exported.check["bit_identical"],
         "gradients": difference(gradients, expected),
-        "weights": difference(weights, expected.mean((3, 4))),
+        "weights": difference(pooled[schema.WEIGHTS], means),
         "maps": difference(grad_cam(activations, gradients), grad_cam(activations, expected)),
     }
 
@@ -62,14 +79,15 @@ def middle_layer(module: torch.nn.Module, proto: onnx.ModelProto, layer: str) ->
     """Gradients at ``layer``, in float32 (a figure per picture; PyTorch's own error beside it) and in float64."""
     images = oracle.pictures(4)
     exported = export_model(proto, layer=layer, emit="gradients", check=False)
-    found = run(exported.model, images, TARGETS)
+    found, sides = at_kinks(exported.model, images, TARGETS)
     activations, classes = found[schema.ACTIVATIONS], found[schema.CLASSES]
-    single = oracle.gradients_at(module, images, activations, classes)
+    single = oracle.gradients_at(module, images, activations, classes, sides)
     double_module = copy.deepcopy(module).double()
 
     feeds = {exported.metadata.input: images, schema.TARGETS: TARGETS}
-    wide = double_runtime.run(exported.model, feeds)
-    double = oracle.gradients_at(double_module, images.astype(np.float64), wide[schema.ACTIVATIONS], classes)
+    wide, wide_sides = kinks.run(exported.model, feeds, double_runtime.run)
+    inputs, layer_value = images.astype(np.float64), wide[schema.ACTIVATIONS]
+    double = oracle.gradients_at(double_module, inputs, layer_value, classes, wide_sides)
     return {
         "layer": exported.metadata.layer.value,
         "float32_per_picture": list(map(difference, found[schema.GRADIENTS], single)),

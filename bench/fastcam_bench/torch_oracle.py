@@ -17,6 +17,8 @@ import onnx
 import torch
 from torch.overrides import TorchFunctionMode
 
+from fastcam_bench.kinks import AtValues, Kink
+
 logging.getLogger("torch").setLevel(logging.WARNING)
 for _name in ("_meta_registrations", "_autograd_registrations"):
     # torchvision's compiled operators are not needed, and its wheel may not match the CPU build of torch
@@ -137,7 +139,13 @@ class Recorder(TorchFunctionMode):
         return result
 
 
-def gradients_at(module: torch.nn.Module, images: Array, activations: Array, classes: Array) -> Array:
+def gradients_at(
+    module: torch.nn.Module,
+    images: Array,
+    activations: Array,
+    classes: Array,
+    kinks: Sequence[Kink] | None = None,
+) -> Array:
     """Autograd's gradient of each image's class scores at the feature map that equals ``activations``.
 
     Args:
@@ -145,6 +153,8 @@ def gradients_at(module: torch.nn.Module, images: Array, activations: Array, cla
         images: [N, 3, H, W], of the model's type.
         activations: [N, K, h, w], what another implementation says the layer's value is.
         classes: int64 [N, T].
+        kinks: what the other implementation computed at its kinks (:func:`fastcam_bench.kinks.run`), to differentiate
+            at the same point.
 
     Returns:
         [N, T, K, h, w].
@@ -153,7 +163,7 @@ def gradients_at(module: torch.nn.Module, images: Array, activations: Array, cla
         LookupError: no feature map of the forward pass equals ``activations``.
     """
     inputs = torch.from_numpy(images).requires_grad_()
-    with Recorder() as recorder:
+    with AtValues(kinks), Recorder() as recorder:
         scores = module(inputs)
     want = torch.from_numpy(activations)
     scale = want.abs().max()

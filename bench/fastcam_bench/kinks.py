@@ -1,0 +1,135 @@
+"""PyTorch's gradient on that side of every kink to which ONNX Runtime fell.
+
+At a kink (a ReLU at zero, two equal maxima of a window, an end of a Clip) the gradient jumps. The sums of two
+implementations differ in their last bits, by processor and by version. So a value within rounding of a kink may fall
+to one side in ONNX Runtime and to the other in PyTorch, and then every gradient behind it differs. A network for
+pictures of 224 pixels has about a million values at kinks, and in float32 some always lie so near.
+
+So no tolerance is right, and no position has to be left out. The exported model says beside its outputs what it
+computed at its kinks (:func:`watched`). PyTorch computes the same network, and takes these values in place of its own
+at each kink (:class:`AtValues`), where the two differ by rounding alone: more is an error. Both then differentiate at
+the same point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import helper
+from torch.overrides import TorchFunctionMode
+
+from fastcam import schema
+
+Array = npt.NDArray[Any]
+Kink = tuple[str, Array]
+Runtime = Callable[[onnx.ModelProto, Mapping[str, Array]], Mapping[str, Array]]
+
+ROUNDING = 1e-4
+"""How far two implementations may be apart at a kink, as a share of the largest value there."""
+ON_OUTPUT = ("Relu", "Clip")
+"""Operators whose output says on which side each value lies; reading their input would undo ONNX Runtime's fusions."""
+ON_INPUT = ("MaxPool", "HardSwish", "HardSigmoid")
+FUNCTIONS = {
+    "relu": ("Relu",),
+    "relu6": ("Clip",),
+    "hardtanh": ("Clip",),
+    "clamp": ("Clip",),
+    "hardswish": ("HardSwish", "HardSigmoid"),
+    "hardsigmoid": ("HardSigmoid",),
+    "max_pool2d": ("MaxPool",),
+}
+"""PyTorch's function with kinks -> the operators that it is exported to."""
+
+
+def watched(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[tuple[str, str]]]:
+    """The model with the values at its own kinks as further outputs, and (operator, value) of each in their order."""
+    found = [
+        (node.op_type, node.output[0] if node.op_type in ON_OUTPUT else node.input[0])
+        for node in model.graph.node
+        if node.op_type in (*ON_OUTPUT, *ON_INPUT) and not node.output[0].startswith(schema.PREFIX)
+    ]
+    types = {value.name: value.type for value in (*model.graph.value_info, *model.graph.input)}
+    wider = onnx.ModelProto()
+    wider.CopyFrom(model)
+    names = {value.name for value in model.graph.output}
+    for name in dict.fromkeys(name for _, name in found if name not in names):
+        element = types[name].tensor_type.elem_type if name in types else onnx.TensorProto.FLOAT
+        wider.graph.output.append(helper.make_tensor_value_info(name, element, None))
+    return wider, found
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, Array], runtime: Runtime) -> tuple[dict[str, Array], list[Kink]]:
+    """The outputs of a model by name, and what it computed at its kinks in the order of the graph.
+
+    Args:
+        model: an export, or any model.
+        feeds: its inputs by name.
+        runtime: (model, feeds) -> outputs by name.
+    """
+    wider, kinks = watched(model)
+    found = dict(runtime(wider, feeds))
+    return found, [(operator, found[name]) for operator, name in kinks]
+
+
+class _Taken(torch.autograd.Function):
+    """Another value in the place of x; the gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return dy, None
+
+
+class AtValues(TorchFunctionMode):
+    """Within it, each function with kinks computes on what ONNX Runtime had there, one after the other.
+
+    Enter it behind modes that change these functions.
+
+    Args:
+        values: (operator, what it computed) in the order of the graph, which is PyTorch's; None: nothing is changed.
+
+    Raises:
+        ValueError: PyTorch computes another operator, or a value that is off by more than rounding; at the end: not
+            every value was taken.
+    """
+
+    def __init__(self, values: Sequence[Kink] | None) -> None:
+        super().__init__()
+        self.left = list(values or ())
+        self.idle = values is None
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        kinds: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        operators = FUNCTIONS.get(getattr(function, "__name__", "").rstrip("_"))
+        if operators is None or self.idle:
+            return function(*args, **given)
+        x = args[0] if args else given.pop("input")
+        if not self.left or self.left[0][0] not in operators:
+            raise ValueError(f"{function.__name__} in PyTorch, {self.left[:1] and self.left[0][0]} in the graph")
+        operator, array = self.left.pop(0)
+        value = torch.from_numpy(array)
+        here = function(x.detach().clone(), *args[1:], **given) if operator in ON_OUTPUT else x.detach()
+        if value.shape != here.shape or value.dtype != here.dtype:
+            raise ValueError(f"{operator}: {here.shape} of {here.dtype} in PyTorch, {value.shape} of {value.dtype}")
+        gap = float((value - here).abs().max() / here.abs().max().clamp(min=1e-30))
+        if gap > ROUNDING:
+            raise ValueError(f"{operator}: the values of both implementations are {gap:.1e} apart")
+        return function(_Taken.apply(x, value), *args[1:], **given)  # type: ignore[no-untyped-call]
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        if self.left and kind is None:
+            raise ValueError(f"{len(self.left)} kinks of the graph were not met in PyTorch")
