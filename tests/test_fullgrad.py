@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fastcam import Explainer
 from fastcam.schema import RELEVANCE, TARGETS, FastcamError
-from fastcam_bench import torch_oracle
+from fastcam_bench import kinks, torch_oracle
 from fastcam_export import export_model, fullgrad
 from fastcam_export.autodiff.emitter import Builder
 from fastcam_export.load import load
@@ -66,7 +66,7 @@ def network(name):
     module = NETS[name]()
     torch_oracle.settle(module, torch_oracle.pictures(8, SIZE))
     proto = torch_oracle.to_onnx(module.eval(), SIZE, dynamo=name == "resnet")  # the older one folds BatchNorm
-    return module, proto, torch_oracle.pictures(2, SIZE)
+    return module, proto, kinks.clear(copy.deepcopy(module).double(), torch_oracle.pictures(4, SIZE), 2)
 
 
 def psi(term, size):

@@ -15,7 +15,7 @@ from torch import nn
 
 from fastcam import schema
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS, FastcamError
-from fastcam_bench import torch_oracle
+from fastcam_bench import kinks, torch_oracle
 from fastcam_export import export_model
 from fastcam_export.autodiff import registry
 from fastcam_export.autodiff.errors import UnsupportedOperator
@@ -94,7 +94,8 @@ def network(name):
     torch_oracle.settle(module, torch_oracle.pictures(8, SIZE))
     normed = any(isinstance(each, nn.BatchNorm2d) for each in module.modules())
     proto = torch_oracle.to_onnx(module, SIZE, dynamo=normed)  # the older exporter is faster, and folds BatchNorm
-    return copy.deepcopy(module).double().eval(), proto, torch_oracle.pictures(3, SIZE)
+    double = copy.deepcopy(module).double().eval()
+    return double, proto, kinks.clear(double, torch_oracle.pictures(6, SIZE), 3)
 
 
 def run(exported, images, targets):
