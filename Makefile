@@ -35,8 +35,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # opencv-python needs the system's libGL; where that is missing its headless twin holds the same module
-$(VENV)/.demo: $(NATIVE) | $(BIN)/python
+$(VENV)/.demo: $(NATIVE) bench/pyproject.toml | $(BIN)/python
 	$(PIP) --editable ".[cpu,export]"
+	$(PIP) --no-deps --editable bench
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) opencv-python-headless; }
 	touch $@
 
@@ -50,7 +51,7 @@ $(VENV)/.test: $(VENV)/.demo
 
 # the peers get environments of their own under .venv/bench: fastcam_bench/speed/environments.py
 $(VENV)/.bench: $(VENV)/.test bench/fastcam_bench/speed/environments.py
-	$(PIP) --editable ".[cpu,export,test,bench]"
+	$(PIP) --editable ".[cpu,export,test]" --editable bench
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
 	$(BIN)/python -m fastcam_bench.speed.environments
 	touch $@

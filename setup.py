@@ -60,7 +60,6 @@ class CMakeBuild(build_ext):
 PACKAGES = [
     *find_packages(include=["fastcam", "fastcam.*"]),
     *find_packages(where="export"),
-    *find_packages(where="bench"),
     "fastcam.kernels.cuda_source",  # no Python: what CuPy compiles
 ]
 
@@ -70,14 +69,12 @@ setup(
     package_dir={
         "fastcam": "fastcam",
         "fastcam_export": "export/fastcam_export",
-        "fastcam_bench": "bench/fastcam_bench",
         "fastcam.kernels.cuda_source": "csrc/cuda",
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
         "fastcam.kernels.cuda_source": ["*.cu", "*.cuh"],
         "fastcam_export": ["py.typed", "data/*.json"],
-        "fastcam_bench": ["py.typed"],
     },
     include_package_data=False,  # package_data says it all; built *.so of an editable install must not slip in
     ext_modules=[Extension("fastcam._native", sources=[])],
