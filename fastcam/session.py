@@ -263,9 +263,10 @@ def one_line(error: BaseException) -> str:
 def _why(error: BaseException) -> str:
     """What is wrong with a model that ONNX Runtime refuses, and what to do."""
     text, kind = one_line(error), type(error).__name__
-    missing = re.search(r'External data path does not exist: "([^"]*)"', str(error))
-    if missing:
-        return f"its external data, {Path(missing[1]).name}, is missing; put it beside the model and give the path"
+    missing = re.search(r'External data path does not exist: "([^"]*)"|GetFileLength for (\S+) failed', str(error))
+    if missing:  # the second is ONNX Runtime 1.17's
+        file = Path(missing[1] or missing[2]).name
+        return f"its external data, {file}, is missing; put it beside the model and give the path"
     if "External initializer" in text or "External data" in text or "external data" in text:
         return f"its external data cannot be read or is cut short ({text}); copy it again"
     if "graph capture feature" in text:
