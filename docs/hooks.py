@@ -34,6 +34,11 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Docstrings name other objects by Sphinx's roles, which are not for readers."""
+    return re.sub(r":(?:func|class|data|mod|meth|attr):<code>~?", "<code>", html)
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Lead links that leave docs/ to the copies, and make text of those that lead to no page."""
     here = page.file.src_uri

@@ -105,14 +105,13 @@ def gallery() -> str:
         picture = f"{PICTURES}/{name}.jpg"
         shown = f"![{one.title} of the bundled picture]({picture})" if (ROOT / picture).exists() else NO_PICTURE
         facts: Rows = [
-            ("formula", f"`{one.formula}`"),
             ("cost in forward passes", cost(name)),
             ("export with", served_by(name)),
             ("options", f"`{described(one)}`" if described(one) else "none"),
             ("also in", ", ".join(ROWS[name].peers) or "none of pytorch-grad-cam, torch-cam, Captum"),
             ("source", one.source),
         ]
-        parts += [f"## {one.title}: `{name}`\n", f"{shown}\n", table(("", ""), facts) + "\n"]
+        parts += [f"## {one.title}: `{name}`\n", f"{shown}\n", f"    {one.formula}\n", table(("", ""), facts) + "\n"]
     return "\n".join(parts)
 
 
