@@ -27,6 +27,17 @@ if os.environ.get("FASTCAM_TEST_SEED"):
     shift_seeds(int(os.environ["FASTCAM_TEST_SEED"]))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test whose numbers of another seed lie near a kink says nothing and is skipped; its own numbers may not."""
+    try:
+        return (yield)
+    except ValueError as error:
+        if type(error).__name__ == "TooNear" and os.environ.get("FASTCAM_TEST_SEED"):
+            pytest.skip(str(error))
+        raise
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """With ``--dist loadgroup``, tests of one PyTorch model share a worker, and with it the model's export."""

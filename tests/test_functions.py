@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from fastcam_bench import kinks
 from fastcam_export import UnsupportedOperator, export_model, vjp
 from fastcam_export.load import load
 from rule_runs import run
@@ -90,7 +91,8 @@ def test_layers_in_front_of_group_normalisation_equal_pytorchs_autograd(opset):
     exported = export_model(made, layer=relu, emit="gradients", check=False)
     out = run(exported.model, {made.graph.input[0].name: x.numpy()})
     maps = first(x)
-    scores = rest(maps)
+    with kinks.away():
+        scores = rest(maps)
     (expected,) = torch.autograd.grad(scores.max(1).values.sum(), maps)
     np.testing.assert_allclose(out["fastcam.gradients"][:, 0], expected.numpy(), rtol=1e-3, atol=1e-7)
 

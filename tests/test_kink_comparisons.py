@@ -105,6 +105,20 @@ def test_margins_are_distances_from_the_nearest_kink():
     assert kinks.margins(padded, images)[:2].tolist() == pytest.approx([1 / 3, 2.5 / 8])
 
 
+def test_fixed_numbers_are_held_to_their_distance():
+    with kinks.away():
+        leaf = torch.tensor([[1.0, 0.0, -2.0]], requires_grad=True)
+        (found,) = torch.autograd.grad(torch.relu(leaf).sum(), leaf)
+    assert found.tolist() == [[1, 0, 0]]
+    near = torch.tensor([[1.0, 1e-7, -2.0]])
+    with pytest.raises(ValueError, match="within 5e-08 of a kink"), kinks.away():
+        near.relu()
+    with kinks.away(1e-8):
+        near.relu()
+    with pytest.raises(ValueError, match="within 1e-07 of a kink"), kinks.away():
+        torch.nn.functional.max_pool2d(torch.tensor([[[[1, 1 - 1e-7]]]], dtype=torch.float64), (1, 2))
+
+
 def test_pictures_near_a_kink_are_left_out_but_not_many():
     images = np.float32([[1, 2], [1e-7, 1], [3, -4], [5, 1e-8], [6, 7]])
     np.testing.assert_array_equal(kinks.clear(torch.relu, images, 2), images[[0, 2]])

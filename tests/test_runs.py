@@ -15,6 +15,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.methods import METHODS
 from fastcam.methods.options import parameters, parsed, with_options
+from fastcam_bench import kinks
 from fastcam_export import export_model
 from small_models import classifier, save, weights_of
 
@@ -41,7 +42,9 @@ def gradient(x, c):
     """[C, H, W]: of the score of class ``c`` (or of a dict of coefficients) of one image."""
     given = torch.tensor(x)[None].requires_grad_(True)
     terms = c if isinstance(c, dict) else {c: 1.0}
-    score = sum(a * net(given)[0, k] for k, a in terms.items())
+    with kinks.away(1e-6):  # of some hundred images: two layers lose less than 1e-7
+        scores = net(given)
+    score = sum(a * scores[0, k] for k, a in terms.items())
     return torch.autograd.grad(score, given)[0][0].numpy().astype(np.float64)
 
 
@@ -219,7 +222,8 @@ def test_smoothgradcam_pp():
     for _ in range(3):
         x = torch.tensor(X[:1] + rng.normal(0, 0.4, X[0].shape).astype(np.float32))
         a = first(x).requires_grad_(True)
-        score = head(F.relu(F.conv2d(a, W["w2"], padding=1)))[0, 2]
+        with kinks.away():
+            score = head(F.relu(F.conv2d(a, W["w2"], padding=1)))[0, 2]
         gradients.append(torch.autograd.grad(score, a)[0][0].double().numpy())
     d1, d2, d3 = (np.mean([g**p for g in gradients], axis=0) for p in (1, 2, 3))
     assert np.std(gradients, axis=0).max() > 0

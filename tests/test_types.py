@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import Explainer
 from fastcam.schema import OUTPUTS
+from fastcam_bench import kinks
 from fastcam_export import export_model, inspect_model
 from rule_runs import reference, run
 
@@ -20,6 +21,8 @@ CLASSES = 4
 ELEMENTS = {np.float16: TensorProto.FLOAT16, np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE}
 TOLERANCE = {np.float16: 2e-2, np.float32: 1e-5, np.float64: 1e-6}
 """As a share of the largest value. What the file gives is float32, also of a model in float64."""
+MARGIN = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-5}
+"""How far the numbers keep from kinks, where float16 rounds by up to 5e-4."""
 
 
 class Graph:
@@ -163,10 +166,11 @@ class Graph:
         """(layer, gradient of the score of ``classes`` [N, T]) by autograd: [N, K, h, w], [N, T, K, h, w], float64."""
         order = [self.image_order.index(axis) for axis in "NCHW"]
         x = torch.tensor(images.astype(np.float64)).permute(order)
-        for step in self.steps:
-            x = step(x)
-            if step is keep_gradient:
-                layer = x
+        with kinks.away(MARGIN[self.dtype]):
+            for step in self.steps:
+                x = step(x)
+                if step is keep_gradient:
+                    layer = x
         each = [
             torch.autograd.grad(x.gather(1, torch.tensor(classes[:, t : t + 1])).sum(), layer, retain_graph=True)[0]
             for t in range(classes.shape[1])
@@ -275,7 +279,7 @@ def test_the_last_convolution_of_a_tensorflow_graph_is_chosen(name):
 def test_element_types(dtype, order):
     shape = ["N", 12, 10, 3] if order == "NHWC" else ["N", 3, 12, 10]
     graph = Graph(shape, order, dtype).conv(6, stride=2).relu().conv(5).relu(True).max_pool().conv(5).relu().mean()
-    images = noise(2, *shape[1:], dtype=dtype)
+    images = noise(2, *shape[1:], dtype=dtype, seed=98)  # of 150 the one that keeps away from kinks in float16
     hold(graph.softmax(), images, layer_of(graph))
 
 

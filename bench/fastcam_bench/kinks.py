@@ -5,7 +5,8 @@ implementations differ in their last bits, by processor and by version. So a val
 to one side in ONNX Runtime and to the other in PyTorch, and then every gradient behind it differs. No tolerance is
 right for that. There are two ways out:
 
-- Of small networks, pictures are chosen whose values all keep their distance from the kinks (:func:`clear`).
+- Of small networks, pictures are chosen whose values all keep their distance from the kinks (:func:`clear`), or
+  fixed ones are held to it (:func:`away`).
 - A network for pictures of 224 pixels has about a million values at kinks, and in float32 some always lie so near. So
   the exported model says beside its outputs what it computed at its kinks (:func:`run`). PyTorch computes the same
   network and takes these values in place of its own at each kink (:class:`AtValues`), where the two differ by rounding
@@ -14,7 +15,8 @@ right for that. There are two ways out:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -170,16 +172,36 @@ def margins(network: Callable[[torch.Tensor], Any], images: Array) -> Array:
     Values that are exactly at it do not count, such as the equal zeros that a pool finds behind a ReLU: they are so in
     every arithmetic, and both sides keep PyTorch's convention there.
     """
-    with torch.no_grad(), _Margins(len(images)) as found:
+    with torch.no_grad(), _Margins() as found:
         network(torch.from_numpy(images.astype(np.float64)))
-    smallest: Array = found.smallest.numpy()
+    smallest: Array = torch.stack([torch.full((len(images),), torch.inf), *found.each]).amin(0).numpy()
     return smallest
 
 
+class TooNear(ValueError):
+    """Numbers that lie too near to a kink for a comparison of gradients."""
+
+
+@contextmanager
+def away(margin: float = MARGIN) -> Iterator[None]:
+    """Within it a network computes on fixed numbers; they must keep ``margin`` from its kinks, see :func:`margins`.
+
+    Raises:
+        TooNear: at the end, if they do not: a comparison of gradients would hang on rounding. Draw other numbers.
+    """
+    with _Margins() as found:
+        yield
+    smallest = min((float(each.min()) for each in found.each), default=np.inf)
+    if smallest < margin:
+        raise TooNear(f"a value lies within {smallest:.0e} of a kink; draw other numbers")
+
+
 class _Margins(TorchFunctionMode):
-    def __init__(self, count: int) -> None:
+    """Keeps the margin of each picture at each kink."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.smallest = torch.full((count,), torch.inf, dtype=torch.float64)
+        self.each: list[torch.Tensor] = []
 
     def __torch_function__(
         self,
@@ -191,11 +213,18 @@ class _Margins(TorchFunctionMode):
         given = dict(kwargs or {})
         name = getattr(function, "__name__", "").rstrip("_")
         if name in FUNCTIONS:
-            x = (args[0] if args else given["input"]).clone()  # as it is before an operation in place
-            distance = _window_gap(x, *args[1:], **given) if name == "max_pool2d" else _from_ends(name, x, args, given)
-            distance = torch.where(distance == 0, torch.inf, distance).flatten(1).amin(1)
-            self.smallest = torch.minimum(self.smallest, distance / x.abs().flatten(1).amax(1))
+            x = (args[0] if args else given["input"]).detach().double()
+            if x.numel():
+                self.each.append(_margin(name, x, args, given))
         return function(*args, **given)
+
+
+def _margin(name: str, x: torch.Tensor, args: Sequence[Any], given: Mapping[str, Any]) -> torch.Tensor:
+    """The smallest distance of each picture at a function with kinks, as a share of its largest value there."""
+    distance = _window_gap(x, *args[1:], **given) if name == "max_pool2d" else _from_ends(name, x, args, given)
+    distance = torch.where(distance == 0, torch.inf, distance)
+    largest = torch.where(x.isfinite(), x.abs(), 0).flatten(1).amax(1)  # a padded pool's edges are -inf
+    return distance.flatten(1).amin(1) / largest
 
 
 def _from_ends(name: str, x: torch.Tensor, args: Sequence[Any], given: Mapping[str, Any]) -> torch.Tensor:
@@ -210,7 +239,7 @@ def _window_gap(
 ) -> torch.Tensor:
     """Distance of the largest value of each window from the next one; windows that reach over the edge count too."""
     (top, left), size = _pair(padding), _pair(kernel_size)
-    wide = F.pad(x, (left, left, top, top), value=-1e30)
+    wide = F.pad(x, (left, left, top, top), value=-torch.inf).clamp(min=-1e30)  # so that differences are numbers
     windows = F.unfold(wide, size, _pair(dilation), 0, _pair(stride or size)).reshape(
         *x.shape[:2], size[0] * size[1], -1
     )
