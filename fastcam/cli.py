@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 from fastcam.verbs import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
 
+LONGEST = 240  # letters of a word that an error names
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer keeps it
 
 
@@ -31,10 +33,19 @@ def _one_line(ctx: typer.Context) -> Iterator[None]:
         verb = f" {ctx.invoked_subcommand}" if ctx.invoked_subcommand else ""
         said = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         message = f"{said} (see: fastcam{verb} --help)"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = f"{error.filename}: {error.strerror}; give a shorter path"
     else:
         return
-    print(f"fastcam: {' '.join(message.split())}", file=sys.stderr)
+    print(f"fastcam: {' '.join(map(_shortened, message.split()))}", file=sys.stderr)
     raise typer.Exit(2)
+
+
+def _shortened(word: str) -> str:
+    """A path or name of any length as one that fits a terminal: its beginning and its end."""
+    return word if len(word) <= LONGEST else f"{word[: LONGEST // 2]}...{word[-LONGEST // 2 :]}"
 
 
 class _Group(typer.core.TyperGroup):

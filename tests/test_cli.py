@@ -433,6 +433,22 @@ def test_a_defect_is_a_traceback_and_exit_code_1(desk):
     assert "fastcam-out" not in files(desk)
 
 
+LONG = (
+    "export {}",
+    "inspect {}",
+    "explain model.cam.onnx {}",
+    "explain {} photo.png",
+    "explain model.cam.onnx photo.png -t {}",
+)
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_a_name_of_any_length_gives_one_short_line(desk, command):
+    result = call(*command.format("a" * 5000).split())
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "aaa...aaa" in result.stderr and len(result.stderr) < 700
+
+
 def test_help_names_every_verb_and_calling_nothing_shows_it():
     shown = call("--help").stdout
     assert all(verb in shown for verb in ("export", "inspect", "explain", "demo", "version"))
