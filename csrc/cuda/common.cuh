@@ -73,7 +73,6 @@ struct Enlarged {
         const float* upper = map + static_cast<long long>(top) * width;
         const float* lower = map + static_cast<long long>(bottom) * width;
         const float across = weight[x];
-        return mix(mix(upper[left], upper[right], across), mix(lower[left], lower[right], across),
-                   weight[out_width + y]);
+        return mix(mix(upper[left], upper[right], across), mix(lower[left], lower[right], across), weight[out_width + y]);
     }
 };

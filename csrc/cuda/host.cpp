@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "host_shim.h"
-
 #include "kernels.cu"
 
 namespace {
@@ -35,6 +34,7 @@ struct Kernel {
 
 #define KERNEL(name, barriers) {#name, unpack<name>, count_of(name), barriers}
 
+// clang-format off
 const Kernel kKernels[] = {
     KERNEL(fastcam_weigh_planes, true),
     KERNEL(fastcam_weigh_planes_half, true),
@@ -65,6 +65,7 @@ const Kernel kKernels[] = {
     KERNEL(fastcam_overlay, false),
     KERNEL(fastcam_overlay_map, false),
 };
+// clang-format on
 
 }  // namespace
 

@@ -182,13 +182,12 @@ extern "C" __global__ void fastcam_taps(int width, int out_width, double x_scale
 
 // Each thread computes four pixels of a row and stores them at once where rows are whole vectors.
 // Grid: maps * chunks of the output's quadruples
-extern "C" __global__ void fastcam_upsample(const float* maps, int height, int width, const int* first,
-                                            const float* weight, int out_height, int out_width, int chunks, float* out) {
+extern "C" __global__ void fastcam_upsample(const float* maps, int height, int width, const int* first, const float* weight,
+                                            int out_height, int out_width, int chunks, float* out) {
     const Place at = place_of(chunks);
     const int row_quads = (out_width + 3) / 4;
     if (at.i >= static_cast<long long>(row_quads) * out_height) return;
-    const Enlarged map = {maps + static_cast<long long>(at.map) * height * width, first, weight,
-                          height, width, out_width};
+    const Enlarged map = {maps + static_cast<long long>(at.map) * height * width, first, weight, height, width, out_width};
     const int y = static_cast<int>(at.i) / row_quads, x = static_cast<int>(at.i) % row_quads * 4;
     const int pixels = min(4, out_width - x);
     float values[4] = {0.0f, 0.0f, 0.0f, 0.0f};

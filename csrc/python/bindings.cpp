@@ -232,9 +232,9 @@ struct Claim {
 };
 
 // maps, status, heatmaps (or None), counts, components, largest; None where the workspace is in use.
-py::object explain_maps(Workspace& workspace, const py::array& activations, const py::object& weights,
-                        std::int64_t height, std::int64_t width, std::int64_t out_height, std::int64_t out_width,
-                        float fraction, int connectivity, bool want_heatmaps, const py::object& windows) {
+py::object explain_maps(Workspace& workspace, const py::array& activations, const py::object& weights, std::int64_t height,
+                        std::int64_t width, std::int64_t out_height, std::int64_t out_width, float fraction,
+                        int connectivity, bool want_heatmaps, const py::object& windows) {
     const Claim claim(workspace);
     if (!claim.taken) return py::none();
     fastcam_task task{};
@@ -300,10 +300,10 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.def("threshold", &threshold, py::arg("maps").noconvert(), "fraction"_a);
     m.def("label", &label, py::arg("mask").noconvert(), "connectivity"_a);
     m.def("boxes", &boxes, py::arg("labels").noconvert(), "count"_a);
-    m.def("overlay", &overlay, py::arg("image").noconvert(), py::arg("heatmap").noconvert(),
-          py::arg("lut").noconvert(), "alpha"_a);
-    m.def("overlay_map", &overlay_map, py::arg("image").noconvert(), py::arg("map").noconvert(),
-          py::arg("lut").noconvert(), "alpha"_a);
+    m.def("overlay", &overlay, py::arg("image").noconvert(), py::arg("heatmap").noconvert(), py::arg("lut").noconvert(),
+          "alpha"_a);
+    m.def("overlay_map", &overlay_map, py::arg("image").noconvert(), py::arg("map").noconvert(), py::arg("lut").noconvert(),
+          "alpha"_a);
     m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a);
     py::class_<Workspace>(m, "Workspace").def(py::init<int>(), "threads"_a);
     m.def("explain_maps", &explain_maps);

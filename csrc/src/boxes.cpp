@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "fastcam/cam.h"
 #include "clones.h"
 #include "extremes.h"
+#include "fastcam/cam.h"
 
 namespace fastcam {
 namespace {

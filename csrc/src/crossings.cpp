@@ -159,9 +159,8 @@ std::int64_t crossing_scratch(const Axis& x) noexcept { return 3 * x.in; }
 float peak_of(const Enlarged& e) noexcept {
     constexpr float kSlack = static_cast<float>(2.0 * kDoubt);
     float best = 0.0f, floor = 1.0f;  // first the patches around the map's own peak, then all that could still matter
-    each_patch(e, floor, [&](const Span& band, const Span& span, const Corners& c) {
-        best = best_corner(e, band, span, c, best);
-    });
+    each_patch(e, floor,
+               [&](const Span& band, const Span& span, const Corners& c) { best = best_corner(e, band, span, c, best); });
     floor = best - kSlack;
     each_patch(e, floor, [&](const Span& band, const Span& span, const Corners& c) {
         best = best_corner(e, band, span, c, best);

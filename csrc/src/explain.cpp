@@ -171,9 +171,8 @@ bool find_components(const Enlarged& e, float fraction, int connectivity, const 
 // ReLU of one signed map, and its status; returns its peak, 0 also for a map that only ReLU makes finite (-infinity).
 float rectify_map(const Job& job, std::int64_t m) noexcept {
     float* map = job.maps + m * job.area();
-    const float* source = job.task.weights != nullptr
-                              ? map
-                              : static_cast<const float*>(job.task.activations.data) + m * job.area();
+    const float* source =
+        job.task.weights != nullptr ? map : static_cast<const float*>(job.task.activations.data) + m * job.area();
     const Extremes range = extremes(source, job.area());
     rectify(source, job.area(), map);
     if (job.task.status != nullptr) job.task.status[m] = range.status();

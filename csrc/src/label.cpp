@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "fastcam/cam.h"
 #include "clones.h"
+#include "fastcam/cam.h"
 #include "memory.h"
 #include "strip.h"
 

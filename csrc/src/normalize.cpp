@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <limits>
 
-#include "fastcam/cam.h"
 #include "clones.h"
 #include "extremes.h"
+#include "fastcam/cam.h"
 #include "ordered.h"
 
 namespace fastcam {

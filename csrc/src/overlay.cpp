@@ -10,8 +10,8 @@
 #include <cstring>
 
 #include "axis.h"
-#include "fastcam/cam.h"
 #include "clones.h"
+#include "fastcam/cam.h"
 
 namespace fastcam {
 namespace {
@@ -29,8 +29,8 @@ void rows_of(const float* __restrict heat, std::int64_t size, std::uint8_t* __re
 // out = base + (((base - other) * factor + 32768) >> 16), from the halves of the product: 16-bit lanes are enough for it.
 // >> of a negative number rounds down on every compiler we know.
 FASTCAM_CLONES
-void mix(const std::uint8_t* __restrict base, const std::uint8_t* __restrict other, std::int16_t factor,
-         std::int64_t size, std::uint8_t* __restrict out) noexcept {
+void mix(const std::uint8_t* __restrict base, const std::uint8_t* __restrict other, std::int16_t factor, std::int64_t size,
+         std::uint8_t* __restrict out) noexcept {
     for (std::int64_t i = 0; i < size; ++i) {
         const std::int16_t difference = static_cast<std::int16_t>(base[i] - other[i]);
         const std::int16_t high = static_cast<std::int16_t>((std::int32_t{difference} * factor) >> 16);

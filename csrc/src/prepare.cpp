@@ -12,8 +12,8 @@
 #include <cstring>
 #include <limits>
 
-#include "fastcam/cam.h"
 #include "clones.h"
+#include "fastcam/cam.h"
 #include "memory.h"
 
 #ifdef FASTCAM_MULTIVERSION
@@ -99,8 +99,8 @@ FASTCAM_AVX2 __m256 weighed(const std::uint8_t* a, const std::uint8_t* b, __m256
     return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), weight);
 }
 
-__attribute__((target("avx2"))) void sum_columns(const std::uint8_t* const* rows, const Span* spans,
-                                                 std::int64_t columns, float* out) noexcept {
+__attribute__((target("avx2"))) void sum_columns(const std::uint8_t* const* rows, const Span* spans, std::int64_t columns,
+                                                 float* out) noexcept {
     const std::uint8_t *const a = rows[0], *const b = rows[1], *const c = rows[2], *const d = rows[3];
     for (std::int64_t x = 0; x < columns; ++x) {
         const Span& span = spans[x];
@@ -135,7 +135,7 @@ inline float round_even(float value) noexcept { return (value + 12582912.0f) - 1
 // How sums become values: divided, rounded, normalised.
 struct Finish {
     float divisor;  // times it, a sum is a mean
-    float nudge;  // 1 / 8, where multiples of 1 / 4 are rounded up at a half
+    float nudge;    // 1 / 8, where multiples of 1 / 4 are rounded up at a half
     float factor[3];
     float shift[3];
 
@@ -174,9 +174,7 @@ struct Memory {
     std::uint8_t* last;  // the picture's last row, behind which a byte may be read
 
     Memory(Arena& arena, std::int64_t width, std::int64_t columns) noexcept
-        : spans(arena.take<Span>(columns)),
-          rows(arena.take<float>(kLanes * columns)),
-          sums(arena.take<float>(4 * columns)),
+        : spans(arena.take<Span>(columns)), rows(arena.take<float>(kLanes * columns)), sums(arena.take<float>(4 * columns)),
           last(arena.take<std::uint8_t>(3 * width + 1)) {}
 };
 

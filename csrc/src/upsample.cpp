@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "axis.h"
-#include "fastcam/cam.h"
 #include "clones.h"
+#include "fastcam/cam.h"
 
 namespace fastcam {
 

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
-#include "fastcam/cam.h"
 #include "clones.h"
+#include "fastcam/cam.h"
 #include "half.h"
 
 namespace fastcam {
@@ -26,8 +26,8 @@ void widen_all(const std::uint16_t* __restrict halves, std::int64_t size, float*
 
 // out[i] += sum over `channels` of weights[k] * values[k * stride + i]
 FASTCAM_CLONES
-void accumulate(const float* __restrict values, const float* __restrict weights, std::int64_t channels,
-                std::int64_t stride, std::int64_t size, float* __restrict out) noexcept {
+void accumulate(const float* __restrict values, const float* __restrict weights, std::int64_t channels, std::int64_t stride,
+                std::int64_t size, float* __restrict out) noexcept {
     std::int64_t k = 0;
     for (; k + 4 <= channels; k += 4) {
         const float* a = values + k * stride;
@@ -78,8 +78,8 @@ Block block_of(const fastcam_activations& a, std::int64_t offset, std::int64_t c
     return {copy, size};
 }
 
-void weigh_planes(const fastcam_activations& activations, const float* weights, std::int64_t images,
-                  std::int64_t targets, std::int64_t channels, std::int64_t area, float* out) noexcept {
+void weigh_planes(const fastcam_activations& activations, const float* weights, std::int64_t images, std::int64_t targets,
+                  std::int64_t channels, std::int64_t area, float* out) noexcept {
     float copy[kTile * kChannels];
     for (std::int64_t n = 0; n < images; ++n) {
         const float* rows = weights + n * targets * channels;
@@ -97,8 +97,8 @@ void weigh_planes(const fastcam_activations& activations, const float* weights, 
     }
 }
 
-void weigh_tokens(const fastcam_activations& activations, const float* weights, std::int64_t images,
-                  std::int64_t targets, std::int64_t channels, std::int64_t area, float* out) noexcept {
+void weigh_tokens(const fastcam_activations& activations, const float* weights, std::int64_t images, std::int64_t targets,
+                  std::int64_t channels, std::int64_t area, float* out) noexcept {
     float copy[kTokenBlock];
     for (std::int64_t n = 0; n < images; ++n) {
         const float* rows = weights + n * targets * channels;
@@ -118,8 +118,8 @@ void weigh_tokens(const fastcam_activations& activations, const float* weights, 
 }  // namespace
 }  // namespace fastcam
 
-void fastcam_weigh(fastcam_activations activations, const float* weights, int64_t images, int64_t targets,
-                   int64_t channels, int64_t area, float* out) noexcept {
+void fastcam_weigh(fastcam_activations activations, const float* weights, int64_t images, int64_t targets, int64_t channels,
+                   int64_t area, float* out) noexcept {
     std::fill(out, out + images * targets * area, 0.0f);
     const auto weigh = activations.layout == FASTCAM_TOKENS ? fastcam::weigh_tokens : fastcam::weigh_planes;
     weigh(activations, weights, images, targets, channels, area, out);

@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "axis.h"
-#include "fastcam/cam.h"
 #include "components.h"
+#include "fastcam/cam.h"
 #include "memory.h"
 
 namespace fastcam {
@@ -50,12 +50,12 @@ class Pool {
 
 // What one thread works with.
 struct Lane {
-    Buffer<float> small;           // one normalised map
-    Buffer<float> rows;            // rows of the enlarged map, or scratch memory of the crossings
-    Buffer<std::uint8_t> mask;     // one row of the mask
+    Buffer<float> small;        // one normalised map
+    Buffer<float> rows;         // rows of the enlarged map, or scratch memory of the crossings
+    Buffer<std::uint8_t> mask;  // one row of the mask
     Components components;
-    Buffer<std::int32_t> found;    // rows x0, y0, x1, y1, pixels of all maps that this lane did
-    std::int64_t used = 0;         // how many
+    Buffer<std::int32_t> found;  // rows x0, y0, x1, y1, pixels of all maps that this lane did
+    std::int64_t used = 0;       // how many
 };
 
 // Where the components of one map lie.

@@ -10,7 +10,7 @@ int main(void) {
     uint8_t status = 255;
     int32_t count = 0, largest[5];
     int64_t rows = 0;
-    fastcam_workspace *workspace = fastcam_workspace_new(1);
+    fastcam_workspace* workspace = fastcam_workspace_new(1);
     if (workspace == NULL) return 1;
     activations[15] = 2.0f; /* channel 0: the corner */
     activations[16] = 1.0f; /* channel 1: the opposite one, which counts against the class */
@@ -32,7 +32,7 @@ int main(void) {
                          .counts = &count,
                          .largest = largest};
     if (fastcam_explain(workspace, &task) != FASTCAM_SUCCESS) return 1;
-    const int32_t *box = fastcam_components(workspace, &rows);
+    const int32_t* box = fastcam_components(workspace, &rows);
     printf("%s status %d maps %g %g components %d %d box %d %d %d %d pixels %d %d\n", fastcam_version(), status, maps[0],
            maps[15], count, (int)rows, box[0], box[1], box[2], box[3], box[4], largest[4]);
     task.connectivity = 6;

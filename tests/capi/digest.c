@@ -1,10 +1,10 @@
 /* One line per kernel: a hash of its results on fixed pseudo-random inputs. Every build on every processor must print the
  * same lines: with and without function clones, x86-64 and aarch64, one thread and several. */
-#include "fastcam/cam.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "fastcam/cam.h"
 
 static uint32_t state = 1;
 
@@ -13,30 +13,30 @@ static uint32_t next_random(void) {
     return state >> 8;
 }
 
-static float *randoms(size_t count) { /* in -1..1 */
-    float *values = malloc(count * sizeof *values);
+static float* randoms(size_t count) { /* in -1..1 */
+    float* values = malloc(count * sizeof *values);
     for (size_t i = 0; i < count; ++i) values[i] = (float)next_random() / 8388608.0f - 1.0f;
     return values;
 }
 
-static uint8_t *bytes(size_t count, uint32_t modulus) {
-    uint8_t *values = malloc(count);
+static uint8_t* bytes(size_t count, uint32_t modulus) {
+    uint8_t* values = malloc(count);
     for (size_t i = 0; i < count; ++i) values[i] = (uint8_t)(next_random() % modulus);
     return values;
 }
 
-static void report(const char *name, const void *data, size_t size) { /* FNV-1a */
+static void report(const char* name, const void* data, size_t size) { /* FNV-1a */
     uint64_t hash = 14695981039346656037u;
-    for (size_t i = 0; i < size; ++i) hash = (hash ^ ((const uint8_t *)data)[i]) * 1099511628211u;
+    for (size_t i = 0; i < size; ++i) hash = (hash ^ ((const uint8_t*)data)[i]) * 1099511628211u;
     printf("%s %08lx%08lx\n", name, (unsigned long)(hash >> 32), (unsigned long)(hash & 0xffffffffu));
 }
 
 enum { IMAGES = 3, TARGETS = 2, CHANNELS = 131, SIDE = 7, AREA = SIDE * SIDE, H = 97, W = 203 };
 
-static void explain(int threads, int want_heatmaps, const float *activations, const float *weights) {
+static void explain(int threads, int want_heatmaps, const float* activations, const float* weights) {
     const size_t maps = IMAGES * TARGETS;
-    fastcam_workspace *workspace = fastcam_workspace_new(threads);
-    float *heatmaps = malloc(maps * H * W * sizeof *heatmaps);
+    fastcam_workspace* workspace = fastcam_workspace_new(threads);
+    float* heatmaps = malloc(maps * H * W * sizeof *heatmaps);
     int32_t counts[IMAGES * TARGETS], largest[IMAGES * TARGETS * 5];
     int64_t rows = 0;
     if (workspace == NULL) exit(1);
@@ -59,7 +59,7 @@ static void explain(int threads, int want_heatmaps, const float *activations, co
     if (want_heatmaps) report("heatmaps", heatmaps, maps * H * W * sizeof *heatmaps);
     report("counts", counts, sizeof counts);
     report("largest", largest, sizeof largest);
-    const int32_t *found = fastcam_components(workspace, &rows);
+    const int32_t* found = fastcam_components(workspace, &rows);
     report("components", found, (size_t)rows * 5 * sizeof *found);
     free(heatmaps);
     fastcam_workspace_free(workspace);
@@ -67,12 +67,12 @@ static void explain(int threads, int want_heatmaps, const float *activations, co
 
 int main(void) {
     float *activations = randoms((size_t)IMAGES * CHANNELS * AREA), *weights = randoms(IMAGES * TARGETS * CHANNELS);
-    uint16_t *halves = malloc(65536 * sizeof *halves);
+    uint16_t* halves = malloc(65536 * sizeof *halves);
     float *maps = malloc(65536 * sizeof *maps), *large = malloc(H * W * sizeof *large);
     uint8_t *image = bytes(H * W * 3, 256), *lut = bytes(768, 256), *mask = bytes(H * W, 2), *out = malloc(H * W * 3);
     int32_t *labels = malloc(H * W * sizeof *labels), count = 0;
-    void *scratch = malloc(fastcam_upsample_scratch(W) + fastcam_label_scratch(H, W));
-    void *tight = malloc(fastcam_prepare_scratch(W, W));
+    void* scratch = malloc(fastcam_upsample_scratch(W) + fastcam_label_scratch(H, W));
+    void* tight = malloc(fastcam_prepare_scratch(W, W));
     const float one = 1.0f, shift[3] = {0.25f, 1.7f, 0.01f};
     const int64_t across[3] = {64, 1, 31 * 64}, along[3] = {(W - 1) / 2 * 3, 3, 1};
     const fastcam_activations planes = {activations, FASTCAM_FLOAT32, FASTCAM_PLANES, 0};

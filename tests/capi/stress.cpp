@@ -20,8 +20,14 @@ std::int64_t between(Random& random, std::int64_t low, std::int64_t high) {
 }
 
 std::vector<float> values(Random& random, std::size_t count) {
-    constexpr float kSpecial[] = {0.0f, -0.0f, 1.0f, 1e-42f, 3e38f, std::numeric_limits<float>::quiet_NaN(),
-                                  std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+    constexpr float kSpecial[] = {0.0f,
+                                  -0.0f,
+                                  1.0f,
+                                  1e-42f,
+                                  3e38f,
+                                  std::numeric_limits<float>::quiet_NaN(),
+                                  std::numeric_limits<float>::infinity(),
+                                  -std::numeric_limits<float>::infinity()};
     const bool special = between(random, 0, 3) == 0;
     std::normal_distribution<float> normal;
     std::vector<float> result(count);
@@ -142,7 +148,8 @@ void picture(Random& random) {
     const std::int64_t* strides = between(random, 0, 1) == 0 ? planes : together;
     std::vector<unsigned char> scratch(fastcam_prepare_scratch(width, columns));
     std::vector<float> out(rows * columns * 3);
-    fastcam_prepare(pixels.data(), height, width, stride, rows, columns, factor, shift, scratch.data(), out.data(), strides);
+    fastcam_prepare(pixels.data(), height, width, stride, rows, columns, factor, shift, scratch.data(), out.data(),
+                    strides);
     for (std::int64_t i = 0; i < rows * columns * 3; ++i) {
         const std::int64_t y = i / (3 * columns), x = i / 3 % columns, c = i % 3;
         const float wanted = static_cast<float>(byte) * factor[c] - shift[c];

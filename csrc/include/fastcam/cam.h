@@ -126,14 +126,14 @@ FASTCAM_API bool fastcam_boxes(const int32_t* labels, int64_t height, int64_t wi
  * the colour table; a = floor(65536 alpha + 0.5) blends in integers, halves rounded up:
  * out = (image * (65536 - a) + colour * a + 32768) >> 16.
  *   image, out [area, 3], heatmap [area], lut [256, 3], alpha in 0..1 */
-FASTCAM_API void fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* lut, double alpha,
-                                 int64_t area, uint8_t* out) FASTCAM_NOEXCEPT;
+FASTCAM_API void fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* lut, double alpha, int64_t area,
+                                 uint8_t* out) FASTCAM_NOEXCEPT;
 
 /* fastcam_overlay of fastcam_upsample of one map, without the enlarged map.
  *   image, out [out_height, out_width, 3], map [height, width]; scratch as for fastcam_upsample */
 FASTCAM_API void fastcam_overlay_map(const uint8_t* image, const float* map, int64_t height, int64_t width,
-                                     int64_t out_height, int64_t out_width, const uint8_t* lut, double alpha,
-                                     void* scratch, uint8_t* out) FASTCAM_NOEXCEPT;
+                                     int64_t out_height, int64_t out_width, const uint8_t* lut, double alpha, void* scratch,
+                                     uint8_t* out) FASTCAM_NOEXCEPT;
 
 /* ---- before the model ------------------------------------------------------------------------------------------- */
 
@@ -170,7 +170,7 @@ typedef struct fastcam_task {
     int64_t out_height, out_width; /* out_height * out_width must fit in an int32 */
     float fraction;                /* of the enlarged map's peak, in (0, 1] */
     int32_t connectivity;          /* 4 or 8 */
-    const int32_t* windows; /* NULL, or [images, 4]: x0, y0, x1, y1 (half-open) outside of which no pixel counts */
+    const int32_t* windows;        /* NULL, or [images, 4]: x0, y0, x1, y1 (half-open) outside of which no pixel counts */
 
     float* maps;      /* [images, targets, height, width], after ReLU */
     uint8_t* status;  /* [images, targets] */
