@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worker_memory import Memory
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -36,6 +38,10 @@ def pytest_runtest_call(item):
         if type(error).__name__ == "TooNear" and os.environ.get("FASTCAM_TEST_SEED"):
             pytest.skip(str(error))
         raise
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Memory())
 
 
 @pytest.hookimpl(tryfirst=True)
