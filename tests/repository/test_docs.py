@@ -8,17 +8,22 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import doc_blocks
 import pytest
 from doc_blocks import CODE, OTHERS, ROOT, Block, blocks
 
 import fastcam
+from fastcam.asking import KINDS
 from fastcam.cli import PANELS
 from fastcam.methods import METHODS
 from fastcam_bench.report import pages as report
 from fastcam_bench.report.pictures import TRANSFORMERS
+from fastcam_export.autodiff import driver  # noqa: F401  (fills the table of rules)
+from fastcam_export.autodiff.registry import RULES
 
 PAGES = report.pages()
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -50,10 +55,13 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
         for file, other in GIVEN.items():
             shutil.copy(DATA / file, file)
             shutil.copy(DATA / file, other)
-    namespace = {"__name__": "__main__"}
-    for block in blocks(page):
-        if block.language in CODE and not block.skipped and (not block.needs or has(block.needs)):
-            doc_blocks.run(block, namespace)
+    with ExitStack() as stack:
+        for table in (METHODS, KINDS, RULES):  # an example may add to them
+            stack.enter_context(patch.dict(table))
+        namespace = {"__name__": "__main__"}
+        for block in blocks(page):
+            if block.language in CODE and not block.skipped and (not block.needs or has(block.needs)):
+                doc_blocks.run(block, namespace)
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.needs], ids=str)
