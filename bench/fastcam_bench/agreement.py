@@ -5,8 +5,8 @@
 torchvision models with seeded random weights, at the default layer and at one in the middle, two targets a picture. The
 figures are largest differences as a share of the largest value. PyTorch differentiates on the side of every kink to
 which ONNX Runtime fell (fastcam_bench.kinks). Layers in the middle are also compared in float64, and PyTorch's float32
-with its own float64, where nothing holds it: where a value lies within rounding of a kink (a ReLU at zero, two equal
-maxima), the two may fall to different sides, and everything behind differs.
+with its own float64: where a value lies within rounding of a kink (a ReLU at zero, two equal maxima), these two fall to
+different sides, and everything behind differs.
 """
 
 from __future__ import annotations
