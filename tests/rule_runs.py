@@ -14,9 +14,9 @@ import cases_control
 import cases_indexing
 import cases_recurrent
 import cases_sampling
-from fastcam_export.autodiff.driver import backward
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.lift import BatchedBuilder
+from fastcam_export.autodiff.core.batching import BatchedBuilder
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.reverse import backward
 
 
 def differentiate(proto, cotangents, wrt, lifted=False, engine="onnxruntime"):

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 from cases_control import untype
 from fastcam_bench import kinks
 from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
-from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.load import load
+from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.load import load
 from rule_runs import run
 
 CLASSIFIER = """<ir_version: 10, opset_import: ["" : 18]> f (float[N,3,8,8] image) => (float[N,5] scores) {

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam_export.double import in_double, without_convolutions
+from fastcam_export.verify.float64 import in_double, without_convolutions
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 F = torch.nn.functional

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import pytest
 
 from fastcam.schema import FastcamError
-from fastcam_export.autodiff.driver import backward, path, unsupported
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.autodiff.registry import RULES, Rule
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.autodiff.core.rule import RULES, Rule
+from fastcam_export.autodiff.reverse import backward, path, unsupported
 from rule_case import Case, Free, H, N, W, ints, one, weight
 from rule_runs import differentiate, run
 

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 
 from fastcam import Explainer
 from fastcam.schema import OUTPUTS, FastcamError, Metadata
-from fastcam_export import engines, export_model, inspect_model
+from fastcam_export import export_model, inspect_model
+from fastcam_export.artifacts import engines
 from rule_cases import CASES
 from rule_runs import differentiate
 from small_models import CLASSES, classifier, many_classes, save

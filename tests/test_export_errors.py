@@ -277,9 +277,9 @@ def test_a_second_input_exports_but_pictures_alone_cannot_fill_it(bench, tmp_pat
 @pytest.mark.parametrize(("emit", "name"), [("gradients", "backward"), ("weights", "pooled_gradient")])
 def test_a_check_that_fails_writes_nothing(bench, tmp_path, monkeypatch, emit, name):
     """A wrong gradient is caught by central differences, and no file appears."""
-    from fastcam_export import head
+    from fastcam_export.outputs import cam
 
-    right = getattr(head, name)
+    right = getattr(cam, name)
 
     def wrong(*arguments):
         op, found = arguments[0], right(*arguments)
@@ -288,7 +288,7 @@ def test_a_check_that_fails_writes_nothing(bench, tmp_path, monkeypatch, emit, n
             return {value: op.Mul(gradient, scale) for value, gradient in found.items()}
         return op.Mul(found, scale)
 
-    monkeypatch.setattr(head, name, wrong)
+    monkeypatch.setattr(cam, name, wrong)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["export", str(bench / "plain.onnx"), "-o", "out.onnx", "--emit", emit])
     assert result.exit_code == 2 and "the check failed: the gradient" in result.stderr, result.output

@@ -15,7 +15,8 @@ import small_models
 from fastcam import Explainer, FastcamError, image
 from fastcam.schema import preset
 from fastcam.verbs.explain import pictures
-from fastcam_export import engines, export_model, frames
+from fastcam_export import export_model
+from fastcam_export.artifacts import engines, uint8_frames
 
 SIZES = [(31, 47), (12, 9), (20, 8), (7, 40), (8, 12), (96, 128)]
 
@@ -37,7 +38,7 @@ def prepared(exported, frame):
     proto = type(exported.model)()
     proto.CopyFrom(exported.model)
     proto.graph.output.append(onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, None))
-    return onnxruntime.InferenceSession(proto.SerializeToString()).run(["image"], {frames.INPUT: frame})[0]
+    return onnxruntime.InferenceSession(proto.SerializeToString()).run(["image"], {uint8_frames.INPUT: frame})[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_input_is_what_numpy_makes(color):
     exported = small_contract(color)
     for size in SIZES:
         frame = picture(size, 1)
-        wanted = frames.expected(frame, how)
+        wanted = uint8_frames.expected(frame, how)
         off = np.abs(prepared(exported, frame[None])[0] - wanted) * 128
         assert off.max() < 1.01 and (off > 0.02).mean() < 0.03, size
 
@@ -143,7 +144,7 @@ def test_frames_and_other_options():
     assert exported.metadata.frames and exported.engine == ()
     graph = ir.from_proto(exported.model).graph
     assert engines.refused(graph, "tensorrt") == []
-    readers = [node.op_type for node in exported.model.graph.node if frames.INPUT in node.input]
+    readers = [node.op_type for node in exported.model.graph.node if uint8_frames.INPUT in node.input]
     assert readers == ["Cast"]
     guided = export_model(model(), preprocess="unit", frames=True, input_gradient="guided", emit="gradients")
     assert Explainer(guided.model.SerializeToString())(picture((20, 30))).input_gradients.shape == (1, 1, 3, 12, 12)

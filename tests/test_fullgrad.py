@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from fastcam import Explainer
 from fastcam.schema import RELEVANCE, TARGETS, FastcamError
 from fastcam_bench import kinks, torch_oracle
-from fastcam_export import export_model, fullgrad
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.load import load
+from fastcam_export import export_model
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.graph.load import load
+from fastcam_export.outputs import fullgrad
 from modes_oracle import Sum
 
 SIZE = 12

@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 
 from fastcam_bench import kinks
 from fastcam_export import UnsupportedOperator, export_model, vjp
-from fastcam_export.load import load
+from fastcam_export.graph.load import load
 from rule_runs import run
 
 FUNCTIONS = """<ir_version: 10, opset_import: ["" : 18, "my" : 1]>

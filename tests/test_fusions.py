@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, vjp
-from fastcam_export.autodiff.registry import RULES
+from fastcam_export.autodiff.core.rule import RULES
 from rule_runs import run
 from small_models import classifier
 

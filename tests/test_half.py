@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam.schema import FastcamError
 from fastcam_bench import half as bench
-from fastcam_export import export_model, half, vjp
+from fastcam_export import export_model, vjp
+from fastcam_export.graph import float16
 from rule_cases import CASES
 from rule_runs import differentiate, reference
 from rule_runs import run as run_case
@@ -89,7 +90,7 @@ def test_gradients_that_float16_cannot_hold_survive(opset, emit):
 
 
 def test_without_the_scale_they_do_not(monkeypatch):
-    monkeypatch.setattr("fastcam_export.head.HALF_SCALE", 1.0)
+    monkeypatch.setattr("fastcam_export.outputs.cam.HALF_SCALE", 1.0)
     source = between_casts(faint(18, FLOAT16, 2.0**-18))
     out = run(export_model(source, layer="r2", emit="gradients", check=False).model, images(), [[0, 1, 2, 3, 4]])
     assert (out["fastcam.gradients"] == 0).mean() > 0.5
@@ -162,7 +163,7 @@ def test_what_exceeds_float16_is_never_plausible():
 
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_a_gradient_beyond_float16_is_refused(monkeypatch):
-    monkeypatch.setattr("fastcam_export.head.HALF_SCALE", 2.0**17)
+    monkeypatch.setattr("fastcam_export.outputs.cam.HALF_SCALE", 2.0**17)
     with pytest.raises(FastcamError, match="exceed float16's range; name a later layer"):
         export_model(between_casts(in_half(classifier())), layer="r2", emit="gradients")
 
@@ -301,7 +302,7 @@ def test_a_bfloat16_classifier_exports_and_its_gradient_equals_the_formula(emit)
 def test_a_float16_file_keeps_an_opset_that_the_runtime_does_not_expand(opset):
     source = between_casts(in_half(classifier(opset)))
     exported = export_model(source)
-    assert exported.opset == (opset, half.BEFORE)
+    assert exported.opset == (opset, float16.BEFORE)
     onnx.checker.check_model(exported.model, full_check=True)
     assert exported.check["bit_identical"]
 
@@ -312,7 +313,7 @@ def test_a_reduction_keeps_its_axes_in_the_older_opset():
     mean.op_type = "ReduceMean"
     mean.attribute.append(helper.make_attribute("axes", [2, 3]))
     exported = export_model(source)
-    assert exported.opset == (13, half.BEFORE) and exported.check["bit_identical"]
+    assert exported.opset == (13, float16.BEFORE) and exported.check["bit_identical"]
     out = run(exported.model, images(), [[1]])
     np.testing.assert_allclose(out["fastcam.weights"], expected(source, out["fastcam.classes"]), rtol=2e-3)
 

@@ -310,10 +310,10 @@ def test_exports_without_a_head_are_refused(tmp_path, options, message):
 
 def test_a_wrong_head_fails_the_check(monkeypatch):
     """The check compares scores: one that answers with others is refused."""
-    from fastcam_export import behind
+    from fastcam_export.artifacts import classifier_head
 
-    right = behind.per_class
-    monkeypatch.setattr(behind, "per_class", lambda op, score: op.Mul(right(op, score), 1.01))
+    right = classifier_head.per_class
+    monkeypatch.setattr(classifier_head, "per_class", lambda op, score: op.Mul(right(op, score), 1.01))
     with pytest.raises(FastcamError, match=r"scores of the head differ from the model's by 1\.0e-02"):
         export_model(MODEL, head=True)
 

@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from fastcam_bench import agreement, kinks  # noqa: E402
 from fastcam_bench import torch_oracle as oracle  # noqa: E402
 from fastcam_export import export_model  # noqa: E402
-from fastcam_export.autodiff.registry import RULES  # noqa: E402
+from fastcam_export.autodiff.core.rule import RULES  # noqa: E402
 
 SIZE = 16
 TARGETS = np.array([[0, 3]])

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these test
 
 from torch.nn import functional as F  # noqa: E402
 
-from fastcam_export.autodiff.errors import UnsupportedOperator  # noqa: E402
+from fastcam_export.autodiff.core.errors import UnsupportedOperator  # noqa: E402
 from rule_case import Case, one  # noqa: E402
 from rule_runs import differentiate, run  # noqa: E402
 

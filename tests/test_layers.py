@@ -223,9 +223,9 @@ def test_a_layer_whose_positions_are_not_read_is_refused(transformer, layer):
 
 
 def test_the_check_finds_unread_positions_that_the_graph_does_not_show(transformer, monkeypatch):
-    from fastcam_export import layers
+    from fastcam_export.layers import target_layer
 
-    monkeypatch.setattr(layers.Maps, "live", lambda maps, value: True)
+    monkeypatch.setattr(target_layer.Maps, "live", lambda maps, value: True)
     with pytest.raises(FastcamError, match="does not depend on the image positions"):
         export_model(transformer, layer="norm")
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.lift import BatchedBuilder
+from fastcam_export.autodiff.core.batching import BatchedBuilder
+from fastcam_export.autodiff.core.builder import Builder
 from rule_case import Free
 from rule_cases import ALL
 from rule_runs import differentiate, run

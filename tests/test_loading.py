@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_bench import kinks
-from fastcam_export import dimensions, export_model, vjp
-from fastcam_export.dimensions import from_dim, reshaped
-from fastcam_export.load import load
+from fastcam_export import export_model, vjp
+from fastcam_export.graph import symbolic_dims
+from fastcam_export.graph.load import load
+from fastcam_export.graph.symbolic_dims import from_dim, reshaped
 
 SIZES = {"N": 3, "M": 5}
 
@@ -26,7 +27,7 @@ def value_of(dim, sizes=SIZES):
     if dim is None or isinstance(dim, int):
         return dim
     known = from_dim(dim)
-    if not isinstance(known, dimensions.Product) or any(name not in sizes for name in known.names):
+    if not isinstance(known, symbolic_dims.Product) or any(name not in sizes for name in known.names):
         return None
     return known.factor * math.prod(sizes[name] for name in known.names)
 
@@ -61,7 +62,7 @@ def assert_shapes_hold(model, feeds):
         assert len(shape) == array.ndim, name
         for dim, size in zip(shape, array.shape):
             dim = dim if isinstance(dim, int) else dim.value
-            if isinstance(dim, str) and isinstance(from_dim(dim), dimensions.Product) and re.fullmatch(r"\w+", dim):
+            if isinstance(dim, str) and isinstance(from_dim(dim), symbolic_dims.Product) and re.fullmatch(r"\w+", dim):
                 assert sizes.setdefault(dim, size) == size, (name, dim)
             assert value_of(dim, sizes) in (None, size), (name, dim)
     return values

@@ -10,7 +10,7 @@ from torch.nn.grad import conv2d_input
 
 from fastcam_bench import lowerings
 from fastcam_export import vjp
-from fastcam_export.autodiff.rules import transposed
+from fastcam_export.autodiff.rules import conv_input_gradient
 from rule_case import IMAGE, N, one, weight
 from rule_cases import CASES
 from rule_runs import differentiate, run
@@ -40,8 +40,8 @@ def operators(case, **options):
 
 @pytest.fixture(params=FORMS[1:])
 def form(request, monkeypatch):
-    chosen = getattr(transposed, request.param)
-    monkeypatch.setattr(transposed, "choose", lambda *_: chosen)
+    chosen = getattr(conv_input_gradient, request.param)
+    monkeypatch.setattr(conv_input_gradient, "choose", lambda *_: chosen)
     return request.param
 
 
@@ -50,7 +50,7 @@ def test_each_form_is_the_gradient_for_free_sizes_and_several_targets(case, form
     """Central differences in float64; ConvTranspose, which says no form differently, in float32."""
     check(case)
     with monkeypatch.context() as patch:
-        patch.setattr(transposed, "choose", lambda *_: transposed.transposed)
+        patch.setattr(conv_input_gradient, "choose", lambda *_: conv_input_gradient.transposed)
         plain = {size: differentiate(case.model(size=size), case.outputs, case.wrt) for size in (0, 1)}
     for shapes in forms(case):
         free = differentiate(case.model(shapes=shapes), case.outputs, case.wrt)
@@ -89,7 +89,7 @@ def test_random_windows_against_pytorch(data):
     )
     for name in FORMS:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(transposed, "choose", lambda *_, name=name: getattr(transposed, name))
+            patch.setattr(conv_input_gradient, "choose", lambda *_, name=name: getattr(conv_input_gradient, name))
             ours = run(differentiate(case.model(), case.outputs, case.wrt), feeds)
         agree(ours, {"d_x": theirs.numpy()}, 1e-5)
 

@@ -17,9 +17,9 @@ from fastcam import schema
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS, FastcamError
 from fastcam_bench import kinks, torch_oracle
 from fastcam_export import export_model
-from fastcam_export.autodiff import registry
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.autodiff.registry import Rule
+from fastcam_export.autodiff.core import rule
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.autodiff.core.rule import Rule
 from modes_oracle import Join, Layer, Sum, input_gradient, relevance
 from small_models import classifier
 
@@ -261,7 +261,7 @@ def test_the_check_covers_the_gradient_at_the_image(monkeypatch):
     assert exported.check["input_gradient_error"] < 1e-4
     assert any("gradient at the image equal to central differences" in line for line in exported.summary())
     assert any("no derivative" in line for line in export_model(classifier(), input_gradient="guided").summary())
-    monkeypatch.setitem(registry.RULES, "Relu", Rule(lambda op, node, dy: dy))
+    monkeypatch.setitem(rule.RULES, "Relu", Rule(lambda op, node, dy: dy))
     with pytest.raises(FastcamError, match="gradient at the image differs from central differences"):
         export_model(classifier(), input_gradient="gradient")
 

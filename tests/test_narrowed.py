@@ -13,10 +13,11 @@ pytest.importorskip("torch", reason="PyTorch builds the architectures of these t
 import torch
 
 from fastcam_bench import torch_oracle
-from fastcam_export import export_model, one_hot
-from fastcam_export.autodiff import collapsed, pooled, slices
-from fastcam_export.autodiff.axiswise import groups
+from fastcam_export import export_model
+from fastcam_export.autodiff.pooled import sparse_seeds, spatial_mean, spatial_sum
+from fastcam_export.autodiff.pooled.axis_maps import groups
 from fastcam_export.autodiff.rules import shape
+from fastcam_export.outputs import class_targets
 
 CLASSES = 5
 TARGETS = np.array([[-1, 2, 0], [4, -3, 1]])
@@ -24,11 +25,11 @@ TARGETS = np.array([[-1, 2, 0], [4, -3, 1]])
 
 def turn_off(patch):
     """The general path: no slices, no sums on the way, no rows in place of products."""
-    patch.setattr(slices, "of_class", lambda *args: None)
-    patch.setattr(slices, "of_token", lambda *args: None)
-    patch.setattr(pooled, "RULES", {})
-    patch.setattr(collapsed._Plan, "_through", lambda *args: None)
-    patch.setattr(one_hot, "gather_rows", lambda *args: {})
+    patch.setattr(sparse_seeds, "of_class", lambda *args: None)
+    patch.setattr(sparse_seeds, "of_token", lambda *args: None)
+    patch.setattr(spatial_mean, "RULES", {})
+    patch.setattr(spatial_sum._Plan, "_through", lambda *args: None)
+    patch.setattr(class_targets, "gather_rows", lambda *args: {})
     patch.setattr(shape, "in_order", lambda node: False)
 
 

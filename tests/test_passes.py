@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import schema
-from fastcam_export import export_model, passes, vjp
+from fastcam_export import export_model, vjp
+from fastcam_export.graph import cleanup
 from rule_runs import run
 from small_models import classifier
 
@@ -54,7 +55,7 @@ def made(*nodes, dims=FREE, own=True, outputs=("y",)):
 def cleaned(model, *which):
     """The model behind some of the passes (all where none is named), and whether they say to have changed it."""
     parsed = ir.from_proto(model)
-    changed = [each(parsed.graph, {*parsed.graph.outputs}) for each in which] if which else passes.tidy(parsed.graph)
+    changed = [each(parsed.graph, {*parsed.graph.outputs}) for each in which] if which else cleanup.tidy(parsed.graph)
     return ir.to_proto(parsed), changed
 
 
@@ -112,7 +113,7 @@ def test_each_pass_is_needed_and_keeps_results(name, nodes, left, monkeypatch):
     after, _ = cleaned(before)
     same_results(before, after)
     assert kinds(after) == left
-    monkeypatch.setattr(passes, "PASSES", tuple(each for each in passes.PASSES if each.__name__ != name))
+    monkeypatch.setattr(cleanup, "PASSES", tuple(each for each in cleanup.PASSES if each.__name__ != name))
     without, _ = cleaned(before)
     same_results(before, without)
     assert len(kinds(without)) > len(left)
@@ -146,14 +147,14 @@ def test_what_is_not_the_same_stays(nodes):
 
 def test_a_pass_that_finds_nothing_says_so():
     model = made(("Transpose", ["x"], "a", {"perm": [1, 0, 2]}), ("Mul", ["a", "w"], "y"), dims=(3, 2, 4))
-    after, changed = cleaned(model, *passes.PASSES)
+    after, changed = cleaned(model, *cleanup.PASSES)
     assert not any(changed) and kinds(after) == kinds(model)
 
 
 def test_named_values_keep_their_names():
     """Which are read under these names though they are no outputs."""
     model = ir.from_proto(made(("Identity", ["x"], "a"), ("Identity", ["a"], "b"), ("Abs", ["b"], "y")))
-    passes.tidy(model.graph, [model.graph[0].outputs[0]])
+    cleanup.tidy(model.graph, [model.graph[0].outputs[0]])
     assert [node.name for node in model.graph] == ["fastcam.node_0", "fastcam.node_2"]
 
 
@@ -237,7 +238,7 @@ EXPORTS = {
 @pytest.mark.parametrize("name", EXPORTS)
 def test_exports_are_tidy_and_give_the_same_bits(name, monkeypatch):
     tidied = EXPORTS[name]()
-    monkeypatch.setattr(passes, "PASSES", (passes.remove_unused,))
+    monkeypatch.setattr(cleanup, "PASSES", (cleanup.remove_unused,))
     plain = EXPORTS[name]()
     rng = np.random.default_rng(0)
     (image, *_) = plain.graph.input

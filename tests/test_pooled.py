@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export import export_model
-from fastcam_export.autodiff import pooled
+from fastcam_export.autodiff.pooled import spatial_mean
 
 CLASSES = 4
 
@@ -185,14 +185,14 @@ def test_the_whole_gradient_is_not_built_where_an_identity_holds():
 
 def test_every_identity_is_used_by_a_chain_above(monkeypatch):
     used = set()
-    for op_type, rule in list(pooled.RULES.items()):
+    for op_type, rule in list(spatial_mean.RULES.items()):
 
         def spy(op, node, index, channels, op_type=op_type, rule=rule):
             how = rule(op, node, index, channels)
             used.update([op_type] if how is not None else [])
             return how
 
-        monkeypatch.setitem(pooled.RULES, op_type, spy)
+        monkeypatch.setitem(spatial_mean.RULES, op_type, spy)
     for chain in CHAINS.values():
         builder = Builder()
         chain(builder)
@@ -204,4 +204,4 @@ def test_every_identity_is_used_by_a_chain_above(monkeypatch):
         "MatMul",
         "ReduceMin",
     }  # registered with Dropout, Add, Flatten, Gemm, ReduceMax
-    assert set(pooled.RULES) - used == never
+    assert set(spatial_mean.RULES) - used == never

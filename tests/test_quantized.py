@@ -274,10 +274,10 @@ def test_layers_are_what_the_next_layer_reads():
 
 
 def test_a_gradient_that_is_wrong_fails_the_check(monkeypatch):
-    from fastcam_export import head
+    from fastcam_export.outputs import cam
 
-    right = head.pooled_gradient
-    monkeypatch.setattr(head, "pooled_gradient", lambda op, *rest: op.Mul(right(op, *rest), 2.0))
+    right = cam.pooled_gradient
+    monkeypatch.setattr(cam, "pooled_gradient", lambda op, *rest: op.Mul(right(op, *rest), 2.0))
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(classifier())
 

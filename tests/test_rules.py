@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fastcam_export.autodiff.registry import RULES
+from fastcam_export.autodiff.core.rule import RULES
 from rule_case import Free, ints, one, weight
 from rule_cases import ALL, CASES
 from rule_runs import differentiate, reference, run

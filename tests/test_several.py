@@ -12,7 +12,9 @@ from onnx import helper, numpy_helper
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata
-from fastcam_export import export_model, head, inspect_model, several, verify
+from fastcam_export import export_model, inspect_model, multi_layer
+from fastcam_export.outputs import cam
+from fastcam_export.verify import check
 from pyramid_model import LAYERS, autograd, model_of, pyramid
 
 pytest.importorskip("torch")
@@ -103,7 +105,7 @@ def test_a_file_with_one_layer_says_nothing_of_several():
 def test_all_is_the_last_map_of_each_resolution(size):
     model, _ = pyramid(size)
     made = export_model(model, layer="all").metadata.layers
-    assert [one.value for one in made] == list(LAYERS) and made[0].reason == several.LAST
+    assert [one.value for one in made] == list(LAYERS) and made[0].reason == multi_layer.LAST
     found = inspect_model(model)
     assert [one.name for one in found.layers if one.in_all] == list(LAYERS)
     assert [one.name for one in found.layers if one.chosen] == ["r3"]
@@ -122,18 +124,18 @@ def test_all_of_one_resolution_is_the_residual_stream():
     layers = export_model(model_of(nodes, tensors, [1, 3, 4, 4], 3), layer="all", check=False).metadata.layers
     assert len(layers) == 6 and layers[-1].value != layers[-2].value
     assert all(one.value.startswith("x") for one in layers)
-    assert {one.reason for one in layers[:-1]} == {several.ALONG}
+    assert {one.reason for one in layers[:-1]} == {multi_layer.ALONG}
 
 
 def test_the_check_looks_at_each_layer(monkeypatch):
     model, _ = pyramid()
-    genuine = head.handed_back
+    genuine = cam.handed_back
 
     def wrong(op, cotangents, sums, layer, layout, level):
         name, gradient = genuine(op, cotangents, sums, layer, layout, level)
         return name, op.Mul(gradient, 1.5) if layer.name == "r1" else gradient
 
-    monkeypatch.setattr(head, "handed_back", wrong)
+    monkeypatch.setattr(cam, "handed_back", wrong)
     with pytest.raises(FastcamError, match="the gradient at layer 'r1' differs from central differences"):
         export_model(model, layer=["r3", "r1"], emit="gradients")
 
@@ -148,19 +150,19 @@ def dead_regions():
 
 def test_pooled_gradients_are_checked_where_a_common_step_meets_kinks(monkeypatch):
     assert export_model(dead_regions(), layer="r1").check["gradient_error"] < 1e-3
-    monkeypatch.setattr(verify, "_error_of_full", lambda *args: 1.0)
+    monkeypatch.setattr(check, "_error_of_full", lambda *args: 1.0)
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(dead_regions(), layer="r1")
 
 
 def test_a_wrong_pooled_gradient_is_refused_there_too(monkeypatch):
-    genuine = head.handed_back
+    genuine = cam.handed_back
 
     def wrong(op, cotangents, sums, layer, layout, level):
         name, gradient = genuine(op, cotangents, sums, layer, layout, level)
         return name, op.Mul(gradient, 1.05) if level == "weights" else gradient
 
-    monkeypatch.setattr(head, "handed_back", wrong)
+    monkeypatch.setattr(cam, "handed_back", wrong)
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(dead_regions(), layer="r1")
 

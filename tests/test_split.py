@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 import fastcam
 from fastcam import Explainer, FastcamError, schema
 from fastcam.schema import EMITS, OUTPUTS, Metadata
-from fastcam_export import export_model, split
+from fastcam_export import export_model
+from fastcam_export.artifacts import on_demand
 from small_models import classifier, save
 
 DATA = Path(fastcam.__file__).parent / "data"
@@ -426,8 +427,8 @@ def test_a_pair_that_differs_is_refused(monkeypatch):
                 tensor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(tensor), tensor.name))
         return parts
 
-    good = split.split
-    monkeypatch.setattr(split, "split", broken)
+    good = on_demand.split
+    monkeypatch.setattr(on_demand, "split", broken)
     with pytest.raises(FastcamError, match=r"in two files.*the explanation from the one file's by"):
         export_model(classifier(), on_demand=True)
 

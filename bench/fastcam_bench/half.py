@@ -29,8 +29,10 @@ from fastcam_bench.machine import versions, write_report
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_bench.photos import read_photos
 from fastcam_bench.torch_oracle import Array, grad_cam
-from fastcam_export import export_model, head
-from fastcam_export.autodiff import emitter, pooled
+from fastcam_export import export_model
+from fastcam_export.autodiff.core import builder
+from fastcam_export.autodiff.pooled import spatial_mean
+from fastcam_export.outputs import cam
 
 OUTPUT = RESULTS / "half.json"
 HALF, SINGLE = "squeezenet1.1_fp16.onnx", "squeezenet1.1.onnx"
@@ -50,10 +52,10 @@ def exporting(scaled: bool, wide: bool) -> Iterator[None]:
     """The exporter without one or both of what it does for half precision."""
     with ExitStack() as stack:
         if not scaled:
-            stack.enter_context(mock.patch.object(head, "HALF_SCALE", 1.0))
+            stack.enter_context(mock.patch.object(cam, "HALF_SCALE", 1.0))
         if not wide:
-            stack.enter_context(mock.patch.object(emitter, "SUMS", frozenset()))
-            for module in (head, pooled):
+            stack.enter_context(mock.patch.object(builder, "SUMS", frozenset()))
+            for module in (cam, spatial_mean):
                 stack.enter_context(mock.patch.object(module, "wide", lambda op, x: x))
         yield
 
@@ -175,7 +177,7 @@ def main() -> None:
         "versions": versions("fastcam", "onnxruntime", "onnx"),
         "half": HALF,
         "single": SINGLE,
-        "seed_scale": head.HALF_SCALE,
+        "seed_scale": cam.HALF_SCALE,
         "results": results,
     }
     write_report(report, options.out)

@@ -4,7 +4,8 @@
 
 Shapes of well-known networks, batch 1 and 8. All contestants of a shape are one ONNX Runtime session each (CPU, worker
 threads not spinning), give the same numbers, which is asserted, and take turns in random order. The rule is
-``fastcam_export.autodiff.rules.transposed.choose``; "loss" is the time of its choice beside the fastest, less one.
+``fastcam_export.autodiff.rules.conv_input_gradient.choose``; "loss" is the time of its choice beside the fastest, less
+one.
 
 Whole networks follow: :mod:`fastcam_bench.network_gradients`.
 """
@@ -32,11 +33,11 @@ from fastcam_bench import network_gradients
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.network_gradients import BATCHES
 from fastcam_bench.paths import RESULTS
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import Node
-from fastcam_export.autodiff.rules import transposed
-from fastcam_export.autodiff.rules.window import Window, window
-from fastcam_export.autodiff.shapes import crop
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import Node
+from fastcam_export.autodiff.core.shapes import crop
+from fastcam_export.autodiff.rules import conv_input_gradient
+from fastcam_export.autodiff.rules.sliding_window import Window, window
 
 OUTPUT = RESULTS / "lowerings.json"
 EQUAL = 2e-5
@@ -122,12 +123,12 @@ def depth_to_space(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Va
     def side_by_side(op: Builder, dense: ir.Value, channels: int, stride: int) -> ir.Value:
         return op.DepthToSpace(dense, blocksize=stride, mode="CRD")
 
-    own = transposed.interleaved
-    transposed.interleaved = side_by_side
+    own = conv_input_gradient.interleaved
+    conv_input_gradient.interleaved = side_by_side
     try:
-        return transposed.subpixel(op, view, group, dy, w)
+        return conv_input_gradient.subpixel(op, view, group, dy, w)
     finally:
-        transposed.interleaved = own
+        conv_input_gradient.interleaved = own
 
 
 def matmul(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
@@ -140,7 +141,7 @@ def matmul(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> 
     return op.Reshape(product, [n, channels, *size])
 
 
-def zeros(how: str) -> transposed.Form:
+def zeros(how: str) -> conv_input_gradient.Form:
     """A 1x1 kernel of stride s: w^T dy, then zeros between its elements."""
 
     def form(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
@@ -171,10 +172,10 @@ def _corner(stride: int) -> Array:
     return np.eye(1, stride**2, dtype=np.float32).reshape(stride, stride)
 
 
-FORMS: dict[str, transposed.Form] = {
-    "ConvTranspose": transposed.transposed,
-    "Conv, rotated": transposed.rotated,
-    "sub-pixel Conv": transposed.subpixel,
+FORMS: dict[str, conv_input_gradient.Form] = {
+    "ConvTranspose": conv_input_gradient.transposed,
+    "Conv, rotated": conv_input_gradient.rotated,
+    "sub-pixel Conv": conv_input_gradient.subpixel,
     "sub-pixel Conv, DepthToSpace": depth_to_space,
     "MatMul": matmul,
     **{f"product, zeros by {how}": zeros(how) for how in ("ConvTranspose", "Pad", "Resize")},
@@ -184,7 +185,7 @@ FORMS: dict[str, transposed.Form] = {
 # ---- shapes
 
 
-def gradient(shape: Shape, batch: int, form: transposed.Form) -> onnx.ModelProto | None:
+def gradient(shape: Shape, batch: int, form: conv_input_gradient.Form) -> onnx.ModelProto | None:
     """A model dy -> dx of one convolution in one form; None where the form does not say it."""
     count = (shape.size + 2 * shape.pad - (shape.kernel - 1) * shape.dilation - 1) // shape.stride + 1
     inputs = shape.channels // shape.group
@@ -211,11 +212,11 @@ def gradient(shape: Shape, batch: int, form: transposed.Form) -> onnx.ModelProto
 
 def chosen(shape: Shape, batch: int) -> str:
     """The form that the exporter takes."""
-    forms: list[transposed.Form] = []
+    forms: list[conv_input_gradient.Form] = []
 
     def record(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
-        forms.append(transposed.choose(op, view, group, dy, w))
-        return transposed.transposed(op, view, group, dy, w)
+        forms.append(conv_input_gradient.choose(op, view, group, dy, w))
+        return conv_input_gradient.transposed(op, view, group, dy, w)
 
     gradient(shape, batch, record)
     return next(name for name, form in FORMS.items() if form is forms[0])

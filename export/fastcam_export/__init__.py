@@ -4,11 +4,11 @@
 >>> export_model("resnet50.onnx", "resnet50.cam.onnx", preprocess="imagenet")  # doctest: +SKIP
 """
 
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.describe import exported
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.exporter import export_model, inspect_model
 from fastcam_export.from_torch import from_torch
 from fastcam_export.result import Export, InspectedLayer, Inspection
+from fastcam_export.summary import exported
 from fastcam_export.vjp import vjp
 
 __all__ = [

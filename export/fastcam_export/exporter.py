@@ -12,29 +12,25 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, Metadata, Mode, Place, Preprocessing, Score
-from fastcam_export import behind as behind_
-from fastcam_export import (
-    cotangent,
-    differences,
-    engines,
-    half,
-    image_gradient,
-    layers,
-    options,
-    several,
-    split,
-    verify,
-)
-from fastcam_export import frames as framing
-from fastcam_export import head as head_
-from fastcam_export import input_gradient as backwards
-from fastcam_export.autodiff.driver import path, unsupported
-from fastcam_export.autodiff.quantized import unquantised
-from fastcam_export.files import stamp, write
-from fastcam_export.layout import Layout, given
-from fastcam_export.load import Source, load
+from fastcam_export import metadata_options, multi_layer
+from fastcam_export.artifacts import classifier_head as behind_
+from fastcam_export.artifacts import engines
+from fastcam_export.artifacts import on_demand as split
+from fastcam_export.artifacts import uint8_frames as framing
+from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.autodiff.reverse import path, unsupported
+from fastcam_export.graph import float16
+from fastcam_export.graph.load import Source, load
+from fastcam_export.graph.save import stamp, write
+from fastcam_export.layers import target_layer
+from fastcam_export.layers.layout import Layout, given
+from fastcam_export.layers.score import WANTS, Want, find_score
+from fastcam_export.outputs import cam as head_
+from fastcam_export.outputs import cotangent_targets
+from fastcam_export.outputs import input_attribution as backwards
 from fastcam_export.result import Export, InspectedLayer, Inspection
-from fastcam_export.score import WANTS, Want, find_score
+from fastcam_export.verify import check as verify
+from fastcam_export.verify import finite_differences, image_gradient
 
 
 def export_model(
@@ -91,13 +87,15 @@ def export_model(
         input_gradient: also emit what a second backward pass brings to the image, ``fastcam.input_gradient`` [N, T,
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,
-            ``fastcam.relevance`` [N, T, h, w], summed over channels. See :mod:`fastcam_export.autodiff.modes` and
-            :mod:`fastcam_export.autodiff.relevance` for formulas. Or a map of its own, as ``fastcam.relevance``:
-            "rollout", "legrad" (:mod:`fastcam_export.attention`), "fullgrad" (:mod:`fastcam_export.fullgrad`) or
-            "shapleycam" (:mod:`fastcam_export.shapley`).
+            ``fastcam.relevance`` [N, T, h, w], summed over channels. See
+            :mod:`fastcam_export.autodiff.modified.relu_modes` and :mod:`fastcam_export.autodiff.modified.lrp` for
+            formulas. Or a map of its own, as ``fastcam.relevance``: "rollout", "legrad"
+            (:mod:`fastcam_export.outputs.attention_maps`), "fullgrad" (:mod:`fastcam_export.outputs.fullgrad`) or
+            "shapleycam" (:mod:`fastcam_export.outputs.shapleycam`).
         input_gradient_at: "image" or "layer", where excitation and lrp are read.
-        on_demand: export two files, see :mod:`fastcam_export.split`: ``output`` is the model with what the explanation
-            needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants of both lie in a
+        on_demand: export two files, see :mod:`fastcam_export.artifacts.on_demand`: ``output`` is the model with what
+            the explanation needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants
+            of both lie in a
             third file, ``x.cam.*.data``; all of them belong together.
         head: also write ``x.cam.head.onnx``, what lies behind the layer, for methods that change the layer:
             ``fastcam.activations`` [M, K, h, w] (and of a sequence ``fastcam.tokens`` [M, P, K], what stands for no
@@ -123,25 +121,27 @@ def export_model(
     if engines.has_list(for_engine) and targets == "default":
         targets = "required"
     if check:
-        differences.onnxruntime()  # said before the work, not after it
+        finite_differences.onnxruntime()  # said before the work, not after it
     loaded = load(model)
     graph = loaded.model.graph
     if head:
         behind_.refuse(emit, targets == "cotangent")
     if targets == "cotangent":
-        cotangent.refuse_options(score, input_gradient)
-    names = several.listed(layer)
-    named = names[0] if names != (several.ALL,) else "auto"
+        cotangent_targets.refuse_options(score, input_gradient)
+    names = multi_layer.listed(layer)
+    named = names[0] if names != (multi_layer.ALL,) else "auto"
     asked = _question(graph, named, targets, score, output_name)
     image, functional, value, score_value = asked.image, asked.functional, asked.layer, asked.value
     lies = partial(given, name=layout, prefix_tokens=prefix_tokens, grid=grid)
-    usable = layers.usable(asked.maps, value.name or "" if named == "auto" else named, value, lies(value, asked.layout))
+    usable = target_layer.usable(
+        asked.maps, value.name or "" if named == "auto" else named, value, lies(value, asked.layout)
+    )
     if functional is not None:
-        cotangent.refuse_unreached(graph, image, value, functional)
-    first = several.Place(value, usable, layers.describe(value, asked.reason, usable))
-    places = several.find(loaded.model, names, first, asked.maps, asked.score.classes, functional, lies)
-    places = several.with_heads(asked.maps, places, functional)
-    all_layers, others = several.numbered(graph, places)
+        cotangent_targets.refuse_unreached(graph, image, value, functional)
+    first = multi_layer.Place(value, usable, target_layer.describe(value, asked.reason, usable))
+    places = multi_layer.find(loaded.model, names, first, asked.maps, asked.score.classes, functional, lies)
+    places = multi_layer.with_heads(asked.maps, places, functional)
+    all_layers, others = multi_layer.numbered(graph, places)
     metadata = Metadata(
         emit=emit,
         layer=places[0].about,
@@ -149,8 +149,8 @@ def export_model(
         score=asked.score,
         input=image.name or "",
         input_shape=_dims(image),
-        preprocessing=options.preprocessing(preprocess, resize, image),
-        labels=options.labels(labels, asked.score.classes),
+        preprocessing=metadata_options.preprocessing(preprocess, resize, image),
+        labels=metadata_options.labels(labels, asked.score.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},
         engine=for_engine,
         input_gradient=input_gradient,
@@ -174,10 +174,10 @@ def export_model(
         values = head_.attach(graph, value, usable, score_value, targets, emit, for_engine, further, others, rest)
     else:
         feeds = functional.of_one(feeds, image)
-        values = cotangent.attach(graph, image, value, usable, functional, emit, for_engine, further, others)
+        values = cotangent_targets.attach(graph, image, value, usable, functional, emit, for_engine, further, others)
     head_.emit(graph, values, emit, others)
     if not engines.has_list(for_engine):
-        half.settle(graph, loaded.opset)
+        float16.settle(graph, loaded.opset)
     unread = engines.hold(graph, for_engine)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
     exported = ir.to_proto(loaded.model)
@@ -186,7 +186,7 @@ def export_model(
     if behind is not None:
         again = partial(export_model, model, layout=layout, prefix_tokens=prefix_tokens, grid=grid, targets=targets)
         again = partial(again, score=score, output_name=output_name, for_engine=for_engine)
-        looked = several.examined(loaded.model, (value, usable, behind), others, explained, again)
+        looked = multi_layer.examined(loaded.model, (value, usable, behind), others, explained, again)
         result = verify.check(loaded.proto, exported, feeds, values, looked, random).to_dict()
     if whole is not None:
         given_of = functional.random if functional is not None else None
@@ -217,8 +217,8 @@ class _Question:
     image: ir.Value
     score: Score
     value: ir.Value
-    functional: cotangent.Functional | None
-    maps: layers.Maps
+    functional: cotangent_targets.Functional | None
+    maps: target_layer.Maps
     layer: ir.Value
     reason: str
     layout: Layout | None
@@ -227,18 +227,18 @@ class _Question:
 def _question(
     graph: ir.Graph, layer: str, targets: head_.Targets, score: Want, output_name: str | Sequence[str] | None
 ) -> _Question:
-    image = layers.find_image(graph)
-    functional = cotangent.find(graph, image, output_name) if targets == "cotangent" else None
+    image = target_layer.find_image(graph)
+    functional = cotangent_targets.find(graph, image, output_name) if targets == "cotangent" else None
     if functional is None:
         description, value = find_score(graph, _one_name(output_name), score)
     else:
         description, value = functional.score, functional.values[0]
-    maps = layers.Maps.of(graph, image, value)
+    maps = target_layer.Maps.of(graph, image, value)
     if functional is None or layer != "auto":
         chosen, reason, layout = _layer(maps, description, layer)
     else:
-        chosen, reason, layout = cotangent.choose_layer(graph, image, functional)
-    several.refuse_behind(graph, chosen, [value])
+        chosen, reason, layout = cotangent_targets.choose_layer(graph, image, functional)
+    multi_layer.refuse_behind(graph, chosen, [value])
     return _Question(image, description, value, functional, maps, chosen, reason, layout)
 
 
@@ -277,17 +277,17 @@ def inspect_model(
     _one_of("for_engine", for_engine, schema.ENGINES)
     loaded = load(model).model
     graph = loaded.graph
-    image = layers.find_image(graph)
+    image = target_layer.find_image(graph)
     description, score_value = find_score(graph, output_name, score, any_output=True)
-    maps = layers.Maps.of(graph, image, score_value)
-    found = layers.find_layers(maps, description.classes)
-    chosen, reason = layers.choose(found)
-    taken = several.if_known(loaded, maps, found, chosen.value)
+    maps = target_layer.Maps.of(graph, image, score_value)
+    found = target_layer.find_layers(maps, description.classes)
+    chosen, reason = target_layer.choose(found)
+    taken = multi_layer.if_known(loaded, maps, found, chosen.value)
     if chosen.layout.name != "NCHW":
         reason += f"; {chosen.layout.found}"
     lines = []
     for one in found:
-        about = layers.describe(one.value, "")
+        about = target_layer.describe(one.value, "")
         said = (_dims(one.value), one is chosen, one.note, one.layout.name, one in taken)
         lines.append(InspectedLayer(about.value, about.scope, about.op_type, *said))
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
@@ -302,12 +302,12 @@ def _one_name(names: str | Sequence[str] | None) -> str | None:
     raise FastcamError("several outputs at once are explained by cotangents only; export with targets cotangent")
 
 
-def _layer(maps: layers.Maps, about: Score, name: str) -> tuple[ir.Value, str, Layout | None]:
+def _layer(maps: target_layer.Maps, about: Score, name: str) -> tuple[ir.Value, str, Layout | None]:
     """The layer's value, why it is the layer, and how the graph says that it is laid out."""
     if name != "auto":
-        value, reason = layers.resolve(maps.graph, name)
+        value, reason = target_layer.resolve(maps.graph, name)
         return value, reason, maps.layout(value)
-    chosen, reason = layers.choose(layers.find_layers(maps, about.classes))
+    chosen, reason = target_layer.choose(target_layer.find_layers(maps, about.classes))
     return chosen.value, reason, chosen.layout
 
 

@@ -10,9 +10,10 @@ import onnx
 
 from fastcam import schema
 from fastcam.schema import Metadata, Score
-from fastcam_export import behind as behind_
-from fastcam_export import engines, image_gradient
-from fastcam_export.describe import about
+from fastcam_export.artifacts import classifier_head as behind_
+from fastcam_export.artifacts import engines
+from fastcam_export.summary import about
+from fastcam_export.verify import image_gradient
 
 
 @dataclass(frozen=True)

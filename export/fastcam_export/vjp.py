@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import FastcamError
-from fastcam_export import passes
-from fastcam_export.autodiff.driver import backward
-from fastcam_export.autodiff.emitter import FLOATS, Builder
-from fastcam_export.load import Source, load
+from fastcam_export.autodiff.core.builder import FLOATS, Builder
+from fastcam_export.autodiff.reverse import backward
+from fastcam_export.graph import cleanup
+from fastcam_export.graph.load import Source, load
 
 COTANGENT, GRADIENT = "cotangent.", "grad."
 """Prefixes of the names of the inputs and outputs that are added."""
@@ -59,7 +59,7 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
     gradients = backward(op, seeds, list(sources.values()))
     for name, value in sources.items():
         graph.outputs.append(_output(op, GRADIENT + name, value, gradients[value]))
-    passes.tidy(graph)
+    cleanup.tidy(graph)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
     return ir.to_proto(loaded.model)
 

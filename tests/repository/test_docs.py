@@ -22,8 +22,8 @@ from fastcam.cli import PANELS
 from fastcam.methods import METHODS
 from fastcam_bench.report import pages as report
 from fastcam_bench.report.pictures import TRANSFORMERS
-from fastcam_export.autodiff import driver  # noqa: F401  (fills the table of rules)
-from fastcam_export.autodiff.registry import RULES
+from fastcam_export.autodiff import reverse  # noqa: F401  (fills the table of rules)
+from fastcam_export.autodiff.core.rule import RULES
 
 PAGES = report.pages()
 BLOCKS = [block for page in PAGES for block in blocks(page)]

@@ -123,8 +123,8 @@ NO_PICTURE = "No picture: this method needs a vision transformer, and the bundle
 
 def operators() -> str:
     """Every operator with a gradient rule, by family."""
-    from fastcam_export.autodiff import driver  # noqa: F401  (fills the registry)
-    from fastcam_export.autodiff.registry import RULES
+    from fastcam_export.autodiff import reverse  # noqa: F401  (fills the registry)
+    from fastcam_export.autodiff.core.rule import RULES
 
     families: dict[str, list[str]] = {}
     for name, rule in RULES.items():

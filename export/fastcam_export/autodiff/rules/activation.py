@@ -7,10 +7,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import cast_like, reshape_like, sum_to
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import cast_like, reshape_like, sum_to
+from fastcam_export.graph.constants import constant_array
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 """Defaults of ONNX, which are those of the paper in float32."""

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import scalar, sizes, spread
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import scalar, sizes, spread
 
 
 @rule("Einsum", broadcasts=True)

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import HALF, Builder
-from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
-from fastcam_export.autodiff.shapes import cast_like, wide
+from fastcam_export.autodiff.core.builder import HALF, Builder
+from fastcam_export.autodiff.core.rule import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import cast_like, wide
 
 
 @rule("Ceil", "Floor", "Round", "Sign")

@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import (
+    cast_like,
+    crop,
+    product,
+    reshape_like,
+    reshape_to,
+    scalar,
+    sizes,
+    spread,
+)
 from fastcam_export.autodiff.rules.scatter import index_depth, linear_index, scatter_add
-from fastcam_export.autodiff.shapes import cast_like, crop, product, reshape_like, reshape_to, scalar, sizes, spread
 
 INT64 = int(ir.DataType.INT64)
 

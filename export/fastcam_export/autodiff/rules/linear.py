@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import cast_like, reshape_like, scalar, sum_to
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import cast_like, reshape_like, scalar, sum_to
 
 
 @rule("Gemm")

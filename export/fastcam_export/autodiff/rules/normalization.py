@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import cast_like, product, reshape_like, reshape_to, sizes
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import cast_like, product, reshape_like, reshape_to, sizes
 
 
 @rule("BatchNormalization")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import HALF, Builder
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
-from fastcam_export.autodiff.rules.window import Window, window
-from fastcam_export.autodiff.shapes import (
+from fastcam_export.autodiff.core.builder import HALF, Builder
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import (
     Size,
     along,
     cast_like,
@@ -23,6 +20,9 @@ from fastcam_export.autodiff.shapes import (
     vector,
     wide,
 )
+from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
+from fastcam_export.autodiff.rules.sliding_window import Window, window
+from fastcam_export.graph.constants import constant_array
 
 
 @rule("AveragePool")

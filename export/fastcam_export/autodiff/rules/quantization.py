@@ -9,22 +9,22 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff import quantized
-from fastcam_export.autodiff.constants import Array
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import along, cast_like, one_hot, reshape_like, scalar
+from fastcam_export.autodiff.core import straight_through
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import along, cast_like, one_hot, reshape_like, scalar
+from fastcam_export.graph.constants import Array
 
 
 @rule("QuantizeLinear")
 def quantize_linear(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """y = saturate(round(x / scale) + zero): where y was not saturated dx = dy, and dscale = -sum(x / scale dy).
 
-    For dx, x is not read, see :mod:`fastcam_export.autodiff.quantized`, so a y at an end of its range counts as
-    saturated, unless the graph shows that x stays within. (Where quantisers left out a Relu, because the range begins
-    at zero, y at the lower end is Relu'(0) = 0.) Together with that of DequantizeLinear, dscale is the gradient of a
-    learned step size (Esser et al. 2020).
+    For dx, x is not read, see :mod:`fastcam_export.autodiff.core.straight_through`, so a y at an end of its range
+    counts as saturated, unless the graph shows that x stays within. (Where quantisers left out a Relu, because the
+    range begins at zero, y at the lower end is Relu'(0) = 0.) Together with that of DequantizeLinear, dscale is the
+    gradient of a learned step size (Esser et al. 2020).
     """
     mask = inside(op, node)
     dx = cast_like(op, dy, node.x)
@@ -50,7 +50,7 @@ def inside(op: Builder, node: Node) -> ir.Value | None:
     Raises:
         UnsupportedOperator: it quantises to something that is not an integer.
     """
-    found = quantized.limits(node.node)
+    found = straight_through.limits(node.node)
     if found is None:
         raise UnsupportedOperator(f"it quantises to {node.y.dtype}, which is no integer")
     code = op.Cast(node.y, to=int(ir.DataType.FLOAT))
@@ -71,7 +71,7 @@ def decoded(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     Raises:
         UnsupportedOperator: the integers come from elsewhere, or were quantised with another scale per channel.
     """
-    quantize = quantized.origin(node.x)
+    quantize = straight_through.origin(node.x)
     if quantize is None:
         made = node.x.producer()
         by = f" {made.op_type}" if made is not None else ""
@@ -79,7 +79,7 @@ def decoded(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     direct = node.x.producer() is quantize
     scale, coarse = node.inputs[1], quantize.inputs[1]
     single = all(dim == 1 for each in (scale, coarse) if each is not None for dim in op.dims(each))
-    if quantized.same_scale(quantize, node.node) and (direct or single):
+    if straight_through.same_scale(quantize, node.node) and (direct or single):
         return dy
     if coarse is None or not (direct or single):
         raise UnsupportedOperator("its scale differs, channel by channel, from that of the QuantizeLinear before it")

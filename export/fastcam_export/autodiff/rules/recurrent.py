@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.autodiff.registry import Node, expansion
-from fastcam_export.autodiff.shapes import sizes, spread
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.autodiff.core.rule import Node, expansion
+from fastcam_export.autodiff.core.shapes import sizes, spread
 
 Activation = Callable[[ir.Value], ir.Value]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.constants import constant_array
-from fastcam_export.autodiff.emitter import Builder, same_dim
-from fastcam_export.autodiff.errors import UnsupportedOperator
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import along, cast_like, reshape_to, scalar, sizes, spread
+from fastcam_export.autodiff.core.builder import Builder, same_dim
+from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import along, cast_like, reshape_to, scalar, sizes, spread
+from fastcam_export.graph.constants import constant_array
 
 CROP = "tf_crop_and_resize"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import Node, expansion
-from fastcam_export.autodiff.rules.sampling import INT64, extent
-from fastcam_export.autodiff.shapes import (
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import Node, expansion
+from fastcam_export.autodiff.core.shapes import (
     Size,
     cast_like,
     one_hot,
@@ -20,6 +19,7 @@ from fastcam_export.autodiff.shapes import (
     vector,
     wide,
 )
+from fastcam_export.autodiff.rules.grid_sample import INT64, extent
 
 Samples = tuple[ir.Value, ir.Value]
 """Along one axis, for each region and bin: positions [R, bins, S] that may lie outside, and which of them count."""

@@ -7,10 +7,9 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.constants import Array, constant_array
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
-from fastcam_export.autodiff.shapes import (
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import (
     Size,
     adopt_dims,
     along,
@@ -23,7 +22,8 @@ from fastcam_export.autodiff.shapes import (
     sizes,
     sum_to,
 )
-from fastcam_export.autodiff.strided import in_order
+from fastcam_export.autodiff.rules.strided_slice import in_order
+from fastcam_export.graph.constants import Array, constant_array
 
 INT64 = int(ir.DataType.INT64)
 

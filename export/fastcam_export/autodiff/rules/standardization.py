@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import ZERO, Gradients, Node, rule
-from fastcam_export.autodiff.rules.reduction import divided_by_size
-from fastcam_export.autodiff.shapes import (
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import ZERO, Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import (
     Size,
     cast_like,
     expand_like,
@@ -20,6 +19,7 @@ from fastcam_export.autodiff.shapes import (
     sum_to,
     wide,
 )
+from fastcam_export.autodiff.rules.reduction import divided_by_size
 
 MVN_EPSILON = 1e-9
 """What ONNX's definition of MeanVarianceNormalization adds to the deviation."""

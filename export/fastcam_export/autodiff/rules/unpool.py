@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.emitter import Builder
-from fastcam_export.autodiff.registry import Gradients, Node, rule
-from fastcam_export.autodiff.shapes import crop, reshape_like
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.rule import Gradients, Node, rule
+from fastcam_export.autodiff.core.shapes import crop, reshape_like
 
 
 @rule("MaxUnpool", ignores=[1, 2])

@@ -1,0 +1,1 @@
+"""Further files and forms of an export: the head, two files, uint8 frames, engines."""

@@ -1,0 +1,1 @@
+"""Rules that stand in for others while a sweep runs: guided backpropagation, relevance propagation."""

@@ -1,0 +1,1 @@
+"""The spatial mean of a gradient, without building the gradient."""

@@ -1,0 +1,239 @@
+"""Reads a model: path, bytes or ModelProto -> a checked, shape-inferred graph in one opset form."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from onnx import version_converter
+from onnx_ir.passes import common as common_passes
+
+from fastcam.schema import METADATA_KEY, PREFIX, FastcamError
+from fastcam_export.graph.control_flow import settle
+from fastcam_export.graph.shape_inference import infer_types
+
+Source = str | Path | bytes | onnx.ModelProto
+
+OLDEST, FORM = 7, 18
+"""Opsets below OLDEST are refused; those below FORM are converted to FORM, so that rules know one form only."""
+LARGE = 4096
+"""Bytes above which a weight stays out of what is handed to ONNX's C++ tools; none of them needs its content."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A source model, read.
+
+    Attributes:
+        proto: as it was given, with external data in it.
+        model: the same graph in opset form, shapes inferred.
+        file: base name of the file ("" if there was none).
+        sha256: digest of the file's bytes.
+        opset: opset of the default domain in the source.
+    """
+
+    proto: onnx.ModelProto
+    model: ir.Model
+    file: str
+    sha256: str
+    opset: int
+
+
+def load(source: Source) -> Loaded:
+    """Read ``source`` and bring it into the form that the rest of the exporter works on.
+
+    Raises:
+        FastcamError: not ONNX, truncated, external data missing, opset too old or not convertible, already exported,
+            or in training mode.
+    """
+    proto, file, digest = _read(source)
+    opset = _opset(proto, file)
+    if any(entry.key == METADATA_KEY for entry in proto.metadata_props) or any(
+        value.name.startswith(PREFIX) for value in (*proto.graph.input, *proto.graph.output)
+    ):
+        raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
+    _refuse_optimised(proto, opset, file)
+    skeleton, weights = _strip(proto)
+    try:
+        onnx.checker.check_model(skeleton)
+    except onnx.checker.ValidationError as error:
+        raise FastcamError(
+            f"{file or 'the model'} is not a valid ONNX graph ({_one_line(error)}); export it again"
+        ) from error
+    skeleton = _convert(_inline(skeleton, file), opset, file)
+    try:
+        skeleton = settle(infer_types(skeleton))
+    except onnx.shape_inference.InferenceError as error:
+        raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
+    model = ir.from_proto(_restore(skeleton, weights))
+    _refuse_training(model)
+    return Loaded(proto, model, file, digest, opset)
+
+
+def _read(source: Source) -> tuple[onnx.ModelProto, str, str]:
+    if isinstance(source, onnx.ModelProto):
+        return source, "", hashlib.sha256(source.SerializeToString()).hexdigest()
+    file, folder = "", None
+    if isinstance(source, bytes):
+        data = source
+    else:
+        path = Path(source)
+        file, folder = path.name, path.parent
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FastcamError(f"cannot read {source} ({error.strerror or error}); give an ONNX file") from error
+    return _parse(data, file, folder), file, hashlib.sha256(data).hexdigest()
+
+
+def _parse(data: bytes, file: str, folder: Path | None) -> onnx.ModelProto:
+    name = file or "the model"
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise FastcamError(f"{name} is not an ONNX model, or it is truncated; export or copy it again") from error
+    if not proto.opset_import or not proto.graph.node or not proto.graph.output:
+        raise FastcamError(f"{name} is not an ONNX model (no graph in it); give the .onnx file of a trained model")
+    if folder is not None:
+        try:
+            onnx.load_external_data_for_model(proto, str(folder))
+        except (OSError, onnx.checker.ValidationError, ValueError) as error:
+            raise FastcamError(
+                f"{name} keeps weights in another file that cannot be read ({_one_line(error)}); "
+                f"copy that file again and put it beside {name}"
+            ) from error
+    elif any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise FastcamError("the model keeps weights in another file; give its path instead of its bytes")
+    return proto
+
+
+def _opset(proto: onnx.ModelProto, file: str) -> int:
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    newest = onnx.defs.onnx_opset_version()
+    name = file or "the model"
+    if not versions:
+        raise FastcamError(f"{name} uses no operator of the standard ONNX domain; there is nothing to differentiate")
+    if versions[0] < OLDEST:
+        raise FastcamError(f"{name} has opset {versions[0]}; the oldest that can be read is {OLDEST}: convert it first")
+    if versions[0] > newest:
+        raise FastcamError(f"{name} has opset {versions[0]}; the installed onnx knows {newest}: pip install -U onnx")
+    return int(versions[0])
+
+
+def _strip(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
+    """A copy without large weights, which become inputs, and all the weights by name."""
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(_without_initializers(proto))
+    inputs = {value.name for value in skeleton.graph.input}
+    for name, tensor in weights.items():
+        if _nbytes(tensor) <= LARGE:
+            skeleton.graph.initializer.append(tensor)
+        if name not in inputs and (_nbytes(tensor) > LARGE or skeleton.ir_version < 4):
+            value = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+            skeleton.graph.input.append(value)
+    return skeleton, weights
+
+
+def _without_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
+    shell = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _assign(shell, field, value)
+    for field, value in proto.graph.ListFields():
+        if field.name != "initializer":
+            _assign(shell.graph, field, value)
+    return shell
+
+
+def _assign(message: onnx.ModelProto | onnx.GraphProto, field: object, value: object) -> None:
+    name = field.name  # type: ignore[attr-defined]
+    if hasattr(value, "__len__") and not isinstance(value, (str, bytes)):
+        getattr(message, name).extend(value)
+    elif hasattr(value, "CopyFrom"):
+        getattr(message, name).CopyFrom(value)
+    else:
+        setattr(message, name, value)
+
+
+def _nbytes(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return count * 4
+
+
+def _inline(skeleton: onnx.ModelProto, file: str) -> onnx.ModelProto:
+    """The model with the bodies of its own functions in place of the nodes that call them, which name their scopes."""
+    if not skeleton.functions:
+        return skeleton
+    domains = {function.domain for function in skeleton.functions}
+    try:
+        result = common_passes.InlinePass()(ir.from_proto(skeleton))
+    except (ValueError, ir.passes.PassError) as error:
+        raise FastcamError(
+            f"{file or 'the model'} has functions that cannot be inlined ({_one_line(error.__cause__ or error)}); "
+            "inline them with onnx.inliner first"
+        ) from error
+    for domain in domains - {"", *(node.domain for node in result.model.graph.all_nodes())}:
+        result.model.graph.opset_imports.pop(domain, None)
+    return ir.to_proto(result.model)
+
+
+def _convert(skeleton: onnx.ModelProto, opset: int, file: str) -> onnx.ModelProto:
+    if opset >= FORM:
+        return skeleton
+    try:
+        return version_converter.convert_version(skeleton, FORM)
+    except Exception as error:  # the converter's C++ core raises bare RuntimeErrors of many kinds
+        raise FastcamError(
+            f"{file or 'the model'} cannot be converted from opset {opset} to {FORM} ({_one_line(error)}); "
+            f"export it from its framework with opset {FORM} or later"
+        ) from error
+
+
+def _restore(skeleton: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
+    """Put the weights back; a weight that was listed among the inputs (as old exporters do) is a constant from here."""
+    graph = skeleton.graph
+    inputs = [value for value in graph.input if value.name not in weights]
+    added = [tensor for tensor in graph.initializer if tensor.name not in weights]  # by the version converter
+    del graph.input[:], graph.initializer[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend([*weights.values(), *added])
+    skeleton.ir_version = max(skeleton.ir_version, 8)
+    return skeleton
+
+
+def _refuse_optimised(proto: onnx.ModelProto, opset: int, file: str) -> None:
+    """What ONNX Runtime's optimiser writes and nobody else reads.
+
+    Convolutions in one processor's memory layout, and layer norms as if the default domain of that opset had them.
+    """
+    for node in proto.graph.node:
+        norm = node.op_type == "SimplifiedLayerNormalization" or (node.op_type == "LayerNormalization" and opset < 17)
+        if node.domain == "com.microsoft.nchwc" or (norm and node.domain in ("", "ai.onnx")):
+            how = " for one processor" if node.domain else ""
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise FastcamError(
+                f"{file or 'the model'} was optimised by ONNX Runtime{how} ({name} is no operator of ONNX opset "
+                f"{opset}); give the file from before that optimisation"
+            )
+
+
+def _refuse_training(model: ir.Model) -> None:
+    for node in model.graph:
+        training = node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode", 0) != 0
+        if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            flag = ir.convenience.get_const_tensor(node.inputs[2])
+            training = flag is None or bool(flag.numpy())
+        if training:
+            raise FastcamError(f"{node.op_type} {node.name!r} is in training mode; export the model in inference mode")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

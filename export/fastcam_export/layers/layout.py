@@ -1,0 +1,273 @@
+"""How a target layer is laid out, and the way between it and maps [N, K, h, w]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fastcam.schema import LAYOUTS, FastcamError, LayoutName
+from fastcam_export.autodiff.core.builder import Builder, Operand
+from fastcam_export.autodiff.core.shapes import Size, adopt_dims, product, reshape_to, sizes
+from fastcam_export.layers.axis_semantics import (
+    CHANNEL,
+    IMAGE,
+    SPATIAL,
+    TOKENS,
+    Atom,
+    Axes,
+    Axis,
+    is_spatial,
+    known_dims,
+    positions,
+)
+
+Array = npt.NDArray[Any]
+ORDER: dict[LayoutName, str] = {
+    "NCHW": "NCHW",
+    "NHWC": "NHWC",
+    "NCTHW": "NCTHW",
+    "NTHWC": "NTHWC",
+    "tokens": "NLC",
+    "LNC": "LNC",
+    "NCL": "NCL",
+}
+"""The axes of each layout: N images, C channels, L positions in rows and columns, T frames, H rows, W columns."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the positions of a map lie in a value.
+
+    Attributes:
+        name: see :data:`fastcam.schema.LAYOUTS`.
+        prefix: tokens in front of the positions.
+        suffix: tokens behind them; None where the file does not say.
+        grid: (h, w) or (t, h, w); None where it is free.
+        found: how it was found, for people.
+        measured: for each side of the grid the value and axis where a free one is read at run time.
+    """
+
+    name: LayoutName
+    prefix: int = 0
+    suffix: int | None = 0
+    grid: tuple[int | None, ...] = ()
+    found: str = ""
+    measured: tuple[tuple[ir.Value, int] | None, ...] = ()
+
+    @property
+    def order(self) -> str:
+        """Its axes, see :data:`ORDER`."""
+        return ORDER[self.name]
+
+    @property
+    def fixed_grid(self) -> tuple[int, ...] | None:
+        """The grid, where it is all numbers."""
+        known = tuple(side for side in self.grid if side is not None)
+        return known if len(known) == len(self.grid) else None
+
+    @property
+    def channels(self) -> int:
+        """The axis of the channels."""
+        return self.order.index("C")
+
+    @property
+    def spatial(self) -> list[int]:
+        """The axes of the positions."""
+        return [i for i, letter in enumerate(self.order) if letter not in "NC"]
+
+    # ---- in the graph
+
+    def maps(self, op: Builder, value: ir.Value, layer: ir.Value) -> ir.Value:
+        """Nodes that bring ``layer``, or its gradient, into the form [N, K, h, w] (video: [N, K, t, h, w])."""
+        order = self.order
+        if order in ("NCHW", "NCTHW"):
+            return value
+        if "L" not in order:
+            return op.Transpose(value, perm=[order.index(letter) for letter in MAP_ORDER[len(order)]])
+        rows = op.Transpose(self.positions(op, value), perm=[order.index(letter) for letter in "NCL"])
+        have = sizes(op, layer)
+        return reshape_to(op, rows, [have[order.index("N")], have[order.index("C")], *self.sides(op)])
+
+    def positions(self, op: Builder, value: ir.Value) -> ir.Value:
+        """The value without the tokens that are no positions."""
+        if "L" not in self.order or (self.prefix == 0 and self.suffix == 0):
+            return value
+        axis = self.order.index("L")
+        area = product(op, self.sides(op))
+        end: Operand = [self.prefix + area] if isinstance(area, int) else op.Add(area, self.prefix)
+        sliced = op.Slice(value, [self.prefix], end, [axis])
+        return adopt_dims(
+            op, sliced, tuple(area if i == axis and isinstance(area, int) else d for i, d in enumerate(op.dims(sliced)))
+        )
+
+    def sides(self, op: Builder) -> list[Size]:
+        """The sides of the grid of a token sequence."""
+        made: list[Size] = []
+        for side, where in zip(self.grid, self.measured or (None,) * len(self.grid)):
+            if side is None:
+                assert where is not None
+                made.append(op.shape(where[0], where[1], where[1] + 1))
+            else:
+                made.append(side)
+        return made
+
+    # ---- in arrays
+
+    def write(self, raw: Array, maps: Array) -> Array:
+        """``raw`` with its positions replaced by ``maps``, [N, K, h, w]."""
+        order = self.order
+        if "L" not in order:
+            return maps.transpose([MAP_ORDER[len(order)].index(letter) for letter in order])
+        flat = maps.reshape(*maps.shape[:2], -1)
+        made = np.array(raw)
+        where = [slice(None)] * 3
+        where[order.index("L")] = slice(self.prefix, self.prefix + flat.shape[2])
+        made[tuple(where)] = flat.transpose(["NCL".index(letter) for letter in order])
+        return made
+
+
+MAP_ORDER = {4: "NCHW", 5: "NCTHW"}
+
+
+def read(value: ir.Value, axes: Axes | None) -> Layout | None:
+    """The layout of a value, as its axes tell it; None if it is no map."""
+    if axes is None or value.shape is None or len(value.shape) != len(axes):
+        return None
+    letters = "".join(_letter(axis) for axis in axes)
+    name = next((name for name, order in ORDER.items() if order == letters), None)
+    if name is None:
+        return None
+    if "L" not in letters:
+        dims = known_dims(value) or [None] * len(axes)
+        grid = tuple(dims[i] for i, letter in enumerate(letters) if letter not in "NC")
+        return Layout(name, grid=grid, found=f"{name} {shape_text(value)}")
+    axis = axes[letters.index("L")]
+    inner = positions(axis)
+    around = axis[0] if axis[0].kind == TOKENS else None
+    if around is not None and around.before is None:
+        return None
+    grid = tuple(atom.size for atom in inner)
+    measured = tuple(atom.source for atom in inner)
+    if any(side is None and where is None for side, where in zip(grid, measured)):
+        return None
+    prefix, suffix = (around.before or 0, around.after) if around is not None else (0, 0)
+    return Layout(name, prefix, suffix, grid, _found(value, name, inner, around), measured)
+
+
+def _letter(axis: Axis) -> str:
+    """The letter of :data:`ORDER` for an axis; "?" for one that fits none."""
+    if axis and all(atom.kind == IMAGE for atom in axis):
+        return "N"
+    if not is_spatial(axis):
+        return "C"
+    kinds = tuple(atom.kind for atom in positions(axis))
+    if kinds in SPATIAL.values():
+        return "L"
+    if len(kinds) == 1 and kinds[0] != TOKENS:
+        return kinds[0]
+    return "C" if axis[-1].kind == CHANNEL or len(kinds) > 1 else "?"
+
+
+def _found(value: ir.Value, name: str, inner: Axis, around: Atom | None) -> str:
+    text = f"{name} {shape_text(value)}: "
+    if around is not None:
+        added = f" (added by {_node(around.added)})" if around.added is not None else ""
+        text += "".join(f"{n} {where} token{'s' if n > 1 else ''}{added} + " for n, where in _others(around))
+    made = next((atom.source[0].producer() for atom in inner if atom.source is not None), None)
+    return (
+        text + side_text([atom.size for atom in inner]) + (f" positions from {_node(made)}" if made else " positions")
+    )
+
+
+def _others(around: Atom) -> list[tuple[int, str]]:
+    return [(n, where) for n, where in ((around.before or 0, "prefix"), (around.after or 0, "suffix")) if n]
+
+
+def _node(node: ir.Node) -> str:
+    return f"{node.op_type} {node.name!r}" if node.name else node.op_type
+
+
+def side_text(sides: Sequence[int | None]) -> str:
+    """ "14 x 14", a free side as "?"."""
+    return " x ".join("?" if side is None else str(side) for side in sides)
+
+
+def shape_text(value: ir.Value) -> str:
+    """A shape for people: "[N, 197, 768]"; a free dimension without a name as "?"."""
+    if value.shape is None:
+        return "of unknown shape"
+    return "[" + ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in value.shape) + "]"
+
+
+# ---- named by the user
+
+
+def given(
+    value: ir.Value,
+    derived: Layout | None,
+    name: str | None,
+    prefix_tokens: int | None,
+    grid: Sequence[int] | None,
+) -> Layout | None:
+    """The layout that the user names, completed with what the graph tells.
+
+    Raises:
+        FastcamError: it does not fit the value.
+    """
+    if name is None and prefix_tokens is None and grid is None:
+        return derived
+    chosen = name or (derived.name if derived is not None else "tokens" if len(value.shape or ()) == 3 else "NCHW")
+    if chosen not in LAYOUTS:
+        raise FastcamError(f"layout is {chosen!r}; it must be one of: {', '.join(LAYOUTS)}")
+    order = ORDER[chosen]
+    if value.shape is None or len(value.shape) != len(order):
+        raise FastcamError(
+            f"layout {chosen} ({', '.join(order)}) does not fit layer {value.name!r} {shape_text(value)}; give another"
+        )
+    if "L" not in order:
+        if prefix_tokens or grid is not None:
+            raise FastcamError(f"prefix_tokens and grid are for token sequences; layout {chosen} has rows and columns")
+        dims = known_dims(value) or []
+        sides = tuple(dims[i] for i, letter in enumerate(order) if letter not in "NC")
+        return Layout(chosen, grid=sides, found=f"{chosen} {shape_text(value)}, as given")
+    return _given_tokens(
+        value, derived if derived is not None and derived.name == chosen else None, chosen, prefix_tokens, grid
+    )
+
+
+def _given_tokens(
+    value: ir.Value, derived: Layout | None, name: LayoutName, prefix: int | None, grid: Sequence[int] | None
+) -> Layout:
+    length = (known_dims(value) or [])[ORDER[name].index("L")]
+    sides = tuple(int(side) for side in grid) if grid is not None else derived.fixed_grid if derived else None
+    if (prefix is not None and prefix < 0) or (sides is not None and (len(sides) not in (2, 3) or min(sides) < 1)):
+        raise FastcamError(f"prefix_tokens {prefix} and grid {side_text(sides or ())} must not be negative or empty")
+    suffix = (derived.suffix or 0) if derived is not None else 0
+    if sides is None and length is not None:
+        side = math.isqrt(max(length - (prefix or 0) - suffix, 0))
+        sides = (side, side) if side and side * side == length - (prefix or 0) - suffix else None
+    if sides is None:
+        if derived is not None and prefix in (None, derived.prefix):
+            return derived
+        raise FastcamError(
+            f"the positions of layer {value.name!r} {shape_text(value)} make no square; give grid (--grid 14x14)"
+        )
+    if prefix is None:
+        known = length is not None and derived is None
+        prefix = max((length or 0) - math.prod(sides) - suffix, 0) if known else derived.prefix if derived else 0
+    total = prefix + math.prod(sides) + suffix
+    if length is not None and total != length:
+        raise FastcamError(
+            f"{prefix} prefix token{'s' * (prefix != 1)} and a grid of {side_text(sides)} make {total} tokens, but "
+            f"layer {value.name!r} has {length}; give prefix_tokens and grid that fit"
+        )
+    found = (
+        f"{name} {shape_text(value)}: {prefix} prefix token{'' if prefix == 1 else 's'} + {side_text(sides)}, as given"
+    )
+    return Layout(name, prefix, suffix, sides, found, (None,) * len(sides))

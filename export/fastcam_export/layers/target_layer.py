@@ -1,0 +1,360 @@
+"""Which values can be explained, which one is chosen, and why."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from fastcam.schema import FastcamError, TargetLayer
+from fastcam_export.autodiff.core.builder import FLOATS
+from fastcam_export.autodiff.core.rule import captured
+from fastcam_export.autodiff.core.straight_through import is_code, maker, seen
+from fastcam_export.autodiff.reverse import OPTIMISED, UNOPTIMISED, path
+from fastcam_export.layers.axis_tracing import POOLS, Known, trace
+from fastcam_export.layers.layout import Layout, read, shape_text
+from fastcam_export.layers.score import VIEWS
+from fastcam_export.layers.token_liveness import live
+
+REARRANGED = VIEWS | {"Transpose", "Slice"}
+LINEAR = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "Attention"})
+"""What ends a block's normalisation: behind it lie the projections of an attention."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A value that every path from the image to the score passes through and that has spatial axes.
+
+    In a quantised graph it is a dequantised value, which the next layer reads.
+
+    Attributes:
+        value: the graph's value.
+        layout: how its positions lie.
+        pooled: it only pools, rescales or rearranges the map before it, or is an attention's projection of it.
+        per_class: it already has one channel per class.
+        live: the score depends on its positions; behind a vision transformer's last attention only on other tokens.
+    """
+
+    value: ir.Value
+    layout: Layout
+    pooled: bool
+    per_class: bool
+    live: bool = True
+
+    @property
+    def note(self) -> str:
+        """What speaks against choosing it, in a few words."""
+        if not self.live:
+            return "its positions do not reach the score"
+        return "one channel per class" if self.per_class else "pooled" if self.pooled else ""
+
+
+def find_image(graph: ir.Graph) -> ir.Value:
+    """The model's image input: the first float (or uint8) input of four axes, else of five, a video.
+
+    Raises:
+        FastcamError: there is none.
+    """
+    for rank in (4, 5):
+        for value in graph.inputs:
+            if value.dtype in (*FLOATS, ir.DataType.UINT8) and value.shape is not None and len(value.shape) == rank:
+                return value
+    names = ", ".join(str(value.name) for value in graph.inputs)
+    raise FastcamError(
+        f"the model has no image input, a tensor of four axes (inputs: {names}); nothing to draw a map on"
+    )
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Where the image's positions lie in the values of a graph, and which nodes carry them to the score.
+
+    Attributes:
+        graph, image, score: what was traced.
+        known: the axes of values, see :mod:`fastcam_export.layers.axis_tracing`.
+        through: whether the score depends on a value's positions through a node that reads it.
+    """
+
+    graph: ir.Graph
+    image: ir.Value
+    score: ir.Value
+    known: Known
+    through: Callable[[ir.Node, ir.Value], bool]
+
+    @staticmethod
+    def of(graph: ir.Graph, image: ir.Value, score: ir.Value) -> Maps:
+        """Trace a graph."""
+        known = trace(graph, image)
+        return Maps(graph, image, score, known, live(graph, known, score))
+
+    def layout(self, value: ir.Value) -> Layout | None:
+        """How the positions lie in ``value``; None if it is no map, as far as the graph tells."""
+        return read(value, self.known.get(value))
+
+    def live(self, value: ir.Value) -> bool:
+        """Whether the score depends on the positions of ``value``."""
+        return value is self.score or any(self.through(node, value) for node in self._readers(value))
+
+    def _readers(self, value: ir.Value) -> list[ir.Node]:
+        """The graph's nodes that read a value, themselves or in a body of theirs."""
+        users = [node for node, _ in value.uses()]
+        if all(node.graph is self.graph for node in users):
+            return users
+        return [node for node in self.graph if value in node.inputs or value in captured(node)]
+
+
+def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
+    """All layers between image and score, in the graph's order; see :class:`Layer`."""
+    nodes = path(maps.graph, [maps.image], [maps.score])
+    if not nodes:
+        optimised = any(node.domain in OPTIMISED for node in maps.graph)
+        advice = "export the model before it is rounded, or name another output with --output-name"
+        raise FastcamError(
+            f"the score {maps.score.name!r} does not depend on the image {maps.image.name!r} by a differentiable path"
+            f"{_obstacle(maps.graph, maps.image)}; {UNOPTIMISED if optimised else advice}"
+        )
+    found = [_layer(maps, value, classes) for value in _passed(nodes, maps.image, maps.score, lambda node, value: True)]
+    layers = [layer for layer in found if layer is not None]
+    if any(layer.live for layer in layers) and not layers[-1].live:
+        layers += [layer for layer in _narrowed(maps, nodes, layers, classes) if layer not in layers]
+        order = {output: i for i, node in enumerate(nodes) for output in node.outputs}
+        layers.sort(key=lambda layer: order[layer.value])
+    return layers
+
+
+def _layer(maps: Maps, value: ir.Value, classes: int | None) -> Layer | None:
+    """``value`` as a layer, if it is a map."""
+    layout = maps.layout(value) if value.dtype in FLOATS and seen(value) is value else None
+    if layout is None or all(side == 1 for side in layout.grid):
+        return None
+    channels = value.shape[layout.channels] if value.shape is not None else None
+    return Layer(
+        value,
+        layout,
+        _rearranged(maps, value, layout) or _projected(value, layout),
+        classes not in (None, 0) and channels == classes,
+        maps.live(value),
+    )
+
+
+def _rearranged(maps: Maps, value: ir.Value, layout: Layout) -> bool:
+    """Whether ``value`` only pools or rearranges a map before it."""
+    made = maker(value)
+    if made is None or made.op_type in POOLS:
+        return made is not None
+    while made is not None and made.op_type in REARRANGED and made.inputs[0] is not None:
+        before = maps.layout(made.inputs[0])
+        if before is not None:
+            return before.grid == layout.grid or made.op_type != "Slice"
+        made = maker(made.inputs[0])
+    return False
+
+
+def _projected(value: ir.Value, layout: Layout) -> bool:
+    """Whether ``value`` is an attention's queries, keys or values: a matrix product, then only cut into heads."""
+    node = value.producer()
+    if node is not None and node.op_type == "Add":  # of a bias
+        node = next((made for x in node.inputs if x is not None and (made := x.producer()) is not None), None)
+    if "L" not in layout.order or node is None or node.op_type not in LINEAR or not value.uses():
+        return False
+    readers = [reader for reader, _ in value.uses()]
+    if readers[0].op_type == "Add" and len(readers) == 1:
+        readers = [reader for reader, _ in readers[0].outputs[0].uses()]
+    return bool(readers) and all(reader.op_type in REARRANGED | {"Split", "Gather"} for reader in readers)
+
+
+def _passed(
+    nodes: Sequence[ir.Node], source: ir.Value, score: ir.Value, counts: Callable[[ir.Node, ir.Value], bool]
+) -> list[ir.Value]:
+    """The outputs of ``nodes`` that every path from ``source`` to ``score`` passes through, by edges that count."""
+    last_use = {
+        value: position
+        for position, node in enumerate(nodes)
+        for value in (*node.inputs, *captured(node))
+        if value is not None and counts(node, value)
+    }
+    last_use[score] = len(nodes)
+    passed = []
+    reach = last_use.get(source, 0)  # how far along the list anything computed so far is still read
+    for position, node in enumerate(nodes):
+        if reach <= position and len([o for o in node.outputs if o in last_use]) <= 1:
+            passed.append(node.outputs[0])
+        reach = max([reach, *(last_use.get(output, -1) for output in node.outputs)])
+    return passed
+
+
+def _narrowed(maps: Maps, nodes: Sequence[ir.Node], layers: Sequence[Layer], classes: int | None) -> list[Layer]:
+    """Maps behind the last live layer that all that its positions do for the score passes through.
+
+    In the last block of a vision transformer this is its first normalisation: around it, positions reach the score no
+    longer. Behind the first matrix product lie projections, whose channels mean something else.
+    """
+    start = [layer for layer in layers if layer.live][-1]
+    reached = {start.value}
+    behind: list[ir.Node] = []
+    for node in nodes:
+        reads = (value for value in (*node.inputs, *captured(node)) if value is not None)
+        if any(value in reached and maps.through(node, value) for value in reads):
+            behind.append(node)
+            reached.update(node.outputs)
+    counted = _passed(behind, start.value, maps.score, lambda node, v: v in reached and maps.through(node, v))
+    made = []
+    for value in counted:
+        producer = value.producer()
+        if producer is None or producer.op_type in LINEAR:
+            break
+        layer = _layer(maps, value, classes)
+        if layer is not None and layer.live and layer.layout.name == start.layout.name:
+            made.append(layer)
+    return made
+
+
+def _obstacle(graph: ir.Graph, image: ir.Value) -> str:
+    """ ": Cast 'c1' gives INT32": the first node through which no derivative of the image flows."""
+    reached = {image}
+    for node in graph:
+        if node.op_type not in ("Shape", "Size") and any(value in reached for value in node.inputs):
+            if all(value.dtype not in (None, *FLOATS) and not is_code(value) for value in node.outputs):
+                return f": {node.op_type} {node.name!r} gives {node.outputs[0].dtype}"
+            reached.update(node.outputs)
+    return ""
+
+
+def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
+    """The last layer before the head, and one sentence that says why.
+
+    "Last" leaves out maps with one channel per class (their gradient is the same everywhere), maps that only pool
+    an earlier one (the same content at a lower resolution), and maps whose positions the score does not depend on.
+    """
+    if not layers:
+        raise FastcamError("no value between image and score has spatial axes; name one with --layer (fastcam inspect)")
+    working = [layer for layer in layers if layer.live]
+    for found, reason in (
+        (
+            [layer for layer in working if not (layer.pooled or layer.per_class)],
+            "the last feature map with spatial extent before the head",
+        ),
+        (
+            [layer for layer in working if not layer.per_class],
+            "the last map with spatial extent (all others have one channel per class)",
+        ),
+        (working, "the last map with spatial extent; it has one channel per class"),
+    ):
+        if found:
+            later = layers[layers.index(found[-1]) + 1 :]
+            skipped = sorted({layer.note for layer in later if layer.note})
+            return found[-1], reason + (f" (later ones skipped: {', '.join(skipped)})" if skipped else "")
+    raise FastcamError("no map between image and score has positions that reach the score; name a layer with --layer")
+
+
+def resolve(graph: ir.Graph, name: str) -> tuple[ir.Value, str]:
+    """The value that ``name`` means: a value, a node (its first output) or a scope (the last value computed in it).
+
+    Raises:
+        FastcamError: nothing has this name (names the nearest), or the value holds no floating point numbers.
+    """
+    values: dict[str, ir.Value] = {}
+    for node in graph:
+        for output in node.outputs:
+            values.setdefault(output.name or "", output)
+    nodes = {node.name: node for node in graph if node.name}
+    if name in values:
+        value, reason = values[name], f"named as value {name!r}"
+    elif name in nodes:
+        value, reason = nodes[name].outputs[0], f"named as node {name!r}"
+    else:
+        value, reason = _of_scope(graph, name, {*values, *nodes})
+    if value.dtype not in FLOATS:
+        raise FastcamError(f"layer {name!r} is {value.dtype}, not a floating point feature map; name another layer")
+    dequantised = seen(value)
+    if dequantised is not value:
+        return dequantised, f"{reason}, as the next layer reads it: dequantised"
+    return value, reason
+
+
+def _of_scope(graph: ir.Graph, name: str, others: set[str]) -> tuple[ir.Value, str]:
+    inside = [node for node in graph if name in scopes(node)]
+    if not inside:
+        known = {*others, *(scope for node in graph for scope in scopes(node))} - {""}
+        near = [k for k in sorted(known, key=len) if k.startswith(name)]
+        near = near or difflib.get_close_matches(name, sorted(known), 1, 0)
+        raise FastcamError(
+            f"no value, node or scope is named {name!r}; the nearest is {near[0]!r} (fastcam inspect lists the layers)"
+        )
+    floats = [node for node in inside if node.outputs[0].dtype in FLOATS]
+    if not floats:
+        raise FastcamError(f"scope {name!r} computes no floating point value; name another (fastcam inspect)")
+    return floats[-1].outputs[0], f"the last value computed in scope {name!r}"
+
+
+def usable(maps: Maps, name: str, value: ir.Value, layout: Layout | None) -> Layout:
+    """The layout of a layer that the user named.
+
+    Raises:
+        FastcamError: it is no map, or the score does not depend on its positions (names the nearest that works).
+    """
+    if layout is None:
+        rank = len(value.shape) if value.shape is not None else 0
+        how = " or, if it is a map, say how it is laid out (--layout)" if rank in (3, 4, 5) else ""
+        raise FastcamError(
+            f"layer {name!r} has shape {shape_text(value)}, not [N, K, h, w] or another map; name a feature map "
+            f"(fastcam inspect lists them){how}"
+        )
+    if not maps.live(value) and path(maps.graph, [value], [maps.score]):
+        order = {output: i for i, node in enumerate(maps.graph) for output in node.outputs}
+        works = [layer for layer in find_layers(maps, None) if layer.live]
+        works = [layer for layer in works if order[layer.value] < order[value]] or works[:1]
+        near = f"; the nearest layer that works is {works[-1].value.name!r}" if works else "; name an earlier layer"
+        raise FastcamError(
+            f"the score does not depend on the image positions of layer {name!r}, only on its other tokens, so its "
+            f"gradient is zero everywhere{near}"
+        )
+    return layout
+
+
+def describe(value: ir.Value, reason: str, layout: Layout | None = None) -> TargetLayer:
+    """The metadata of a chosen layer."""
+    node = value.producer()
+    named = list(scopes(node)) if node is not None else []
+    tokens = layout is not None and "L" in layout.order
+    return TargetLayer(
+        value=value.name or "",
+        node=(node.name or "") if node else "",
+        op_type=node.op_type if node else "",
+        scope=max(named, key=len) if named else "",
+        layout=layout.name if layout is not None else "NCHW",
+        prefix_tokens=layout.prefix if layout is not None else 0,
+        grid=layout.fixed_grid if layout is not None and tokens else None,
+        reason=reason if layout is None or layout.name == "NCHW" else f"{reason}; {layout.found}",
+    )
+
+
+def scopes(node: ir.Node) -> list[str]:
+    """The module paths that ``node`` lies in, outermost first: "layer4", "layer4.2", ...
+
+    Read from what torch writes: the dynamo exporter's metadata, or the older exporter's node names
+    ("/layer4/layer4.2/conv1/Conv"); else from the name as other exporters build it ("layer4.2/conv1").
+    """
+    recorded = node.metadata_props.get(SCOPES)
+    if recorded:
+        parts = [part.strip().strip("'\"") for part in recorded.strip("[]").split(",")]
+        return [part for part in parts[:-1] if part]
+    name = node.name or ""
+    if not name.startswith("/"):
+        return [name[:end] for end, letter in enumerate(name) if letter in "./" and end]
+    parts = name.strip("/").split("/")[:-1]
+    paths: list[str] = []
+    for part in parts:
+        outer = paths[-1] if paths else ""
+        last = outer.rsplit(".", 1)[-1]
+        nested = not outer or part == outer or part.startswith(outer + ".")
+        if nested:
+            paths.append(part)
+        elif part.startswith(last + "."):
+            paths.append(outer[: len(outer) - len(last)] + part)
+        else:
+            paths.append(f"{outer}.{part}")
+    return list(dict.fromkeys(paths))

@@ -1,0 +1,1 @@
+"""What an exported file emits: classes, activations, weights, gradients, maps."""

@@ -1,0 +1,296 @@
+"""Adds what the contract promises: targets in; classes, activations and weights, gradients or the map out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import onnx_ir as ir
+
+from fastcam import schema
+from fastcam.schema import Emit, Engine, FastcamError, of_layer
+from fastcam_export.autodiff.core.batching import BatchedBuilder
+from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.shapes import cast_like, product, reshape_to, sizes, vector, wide
+from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.autodiff.pooled import sparse_seeds
+from fastcam_export.autodiff.pooled.spatial_mean import pooled_gradient, spatial_sum
+from fastcam_export.autodiff.pooled.spatial_sum import summed_gradient
+from fastcam_export.autodiff.reverse import backward, path
+from fastcam_export.graph import cleanup
+from fastcam_export.layers.layout import Layout
+from fastcam_export.outputs import class_targets
+
+Targets = Literal["default", "required", "constant", "cotangent"]
+TARGETS_MODES: tuple[Targets, ...] = ("default", "required", "constant", "cotangent")
+FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
+Places: TypeAlias = Mapping[int, tuple[ir.Value, Layout]]
+"""Target layers beside the default one, by their numbers in :attr:`fastcam.schema.Metadata.layers`."""
+NO_PLACES: Places = MappingProxyType({})
+HALF_SCALE = 2.0**10
+"""What cotangents are multiplied by where they pass through float16 (Micikevicius et al. 2018, section 3.2).
+
+The gradient of a mean-pooled logit is about w / (h w), 2^-10 to 2^-20: float16 is exact down to 2^-14 and zero below
+2^-25. Times 2^10, entries down to 2^-24 keep their precision, and one may still grow to 64 times the score's before it
+exceeds float16's 65504; then it is infinite or NaN in the output too, never a plausible number.
+"""
+
+
+@dataclass(frozen=True)
+class Further:
+    """What else an export makes of the seed.
+
+    Attributes:
+        name: in the contract.
+        wrt: the value that it is taken at.
+        made: (builder, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
+        scaled: whether it is proportional to the seed.
+    """
+
+    name: str
+    wrt: ir.Value
+    made: Callable[[Builder, Mapping[ir.Value, ir.Value]], ir.Value]
+    scaled: bool = True
+
+
+def attach(
+    graph: ir.Graph,
+    layer: ir.Value,
+    layout: Layout,
+    score: ir.Value,
+    targets: Targets,
+    level: Emit,
+    engine: Engine = "onnxruntime",
+    further: Further | None = None,
+    others: Places = NO_PLACES,
+    beside: Callable[[Builder], Mapping[str, ir.Value]] | None = None,
+) -> Mapping[str, ir.Value]:
+    """Append the backward pass of ``score`` to ``layer``.
+
+    Args:
+        graph: a loaded model's; nodes are appended, none is changed.
+        layer: the target layer.
+        layout: how its positions lie; what is added has the form [N, K, h, w].
+        score: [N, classes] or [N, classes, ...]; of maps the sum over their positions is explained.
+        targets: "default" adds the input ``fastcam.targets`` with default [[-1]], "required" without a default,
+            "constant" fixes the predicted class in the graph.
+        level: the emit level; the whole gradient is built for "gradients" only.
+        engine: whose operators are added. In a form for another engine than ONNX Runtime in general, whose errors are
+            its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
+        further: what else is made of the same seed.
+        others: further target layers. The passes to all of them share what they have in common.
+        beside: makes what is emitted beside, by its names.
+
+    Returns:
+        The values of that level, and those they are made of, by their names in the contract; :func:`emit` makes them
+        outputs.
+
+    Raises:
+        FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
+            engine needs to know the number of classes and the file does not say it.
+    """
+    op = BatchedBuilder(graph, engine=engine)
+    scores = per_class(op, score)
+    resolve = class_targets.resolve if engine == "onnxruntime" else class_targets.resolve_within
+    classes, number = resolve(op, scores, class_targets.targets_input(graph, op, targets))
+    if targets != "constant":
+        op.copies = number
+    rows = class_targets.target_rows(op, classes)
+    explained = unquantised(score)
+    places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
+    places.update(others.items())
+    ends = [value for value, _ in places.values()]
+    scale = seed_scale(graph, [*ends, *([further.wrt] if further is not None else [])], explained)
+    hot = class_targets.one_hot(op, explained, scores, rows)
+    seed = class_targets.seed(op, hot, explained, scale)
+    values, made = {schema.CLASSES: classes}, {}
+    for which, (at, how) in places.items():
+        values[of_layer(schema.ACTIVATIONS, which)] = activations(op, at, how)
+        cotangents, sums = _narrowed(op, explained, at, classes, hot, scale)
+        name, gradient = handed_back(op, cotangents, sums, at, how, level)
+        made[of_layer(name, which)] = gradient
+    values |= beside(op) if beside is not None else {}
+    if further is not None:
+        made[further.name] = further.made(op, {explained: seed})
+    gathered = class_targets.gather_rows(op, hot, rows)
+    for name, gradient in made.items():
+        n, *rest = op.dims(gradient)
+        factor = 1.0 if further is not None and name == further.name and not further.scaled else scale
+        values[name] = class_targets.per_image(op, gathered.get(gradient, gradient), classes, rows, factor)
+        values[name].shape = ir.Shape((n, "T", *rest))
+    if level == "cam":
+        add_maps(op, values, others)
+    if engine != "onnxruntime":
+        for which in places:
+            last, rank = schema.OUTPUTS[level][-1], op.rank(values[of_layer(schema.ACTIVATIONS, which)])
+            behind = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
+            last = of_layer(last, which)
+            values[last] = _only_of_classes(op, values[last], classes, behind)
+        if further is not None:
+            value = values[further.name]
+            values[further.name] = _only_of_classes(op, value, classes, op.rank(value) - 2)
+    return values
+
+
+def add_maps(op: Builder, values: dict[str, ir.Value], others: Places) -> None:
+    """The map of each layer among ``values``, which have their activations and weights."""
+    for number in (None, *others):
+        names = (of_layer(name, number) for name in (schema.ACTIVATIONS, schema.WEIGHTS))
+        values[of_layer(schema.CAM, number)] = cam(op, *(values[name] for name in names))
+
+
+def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) -> float:
+    """The power of two that the seed carries and the outputs undo: 1 unless a value on the way is float16."""
+    between = path(graph, sources, [score])
+    types = {value.dtype for node in between for value in (*node.inputs, *node.outputs) if value is not None}
+    return HALF_SCALE if ir.DataType.FLOAT16 in types else 1.0
+
+
+def per_class(op: Builder, score: ir.Value) -> ir.Value:
+    """[N, classes]: a map of class scores summed over its positions."""
+    dims = op.dims(score)
+    if all(dim == 1 for dim in dims[2:]):
+        return op.Flatten(score, axis=1) if len(dims) > 2 else score
+    return op.ReduceSum(wide(op, score), list(range(2, len(dims))), keepdims=0)
+
+
+Values = Mapping[ir.Value, ir.Value]
+
+
+def _narrowed(
+    op: Builder, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
+) -> tuple[Values, Values]:
+    """Cotangents behind the class's own channel, and of maps their sums over positions."""
+    cotangents: Values = {score: class_targets.seed(op, hot, score, scale)}
+    sums: Values = {}
+    of_class = sparse_seeds.of_class(op, score, layer, classes, hot, scale) if op.engine == "onnxruntime" else None
+    if of_class is not None:
+        cotangents = of_class.cotangents
+        channels = wide(op, sparse_seeds.on_axis(op, hot, 1, 2))
+        maps = {v: gradient for v, (gradient, axis) in of_class.slices.items() if axis == 1 and op.rank(v) > 2}
+        sums = {v: op.Mul(channels, spatial_sum(op, g, g, 1)) for v, g in maps.items()}
+    return cotangents, sums
+
+
+def activations(op: Builder, layer: ir.Value, layout: Layout) -> ir.Value:
+    """float32 [N, K, h, w]: the layer's maps."""
+    maps = layout.maps(op, layer, layer)
+    return op.Cast(maps, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(maps)
+
+
+def handed_back(
+    op: Builder, cotangents: Values, sums: Values, layer: ir.Value, layout: Layout, level: Emit
+) -> tuple[str, ir.Value]:
+    """What an emit level needs of the gradient at the layer, and its name: all of it, or its mean over positions.
+
+    ``sums``: of those cotangents of which they are known, the sums over positions, [N, channels].
+    """
+    token = sparse_seeds.of_token(op, cotangents, layer)
+    if token is not None:
+        cotangents, sums = token.cotangents, {}
+    if level == "gradients":
+        gradient = _reached(layer, backward(op, cotangents, [layer])[layer])
+        return schema.GRADIENTS, layout.maps(op, gradient, layer)
+    return schema.WEIGHTS, _reached(layer, _pooled(op, cotangents, sums, token, layer, layout))
+
+
+def _pooled(
+    op: Builder, cotangents: Values, sums: Values, token: sparse_seeds.Narrowed | None, layer: ir.Value, layout: Layout
+) -> ir.Value | None:
+    """The gradient's mean over the layer's positions, [N, K]."""
+    if layout.order in ("NCHW", "NCTHW"):
+        return pooled_gradient(op, cotangents, layer, sums)
+    summed = _summed(op, cotangents, token, layer, layout)
+    if summed is None:
+        return None
+    grid = layout.sides(op) if "L" in layout.order else [sizes(op, layer)[axis] for axis in layout.spatial]
+    positions = product(op, grid)
+    if isinstance(positions, int):
+        return op.Mul(summed, 1 / positions)
+    return op.Div(summed, cast_like(op, positions, summed))
+
+
+def _summed(
+    op: Builder, cotangents: Values, token: sparse_seeds.Narrowed | None, layer: ir.Value, layout: Layout
+) -> ir.Value | None:
+    """The gradient's sum over the layer's positions, [N, K]."""
+    grid = layout.fixed_grid
+    part = (layout.prefix, math.prod(grid)) if "L" in layout.order and grid is not None else None
+    whole = layout.prefix == 0 and layout.suffix == 0
+    if part is not None or whole:
+        outside = token is not None and part is not None and token.place not in range(part[0], sum(part))
+        elsewhere = {v: axis for v, (_, axis) in token.slices.items()} if token is not None and outside else {}
+        total = summed_gradient(op, cotangents, layer, layout.spatial, None if whole else part, elsewhere)
+        kept = [size for axis, size in enumerate(sizes(op, layer)) if axis not in layout.spatial]
+        return reshape_to(op, total, kept) if total is not None else None
+    gradient = backward(op, cotangents, [layer])[layer]
+    if gradient is None:
+        return None
+    return op.ReduceSum(layout.positions(op, wide(op, gradient)), layout.spatial, keepdims=0)
+
+
+def _reached(layer: ir.Value, gradient: ir.Value | None) -> ir.Value:
+    if gradient is None:
+        raise FastcamError(
+            f"the score does not depend on layer {layer.name!r}; name a layer between image and score (fastcam inspect)"
+        )
+    return gradient
+
+
+def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit, numbers: Iterable[int] = ()) -> None:
+    """Make the values of one emit level outputs, under their contract names, and tidy up what was added.
+
+    ``numbers``: of the layers beside the default one.
+    """
+    further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE, schema.TOKENS) if name in values]
+    further += [name for name in values if name.startswith(schema.KEPT)]
+    asked = [of_layer(name, n) for n in (None, *sorted(numbers)) for name in schema.OUTPUTS[level]]
+    for name in (*(name for name in asked if name in values), *further):  # no classes of a cotangent, nor twice
+        value = values[name]
+        if value.is_graph_output():  # what is the same for two layers, on the two sides of a Dropout
+            value = _again(graph, value)
+        value.name = name
+        if name not in further:
+            value.shape = ir.Shape(_contract_dims(name, values))
+        graph.outputs.append(value)
+    cleanup.tidy(graph, values.values())
+
+
+def _again(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """A copy of a value that is an output already."""
+    copy = ir.Value(type=value.type)
+    graph.append(ir.Node("", "Identity", [value], outputs=[copy], name=f"{schema.PREFIX}again_{len(graph.outputs)}"))
+    return copy
+
+
+def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str | None, ...]:
+    name, _, number = name.removeprefix(schema.PREFIX).partition(".")
+    name = schema.PREFIX + name
+    shape = values[of_layer(schema.ACTIVATIONS, int(number) if number else None)].shape
+    assert shape is not None
+    n, k, *grid = (d if isinstance(d, int) else d.value for d in shape)
+    return {
+        schema.CLASSES: (n, "T"),
+        schema.ACTIVATIONS: (n, k, *grid),
+        schema.WEIGHTS: (n, "T", k),
+        schema.GRADIENTS: (n, "T", k, *grid),
+        schema.CAM: (n, "T", *grid),
+    }[name]
+
+
+def _only_of_classes(op: Builder, value: ir.Value, classes: ir.Value, axes: int) -> ir.Value:
+    """``value`` [N, T, and ``axes`` more] where the class [N, T] is one; NaN, no plausible zero, where it is -1."""
+    known = op.Unsqueeze(op.GreaterOrEqual(classes, 0), list(range(2, 2 + axes)))
+    return op.Where(known, value, float("nan"))
+
+
+def cam(op: Builder, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """ReLU(sum_k alpha_k A^k), equation 2 of the paper: float32 [N, T, h, w]."""
+    area = vector(product(op, sizes(op, activations)[2:]))
+    flat = op.Reshape(activations, op.concat([[-1], op.shape(activations, 1, 2), area]))  # open is N, which may be zero
+    maps = op.Relu(op.MatMul(weights, flat))
+    number = op.copies if op.copies is not None else [1]
+    return op.Reshape(maps, op.concat([[-1], number, op.shape(activations, 2)]))
