@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastcam import _moved
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer
-    from fastcam.explanation import Explanation
+    from fastcam.results.explanation import Explanation
 
 __all__ = ["Explainer", "Explanation", "FastcamError", "__version__"]
 
-_LAZY = {"Explainer": "fastcam.explainer", "Explanation": "fastcam.explanation"}
+_moved.install()
+
+_LAZY = {"Explainer": "fastcam.explainer", "Explanation": "fastcam.results.explanation"}
 
 
 def __getattr__(name: str) -> Any:

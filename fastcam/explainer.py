@@ -10,25 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from fastcam import clips, multilayer, resident
-from fastcam import frames as frames_
 from fastcam import kernels as kernels_
-from fastcam.asking import Asking, answers, asked
-from fastcam.batch import Batch, Run
-from fastcam.devices import DEFAULT, Settings, short, stream_address
 from fastcam.errors import FastcamError
-from fastcam.explanation import Explanation, join
-from fastcam.inputs import Inputs
-from fastcam.network import Network
-from fastcam.prediction import Prediction, joined
-from fastcam.probe import Meter, Progress
-from fastcam.questions import Functional, Given
-from fastcam.resident import Resident
+from fastcam.explain import multilayer
+from fastcam.explain import on_device as resident
+from fastcam.explain import video as clips
+from fastcam.explain.on_device import Resident
+from fastcam.explain.postprocess import How, View
+from fastcam.explain.streaming import Frame, Steps, stream
+from fastcam.methods.context import Meter, Progress
+from fastcam.results.explanation import Explanation, join
+from fastcam.results.prediction import Prediction, joined
+from fastcam.runtime import uint8_frames as frames_
+from fastcam.runtime.batch import Batch, Run
+from fastcam.runtime.exported_model import Network
+from fastcam.runtime.inputs import Inputs
+from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
+from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata, Preprocessing
-from fastcam.session import Model, Providers
-from fastcam.stream import Frame, Steps, stream
-from fastcam.targets import Asked, Targets, read_labels
-from fastcam.view import How, View
+from fastcam.targets.classes import Asked, Targets, read_labels
+from fastcam.targets.resolved import Functional, Given
+from fastcam.targets.spec_kinds import Asking, answers, asked
 
 
 class Explainer:
@@ -38,7 +40,7 @@ class Explainer:
 
     Args:
         model: path or bytes of a file that ``fastcam export`` wrote.
-        providers, threads, settings: see :func:`fastcam.session.create_session`.
+        providers, threads, settings: see :func:`fastcam.runtime.session.create_session`.
         preprocess: how pictures become the input, in place of what the file says: a name from
             :data:`fastcam.schema.PRESETS` (size, resize rule and layout stay the file's) or a Preprocessing.
         labels: class names by index, or a file with one per line, in place of the file's.
@@ -141,7 +143,7 @@ class Explainer:
                 a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
                 speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either. Of a video model a clip: a video
                 file, a list of pictures, or uint8 [frames, h, w, 3]; a list of those; or a float tensor. The
-                explanation then has a row for each frame, see :mod:`fastcam.clips`.
+                explanation then has a row for each frame, see :mod:`fastcam.explain.video`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
@@ -149,18 +151,19 @@ class Explainer:
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
             cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person", a
-                list of those, or such a list for each image (:data:`fastcam.asking.KINDS`); float [N, T, ...], a dict
-                of those by output, or a function of the outputs of the images that run together (a dict by name) that
-                returns one of them; see :mod:`fastcam.cotangents`. For words and functions the model runs first by
-                itself.
+                list of those, or such a list for each image (:data:`fastcam.targets.spec_kinds.KINDS`); float [N, T,
+                ...], a dict of those by output, or a function of the outputs of the images that run together (a dict by
+                name) that returns one of them; see :mod:`fastcam.targets.cotangents`. For words and functions the model
+                runs first by itself.
             method: a name from :data:`fastcam.methods.METHODS` (``fastcam methods``): a member of the CAM family, a
                 method that runs the model again, or a backward mode of the file.
             options: of the method: {"samples": 50}; see ``fastcam methods`` for names and defaults.
             progress: of a method that runs again, called as ``progress(done, total)``.
             layers: of a file with several target layers "all", or some by name or number: the explanation then has one
                 of each as its ``layers``, and is itself that of the default layer, or of the last of them.
-            fuse: a name from :data:`fastcam.fusion.FUSIONS`: the explanation is then that of the layers' maps as one.
-            style: whose heatmaps, a name from :data:`fastcam.styles.STYLES`; boxes follow from them.
+            fuse: a name from :data:`fastcam.methods.layer_fusion.FUSIONS`: the explanation is then that of the layers'
+                maps as one.
+            style: whose heatmaps, a name from :data:`fastcam.render.peer_styles.STYLES`; boxes follow from them.
 
         Raises:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the

@@ -8,9 +8,10 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from fastcam import Explainer, FastcamError, cotangents
-from fastcam.asking import KINDS
+from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.targets import cotangents
+from fastcam.targets.spec_kinds import KINDS
 from fastcam_export import export_model
 from small_models import classifier
 from test_cotangent import MASK, F, autograd, finer, heads, images, run

@@ -171,7 +171,7 @@ def test_at_run_time_the_map_has_the_tokens_grid(tmp_path):
 
 
 def found_input(found, picture):
-    from fastcam.image import prepare
+    from fastcam.image.preprocess import prepare
 
     return prepare(picture, found.metadata.preprocessing)[0]
 

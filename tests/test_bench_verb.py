@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from fastcam.cli import app
-from fastcam.verbs.bench import cut_added
+from fastcam.cli.bench import cut_added
 from fastcam_export import export_model
 from small_models import classifier, save
 
@@ -49,7 +49,7 @@ def test_it_says_time_throughput_ratio_and_memory_of_both(exported):
 @pytest.fixture
 def no_processes(monkeypatch):
     """Without the fresh processes whose memory is measured."""
-    monkeypatch.setattr("fastcam.measure.peak_memory", lambda *_: {"imports": 40.0, "peak": 52.5})
+    monkeypatch.setattr("fastcam.runtime.timing.peak_memory", lambda *_: {"imports": 40.0, "peak": 52.5})
 
 
 def test_it_prints_a_table_for_people(exported, no_processes):

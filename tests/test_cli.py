@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from contract_model import brightness_model, random_model
 from fastcam import Explainer, FastcamError, __version__
 from fastcam.cli import app
+from fastcam.cli.explain import targets as targets_given
 from fastcam.schema import Score, preset
-from fastcam.verbs.explain import targets as targets_given
 
 LABELS = ("bright thing", "dark thing, shadow")
 
@@ -422,9 +422,9 @@ def test_python_dash_m_fastcam_explains(desk):
 
 def test_a_defect_is_a_traceback_and_exit_code_1(desk):
     code = (
-        "import sys, fastcam.image, fastcam.cli\n"
+        "import sys, fastcam.image.preprocess, fastcam.cli\n"
         "def broken(path): raise ZeroDivisionError('a defect')\n"
-        "fastcam.image.decode = broken\n"
+        "fastcam.image.preprocess.decode = broken\n"
         "sys.argv = ['fastcam', 'explain', 'model.cam.onnx', 'photo.png']\n"
         "fastcam.cli.main()"
     )

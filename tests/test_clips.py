@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.concepts import concepts
+from fastcam.concepts.dff import concepts
 from fastcam_export import export_model
 from pyramid_model import model_of
 

@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from contract_model import random_model
-from fastcam import Explainer, FastcamError, factorization
+from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.concepts import color, concepts, factorised
+from fastcam.concepts import nmf
+from fastcam.concepts.dff import color, concepts, factorised
 from fastcam_export import export_model
 from pyramid_model import pyramid
 
@@ -26,9 +27,9 @@ RNG = np.random.default_rng(0)
 
 def test_an_update_is_the_formula_and_the_error_never_grows():
     x, w, h = RNG.random((7, 9)), RNG.random((7, 3)), RNG.random((3, 9))
-    errors = [factorization.error(x, w, h)]
+    errors = [nmf.error(x, w, h)]
     for _ in range(20):
-        found = factorization.updated(x, w, h, 1, 0)
+        found = nmf.updated(x, w, h, 1, 0)
         above, below = np.zeros_like(w), np.zeros_like(w)
         for i, c in np.ndindex(*w.shape):
             above[i, c] = sum(x[i, j] * h[c, j] for j in range(9))
@@ -37,14 +38,14 @@ def test_an_update_is_the_formula_and_the_error_never_grows():
         np.testing.assert_allclose(found[0], w)
         h = h * (w.T @ x) / (w.T @ w @ h)
         np.testing.assert_allclose(found[1], h)
-        errors.append(factorization.error(x, w, h))
+        errors.append(nmf.error(x, w, h))
     assert all(after <= before + 1e-12 for before, after in pairwise(errors))
 
 
 def test_the_result_is_a_stationary_point():
     """The gradient of the squared error is zero wherever a factor is positive (Karush, Kuhn, Tucker)."""
     x = RNG.random((12, 10))
-    w, h = factorization.nmf(x, 3, iterations=20000, tolerance=0)
+    w, h = nmf.nmf(x, 3, iterations=20000, tolerance=0)
     assert (w >= 0).all() and (h >= 0).all()
     assert np.abs((w @ h - x) @ h.T * w).max() < 1e-6
     assert np.abs(w.T @ (w @ h - x) * h).max() < 1e-6
@@ -53,7 +54,7 @@ def test_the_result_is_a_stationary_point():
 
 def test_the_start_is_the_best_non_negative_part_of_each_pair_of_singular_vectors():
     x = RNG.random((6, 5))
-    w, h = factorization.start(x, 2)
+    w, h = nmf.start(x, 2)
     u, s, v = np.linalg.svd(x)
     np.testing.assert_allclose(np.outer(w[:, 0], h[0]), s[0] * np.outer(np.abs(u[:, 0]), np.abs(v[0])))
     best = max((np.outer(np.maximum(k * u[:, 1], 0), np.maximum(k * v[1], 0)) for k in (1, -1)), key=np.linalg.norm)
@@ -67,13 +68,13 @@ def test_the_start_is_the_best_non_negative_part_of_each_pair_of_singular_vector
 def test_scikit_learn_finds_the_same_factors(rank):
     decomposition = pytest.importorskip("sklearn.decomposition")
     x = RNG.random((20, 15))
-    w, h = factorization.start(x, rank)
+    w, h = nmf.start(x, rank)
     oracle = decomposition.NMF(rank, init="custom", solver="mu", max_iter=100, tol=0)
     expected = oracle.fit_transform(x, W=w.copy(), H=h.copy())
-    found = factorization.nmf(x, rank, iterations=100, tolerance=0)
+    found = nmf.nmf(x, rank, iterations=100, tolerance=0)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found[1], oracle.components_, rtol=1e-4, atol=1e-6)
-    assert factorization.error(x, *found) <= oracle.reconstruction_err_ * (1 + 1e-5)
+    assert nmf.error(x, *found) <= oracle.reconstruction_err_ * (1 + 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_scikit_learn_finds_the_same_factors(rank):
 )
 def test_what_has_no_factors_is_refused(x, rank, said):
     with pytest.raises(FastcamError, match=said):
-        factorization.nmf(x, rank)
+        nmf.nmf(x, rank)
 
 
 # ---- concepts

@@ -6,8 +6,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam import Explainer, FastcamError, cotangents
+from fastcam import Explainer, FastcamError
 from fastcam.schema import Metadata
+from fastcam.targets import cotangents
 from fastcam_export import export_model
 from small_models import classifier, save
 from test_half import in_half

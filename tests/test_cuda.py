@@ -20,7 +20,7 @@ from scipy import ndimage
 import cuda_host
 from fastcam import kernels
 from fastcam.kernels import _nvrtc, cuda
-from fastcam.kernels._source import source
+from fastcam.kernels._cuda_source import source
 from fastcam.schema import FastcamError
 from fastcam_bench import kernels_gpu
 from test_fused import FRACTIONS, assert_same, maps_of_any_kind, picture, signed, sizes, smooth
@@ -455,7 +455,7 @@ def test_the_source_travels_in_the_package(tmp_path: Path) -> None:
     build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-    code += "from fastcam.kernels import _source; print(_source.folder()); print(len(_source.source()))"
+    code += "from fastcam.kernels import _cuda_source as text; print(text.folder()); print(len(text.source()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     folder, length = done.stdout.split()
     assert Path(folder) == tmp_path / "fastcam" / "kernels" / "cuda_source"

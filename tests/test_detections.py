@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastcam import Explainer, FastcamError
-from fastcam.asking import answering
+from fastcam.targets.spec_kinds import answering
 from fastcam_bench import kinks, torch_oracle
 from fastcam_bench.torch_oracle import torchvision
 from fastcam_export import export_model

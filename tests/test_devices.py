@@ -13,9 +13,10 @@ import onnxruntime
 import pytest
 
 from contract_model import random_model
-from fastcam import Explainer, FastcamError, binding, cli, devices, session
-from fastcam.devices import CPU, CUDA, OPENVINO, TENSORRT, Settings
-from fastcam.session import create_session
+from fastcam import Explainer, FastcamError, cli
+from fastcam.runtime import io_binding, providers, session
+from fastcam.runtime.providers import CPU, CUDA, OPENVINO, TENSORRT, Settings
+from fastcam.runtime.session import create_session
 from fastcam_export import export_model
 from small_models import classifier
 
@@ -72,11 +73,11 @@ def runtime(monkeypatch, tmp_path):
 
 def test_providers_are_resolved_by_name():
     available = [CUDA, OPENVINO, CPU]
-    assert devices.resolve_providers("auto", available) == [CUDA, OPENVINO, CPU]
-    assert devices.resolve_providers("auto", [CPU, "AzureExecutionProvider"]) == [CPU]
-    assert devices.resolve_providers("cpu", available) == [CPU]
-    assert devices.resolve_providers("cuda, CPU", available) == [CUDA, CPU]
-    assert devices.resolve_providers([(CUDA, {"device_id": 1}), "openvino"], available) == [
+    assert providers.resolve_providers("auto", available) == [CUDA, OPENVINO, CPU]
+    assert providers.resolve_providers("auto", [CPU, "AzureExecutionProvider"]) == [CPU]
+    assert providers.resolve_providers("cpu", available) == [CPU]
+    assert providers.resolve_providers("cuda, CPU", available) == [CUDA, CPU]
+    assert providers.resolve_providers([(CUDA, {"device_id": 1}), "openvino"], available) == [
         (CUDA, {"device_id": 1}),
         OPENVINO,
     ]
@@ -192,14 +193,14 @@ def test_tensorrt_options_and_caches(runtime, tmp_path):
 
 def test_profiles_of_free_heights_and_widths():
     inputs = {"image": ["N", 3, "H", "W"], "fixed": [1, 2]}
-    made = devices.profile(Settings(batches=(1, 2, 3), size=(224, 160)), inputs)
+    made = providers.profile(Settings(batches=(1, 2, 3), size=(224, 160)), inputs)
     assert made["trt_profile_max_shapes"] == "image:3x3x224x160"
-    made = devices.profile(Settings(batches=(1, 2, 3), size=(224, 160)), {"image": ["N", "H", "W", 3]})
+    made = providers.profile(Settings(batches=(1, 2, 3), size=(224, 160)), {"image": ["N", "H", "W", 3]})
     assert made["trt_profile_min_shapes"] == "image:1x224x160x3"
-    made = devices.profile(Settings(batches=(1, 2, 3), fixed={"H": 8, "W": 6}), inputs)
+    made = providers.profile(Settings(batches=(1, 2, 3), fixed={"H": 8, "W": 6}), inputs)
     assert made["trt_profile_opt_shapes"] == "image:2x3x8x6"
     with pytest.raises(FastcamError, match="free dimension 'H' at axis 2; set size"):
-        devices.profile(Settings(batches=(1, 2, 3)), inputs)
+        providers.profile(Settings(batches=(1, 2, 3)), inputs)
 
 
 def test_openvino_options(runtime, tmp_path):
@@ -226,7 +227,7 @@ class HasProtocol:
 
 
 def test_streams_of_all_kinds():
-    found = [devices.stream_address(stream) for stream in (76, HasPtr(), HasCudaStream(), HasProtocol(), None)]
+    found = [providers.stream_address(stream) for stream in (76, HasPtr(), HasCudaStream(), HasProtocol(), None)]
     assert found == [76, 77, 78, 79, None]
     with pytest.raises(FastcamError, match="default stream; make one"):
         Settings(stream=0)
@@ -256,9 +257,9 @@ def test_settings_out_of_range(settings, words):
 @pytest.mark.parametrize("settings", [{"fp16": True}, {"int8": True}, {"stream": 5}, {"graph": True}, {"device_id": 1}])
 def test_settings_that_no_provider_takes_are_refused(runtime, settings):
     runtime()
-    for providers in ("cpu", "auto"):
+    for choice in ("cpu", "auto"):
         with pytest.raises(FastcamError, match=f"{next(iter(settings))} is a setting of .*the session runs on cpu"):
-            create_session(MODEL, providers, settings=Settings(**settings))
+            create_session(MODEL, choice, settings=Settings(**settings))
 
 
 def test_auto_passes_over_what_does_not_take_a_setting(runtime):
@@ -307,7 +308,7 @@ def test_cuda_equals_the_cpu():
 def test_a_graph_replays_fixed_buffers(runtime, monkeypatch):
     """The buffers lie in the processor's memory here; on a GPU the same runs record and replay a graph."""
     runtime(CUDA, working=[CUDA])
-    monkeypatch.setattr(binding, "device_of", lambda session: binding.HOST)
+    monkeypatch.setattr(io_binding, "device_of", lambda session: io_binding.HOST)
     fixed = {"N": 2, "targets_n": 1, "T": 2}
     explainer = Explainer(MODEL, "cuda", settings=Settings(graph=True, fixed=fixed))
     plain = Explainer(MODEL, "cpu")
@@ -322,8 +323,8 @@ def test_the_command_line_chooses_providers(tmp_path, monkeypatch, capsys):
     (tmp_path / "model.onnx").write_bytes(MODEL)
     cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 32, 3), 90, np.uint8))
     command = ["fastcam", "explain", str(tmp_path / "model.onnx"), str(tmp_path / "a.png"), "--json", "--providers"]
-    for providers, code in (("cpu", 0), ("cuda", 2)):
-        monkeypatch.setattr(sys, "argv", [*command, providers])
+    for choice, code in (("cpu", 0), ("cuda", 2)):
+        monkeypatch.setattr(sys, "argv", [*command, choice])
         with pytest.raises(SystemExit) as end:
             cli.main()
         assert end.value.code == code

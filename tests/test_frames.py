@@ -12,9 +12,10 @@ import onnxruntime
 import pytest
 
 import small_models
-from fastcam import Explainer, FastcamError, image
+from fastcam import Explainer, FastcamError
+from fastcam.cli.explain import pictures
+from fastcam.image import preprocess
 from fastcam.schema import preset
-from fastcam.verbs.explain import pictures
 from fastcam_export import export_model
 from fastcam_export.artifacts import engines, uint8_frames
 
@@ -53,7 +54,7 @@ def exports():
 @pytest.mark.parametrize(("rule", "size"), list(itertools.product(("stretch", "crop", "letterbox"), SIZES)))
 def test_the_input_is_what_opencv_makes(exports, rule, size):
     how, frame = exports[rule].metadata.preprocessing, picture(size)
-    wanted, _ = image.prepare(frame, how)
+    wanted, _ = preprocess.prepare(frame, how)
     off = np.abs(prepared(exports[rule], frame[None]) - wanted) * np.reshape(how.std, (1, 3, 1, 1)) / how.scale
     assert off.max() < 2.02  # OpenCV rounds twice where one axis shrinks and the other grows
     assert (off > 0.02).mean() < (0.002 if min(size) >= 24 else 0.25)
@@ -179,7 +180,7 @@ def test_real_pictures(assets):
     exported = export_model(model(size=64), preprocess="imagenet", resize="crop", frames=True, check=False)
     how = exported.metadata.preprocessing
     for path in pictures([assets / "photos"])[:6]:
-        frame = image.decode(path)
-        wanted, _ = image.prepare(frame, how)
+        frame = preprocess.decode(path)
+        wanted, _ = preprocess.prepare(frame, how)
         off = np.abs(prepared(exported, frame[None]) - wanted) * np.reshape(how.std, (1, 3, 1, 1)) / how.scale
         assert off.max() < 1.02 and (off > 0.02).mean() < 0.002, path.name

@@ -16,11 +16,12 @@ import onnx
 import pytest
 import torch
 
-from fastcam import Explainer, image
-from fastcam.devices import CUDA, Settings
+from fastcam import Explainer
+from fastcam.image import preprocess
 from fastcam.kernels import cuda
+from fastcam.runtime.providers import CUDA, Settings
+from fastcam.runtime.session import onnxruntime
 from fastcam.schema import FastcamError
-from fastcam.session import onnxruntime
 from fastcam_export import export_model
 from small_models import classifier, many_classes
 
@@ -52,7 +53,7 @@ def inputs(n: int, seed: int = 0) -> Any:
     """The bundled picture with noise, as the bundled model takes it."""
     how = Explainer(scenes(), "cpu").metadata.preprocessing
     assert how is not None
-    one = image.prepare(image.load(DATA / "scene.jpg"), how)[0]
+    one = preprocess.prepare(preprocess.load(DATA / "scene.jpg"), how)[0]
     noise = np.random.default_rng(seed).standard_normal((n, *one.shape[1:]), np.float32)
     return np.ascontiguousarray(one + 0.2 * noise)
 
@@ -108,7 +109,7 @@ def test_a_torch_tensor_on_the_gpu_is_not_copied_and_is_waited_for() -> None:
         given.copy_(torch.from_numpy(x).pin_memory(), non_blocking=True)
         found = explainer(given)
     assert_same(found, wanted)
-    from fastcam.binding import DeviceTensor
+    from fastcam.runtime.io_binding import DeviceTensor
 
     assert DeviceTensor(given).value.data_ptr() == given.data_ptr()
 
@@ -164,7 +165,7 @@ def exported(module: Any) -> onnx.ModelProto:
 
 def test_uint8_frames_are_all_that_crosses_the_bus() -> None:
     model = scenes(frames=True)
-    picture = image.load(DATA / "scene.jpg")
+    picture = preprocess.load(DATA / "scene.jpg")
     frames = np.stack([picture, picture[::-1]])
     wanted = Explainer(model, "cpu")(list(frames))
     explainer = Explainer(model, EXACT, kernels="cuda")
@@ -227,7 +228,7 @@ def test_two_files_and_streams_of_frames() -> None:
     x = inputs(3)
     wanted = Explainer(scenes(), "cpu")(x, targets=[-1, 4])
     assert_same(pair.explain(pair.predict(x), targets=[-1, 4]), wanted)
-    picture = image.load(DATA / "scene.jpg")
+    picture = preprocess.load(DATA / "scene.jpg")
     frames = [np.roll(picture, 3 * i, axis=1) for i in range(9)]
     streamed = list(Explainer(scenes(), EXACT, kernels="cuda").stream(frames, batch_size=4))
     for frame, one in zip(streamed, frames, strict=True):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcam import image as fi
+from fastcam.image import preprocess as fi
 from fastcam.schema import PRESETS, FastcamError, Preprocessing, preset
 
 
@@ -332,8 +332,8 @@ def test_endings_count_in_either_case(tmp_path):
 
 
 def test_all_that_list_pictures_list_the_same(tmp_path):
-    from fastcam.stream import is_video
-    from fastcam.verbs.explain import pictures
+    from fastcam.cli.explain import pictures
+    from fastcam.explain.streaming import is_video
     from fastcam_bench.layouts import picture_files
     from fastcam_bench.photos import read_photos
 

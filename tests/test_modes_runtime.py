@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastcam import Explainer, render
+from fastcam import Explainer
 from fastcam.cli import app
-from fastcam.image import prepare
+from fastcam.image.preprocess import prepare
+from fastcam.render import drawing
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, FastcamError, preset
 from fastcam_export import export_model
 from small_models import classifier, save
@@ -81,15 +82,15 @@ def test_guided_maps_are_shown_around_grey(pictures):
 def test_grey_is_zero_and_the_scale_is_the_largest_values():
     values = np.zeros((3, 20, 20))
     values[0, :, :4], values[1, :, 4:8], values[2, 0, 0] = 2, -1, np.nan
-    shown = render.on_grey(values)
+    shown = drawing.on_grey(values)
     assert shown[0, 10].tolist() == [128, 128, 128]
     assert shown[5, 0].tolist() == [255, 128, 128] and shown[5, 5].tolist() == [128, 64, 128]
-    assert render.on_grey(values[:1])[5, 0].tolist() == [255] * 3
-    assert (render.on_grey(np.zeros((3, 4, 4))) == 128).all()
+    assert drawing.on_grey(values[:1])[5, 0].tolist() == [255] * 3
+    assert (drawing.on_grey(np.zeros((3, 4, 4))) == 128).all()
 
 
 def test_signed_maps_have_a_diverging_scale():
-    shown = render.diverging(np.array([[-2.0, -1.0, 0.0, 1.0, 2.0]]))
+    shown = drawing.diverging(np.array([[-2.0, -1.0, 0.0, 1.0, 2.0]]))
     assert shown[0, [0, 2, 4]].tolist() == [[0, 0, 255], [255, 255, 255], [255, 0, 0]]
     assert shown[0, 1, 2] == shown[0, 3, 0] == 255 and 120 < shown[0, 1, 0] < 140
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fastcam import Explainer, FastcamError, fusion, kernels, render
+from fastcam import Explainer, FastcamError, kernels
 from fastcam.cli import app
-from fastcam.multilayer import numbers
-from fastcam.strip import strip
+from fastcam.explain.multilayer import numbers
+from fastcam.methods import layer_fusion
+from fastcam.render import drawing
+from fastcam.results.layer_sheet import strip
 from fastcam_export import export_model
 from pyramid_model import LAYERS, autograd, pyramid
 
@@ -91,7 +93,7 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("name", fusion.NAMES)
+@pytest.mark.parametrize("name", layer_fusion.NAMES)
 def test_fusion_is_the_formula(network, explainer, name):
     found = explainer(IMAGES, targets=TARGETS, fuse=name)
     maps = gradcam(network[1])
@@ -111,8 +113,8 @@ def test_maps_of_other_sizes_are_fused_at_the_largest_height_and_width():
     rng = np.random.default_rng(0)
     a, b = rng.random((1, 1, 4, 2)).astype(np.float32), rng.random((1, 1, 3, 6)).astype(np.float32)
     expected = np.maximum(enlarged(normalised(a), (4, 6)), enlarged(normalised(b), (4, 6)))
-    np.testing.assert_allclose(fusion.fuse("max", [a, b], (20, 20)), expected, atol=1e-6)
-    refined = fusion.fuse("refinecam", [a, b], (20, 20))
+    np.testing.assert_allclose(layer_fusion.fuse("max", [a, b], (20, 20)), expected, atol=1e-6)
+    refined = layer_fusion.fuse("refinecam", [a, b], (20, 20))
     np.testing.assert_allclose(
         refined, enlarged(normalised(a), (20, 20)) * enlarged(normalised(b), (20, 20)), atol=1e-6
     )
@@ -150,7 +152,7 @@ def test_what_is_not_finite_at_one_layer_is_so_in_the_fused_map(explainer):
     found = explainer(image, targets=TARGETS, fuse="max")
     assert found.status[1] == ("non_finite", "non_finite") and not found.heatmaps[1].any()
     maps = np.array([[[[1, 0], [0, np.inf]]], [[[1, 0], [0, 0]]]], np.float32)
-    fused = fusion.fuse("max", [maps, np.ones((2, 1, 2, 2), np.float32)], (2, 2))
+    fused = layer_fusion.fuse("max", [maps, np.ones((2, 1, 2, 2), np.float32)], (2, 2))
     assert np.isnan(fused[0]).all() and np.isfinite(fused[1]).all()
 
 
@@ -195,7 +197,7 @@ def test_the_strip_shows_each_layers_heatmap_in_its_column(network):
         top = drawn.shape[0] - (2 - row) * 64 + 4
         for column, one in enumerate([*found.layers, found]):
             heat = cv2.resize(one.heatmaps[0, row], (100, 60), interpolation=cv2.INTER_LINEAR)
-            expected = kernels.get().overlay(picture, np.ascontiguousarray(heat), render.colormap(), 0.5)
+            expected = kernels.get().overlay(picture, np.ascontiguousarray(heat), drawing.colormap(), 0.5)
             left = (column + 1) * 104 + 4
             cell = drawn[top : top + 60, left : left + 100]
             below = slice(20, None)  # a caption may stand on a map that is none

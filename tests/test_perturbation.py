@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fastcam import FastcamError
-from fastcam import perturbation as p
+from fastcam.methods import perturbation as p
 
 CLASSES = [2, 0]
 

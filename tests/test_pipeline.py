@@ -9,7 +9,7 @@ from itertools import count, islice
 
 import pytest
 
-from fastcam.pipeline import Channel, Pipeline, Workers
+from fastcam.runtime.thread_pipeline import Channel, Pipeline, Workers
 
 SOON = 20  # seconds after which a test that hangs is a test that fails
 

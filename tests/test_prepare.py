@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fastcam import image as fi
+from fastcam.image import preprocess as fi
 from fastcam.kernels import native, reference
 from fastcam.schema import FastcamError, Preprocessing, preset
 

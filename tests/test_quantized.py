@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr
 
-from fastcam.image import pictures_in
+from fastcam.image.preprocess import pictures_in
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
 from rule_runs import run

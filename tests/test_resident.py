@@ -13,8 +13,9 @@ import torch
 import cuda_host
 import fastcam.explainer
 from contract_model import random_model
-from fastcam import Explainer, binding, devices, kernels
-from fastcam.devices import CPU, Settings
+from fastcam import Explainer, kernels
+from fastcam.runtime import io_binding, providers
+from fastcam.runtime.providers import CPU, Settings
 from fastcam.schema import FastcamError
 from fastcam_export import export_model
 from small_models import classifier
@@ -49,9 +50,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Kernels:
     """As if sessions ran on a GPU and torch's tensors lay there."""
     stand_in = Kernels()
     native = kernels.get()
-    monkeypatch.setattr(binding, "on_gpu", lambda session: True)
+    monkeypatch.setattr(io_binding, "on_gpu", lambda session: True)
     monkeypatch.setattr(fastcam.explainer.kernels_, "get", lambda name="auto": stand_in if name == "cuda" else native)
-    for module in (fastcam.inputs, fastcam.resident):
+    for module in (fastcam.runtime.inputs, fastcam.explain.on_device):
         monkeypatch.setattr(module, "on_device", lambda value: isinstance(value, torch.Tensor))
     return stand_in
 
@@ -110,12 +111,12 @@ def test_the_users_stream_is_where_the_kernels_run_and_nothing_waits(
     def run(session: Any, names: Any, feed: Any, device: Any, stay: Any, same_stream: bool) -> Any:
         ran.append(same_stream)
         found = session.run_with_ort_values(
-            list(names), {name: binding.as_value(value) for name, value in feed.items()}
+            list(names), {name: io_binding.as_value(value) for name, value in feed.items()}
         )
         return dict(zip(names, found, strict=True))
 
-    monkeypatch.setattr(binding, "run", run)
-    monkeypatch.setitem(devices._TAKEN_BY, "stream", (CPU,))
+    monkeypatch.setattr(io_binding, "run", run)
+    monkeypatch.setitem(providers._TAKEN_BY, "stream", (CPU,))
     x = torch.from_numpy(images(1))
     Explainer(random_model().file(), kernels="cuda", settings=Settings(stream=1234)).on_device(x)
     Explainer(random_model().file(), kernels="cuda").on_device(x)
@@ -138,11 +139,11 @@ def test_inputs_of_a_device_are_waited_for() -> None:
         def run_with_iobinding(self, _: Any, options: Any) -> None:
             calls.append(f"run {options and options.get_run_config_entry('disable_synchronize_execution_providers')}")
 
-    given = {"image": binding.DeviceTensor(torch.zeros(1, 3))}
-    binding.run(Session(), [], given, ("cuda", 0))
+    given = {"image": io_binding.DeviceTensor(torch.zeros(1, 3))}
+    io_binding.run(Session(), [], given, ("cuda", 0))
     assert calls == ["bind_ortvalue_input", "synchronize_inputs", "run None", "get_outputs"]
     calls.clear()
-    binding.run(Session(), [], given, ("cuda", 0), same_stream=True)
+    io_binding.run(Session(), [], given, ("cuda", 0), same_stream=True)
     assert calls == ["bind_ortvalue_input", "run 1", "get_outputs"]
 
 
@@ -159,6 +160,6 @@ def test_what_cannot_stay_is_refused(device: Kernels, monkeypatch: pytest.Monkey
             explainer.on_device(given, targets=targets)
     with pytest.raises(FastcamError, match='needs kernels="cuda"; the Explainer has those of the CPU'):
         Explainer(model).on_device(x)
-    monkeypatch.setattr(binding, "on_gpu", lambda session: False)
+    monkeypatch.setattr(io_binding, "on_gpu", lambda session: False)
     with pytest.raises(FastcamError, match='runs on cpu; explaining on the device needs providers "cuda"'):
         Explainer(model, kernels="cuda").on_device(x)

@@ -131,7 +131,7 @@ def test_occlusion_has_the_images_size(plain):
 
 def test_rise_is_the_weighted_mean_of_its_masks(plain):
     """For masks drawn again by the same generator; of a probability."""
-    from fastcam.perturbation import _random_masks
+    from fastcam.methods.perturbation import _random_masks
 
     model = explainer(classifier(size=SIDE, end="Softmax"))
     e = model(X[:1], targets=2, method="rise", options={"masks": 30, "cells": 4, "seed": 9})

@@ -20,9 +20,9 @@ from onnx import numpy_helper
 import fastcam
 from contract_model import PATCH, ContractModel, brightness_model, random_model
 from fastcam import Explainer, FastcamError, methods
-from fastcam.explanation import unique_stems
+from fastcam.results.explanation import unique_stems
 from fastcam.schema import EMITS, METADATA_KEY, Preprocessing, preset
-from fastcam.targets import Targets, read_labels, short_label
+from fastcam.targets.classes import Targets, read_labels, short_label
 
 LABELS = ("n001 ignored", "n02123045 tabby, tabby cat", "crane", "n02012849 crane, bird", "golden retriever")
 
@@ -494,7 +494,7 @@ def test_a_save_that_fails_leaves_nothing(explainer, tmp_path, monkeypatch):
             raise FastcamError("disk full")
         return b"png"
 
-    monkeypatch.setattr("fastcam.render.encode_png", full_disk)
+    monkeypatch.setattr("fastcam.render.drawing.encode_png", full_disk)
     with pytest.raises(FastcamError, match="disk full"):
         found.save(tmp_path / "out")
     assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "in the way"
@@ -631,7 +631,7 @@ def test_importing_fastcam_loads_nothing_heavy():
 
 def test_the_run_time_never_loads_the_export_step():
     code = (
-        "import sys, fastcam, fastcam.cli, fastcam.explainer, fastcam.explanation; fastcam.Explainer; "
+        "import sys, fastcam, fastcam.cli, fastcam.explainer, fastcam.results.explanation; fastcam.Explainer; "
         "print([name for name in ('onnx', 'onnx_ir', 'torch', 'cv2', 'cupy', 'fastcam_export') if name in sys.modules])"
     )
     found = fresh(code)
@@ -644,7 +644,8 @@ def test_the_run_time_never_loads_the_export_step():
 def test_what_is_not_installed_is_named(module, words):
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
-        "from fastcam import FastcamError, image, session\n"
+        "from fastcam import FastcamError\nfrom fastcam.image import preprocess as image\n"
+        "from fastcam.runtime import session\n"
         "try: image.opencv(); session.create_session(b'')\n"
         "except FastcamError as error: print(error)"
     )

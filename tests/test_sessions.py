@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import fastcam.explainer
-import fastcam.inputs
 import small_models
 from contract_model import random_model
-from fastcam import Explainer, FastcamError, binding, cache, kernels
-from fastcam.devices import Settings
-from fastcam.session import create_session
+from fastcam import Explainer, FastcamError, cache, kernels
+from fastcam.runtime import inputs, io_binding
+from fastcam.runtime.providers import Settings
+from fastcam.runtime.session import create_session
 
 shares = pytest.mark.skipif(
     not hasattr(onnxruntime.OrtValue, "from_dlpack"), reason="this ONNX Runtime takes no tensors by DLPack"
@@ -136,7 +136,8 @@ def test_processes_that_start_together(folder, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(random_model().file())
     code = (
-        "import sys, numpy as np; from fastcam.session import create_session; from fastcam.devices import Settings\n"
+        "import sys, numpy as np; from fastcam.runtime.session import create_session\n"
+        "from fastcam.runtime.providers import Settings\n"
         "for _ in range(5):\n"
         "    s = create_session(sys.argv[1], 'cpu', settings=Settings(keep_optimized=True, cache=sys.argv[2]))\n"
         "print(s.run(['scores'], {'image': np.ones((1, 3, 32, 32), np.float32)})[0].tolist())"
@@ -174,8 +175,8 @@ def names(session):
 def test_inputs_are_bound_where_they_lie():
     x = images(4)
     tensor = torch.from_numpy(x)
-    taken = binding.DeviceTensor(tensor)
-    assert binding.as_value(x).data_ptr() == x.ctypes.data
+    taken = io_binding.DeviceTensor(tensor)
+    assert io_binding.as_value(x).data_ptr() == x.ctypes.data
     assert taken.value.data_ptr() == tensor.data_ptr()
     assert taken[2:].value.data_ptr() == tensor[2:].data_ptr() and len(taken[2:]) == 2
     assert taken.shape == (4, 3, 32, 32) and taken.dtype == np.float32 and len(taken.rows()) == 4
@@ -185,11 +186,11 @@ def test_inputs_are_bound_where_they_lie():
 @shares
 def test_outputs_leave_without_a_copy(session):
     x = images(2)
-    found = binding.run(session, names(session), {"image": x}, stay=["fastcam.activations"])
+    found = io_binding.run(session, names(session), {"image": x}, stay=["fastcam.activations"])
     value = found["fastcam.activations"]
     assert torch.from_dlpack(value).data_ptr() == value.data_ptr()
-    assert binding.as_numpy(value).ctypes.data == value.data_ptr()
-    kept_alive = binding.as_numpy(value)
+    assert io_binding.as_numpy(value).ctypes.data == value.data_ptr()
+    kept_alive = io_binding.as_numpy(value)
     del found, value
     np.testing.assert_allclose(kept_alive, random_model().activations(x), rtol=1e-4, atol=1e-5)
     whole = Explainer(random_model().file())(torch.from_numpy(x))
@@ -201,8 +202,8 @@ def test_outputs_leave_without_a_copy(session):
 def test_bound_runs_give_the_same_bits(session):
     x, feed = images(3), {"fastcam.targets": np.array([[-1, 2]])}
     wanted = session.run(None, {"image": x, **feed})
-    for given in (x, binding.DeviceTensor(torch.from_numpy(x))):
-        found = binding.run(session, names(session), {"image": given, **feed})
+    for given in (x, io_binding.DeviceTensor(torch.from_numpy(x))):
+        found = io_binding.run(session, names(session), {"image": given, **feed})
         for name, array in zip(names(session), wanted):
             np.testing.assert_array_equal(found[name], array)
 
@@ -210,7 +211,7 @@ def test_bound_runs_give_the_same_bits(session):
 @shares
 def test_tensors_on_a_device_are_explained_without_numpy(monkeypatch):
     """A CPU tensor stands for one on a GPU: the very same path through ONNX Runtime."""
-    monkeypatch.setattr(fastcam.inputs, "on_device", lambda value: isinstance(value, torch.Tensor))
+    monkeypatch.setattr(inputs, "on_device", lambda value: isinstance(value, torch.Tensor))
     monkeypatch.setattr(torch.Tensor, "numpy", None)
     explainer, x = Explainer(random_model().file(), batch_size=2), images(5)
     found, wanted = explainer(torch.from_numpy(x), targets=[-1, 1]), explainer(x, targets=[-1, 1])
@@ -231,18 +232,22 @@ def test_tensors_on_a_device_are_explained_without_numpy(monkeypatch):
 
 
 def test_what_lies_on_a_device():
-    assert not binding.on_device(images(1)) and not binding.on_device(torch.zeros(1)) and not binding.on_device("a.jpg")
+    assert (
+        not io_binding.on_device(images(1))
+        and not io_binding.on_device(torch.zeros(1))
+        and not io_binding.on_device("a.jpg")
+    )
 
     class OnGpu:
         def __dlpack_device__(self):
             return (2, 0)
 
-    assert binding.on_device(OnGpu())
+    assert io_binding.on_device(OnGpu())
 
 
 @shares
 def test_fixed_buffers_give_the_same_bits_from_many_threads(session):
-    replay = binding.Replay(session, binding.HOST)
+    replay = io_binding.Replay(session, io_binding.HOST)
     targets = [np.array([[-1]]), np.array([[0, 1, 2]])]
     keys = [(seed, t) for seed in range(8) for t in (0, 1)]
     feeds = {key: {"image": images(2, key[0]), "fastcam.targets": targets[key[1]]} for key in keys}
@@ -250,7 +255,7 @@ def test_fixed_buffers_give_the_same_bits_from_many_threads(session):
 
     def run(key):
         image = feeds[key]["image"]
-        given = binding.DeviceTensor(torch.from_numpy(image)) if key[0] % 2 else image
+        given = io_binding.DeviceTensor(torch.from_numpy(image)) if key[0] % 2 else image
         return key, replay.run(names(session), {**feeds[key], "image": given})
 
     with ThreadPoolExecutor(4) as pool:
@@ -285,7 +290,7 @@ def test_kernels_on_the_device_get_activations_that_stayed_there(monkeypatch, em
             given.append((type(activations), type(weights), activations.shape[0]))
             return Found(native.explain_maps(np.asarray(activations), weights, *rest, **options))
 
-    monkeypatch.setattr(binding, "on_gpu", lambda session: True)
+    monkeypatch.setattr(io_binding, "on_gpu", lambda session: True)
     monkeypatch.setattr(fastcam.explainer.kernels_, "get", lambda name="auto": Kernels() if name == "cuda" else native)
     model, x = random_model().file(emit=emit), images(3)
     wanted = Explainer(model)(x, targets=[-1, 2])

@@ -10,8 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from contract_model import random_model
-from fastcam import Explainer, render, sheet
+from fastcam import Explainer
 from fastcam.cli import app
+from fastcam.render import drawing
+from fastcam.results import method_sheet
 from fastcam.schema import FastcamError, preset
 from fastcam_export import export_model
 from small_models import classifier, save
@@ -33,52 +35,52 @@ def explained(picture, methods=METHODS, targets=(0, 3), **how):
 
 def cell(drawn, column, row, size=SIDE):
     """The pixels of a cell, by the sheet's measures."""
-    x = sheet.MARGIN + column * (size + sheet.MARGIN)
-    y = 2 * sheet.STRIP + row * (sheet.STRIP + size) + sheet.STRIP
+    x = method_sheet.MARGIN + column * (size + method_sheet.MARGIN)
+    y = 2 * method_sheet.STRIP + row * (method_sheet.STRIP + size) + method_sheet.STRIP
     return drawn[y : y + size, x : x + size]
 
 
 def test_methods_stand_across_and_targets_down_with_the_picture_first(picture):
     found = explained(picture)
-    drawn = sheet.methods_sheet(found, tile=SIDE)
+    drawn = method_sheet.methods_sheet(found, tile=SIDE)
     for row in range(2):
         np.testing.assert_array_equal(cell(drawn, 0, row), picture)
         for column, e in enumerate(found, start=1):
             expected = e.overlay(0, row, annotate=False)
             if e.boxes[0, row].any():
-                expected = render.draw_box(expected, e.boxes[0, row])
+                expected = drawing.draw_box(expected, e.boxes[0, row])
             np.testing.assert_array_equal(cell(drawn, column, row), expected)
-    assert drawn.shape[1] == 4 * (SIDE + sheet.MARGIN) + sheet.MARGIN
+    assert drawn.shape[1] == 4 * (SIDE + method_sheet.MARGIN) + method_sheet.MARGIN
     assert not np.array_equal(cell(drawn, 1, 0), cell(drawn, 1, 1))
 
 
 def strip_ink(drawn, row):
     """Columns with letters in the strip above a row of cells."""
-    y = 2 * sheet.STRIP + row * (sheet.STRIP + SIDE)
-    return np.nonzero((drawn[y : y + sheet.STRIP] > 200).any(axis=(0, 2)))[0]
+    y = 2 * method_sheet.STRIP + row * (method_sheet.STRIP + SIDE)
+    return np.nonzero((drawn[y : y + method_sheet.STRIP] > 200).any(axis=(0, 2)))[0]
 
 
 def test_titles_and_names_lie_inside_and_are_cut_where_they_are_too_long(picture):
     found = explained(picture)
-    drawn = sheet.methods_sheet(found, tile=SIDE)
+    drawn = method_sheet.methods_sheet(found, tile=SIDE)
     for row in range(2):
         assert len(strip_ink(drawn, row)) > 20 and strip_ink(drawn, row).max() < drawn.shape[1] // 2
-    for strip in (drawn[: sheet.STRIP], drawn[sheet.STRIP : 2 * sheet.STRIP]):
-        assert (strip > 200).any() and not (strip[:, -sheet.MARGIN :] > 200).any()
+    for strip in (drawn[: method_sheet.STRIP], drawn[method_sheet.STRIP : 2 * method_sheet.STRIP]):
+        assert (strip > 200).any() and not (strip[:, -method_sheet.MARGIN :] > 200).any()
     long = [Explainer(random_model().file(), labels=["word " * 80] * 5)(picture, [0])]
-    ink = strip_ink(sheet.methods_sheet(long, tile=SIDE), 0)
-    assert SIDE < ink.max() < 2 * SIDE + 2 * sheet.MARGIN
+    ink = strip_ink(method_sheet.methods_sheet(long, tile=SIDE), 0)
+    assert SIDE < ink.max() < 2 * SIDE + 2 * method_sheet.MARGIN
 
 
 def test_the_legend_shows_the_very_colours(picture):
     for colors in ("jet", "cividis"):
-        drawn = sheet.methods_sheet(explained(picture, METHODS[:2]), colors=colors, tile=SIDE)
-        below = drawn[2 * sheet.STRIP + 2 * (sheet.STRIP + SIDE) :].reshape(-1, 3)
+        drawn = method_sheet.methods_sheet(explained(picture, METHODS[:2]), colors=colors, tile=SIDE)
+        below = drawn[2 * method_sheet.STRIP + 2 * (method_sheet.STRIP + SIDE) :].reshape(-1, 3)
         seen = {tuple(color) for color in below.tolist()}
-        table = render.colormap(colors)
+        table = drawing.colormap(colors)
         assert all(tuple(table[i].tolist()) in seen for i in (0, 255))
-    signed = sheet.methods_sheet(explained(picture, ["gradcam"], style="captum"), tile=SIDE)
-    below = signed[2 * sheet.STRIP + 2 * (sheet.STRIP + SIDE) :].reshape(-1, 3)
+    signed = method_sheet.methods_sheet(explained(picture, ["gradcam"], style="captum"), tile=SIDE)
+    below = signed[2 * method_sheet.STRIP + 2 * (method_sheet.STRIP + SIDE) :].reshape(-1, 3)
     assert {(0, 0, 255), (255, 0, 0)} <= {tuple(color) for color in below.tolist()}
 
 
@@ -87,33 +89,33 @@ def test_a_map_without_heat_says_why(picture):
     model.head[2] = -np.abs(model.head[2])
     found = Explainer(model.file())(picture, [2])
     assert found.status == (("all_negative",),)
-    drawn = sheet.methods_sheet([found], tile=SIDE)
+    drawn = method_sheet.methods_sheet([found], tile=SIDE)
     ink = (cell(drawn, 1, 0) > 240).all(axis=2)
-    assert ink[: sheet.STRIP].any() and not (found.overlay(annotate=False) > 240).all(axis=2).any()
+    assert ink[: method_sheet.STRIP].any() and not (found.overlay(annotate=False) > 240).all(axis=2).any()
 
 
 def test_a_file_with_guided_backpropagation_has_two_more_columns(picture):
     made = export_model(classifier(size=16), input_gradient="guided", check=False, preprocess="imagenet")
     found = Explainer(made.model.SerializeToString())(picture, [1])
-    drawn = sheet.methods_sheet([found], tile=SIDE)
+    drawn = method_sheet.methods_sheet([found], tile=SIDE)
     np.testing.assert_array_equal(cell(drawn, 2, 0), found.gradient_image(0, 0))
     np.testing.assert_array_equal(cell(drawn, 3, 0), found.gradient_image(0, 0, cam=True))
-    assert found.gradient_legend()[0] == "guided backpropagation" and found.gradient_legend(cam=True)[1] is render.GREY
+    assert found.gradient_legend()[0] == "guided backpropagation" and found.gradient_legend(cam=True)[1] is drawing.GREY
 
 
 def test_methods_of_pixels_are_shown_as_pixels_and_not_twice(picture):
     made = export_model(classifier(size=16), input_gradient="guided", check=False, preprocess="imagenet")
     explainer = Explainer(made.model.SerializeToString())
     found = [explainer(picture, [1], method=method) for method in ("guided", "guided-gradcam", "gradcam")]
-    drawn = sheet.methods_sheet(found, tile=SIDE)
-    assert drawn.shape[1] == 4 * (SIDE + sheet.MARGIN) + sheet.MARGIN
+    drawn = method_sheet.methods_sheet(found, tile=SIDE)
+    assert drawn.shape[1] == 4 * (SIDE + method_sheet.MARGIN) + method_sheet.MARGIN
     for column in (0, 1):
         np.testing.assert_array_equal(cell(drawn, column + 1, 0), found[column].attribution_image(0, 0))
     relevance = export_model(classifier(size=16), input_gradient="lrp-epsilon", check=False, preprocess="imagenet")
     signed = Explainer(relevance.model.SerializeToString())(picture, [1], method="lrp-epsilon")
-    drawn = sheet.methods_sheet([signed], tile=SIDE)
+    drawn = method_sheet.methods_sheet([signed], tile=SIDE)
     np.testing.assert_array_equal(cell(drawn, 1, 0), signed.attribution_image(0, 0))
-    assert drawn.shape[1] == 2 * (SIDE + sheet.MARGIN) + sheet.MARGIN
+    assert drawn.shape[1] == 2 * (SIDE + method_sheet.MARGIN) + method_sheet.MARGIN
 
 
 @pytest.mark.parametrize(
@@ -122,20 +124,20 @@ def test_methods_of_pixels_are_shown_as_pixels_and_not_twice(picture):
 def test_cells_keep_the_shape_of_pictures_of_any_size(shape, size):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     (found,) = explained(image, ["gradcam"], [0])
-    drawn = sheet.methods_sheet([found], tile=240)
+    drawn = method_sheet.methods_sheet([found], tile=240)
     height, width = size
-    assert drawn.shape[1] == 2 * (max(width, sheet.NARROWEST) + sheet.MARGIN) + sheet.MARGIN
-    y = 3 * sheet.STRIP
-    ground = (drawn[y:, sheet.MARGIN : sheet.MARGIN + width] == sheet.GROUND).all(axis=(1, 2))
+    assert drawn.shape[1] == 2 * (max(width, method_sheet.NARROWEST) + method_sheet.MARGIN) + method_sheet.MARGIN
+    y = 3 * method_sheet.STRIP
+    ground = (drawn[y:, method_sheet.MARGIN : method_sheet.MARGIN + width] == method_sheet.GROUND).all(axis=(1, 2))
     assert ground.argmax() == height  # the picture ends there
 
 
 def test_explanations_of_different_targets_are_refused(picture):
     (one,), (two,) = explained(picture, ["gradcam"], [0]), explained(picture, ["gradcam"], [1])
     with pytest.raises(FastcamError, match="different targets"):
-        sheet.methods_sheet([one, two])
+        method_sheet.methods_sheet([one, two])
     with pytest.raises(FastcamError, match="at least one"):
-        sheet.methods_sheet([])
+        method_sheet.methods_sheet([])
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ def test_several_methods_make_a_sheet_per_picture(desk):
         assert entry == json.loads(json.dumps(expected)) and entry["style"] == "torch-cam"
     found = [explainer("a.png", [1, 2], method=m, style="torch-cam") for m in ("gradcam", "layercam")]
     seen = cv2.imread("out/a-methods.png")[..., ::-1]
-    np.testing.assert_array_equal(seen, sheet.methods_sheet(found))
+    np.testing.assert_array_equal(seen, method_sheet.methods_sheet(found))
     rows = [line.split()[:2] for line in result.stdout.splitlines()]
     assert ["a.png", "layercam"] in rows and ["b.png", "gradcam"] in rows
 

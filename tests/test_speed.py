@@ -10,7 +10,7 @@ import scipy.stats
 from onnx import TensorProto, helper, numpy_helper
 
 import fastcam
-from fastcam.measure import Laps, cpu_session, interleaved, peak_memory, random_feeds, summary
+from fastcam.runtime.timing import Laps, cpu_session, interleaved, peak_memory, random_feeds, summary
 from fastcam.schema import FastcamError
 from fastcam_bench.speed import __main__ as command
 from fastcam_bench.speed import contestants, peers, plot, report

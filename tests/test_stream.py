@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from contract_model import brightness_model, random_model
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.explain.streaming import read_video
 from fastcam.schema import preset
-from fastcam.stream import read_video
 
 LABELS = ("bright thing", "dark thing, shadow")
 

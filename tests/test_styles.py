@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from contract_model import random_model
-from fastcam import Explainer, FastcamError, kernels, styles
-from fastcam.image import prepare
+from fastcam import Explainer, FastcamError, kernels
+from fastcam.image.preprocess import prepare
+from fastcam.render import peer_styles
 from fastcam.schema import preset
 
 SIZES = [((7, 7), (224, 224)), ((13, 9), (50, 61)), ((14, 14), (10, 5))]
@@ -41,7 +42,7 @@ def test_pytorch_grad_cam(low, size):
         once = scaled(np.maximum(m, 0), 1e-7)
         return scaled(cv2.resize(np.float32(once), size[::-1]), 1e-7)
 
-    found = styles.heatmaps("pytorch-grad-cam", signed(*low), size)
+    found = peer_styles.heatmaps("pytorch-grad-cam", signed(*low), size)
     np.testing.assert_allclose(found, each(signed(*low), theirs), atol=2e-6)
 
 
@@ -51,14 +52,14 @@ def test_torch_cam(low, size):
         image = Image.fromarray(scaled(np.maximum(m, 0), 1e-8).astype(np.float32), mode="F")
         return np.asarray(image.resize(size[::-1], resample=Image.Resampling.BICUBIC))
 
-    found = styles.heatmaps("torch-cam", signed(*low), size)
+    found = peer_styles.heatmaps("torch-cam", signed(*low), size)
     np.testing.assert_allclose(found, each(signed(*low), theirs), atol=2e-6)
 
 
 @pytest.mark.parametrize("low,size", SIZES)
 def test_captum(low, size):
     expected = torch.nn.functional.interpolate(torch.tensor(signed(*low)), size=size, mode="nearest")
-    np.testing.assert_array_equal(styles.heatmaps("captum", signed(*low), size), expected)
+    np.testing.assert_array_equal(peer_styles.heatmaps("captum", signed(*low), size), expected)
 
 
 @pytest.mark.parametrize("low,size", SIZES)
@@ -67,12 +68,12 @@ def test_fastcam(low, size):
     peaks = maps.amax((2, 3), keepdim=True)
     low_resolution = maps / torch.where(peaks > 0, peaks, 1)
     expected = torch.nn.functional.interpolate(low_resolution, size=size, mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(styles.heatmaps("fastcam", signed(*low), size), expected, atol=1e-6)
+    np.testing.assert_allclose(peer_styles.heatmaps("fastcam", signed(*low), size), expected, atol=1e-6)
 
 
 def test_unknown_style_is_refused():
     with pytest.raises(FastcamError, match="no style 'keras'; use one of: fastcam, pytorch-grad-cam"):
-        styles.heatmaps("keras", signed(3, 3), (6, 6))
+        peer_styles.heatmaps("keras", signed(3, 3), (6, 6))
 
 
 # --- through the Explainer ---------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_an_explanation_in_a_style_has_that_tools_heatmaps_and_their_boxes(style
     explainer = Explainer(model.file(), kernels=backend)
     plain, found = explainer(image, [0, 1, 2], threshold=0.5), explainer(image, [0, 1, 2], threshold=0.5, style=style)
     signed = model.signed(prepare(image, model.preprocessing)[0], np.array([[0, 1, 2]]))
-    expected = styles.heatmaps(style, signed.astype(np.float32), (32, 32))
+    expected = peer_styles.heatmaps(style, signed.astype(np.float32), (32, 32))
     np.testing.assert_allclose(found.heatmaps, expected, atol=1e-5 * np.abs(expected).max())
     assert not np.allclose(found.heatmaps, plain.heatmaps, atol=1e-2)
     np.testing.assert_array_equal(found.maps, plain.maps)
@@ -118,7 +119,7 @@ def test_predictions_and_streams_know_styles():
 def test_nothing_beside_a_letterbox_is_boxed_in_any_style():
     model = random_model(preprocessing=preset("unit", size=(32, 32), resize="letterbox"))
     wide = np.random.default_rng(1).integers(0, 256, (20, 80, 3), dtype=np.uint8)
-    for style in styles.STYLES:
+    for style in peer_styles.STYLES:
         for x0, y0, x1, y1 in Explainer(model.file())(wide, [0, 1], threshold=0.01, style=style).boxes[0]:
             assert 0 <= x0 <= x1 <= 80 and 0 <= y0 <= y1 <= 20
 
@@ -147,7 +148,7 @@ def test_a_style_that_the_file_cannot_serve_is_refused_before_anything_runs():
 def test_what_is_not_finite_has_no_heat_in_any_style():
     model = random_model()
     model.conv[0] = np.nan
-    for style in styles.STYLES:
+    for style in peer_styles.STYLES:
         found = Explainer(model.file())(np.full((32, 32, 3), 90, np.uint8), [0], style=style)
         assert found.status == (("non_finite",),) and not found.heatmaps.any() and not found.boxes.any()
 
@@ -167,8 +168,8 @@ def test_what_was_left_on_a_gpu_is_fetched():
     windows = np.array([[0, 0, 16, 16], [0, 4, 16, 12]], np.int32)
     gpu = SimpleNamespace(cupy=SimpleNamespace(asnumpy=lambda array: getattr(array, "host", array)))
     for weights in (w, OnDevice(w)):
-        found = styles.explain_maps(gpu, "torch-cam", OnDevice(a), weights, (16, 16), 0.4, 8, windows)
-        expected = styles.explain_maps(kernels.get(), "torch-cam", a, w, (16, 16), 0.4, 8, windows)
+        found = peer_styles.explain_maps(gpu, "torch-cam", OnDevice(a), weights, (16, 16), 0.4, 8, windows)
+        expected = peer_styles.explain_maps(kernels.get(), "torch-cam", a, w, (16, 16), 0.4, 8, windows)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
     assert (found.largest[1, :, 1] >= 4).all() and (found.largest[1, :, 3] <= 12).all()

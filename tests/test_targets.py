@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastcam import Explainer, FastcamError, cotangents
+from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.targets import Targets, combined_name
+from fastcam.targets import cotangents
+from fastcam.targets.classes import Targets, combined_name
 from fastcam_export import export_model
 from small_models import CLASSES, classifier, weights_of
 

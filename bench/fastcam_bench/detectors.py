@@ -31,8 +31,9 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from fastcam import asking, schema
-from fastcam.boxes import SIDES
+from fastcam import schema
+from fastcam.targets import spec_kinds
+from fastcam.targets.detection_cotangents import SIDES
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench import yolo, zoo
 from fastcam_bench.architectures import session
@@ -134,7 +135,7 @@ def measure(one: Contender) -> Row:
     )
     plain = session(proto)
     outputs = dict(zip(one.names, plain.run(one.names, {"image": one.picture}), strict=True))
-    question: Any = asking.asked(SPEC, made.metadata, "the file", lambda picture: {})
+    question: Any = spec_kinds.asked(SPEC, made.metadata, "the file", lambda picture: {})
     asked = question(outputs)
     given = {about.input: asked.arrays[about.output] for about in made.metadata.cotangents}
     activations, gradients = session(made.model).run(

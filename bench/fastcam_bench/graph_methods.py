@@ -27,8 +27,8 @@ import onnx
 import onnxruntime as ort
 import torch
 
+from fastcam.render.peer_styles import heatmaps
 from fastcam.schema import RELEVANCE, TARGETS
-from fastcam.styles import heatmaps
 from fastcam_bench import double_runtime
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report

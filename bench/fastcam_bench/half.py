@@ -24,7 +24,7 @@ import onnx
 import onnxruntime as ort
 
 from fastcam import schema
-from fastcam.image import decode, prepare
+from fastcam.image.preprocess import decode, prepare
 from fastcam_bench.machine import versions, write_report
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_bench.photos import read_photos

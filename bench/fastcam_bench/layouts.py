@@ -27,9 +27,9 @@ import numpy as np
 import onnx
 
 from fastcam import Explainer, kernels
-from fastcam.devices import Settings
-from fastcam.image import JPEG, decode, pictures_in
-from fastcam.measure import cpu_session, interleaved, random_feeds, summary
+from fastcam.image.preprocess import JPEG, decode, pictures_in
+from fastcam.runtime.providers import Settings
+from fastcam.runtime.timing import cpu_session, interleaved, random_feeds, summary
 from fastcam.schema import ACTIVATIONS, WEIGHTS
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report

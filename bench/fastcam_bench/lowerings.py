@@ -28,7 +28,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam.measure import Run, cpu_session, interleaved
+from fastcam.runtime.timing import Run, cpu_session, interleaved
 from fastcam_bench import network_gradients
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.network_gradients import BATCHES

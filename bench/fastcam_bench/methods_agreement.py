@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from fastcam import Explainer, Explanation
-from fastcam.styles import heatmaps
+from fastcam.render.peer_styles import heatmaps
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import versions, write_report
 from fastcam_bench.paths import RESULTS

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastcam import perturbation
-from fastcam.methods import METHODS
+from fastcam.methods import METHODS, perturbation
 from fastcam.schema import MODES
 from fastcam_bench.method_evidence import ROWS
 from fastcam_bench.paths import RESULTS

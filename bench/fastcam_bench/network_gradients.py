@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from fastcam.measure import Run, cpu_session, interleaved, peak_memory, random_feeds
+from fastcam.runtime.timing import Run, cpu_session, interleaved, peak_memory, random_feeds
 from fastcam_export import export_model, vjp
 
 BATCHES = (1, 8)

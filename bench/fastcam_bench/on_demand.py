@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from fastcam.measure import Laps, Run, cpu_session, interleaved, summary
+from fastcam.runtime.timing import Laps, Run, cpu_session, interleaved, summary
 from fastcam.schema import PREFIX
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report

@@ -32,9 +32,10 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from fastcam import Explainer, Explanation, styles
-from fastcam.image import decode, prepare
+from fastcam import Explainer, Explanation
+from fastcam.image.preprocess import decode, prepare
 from fastcam.methods import METHODS
+from fastcam.render import peer_styles
 from fastcam.schema import ACTIVATIONS, GRADIENTS, INPUT_GRADIENT, MODES, TARGETS, preset
 from fastcam_bench import double_runtime, isolated, parity_peers
 from fastcam_bench import torch_oracle as oracle
@@ -217,7 +218,7 @@ def _why(method: str, tool: str, figure: float, added: tuple[Array, Array], give
     if known.theirs is None:
         return {"why": known.why}
     signed = known.theirs(*added)
-    again = np.maximum(signed, 0) if tool == "torch-cam" else styles.heatmaps(tool, signed, given.shape[2:])
+    again = np.maximum(signed, 0) if tool == "torch-cam" else peer_styles.heatmaps(tool, signed, given.shape[2:])
     return {"why": known.why, "with_its_formula": difference(again, given)}
 
 

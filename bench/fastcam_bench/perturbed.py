@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from fastcam import Explainer, Explanation
-from fastcam.devices import Settings
-from fastcam.measure import interleaved, summary
-from fastcam.styles import heatmaps
+from fastcam.render.peer_styles import heatmaps
+from fastcam.runtime.providers import Settings
+from fastcam.runtime.timing import interleaved, summary
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS

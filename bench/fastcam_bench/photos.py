@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fastcam import Explainer, Explanation, FastcamError, __version__, render
-from fastcam.image import decode, pictures_in
+from fastcam import Explainer, Explanation, FastcamError, __version__
+from fastcam.image.preprocess import decode, pictures_in
+from fastcam.render import drawing
 from fastcam_bench.paths import default_assets
 from fastcam_export import export_model
 
@@ -266,7 +267,7 @@ def run(assets: Path) -> tuple[Entry, Uint8]:
     packages = ("numpy", "onnx", "onnx-ir", "onnxruntime")
     versions = {"fastcam": __version__, "python": platform.python_version(), "opencv": cv2.__version__}
     versions |= {name: version(name) for name in packages}
-    sheet = render.contact_sheet([cell for row in zip(*columns, strict=True) for cell in row], columns=6, tile=240)
+    sheet = drawing.contact_sheet([cell for row in zip(*columns, strict=True) for cell in row], columns=6, tile=240)
     return {"command": COMMAND, "versions": versions, "threshold": PAPER, "models": models}, sheet
 
 

@@ -3,8 +3,8 @@
     python -m fastcam_bench.pipeline_gpu [--seconds 3] [--json bench/results/pipeline_gpu.json]
 
 Needs a GPU, onnxruntime with CUDA, CuPy and torch with CUDA; without them it says so in one line and ends with 2.
-Contestants take turns as in :mod:`fastcam.measure`; every run is timed until the device has finished it, and maps are
-compared before the clock starts. Weights are random from a seed.
+Contestants take turns as in :mod:`fastcam.runtime.timing`; every run is timed until the device has finished it, and
+maps are compared before the clock starts. Weights are random from a seed.
 
 - throughput, batch 64 in float16 and float32, input on the device, eight batches queued on a stream before anything is
   waited for: the plain file, the exported one (by default, and ``--for-engine cuda``, as all that follows), and that
@@ -32,13 +32,14 @@ import numpy as np
 import onnx
 import torch
 
-from fastcam import Explainer, binding
-from fastcam.devices import CUDA, Settings
+from fastcam import Explainer
+from fastcam.explain.on_device import Resident
 from fastcam.kernels import cuda
-from fastcam.measure import interleaved, summary
-from fastcam.resident import Resident
+from fastcam.runtime import io_binding
+from fastcam.runtime.providers import CUDA, Settings
+from fastcam.runtime.session import create_session, onnxruntime
+from fastcam.runtime.timing import interleaved, summary
 from fastcam.schema import FastcamError
-from fastcam.session import create_session, onnxruntime
 from fastcam_bench.kernels_gpu import device
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.speed import models, peers
@@ -97,8 +98,8 @@ def to_onnx(module: torch.nn.Module) -> bytes:
 def bound(session: Any, images: Any, same_stream: bool = False) -> Run:
     """A run whose input lies on the device and whose outputs stay there; of ``same_stream`` it does not wait."""
     names = [value.name for value in session.get_outputs()]
-    given = {"image": binding.DeviceTensor(images)}
-    return partial(binding.run, session, names, given, ("cuda", 0), names, same_stream)
+    given = {"image": io_binding.DeviceTensor(images)}
+    return partial(io_binding.run, session, names, given, ("cuda", 0), names, same_stream)
 
 
 def finished(run: Run) -> Run:
@@ -205,7 +206,7 @@ def latency(files: Files, seconds: float) -> Row:
     x = files.images(1).cpu().numpy()
     plain, fixed = create_session(files.plain, "cuda"), {"N": 1, "T": 1, "targets_n": 1}
     graphed = create_session(files.plain, "cuda", settings=Settings(graph=True, fixed=fixed))
-    replay = binding.Replay(graphed, ("cuda", 0))
+    replay = io_binding.Replay(graphed, ("cuda", 0))
     native, on_gpu = Explainer(files.exported, "cuda"), Explainer(files.exported, "cuda", kernels="cuda")
     names = free_dimensions(files.exported)
     graph = Explainer(files.exported, "cuda", settings=Settings(graph=True, fixed=dict.fromkeys(names, 1)))

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastcam import Explainer, factorization, fusion, schema, styles
-from fastcam.methods import eigen_smoothed, gradcam_weights
+from fastcam import Explainer, schema
+from fastcam.concepts import nmf
+from fastcam.methods import eigen_smoothed, gradcam_weights, layer_fusion
+from fastcam.render import peer_styles
 from fastcam_bench import torch_oracle as oracle
 from fastcam_bench.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
@@ -66,8 +68,8 @@ def torch_cam(module: nn.Module, layers: tuple[str, ...], explainer: Explainer, 
             theirs = [cam.detach().numpy() for cam in cams]
         ours = explainer(images, method=method, fuse=fuse)
         assert ours.classes[:, 0].tolist() == classes
-        same = fusion.fuse(fuse, [cam[:, None] for cam in theirs], SIZE)[:, 0]
-        scaled = fusion.fuse(fuse, [stretched(one.maps[:, 0])[:, None] for one in ours.layers], SIZE)[:, 0]
+        same = layer_fusion.fuse(fuse, [cam[:, None] for cam in theirs], SIZE)[:, 0]
+        scaled = layer_fusion.fuse(fuse, [stretched(one.maps[:, 0])[:, None] for one in ours.layers], SIZE)[:, 0]
         found[method] = {
             "layers": [apart(stretched(one.maps[:, 0]), cam) for one, cam in zip(ours.layers, theirs)],
             f"fused ({fuse})": apart(ours.maps[:, 0], fused),
@@ -88,19 +90,21 @@ def pytorch_grad_cam(module: nn.Module, layers: tuple[str, ...], explainer: Expl
     mean = np.asarray(GradCAM(module, modules)(tensor, None))
     refined = np.asarray(RefineCAM(module, modules, base_method=GradCAM)(tensor, None))
     own = [one[:, None] for one in each]
-    product = fusion.fuse("refinecam", own, SIZE)[:, 0]
+    product = layer_fusion.fuse("refinecam", own, SIZE)[:, 0]
     found = explainer(images, fuse="refinecam")
     smooth = np.asarray(GradCAM(module, modules[-1:])(tensor, None, eigen_smooth=True))
     component = eigen_component(explainer.at(layers[-1]), images)
-    ways = [styles.heatmaps("pytorch-grad-cam", sign * component, SIZE) for sign in (1, -1)]
+    ways = [peer_styles.heatmaps("pytorch-grad-cam", sign * component, SIZE) for sign in (1, -1)]
     nearest = [min((apart(way[i], smooth[i]), k) for k, way in enumerate(ways)) for i in range(len(images))]
-    of_each = [styles.heatmaps("pytorch-grad-cam", one.maps[:, 0], SIZE) for one in found.layers]
-    scaled = {name: fusion.fuse(name, [one[:, None] for one in of_each], SIZE)[:, 0] for name in ("mean", "refinecam")}
+    of_each = [peer_styles.heatmaps("pytorch-grad-cam", one.maps[:, 0], SIZE) for one in found.layers]
+    scaled = {
+        name: layer_fusion.fuse(name, [one[:, None] for one in of_each], SIZE)[:, 0] for name in ("mean", "refinecam")
+    }
     return {
         "layers": [apart(ours, theirs) for ours, theirs in zip(of_each, each)],
         "mean": apart(stretched(explainer(images, fuse="mean").heatmaps[:, 0]), mean),
         "mean, maps scaled as there": apart(stretched(scaled["mean"]), mean),
-        "mean of its own maps": apart(stretched(fusion.fuse("mean", own, SIZE)[:, 0]), mean),
+        "mean of its own maps": apart(stretched(layer_fusion.fuse("mean", own, SIZE)[:, 0]), mean),
         "refinecam": apart(stretched(found.heatmaps[:, 0]), refined),
         "refinecam, maps scaled as there": apart(stretched(scaled["refinecam"]), refined),
         "refinecam of its own maps": apart(stretched(product), refined),
@@ -128,13 +132,13 @@ def scikit_learn(explainer: Explainer, layer: str, images: Array) -> dict[str, A
 
     activations = added(explainer.at(layer), images)[schema.ACTIVATIONS].astype(np.float64)
     rows = np.maximum(activations, 0).transpose(0, 2, 3, 1).reshape(-1, activations.shape[1])
-    w, h = factorization.start(rows, CONCEPTS)
+    w, h = nmf.start(rows, CONCEPTS)
     same = NMF(CONCEPTS, init="custom", solver="mu", max_iter=100, tol=0)
     theirs = same.fit_transform(rows, W=w.copy(), H=h.copy())
-    ours = factorization.updated(rows, w, h, 100, 0)
+    ours = nmf.updated(rows, w, h, 100, 0)
     random = NMF(CONCEPTS, init="random", random_state=0, max_iter=500)  # as pytorch-grad-cam calls it
     random.fit(rows)
-    error = factorization.error(rows, *factorization.nmf(rows, CONCEPTS))
+    error = nmf.error(rows, *nmf.nmf(rows, CONCEPTS))
     return {
         "factors from one start": max(
             apart(a, b) / float(np.abs(b).max()) for a, b in zip(ours, (theirs, same.components_))

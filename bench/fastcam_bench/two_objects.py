@@ -29,9 +29,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fastcam import Explainer, Explanation, FastcamError, render
-from fastcam.image import decode
+from fastcam import Explainer, Explanation, FastcamError
+from fastcam.image.preprocess import decode
 from fastcam.methods import METHODS
+from fastcam.render import drawing
 from fastcam.schema import Mode
 from fastcam_bench.machine import versions
 from fastcam_bench.paths import RESULTS, default_assets
@@ -289,7 +290,7 @@ def sheet(shown: Sequence[tuple[Pair, Explanation, Row]]) -> npt.NDArray[np.uint
         for t, verdict in enumerate(row["found"]["gradcam"]):
             said = "on its own" if verdict["energy"] else "on the other"
             tiles.append((found.overlay(0, t, annotate=False), f"{row['labels'][t]}: {said}"))
-    return render.contact_sheet(tiles, columns=6, tile=220)
+    return drawing.contact_sheet(tiles, columns=6, tile=220)
 
 
 def _for_the_sheet(shown: Sequence[tuple[Pair, Explanation, Row]]) -> list[tuple[Pair, Explanation, Row]]:

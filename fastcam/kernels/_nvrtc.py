@@ -13,7 +13,7 @@ from typing import Any
 
 from fastcam import cache
 from fastcam.errors import FastcamError
-from fastcam.kernels._source import source
+from fastcam.kernels._cuda_source import source
 
 OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 

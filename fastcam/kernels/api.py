@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from fastcam.kernels import _check
+from fastcam.kernels import _validate
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 
 OK = 0
@@ -46,7 +46,7 @@ class Workspace:
     """
 
     def __init__(self, threads: int = 1) -> None:
-        self.threads = _check.threads(threads)
+        self.threads = _validate.threads(threads)
         self._handle: Any = None
         try:
             import fastcam._native as native

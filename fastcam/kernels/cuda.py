@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcam.errors import FastcamError
-from fastcam.kernels import _check, _nvrtc, reference
+from fastcam.kernels import _nvrtc, _validate, reference
 from fastcam.kernels.api import Explained, Workspace
 
 DeviceArray: TypeAlias = Any
@@ -127,7 +127,7 @@ class CudaKernels:
 
     def weigh(self, activations: Any, weights: Any, grid: tuple[int, int] | None = None) -> DeviceArray:
         """``sum_k weights[n, t, k] * activations[n, k]``, summed in float32."""
-        values, rows, (height, width) = _check.weigh(self._given(activations), self._given(weights), grid)
+        values, rows, (height, width) = _validate.weigh(self._given(activations), self._given(weights), grid)
         (images, targets, channels), area = rows.shape, height * width
         out = self._empty((images, targets, height, width))
         name = f"weigh_{'planes' if grid is None else 'tokens'}{'_half' if values.dtype == np.float16 else ''}"
@@ -159,14 +159,14 @@ class CudaKernels:
 
     def upsample(self, maps: Any, size: tuple[int, int]) -> DeviceArray:
         """Bilinear with half-pixel centres."""
-        values, target = self._maps(maps), _check.target_size(size)
+        values, target = self._maps(maps), _validate.target_size(size)
         out = self._empty((*values.shape[:-2], *target))
         self._enlarge(values, self._taps(values.shape[-2:], target), target, out)
         return out
 
     def threshold(self, maps: Any, fraction: float = 0.15) -> DeviceArray:
         """``value >= fraction * peak and value > 0``, where there is a peak."""
-        cut = _check.fraction(fraction)
+        cut = _validate.fraction(fraction)
         values, ranges = self._ranges(maps)
         out = self._empty(values.shape, np.uint8)
         self._launch("threshold", _blocks(values), values, *_area(values), ranges, cut, out)
@@ -174,10 +174,10 @@ class CudaKernels:
 
     def label(self, mask: Any, connectivity: int = 8) -> tuple[DeviceArray, DeviceArray]:
         """Connected components, by union-find on pixels."""
-        pixels = self._upload(_check.mask(self._given(mask)))
+        pixels = self._upload(_validate.mask(self._given(mask)))
         labels = self._empty(pixels.shape, np.int32)
         self._launch("mark_mask", _blocks(labels), pixels, *_area(labels), labels)
-        ways = _check.connectivity(connectivity)
+        ways = _validate.connectivity(connectivity)
         blocks = _blocks(labels)
         roots, counts = self._empty((blocks,), np.int32), self._empty(labels.shape[:-2], np.int32)
         self._launch("merge", blocks, labels, *_sides(labels), ways)
@@ -190,24 +190,24 @@ class CudaKernels:
 
     def boxes(self, labels: Any, count: int) -> DeviceArray:
         """Box and number of pixels of each label. Waits, as it must see whether a label lies outside of 0..count."""
-        checked, number = _check.boxes(self._given(labels), count)
+        checked, number = _validate.boxes(self._given(labels), count)
         plane, rows, wrong = self._upload(checked), self._empty((number, 5), np.int32), self._empty((1,), np.int32)
         wrong.fill(0)
         self._launch("start_rows", _ceil(number, _THREADS), rows, number)
         self._launch("measure_labels", _blocks(plane), plane, *_sides(plane), number, rows, wrong)
         self._launch("finish_rows", _ceil(number, _THREADS), rows, number)
         if self.cupy.asnumpy(wrong)[0]:
-            raise _check.label_error(number)
+            raise _validate.label_error(number)
         return rows
 
     def largest(self, boxes: Any) -> int:
         """The row with most pixels, the first on a tie. Waits for the rows."""
         given = self._given(boxes)
-        return reference.largest(self.cupy.asnumpy(given.array) if isinstance(given, _check.OnDevice) else given)
+        return reference.largest(self.cupy.asnumpy(given.array) if isinstance(given, _validate.OnDevice) else given)
 
     def overlay(self, image: Any, heatmap: Any, lut: Any, alpha: float) -> DeviceArray:
         """``(1 - alpha) * image + alpha * lut[255 * heatmap]`` with 16 fractional bits, halves rounded up."""
-        given = _check.overlay(self._given(image), self._given(heatmap), self._given(lut))
+        given = _validate.overlay(self._given(image), self._given(heatmap), self._given(lut))
         pixels, heat, colors = (self._upload(array) for array in given)
         out = self._empty(pixels.shape, np.uint8)
         arguments = (pixels, heat, colors, _opacity(alpha), heat.size, out)
@@ -216,9 +216,9 @@ class CudaKernels:
 
     def overlay_map(self, image: Any, heatmap: Any, lut: Any, alpha: float) -> DeviceArray:
         """Upsampling, colours and blend of each pixel at once."""
-        given = _check.overlay_map(self._given(image), self._given(heatmap), self._given(lut))
+        given = _validate.overlay_map(self._given(image), self._given(heatmap), self._given(lut))
         pixels, heat, colors = (self._upload(array) for array in given)
-        front, size = _opacity(alpha), _check.target_size(pixels.shape[:2])
+        front, size = _opacity(alpha), _validate.target_size(pixels.shape[:2])
         out = self._empty(pixels.shape, np.uint8)
         first, weight = self._taps(heat.shape, size)
         arguments = (pixels, heat, *heat.shape, first, weight, *size, colors, front, out)
@@ -242,13 +242,17 @@ class CudaKernels:
         workspace: Workspace | None = None,
     ) -> DeviceExplained:
         """Everything in one call that does not wait; ``threads`` and ``workspace`` are the CPU's and ignored."""
-        _check.threads(threads)
-        target, cut, neighbours = _check.target_size(size), _check.fraction(fraction), _check.connectivity(connectivity)
+        _validate.threads(threads)
+        target, cut, neighbours = (
+            _validate.target_size(size),
+            _validate.fraction(fraction),
+            _validate.connectivity(connectivity),
+        )
         if weights is None:
-            signed = self._upload(_check.signed_maps(self._given(activations), grid))
+            signed = self._upload(_validate.signed_maps(self._given(activations), grid))
         else:
             signed = self.weigh(activations, weights, grid)
-        inside = _check.windows(self._given(windows), len(signed))
+        inside = _validate.windows(self._given(windows), len(signed))
         leading = signed.shape[:2]
         maps, small, status, peaks = self._rectify(signed)
         taps = self._taps(signed.shape[-2:], target)
@@ -316,21 +320,21 @@ class CudaKernels:
     # --- arrays and launches -----------------------------------------------------------------------------------------
 
     def _maps(self, value: Any) -> DeviceArray:
-        return self._upload(_check.maps(self._given(value)))
+        return self._upload(_validate.maps(self._given(value)))
 
     def _given(self, value: Any) -> Any:
         """What lies on the device, marked so, without a copy; other values as they are, for the check to judge."""
         if isinstance(value, self.cupy.ndarray):
-            return _check.OnDevice(value)
+            return _validate.OnDevice(value)
         if isinstance(value, np.ndarray) or value is None:
             return value
         try:
             # DLPack before the other: its streams are ordered by events, where CuPy waits for the other's
             if hasattr(value, "__dlpack_device__"):
                 on_device = int(value.__dlpack_device__()[0]) in _DLPACK_CUDA
-                return _check.OnDevice(self.cupy.from_dlpack(value)) if on_device else np.from_dlpack(value)
+                return _validate.OnDevice(self.cupy.from_dlpack(value)) if on_device else np.from_dlpack(value)
             if hasattr(value, "__cuda_array_interface__"):
-                return _check.OnDevice(self.cupy.asarray(value))
+                return _validate.OnDevice(self.cupy.asarray(value))
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).split("\n", 1)[0]
             raise FastcamError(f"a {type(value).__name__} cannot be taken without a copy ({reason})") from error
@@ -394,4 +398,4 @@ def _sides(maps: DeviceArray) -> tuple[int, int, int]:
 
 def _opacity(alpha: Any) -> int:
     """In 1 / 65536, to the nearest."""
-    return int(_check.alpha(alpha) * 65536 + 0.5)
+    return int(_validate.alpha(alpha) * 65536 + 0.5)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import fastcam._native as _native  # this form raises ModuleNotFoundError where it is not built
-from fastcam.kernels import _check
+from fastcam.kernels import _validate
 from fastcam.kernels.api import Explained, Workspace
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
@@ -14,68 +14,68 @@ from fastcam.kernels.reference import largest as largest  # one argmax: nothing 
 
 def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
     """``sum_k weights[n, t, k] * activations[n, k]``, summed in float32."""
-    values, weights, (height, width) = _check.weigh(activations, weights, grid)
+    values, weights, (height, width) = _validate.weigh(activations, weights, grid)
     return _native.weigh(values, weights, height, width)
 
 
 def status(maps: Floats) -> Bytes:
     """NON_FINITE, then OK, ALL_NEGATIVE, ZERO_GRADIENT: the first that applies."""
-    return _native.status(_check.maps(maps))
+    return _native.status(_validate.maps(maps))
 
 
 def relu(maps: Floats) -> Floats:
     """``max(maps, 0)``; NaN stays NaN."""
-    return _native.relu(_check.maps(maps))
+    return _native.relu(_validate.maps(maps))
 
 
 def normalize(maps: Floats) -> Floats:
     """Each map divided by its peak, or zeros."""
-    return _native.normalize(_check.maps(maps))
+    return _native.normalize(_validate.maps(maps))
 
 
 def upsample(maps: Floats, size: tuple[int, int]) -> Floats:
     """Bilinear with half-pixel centres."""
-    maps = _check.maps(maps)
-    height, width = _check.size(size)
+    maps = _validate.maps(maps)
+    height, width = _validate.size(size)
     return _native.upsample(maps, height, width)
 
 
 def threshold(maps: Floats, fraction: float = 0.15) -> Bytes:
     """``value >= fraction * peak and value > 0``, where there is a peak."""
-    maps = _check.maps(maps)
-    return _native.threshold(maps, float(_check.fraction(fraction)))
+    maps = _validate.maps(maps)
+    return _native.threshold(maps, float(_validate.fraction(fraction)))
 
 
 def label(mask: Mask, connectivity: int = 8) -> tuple[Ints, Ints]:
     """Connected components, by runs and union-find."""
-    checked = _check.mask(mask)
-    return _native.label(checked, _check.connectivity(connectivity))
+    checked = _validate.mask(mask)
+    return _native.label(checked, _validate.connectivity(connectivity))
 
 
 def boxes(labels: Ints, count: int) -> Ints:
     """Box and number of pixels of each label."""
-    labels, count = _check.boxes(labels, count)
+    labels, count = _validate.boxes(labels, count)
     found = _native.boxes(labels, count)
     if found is None:
-        raise _check.label_error(count)
+        raise _validate.label_error(count)
     return found
 
 
 def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     """``(1 - alpha) * image + alpha * lut[255 * heatmap]`` with 16 fractional bits, halves rounded up."""
-    image, heatmap, lut = _check.overlay(image, heatmap, lut)
-    return _native.overlay(image, heatmap, lut, _check.alpha(alpha))
+    image, heatmap, lut = _validate.overlay(image, heatmap, lut)
+    return _native.overlay(image, heatmap, lut, _validate.alpha(alpha))
 
 
 def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     """Upsampling, colours and blend row by row."""
-    image, heatmap, lut = _check.overlay_map(image, heatmap, lut)
-    return _native.overlay_map(image, heatmap, lut, _check.alpha(alpha))
+    image, heatmap, lut = _validate.overlay_map(image, heatmap, lut)
+    return _native.overlay_map(image, heatmap, lut, _validate.alpha(alpha))
 
 
 def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
     """A picture shrunk and normalised in one pass, with the bits of :func:`fastcam.kernels.reference.prepare`."""
-    pixels, factor, shift = _check.prepare(pixels, factor, shift, out)
+    pixels, factor, shift = _validate.prepare(pixels, factor, shift, out)
     _native.prepare(pixels, factor, shift, out)
 
 
@@ -94,28 +94,28 @@ def explain_maps(
 ) -> Explained:
     """Everything in one call, map by map."""
     if weights is None:
-        activations = _check.signed_maps(activations, grid)
+        activations = _validate.signed_maps(activations, grid)
         cells = (activations.shape[2], activations.shape[3])
     else:
-        activations, weights, cells = _check.weigh(activations, weights, grid)
+        activations, weights, cells = _validate.weigh(activations, weights, grid)
     found = _native.explain_maps(
         _handle(workspace, threads),
         activations,
         weights,
         *cells,
-        *_check.target_size(size),
-        float(_check.fraction(fraction)),
-        _check.connectivity(connectivity),
+        *_validate.target_size(size),
+        float(_validate.fraction(fraction)),
+        _validate.connectivity(connectivity),
         want_heatmaps,
-        _check.windows(windows, len(activations)),
+        _validate.windows(windows, len(activations)),
     )
     if found is None:
-        raise _check.workspace_busy()
+        raise _validate.workspace_busy()
     return Explained(*found)
 
 
 def _handle(workspace: Workspace | None, threads: int) -> _native.Workspace:
     if workspace is None:
-        return _native.Workspace(_check.threads(threads))
+        return _native.Workspace(_validate.threads(threads))
     handle: _native.Workspace = workspace._handle
     return handle

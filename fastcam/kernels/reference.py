@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.kernels import _check
+from fastcam.kernels import _validate
 from fastcam.kernels.api import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained, Workspace
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 
@@ -19,7 +19,7 @@ _PLANE = (-2, -1)
 
 def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
     """``sum_k weights[n, t, k] * activations[n, k]``, summed in float64."""
-    values, weights, (height, width) = _check.weigh(activations, weights, grid)
+    values, weights, (height, width) = _validate.weigh(activations, weights, grid)
     planes = values if grid is None else values[:, values.shape[1] - height * width :].transpose(0, 2, 1)
     flat = planes.reshape(len(values), weights.shape[2], height * width).astype(np.float64)
     with np.errstate(all="ignore"):
@@ -29,7 +29,7 @@ def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] 
 
 def status(maps: Floats) -> Bytes:
     """NON_FINITE, then OK, ALL_NEGATIVE, ZERO_GRADIENT: the first that applies."""
-    maps = _check.maps(maps)
+    maps = _validate.maps(maps)
     finite = np.isfinite(maps).all(axis=_PLANE)
     positive = (maps > 0).any(axis=_PLANE)
     negative = (maps < 0).any(axis=_PLANE)
@@ -39,13 +39,13 @@ def status(maps: Floats) -> Bytes:
 
 def relu(maps: Floats) -> Floats:
     """``max(maps, 0)``; NaN <= 0 is false, so NaN stays."""
-    maps = _check.maps(maps)
+    maps = _validate.maps(maps)
     return np.where(maps <= 0, _ZERO, maps)
 
 
 def normalize(maps: Floats) -> Floats:
     """Each map divided by its peak, or zeros."""
-    maps = _check.maps(maps)
+    maps = _validate.maps(maps)
     peaks = _peaks(maps)
     with np.errstate(all="ignore"):
         quotient = np.maximum(maps / np.where(peaks > 0, peaks, _ONE), np.finfo(np.float32).min)
@@ -54,8 +54,8 @@ def normalize(maps: Floats) -> Floats:
 
 def upsample(maps: Floats, size: tuple[int, int]) -> Floats:
     """Bilinear: along the rows, then along the columns."""
-    maps = _check.maps(maps)
-    height, width = _check.size(size)
+    maps = _validate.maps(maps)
+    height, width = _validate.size(size)
     with np.errstate(all="ignore"):
         first, second, weight = _taps(maps.shape[-1], width)
         stretched: Floats = maps[..., first] * (_ONE - weight) + maps[..., second] * weight
@@ -67,8 +67,8 @@ def upsample(maps: Floats, size: tuple[int, int]) -> Floats:
 
 def threshold(maps: Floats, fraction: float = 0.15) -> Bytes:
     """``value >= fraction * peak and value > 0``, where there is a peak."""
-    maps = _check.maps(maps)
-    cut = _check.fraction(fraction)
+    maps = _validate.maps(maps)
+    cut = _validate.fraction(fraction)
     peaks = _peaks(maps)
     with np.errstate(under="ignore"):
         mask = (maps >= cut * peaks) & (maps > 0) & (peaks > 0)
@@ -77,8 +77,8 @@ def threshold(maps: Floats, fraction: float = 0.15) -> Bytes:
 
 def label(mask: Mask, connectivity: int = 8) -> tuple[Ints, Ints]:
     """Each mask's components, found by flood filling."""
-    checked = _check.mask(mask)
-    neighbours = _check.connectivity(connectivity)
+    checked = _validate.mask(mask)
+    neighbours = _validate.connectivity(connectivity)
     labels = np.zeros(checked.shape, np.int32)
     counts = np.zeros(checked.shape[:-2], np.int32)
     for index in np.ndindex(counts.shape):
@@ -88,9 +88,9 @@ def label(mask: Mask, connectivity: int = 8) -> tuple[Ints, Ints]:
 
 def boxes(labels: Ints, count: int) -> Ints:
     """Smallest and largest coordinate, and number, of each label's pixels."""
-    labels, count = _check.boxes(labels, count)
+    labels, count = _validate.boxes(labels, count)
     if labels.min() < 0 or labels.max() > count:
-        raise _check.label_error(count)
+        raise _validate.label_error(count)
     y, x = np.nonzero(labels)
     row = labels[y, x] - 1
     pixels = np.bincount(row, minlength=count)
@@ -104,13 +104,13 @@ def boxes(labels: Ints, count: int) -> Ints:
 
 def largest(boxes: Ints) -> int:
     """argmax takes the first of equals."""
-    return int(np.argmax(_check.largest(boxes)[:, 4]))
+    return int(np.argmax(_validate.largest(boxes)[:, 4]))
 
 
 def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     """``(1 - alpha) * image + alpha * lut[255 * heatmap]`` with 16 fractional bits, halves rounded up."""
-    image, heatmap, lut = _check.overlay(image, heatmap, lut)
-    front = np.uint32(_check.alpha(alpha) * 65536 + 0.5)
+    image, heatmap, lut = _validate.overlay(image, heatmap, lut)
+    front = np.uint32(_validate.alpha(alpha) * 65536 + 0.5)
     heat = np.where(heatmap > 0, np.minimum(heatmap, _ONE), _ZERO)  # NaN > 0 is false
     color = lut[(heat * np.float32(255) + np.float32(0.5)).astype(np.intp)]
     back = np.uint32(65536) - front
@@ -120,7 +120,7 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
 
 def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     """Upsample, then overlay."""
-    image, heatmap, lut = _check.overlay_map(image, heatmap, lut)
+    image, heatmap, lut = _validate.overlay_map(image, heatmap, lut)
     return overlay(image, upsample(heatmap, (image.shape[0], image.shape[1])), lut, alpha)
 
 
@@ -140,10 +140,10 @@ def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
     Raises:
         FastcamError: see :mod:`fastcam.kernels`; a whole scale at which more than 65536 pixels become one.
     """
-    pixels, factor, shift = _check.prepare(pixels, factor, shift, out)
+    pixels, factor, shift = _validate.prepare(pixels, factor, shift, out)
     (height, width), (rows, columns) = pixels.shape[:2], out.shape[:2]
     down, across = height // rows, width // columns
-    if _check.whole_scale(height, rows) and _check.whole_scale(width, columns):
+    if _validate.whole_scale(height, rows) and _validate.whole_scale(width, columns):
         sums = pixels.reshape(rows, down, columns, across, 3).sum(axis=(1, 3), dtype=np.int64)
         mean = sums.astype(np.float32) * np.float32(1 / (down * across))
         shrunk = (sums + 2) >> 2 if (down, across) == (2, 2) else np.rint(mean)
@@ -167,13 +167,13 @@ def explain_maps(
     workspace: Workspace | None = None,
 ) -> Explained:
     """The other functions, one after the other."""
-    _check.threads(threads)
-    signed = _check.signed_maps(activations, grid) if weights is None else weigh(activations, weights, grid)
-    windows = _check.windows(windows, len(signed))
+    _validate.threads(threads)
+    signed = _validate.signed_maps(activations, grid) if weights is None else weigh(activations, weights, grid)
+    windows = _validate.windows(windows, len(signed))
     verdict = status(signed)
     maps = relu(signed)
     kept = np.where((verdict == OK)[..., None, None], maps, _ZERO)  # -inf is gone after ReLU, but it was there
-    heatmaps = upsample(normalize(kept), _check.target_size(size))
+    heatmaps = upsample(normalize(kept), _validate.target_size(size))
     mask = threshold(heatmaps, fraction)
     for image, (x0, y0, x1, y1) in enumerate([] if windows is None else np.maximum(windows, 0).tolist()):
         inside = np.zeros(mask.shape[-2:], bool)

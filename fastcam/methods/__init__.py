@@ -1,7 +1,7 @@
 """The methods by name, a family a file: what each needs of a file, what it costs and what it computes."""
 
-from fastcam.methods import averaged, modes, perturbed  # noqa: F401 - they register themselves, behind the CAM family
-from fastcam.methods.base import METHODS, Answer, Method, method
-from fastcam.methods.cams import eigen_smoothed, gradcam_pp, gradcam_weights
+from fastcam.methods import gradient_averaging, graph_modes, perturbed  # noqa: F401 - they register themselves, behind the CAM family
+from fastcam.methods.cam import eigen_smoothed, gradcam_pp, gradcam_weights
+from fastcam.methods.registry import METHODS, Answer, Method, method
 
 __all__ = ["METHODS", "Answer", "Method", "eigen_smoothed", "gradcam_pp", "gradcam_weights", "method"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastcam.errors import FastcamError
-from fastcam.methods.base import Method
+from fastcam.methods.registry import Method
 
 
 def parameters(method: Method) -> dict[str, Any]:

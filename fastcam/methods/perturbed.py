@@ -1,4 +1,5 @@
-"""Methods without gradients: the score of changed images, or of a changed layer. Formulas: :mod:`fastcam.perturbation`.
+"""Methods without gradients: the score of changed images, or of a changed layer. Formulas:
+:mod:`fastcam.methods.perturbation`.
 
 Scores of changed images are the model's output as it gives it: a probability where it ends with a softmax, as in
 Score-CAM and RISE. Those of a changed layer are what the file explains: what goes into that softmax.
@@ -6,10 +7,10 @@ Score-CAM and RISE. Those of a changed layer are what the file explains: what go
 
 from __future__ import annotations
 
-from fastcam import perturbation
 from fastcam.errors import FastcamError
-from fastcam.methods.base import Answer, Float, asking
-from fastcam.probe import Probe
+from fastcam.methods import perturbation
+from fastcam.methods.context import Probe
+from fastcam.methods.registry import Answer, Float, asking
 from fastcam.schema import TOKENS
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fastcam.batch import Run
 from fastcam.errors import FastcamError
-from fastcam.image import Float
-from fastcam.methods.base import Answer, Method
-from fastcam.network import Network
-from fastcam.probe import Meter, Probe
-from fastcam.questions import Question
+from fastcam.image.preprocess import Float
+from fastcam.methods.context import Meter, Probe
+from fastcam.methods.registry import Answer, Method
+from fastcam.runtime.batch import Run
+from fastcam.runtime.exported_model import Network
+from fastcam.targets.resolved import Question
 
 
 def answers(

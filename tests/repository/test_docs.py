@@ -17,9 +17,9 @@ import pytest
 from doc_blocks import CODE, OTHERS, ROOT, Block, blocks
 
 import fastcam
-from fastcam.asking import KINDS
 from fastcam.cli import PANELS
 from fastcam.methods import METHODS
+from fastcam.targets.spec_kinds import KINDS
 from fastcam_bench.report import pages as report
 from fastcam_bench.report.pictures import TRANSFORMERS
 from fastcam_export.autodiff import reverse  # noqa: F401  (fills the table of rules)

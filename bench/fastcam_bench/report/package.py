@@ -138,7 +138,7 @@ def operators() -> str:
 
 def kinds() -> str:
     """What ``--cotangent`` explains."""
-    from fastcam.asking import KINDS
+    from fastcam.targets.spec_kinds import KINDS
 
     rows: Rows = [
         (f"`{kind.form}`", kind.says, ", ".join(map(str, kind.axes)), ", ".join(f"`{one}`" for one in kind.options))

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 from fastcam import Explainer, Explanation
-from fastcam.image import Uint8
+from fastcam.image.preprocess import Uint8
 from fastcam.methods import METHODS
-from fastcam.render import contact_sheet, draw_box
+from fastcam.render.drawing import contact_sheet, draw_box
+from fastcam.results.method_sheet import methods_sheet
 from fastcam.schema import MAPS
-from fastcam.sheet import methods_sheet
 from fastcam_bench.paths import ROOT
 from fastcam_export import export_model
 

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 import fastcam
 from fastcam import schema
-from fastcam.measure import Run, cpu_session
+from fastcam.runtime.timing import Run, cpu_session
 from fastcam_bench.paths import CACHE
 from fastcam_bench.speed.models import Network
 from fastcam_bench.torch_oracle import Array, difference

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcam.measure import Run
+from fastcam.runtime.timing import Run
 from fastcam.schema import TARGETS
 from fastcam_bench.paths import CACHE
 from fastcam_bench.speed.groups import Row, Settings, group

@@ -6,7 +6,7 @@ import gc
 from dataclasses import dataclass
 from typing import Any
 
-from fastcam.measure import Run, interleaved, summary
+from fastcam.runtime.timing import Run, interleaved, summary
 
 Row = dict[str, Any]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcam.measure import Run, cpu_session, peak_memory
+from fastcam.runtime.timing import Run, cpu_session, peak_memory
 from fastcam_bench.machine import versions
 from fastcam_bench.speed.groups import Row, Settings, group
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastcam.measure import Laps
+from fastcam.runtime.timing import Laps
 from fastcam_bench.speed.models import SIZE, Network
 from fastcam_bench.torch_oracle import Array
 

@@ -1,0 +1,122 @@
+"""The command ``fastcam``: a verb a file. Bad input: one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from fastcam.cli import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
+from fastcam.errors import FastcamError
+from fastcam.schema import __version__
+
+LONGEST = 240  # letters of a word that an error names
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer keeps it
+
+
+@contextmanager
+def _one_line(ctx: typer.Context) -> Iterator[None]:
+    """Bad input and wrong calls become one line on stderr and exit code 2; the rest is a defect: a traceback."""
+    try:
+        yield
+    except FastcamError as error:
+        message = str(error)
+    except _USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        verb = f" {ctx.invoked_subcommand}" if ctx.invoked_subcommand else ""
+        said = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
+        message = f"{said} (see: fastcam{verb} --help)"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = f"{error.filename}: {error.strerror}; give a shorter path"
+    else:
+        return
+    print(f"fastcam: {' '.join(map(_shortened, message.split()))}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _shortened(word: str) -> str:
+    """A path or name of any length as one that fits a terminal: its beginning and its end."""
+    return word if len(word) <= LONGEST else f"{word[: LONGEST // 2]}...{word[-LONGEST // 2 :]}"
+
+
+class _Group(typer.core.TyperGroup):
+    """The verbs, with errors for people."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        with _one_line(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        with _one_line(ctx):
+            return super().invoke(ctx)
+
+
+def _examples(*lines: str) -> str | None:
+    """The end of a help text; typer sets a line for every paragraph."""
+    if not lines:
+        return None
+    return "\n\n".join(["Examples:" if len(lines) > 1 else "Example:", *lines])
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Explain any vision model in ONNX: Grad-CAM heatmaps and boxes at the price of inference.",
+    epilog=_examples(
+        "fastcam demo",
+        "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
+        "fastcam explain resnet50.cam.onnx photo.jpg",
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Console entry point."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is reported once, by us
+    app(prog_name="fastcam")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastcam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+PANELS = {
+    "Every day": (export.export, explain.explain, inspect.inspect),
+    "Explain more": (stream.stream, concepts.concepts),
+    "Look up": (methods.methods, cotangents.cotangents),
+    "Measure": (bench.bench,),
+    "Try it": (demo.demo,),
+}
+"""The verbs as the help groups them, those of every day first."""
+for _panel, _verbs in PANELS.items():
+    for _verb in _verbs:
+        _epilog = _examples(*sys.modules[_verb.__module__].EXAMPLES)
+        app.command(epilog=_epilog, rich_help_panel=_panel)(_verb)
+
+
+@app.command(rich_help_panel="Try it")
+def version() -> None:
+    """Print the version."""
+    _print_version(True)

@@ -1,0 +1,57 @@
+"""``fastcam cotangents``, and the option ``--cotangent``: targets in words, beyond classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcam.cli.console import print_table
+from fastcam.errors import FastcamError
+
+EXAMPLES = ("fastcam cotangents", "fastcam cotangents segmenter.cam.onnx")
+
+Cotangents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cotangent",
+        "-c",
+        help="Of files exported with --targets cotangent: region:person, box:dog,x0, probability:tabby, ... "
+        "(see fastcam cotangents); repeatable.",
+        show_default=False,
+    ),
+]
+
+
+def cotangents(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL.cam.onnx", help="Show what this file answers.", show_default=False),
+    ] = None,
+) -> None:
+    """List what --cotangent explains: of any file, or of one."""
+    from fastcam.targets.spec_kinds import KINDS, answering
+
+    if model is None:
+        print_table(("--cotangent", "what it explains"), [(kind.form, kind.says) for kind in KINDS.values()])
+        return
+    from fastcam.runtime.session import create_session, read_metadata
+
+    metadata = read_metadata(create_session(model), model.name)
+    if not metadata.cotangents:
+        raise FastcamError(
+            f"{model.name} explains classes, by --target; export the model again with --targets cotangent for others"
+        )
+    names = len(metadata.labels) if metadata.labels is not None else None
+    rows = []
+    for about in metadata.cotangents:
+        shape = f"{about.output} [{', '.join(map(str, about.shape))}]"
+        rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in answering(about, names)]
+    print_table(("output of one picture", "--cotangent", "what it explains"), rows)
+
+
+def given(targets: list[str] | None, cotangent: list[str] | None) -> None:
+    """Raise where both options were given."""
+    if targets and cotangent:
+        raise FastcamError("--target and --cotangent were both given; a file answers one of the two")

@@ -1,0 +1,221 @@
+"""``fastcam explain``: heatmaps and boxes of pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcam.cli.console import counted, print_table, progress
+from fastcam.cli.cotangents import Cotangents, given
+from fastcam.cli.shared_options import (
+    ColorsName,
+    ExportedFile,
+    Labels,
+    MethodNames,
+    MethodOptions,
+    Pictures,
+    PreprocessName,
+    Providers,
+    StyleName,
+)
+from fastcam.cli.sheets import explain_methods, method_names
+from fastcam.errors import FastcamError
+from fastcam.methods.layer_fusion import Fuse
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fastcam.explainer import Explainer
+
+EXAMPLES = (
+    "fastcam explain resnet50.cam.onnx photo.jpg",
+    "fastcam explain resnet50.cam.onnx photos/ -t -1 -t tabby -o heatmaps",
+    "fastcam explain resnet50.cam.onnx photo.jpg --layers all --fuse max",
+    "fastcam explain resnet50.cam.onnx photo.jpg --json",
+    "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
+    "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
+)
+
+
+def explain(
+    model: ExportedFile,
+    images: Pictures,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Class index, rank (-1 is the predicted class) or name; repeatable.",
+            show_default="-1",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for overlays and explanation.json.", show_default="fastcam-out"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only; files are written only with -o.")] = False,
+    threshold: Annotated[float, typer.Option(help="Boxes surround what reaches this share of the maximum.")] = 0.15,
+    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
+    preprocess: PreprocessName = None,
+    labels: Labels = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
+    providers: Providers = "auto",
+    method: MethodNames = "gradcam",
+    option: MethodOptions = None,
+    cotangent: Cotangents = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a file with several layers: all, or some by name; repeatable. Writes them as one strip."),
+    ] = None,
+    fuse: Annotated[Fuse | None, typer.Option(help="Make one map of the layers' maps.")] = None,
+    style: StyleName = "fastcam",
+    colors: ColorsName = "jet",
+) -> None:
+    """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
+    from fastcam.atomic_files import staged
+    from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
+
+    given(target, cotangent)
+    files, methods = pictures(images), method_names(method)
+    explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
+    folder = output or (None if as_json else Path("fastcam-out"))
+    with ExitStack() as stack:
+        stage = stack.enter_context(staged(folder)) if folder else None
+        at = None if layers is None else "all" if layers == ["all"] else layers
+        wanted = -1 if cotangent else targets(target)
+        question = explainer.question(cotangent) if cotangent else None
+        asked: dict[str, Any] = {
+            "threshold": threshold,
+            "style": style,
+            "cotangent": question,
+            "layers": at,
+            "fuse": fuse,
+            "options": parsed(option or ()),
+        }
+        if len(methods) > 1 and layers and not fuse:
+            raise FastcamError(
+                "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
+            )
+        if len(methods) > 1:
+            report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
+        else:
+            report, names = explain_all(explainer, files, wanted, stage, methods[0], colors, **asked)
+    if as_json:
+        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        return
+    print_report(report)
+    if len(methods) > 1:
+        typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
+        return
+    mode = explainer.metadata.input_gradient
+    also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
+    kinds = counted(len(names), "overlay") if not also else f"{len(names)} pictures (overlays and {', '.join(also)})"
+    typer.echo(f"{kinds} and explanation.json are in {folder}")
+
+
+def explain_all(
+    explainer: Explainer,
+    files: Sequence[Path],
+    targets: Any,
+    stage: Path | None,
+    method: str = "gradcam",
+    colors: str = "jet",
+    **asked: Any,
+) -> tuple[dict[str, Any], list[str]]:
+    """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
+
+    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    """
+    from fastcam.methods import method as named
+    from fastcam.results.explanation import unique_stems, write_json
+    from fastcam.results.layer_sheet import write_strips
+
+    how = explainer.metadata.preprocessing
+    # pictures that keep their own size cannot share a run
+    step = 1 if how is not None and how.size is None else explainer.batch_size
+    stems = unique_stems([str(file) for file in files])
+    report: dict[str, Any] = {}
+    names: list[str] = []
+    again = named(method).runs is not None
+    with progress(len(files), again) as bar:
+        for start in range(0, len(files), step):
+            part = list(files[start : start + step])
+            meter = partial(_advance, bar, start / len(part), len(files) / len(part))
+            found = explainer(part, targets=targets, method=method, progress=meter, **asked)
+            if stage is not None:
+                rows = by_row(stems[start : start + step], len(found))
+                names += found.write_overlays(stage, rows, colors)
+                names += write_strips(found, stage, rows, colors)
+            add(report, found.to_dict())
+            if not again:
+                bar.advance(bar.task_ids[0], len(part))
+    if stage is not None:
+        write_json(stage, report)
+    return report, names
+
+
+def by_row(stems: Sequence[str], rows: int) -> list[str]:
+    """One stem for each row of an explanation: of clips, a row for each frame, with its number."""
+    frames = rows // len(stems)
+    return [f"{stem}-{k:03}" for stem in stems for k in range(frames)] if frames > 1 else list(stems)
+
+
+def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:
+    """``done`` of ``total`` runs, behind ``before`` of all ``parts`` of as many runs."""
+    bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
+
+
+def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Add what :meth:`fastcam.Explanation.to_dict` says of one run to that of all; of several layers to each."""
+    if not report:
+        report.update(entry)
+        return
+    report["images"] += entry["images"]
+    for layer, more in zip(report.get("layers", ()), entry.get("layers", ()), strict=True):
+        add(layer, more)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    from fastcam.targets.classes import short_label
+
+    parts = report.get("methods", [report])
+    rows = []
+    for part, image in ((one, image) for one in parts for image in one["images"]):
+        for target in image["targets"]:
+            label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
+            score = "not finite" if target["score"] is None else f"{target['score']:.4g}"
+            box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
+            how = part["method"] if len(parts) > 1 else ""
+            rows.append((Path(image["file"]).name, how, label, score, box, target["status"]))
+    print_table(("image", "method", "class", "score", "box x0 y0 x1 y1", "status"), rows)
+
+
+def targets(given: Sequence[str] | None) -> list[int | str]:
+    """The --target options: what looks like a number is one, the rest are class names."""
+    return [int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else text for text in given or ["-1"]]
+
+
+def pictures(paths: Sequence[Path]) -> list[Path]:
+    """Files as given; of a folder its pictures, sorted by name."""
+    from fastcam.image.preprocess import SUFFIXES, pictures_in
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FastcamError(f"{path}: no such file; give pictures or folders of pictures")
+        found = [path]
+        if path.is_dir():
+            found = pictures_in(path)
+            if not found:
+                raise FastcamError(f"{path}: no pictures in this folder ({', '.join(SUFFIXES)})")
+        files += found
+    return files

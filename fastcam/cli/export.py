@@ -1,0 +1,139 @@
+"""``fastcam export``: rewrite a model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from fastcam.cli.console import say
+from fastcam.cli.shared_options import ForEngine, Labels, OnnxFile, PreprocessName, ScoreKind
+from fastcam.errors import FastcamError
+from fastcam.schema import Emit, LayoutName, Mode, Place, Resize
+
+EXAMPLES = (
+    "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
+    "fastcam export resnet50.onnx -o middle.onnx --layer layer3",
+    "fastcam export resnet50.onnx --layer all --emit gradients",
+    "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
+)
+
+
+def export(
+    model: OnnxFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Exported file.", show_default="MODEL.cam.onnx")
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Value, node or scope to explain; auto chooses. Repeatable: one file that explains at each of them; "
+            "all takes the last map of each resolution.",
+            show_default="auto",
+        ),
+    ] = None,
+    layout: Annotated[
+        LayoutName | None, typer.Option(help="How the layer lies in the graph.", show_default="as the graph tells")
+    ] = None,
+    prefix_tokens: Annotated[
+        int | None, typer.Option(help="Tokens before the image's, of a sequence.", show_default="as the graph tells")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Rows and columns of a sequence: 14x14.", show_default="as the graph tells")
+    ] = None,
+    emit: Annotated[Emit, typer.Option(help="What the file adds: pooled gradients, gradients, or maps.")] = "weights",
+    preprocess: PreprocessName = None,
+    resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
+    labels: Labels = None,
+    score: ScoreKind = "logit",
+    output_name: Annotated[
+        list[str] | None,
+        typer.Option(help="The model output to explain; of cotangents several.", show_default="the first that fits"),
+    ] = None,
+    targets: Annotated[
+        Literal["default", "required", "constant", "cotangent"],
+        typer.Option(help="Classes: optional, required or fixed to the predicted one; or cotangents of any outputs."),
+    ] = "default",
+    for_engine: ForEngine = "onnxruntime",
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the file take uint8 pictures and prepare them itself: any, or their size as 720x1280.",
+            show_default=False,
+        ),
+    ] = None,
+    input_gradient: Annotated[
+        Mode | None,
+        typer.Option(help="Also bring this back to the image, guided for Guided Grad-CAM; or a map of another method."),
+    ] = None,
+    input_gradient_at: Annotated[
+        Place | None, typer.Option(help="Where relevance is read: image or layer.", show_default="as its paper does")
+    ] = None,
+    head: Annotated[
+        bool,
+        typer.Option("--head", help="Also write what lies behind the layer, for methods that change the layer."),
+    ] = False,
+    on_demand: Annotated[
+        bool,
+        typer.Option("--on-demand", help="Two files: one to predict at the price of the model, one to explain later."),
+    ] = False,
+) -> None:
+    """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
+    output = output or model.with_name(f"{model.stem}.cam.onnx")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise FastcamError(f"{output}: the export would overwrite the model; choose another name with -o")
+    result = exporter().export_model(
+        model,
+        output,
+        layer=layer[0] if layer is not None and len(layer) == 1 else layer or "auto",
+        layout=layout,
+        prefix_tokens=prefix_tokens,
+        grid=_grid(grid),
+        emit=emit,
+        targets=targets,
+        score=score,
+        output_name=output_name[0] if output_name is not None and len(output_name) == 1 else output_name,
+        preprocess=preprocess,
+        resize=resize,
+        labels=labels,
+        for_engine=for_engine,
+        frames=_frames(frames),
+        input_gradient=input_gradient,
+        input_gradient_at=input_gradient_at,
+        on_demand=on_demand,
+        head=head,
+    )
+    for line in result.summary():
+        say(line)
+
+
+def exporter() -> Any:
+    """The module fastcam_export, which needs onnx."""
+    try:
+        import fastcam_export
+    except ImportError as error:
+        if (error.name or "").startswith("fastcam_export."):
+            raise  # a defect of ours, not something that is missing
+        raise FastcamError(f"exporting needs onnx and onnx-ir ({error}); run: pip install fastcam[export]") from error
+    return fastcam_export
+
+
+def _frames(text: str | None) -> bool | tuple[int, int]:
+    """The --frames option: "any", or height and width."""
+    if text is None or text == "any":
+        return text is not None
+    if not re.fullmatch(r"\d+x\d+", text):
+        raise FastcamError(f"--frames is {text!r}; give any, or height and width, like 720x1280")
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def _grid(text: str | None) -> tuple[int, ...] | None:
+    """The --grid option: "14x14"; of a video "8x7x7"."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(x\d+){1,2}", text):
+        raise FastcamError(f"--grid is {text!r}; give rows and columns, like 14x14")
+    return tuple(int(side) for side in text.split("x"))

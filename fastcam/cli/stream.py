@@ -1,0 +1,185 @@
+"""``fastcam stream``: a video or many pictures, as fast as the machine goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcam.cli.console import counted, progress
+from fastcam.cli.cotangents import Cotangents, given
+from fastcam.cli.explain import pictures, targets
+from fastcam.cli.shared_options import (
+    ColorsName,
+    ExportedFile,
+    Labels,
+    MethodName,
+    MethodOptions,
+    PreprocessName,
+    Providers,
+    StyleName,
+)
+from fastcam.errors import FastcamError
+
+if TYPE_CHECKING:
+    from fastcam.explain.streaming import Frame
+
+EXAMPLES = (
+    "fastcam stream resnet50.cam.onnx video.mp4 -o boxes.jsonl",
+    "fastcam stream resnet50.cam.onnx video.mp4 -o overlay.mp4",
+    "fastcam stream resnet50.cam.onnx photos/ | jq .targets[0].box",
+)
+FPS = 25.0
+
+
+def stream(
+    model: ExportedFile,
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Videos, pictures, or folders of pictures.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="Class index, rank or name; repeatable.", show_default="-1"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .jsonl file (one line of JSON a frame), or a video (.mp4, .avi) with the overlays.",
+            show_default="JSON lines to stdout",
+        ),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Boxes surround what reaches this share of the maximum.")] = 0.15,
+    batch_size: Annotated[int, typer.Option(help="Frames per run where the model's batch is free.")] = 8,
+    workers: Annotated[int, typer.Option(help="Threads that decode and prepare frames.")] = 2,
+    threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
+    preprocess: PreprocessName = None,
+    labels: Labels = None,
+    providers: Providers = "auto",
+    method: MethodName = "gradcam",
+    cotangent: Cotangents = None,
+    style: StyleName = "fastcam",
+    colors: ColorsName = "jet",
+    option: MethodOptions = None,
+) -> None:
+    """Explain a video or many pictures: decoding, the model and what follows overlap."""
+    from fastcam.explain.streaming import VIDEOS
+    from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
+
+    given(target, cotangent)
+    frames, total, fps = _frames(sources)
+    suffix = output.suffix.lower() if output else ".jsonl"
+    if suffix not in (".jsonl", ".json", *VIDEOS):
+        raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
+    explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
+    how: dict[str, Any] = {"threshold": threshold, "method": method, "style": style, "cotangent": cotangent or None}
+    how["options"] = parsed(option or ())
+    found = explainer.stream(frames, -1 if cotangent else targets(target), workers=workers, **how)
+    sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
+    began, failed, done = time.perf_counter(), 0, 0
+    with sink as write, progress(total or None) as bar:
+        for frame in found:
+            done += 1
+            failed += frame.error is not None
+            write(frame)
+            bar.advance(bar.task_ids[0])
+    rate = done / (time.perf_counter() - began)
+    where = f", written to {output}" if output else ""
+    print(f"{counted(done, 'frame')}, {rate:.1f} a second{where}", file=sys.stderr)
+    if failed:
+        raise FastcamError(f"{failed} of {counted(done, 'frame')} could not be explained; their lines say why")
+
+
+def _frames(sources: list[Path]) -> tuple[Iterable[Any], int, float]:
+    """All frames, about how many they are (0: unknown), and how fast they play."""
+    from fastcam.explain.streaming import is_video, read_video
+    from fastcam.image.preprocess import opencv
+
+    parts: list[Iterable[Any]] = []
+    total, fps = 0, FPS
+    for source in sources:
+        if source.is_file() and is_video(source):
+            cv2 = opencv()
+            video = cv2.VideoCapture(str(source))
+            total += max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+            fps = video.get(cv2.CAP_PROP_FPS) or FPS
+            video.release()
+            frames = read_video(source)
+            parts += [[next(frames)], frames]  # a file that is no video is refused before anything is written
+        else:
+            files = pictures([source])
+            total += len(files)
+            parts.append(files)
+    return chain.from_iterable(parts), total, fps
+
+
+@contextmanager
+def _lines(output: Path | None) -> Iterator[Callable[[Frame], None]]:
+    """One line of JSON a frame, to ``output`` or stdout."""
+
+    def line(frame: Frame) -> str:
+        about: dict[str, Any] = {"frame": frame.index}
+        if frame.explanation is None:
+            about |= {"file": str(frame.source) if isinstance(frame.source, Path) else None, "error": str(frame.error)}
+        else:
+            about |= frame.explanation.to_dict()["images"][0]
+        return json.dumps(about, ensure_ascii=False)
+
+    if output is None:
+        yield lambda frame: typer.echo(line(frame))
+        return
+    with _renamed(output) as partial, partial.open("w", encoding="utf-8") as file:
+        yield lambda frame: print(line(frame), file=file)
+
+
+@contextmanager
+def _video(output: Path, fps: float, colors: str = "jet") -> Iterator[Callable[[Frame], None]]:
+    """The overlays as a video; a frame of another size than the first is resized to it, a failed one left out."""
+    from fastcam.image.preprocess import opencv
+
+    cv2 = opencv()
+    writers: list[Any] = []
+
+    def write(frame: Frame) -> None:
+        if frame.explanation is None:
+            return
+        picture = frame.explanation.overlay(colors=colors)
+        if not writers:
+            code = cv2.VideoWriter_fourcc(*("MJPG" if output.suffix.lower() == ".avi" else "mp4v"))
+            size = (picture.shape[1], picture.shape[0])
+            writers.append((cv2.VideoWriter(str(partial), code, fps, size), size))
+            if not writers[0][0].isOpened():
+                raise FastcamError(f"{output}: OpenCV cannot write this kind of video; choose .avi or .mp4")
+        writer, size = writers[0]
+        if picture.shape[1::-1] != size:
+            picture = cv2.resize(picture, size)
+        writer.write(picture[:, :, ::-1])
+
+    with _renamed(output) as partial:
+        try:
+            yield write
+        finally:
+            for writer, _ in writers:
+                writer.release()
+
+
+@contextmanager
+def _renamed(output: Path) -> Iterator[Path]:
+    """A file beside ``output`` that takes its name at the end; after an error it is gone."""
+    partial = output.with_name(f".fastcam-{os.getpid()}-{output.name}")
+    try:
+        yield partial
+        if partial.exists():
+            os.replace(partial, output)
+    except OSError as error:
+        raise FastcamError(f"{output}: cannot be written ({error.strerror}); choose another with -o") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,5 @@
+"""Deep feature factorisation: concepts that pictures share."""
+
+from fastcam.concepts.dff import Concepts, concepts
+
+__all__ = ["Concepts", "concepts"]

@@ -1,0 +1,1 @@
+"""The way from pictures to an explanation."""

@@ -1,0 +1,117 @@
+"""Explanations at several layers of one file: which layers are meant, and what becomes of their explanations."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.errors import FastcamError
+from fastcam.explain.postprocess import in_original
+from fastcam.methods import layer_fusion
+from fastcam.render import peer_styles
+from fastcam.results.explanation import OK, Explanation
+from fastcam.schema import Metadata, TargetLayer
+
+Layers: TypeAlias = "str | int | Sequence[str | int] | None"
+NON_FINITE = kernels.STATUS_NAMES[kernels.NON_FINITE]
+
+
+def layers_of(metadata: Metadata) -> tuple[TargetLayer, ...]:
+    """The layers of a file, in the order in which an image passes them."""
+    return metadata.layers or (metadata.layer,)
+
+
+def numbers(metadata: Metadata, layers: Layers, file: str) -> tuple[int, ...]:
+    """The numbers of layers, from 1, in the order in which an image passes them.
+
+    Args:
+        metadata: the file's.
+        layers: "all"; or names (of the value, the node or its scope; of a scope around several the last is meant), or
+            numbers; one, or a sequence.
+        file: its name, for errors.
+
+    Raises:
+        FastcamError: the file has no such layer, or it is named twice.
+    """
+    known = layers_of(metadata)
+    if layers == "all":
+        if len(known) == 1:
+            raise FastcamError(f"{file} explains at one layer, {known[0].value}; export it again with --layer all")
+        return tuple(range(1, len(known) + 1))
+    asked = (layers,) if isinstance(layers, (str, int)) else tuple(layers or ())
+    found = [_number(known, one, file) for one in asked]
+    if not found:
+        raise FastcamError("no layer is named; give names, numbers, or all")
+    if len(set(found)) < len(found):
+        raise FastcamError(f"a layer is named twice in {', '.join(map(str, asked))}; name it once")
+    return tuple(sorted(found))
+
+
+def _number(known: Sequence[TargetLayer], asked: str | int, file: str) -> int:
+    if isinstance(asked, int):
+        if not 1 <= asked <= len(known):
+            raise FastcamError(f"{file} has the layers 1 to {len(known)}, not {asked}")
+        return asked
+    for names in ([one.value for one in known], [one.node for one in known], [one.scope for one in known]):
+        if asked in names:
+            return names.index(asked) + 1
+    inside = [n for n, one in enumerate(known, 1) if one.scope.startswith(f"{asked}.")]
+    if inside:
+        return inside[-1]
+    there = [one.value for one in known]
+    near = difflib.get_close_matches(asked, there, 1, 0)[0]
+    raise FastcamError(
+        f"{file} does not explain at layer {asked!r}; it has {', '.join(there)} (the nearest is {near!r}); "
+        "name one of those, or export it again with this layer"
+    )
+
+
+def together(explanations: Sequence[Explanation], default: str, fuse: str | None) -> Explanation:
+    """Explanations of the same images at several layers as one, which has them as its ``layers``.
+
+    Args:
+        explanations: in the order in which an image passes the layers.
+        default: the default layer: its explanation is the whole one's where nothing is fused, else that of the last.
+        fuse: a name of :data:`fastcam.methods.layer_fusion.FUSIONS`, or None.
+    """
+    main = next((one for one in explanations if one.metadata.layer.value == default), explanations[-1])
+    whole = main if fuse is None else _fused(main, explanations, fuse)
+    return replace(whole, layers=tuple(explanations), fuse=fuse)
+
+
+def _fused(main: Explanation, explanations: Sequence[Explanation], name: str) -> Explanation:
+    if peer_styles.signed(main.style):
+        raise FastcamError(
+            f"{main.style}'s heatmaps are signed, and what is fused is positive; leave style or fuse out"
+        )
+    height, width = main.geometry[0].network
+    maps = layer_fusion.fuse(name, [one.maps for one in explanations], (height, width))
+    windows = np.array([each.target for each in main.geometry], np.int32)
+    found = peer_styles.explain_maps(
+        kernels.get(), main.style, maps, None, (height, width), main.threshold, main.connectivity, windows
+    )
+    assert found.heatmaps is not None
+    boxes, components = in_original(found, main.geometry)
+    status = _status(found.status, [one.status for one in explanations], main.status)
+    return replace(main, maps=found.maps, heatmaps=found.heatmaps, boxes=boxes, components=components, status=status)
+
+
+def _status(
+    codes: NDArray[Any], each: Sequence[tuple[tuple[str, ...], ...]], main: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[str, ...], ...]:
+    """[N, T]: "ok" where the fused map has positive values; else not finite if a layer is; else the main layer's, or
+    that of the first layer that is not "ok"."""
+
+    def word(n: int, t: int) -> str:
+        if codes[n, t] == kernels.OK:
+            return OK
+        words = [main[n][t], *(status[n][t] for status in each)]
+        return NON_FINITE if NON_FINITE in words else next((w for w in words if w != OK), "no_positive")
+
+    return tuple(tuple(word(n, t) for t in range(codes.shape[1])) for n in range(len(codes)))

@@ -1,0 +1,1 @@
+"""Pictures: decoding, resizing, normalising, and the way back to original pixels."""

@@ -1,0 +1,192 @@
+"""Probe: what a method may ask about one image of a run: its values, and the network or a part of it once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.image.preprocess import Float
+from fastcam.runtime.exported_model import Network
+from fastcam.schema import (
+    ACTIVATIONS,
+    CAM,
+    GRADIENTS,
+    INPUT_GRADIENT,
+    RELEVANCE,
+    TOKENS,
+    WEIGHTS,
+)
+from fastcam.targets.resolved import Question
+
+Progress = Callable[[int, int], None]
+"""Called with how many changed inputs have run, and of how many (about: what need not run is counted at the end)."""
+LAYER_BYTES = 1 << 25
+"""About how much of a changed layer runs at once."""
+
+
+class Meter:
+    """Counts the runs of a call for a progress bar.
+
+    Args:
+        progress: see :data:`Progress`, or None.
+        images: of the call.
+    """
+
+    def __init__(self, progress: Progress | None, images: int) -> None:
+        self._progress, self._images = progress, images
+        self._each = self._finished = self._done = 0
+
+    def expect(self, runs: int) -> None:
+        """An image needs about so many runs."""
+        self._each = runs
+
+    def add(self, runs: int) -> None:
+        """So many have run."""
+        self._done = min(self._done + runs, self._each)
+        self._tell()
+
+    def image_done(self) -> None:
+        """An image is finished."""
+        self._finished, self._done = self._finished + 1, 0
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None and self._each:
+            self._progress(self._finished * self._each + self._done, self._images * self._each)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One image with T targets, as a method sees it. Images are [C, H, W], whatever the model's own order.
+
+    Attributes:
+        x: float32 [C, H, W], the network's input.
+        question: what is explained.
+        targets: T.
+        found: the added outputs of the image's own run by name, without the axis of images, put together for
+            combinations; :meth:`value` reads them.
+        batch_size: images per run.
+    """
+
+    x: Float
+    question: Question
+    targets: int
+    found: Mapping[str, Any]
+    batch_size: int
+    _network: Network
+    _last: bool
+    _dtype: Any
+    _of_outputs: Callable[[dict[str, Any], int], Float]
+    _meter: Meter
+
+    # ---- the image's own run
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the input."""
+        return self.x.shape[1], self.x.shape[2]
+
+    @property
+    def activations(self) -> Float:
+        """float32 [K, h, w]."""
+        return self._own(ACTIVATIONS)
+
+    @property
+    def gradients(self) -> Float:
+        """float32 [T, K, h, w]."""
+        return self._own(GRADIENTS)
+
+    @property
+    def brought_back(self) -> Float:
+        """What the file's mode brought to the image, float32 [T, C, H, W], or to the layer, [T, h, w]."""
+        return self._own(RELEVANCE) if RELEVANCE in self.found else self._first(self._own(INPUT_GRADIENT))
+
+    def gradcam(self) -> Float:
+        """Grad-CAM's heatmaps, float32 [T, H, W] in 0..1."""
+        k = kernels.get()
+        if CAM in self.found:
+            maps = self._own(CAM)
+        else:
+            weights = self._own(WEIGHTS) if WEIGHTS in self.found else self.gradients.mean((2, 3), dtype=np.float64)
+            maps = k.relu(k.weigh(self.activations[None], np.asarray(weights, np.float32)[None])[0])
+        made: Float = k.upsample(k.normalize(np.ascontiguousarray(maps)), self.size)
+        return made
+
+    def _own(self, name: str) -> Float:
+        return np.ascontiguousarray(self.found[name], np.float32)
+
+    # ---- once more
+
+    def expect(self, runs: int) -> None:
+        """Say how many inputs will run, for a progress bar."""
+        self._meter.expect(runs)
+
+    def scores(self, images: Float) -> Float:
+        """What is explained, of other images [M, C, H, W]: float32 [M, T]."""
+        return self._each(images, self.batch_size, self._scores)
+
+    def layer_scores(self, activations: Float, tokens: bool = True) -> Float:
+        """What is explained, if the layer were these activations [M, K, h, w]: float32 [M, T].
+
+        Args:
+            tokens: of a sequence: whether what stands for no position (a class token) stays as it is; otherwise zeros.
+        """
+        head = self._network.metadata.head
+        rest = {name: np.asarray(self.found[name])[None] for name in (head.kept if head is not None else ())}
+        if TOKENS in rest and not tokens:
+            rest[TOKENS] = np.zeros_like(rest[TOKENS])
+
+        def ask(part: Float) -> Float:
+            kept = {name: np.repeat(value, len(part), axis=0) for name, value in rest.items()}
+            return self.question.scores(self._network.head(part, kept), {}, len(part))
+
+        return self._each(activations, self.layer_batch, ask)
+
+    @property
+    def layer_batch(self) -> int:
+        """How many changed activations run at once."""
+        return max(1, LAYER_BYTES // max(1, self.activations.nbytes))
+
+    def added(self, images: Iterable[Float], count: int) -> Iterator[dict[str, Any]]:
+        """The added outputs at ``count`` other images [C, H, W]: by name [T, ...], one image after the other."""
+        self.expect(count)
+        given = iter(images)
+        while part := list(islice(given, self.batch_size)):
+            tensor = self._tensor(np.stack(part))
+            asked = self.question.targets(len(part))
+            run = self._network.forward(tensor, asked)
+            found = self.question.combined(self._network.explain(run, asked))
+            self._meter.add(len(part))
+            for i in range(len(part)):
+                yield {name: np.asarray(value)[i] for name, value in found.items()}
+
+    def input_gradients(self, images: Iterable[Float], count: int) -> Iterator[Float]:
+        """The gradient at other images, as :meth:`added`: float32 [T, C, H, W] each."""
+        return (self._first(np.asarray(found[INPUT_GRADIENT], np.float32)) for found in self.added(images, count))
+
+    # ---- inside
+
+    def _each(self, inputs: Float, size: int, ask: Callable[[Float], Float]) -> Float:
+        rows = []
+        for start in range(0, len(inputs), size):
+            rows.append(ask(inputs[start : start + size]))
+            self._meter.add(len(rows[-1]))
+        return np.concatenate(rows)
+
+    def _scores(self, images: Float) -> Float:
+        outputs = self._network.own(self._tensor(images))
+        return self.question.scores(self._of_outputs(outputs, len(images)), outputs, len(images))
+
+    def _tensor(self, images: Float) -> NDArray[Any]:
+        """As the network takes them."""
+        return np.ascontiguousarray(np.moveaxis(images, 1, -1) if self._last else images, self._dtype)
+
+    def _first(self, array: Float) -> Float:
+        """Channels in front of rows and columns."""
+        return np.ascontiguousarray(np.moveaxis(array, -1, -3)) if self._last else array

@@ -1,0 +1,101 @@
+"""Fusion: the maps of several layers as one. Maps are float32 [N, T, h, w] in 0..1, each divided by its own maximum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.errors import FastcamError
+from fastcam.image.preprocess import Float
+
+Array = NDArray[Any]
+Fuse = Literal["max", "mean", "layercam", "refinecam"]
+NAMES: tuple[Fuse, ...] = get_args(Fuse)
+GAMMA = 2.0
+"""LayerCAM's factor in tanh(gamma M / max M)."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How maps become one.
+
+    Attributes:
+        formula, source: what is computed, and where it comes from.
+        each: of a map that was divided by its maximum, before it is enlarged.
+        together: of the enlarged maps [layers, N, T, h, w].
+        at_input: whether they are enlarged to the network's input; else to the largest of them.
+    """
+
+    formula: str
+    source: str
+    each: Callable[[Float], Array]
+    together: Callable[[Array], Array]
+    at_input: bool = False
+
+
+def _same(maps: Float) -> Array:
+    return maps
+
+
+def _scaled(maps: Float) -> Array:
+    """tanh(gamma M): what is weak becomes stronger, nothing exceeds 1."""
+    scaled: Array = np.tanh(np.float32(GAMMA) * maps)
+    return scaled
+
+
+FUSIONS: dict[Fuse, Fusion] = {
+    "max": Fusion("max_l M_l", "torch-cam's fuse_cams", _same, lambda maps: maps.max(0)),
+    "mean": Fusion("mean_l M_l", "as pytorch-grad-cam joins layers", _same, lambda maps: maps.mean(0)),
+    "layercam": Fusion(
+        "max_l tanh(2 M_l)", "Jiang et al. 2021, TIP 30, equation 9; torch-cam", _scaled, lambda maps: maps.max(0)
+    ),
+    "refinecam": Fusion(
+        "prod_l M_l", "Domeniconi et al. 2026, 2605.14641; pytorch-grad-cam", _same, lambda maps: maps.prod(0), True
+    ),
+}
+
+
+def fuse(name: str, maps: Sequence[Float], size: tuple[int, int]) -> Float:
+    """The maps of several layers as one.
+
+    Maps are enlarged as heatmaps are: bilinear, half-pixel centres. A layer whose map has no positive value counts as
+    zeros; what is not finite stays so.
+
+    Args:
+        name: of :data:`FUSIONS`. LayerCAM's scaling is applied to the maps of all layers, as torch-cam does; it matters
+            for shallow ones, whose maps are strong in few places only.
+        maps: of each layer [N, T, h, w], not negative, with any maximum; h and w may differ.
+        size: (height, width) of the network's input.
+
+    Returns:
+        float32 [N, T, h, w]: at the largest height and width of the maps, or at ``size`` (refinecam).
+
+    Raises:
+        FastcamError: no such fusion, or nothing to fuse.
+    """
+    found = fusion(name)
+    if not maps:
+        raise FastcamError("there are no maps to fuse; name the layers")
+    k = kernels.get()
+    target = size if found.at_input else (max(m.shape[2] for m in maps), max(m.shape[3] for m in maps))
+    broken = np.stack([~np.isfinite(each).all((2, 3)) for each in maps]).any(0)
+    large = [k.upsample(np.asarray(found.each(k.normalize(each)), np.float32), target) for each in maps]
+    made = np.asarray(found.together(np.stack(large)), np.float32)
+    made[broken] = np.nan
+    return made
+
+
+def fusion(name: str) -> Fusion:
+    """The fusion called ``name``.
+
+    Raises:
+        FastcamError: there is none of this name.
+    """
+    if name not in NAMES:
+        raise FastcamError(f"no fusion {name!r}; use one of: {', '.join(NAMES)}")
+    return FUSIONS[name]

@@ -1,0 +1,1 @@
+"""Colour maps, overlays, text, sheets of pictures."""

@@ -1,0 +1,1 @@
+"""What a call returns: explanations, predictions, and sheets of them."""

@@ -1,0 +1,432 @@
+"""The result of one call: scores, classes, heatmaps, boxes, and what a user does with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.atomic_files import slug, staged, write
+from fastcam.atomic_files import unique_stems as unique_stems
+from fastcam.atomic_files import write_json as write_json
+from fastcam.errors import FastcamError
+from fastcam.image.preprocess import Float, Geometry, Uint8, restore
+from fastcam.methods import attribution_maps
+from fastcam.methods.registry import METHODS
+from fastcam.render import drawing, peer_styles
+from fastcam.runtime.batch import join_outputs, per_image
+from fastcam.schema import Metadata, Mode
+from fastcam.targets.classes import Target, short_label
+from fastcam.targets.resolved import NOT_ASKED
+
+OK = "ok"
+AROUND_GREY = {"gradient": "gradient", "guided": "guided backpropagation", "deconvolution": "deconvolution"}
+"""Modes that are shown in the colours of the picture around grey, and their titles."""
+
+# what has one row per image, by how rows are put together
+_ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
+_TUPLES = ("components", "status", "geometry", "files", "images", "targets")
+_MAYBE = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a model said about N images, and where it looked for T targets each.
+
+    ``len(e)`` is N; ``e[i]`` and ``e[a:b]`` are explanations of one image and of some.
+
+    Attributes:
+        scores: float32 [N, classes]: the explained output as the model gives it (after its softmax or sigmoid where
+            it ends with one).
+        classes: int64 [N, T]: the class behind each target; of a combination the one with the largest coefficient, -1
+            where an image has fewer targets than another, of a cotangent the column of ``scores``.
+        labels: class names by index, or None.
+        maps: float32 [N, T, h, w]: ReLU(sum_k alpha_k A^k) at the target layer's resolution, not normalised.
+        heatmaps: float32 [N, T, H, W] in [0, 1]: each map divided by its maximum and bilinearly upsampled to the
+            network's input; zeros where status is not "ok". In another tool's style, what that tool shows: Captum's
+            are signed and not normalised, torch-cam's overshoot 0 and 1 a little.
+        boxes: float32 [N, T, 4]: x0, y0, x1, y1 (half open, original pixels) around the component with most pixels;
+            zeros where status is not "ok", or where all heat lies on a letterbox's bars.
+        components: per image and target a float32 [count, 5]: each component's box in original pixels and its number
+            of mask pixels at the network's resolution, in raster order of their first pixel.
+        status: [N, T] of "ok", "all_negative" (nothing speaks for the class), "zero_gradient" (the score does not
+            depend on the layer), "non_finite" (NaN or infinity in the model), and, only for files of the emit level
+            "cam", "no_positive" (one of the middle two; the file holds the map after its ReLU); "not_asked" where an
+            image has fewer targets than another.
+        outputs: the model's own outputs by name.
+        geometry: per image, how it became the network's input.
+        files: per image its path, or None.
+        images: per image what was given: the picture, uint8 RGB [height, width, 3], or its part of a float32 tensor.
+        metadata: what the exported file says about itself.
+        threshold, connectivity: what the boxes were made with.
+        method: how maps were made, a name from :data:`fastcam.methods.METHODS`; of some at the image's resolution.
+        options: what was set of the method's options.
+        style: whose heatmaps these are, a name from :data:`fastcam.render.peer_styles.STYLES`.
+        targets: per image what each of its targets was, where they are combinations, cotangents (whose ``scores`` are
+            [N, T], their values), or of different number; empty where each is one class.
+        providers: ONNX Runtime's providers that ran, in order of preference.
+        input_gradients: float32 [N, T, C, H, W], what the mode of the file (``metadata.input_gradient``) brought back
+            to the network's input, in the input's own order of channels; None where the file has none.
+        relevance: float32 [N, T, h, w], what it brought to the target layer, summed over channels; or None.
+        inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
+        layers: where several layers were asked for, the explanation at each, in the order in which an image passes them
+            (``metadata.layer`` names each one's); otherwise empty.
+        fuse: how their maps became the one here, a name from :data:`fastcam.methods.layer_fusion.FUSIONS`; None if they
+            did not.
+        attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
+            network's input; None of others.
+    """
+
+    scores: Float
+    classes: NDArray[np.int64]
+    labels: tuple[str, ...] | None
+    maps: Float
+    heatmaps: Float
+    boxes: Float
+    components: tuple[tuple[Float, ...], ...]
+    status: tuple[tuple[str, ...], ...]
+    outputs: dict[str, Any]
+    geometry: tuple[Geometry, ...]
+    files: tuple[str | None, ...]
+    images: tuple[NDArray[Any], ...]
+    metadata: Metadata
+    threshold: float
+    connectivity: int
+    method: str = "gradcam"
+    style: str = "fastcam"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    targets: tuple[tuple[Target, ...], ...] = ()
+    providers: tuple[str, ...] = ()
+    input_gradients: Float | None = None
+    relevance: Float | None = None
+    inputs: Float | None = None
+    layers: tuple[Explanation, ...] = ()
+    fuse: str | None = None
+    attributions: Float | None = None
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        if not isinstance(index, slice):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"image {index} of {len(self)}")
+            index = slice(index % len(self), index % len(self) + 1)
+        changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
+        changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
+        changes["layers"] = tuple(one[index] for one in self.layers)
+        changes["outputs"] = {
+            name: value[index] if per_image(value, len(self)) else value for name, value in self.outputs.items()
+        }
+        return replace(self, **changes)
+
+    def image(self, i: int = 0) -> Uint8:
+        """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
+        given = self.images[i]
+        return given if given.dtype == np.uint8 else restore(given, self.metadata.preprocessing)
+
+    def asked(self, i: int = 0) -> int:
+        """How many targets an image has."""
+        return len(self.targets[i]) if self.targets else self.classes.shape[1]
+
+    def label(self, i: int = 0, target: int = 0) -> str:
+        """The short class name of a target, or "class 7" where the file has no names; "tabby - tiger cat"."""
+        if self.targets:
+            return self.targets[i][target].name
+        index = int(self.classes[i, target])
+        known = self.labels is not None and 0 <= index < len(self.labels)
+        return short_label(self.labels[index]) if known and self.labels else f"class {index}"
+
+    def score(self, i: int = 0, target: int = 0) -> float:
+        """The explained output's value for a target's class; of a combination the sum."""
+        if self.targets:
+            return float(sum(a * self.scores[i, c] for c, a in self.targets[i][target].terms))
+        return float(self.scores[i, self.classes[i, target]])
+
+    def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
+        """The heatmap alone in colours, uint8 RGB at the picture's size."""
+        return np.take(self._table(colors), np.rint(self._heat(i, target) * 255).astype(np.intp), axis=0)
+
+    def overlay(
+        self,
+        i: int = 0,
+        target: int | None = None,
+        alpha: float = 0.5,
+        colors: str = "jet",
+        min_side: int = 0,
+        annotate: bool = True,
+    ) -> Uint8:
+        """The picture under the heatmap, with the box, the class name, the score and the colours' meaning: uint8 RGB.
+
+        Args:
+            target: which of the T targets; None is the first.
+            alpha: weight of the heatmap, 0 (only the picture) to 1.
+            colors: a name from :data:`fastcam.render.drawing.COLORMAPS`; signed heatmaps (Captum's) run from blue to
+                red.
+            min_side: a picture whose shorter side is smaller is magnified by a whole factor before it is drawn on.
+            annotate: False leaves away box and letters.
+
+        Raises:
+            FastcamError: no such target, colour map or alpha.
+        """
+        t = 0 if target is None else target
+        if not -self.asked(i) <= t < self.asked(i):
+            raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
+        picture, factor = drawing.enlarge(self.image(i), min_side)
+        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), self._table(colors), alpha)
+        if not annotate:
+            return mixed
+        status = self.status[i][t]
+        text = f"{self.label(i, t)} {self.score(i, t):.3g}" + ("" if status == OK else f" ({status})")
+        box = self.boxes[i, t] * factor if self.boxes[i, t].any() else None
+        return drawing.caption(mixed, text, box, self.legend(colors))
+
+    def legend(self, colors: str = "jet") -> drawing.Legend:
+        """What the colours of overlays and heatmaps mean."""
+        ends = ("-", "+") if peer_styles.signed(self.style) else ("0", "1")
+        return drawing.Legend(self._table(colors), *ends)
+
+    def _table(self, colors: str) -> Uint8:
+        return drawing.diverging_table() if peer_styles.signed(self.style) else drawing.colormap(colors)
+
+    def _heat(self, i: int, target: int, factor: int = 1) -> Float:
+        """The heatmap at ``factor`` times the picture's size, as places in a colour map, 0..1."""
+        heat = self.geometry[i].magnified(factor).heatmap_to_original(self.heatmaps[i, target])
+        return np.ascontiguousarray(peer_styles.drawn(self.style, heat))
+
+    @property
+    def guided_gradcam(self) -> Float:
+        """Guided Grad-CAM, float32 [N, T, C, H, W]: guided backpropagation times the heatmap, pixel by pixel.
+
+        Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 3.2: L^c upsampled bilinearly to the input.
+
+        Raises:
+            FastcamError: the file has no guided backpropagation.
+        """
+        gradients = self._of_mode("guided")
+        return gradients * np.maximum(self.heatmaps, 0)[:, :, None]
+
+    @property
+    def input_x_gradient(self) -> Float:
+        """Input times gradient, float32 [N, T, C, H, W] (Shrikumar et al. 2016).
+
+        Raises:
+            FastcamError: the file has no gradient at the image.
+        """
+        gradients = self._of_mode("gradient")
+        assert self.inputs is not None
+        return gradients * self.inputs[:, None]
+
+    def _of_mode(self, mode: Mode) -> Float:
+        if self.input_gradients is None or self.metadata.input_gradient != mode:
+            have = self.metadata.input_gradient or "nothing at the image"
+            raise FastcamError(f"the file has {have}; export the model with --input-gradient {mode}")
+        return self.input_gradients
+
+    def gradient_image(
+        self, i: int = 0, target: int = 0, cam: bool = False, min_side: int = 0, colors: str = "jet"
+    ) -> Uint8:
+        """What the mode of the file brought back, as a picture of the original's size, uint8 RGB.
+
+        Gradients are shown around grey in the colours of the picture; relevance as its sum over the channels, from blue
+        (against the class) over white to red; relevance at the target layer as a heatmap of what speaks for the class
+        (of some modes from their minimum on: :mod:`fastcam.methods.attribution_maps`).
+
+        Args:
+            cam: times the heatmap: Guided Grad-CAM.
+            min_side, colors: as for :meth:`overlay`.
+
+        Raises:
+            FastcamError: the file has nothing of the kind.
+        """
+        picture, factor = drawing.enlarge(self.image(i), min_side)
+        geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
+        if self.relevance is not None and not cam:
+            heat = self._upsampled(attribution_maps.shown(mode, self.relevance[i, target]))
+            shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
+            return kernels.get().overlay(picture, shown, drawing.colormap(colors), 0.5)
+        if self.input_gradients is None:
+            raise FastcamError(
+                "the file brings nothing back to the image; export the model with --input-gradient guided"
+            )
+        values = self.guided_gradcam if cam else self.input_gradients
+        return self._pixels(values[i, target], geometry, mode not in AROUND_GREY)
+
+    def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
+        """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
+
+        Raises:
+            FastcamError: the method gives none.
+        """
+        if self.attributions is None:
+            raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
+        _, factor = drawing.enlarge(self.image(i), min_side)
+        return self._pixels(
+            self.attributions[i, target], self.geometry[i].magnified(factor), METHODS[self.method].adds_up
+        )
+
+    def _pixels(self, values: Float, geometry: Geometry, adds_up: bool) -> Uint8:
+        """[C, H, W] as a picture: their sum over the channels in two colours, or each channel around grey."""
+        seen = np.stack([geometry.heatmap_to_original(np.ascontiguousarray(channel)) for channel in values])
+        if adds_up:
+            return drawing.diverging(seen.sum(axis=0))
+        how = self.metadata.preprocessing
+        return drawing.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
+
+    def gradient_legend(self, cam: bool = False, colors: str = "jet") -> tuple[str, drawing.Legend]:
+        """Title and colours of :meth:`gradient_image`."""
+        mode = self.metadata.input_gradient or ""
+        if cam:
+            known = METHODS.get(self.method)
+            return f"Guided {known.title if known else self.method}", drawing.GREY
+        if mode in AROUND_GREY:
+            return AROUND_GREY[mode], drawing.GREY
+        if self.input_gradients is None:
+            return mode, drawing.Legend(drawing.colormap(colors))
+        return mode, drawing.Legend(drawing.diverging_table(), "-", "+")
+
+    def attribution_legend(self) -> tuple[str, drawing.Legend]:
+        """Title and colours of :meth:`attribution_image`."""
+        known = METHODS[self.method]
+        return known.title, drawing.Legend(drawing.diverging_table(), "-", "+") if known.adds_up else drawing.GREY
+
+    def _upsampled(self, map_: Float) -> Float:
+        """A map [h, w] divided by its maximum, at the size of the network's input."""
+        k, size = kernels.get(), self.heatmaps.shape
+        large: Float = k.upsample(k.normalize(np.ascontiguousarray(map_[None])), (size[2], size[3]))[0]
+        return large
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
+        several = {"layers": [layer.to_dict() for layer in self.layers], "fuse": self.fuse} if self.layers else {}
+        return several | {
+            "fastcam": self.metadata.version,
+            "model": self.metadata.source.get("file"),
+            "method": self.method,
+            "style": self.style,
+            **({"options": dict(self.options)} if self.options else {}),
+            "layer": self.metadata.layer.value,
+            "score": {"output": self.metadata.score.output, "kind": self.metadata.score.kind},
+            "threshold": self.threshold,
+            "connectivity": self.connectivity,
+            "providers": list(self.providers),
+            "images": [self._image_dict(i) for i in range(len(self))],
+        }
+
+    def _image_dict(self, i: int) -> dict[str, Any]:
+        height, width = self.geometry[i].original
+        targets = [self._target_dict(i, t) for t in range(self.asked(i))]
+        return {"file": self.files[i], "width": width, "height": height, "targets": targets}
+
+    def _target_dict(self, i: int, t: int) -> dict[str, Any]:
+        index: int | None = None if self.metadata.cotangents else int(self.classes[i, t])
+        score = self.score(i, t)
+        keys = ("x0", "y0", "x1", "y1", "pixels")
+        parts = [dict(zip(keys, map(_rounded, row), strict=True)) for row in self.components[i][t]]
+        return {
+            "class": index,
+            "label": self.labels[index] if self.labels and index is not None and index < len(self.labels) else None,
+            **self._combination(i, t),
+            "score": score if math.isfinite(score) else None,
+            "status": self.status[i][t],
+            "box": [_rounded(value) for value in self.boxes[i, t]] if self.boxes[i, t].any() else None,
+            "components": parts,
+        }
+
+    def _combination(self, i: int, t: int) -> dict[str, Any]:
+        """What a target was that is no single class."""
+        if not self.targets:
+            return {}
+        target = self.targets[i][t]
+        terms = [{"class": c, "coefficient": a} for c, a in target.terms]
+        return {"target": target.name} | ({} if self.metadata.cotangents else {"terms": terms})
+
+    def save(self, folder: str | Path, colors: str = "jet") -> list[Path]:
+        """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
+
+        All of it or nothing: files get their names only when the last one is complete.
+
+        Args:
+            folder: made where it is not there.
+            colors: a name from :data:`fastcam.render.drawing.COLORMAPS`.
+
+        Raises:
+            FastcamError: the folder cannot be written, or no such colour map.
+        """
+        with staged(folder) as stage:
+            names = self.write_overlays(stage, unique_stems(self.files), colors)
+            write_json(stage, self.to_dict())
+        return [Path(folder) / name for name in (*names, "explanation.json")]
+
+    def write_overlays(self, folder: Path, stems: Sequence[str], colors: str = "jet") -> list[str]:
+        """Write the overlays as ``STEM-1-tabby.png`` (1 is the first target) into ``folder``; their names.
+
+        Small pictures are magnified, so that box and caption can be read.
+        """
+        names = []
+        for i, stem in enumerate(stems):
+            for t in range(self.asked(i)):
+                names.append(f"{stem}-{t + 1}-{slug(self.label(i, t))}.png")
+                write(folder / names[-1], drawing.encode_png(self.overlay(i, t, colors=colors, min_side=192)))
+                names += self._write_gradients(folder, i, t, names[-1].removesuffix(".png"), colors)
+        return names
+
+    def _write_gradients(self, folder: Path, i: int, t: int, stem: str, colors: str) -> list[str]:
+        """Write what the mode brought back, with guided backpropagation Guided Grad-CAM, and the method's attributions
+        beside an overlay."""
+        mode, pictures = self.metadata.input_gradient, {}
+        if self.input_gradients is not None or self.relevance is not None:
+            for cam in (False, True) if mode == "guided" else (False,):
+                picture = self.gradient_image(i, t, cam=cam, min_side=192, colors=colors)
+                shown = (picture, *self.gradient_legend(cam, colors))
+                pictures[f"{stem}-{'guided-gradcam' if cam else mode}.png"] = shown
+        if self.attributions is not None and f"{stem}-{self.method}.png" not in pictures:
+            picture = self.attribution_image(i, t, min_side=192)
+            pictures[f"{stem}-{self.method}.png"] = (picture, *self.attribution_legend())
+        for name, (picture, title, legend) in pictures.items():
+            picture = drawing.caption(picture, f"{self.label(i, t)}: {title}", legend=legend)
+            write(folder / name, drawing.encode_png(picture))
+        return list(pictures)
+
+
+def join(parts: Sequence[Explanation]) -> Explanation:
+    """Explanations of several runs of one file as one."""
+    if len(parts) == 1:
+        return parts[0]
+    most = max(part.classes.shape[1] for part in parts)
+    parts = [_widened(part, most) for part in parts]
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    there = [name for name in _MAYBE if getattr(parts[0], name) is not None]
+    joined |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in there}
+    joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
+    joined["layers"] = tuple(map(join, zip(*(part.layers for part in parts), strict=True)))
+    joined["outputs"] = join_outputs([(part.outputs, len(part)) for part in parts])
+    return replace(parts[0], **joined)
+
+
+def _widened(part: Explanation, most: int) -> Explanation:
+    """An explanation with room for ``most`` targets an image; what it was not asked is marked so."""
+    missing = most - part.classes.shape[1]
+    if not missing:
+        return part
+
+    def wide(array: NDArray[Any], fill: int = 0) -> NDArray[Any]:
+        return np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)], constant_values=fill)
+
+    names = ("maps", "heatmaps", "boxes", "scores", *(name for name in _MAYBE if name != "inputs"))
+    changes: dict[str, Any] = {name: wide(getattr(part, name)) for name in names if getattr(part, name) is not None}
+    changes["classes"] = wide(part.classes, -1)
+    changes["status"] = tuple((*row, *[NOT_ASKED] * missing) for row in part.status)
+    changes["components"] = tuple((*row, *[np.zeros((0, 5), np.float32)] * missing) for row in part.components)
+    return replace(part, **changes)
+
+
+def _rounded(value: Any) -> float:
+    """Hundredths of a pixel are enough for a reader."""
+    return round(float(value), 2)

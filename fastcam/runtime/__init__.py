@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, providers, IO binding, and exported files on them."""

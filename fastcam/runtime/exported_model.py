@@ -1,0 +1,395 @@
+"""The sessions behind an Explainer: an export in one file, or its forward part and its explanation part."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+from fastcam.runtime import io_binding
+from fastcam.runtime.classifier_head import Head
+from fastcam.runtime.providers import DEFAULT, Settings, short
+from fastcam.runtime.session import (
+    Model,
+    Providers,
+    create_session,
+    model_name,
+    one_line,
+    onnxruntime,
+    open_inputs,
+    ort_errors,
+    read_metadata,
+)
+from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, OUTPUTS, PREFIX, RELEVANCE, SCORES, TARGETS, Metadata, of_layer
+
+Asked: TypeAlias = "NDArray[np.int64] | Mapping[str, NDArray[Any]] | None"
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What the images of one run gave.
+
+    Attributes:
+        tensor: the images, as they go into the network.
+        outputs: the model's own outputs by name, a row per image where they have that.
+        targets, explained: what the run has explained already: the targets, and the added outputs by name; an export in
+            two files explains nothing here.
+        carried: what the explanation part takes, by name: of all images that ran together, and those that filled up a
+            fixed batch, because not every value has a row per image.
+        rows, ran: of the ``ran`` images that ran together, those that are meant.
+    """
+
+    tensor: NDArray[Any] | io_binding.DeviceTensor
+    outputs: dict[str, Any]
+    targets: NDArray[np.int64]
+    explained: dict[str, Any]
+    carried: dict[str, Any] = field(repr=False)
+    rows: slice
+    ran: int
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, rows: slice) -> Forward:
+        """The images from ``rows.start`` to ``rows.stop``."""
+        return replace(
+            self,
+            tensor=self.tensor[rows],
+            outputs={name: _rows(value, rows, len(self)) for name, value in self.outputs.items()},
+            targets=self.targets if len(self.targets) == 1 else self.targets[rows],
+            explained={name: _rows(value, rows, len(self)) for name, value in self.explained.items()},
+            rows=slice(self.rows.start + rows.start, self.rows.start + rows.stop),
+        )
+
+
+class Network:
+    """An exported file, or a pair of them, that runs: images in, the model's outputs and explanations out.
+
+    Safe to share between threads: a call keeps nothing.
+
+    Args:
+        model: path or bytes of an export, or of the forward part of one in two files.
+        explanation: path or bytes of the explanation part, where it is not the file beside it that ``model`` names.
+        providers, threads, settings: see :func:`fastcam.runtime.session.create_session`.
+        keep: what makes an array of an OrtValue, where the session runs on a GPU: activations and maps then stay there.
+        head: path or bytes of what lies behind the layer, where it is not the file beside ``model`` that it names.
+
+    Raises:
+        FastcamError: a file cannot be loaded or FastCAM did not export it; half of a pair is missing, or is of another.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        explanation: Model | None,
+        providers: Providers,
+        threads: int | None,
+        settings: Settings = DEFAULT,
+        keep: Callable[[Any], Any] | None = None,
+        head: Model | None = None,
+    ) -> None:
+        self.name = model_name(model)
+        self._session = create_session(model, providers, threads, settings)
+        self.metadata = read_metadata(self._session, self.name)
+        if self.metadata.head is not None and self.metadata.head.part == "head":
+            raise FastcamError(f"{self.name} is the head of an export; give the model, {self.metadata.head.other}")
+        other = _other(model, self.metadata, self.name, explanation)
+        self._second = None if other is None else create_session(other, providers, threads, settings)
+        if other is not None:
+            _match(self.metadata, read_metadata(self._second, model_name(other)), self.name, model_name(other))
+        self.inputs = {value.name: value for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        asked = self._second or self._session
+        self.takes_targets = TARGETS in open_inputs(asked)
+        self._check_contract()
+        self._keep = keep if io_binding.on_gpu(self._session) else None
+        self._same_stream = settings.stream is not None
+        open_head = partial(create_session, providers=providers, threads=threads, settings=settings)
+        self._head = Head(model, head, self.metadata, self.name, open_head)
+        self._replay = None
+        if settings.graph and other is not None:
+            raise FastcamError(f"{self.name}: a CUDA graph records one file; leave graph out, or export in one file")
+        if settings.graph:
+            self._replay = io_binding.Replay(self._session, io_binding.device_of(self._session))
+        self._number: int | None = None
+        shape = self.inputs[self.metadata.input].shape
+        self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
+
+    def at(self, number: int | None) -> Network:
+        """The same sessions, of which :meth:`explain` gives the layer with this number under the plain names."""
+        view = copy.copy(self)
+        view._number = number
+        return view
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's providers that the forward pass runs on, in order of preference."""
+        return tuple(self._session.get_providers())
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether the export is in two files, so that explaining later costs no second forward pass."""
+        return self._second is not None
+
+    def forward(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: Asked) -> Forward:
+        """Run the images of ``tensor``; a fixed batch is filled up with its last image.
+
+        Args:
+            targets: int64 [1, T] or [images, T]: what an export in one file explains by the way; of a file whose target
+                is a cotangent the arrays by name of the input, or None, which explains nothing.
+        """
+        missing = (self.fixed_batch or len(tensor)) - len(tensor)
+        if missing and isinstance(tensor, io_binding.DeviceTensor):
+            raise FastcamError(
+                f"{self.name} takes {self.fixed_batch} images per run, and {len(tensor)} on a device are not filled up"
+            )
+        feed = {self.metadata.input: _filled(tensor, missing)}
+        on_demand = self._second is not None
+        values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
+        rows, ran = slice(0, len(tensor)), len(tensor) + missing
+        found = {name: _rows(value, rows, ran) for name, value in values.items()}
+        explained = {name: found.pop(name) for name in list(found) if name.startswith(PREFIX)}
+        known = targets if isinstance(targets, np.ndarray) else np.zeros((1, 0), np.int64)
+        return Forward(tensor, found, known, explained, carried, rows, ran)
+
+    def own(self, tensor: NDArray[Any]) -> dict[str, Any]:
+        """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
+        explains, which no run time option keeps it from."""
+        missing = (self.fixed_batch or len(tensor)) - len(tensor)
+        feed: dict[str, Any] = {self.metadata.input: _filled(tensor, missing)}
+        if self.metadata.cotangents and self._second is None:
+            found = self._own(feed)
+        else:
+            if self._second is None and self.takes_targets:
+                feed[TARGETS] = np.array([[-1]])
+            extra = self.metadata.pair.extra if self.metadata.pair is not None else ()
+            names = [name for name in self._outputs if not name.startswith(PREFIX) and name not in extra]
+            found = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+        return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in found.items()}
+
+    def head(self, activations: NDArray[Any], kept: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """float32 [M, classes]: the explained scores, if the layer were ``activations`` [M, K, h, w].
+
+        Args:
+            kept: what else it takes, a row for each.
+
+        Raises:
+            FastcamError: the export has no such file, or that is another's.
+        """
+        session = self._head.session()
+        feed = {ACTIVATIONS: activations, **kept}
+        fixed = next(value.shape[0] for value in session.get_inputs() if value.name == ACTIVATIONS)
+        size = fixed if isinstance(fixed, int) else len(activations)
+        rows = []
+        for start in range(0, len(activations), size):
+            part = {name: value[start : start + size] for name, value in feed.items()}
+            missing = size - len(part[ACTIVATIONS])
+            full = {name: np.ascontiguousarray(_filled(value, missing)) for name, value in part.items()}
+            rows.append(self._run(session.run, [SCORES], full)[0][: size - missing])
+        return np.concatenate(rows)
+
+    def explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
+        """The added outputs by name, a row per image of ``run``, for targets as in :meth:`forward`.
+
+        An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
+        the run has explained any.
+        """
+        return _of_layer(self._explain(run, targets), self._number, self.metadata)
+
+    def _explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
+        """The added outputs of all layers."""
+        if self._second is None:
+            if isinstance(targets, np.ndarray):
+                known = np.array_equal(run.targets, targets)
+            else:
+                known = bool(run.explained)
+            return run.explained if known else self.forward(run.tensor, targets).explained
+        around = run.ran - run.rows.stop, run.rows.start
+        found = self._values(self._second, run.carried | self._asked(targets, *around))
+        return {name: _rows(_array(value), run.rows, run.ran) for name, value in found.items()}
+
+    def resident(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: NDArray[np.int64]) -> dict[str, Any]:
+        """All outputs of one run by name, as arrays that lie on the device. With a stream of the user's among the
+        settings they are ready when that stream is, else when this returns.
+
+        Raises:
+            FastcamError: the session is not on a GPU, replays a graph, or the export is in two files.
+        """
+        if self._keep is None:
+            raise FastcamError(
+                f"{self.name} runs on {', '.join(map(short, self.providers))}; explaining on the device needs "
+                'providers "cuda" or "tensorrt" and kernels="cuda"'
+            )
+        if self._second is not None or self._replay is not None:
+            raise FastcamError(f"{self.name}: explaining on the device takes an export in one file, and no CUDA graph")
+        feed = {self.metadata.input: tensor} | self._asked(targets, 0)
+        run = partial(
+            io_binding.run,
+            self._session,
+            device=io_binding.device_of(self._session),
+            stay={*self._outputs},
+            same_stream=self._same_stream,
+        )
+        return {name: self._keep(value) for name, value in self._run(run, self._outputs, feed).items()}
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _asked(self, targets: Asked, after: int, before: int = 0) -> dict[str, NDArray[Any]]:
+        """The inputs that say what is explained, filled up to the images that run."""
+        if isinstance(targets, np.ndarray):
+            return (
+                {TARGETS: targets if len(targets) == 1 else _filled(targets, after, before)}
+                if self.takes_targets
+                else {}
+            )
+        batched = {one.input for one in self.metadata.cotangents if one.batched}
+        return {
+            name: _filled(array, after, before) if name in batched else array for name, array in (targets or {}).items()
+        }
+
+    def _own(self, feed: dict[str, Any]) -> dict[str, Any]:
+        """The model's own outputs, of a file whose cotangents are still to be given: with one of zeros."""
+        for one in self.metadata.cotangents:
+            if not all(isinstance(size, int) for size in one.shape):
+                raise FastcamError(
+                    f"{self.name}: only a run tells the size of output {one.output}, and this file runs with a "
+                    "cotangent alone; export in two files (--on-demand), or give the cotangent as an array"
+                )
+            rows = len(feed[self.metadata.input]) if one.batched else 1
+            feed[one.input] = np.zeros((rows, 1, *one.shape), np.float32)
+        feed = {name: np.asarray(given) for name, given in feed.items()}
+        names = [name for name in self._outputs if not name.startswith(PREFIX)]
+        return dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+
+    def _whole(self, feed: dict[str, Any], targets: Asked, missing: int) -> dict[str, Any]:
+        if targets is None:
+            return self._own(feed)
+        feed |= self._asked(targets, missing)
+        found: dict[str, Any]
+        if self._replay is not None:
+            found = self._run(self._replay.run, self._outputs, feed)
+        elif self._keep is not None or any(isinstance(given, io_binding.DeviceTensor) for given in feed.values()):
+            stay = {name for name in self._outputs if self._keep is not None and name.startswith((ACTIVATIONS, CAM))}
+            device = io_binding.device_of(self._session)
+            found = self._run(partial(io_binding.run, self._session, device=device, stay=stay), self._outputs, feed)
+            found |= {name: self._keep(found[name]) for name in stay if self._keep is not None}
+        else:
+            found = dict(zip(self._outputs, self._run(self._session.run, None, feed), strict=True))
+        return found
+
+    def _to_carry(self, feed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model's own outputs, and what the explanation part takes."""
+        assert self._second is not None and self.metadata.pair is not None
+        values = self._values(self._session, feed)
+        own = {name: _array(value) for name, value in values.items() if name not in self.metadata.pair.extra}
+        taken = [value.name for value in self._second.get_inputs() if not value.name.startswith((TARGETS, COTANGENT))]
+        return own, {name: (feed | values)[name] for name in taken}
+
+    def _values(self, session: Any, feed: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name: arrays; of an input on a device, and of bfloat16, which NumPy lacks, what the runtime holds.
+
+        OrtValues are not copied, but cost 0.1 ms a run to be described, more than the copies of most networks' values.
+        """
+        outputs = session.get_outputs()
+        names = [value.name for value in outputs]
+        arrays = all(isinstance(value, np.ndarray) for value in feed.values())
+        if arrays and not any("bfloat16" in value.type for value in outputs):
+            found = self._run(session.run, names, feed)
+        else:
+            given = {name: _ort_value(value) for name, value in feed.items()}
+            found = self._run(session.run_with_ort_values, names, given)
+        return dict(zip(names, found, strict=True))
+
+    def _run(self, run: Any, names: list[str] | None, feed: dict[str, Any]) -> Any:
+        try:
+            return run(names, feed)
+        except ort_errors(onnxruntime()) as error:
+            raise FastcamError(f"{self.name}: ONNX Runtime could not run it ({one_line(error)})") from error
+
+    def _check_contract(self) -> None:
+        """The files have the inputs and outputs that their metadata promises, and need no others."""
+        second = self._second.get_outputs() if self._second is not None else ()
+        emitted = {*self._outputs, *(value.name for value in second)}
+        absent = sorted({*self.metadata.emitted(), *self.metadata.further(), self.metadata.score.output} - emitted)
+        absent += [self.metadata.input] * (self.metadata.input not in self.inputs)
+        if absent:
+            raise FastcamError(f"{self.name} lacks {', '.join(absent)}, which its metadata promises; export it again")
+        others = sorted(
+            set(self.inputs) - {self.metadata.input, TARGETS, *(one.input for one in self.metadata.cotangents)}
+        )
+        if others:
+            raise FastcamError(
+                f"{self.name} needs further inputs ({', '.join(others)}), which Explainer cannot fill; "
+                "run it in ONNX Runtime directly"
+            )
+
+
+def _of_layer(found: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:
+    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'.
+
+    What a mode brings back to the default layer is left out for others.
+    """
+    of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
+    mine = {of_layer(name, number): name for name in of_layers}
+    others = tuple(f"{name}." for name in of_layers)
+    left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
+    kept = {name: value for name, value in found.items() if name not in left_out and not name.startswith(others)}
+    return kept | {plain: found[name] for name, plain in mine.items() if name in found}
+
+
+def _other(model: Model, metadata: Metadata, name: str, explanation: Model | None) -> Model | None:
+    """The explanation part that belongs to ``model``; None of an export in one file."""
+    pair = metadata.pair
+    if pair is None:
+        if explanation is not None:
+            raise FastcamError(f"{name} is an export in one file; leave explanation out, or export it with on_demand")
+        return None
+    if pair.part != "forward":
+        raise FastcamError(f"{name} is the explanation part of an export; give the forward part, {pair.other}")
+    if explanation is not None:
+        return explanation
+    if isinstance(model, bytes) or not pair.other:
+        raise FastcamError(f"{name} is the forward part of an export; give the other one as explanation")
+    beside = Path(model).parent / pair.other
+    if not beside.is_file():
+        raise FastcamError(
+            f"{name} is the forward part of an export, and the explanation part {pair.other} is not beside it; put it "
+            "there, or give it as explanation"
+        )
+    return beside
+
+
+def _match(ours: Metadata, theirs: Metadata, name: str, other: str) -> None:
+    """Raise where two files are not parts of one export."""
+    if theirs.pair is None or theirs.pair.part != "explanation":
+        raise FastcamError(f"{other} is no explanation part; give the file that was written beside {name}")
+    if ours.pair is None or ours.pair.sha256 != theirs.pair.sha256:
+        raise FastcamError(f"{name} and {other} are parts of different exports; export again, or copy both files anew")
+
+
+def _ort_value(array: Any) -> Any:
+    return io_binding.as_value(array)
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if hasattr(value, "numpy") else value
+
+
+def _filled(array: Any, after: int, before: int = 0) -> Any:
+    """``array`` with its first row repeated ``before`` times in front, and its last ``after`` times behind it."""
+    if not before and not after:
+        return array
+    return np.concatenate([np.repeat(array[:1], before, axis=0), array, np.repeat(array[-1:], after, axis=0)])
+
+
+def _rows(value: Any, rows: slice, ran: int) -> Any:
+    """``rows`` of an output that has one row for each of ``ran`` images; others as they are."""
+    batched = isinstance(value, list) or (hasattr(value, "__dlpack__") and value.ndim > 0)
+    return value[rows] if batched and len(value) == ran else value

@@ -1,0 +1,189 @@
+"""What goes into the network: pictures, files and tensors as batches, and how pictures are preprocessed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+from fastcam.image import preprocess as images_
+from fastcam.image.preprocess import Float, Geometry, Size, Uint8
+from fastcam.runtime import uint8_frames as frames_
+from fastcam.runtime.batch import Batch
+from fastcam.runtime.io_binding import DeviceTensor, on_device
+from fastcam.runtime.thread_pipeline import Workers
+from fastcam.schema import PRESETS, Metadata, Preprocessing, preset
+
+_DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_DTYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
+
+
+class Inputs:
+    """Turns what a user gives into batches for one exported file.
+
+    Args:
+        name: how messages call the file.
+        metadata: what it says about itself.
+        value: its image input, as ONNX Runtime describes it.
+        preprocess: in place of what the file says, see :class:`fastcam.Explainer`.
+        threads: how many pictures of a run may be read and prepared at once; by default one a core.
+
+    Raises:
+        FastcamError: a preprocessing that does not fit the file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        metadata: Metadata,
+        value: Any,
+        preprocess: Preprocessing | str | None,
+        threads: int | None = None,
+    ) -> None:
+        self._threads = threads or os.cpu_count() or 1
+        self._workers = Workers(self._threads)
+        self._name, self._metadata = name, metadata
+        self.shape: tuple[int | str | None, ...] = tuple(value.shape)
+        self._dtype = _DTYPES.get(value.type, np.float32)
+        self.preprocessing = self._resolve_preprocessing(preprocess)
+
+    @property
+    def layout(self) -> str:
+        """NCHW or NHWC."""
+        return self.preprocessing.layout if self.preprocessing else self._guessed_layout()
+
+    def _resolve_preprocessing(self, given: Preprocessing | str | None) -> Preprocessing | None:
+        """The preprocessing in force, with the input's own size where the model fixes it."""
+        own = self._metadata.preprocessing
+        if self._metadata.frames:
+            if given is not None:
+                raise FastcamError(f"{self._name} prepares its frames itself; leave preprocess out, or export without")
+            return own
+        if given is None:
+            how = own
+        elif isinstance(given, Preprocessing):
+            how = given
+        else:
+            kept = {"resize": own.resize, "layout": own.layout} if own else {"layout": self._guessed_layout()}
+            how = preset(given, size=own.size if own else None, **kept)
+        if how is None:
+            return None
+        fixed = self._spatial(how.layout)
+        if fixed is None:
+            return how
+        if isinstance(given, Preprocessing) and given.size not in (None, fixed):
+            raise FastcamError(f"preprocess has size {given.size}, but the input of {self._name} is {fixed}; use that")
+        return replace(how, size=fixed)
+
+    def _guessed_layout(self) -> str:
+        channels_last = len(self.shape) == 4 and self.shape[-1] in (1, 3) and self.shape[1] not in (1, 3)
+        return "NHWC" if channels_last else "NCHW"
+
+    def _spatial(self, layout: str) -> Size | None:
+        """(H, W) where the model fixes both."""
+        if len(self.shape) != 4:
+            return None
+        height, width = self.shape[1:3] if layout == "NHWC" else self.shape[2:4]
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+    def sources(self, images: Any) -> tuple[Any, list[str | None]]:
+        """The images as a sequence (a checked tensor, or a list of pictures still to be read) and their paths."""
+        if on_device(images):
+            tensor = self._checked(DeviceTensor(images))
+            return tensor, [None] * len(tensor)
+        if not isinstance(images, str | Path | list | tuple) and not hasattr(images, "convert"):
+            images = images_.as_array(images)
+        if self._metadata.frames:
+            images = frames_.unpacked(images, self._name)
+        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            tensor = self._checked(images)
+            return tensor, [None] * len(tensor)
+        pictures = list(images) if isinstance(images, list | tuple) else [images]
+        if not pictures:
+            raise FastcamError("no images given; give at least one")
+        if self.preprocessing is None:
+            raise FastcamError(
+                f"{self._name} does not say how pictures become its input; say it with preprocess "
+                f"(--preprocess, one of: {', '.join(PRESETS)}), or give a float tensor"
+            )
+        return pictures, [str(entry) if isinstance(entry, str | Path) else None for entry in pictures]
+
+    def _checked(self, tensor: NDArray[Any] | DeviceTensor) -> NDArray[Any] | DeviceTensor:
+        """A float tensor that fits the model's input, in the input's dtype."""
+        fits = tensor.ndim == len(self.shape) and all(
+            not isinstance(want, int) or want == have
+            for want, have in zip(self.shape[1:], tensor.shape[1:], strict=True)
+        )
+        if not fits:
+            raise FastcamError(
+                f"a float tensor must be [N, {', '.join(str(side) for side in self.shape[1:])}], the input of "
+                f"{self._name}, got {list(tensor.shape)}; pictures must be uint8 [height, width, 3]"
+            )
+        if 0 in tensor.shape:
+            raise FastcamError(f"the tensor has no elements: {list(tensor.shape)}; give at least one image")
+        if isinstance(tensor, DeviceTensor):
+            if tensor.dtype != self._dtype:
+                raise FastcamError(
+                    f"the input of {self._name} is {np.dtype(self._dtype)}, the tensor {tensor.dtype}; cast it"
+                )
+            return tensor
+        return np.ascontiguousarray(tensor, self._dtype)
+
+    def _loaded(self, sources: Any, how: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
+        """All pictures' tensor, and each picture and its geometry; several at once, as many as there are threads."""
+        count = images_.CHANNELS.get(how.color)
+        whole = None
+        if how.size is not None and count is not None:  # known before the pictures are: written where it belongs
+            shape = (count, *how.size) if how.layout == "NCHW" else (*how.size, count)
+            whole = np.empty((len(sources), *shape), np.float32)
+
+        def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
+            picture = images_.load(sources[i])
+            return picture, images_.prepare(picture, how, out=None if whole is None else whole[i : i + 1])
+
+        if len(sources) == 1 or self._threads == 1:
+            made = [one(i) for i in range(len(sources))]
+        else:
+            made = self._workers.map(one, range(len(sources)))
+        if whole is None:
+            tensors = [tensor for _, (tensor, _) in made]
+            if len({tensor.shape for tensor in tensors}) > 1:
+                raise FastcamError(
+                    f"{self._name} takes any size, but the pictures of one call must then have the same; "
+                    "give them one by one, or set preprocess with a size"
+                )
+            whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+        return whole, [(picture, geometry) for picture, (_, geometry) in made]
+
+    def batch(self, sources: Any, files: Sequence[str | None]) -> Batch:
+        """One run's images as the network's input."""
+        if isinstance(sources, np.ndarray | DeviceTensor):
+            size = (
+                (sources.shape[1], sources.shape[2]) if self.layout == "NHWC" else (sources.shape[2], sources.shape[3])
+            )
+            whole = (0, 0, size[1], size[0])
+            given = (
+                sources.rows() if isinstance(sources, DeviceTensor) else tuple(sources.astype(np.float32, copy=False))
+            )
+            return Batch(sources, given, (Geometry(size, size, whole, whole),) * len(sources), tuple(files))
+        assert self.preprocessing is not None  # sources() refuses pictures without it
+        if self._metadata.frames:
+            return frames_.prepare(sources, files, self.preprocessing, self.shape, self._name)
+        tensor, made = self._loaded(sources, self.preprocessing)
+        axis = 3 if self.preprocessing.layout == "NHWC" else 1
+        channels = self.shape[axis] if len(self.shape) == 4 else None
+        if isinstance(channels, int) and channels != tensor.shape[axis]:
+            raise FastcamError(
+                f"{self._name} takes {channels} channels, its preprocessing makes {tensor.shape[axis]}; set its color"
+            )
+        if np.issubdtype(self._dtype, np.integer):
+            limits = np.iinfo(self._dtype)
+            tensor = np.clip(np.rint(tensor), limits.min, limits.max)
+        pictures, geometry = tuple(picture for picture, _ in made), tuple(how for _, how in made)
+        return Batch(tensor.astype(self._dtype, copy=False), pictures, geometry, tuple(files))

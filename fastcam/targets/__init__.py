@@ -1,0 +1,1 @@
+"""What is explained: classes, combinations of them, cotangents, and how each is said in words."""

@@ -1,0 +1,271 @@
+"""What is asked of the images of one run, and what the file's answer means: classes, their combinations, cotangents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+from fastcam.image.preprocess import Float
+from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
+from fastcam.targets.classes import Asked, Target, Terms, combined_name
+from fastcam.targets.spec_parser import EachImage, Names, Piece
+
+NOT_ASKED = "not_asked"
+
+Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
+Given: TypeAlias = "Arrays | EachImage | Callable[[dict[str, Any]], Arrays | Piece]"
+
+
+# ---- combinations of classes
+
+
+def combine(asked: Asked, found: dict[str, Any], metadata: Metadata, name: str) -> dict[str, Any]:
+    """The added outputs for the combinations that were asked: weights and gradients are linear in the score.
+
+    Args:
+        found: the added outputs of the classes [N, U].
+
+    Raises:
+        FastcamError: the file emits what is not linear.
+    """
+    if asked.terms is None:
+        return found
+    if metadata.emit == "cam":
+        raise FastcamError(
+            f"{name} holds maps after their ReLU, which do not add up; export with --emit weights to combine classes, "
+            "or to give images lists of different length"
+        )
+    if RELEVANCE in found or (INPUT_GRADIENT in found and metadata.input_gradient != "gradient"):
+        raise FastcamError(
+            f"{name} brings back {metadata.input_gradient}, which is not linear in the score; combine classes in a "
+            "file that was exported without --input-gradient"
+        )
+    a = asked.coefficients(len(found[CLASSES]))
+    linear = {key: np.asarray(found[key]) for key in (WEIGHTS, GRADIENTS, INPUT_GRADIENT) if key in found}
+    return found | {key: np.einsum("ntu,nu...->nt...", a, each.astype(np.float32)) for key, each in linear.items()}
+
+
+def targets_of(
+    asked: Asked, classes: NDArray[np.int64], labels: tuple[str, ...] | None
+) -> tuple[NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
+    """The leading class of each target, [N, T] (-1 where an image has fewer), and what each target was.
+
+    The leading class is the one with the largest coefficient, the first of equals.
+
+    Args:
+        classes: [N, U], as the file resolved them.
+    """
+    if asked.terms is None:
+        return classes, ()
+    rows: list[tuple[Target, ...]] = []
+    leading = np.full((len(classes), asked.most), -1, np.int64)
+    for n, row in enumerate(asked.of(len(classes))):
+        made: list[Terms] = [tuple((int(classes[n, u]), a) for u, a in terms) for terms in row]
+        rows.append(tuple(Target(combined_name(terms, labels), terms) for terms in made))
+        leading[n, : len(made)] = [max(terms, key=lambda term: abs(term[1]))[0] for terms in made]
+    return leading, tuple(rows)
+
+
+def status_of(
+    codes: NDArray[Any], names: list[str], asked: tuple[tuple[Target, ...], ...]
+) -> tuple[tuple[str, ...], ...]:
+    """[N, T] of words; :data:`NOT_ASKED` where an image has fewer targets than another."""
+    words = [[names[code] for code in row] for row in codes]
+    for row, targets in zip(words, asked, strict=False):
+        row[len(targets) :] = [NOT_ASKED] * (len(row) - len(targets))
+    return tuple(map(tuple, words))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is explained of one image: fixed classes, or a cotangent, whatever becomes of the image.
+
+    Attributes:
+        classes: the classes, no ranks, and how the targets follow from them, one row; or
+        arrays: the cotangents by input, [1, T, ...].
+        metadata, name: of the file.
+    """
+
+    metadata: Metadata
+    name: str
+    classes: Asked | None = None
+    arrays: Mapping[str, Float] | None = None
+
+    @property
+    def count(self) -> int:
+        """T, of the run."""
+        if self.arrays is not None:
+            return int(next(iter(self.arrays.values())).shape[1])
+        assert self.classes is not None
+        return self.classes.classes.shape[1] if self.classes.terms is None else self.classes.most
+
+    @property
+    def asked(self) -> int:
+        """How many of these are the image's own."""
+        return self.count if self.classes is None or self.classes.terms is None else len(self.classes.terms[0])
+
+    def targets(self, images: int) -> Any:
+        """What the file is to explain of ``images`` others, see
+        :meth:`fastcam.runtime.exported_model.Network.forward`."""
+        if self.classes is not None:
+            return self.classes.classes
+        return self._cotangents(images)
+
+    def _cotangents(self, images: int) -> dict[str, Float]:
+        assert self.arrays is not None
+        if not all(one.batched for one in self.metadata.cotangents):
+            raise FastcamError(
+                f"{self.name} explains an output without an axis of images, of which only the image's own run says "
+                "what it holds; use a method that runs once (fastcam methods)"
+            )
+        return {name: np.repeat(array, images, axis=0) for name, array in self.arrays.items()}
+
+    def scores(self, per_class: Float, outputs: dict[str, Any], images: int) -> Float:
+        """float32 [M, T]: what is explained, of the scores [M, classes] or the outputs of M images."""
+        if self.classes is None:
+            return values(self.metadata.cotangents, self._cotangents(images), outputs, images)
+        picked = per_class[:, self.classes.classes[0]]
+        if self.classes.terms is None:
+            return picked
+        found: Float = picked @ self.classes.coefficients(1)[0].T
+        return found
+
+    def combined(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The added outputs for the targets."""
+        return found if self.classes is None else combine(self.classes, found, self.metadata, self.name)
+
+
+def questions_of(
+    asked: Asked | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
+) -> list[Question]:
+    """What is explained of each image of a run.
+
+    Args:
+        asked: the targets, or the cotangents by input.
+        classes: [N, U], as the file resolved them.
+    """
+    if not isinstance(asked, Asked):
+        batched = {one.input for one in metadata.cotangents if one.batched}
+        return [
+            Question(metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in asked.items()})
+            for n in range(len(classes))
+        ]
+    rows = None if asked.terms is None else asked.of(len(classes))
+    each = [
+        Asked(classes[n : n + 1], None if rows is None else rows[n : n + 1], asked.most) for n in range(len(classes))
+    ]
+    return [Question(metadata, name, one) for one in each]
+
+
+# ---- cotangents
+
+
+@dataclass(frozen=True)
+class Functional:
+    """Cotangents as the user gave them, for the file that has these inputs.
+
+    Attributes:
+        about: the file's inputs.
+        given: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
+            together) that gives one of those, or a :class:`fastcam.targets.spec_parser.Piece`.
+        start: the first image that it is now about, of
+        images: all of the call.
+    """
+
+    about: tuple[Cotangent, ...]
+    given: Given
+    images: int
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, rows: slice) -> Functional:
+        """The question for the images from ``rows.start`` on."""
+        return replace(self, start=self.start + rows.start)
+
+    @property
+    def known(self) -> bool:
+        """Whether the arrays are there before the model has run."""
+        return not callable(self.given) and not isinstance(self.given, EachImage)
+
+    def answer(
+        self, outputs: dict[str, Any], images: int
+    ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
+        """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
+        given = self._of(outputs, images)
+        if isinstance(given, Piece):
+            arrays = self._checked(given.arrays, outputs, images)
+            return arrays, given.values.astype(np.float32), functional_targets(given.names)
+        arrays = self._checked(given, outputs, images)
+        scores = values(self.about, arrays, outputs, images)
+        names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
+        return arrays, scores, functional_targets((names,) * images)
+
+    def _of(self, outputs: dict[str, Any], images: int) -> Arrays | Piece:
+        if isinstance(self.given, EachImage):
+            lists = len(self.given.rows)
+            if lists != self.images:
+                raise FastcamError(f"cotangents of {lists} images, there are {self.images}; give one list each")
+            return self.given.of(self.start, outputs, images)
+        return self.given(outputs) if callable(self.given) else self.given
+
+    def arrays(self, images: int) -> dict[str, Float]:
+        """Known cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
+
+        Raises:
+            FastcamError: one is missing, or has another shape than its output.
+        """
+        assert not callable(self.given) and not isinstance(self.given, EachImage)
+        return self._checked(self.given, {}, images)
+
+    def _checked(self, given: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:
+        by_output = given if isinstance(given, Mapping) else {self.about[0].output: given}
+        names = [one.output for one in self.about]
+        if set(by_output) != set(names):
+            raise FastcamError(f"cotangents are wanted of {', '.join(names)}, given of {', '.join(by_output)}")
+        made = {one.input: self._array(one, by_output[one.output], outputs, images) for one in self.about}
+        if len({array.shape[1] for array in made.values()}) > 1:
+            counts = ", ".join(f"{name} {array.shape[1]}" for name, array in made.items())
+            raise FastcamError(f"cotangents of one call have the same number of targets T, got {counts}")
+        return made
+
+    def _array(self, about: Cotangent, given: Any, outputs: dict[str, Any], images: int) -> Float:
+        array = np.asarray(given, np.float32)
+        shape = list(about.shape)
+        if about.output in outputs:
+            shape = list(np.shape(outputs[about.output])[about.batched :])
+        rest = array.shape[2:]
+        fits = len(rest) == len(shape) and all(a == b or isinstance(b, str) for a, b in zip(rest, shape, strict=False))
+        if not fits or array.shape[1] < 1:
+            want = ", ".join(map(str, ("N" if about.batched else 1, "T", *shape)))
+            raise FastcamError(f"a cotangent of {about.output!r} is [{want}], got {list(array.shape)}")
+        rows = {1, images} if not self.known else {1, self.images}
+        if not about.batched:
+            rows = {1}
+        if len(array) not in rows:
+            raise FastcamError(f"the cotangent of {about.output!r} is for {len(array)} images, there are {max(rows)}")
+        if not np.isfinite(array).all():
+            raise FastcamError(f"the cotangent of {about.output!r} is not finite")
+        if about.batched and len(array) == 1:
+            return np.repeat(array, images, axis=0)
+        return array[self.start : self.start + images] if self.known and about.batched else array
+
+
+def values(about: tuple[Cotangent, ...], arrays: dict[str, Float], outputs: dict[str, Any], images: int) -> Float:
+    """float32 [N, T]: what the cotangents make of the outputs, sum_i cotangent[n, t, i] output[n, i]."""
+    total = np.zeros((images, next(iter(arrays.values())).shape[1]))
+    for one in about:
+        c, y = arrays[one.input], np.asarray(outputs[one.output], np.float64)
+        total += (c * (y[:, None] if one.batched else y[None, None])).reshape(*c.shape[:2], -1).sum(2)
+    return total.astype(np.float32)
+
+
+def functional_targets(names: Names) -> tuple[tuple[Target, ...], ...]:
+    """The targets of a cotangent, whose scores are the scalars themselves."""
+    return tuple(tuple(Target(name, ((t, 1.0),)) for t, name in enumerate(row)) for row in names)

@@ -1,0 +1,227 @@
+"""Targets in words, "region:person,mask=sky.png": the grammar, what a file offers to them, and what becomes of one.
+
+A spec is KIND, or KIND:WORD,WORD,option=value. Which kinds there are says :mod:`fastcam.targets.spec_kinds`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+from fastcam.image.preprocess import Float
+from fastcam.schema import Cotangent, Preprocessing
+from fastcam.targets.classes import Targets, Terms, short_label
+
+Outputs: TypeAlias = Mapping[str, Any]
+Names: TypeAlias = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One target, or several of a kind, as it was written.
+
+    Attributes:
+        text: all of it.
+        kind: lower case, with "-" for "_".
+        words: what stands behind the colon between commas, and is no option.
+        options: those with "=".
+    """
+
+    text: str
+    kind: str
+    words: tuple[str, ...]
+    options: Mapping[str, str]
+
+    def wrong(self, why: str) -> FastcamError:
+        """An error that names the spec."""
+        return FastcamError(f"{self.text!r}: {why}")
+
+    def choice(self, option: str, allowed: Sequence[str]) -> str:
+        """The value of an option, by default the first that is allowed."""
+        value = self.options.get(option, allowed[0]).replace("-", "_")
+        if value not in allowed:
+            raise self.wrong(f"{option} is one of {', '.join(filter(None, allowed))}, got {value!r}")
+        return value
+
+    def number(self, option: str, default: float) -> float:
+        try:
+            return float(self.options.get(option, default))
+        except ValueError as error:
+            raise self.wrong(f"{option} is a number, got {self.options[option]!r}") from error
+
+    def none_but(self, least: int, most: int, what: str) -> None:
+        """Raise unless the number of words is between the two."""
+        if not least <= len(self.words) <= most:
+            raise self.wrong(f"give {what}, got {len(self.words) or 'none'}")
+
+
+def parse(text: str, options: Mapping[str, Sequence[str]]) -> Spec:
+    """A spec; ``options`` are those that each kind knows.
+
+    Raises:
+        FastcamError: a kind or an option that is none.
+    """
+    kind, colon, rest = text.partition(":")
+    kind = "-".join(kind.casefold().replace("_", " ").replace("-", " ").split())
+    words, given = [], {}
+    for part in map(str.strip, rest.split(",")) if colon else ():
+        option, equals, value = (each.strip() for each in part.partition("="))
+        if equals and re.fullmatch(r"[a-z]+", option):
+            if kind in options and option not in options[kind]:
+                raise FastcamError(f"{text!r}: no option {option!r}; {kind} knows {', '.join(options[kind])}")
+            given[option] = value
+        elif part:
+            words.append(part)
+    return Spec(text, kind, tuple(words), given)
+
+
+def sizes(about: Cotangent) -> tuple[int | str, ...]:
+    """The shape of one image's output without axes of one element at its end: [1000, 1, 1] is [1000]."""
+    shape = about.shape
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+@dataclass(frozen=True)
+class File:
+    """What an exported file offers to specs.
+
+    Attributes:
+        name: how messages call it.
+        about: the outputs that it explains.
+        labels: class names by index, or None.
+        preprocessing: how pictures become its input.
+        outputs_of: a picture -> the outputs that the model gives for it alone.
+    """
+
+    name: str
+    about: tuple[Cotangent, ...]
+    labels: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    outputs_of: Callable[[Any], Outputs]
+
+    def output(self, spec: Spec, axes: Sequence[int]) -> Cotangent:
+        """The output that a spec is about: the one it names, or the only one with so many axes for one image.
+
+        Raises:
+            FastcamError: there is none, or there are several.
+        """
+        name = spec.options.get("output")
+        fitting = [one for one in self.about if len(sizes(one)) in axes and name in (None, one.output)]
+        if len(fitting) == 1:
+            return fitting[0]
+        have = ", ".join(f"{one.output} {list(one.shape)}" for one in self.about)
+        if fitting:
+            raise spec.wrong(f"of which output? add output=NAME, one of {', '.join(one.output for one in fitting)}")
+        if name is not None and name not in [one.output for one in self.about]:
+            raise spec.wrong(f"{self.name} does not explain an output {name!r}; it explains {have}")
+        wanted = " or ".join(str(count) for count in axes)
+        raise spec.wrong(f"that needs an output with {wanted} axes for one image, {self.name} explains {have}")
+
+    def classes(self, spec: Spec, count: int | None) -> Targets:
+        """What resolves class names; they count where there is one for each of ``count`` classes."""
+        fits = self.labels is not None and count in (None, len(self.labels))
+        if not fits and self.labels is not None and any(not _is_number(word) for word in spec.words):
+            raise spec.wrong(
+                f"{self.name} has {len(self.labels)} class names for an output of {count}; give the number of the class"
+            )
+        return Targets(count, self.labels if fits else None)
+
+    def label(self, index: int, count: int | None = None) -> str:
+        """The short name of a class, or its number."""
+        known = self.labels is not None and 0 <= index < len(self.labels) and count in (None, len(self.labels))
+        return short_label(self.labels[index]) if known and self.labels else f"class {index}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What becomes of a spec, of the images of one run.
+
+    Attributes:
+        arrays: the cotangents by output, [N, T, ...], axes of one element at the end left out or not; N is 1 of
+            outputs without an axis of images.
+        names: per image what each of the T targets is.
+        values: [N, T], the scalars themselves. Where they are not linear in the outputs, the cotangents are their
+            derivatives.
+    """
+
+    arrays: Mapping[str, Float]
+    names: Names
+    values: NDArray[np.float64]
+
+
+Maker: TypeAlias = Callable[[Outputs], Piece]
+
+
+def joined(pieces: Sequence[Piece], outputs: Outputs, about: Sequence[Cotangent]) -> Piece:
+    """All targets of several specs, with cotangents of zero for outputs that a spec says nothing of."""
+    arrays = {}
+    for one in about:
+        rest = np.shape(outputs[one.output])[one.batched :]
+        parts = []
+        for piece in pieces:
+            n, t = piece.values.shape
+            shape = (n if one.batched else 1, t, *rest)
+            parts.append(piece.arrays.get(one.output, np.zeros(shape, np.float32)).reshape(shape))
+        arrays[one.output] = np.concatenate(parts, axis=1, dtype=np.float32)
+    names = tuple(tuple(name for piece in pieces for name in piece.names[n]) for n in range(len(pieces[0].names)))
+    return Piece(arrays, names, np.concatenate([piece.values for piece in pieces], axis=1))
+
+
+@dataclass(frozen=True)
+class EachImage:
+    """What is asked of each image of a call, lists that may have different lengths."""
+
+    rows: tuple[Maker, ...]
+
+    def of(self, start: int, outputs: Outputs, images: int) -> Piece:
+        """Of the images from ``start`` on that ran together, with cotangents of zero where one has fewer targets."""
+        each = []
+        for n, made in enumerate(self.rows[start : start + images]):
+            own = {name: y[n : n + 1] if len(np.shape(y)) and len(y) == images else y for name, y in outputs.items()}
+            each.append(made(own))
+        most = max(piece.values.shape[1] for piece in each)
+
+        def padded(array: NDArray[Any]) -> NDArray[Any]:
+            return np.pad(array, [(0, 0), (0, most - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
+
+        arrays = {name: np.concatenate([padded(piece.arrays[name]) for piece in each]) for name in each[0].arrays}
+        return Piece(
+            arrays,
+            tuple(piece.names[0] for piece in each),
+            np.concatenate([padded(piece.values) for piece in each]),
+        )
+
+
+def terms(spec: Spec, word: str, classes: Targets) -> Terms:
+    """A word as a combination of classes: a number, a rank, a name, or "tabby - tiger cat"."""
+    try:
+        return classes.terms(int(word) if _is_number(word) else word)
+    except FastcamError as error:
+        raise spec.wrong(str(error)) from error
+
+
+def index(spec: Spec, word: str, classes: Targets) -> int:
+    """A word as one class, no rank."""
+    found = terms(spec, word, classes)
+    if len(found) > 1 or found[0][1] != 1 or found[0][0] < 0:
+        raise spec.wrong(f"{word!r} is no single class; give a name or a number from 0")
+    return found[0][0]
+
+
+def integers(spec: Spec, what: str) -> list[int]:
+    """The words as numbers."""
+    if not all(map(_is_number, spec.words)):
+        raise spec.wrong(f"give {what} as whole numbers")
+    return [int(word) for word in spec.words]
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+", word) is not None

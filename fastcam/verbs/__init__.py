@@ -1,1 +1,0 @@
-"""The verbs of the command ``fastcam``, one a file: a function with its options, and ``EXAMPLES``."""
