@@ -29,7 +29,7 @@ cases: $(VENV)/.test
 	$(BIN)/python tests/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
 
 soak: $(VENV)/.test
-	$(BIN)/python -m fastcam_bench.soak --json bench/results/soak.json
+	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/soak.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,17 +53,17 @@ $(VENV)/.test: $(VENV)/.demo
 $(VENV)/.bench: $(VENV)/.test bench/fastcam_bench/speed/environments.py
 	$(PIP) --editable ".[cpu,export,test]" --editable bench
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
-	$(BIN)/python -m fastcam_bench.speed.environments
+	$(BIN)/python -m fastcam_bench.speed.networks.environments
 	touch $@
 
 # nothing else should run on the machine meanwhile
 bench: $(VENV)/.bench
 	$(BIN)/python -m fastcam_bench.speed
-	$(BIN)/python -m fastcam_bench.lowerings
-	$(BIN)/python -m fastcam_bench.on_demand
-	$(BIN)/python -m fastcam_bench.layouts
-	$(BIN)/python -m fastcam_bench.export_time
-	$(BIN)/python -m fastcam_bench.kernels --seconds 1.2 --json bench/results/kernels.json
+	$(BIN)/python -m fastcam_bench.speed.lowerings
+	$(BIN)/python -m fastcam_bench.speed.on_demand
+	$(BIN)/python -m fastcam_bench.speed.layouts
+	$(BIN)/python -m fastcam_bench.speed.export_time
+	$(BIN)/python -m fastcam_bench.speed.kernels --seconds 1.2 --json bench/results/kernels.json
 	$(BIN)/python -m fastcam_bench.report
 
 docs: $(VENV)/.docs

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import cuda_host
 from fastcam import kernels
 from fastcam.kernels import reference as REFERENCE
-from fastcam_bench.machine import machine, write_report
+from fastcam_bench.oracles.machine import machine, write_report
 
 Case = tuple[str, tuple[Any, ...], dict[str, Any]]
 INF, NAN = np.float32(np.inf), np.float32(np.nan)

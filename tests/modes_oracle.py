@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fastcam_bench.kinks import AtValues
+from fastcam_bench.oracles.kinks import AtValues
 
 # ---- modes that change the ReLU
 

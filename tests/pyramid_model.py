@@ -41,7 +41,7 @@ def autograd(tensors, image, classes):
     """Layers by name [N, K, h, w], and the gradients [N, T, K, h, w] of the classes' scores with respect to them."""
     import torch
 
-    from fastcam_bench import kinks
+    from fastcam_bench.oracles import kinks
 
     F = torch.nn.functional
     w = {name: torch.tensor(array) for name, array in tensors.items()}

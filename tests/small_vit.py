@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastcam_bench import torch_oracle
+from fastcam_bench.oracles import torch_oracle
 
 WIDTH, HEADS, GRID, CLASSES = 8, 2, 3, 5
 SIZE = 4 * GRID

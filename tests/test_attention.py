@@ -13,7 +13,7 @@ import torch
 
 from fastcam import Explainer
 from fastcam.schema import RELEVANCE, TARGETS, FastcamError
-from fastcam_bench import torch_oracle
+from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
 from small_models import classifier
 from small_vit import GRID, HEADS, SIZE, WIDTH, build, plain, to_onnx

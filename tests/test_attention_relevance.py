@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fastcam.schema import INPUT_GRADIENT, TARGETS, FastcamError
-from fastcam_bench import torch_oracle
+from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
 from small_vit import HEADS, SIZE, WIDTH, Block, Vit, build, plain, to_onnx
 

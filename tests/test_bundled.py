@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper, shape_inference
 
 from fastcam.schema import preset
-from fastcam_bench import bundled_net, train_bundled
+from fastcam_bench.models import bundled_net, train_bundled
 from fastcam_bench.scenes import CLASSES, scene, scenes
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -12,7 +12,7 @@ from fastcam_export import export_model, inspect_model
 from pyramid_model import model_of
 
 torch = pytest.importorskip("torch")
-oracle = pytest.importorskip("fastcam_bench.torch_oracle")
+oracle = pytest.importorskip("fastcam_bench.oracles.torch_oracle")
 
 
 def last_map(name):

@@ -1,13 +1,14 @@
-"""The gradients of some of ONNX's own conformance cases; ``python -m fastcam_bench.conformance`` runs all of them."""
+"""The gradients of some of ONNX's own conformance cases; ``python -m fastcam_bench.accuracy.conformance`` runs all of
+them."""
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fastcam_bench import conformance
-from fastcam_bench import conformance_oracle as oracle
-from fastcam_bench.conformance_case import LeftOut, Problem, problem
+from fastcam_bench.accuracy import conformance
+from fastcam_bench.accuracy import conformance_oracle as oracle
+from fastcam_bench.accuracy.conformance_case import LeftOut, Problem, problem
 
 PASSING = [
     "node/test_add_bcast", "node/test_averagepool_2d_pads_count_include_pad", "node/test_basic_conv_with_padding",

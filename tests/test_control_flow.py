@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from cases_control import untype
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.graph.load import load

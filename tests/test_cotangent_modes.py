@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 import small_vit
 from fastcam import Explainer, FastcamError
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS
-from fastcam_bench import kinks, torch_oracle
+from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
 from modes_oracle import ChangedRelu, relevance
 from test_cotangent import MASK, F, behind, heads, images, run, weights

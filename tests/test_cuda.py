@@ -22,7 +22,7 @@ from fastcam import kernels
 from fastcam.kernels import _nvrtc, cuda
 from fastcam.kernels._cuda_source import source
 from fastcam.schema import FastcamError
-from fastcam_bench import kernels_gpu
+from fastcam_bench.speed import kernels_gpu
 from test_fused import FRACTIONS, assert_same, maps_of_any_kind, picture, signed, sizes, smooth
 from test_kernel_backends import SIDES, map_arrays
 from test_kernels import MASKS

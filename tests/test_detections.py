@@ -14,8 +14,8 @@ from torch import nn
 
 from fastcam import Explainer, FastcamError
 from fastcam.targets.spec_kinds import answering
-from fastcam_bench import kinks, torch_oracle
-from fastcam_bench.torch_oracle import torchvision
+from fastcam_bench.oracles import kinks, torch_oracle
+from fastcam_bench.oracles.torch_oracle import torchvision
 from fastcam_export import export_model
 
 SIDE, CLASSES, STRIDES = 32, 3, (8, 16)

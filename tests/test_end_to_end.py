@@ -19,8 +19,8 @@ from onnx import numpy_helper
 from contract_model import brightness_model
 from fastcam import Explainer
 from fastcam.schema import METADATA_KEY, OUTPUTS, PREFIX, preset
+from fastcam_bench.models.train_bundled import PICTURE_SEED, PICTURE_SIZE
 from fastcam_bench.scenes import CLASSES, scene, scenes
-from fastcam_bench.train_bundled import PICTURE_SEED, PICTURE_SIZE
 from fastcam_export import export_model
 
 DATA = Path(str(files("fastcam"))) / "data"
@@ -145,8 +145,8 @@ def test_the_map_is_the_papers_formula_on_plain_tensors(bundled, pictures):
 
 def test_weights_and_maps_equal_pytorchs_autograd(bundled, pictures):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
-    from fastcam_bench import bundled_net
-    from fastcam_bench import torch_oracle as oracle
+    from fastcam_bench.models import bundled_net
+    from fastcam_bench.oracles import torch_oracle as oracle
 
     model = onnx.load(DATA / "scenes.onnx")
     parameters = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
@@ -306,7 +306,7 @@ def test_photos_equal_a_computation_in_numpy(real, assets, photo):
 
 
 def test_heatmaps_lie_on_the_objects_of_the_photos(real, assets):
-    from fastcam_bench.photos import measure, read_photos
+    from fastcam_bench.accuracy.photos import measure, read_photos
 
     name, _, exported = real
     explainer = Explainer(exported.model.SerializeToString())
@@ -322,7 +322,7 @@ def test_heatmaps_lie_on_the_objects_of_the_photos(real, assets):
 
 
 def test_the_measures_of_the_photo_table_equal_counts_on_paper(tmp_path):
-    photos = pytest.importorskip("fastcam_bench.photos")
+    photos = pytest.importorskip("fastcam_bench.accuracy.photos")
     heat = np.zeros((10, 20), np.float32)
     heat[2:6, 4:8] = 1  # 16, of which 2 x 4 = 8 lie in the box
     heat[3, 5] = 3

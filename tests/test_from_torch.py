@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from fastcam.schema import METADATA_KEY, FastcamError, Metadata
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import from_torch
 
 torch = pytest.importorskip("torch")

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fastcam import Explainer
 from fastcam.schema import RELEVANCE, TARGETS, FastcamError
-from fastcam_bench import kinks, torch_oracle
+from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.graph.load import load

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import UnsupportedOperator, export_model, vjp
 from fastcam_export.graph.load import load
 from rule_runs import run

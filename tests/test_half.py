@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam.schema import FastcamError
-from fastcam_bench import half as bench
+from fastcam_bench.accuracy import half as bench
 from fastcam_export import export_model, vjp
 from fastcam_export.graph import float16
 from rule_cases import CASES

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError, schema
 from fastcam.cli import app
-from fastcam_bench import torch_oracle as oracle  # noqa: F401 - before torchvision: it says what that may go without
+from fastcam_bench.oracles import torch_oracle as oracle  # noqa: F401 - before torchvision: it says what that may go without
 from fastcam_export import export_model
 from small_models import classifier, save, weights_of
 

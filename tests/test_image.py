@@ -334,8 +334,8 @@ def test_endings_count_in_either_case(tmp_path):
 def test_all_that_list_pictures_list_the_same(tmp_path):
     from fastcam.cli.explain import pictures
     from fastcam.explain.streaming import is_video
-    from fastcam_bench.layouts import picture_files
-    from fastcam_bench.photos import read_photos
+    from fastcam_bench.accuracy.photos import read_photos
+    from fastcam_bench.speed.layouts import picture_files
 
     files = folder_of_pictures(tmp_path)
     header, row = "file,class_index,x0,y0,x1,y1", "a.JPEG,7,1,0,5,4"

@@ -14,7 +14,7 @@ from scipy import ndimage
 import cuda_host
 import kernel_cases
 from fastcam import kernels
-from fastcam_bench import kernels as bench
+from fastcam_bench.speed import kernels as bench
 
 
 @pytest.mark.parametrize("name", [name for name in cuda_host.BACKENDS if name != "reference"])

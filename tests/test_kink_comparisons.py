@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these test
 
 from torch import nn  # noqa: E402
 
-from fastcam_bench import agreement, kinks  # noqa: E402
-from fastcam_bench import torch_oracle as oracle  # noqa: E402
+from fastcam_bench.accuracy import agreement  # noqa: E402
+from fastcam_bench.oracles import kinks  # noqa: E402
+from fastcam_bench.oracles import torch_oracle as oracle  # noqa: E402
 from fastcam_export import export_model  # noqa: E402
 from fastcam_export.autodiff.core.rule import RULES  # noqa: E402
 

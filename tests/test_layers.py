@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from fastcam.schema import FastcamError
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import export_model, inspect_model
 
 torch = pytest.importorskip("torch")
-torch_oracle = pytest.importorskip("fastcam_bench.torch_oracle")
+torch_oracle = pytest.importorskip("fastcam_bench.oracles.torch_oracle")
 models = torch_oracle.torchvision.models
 nn = torch.nn
 

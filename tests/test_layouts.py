@@ -8,7 +8,7 @@ import pytest
 
 from contract_model import random_model
 from fastcam import Explainer
-from fastcam_bench.layouts import Layout, Sessions, compare, contestant, layouts, recommended, share_line
+from fastcam_bench.speed.layouts import Layout, Sessions, compare, contestant, layouts, recommended, share_line
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import export_model, vjp
 from fastcam_export.graph import symbolic_dims
 from fastcam_export.graph.load import load
@@ -184,7 +184,7 @@ def test_layer_of_an_older_file_with_a_free_batch_is_explained(case):
 
 
 def test_layers_of_an_older_vision_transformer_are_those_of_its_shapes():
-    from fastcam_bench import torch_oracle  # before torchvision: it says what that may go without
+    from fastcam_bench.oracles import torch_oracle  # before torchvision: it says what that may go without
 
     assert torch_oracle
     from torchvision.models.vision_transformer import VisionTransformer

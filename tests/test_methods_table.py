@@ -10,9 +10,10 @@ import pytest
 
 from fastcam.methods import METHODS
 from fastcam.schema import MODES
-from fastcam_bench import methods_table, parity_peers
-from fastcam_bench.method_evidence import ROWS
+from fastcam_bench.accuracy import parity_peers
+from fastcam_bench.accuracy.method_evidence import ROWS
 from fastcam_bench.paths import RESULTS
+from fastcam_bench.report import methods_table
 
 TESTS = Path(__file__).parent
 LISTED = [name for listed in methods_table.names().values() for name in listed]

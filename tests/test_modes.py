@@ -15,7 +15,7 @@ from torch import nn
 
 from fastcam import schema
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS, FastcamError
-from fastcam_bench import kinks, torch_oracle
+from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
 from fastcam_export.autodiff.core import rule
 from fastcam_export.autodiff.core.errors import UnsupportedOperator

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="PyTorch builds the architectures of these t
 
 import torch
 
-from fastcam_bench import torch_oracle
+from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
 from fastcam_export.autodiff.pooled import sparse_seeds, spatial_mean, spatial_sum
 from fastcam_export.autodiff.pooled.axis_maps import groups

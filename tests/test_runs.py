@@ -15,7 +15,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.methods import METHODS
 from fastcam.methods.options import parameters, parsed, with_options
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import export_model
 from small_models import classifier, save, weights_of
 

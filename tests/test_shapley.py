@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fastcam.schema import ACTIVATIONS, RELEVANCE, TARGETS, WEIGHTS, FastcamError
-from fastcam_bench import kinks, torch_oracle
+from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
 from small_models import classifier
 

@@ -9,7 +9,7 @@ import pytest
 
 from contract_model import random_model
 from fastcam import Explainer
-from fastcam_bench.soak import ROUNDS, Soak, growth, questions, verdict
+from fastcam_bench.speed.soak import ROUNDS, Soak, growth, questions, verdict
 
 
 def test_many_threads_get_the_answers_of_one():

@@ -1,7 +1,7 @@
 """Exported torchvision models against PyTorch autograd on the same weights, at the default layer and in the middle.
 
-At each kink PyTorch takes the side to which ONNX Runtime fell (fastcam_bench.kinks), so that no processor's rounding
-decides whether these tests pass. FASTCAM_TEST_SEED=1 draws other models and pictures.
+At each kink PyTorch takes the side to which ONNX Runtime fell (fastcam_bench.oracles.kinks), so that no processor's
+rounding decides whether these tests pass. FASTCAM_TEST_SEED=1 draws other models and pictures.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 
-from fastcam_bench import agreement
-from fastcam_bench import torch_oracle as oracle
+from fastcam_bench.accuracy import agreement
+from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_export import export_model
 from modes_oracle import input_gradient
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fastcam_bench import two_objects
-from fastcam_bench.two_objects import judge, region
+from fastcam_bench.accuracy import two_objects
+from fastcam_bench.accuracy.two_objects import judge, region
 
 LEFT, RIGHT = [(0, 0, 10, 20)], [(20, 5, 40, 20)]
 SHAPE = (20, 40)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import Explainer
 from fastcam.schema import OUTPUTS
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import export_model, inspect_model
 from rule_runs import reference, run
 

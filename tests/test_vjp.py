@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam.schema import FastcamError
-from fastcam_bench import kinks
+from fastcam_bench.oracles import kinks
 from fastcam_export import UnsupportedOperator, export_model, vjp
 from rule_runs import reference, run
 from small_models import classifier, save, weights_of

@@ -88,7 +88,7 @@ def _default(info: Any, default: Any) -> str:
 
 def methods() -> str:
     """What every method and mode needs of an export, and what it costs: a line for each way of being served."""
-    from fastcam_bench import methods_table
+    from fastcam_bench.report import methods_table
 
     return methods_table.short()
 
@@ -97,8 +97,8 @@ def gallery() -> str:
     """Every method: picture, formula, cost, export, options, peers, source."""
     from fastcam.methods import METHODS
     from fastcam.methods.options import described
-    from fastcam_bench.method_evidence import ROWS
-    from fastcam_bench.methods_table import cost, served_by
+    from fastcam_bench.accuracy.method_evidence import ROWS
+    from fastcam_bench.report.methods_table import cost, served_by
 
     parts = []
     for name, one in METHODS.items():

@@ -53,7 +53,7 @@ def two_objects() -> str:
 
 def speed() -> str:
     """The cost of an explanation, a line per network and batch size, and the plot."""
-    from fastcam_bench.speed import report
+    from fastcam_bench.speed.networks import report
 
     measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
     versions = measured["networks"]["resnet50"]["network"]["versions"]
@@ -204,7 +204,7 @@ FIVE = ("alexnet", "resnet50", "mobilenet_v2", "vit_b_16", "swin_t")
 
 def cost() -> str:
     """The cost of one explanation, five networks, one picture at a time."""
-    from fastcam_bench.speed import report
+    from fastcam_bench.speed.networks import report
 
     measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
     lines = [
@@ -225,7 +225,7 @@ def cost() -> str:
 
 def missed() -> str:
     """The targets of speed and memory that were missed, each with its worst figure."""
-    from fastcam_bench.speed import report
+    from fastcam_bench.speed.networks import report
 
     measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
     lines = ["| what | wanted | worst figure | where | met |", "|---|---|---:|---|---|"]

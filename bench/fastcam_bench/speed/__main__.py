@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastcam_bench.machine import machine
+from fastcam_bench.oracles.machine import machine
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.speed import environments, plot, report
-from fastcam_bench.speed.models import NETWORKS
+from fastcam_bench.speed.networks import environments, plot, report
+from fastcam_bench.speed.networks.models import NETWORKS
 
 OUTPUT = RESULTS / "speed.json"
 COMPILED = "resnet50"
@@ -46,7 +46,7 @@ def measure(kind: str, name: str, options: argparse.Namespace) -> Row:
         out = Path(folder) / "found.json"
         try:
             interpreter = environments.python(ENVIRONMENT.get(kind, kind))
-            command = [str(interpreter), "-m", "fastcam_bench.speed.job", kind, name, str(out)]
+            command = [str(interpreter), "-m", "fastcam_bench.speed.networks.job", kind, name, str(out)]
             command += [f"--{key}={getattr(options, key)}" for key in ("seconds", "threads", "least")]
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
         except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:

@@ -33,7 +33,8 @@ def input_gradient(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Va
 
 
 def choose(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> Form:
-    """Which form is the fastest on ONNX Runtime's CPU; ``python -m fastcam_bench.lowerings`` holds the rule to account.
+    """Which form is the fastest on ONNX Runtime's CPU; ``python -m fastcam_bench.speed.lowerings`` holds the rule to
+    account.
 
     A Conv runs on blocks of channels; a ConvTranspose is a matrix product, whose columns are then summed, and in groups
     a loop over these. So a Conv wins with stride 1, unless x has too few channels to fill a block, and in groups. With

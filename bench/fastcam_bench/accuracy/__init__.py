@@ -1,0 +1,1 @@
+"""How right results are: against autograd, peers and annotations."""

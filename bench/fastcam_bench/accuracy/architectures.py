@@ -1,0 +1,321 @@
+"""Every torchvision model and one small member of every timm family: is the layer found, and is the gradient PyTorch's?
+
+    pip install --no-deps timm && pip install safetensors huggingface_hub pyyaml
+    python -m fastcam_bench.accuracy.architectures [--out FILE] [--only TEXT] [--again]
+
+Seeded random weights. Each model is exported by torch (the older exporter; dynamo where that fails or FastCAM refuses
+its file), then by FastCAM at the default layer, and run on ONNX Runtime; the gradient is held against PyTorch autograd
+at the value that equals the exported activations. Classifiers and video models: the predicted class, by
+``export_model``; segmenters: the sum of one class's logits over the picture, by ``vjp``; detectors (of few boxes and
+classes): the score of the best box, by ``vjp``. In float32 two implementations may fall to different sides of a kink;
+where a picture differs, others are tried, and the row says how many agreed.
+Writes architectures.json (model by model, resumable: what passed is not run again unless ``--again``) and a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+
+from fastcam import schema
+from fastcam.schema import FastcamError
+from fastcam_bench.models import zoo
+from fastcam_bench.oracles import torch_oracle as oracle
+from fastcam_bench.oracles.isolated import Row, each
+from fastcam_bench.oracles.machine import versions, write_report
+from fastcam_bench.oracles.torch_oracle import Array, difference
+from fastcam_bench.paths import RESULTS
+from fastcam_export import export_model, inspect_model, vjp
+
+OUTPUT = RESULTS / "architectures.json"
+COMMAND = "python -m fastcam_bench.accuracy.architectures"
+LIMIT = 300
+"""Seconds that a model may take; the row of one that takes longer has the status "not finished"."""
+TOLERANCE = 1e-4
+SEEDS = (7, 8, 9)
+CLASS = 3
+"""The class that segmenters are explained for."""
+
+
+def measure(name: str) -> Row:
+    """One model: status "passed", "failed" (a difference), "refused" (by FastCAM) or "not exported" (by torch).
+
+    Only a row with "exporter" is of a model that torch is known to export.
+    """
+    member = zoo.build(name)
+    about: Row = {"parameters": member.parameters, "input": list(member.images.shape)}
+    wanted = ByExport if member.task in ("classification", "video") else ByVjp
+    errors, refusals = [], []
+    for exporter in EXPORTERS:
+        try:
+            proto = to_onnx(member, exporter)
+        except Exception as error:  # either exporter raises errors of every kind
+            errors.append(f"{exporter}: {one_line(error)}")
+            continue
+        about["exporter"] = exporter
+        start = time.perf_counter()
+        try:
+            explained = wanted(proto)
+            about["export_seconds"] = round(time.perf_counter() - start, 2)
+            compared = compare(member, explained)
+        except FastcamError as error:
+            refusals.append(f"{exporter}: {error}")
+            continue
+        except Exception as error:  # a defect of FastCAM's, or of this comparison
+            return {**about, "status": "failed", "reason": one_line(error)}
+        return {**about, **({"refused": refusals} if refusals else {}), **explained.about, **compared}
+    if refusals:
+        return {**about, "status": "refused", "reason": " / ".join(refusals + errors)}
+    return {**about, "status": "not exported", "reason": " / ".join(errors)}
+
+
+def one_line(error: BaseException) -> str:
+    """An error as the report has it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
+
+
+def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
+    """The model as a file that computes what the model does.
+
+    Raises:
+        Exception: the exporter's own, ONNX Runtime's, or a RuntimeError where the file computes something else.
+    """
+    image = torch.from_numpy(member.images)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints whole graphs
+        warnings.simplefilter("ignore")
+        proto = EXPORTERS[exporter](member.module, image, member.task != "detection")
+    plain = session(proto)
+    gaps = []
+    for seed in SEEDS:  # a detector may choose other boxes, where two are as good to float32
+        images = member.more(seed)
+        with torch.no_grad():
+            expected = member.module(torch.from_numpy(images))
+        expected = (expected[0] if isinstance(expected, (tuple, list)) else expected).numpy()
+        if not np.isfinite(expected).all():
+            raise RuntimeError("the model's own output is not finite")
+        made = plain.run([proto.graph.output[0].name], {plain.get_inputs()[0].name: images})[0]
+        gaps.append(difference(made, expected) if made.shape == expected.shape else float("inf"))
+        if gaps[-1] <= 1e-2:
+            break
+    else:
+        raise RuntimeError(f"the file's output is {min(gaps):.0e} off the model's on every picture")
+    return proto
+
+
+def _older(module: torch.nn.Module, image: torch.Tensor, free: bool) -> onnx.ModelProto:
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"]}
+    if free:
+        names["dynamic_axes"] = {"image": {0: "N"}, "scores": {0: "N"}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.onnx")
+        torch.onnx.export(module, (image,), path, dynamo=False, opset_version=18, **names)
+        return onnx.load(path)
+
+
+def _dynamo(module: torch.nn.Module, image: torch.Tensor, free: bool) -> onnx.ModelProto:
+    shapes = ({0: torch.export.Dim("N", min=1)},) if free else None
+    program = torch.onnx.export(module, (image,), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False)
+    assert program is not None
+    return program.model_proto
+
+
+EXPORTERS = {"torchscript": _older, "dynamo": _dynamo}
+
+
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A quiet CPU session."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class ByExport:
+    """The predicted class's score at the default layer, by ``export_model``."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        exported = export_model(proto, emit="gradients", check=False)
+        self.layer = exported.metadata.layer
+        self.prefix = self.layer.prefix_tokens
+        self.session = session(exported.model)
+        self.about = {"layer": self.layer.scope or self.layer.value, "layout": self.layer.layout}
+
+    def run(self, images: Array) -> tuple[Array, Array, Array]:
+        """Activations, their gradient, and each image's class."""
+        names = [schema.ACTIVATIONS, schema.GRADIENTS, schema.CLASSES]
+        feeds = {self.session.get_inputs()[0].name: images}
+        activations, gradients, classes = self.session.run(names, feeds)
+        return activations, gradients[:, 0], classes[:, 0]
+
+    @staticmethod
+    def score(made: torch.Tensor, classes: Array) -> torch.Tensor:
+        """PyTorch's sum of what was differentiated."""
+        made = made[0] if isinstance(made, (tuple, list)) else made
+        return made.gather(1, torch.from_numpy(classes)[:, None]).sum()
+
+
+class ByVjp:
+    """A segmenter's one class, or a detector's best score, at the layer that "auto" would choose, by ``vjp``.
+
+    For a detector whose picture's size reaches the boxes past every layer: at the last activation of its backbone that
+    the best box hangs on; those of other scales have a gradient of zero.
+    """
+
+    prefix = 0
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.output = proto.graph.output[0].name
+        try:
+            layer = next(line for line in inspect_model(proto, self.output).layers if line.chosen)
+            self.layers = {layer.name: layer.scope or layer.name}
+        except FastcamError:
+            self.layers = {node.output[0]: f"{node.name}, named" for node in proto.graph.node if _of_backbone(node)}
+            if not self.layers:
+                raise
+        made = vjp(proto, list(self.layers), [self.output])
+        known = {output.name for output in made.graph.output}
+        for name in self.layers.keys() - known:
+            made.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        self.plain, self.session = session(proto), session(made)
+        self.about: Row = {}
+
+    def run(self, images: Array) -> tuple[Array, Array, Array]:
+        """Activations and their gradient; the classes are of no use here."""
+        image = self.plain.get_inputs()[0].name
+        scores = self.plain.run([self.output], {image: images})[0]
+        seed = np.zeros_like(scores)
+        seed[(slice(None), CLASS) if scores.ndim == 4 else 0] = 1
+        feeds = {image: images, f"cotangent.{self.output}": seed}
+        for layer in reversed(self.layers):
+            activations, gradients = self.session.run([layer, f"grad.{layer}"], feeds)
+            if gradients.any():
+                break
+        self.about = {"layer": self.layers[layer], "layout": "NCHW"}
+        return activations, gradients, np.zeros(0, np.int64)
+
+    @staticmethod
+    def score(made: torch.Tensor, classes: Array) -> torch.Tensor:
+        """PyTorch's sum of what was differentiated."""
+        return made[:, CLASS].sum() if made.dim() == 4 else made[0]
+
+
+def _of_backbone(node: onnx.NodeProto) -> bool:
+    """An activation of torchvision's backbones, in the older exporter's names."""
+    return node.op_type in ("Relu", "HardSwish", "Clip") and "/backbone/" in node.name and "/fpn/" not in node.name
+
+
+def compare(member: zoo.Member, explained: ByExport | ByVjp) -> Row:
+    """Gradient and map beside autograd's, picture by picture: the best and worst difference of each."""
+    rows: list[tuple[float, float]] = []
+    for seed in SEEDS:
+        images = member.images if seed == SEEDS[0] else member.more(seed)
+        activations, gradients, classes = explained.run(images)
+        if not np.isfinite(gradients).all():
+            return {"status": "failed", "reason": "the gradient is not finite"}
+        if not np.any(gradients):
+            return {"status": "failed", "reason": "the gradient is zero everywhere"}
+        score = partial(explained.score, classes=classes)
+        readings = oracle.gradients_of(member.module, images, activations, score, explained.prefix)
+        expected = min(readings, key=partial(difference, gradients))  # copies of one value: any may be the layer's
+        rows += list(zip(map(difference, gradients, expected), map(map_difference, activations, gradients, expected)))
+        if max(max(row) for row in rows) <= TOLERANCE:
+            break
+    good = [row for row in rows if max(row) <= TOLERANCE]
+    shown = good or rows
+    worst = {"gradient": max(row[0] for row in shown), "map": max(row[1] for row in shown)}
+    figures: Row = {name: float(f"{value:.1e}") for name, value in worst.items()}
+    figures |= {"pictures": len(rows), "agreeing": len(good), "activations": list(activations.shape[1:])}
+    if good:
+        return {"status": "passed", **figures}
+    return {"status": "failed", "reason": "the gradient differs on every picture", **figures}
+
+
+def map_difference(activations: Array, ours: Array, theirs: Array) -> float:
+    """Difference of the maps that two gradients of one picture give, [K, ...] each; of one that ReLU leaves empty, of
+    the sums before it."""
+    pair = [(g.mean(tuple(range(1, g.ndim)), keepdims=True) * activations).sum(0) for g in (ours, theirs)]
+    rectified = [np.maximum(one, 0) for one in pair]
+    return difference(*(rectified if rectified[1].any() else pair))
+
+
+def write(rows: dict[str, Row], out: Path) -> None:
+    """The report, and the table beside it."""
+    report = {
+        "command": COMMAND,
+        "versions": versions("fastcam", "torch", "torchvision", "timm", "onnxruntime", "onnx"),
+        "tolerance": TOLERANCE,
+        "results": [rows[name] for name in sorted(rows)],
+    }
+    write_report(report, out, table)
+
+
+def table(report: Row) -> str:
+    """Markdown: a line per model."""
+    results = report["results"]
+    count = Counter(row["status"] for row in results)
+    exported = sum("exporter" in row for row in results)
+    versions = report["versions"]
+    lines = [
+        "# Architectures",
+        "",
+        f"`{report['command']}`: torchvision {versions['torchvision']}, timm {versions['timm']}, PyTorch "
+        f"{versions['torch']}, seeded random weights.",
+        f"Of {len(results)} models torch exports {exported}; gradient and map at the default layer equal PyTorch "
+        f"autograd within {report['tolerance']:g} of their maximum in {count['passed']} of these. FastCAM refuses "
+        f"{count['refused']}; {count['failed']} failed; torch does not export {count['not exported']}; "
+        f"{count['not finished']} did not finish within the limits of time and memory.",
+        "Where fewer pictures agree than were tried, float32 falls to another side of a kink on the others; the",
+        "differences are then those of the agreeing ones.",
+        "",
+        "| model | exporter | layer | layout | gradient | map | pictures | export s | note |",
+        "|---|---|---|---|---:|---:|---:|---:|---|",
+    ]
+    return "\n".join([*lines, *map(_line, results)]) + "\n"
+
+
+def _line(row: Row) -> str:
+    gap = [f"{row[key]:.0e}" if key in row else "" for key in ("gradient", "map")]
+    pictures = f"{row['agreeing']} of {row['pictures']}" if "pictures" in row else ""
+    layer = f"`{row['layer']}`" if "layer" in row else ""
+    refused = [f"refused: {reason}" for reason in row.get("refused", [])]
+    note = " / ".join(refused) if row["status"] == "passed" else f"**{row['status']}**: {row.get('reason', '')}"
+    cells = [row["model"], row.get("exporter", ""), layer, row.get("layout", ""), *gap, pictures]
+    return "| " + " | ".join([*cells, str(row.get("export_seconds", "")), note.replace("|", "/")]) + " |"
+
+
+def main() -> None:
+    """The command; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Gradients of torchvision's and timm's architectures.")
+    parser.add_argument("--out", type=Path, default=OUTPUT)
+    parser.add_argument("--only", default="", help="models whose name contains this")
+    parser.add_argument("--again", action="store_true", help="also those that passed before")
+    options = parser.parse_args()
+    rows: dict[str, Row] = {}
+    if options.out.is_file():
+        rows = {row["model"]: row for row in json.loads(options.out.read_text(encoding="utf-8"))["results"]}
+    passed = {name for name, row in rows.items() if row["status"] == "passed"}
+    wanted = [name for name in zoo.names(options.only) if options.again or name not in passed]
+    for name, row in each(measure, wanted, LIMIT):
+        if row.pop("unfinished", False):
+            row["status"] = "not finished"
+        rows[name] = {"model": name, **row}
+        write(rows, options.out)
+        print(name, row["status"], row.get("map", ""), row.get("reason", "")[:150], flush=True)
+
+
+if __name__ == "__main__":
+    main()

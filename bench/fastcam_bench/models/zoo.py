@@ -1,0 +1,217 @@
+"""The models of the architecture sweep: torchvision's, and one small member of every family of timm; seeded weights."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastcam_bench.oracles import torch_oracle as oracle  # before torchvision: it says what that may go without
+from fastcam_bench.oracles.torch_oracle import Array
+
+import torchvision  # isort: skip
+
+TASKS = {"": "classification", "segmentation": "segmentation", "detection": "detection", "video": "video"}
+SMALL = (
+    "test",
+    "femto",
+    "atto",
+    "pico",
+    "xxs",
+    "xx",
+    "nano",
+    "mini",
+    "tiny",
+    "xs",
+    "small",
+    "_s",
+    "t0",
+    "b0",
+    "18",
+    "lite",
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model, ready to be exported.
+
+    Attributes:
+        module: in inference mode, seeded; takes one float tensor and returns a tensor or a tuple of tensors.
+        images: float32, what it is explained on.
+        more: other pictures, from a seed.
+        task: "classification", "segmentation", "detection" or "video".
+    """
+
+    module: torch.nn.Module
+    images: Array
+    more: Callable[[int], Array]
+    task: str
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has learned, or would have."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+def names(only: str = "") -> Iterator[str]:
+    """``torchvision/task/model`` and ``timm/family/model``, those that contain ``only``."""
+    if not only.startswith("timm/"):
+        yield from (name for name in _torchvision_names() if only in name)
+    if not only.startswith("torchvision/"):
+        yield from (name for name in _timm_names(only.split("/")[1] if "/" in only else "") if only in name)
+
+
+def _torchvision_names() -> Iterator[str]:
+    for folder, task in TASKS.items():
+        package = getattr(torchvision.models, folder) if folder else torchvision.models
+        for name in sorted(torchvision.models.list_models(module=package)):
+            yield f"torchvision/{task}/{name}"
+
+
+def _timm_names(group: str) -> Iterator[str]:
+    try:
+        import timm
+    except ImportError:
+        return
+    for family in timm.list_modules():
+        found = timm.list_models(module=family)
+        if found and group in family:
+            yield f"timm/{family}/{smallest(family, found)}"
+
+
+def smallest(family: str, found: list[str]) -> str:
+    """The member with the fewest parameters of those whose name sounds small."""
+    import timm
+
+    def rank(name: str) -> tuple[int, int]:
+        small = [i for i, word in enumerate(SMALL) if word in name]
+        return (min(small) if small else len(SMALL), len(name))
+
+    own = [name for name in found if not name.startswith("test_")] or found
+    counted = {}
+    for name in sorted(own, key=rank)[:4]:
+        try:
+            with warnings.catch_warnings(), torch.device("meta"):
+                warnings.simplefilter("ignore")
+                counted[name] = sum(p.numel() for p in timm.create_model(name).parameters())
+        except (RuntimeError, NotImplementedError):  # it computes with its weights while it is built
+            counted[name] = 1 << 40
+    return min(counted, key=lambda name: counted[name])
+
+
+def build(name: str) -> Member:
+    """The model ``name`` of :func:`names`."""
+    library, group, short = name.split("/")
+    torch.manual_seed(0)
+    if library == "timm":
+        return _timm(short)
+    makers: dict[str, Callable[[str], Member]] = {
+        "classification": _classifier,
+        "segmentation": _segmenter,
+        "detection": _detector,
+        "video": _video,
+    }
+    return makers[group](short)
+
+
+def _classifier(name: str) -> Member:
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    module = torchvision.models.get_model(name, weights=None, **options).eval()
+    fixed = re.match("vit|maxvit|alexnet|vgg", name)
+    return _settled(module, partial(oracle.pictures, size=224 if fixed else 128), "classification")
+
+
+def _segmenter(name: str) -> Member:
+    module = torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()
+    return _settled(_Out(module), partial(oracle.pictures, size=96), "segmentation")
+
+
+def _detector(name: str) -> Member:
+    oracle.compiled_operators()
+    options: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": 5}
+    if "rcnn" in name:  # few boxes: random scores let all of them through
+        options |= {"box_score_thresh": 0.0, "rpn_post_nms_top_n_test": 30, "box_detections_per_img": 10}
+    else:
+        options |= {"score_thresh": 0.0, "topk_candidates": 30, "detections_per_img": 10}
+    if not name.startswith("ssd"):
+        options |= {"min_size": 128, "max_size": 128}
+    module = torchvision.models.get_model(name, **options).eval()
+    size = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}.get(name, 128)
+    if name == "ssd300_vgg16":  # its maps are scaled by 20: random scores would be 1, without a gradient
+        for parameter in module.head.classification_head.parameters():
+            parameter.data *= 0.01
+    return _settled(_Best(module).eval(), partial(oracle.pictures, size=size), "detection", 1)
+
+
+def _video(name: str) -> Member:
+    module = torchvision.models.get_model(name, weights=None).eval()
+    frames, size = (16, 224) if re.match("mvit|swin", name) else (16, 112) if "s3d" not in name else (16, 224)
+
+    def clips(n: int, seed: int = 7) -> Array:
+        pictures = oracle.pictures(n * frames, size, seed)
+        return np.ascontiguousarray(pictures.reshape(n, frames, 3, size, size).transpose(0, 2, 1, 3, 4))
+
+    return _settled(module, clips, "video")
+
+
+def _timm(name: str) -> Member:
+    import timm
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = timm.create_model(name, pretrained=False, exportable=True).eval()
+    own = module.default_cfg["input_size"]
+    wanted = own[-1] if module.default_cfg.get("fixed_input_size") else min(own[-1], 128)
+    for size in (wanted, own[-1]):
+        try:
+            with torch.no_grad():
+                module(torch.zeros(1, 3, size, size))
+            break
+        except (RuntimeError, AssertionError, ValueError):  # too small for its windows, or not a multiple of them
+            continue
+    return _settled(module, partial(oracle.pictures, size=size), "classification")
+
+
+def _settled(module: torch.nn.Module, inputs: Callable[..., Array], task: str, n: int = 2) -> Member:
+    """A member whose BatchNorms have seen some of ``inputs(number, seed=...)``, explained on ``n`` others.
+
+    Of two pictures alone the statistics are so bad that float32 is lost: a channel that is dead on them, or the same on
+    both, would amplify others without bound.
+    """
+    oracle.settle(module, inputs(2 if task == "video" else 8, seed=1))
+    for norm in module.modules():
+        variance = getattr(norm, "running_var", None)
+        if variance is not None:
+            variance.clamp_(min=float(variance.mean()) / 10)
+    return Member(module, inputs(n, seed=7), lambda seed: inputs(n, seed=seed), task)
+
+
+class _Out(torch.nn.Module):
+    """A segmenter's logits, [N, classes, H, W]."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.module(images)["out"]
+        return logits
+
+
+class _Best(torch.nn.Module):
+    """A detector's scores of the first picture, the best first, [boxes]."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.module([images[i] for i in range(len(images))])[0]["scores"]
+        return scores

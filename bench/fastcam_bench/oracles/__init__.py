@@ -1,0 +1,1 @@
+"""Independent answers to compare with, and the machine they are computed on."""

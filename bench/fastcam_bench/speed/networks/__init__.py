@@ -1,0 +1,1 @@
+"""What explaining costs beside plain inference, on networks and beside peers."""
