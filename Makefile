@@ -26,7 +26,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 cases: $(VENV)/.test
-	$(BIN)/python tests/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
+	$(BIN)/python tests/support/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
 
 soak: $(VENV)/.test
 	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/soak.json

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker_memory import Memory
+from support.worker_memory import Memory
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,0 +1,59 @@
+"""The backward pass of several targets at once against one backward pass for each."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from fastcam_export.autodiff.core.batching import BatchedBuilder
+from fastcam_export.autodiff.core.builder import Builder
+from rules.test_rules import agree, cotangents
+from support.rules.case import Free
+from support.rules.cases import ALL
+from support.rules.runs import differentiate, run
+
+TARGETS = 3
+FLAT = {"Ceil", "Floor", "Round", "Sign", "Hardmax", "EyeLike", "MelWeightMatrix"}
+RUNNABLE = [case for case in ALL if case.runtime and case.nodes[-1][0] not in FLAT]
+
+
+def forms(case):
+    """What is known of the shapes: all; where dimensions are free also their names, or nothing."""
+    free = any(isinstance(dim, Free) for shape in case.inputs.values() for dim in shape)
+    return ("fixed", "named", "unknown") if free else ("fixed",)
+
+
+@pytest.mark.parametrize("case", RUNNABLE, ids=str)
+def test_three_targets_at_once_equal_three_runs(case):
+    feeds, fixed = case.feeds(np.float32), case.model()
+    outputs = run(fixed, feeds)
+    each = [cotangents({name: outputs[name] for name in case.outputs}, seed) for seed in range(TARGETS)]
+    single = differentiate(fixed, case.outputs, case.wrt)
+    apart = [run(single, {**feeds, **seeds}) for seeds in each]
+    stored = {name: stacked([seeds[name] for seeds in each]) for name in each[0]}
+    expected = {name: stacked([one[name] for one in apart]) for name in apart[0]}
+    for shapes in forms(case):
+        together = differentiate(case.model(shapes=shapes), case.outputs, case.wrt, lifted=True)
+        agree(run(together, {**feeds, **stored, "copies": np.array([TARGETS])}), expected, 1e-6)
+
+
+def test_only_a_batched_builder_carries_the_axis_of_several_targets():
+    def value(name, *shape):
+        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+
+    def graph():
+        return ir.Graph([], [], nodes=[], opset_imports={"": 18})
+
+    x, dy = value("x", 2, 3), value("dy", None, 3)
+    batched, plain = BatchedBuilder(graph(), value("copies", 1)), Builder(graph())
+    batched.lift_value(dy, (2, 3))
+    assert batched.lifted(dy) and batched.dims(dy) == (2, 3) and not batched.lifted(x)
+    product = batched.Mul(dy, x)
+    assert batched.lifted(product) and batched.dims(product) == (2, 3)
+    assert not plain.lifted(dy) and plain.copies is None
+    with pytest.raises(TypeError, match="BatchedBuilder"):
+        plain.lift_value(dy, (2, 3))
+
+
+def stacked(arrays):
+    """T arrays [d0, d1, ...] as [T * d0, d1, ...]; T numbers as [T]."""
+    return np.concatenate([np.atleast_1d(array) for array in arrays])

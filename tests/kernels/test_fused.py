@@ -1,0 +1,352 @@
+"""The fused kernels: explain_maps and overlay_map equal the separate functions bit for bit, weigh reads all layouts."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from fastcam import kernels
+from fastcam.kernels import OK
+from fastcam.schema import FastcamError
+from support import cuda_host
+
+NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture(params=cuda_host.BACKENDS)
+def k(request: pytest.FixtureRequest) -> kernels.Kernels:
+    return cuda_host.get(request.param)
+
+
+def signed(*shape: int, seed: int = 0) -> kernels.Floats:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def smooth(*shape: int, seed: int = 0) -> kernels.Floats:
+    sigma = (*[0] * (len(shape) - 2), 1, 1)
+    return ndimage.gaussian_filter(signed(*shape, seed=seed), sigma).astype(np.float32)
+
+
+def picture(*shape: int, seed: int = 0) -> kernels.Bytes:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def separately(
+    k: kernels.Kernels,
+    maps: kernels.Floats,
+    size: tuple[int, int],
+    fraction: float = 0.15,
+    connectivity: int = 8,
+    windows: kernels.Ints | None = None,
+) -> kernels.Explained:
+    """explain_maps of signed maps, by the other functions."""
+    status, positive = k.status(maps), k.relu(maps)
+    heatmaps = k.upsample(k.normalize(np.where((status == OK)[..., None, None], positive, np.float32(0))), size)
+    mask = k.threshold(heatmaps, fraction)
+    if windows is not None:
+        y, x = np.indices(size)
+        for image, (x0, y0, x1, y1) in enumerate(windows.tolist()):
+            mask[image] *= (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+    labels, counts = k.label(mask, connectivity)
+    rows = [k.boxes(labels[index], int(counts[index])) for index in np.ndindex(counts.shape)]
+    largest = [found[k.largest(found)] if len(found) else [0] * 5 for found in rows]
+    return kernels.Explained(
+        positive,
+        status,
+        heatmaps,
+        counts,
+        np.concatenate([np.zeros((0, 5), np.int32), *rows]),
+        np.array(largest, np.int32).reshape(*counts.shape, 5),
+    )
+
+
+def assert_same(got: kernels.Explained, wanted: kernels.Explained) -> None:
+    for name in kernels.Explained._fields:
+        if name != "heatmaps" or got.heatmaps is not None:
+            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name), err_msg=name, strict=True)
+
+
+# --- explain_maps: everything that must not change the pixels -----------------------------------------------------
+
+TRICKY = [0.0, -0.0, 1.0, 0.15, 0.5, 1e-45, 1e-38, 3e38, -1.0, float(np.nextafter(np.float32(0.15), np.float32(0)))]
+FRACTIONS = st.sampled_from([0.15, 0.5, 1.0, 1e-6, 1e-30]) | st.floats(0, 1, exclude_min=True, width=32)
+
+
+@st.composite
+def maps_of_any_kind(draw: st.DrawFn) -> kernels.Floats:
+    """float32 [1, T, h, w]: random, few levels, almost flat, huge and tiny, not finite, all equal, sparse."""
+    height, width, seed = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    maps = rng.standard_normal((1, draw(st.integers(1, 2)), height, width)).astype(np.float32)
+    kind = draw(st.sampled_from(["random", "levels", "flat", "equal", "scales", "tricky", "bad", "sparse"]))
+    if kind == "levels":
+        maps = np.round(maps * 2)
+    elif kind == "flat":
+        maps = np.float32(1) + np.round(maps) * np.float32(2.0 ** -draw(st.integers(15, 23)))
+    elif kind == "equal":
+        maps = np.full_like(maps, draw(st.sampled_from(TRICKY)))
+    elif kind == "scales":
+        maps = maps * np.float32(10) ** rng.integers(-44, 38, maps.shape).astype(np.float32)
+    elif kind == "tricky":
+        maps = rng.choice(np.array(TRICKY, np.float32), maps.shape)
+    elif kind == "bad":
+        maps.flat[rng.integers(maps.size)] = draw(st.sampled_from([NAN, INF, -INF]))
+    elif kind == "sparse":
+        maps = maps * (rng.random(maps.shape) < 0.2)
+    return np.ascontiguousarray(maps, np.float32)
+
+
+def sizes() -> st.SearchStrategy[tuple[int, int]]:
+    """Mostly much larger than the maps: there the boxes come from crossings; else from rows of pixels."""
+    large, any_size = st.integers(30, 130), st.integers(1, 60)
+    return st.tuples(large, large) | st.tuples(large, large) | st.tuples(any_size, any_size)
+
+
+WORKSPACE = kernels.Workspace(2)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_boxes_from_the_small_map_equal_those_of_the_pixels(part: int) -> None:
+    # 10,000 cases in four parts, each from its own seed
+    @seed(part)
+    @settings(deadline=None, max_examples=2500, database=None)
+    @given(
+        maps=maps_of_any_kind(),
+        size=sizes(),
+        fraction=FRACTIONS,
+        connectivity=st.sampled_from([4, 8]),
+        want_heatmaps=st.booleans(),
+        window=st.none() | st.tuples(*[st.integers(-5, 140)] * 4),
+    )
+    def check(
+        maps: kernels.Floats,
+        size: tuple[int, int],
+        fraction: float,
+        connectivity: int,
+        want_heatmaps: bool,
+        window: Any,
+    ) -> None:
+        windows = None if window is None else np.array([window], np.int32)
+        got = NATIVE.explain_maps(
+            maps,
+            None,
+            size,
+            fraction,
+            connectivity,
+            windows=windows,
+            want_heatmaps=want_heatmaps,
+            workspace=WORKSPACE,
+        )
+        assert (got.heatmaps is not None) == want_heatmaps
+        wanted = separately(NATIVE, maps, size, fraction, connectivity, windows)
+        assert_same(got, wanted)
+
+    check()
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(maps=maps_of_any_kind(), size=sizes(), fraction=FRACTIONS, connectivity=st.sampled_from([4, 8]))
+def test_native_and_reference_explain_alike(
+    maps: kernels.Floats, size: tuple[int, int], fraction: float, connectivity: int
+) -> None:
+    wanted = REFERENCE.explain_maps(maps, None, size, fraction, connectivity)
+    assert_same(NATIVE.explain_maps(maps, None, size, fraction, connectivity), wanted)
+    assert_same(wanted, separately(REFERENCE, maps, size, fraction, connectivity))
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (2160, 3840), (1, 4000), (4000, 1), (3, 3), (224, 224)])
+@pytest.mark.parametrize("cells", [(7, 7), (14, 14), (1, 1), (1, 9), (40, 33)])
+def test_large_and_small_targets(cells: tuple[int, int], size: tuple[int, int]) -> None:
+    maps = smooth(1, 2, *cells, seed=cells[0] + size[1])
+    wanted = separately(NATIVE, maps, size)
+    assert_same(NATIVE.explain_maps(maps, None, size), wanted)
+    assert_same(NATIVE.explain_maps(maps, None, size, want_heatmaps=False), wanted)
+
+
+def test_explain_maps_equals_torch_and_scipy(k: kernels.Kernels) -> None:
+    a, w = np.maximum(smooth(2, 12, 7, 7), 0), signed(2, 3, 12, seed=1)
+    got = k.explain_maps(a, w, (224, 200))
+    cam = torch.relu(torch.einsum("nkhw,ntk->nthw", torch.from_numpy(a), torch.from_numpy(w)))
+    np.testing.assert_allclose(got.maps, cam.numpy(), rtol=0, atol=1e-5)
+    peak = cam.amax((-2, -1), keepdim=True)
+    heat = torch.nn.functional.interpolate(cam / peak, size=(224, 200), mode="bilinear").numpy()
+    assert got.heatmaps is not None
+    np.testing.assert_allclose(got.heatmaps, heat, rtol=0, atol=1e-5)
+    start = 0
+    for n, t in np.ndindex(2, 3):
+        mask = got.heatmaps[n, t] >= np.float32(0.15) * got.heatmaps[n, t].max()
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        pixels = np.bincount(labels.ravel())[1:]
+        rows = [[x.start, y.start, x.stop, y.stop] for y, x in ndimage.find_objects(labels)]
+        assert got.counts[n, t] == count > 0
+        found = got.components[start : start + count]
+        np.testing.assert_array_equal(found, np.column_stack([rows, pixels]))
+        np.testing.assert_array_equal(got.largest[n, t], found[np.argmax(pixels)])
+        start += count
+    assert start == len(got.components)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_map_that_is_not_finite_explains_nothing(k: kernels.Kernels, bad: float) -> None:
+    maps = np.ones((2, 1, 3, 3), np.float32)
+    maps[0, 0, 1, 1] = bad
+    got = k.explain_maps(maps, None, (30, 30))
+    assert got.status.ravel().tolist() == [kernels.NON_FINITE, OK]
+    assert got.heatmaps is not None
+    assert got.heatmaps[0].max() == 0
+    assert got.heatmaps[1].min() == 1
+    assert got.counts.ravel().tolist() == [0, 1]
+    assert got.largest[:, 0].tolist() == [[0] * 5, [0, 0, 30, 30, 900]]
+
+
+def test_windows_cut_components_and_nothing_else(k: kernels.Kernels) -> None:
+    maps = np.ones((2, 1, 4, 4), np.float32)
+    windows = np.array([[3, 5, 17, 40], [8, 8, 8, 20]], np.int32)
+    got = k.explain_maps(maps, None, (20, 20), windows=windows)
+    assert got.components.tolist() == [[3, 5, 17, 20, 14 * 15]]
+    assert got.counts.ravel().tolist() == [1, 0]
+    assert got.heatmaps is not None
+    assert got.heatmaps.min() == 1
+
+
+@pytest.mark.parametrize(("images", "targets"), [(0, 2), (2, 0), (0, 0)])
+def test_no_images_or_no_targets_are_no_results(k: kernels.Kernels, images: int, targets: int) -> None:
+    got = k.explain_maps(signed(images, 4, 3, 3), signed(images, targets, 4), (9, 8))
+    assert got.heatmaps is not None
+    assert got.heatmaps.shape == (images, targets, 9, 8)
+    assert got.largest.shape == (images, targets, 5)
+    assert got.components.shape == (0, 5)
+
+
+def test_arrays_of_any_strides_are_read_right(k: kernels.Kernels) -> None:
+    a, w = np.asfortranarray(smooth(2, 8, 7, 14))[::-1, :, ::-1, ::2], signed(2, 3, 16)[..., ::2]
+    assert_same(k.explain_maps(a, w, (60, 70)), k.explain_maps(a.copy(), w.copy(), (60, 70)))
+
+
+# --- threads and workspaces ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_give_the_results_of_one(threads: int) -> None:
+    a, w = smooth(6, 32, 7, 7), signed(6, 3, 32)
+    wanted = NATIVE.explain_maps(a, w, (90, 120))
+    workspace = kernels.Workspace(threads)
+    for _ in range(20):
+        assert_same(NATIVE.explain_maps(a, w, (90, 120), workspace=workspace), wanted)
+    assert_same(NATIVE.explain_maps(a, w, (90, 120), threads=threads), wanted)
+
+
+def test_a_workspace_serves_calls_of_any_sizes_in_turn() -> None:
+    workspace = kernels.Workspace()
+    for number, (cells, size) in enumerate(
+        [((7, 7), (224, 224)), ((14, 3), (50, 60)), ((2, 2), (500, 9)), ((7, 7), (31, 32))]
+    ):
+        maps = smooth(2, 2, *cells, seed=number)
+        assert_same(NATIVE.explain_maps(maps, None, size, workspace=workspace), separately(NATIVE, maps, size))
+
+
+def test_a_workspace_that_is_in_use_is_refused_or_waits_its_turn_but_never_mixes_results() -> None:
+    workspace = kernels.Workspace()
+    maps = [smooth(1, 40, 7, 7, seed=i) for i in range(2)]
+    wanted = [NATIVE.explain_maps(m, None, (224, 224)) for m in maps]
+    refused = threading.Event()
+
+    def work(i: int) -> None:
+        for _ in range(200):
+            try:
+                got = NATIVE.explain_maps(maps[i], None, (224, 224), workspace=workspace)
+            except FastcamError as error:
+                assert "give each thread its own" in str(error)
+                refused.set()
+            else:
+                assert_same(got, wanted[i])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    assert refused.is_set()
+
+
+def test_results_do_not_change_when_the_workspace_is_used_again() -> None:
+    workspace = kernels.Workspace()
+    first = NATIVE.explain_maps(smooth(1, 2, 7, 7), None, (80, 80), workspace=workspace)
+    kept = [np.array(value) for value in first]
+    NATIVE.explain_maps(smooth(1, 2, 7, 7, seed=5), None, (80, 80), workspace=workspace)
+    for value, before in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(value, before)
+
+
+# --- weigh: float16 and tokens ---------------------------------------------------------------------------------------
+
+
+def test_weigh_widens_every_float16_exactly() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(1, 1, 256, 256)
+    one = np.ones((1, 1, 1), np.float32)
+    got = NATIVE.weigh(halves, one)[0, 0]
+    np.testing.assert_array_equal(got, halves[0, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize(("channels", "h", "w"), [(2048, 7, 7), (19, 40, 41), (16, 1, 1), (5, 30, 30)])
+def test_float16_activations_give_the_bits_of_their_float32(channels: int, h: int, w: int) -> None:
+    a, weights = signed(2, channels, h, w).astype(np.float16), signed(2, 3, channels).astype(np.float16)
+    wide, wide_weights = a.astype(np.float32), weights.astype(np.float32)
+    np.testing.assert_array_equal(NATIVE.weigh(a, weights), NATIVE.weigh(wide, wide_weights), strict=True)
+    np.testing.assert_array_equal(REFERENCE.weigh(a, weights), REFERENCE.weigh(wide, wide_weights), strict=True)
+    assert_same(NATIVE.explain_maps(a, weights, (50, 50)), NATIVE.explain_maps(wide, wide_weights, (50, 50)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("prefix", "channels", "h", "w"), [(1, 768, 14, 14), (0, 5, 3, 4), (5, 1500, 2, 3), (2, 0, 2, 2)]
+)
+def test_weigh_of_tokens_is_that_of_planes(
+    k: kernels.Kernels, prefix: int, channels: int, h: int, w: int, dtype: type[np.floating[Any]]
+) -> None:
+    tokens, weights = signed(2, prefix + h * w, channels).astype(dtype), signed(2, 3, channels)
+    tokens[:, :prefix] = NAN  # must not be read
+    got = k.weigh(tokens, weights, (h, w))
+    planes = tokens[:, prefix:].astype(np.float64)
+    wanted = np.einsum("nlk,ntk->ntl", planes, weights.astype(np.float64)).reshape(2, 3, h, w)
+    scale = np.einsum("nlk,ntk->ntl", np.abs(planes), np.abs(weights).astype(np.float64)).reshape(2, 3, h, w)
+    assert got.shape == wanted.shape
+    assert np.all(np.abs(got - wanted) <= 1e-6 * scale)
+    explained = k.explain_maps(tokens, weights, (60, 60), grid=(h, w))
+    assert_same(explained, k.explain_maps(got, None, (60, 60)))
+
+
+# --- overlay_map -----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    heat=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(0, 1, width=32) | st.sampled_from([NAN, INF, -INF, -1.0, 7.0]),
+    ),
+    size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    alpha=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_overlay_map_is_upsample_and_overlay(
+    heat: kernels.Floats, size: tuple[int, int], alpha: float, seed: int
+) -> None:
+    image, lut = picture(*size, 3, seed=seed), picture(256, 3, seed=seed + 1)
+    wanted = REFERENCE.overlay(image, REFERENCE.upsample(heat, size), lut, alpha)
+    for backend in (NATIVE, REFERENCE):
+        np.testing.assert_array_equal(backend.overlay_map(image, heat, lut, alpha), wanted, strict=True)
+
+
+def test_overlay_map_of_a_wide_picture() -> None:
+    image, lut, heat = picture(31, 1700, 3), picture(256, 3), smooth(7, 7)
+    wanted = NATIVE.overlay(image, NATIVE.upsample(heat, (31, 1700)), lut, 0.4)
+    np.testing.assert_array_equal(NATIVE.overlay_map(image, heat, lut, 0.4), wanted)

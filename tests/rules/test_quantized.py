@@ -1,0 +1,327 @@
+"""Quantised (QDQ) files: straight-through gradients by NumPy, outputs bit for bit, maps like the float twins'."""
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from scipy.stats import spearmanr
+
+from fastcam.image.preprocess import pictures_in
+from fastcam.schema import FastcamError
+from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
+from support.rules.runs import run
+
+CODES = {"uint8": (np.uint8, 0, 255), "int8": (np.int8, -128, 127), "uint16": (np.uint16, 0, 65535)}
+X = (3 * np.random.default_rng(0).standard_normal((2, 4, 5, 6))).astype(np.float32)
+SEED = np.random.default_rng(1).standard_normal((2, 4, 5, 6)).astype(np.float32)
+
+
+def graph(nodes, opset=18, **constants):
+    """x [N, 4, 5, 6] -> the nodes "operator inputs -> output" -> y, and the constants of such a model."""
+    made = []
+    for line, attributes in nodes:
+        left, output = line.split(" -> ")
+        op_type, *names = left.split()
+        made.append(helper.make_node(op_type, names, [output], f"{op_type}_{output}", **attributes))
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4, 5, 6])  # noqa: E731
+    model = helper.make_graph(made, "quantised", [value("x")], [value("y")], tensors)
+    return helper.make_model(model, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def gradient(model, wrt="x"):
+    return run(vjp(model, wrt=[wrt]), {"x": X, "cotangent.y": SEED})[f"grad.{wrt}"]
+
+
+def quantise(x, scale, zero, low, high):
+    return np.clip(np.rint(x / scale) + zero, low, high)
+
+
+PAIR = [("QuantizeLinear a s z -> q", {}), ("DequantizeLinear q s z -> y", {})]
+
+
+# ---- the rules, by their formula
+
+
+ZEROS = [(kind, zero) for kind in CODES for zero in ("low", "middle")] + [("uint8", "absent")]
+
+
+@pytest.mark.parametrize(("kind", "zero"), ZEROS)
+def test_the_gradient_passes_where_nothing_was_saturated(kind, zero):
+    dtype, low, high = CODES[kind]
+    z = {"low": low, "middle": (low + high) // 2, "absent": 0}[zero]
+    scale = np.float32(8 / (high - low))
+    nodes = [("Identity x -> a", {}), *PAIR]
+    if zero == "absent":
+        nodes[1:] = [("QuantizeLinear a s -> q", {}), ("DequantizeLinear q s -> y", {})]
+        model = graph(nodes, s=scale)
+    else:
+        model = graph(nodes, opset=21, s=scale, z=np.array(z, dtype))
+    code = quantise(X, scale, z, low, high)
+    passes = (code > low) & (code < high)
+    assert 0.05 < passes.mean() < 0.95
+    np.testing.assert_array_equal(gradient(model), np.where(passes, SEED, 0))
+
+
+@pytest.mark.parametrize("axis", [1, -1, 0])
+def test_one_scale_per_channel(axis):
+    size = X.shape[axis]
+    scale = np.linspace(0.01, 0.04, size).astype(np.float32)
+    zero = np.linspace(-30, 40, size).astype(np.int8)
+    nodes = [("Identity x -> a", {}), *((line, {"axis": axis}) for line, _ in PAIR)]
+    column = [-1 if a == axis % 4 else 1 for a in range(4)]
+    code = quantise(X, scale.reshape(column), zero.reshape(column).astype(float), -128, 127)
+    expected = np.where((code > -128) & (code < 127), SEED, 0)
+    np.testing.assert_array_equal(gradient(graph(nodes, s=scale, z=zero)), expected)
+
+
+def test_it_is_pytorchs_fake_quantisation_but_for_the_end_codes():
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    x = torch.tensor(X, requires_grad=True)
+    y = torch.fake_quantize_per_tensor_affine(x, 0.03, 100, 0, 255)
+    (expected,) = torch.autograd.grad(y, x, torch.tensor(SEED))
+    model = graph([("Identity x -> a", {}), *PAIR], s=np.float32(0.03), z=np.uint8(100))
+    code = quantise(X, np.float32(0.03), 100, 0, 255)
+    inner = (code > 0) & (code < 255)
+    np.testing.assert_array_equal(gradient(model)[inner], expected.numpy()[inner])
+    outside = (X / 0.03 + 100 < -0.5) | (X / 0.03 + 100 > 255.5)
+    assert not gradient(model)[outside].any() and not expected.numpy()[outside].any()
+
+
+def test_activations_before_a_quantisation_are_read_behind_it():
+    """Relu and Clip give no gradient where the integer stands for a value at their limits."""
+    s, z = np.float32(0.02), np.uint8(10)
+    relu = quantise(np.maximum(X, 0), s, 10, 0, 255)
+    got = gradient(graph([("Relu x -> a", {}), *PAIR], s=s, z=z))
+    np.testing.assert_array_equal(got, np.where((relu > 10) & (relu < 255), SEED, 0))
+    clip = quantise(np.clip(X, -0.1, 3), s, 10, 0, 255)
+    ends = {"low": np.float32(-0.1), "high": np.float32(3)}
+    got = gradient(graph([("Clip x low high -> a", {}), *PAIR], s=s, z=z, **ends))
+    np.testing.assert_array_equal(got, np.where((clip > 5) & (clip < 160), SEED, 0))
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Tanh"])
+def test_a_scale_that_covers_the_range_never_saturates(activation):
+    s, z = (np.float32(1 / 255), np.uint8(0)) if activation == "Sigmoid" else (np.float32(2 / 254), np.uint8(127))
+    got = gradient(graph([(f"{activation} x -> a", {}), *PAIR], s=s, z=z))
+    y = 1 / (1 + np.exp(-X.astype(float))) if activation == "Sigmoid" else np.tanh(X.astype(float))
+    y = (quantise(y, s, float(z), 0, 255) - z) * s  # the derivative is taken at the dequantised value
+    slope = y * (1 - y) if activation == "Sigmoid" else 1 - y**2
+    np.testing.assert_allclose(got, SEED * slope, rtol=1e-4, atol=1e-6)
+
+
+def test_integers_may_be_rearranged_between():
+    nodes = [
+        ("Identity x -> a", {}),
+        ("QuantizeLinear a s z -> q", {}),
+        ("Transpose q -> t", {"perm": [0, 1, 3, 2]}),
+        ("Reshape t shape -> r", {}),
+        ("DequantizeLinear r s z -> y", {}),
+    ]
+    model = graph(nodes, s=np.float32(0.03), z=np.uint8(128), shape=np.array([-1, 4, 5, 6]))
+    code = quantise(X, np.float32(0.03), 128, 0, 255)
+    back = SEED.reshape(2, 4, 6, 5).transpose(0, 1, 3, 2)
+    np.testing.assert_array_equal(gradient(model), np.where((code > 0) & (code < 255), back, 0))
+
+
+def test_another_scale_on_the_way_back_is_a_factor():
+    nodes = [("Identity x -> a", {}), PAIR[0], ("DequantizeLinear q s2 z -> y", {})]
+    got = gradient(graph(nodes, s=np.float32(0.03), s2=np.float32(0.12), z=np.uint8(128)))
+    code = quantise(X, np.float32(0.03), 128, 0, 255)
+    np.testing.assert_allclose(got, np.where((code > 0) & (code < 255), 4 * SEED, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "word"),
+    [
+        ([("MaxPool q -> p", {"kernel_shape": [1, 1]}), ("DequantizeLinear p s z -> y", {})], "MaxPool"),
+        ([("Cast q -> y", {"to": TensorProto.FLOAT})], "Cast"),
+    ],
+)
+def test_arithmetic_on_integers_is_refused_and_named(nodes, word):
+    model = graph([("Identity x -> a", {}), PAIR[0], *nodes], s=np.float32(0.03), z=np.uint8(128))
+    with pytest.raises(UnsupportedOperator, match=f"{word}.*quantised"):
+        vjp(model)
+
+
+# ---- export of a small classifier
+
+
+def classifier(activation="Relu", kind="uint8", channelwise=False, seed=0):
+    """Two quantised convolutions, mean, fully connected layer, every value between them quantised; 5 classes."""
+    rng = np.random.default_rng(seed)
+    dtype, low, _ = CODES[kind]
+    nodes, tensors = [], []
+
+    def constant(array, name):
+        tensors.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def node(op_type, inputs, output, **attributes):
+        nodes.append(helper.make_node(op_type, inputs, [output], f"{output}_node", **attributes))
+        return output
+
+    def pair(x, scale, zero):
+        s, z = constant(np.float32(scale), f"{x}_s"), constant(np.array(zero, dtype), f"{x}_z")
+        return node("DequantizeLinear", [node("QuantizeLinear", [x, s, z], f"{x}_q"), s, z], f"{x}_dq")
+
+    def weight(name, *shape):
+        count = shape[0] if channelwise else 1
+        scale = np.linspace(0.01, 0.02, count).astype(np.float32)
+        inputs = [constant(rng.integers(-60, 60, shape).astype(np.int8), f"{name}_q")]
+        inputs.append(constant(scale if channelwise else scale[0], f"{name}_s"))
+        inputs.append(constant(np.zeros(count if channelwise else (), np.int8), f"{name}_z"))
+        return node("DequantizeLinear", inputs, name, **({"axis": 0} if channelwise else {}))
+
+    def activate(x, output):
+        if activation == "Clip":
+            return node("Clip", [x, constant(np.float32(0), f"{x}_0"), constant(np.float32(6), f"{x}_6")], output)
+        return node("Relu", [x], output) if activation == "Relu" else x
+
+    x = pair("image", 0.03, low + 128)
+    bias = constant(rng.standard_normal(8).astype(np.float32) / 4, "bias1")
+    x = activate(node("Conv", [x, weight("w1", 8, 3, 3, 3), bias], "c1", pads=[1, 1, 1, 1]), "r1")
+    x = pair(x, 6 / 255, low)  # zero at the lower end: where there is no activation, the quantisation is the Relu
+    x = activate(node("Conv", [x, weight("w2", 6, 8, 3, 3)], "c2", pads=[1, 1, 1, 1]), "r2")
+    x = pair(x, 10 / 255, low)
+    x = pair(node("GlobalAveragePool", [x], "mean"), 10 / 255, low)
+    x = node("Conv", [x, weight("fc", 5, 6, 1, 1)], "scores")
+    x = pair(x, 0.1, low + 128)
+    node("Flatten", [x], "logits")
+    value = helper.make_tensor_value_info
+    inputs = [value("image", TensorProto.FLOAT, ["N", 3, 12, 12])]
+    made = helper.make_graph(nodes, "q", inputs, [value("logits", TensorProto.FLOAT, ["N", 5])], tensors)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def run_targets(model, feeds):
+    """All outputs by name; unlike ``run`` it feeds inputs that have a default."""
+    session = ort.InferenceSession(model.SerializeToString(), quiet(), providers=["CPUExecutionProvider"])
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, feeds)))
+
+
+def quiet():
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    return options
+
+
+FORMS = [("Relu", "uint8", False), ("Clip", "uint8", True), ("none", "uint8", True), ("Relu", "int8", True)]
+IMAGES = np.random.default_rng(7).standard_normal((2, 3, 12, 12)).astype(np.float32)
+
+
+def explain(model, **options):
+    exported = export_model(model, **options)
+    return exported, run_targets(exported.model, {"image": IMAGES, "fastcam.targets": np.array([[-1, 2, -3]])})
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("layer", ["auto", "first"])
+def test_outputs_stay_bit_identical_and_levels_agree(form, layer):
+    model = classifier(*form)
+    before = run(model, {"image": IMAGES})["logits"]
+    name = "auto" if layer == "auto" else inspect_model(model).layers[1].name
+    made = {emit: explain(model, layer=name, emit=emit) for emit in ("weights", "gradients")}
+    for exported, out in made.values():
+        assert exported.check["bit_identical"] and out["logits"].tobytes() == before.tobytes()
+    gradients = made["gradients"][1]["fastcam.gradients"]
+    assert np.abs(gradients).max() > 0
+    np.testing.assert_allclose(made["weights"][1]["fastcam.weights"], gradients.mean((3, 4)), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_weights_of_the_head_are_its_matrix_for_a_saturated_score_too(form):
+    model = classifier(*form)
+    for tensor in model.graph.initializer:
+        if tensor.name == "scores_s":  # a scale so small that the predicted class saturates
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(0.004), "scores_s"))
+    exported, out = explain(model)
+    constants = {t.name: numpy_helper.to_array(t) for t in exported.model.graph.initializer}
+    fc = constants["fc_q"].astype(float)[:, :, 0, 0] * np.reshape(constants["fc_s"], (-1, 1))
+    assert np.isclose(out["logits"].max(), 127 * 0.004)
+    np.testing.assert_allclose(out["fastcam.weights"], fc[out["fastcam.classes"]] / 144, rtol=1e-5)
+
+
+def test_a_quantised_final_activation_is_looked_through():
+    model = classifier()
+    s, z = (numpy_helper.from_array(a, n) for a, n in ((np.float32(1 / 255), "p_s"), (np.uint8(0), "p_z")))
+    model.graph.initializer.extend([s, z])
+    model.graph.node.extend(
+        helper.make_node(op_type, inputs, [output], f"{output}_node")
+        for op_type, inputs, output in [
+            ("Sigmoid", ["logits"], "p"),
+            ("QuantizeLinear", ["p", "p_s", "p_z"], "p_q"),
+            ("DequantizeLinear", ["p_q", "p_s", "p_z"], "probabilities"),
+        ]
+    )
+    plain, _ = explain(model)
+    model.graph.output[0].name = "probabilities"
+    exported, out = explain(model)
+    assert (exported.metadata.score.kind, exported.metadata.score.value) == ("logit", "logits")
+    expected = run_targets(plain.model, {"image": IMAGES, "fastcam.targets": out["fastcam.classes"]})
+    np.testing.assert_array_equal(out["fastcam.weights"], expected["fastcam.weights"])
+
+
+def test_layers_are_what_the_next_layer_reads():
+    model = classifier()
+    found = inspect_model(model)
+    assert [layer.name for layer in found.layers] == ["image_dq", "r1_dq", "r2_dq"]
+    assert [layer.name for layer in found.layers if layer.chosen] == ["r2_dq"] and found.missing == []
+    moved = export_model(model, layer="c1").metadata.layer
+    assert moved.value == "r1_dq" and "dequantised" in moved.reason
+
+
+def test_a_gradient_that_is_wrong_fails_the_check(monkeypatch):
+    from fastcam_export.outputs import cam
+
+    right = cam.pooled_gradient
+    monkeypatch.setattr(cam, "pooled_gradient", lambda op, *rest: op.Mul(right(op, *rest), 2.0))
+    with pytest.raises(FastcamError, match="differs from central differences"):
+        export_model(classifier())
+
+
+# ---- real files
+
+TWINS = {"mobilenet_v1_0.25_128_quant": (128, 0.97), "mobilenet_v2_1.0_224_quant": (224, 0.97)}
+"""Name -> input size, and the least mean rank correlation of the maps with the float twin's."""
+
+
+def photos(assets, size):
+    files = pictures_in(assets / "photos")
+    images = [
+        cv2.resize(cv2.imread(str(file))[..., ::-1], (size, size), interpolation=cv2.INTER_AREA) for file in files
+    ]
+    return ((np.stack(images).astype(np.float32) - 128) / 128).transpose(0, 3, 1, 2)
+
+
+def maps(model, images, classes):
+    feeds = {"input": images, "fastcam.targets": classes}
+    return run_targets(export_model(model, emit="cam", check=False).model, feeds)["fastcam.cam"][:, 0]
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_maps_rank_like_those_of_the_float_twin(assets, name):
+    size, least = TWINS[name]
+    images = photos(assets, size)
+    shipped, twin = (assets / "models" / f"{name}.{form}.onnx" for form in ("qdq", "float"))
+    logits = run(onnx.load(shipped), {"input": images})["logits"]
+    classes = logits.argmax(1)[:, None]
+    ours, theirs = maps(shipped, images, classes), maps(twin, images, classes)
+    ranks = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(ours, theirs)]
+    assert np.mean(ranks) > least, ranks
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("emit", ["weights", "gradients"])
+def test_logits_of_shipped_files_stay_bit_identical(assets, name, emit):
+    shipped = assets / "models" / f"{name}.qdq.onnx"
+    images = photos(assets, TWINS[name][0])[:4]
+    before = run(onnx.load(shipped), {"input": images})["logits"]
+    middle = inspect_model(shipped).layers[-4].name
+    for layer in ("auto", middle):
+        exported = export_model(shipped, layer=layer, emit=emit)
+        out = run_targets(exported.model, {"input": images, "fastcam.targets": np.array([[-1, 283]])})
+        assert exported.check["bit_identical"] and out["logits"].tobytes() == before.tobytes()
+        assert np.abs(out[f"fastcam.{emit}"]).max() > 0

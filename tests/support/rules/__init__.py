@@ -1,0 +1,1 @@
+"""Cases of gradient rules, one or more for each operator."""
