@@ -24,6 +24,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=bench $(BIN)/lint-imports
 
 cases: $(VENV)/.test
 	$(BIN)/python tests/support/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
