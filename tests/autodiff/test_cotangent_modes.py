@@ -8,15 +8,15 @@ pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from autodiff.test_modes import network
 from fastcam import Explainer, FastcamError
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS
 from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
-from rules.test_half import in_half
 from support import small_vit
+from support.half_models import in_half
+from support.heads_model import MASK, F, behind, heads, images, run, weights
+from support.modes_networks import network
 from support.modes_oracle import ChangedRelu, relevance
-from targets.test_cotangent import MASK, F, behind, heads, images, run, weights
 
 RELU_MODES = ("gradient", "guided", "deconvolution")
 

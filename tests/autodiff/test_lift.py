@@ -6,20 +6,12 @@ import pytest
 
 from fastcam_export.autodiff.core.batching import BatchedBuilder
 from fastcam_export.autodiff.core.builder import Builder
-from rules.test_rules import agree, cotangents
-from support.rules.case import Free
 from support.rules.cases import ALL
+from support.rules.checks import TARGETS, agree, cotangents, forms, stacked
 from support.rules.runs import differentiate, run
 
-TARGETS = 3
 FLAT = {"Ceil", "Floor", "Round", "Sign", "Hardmax", "EyeLike", "MelWeightMatrix"}
 RUNNABLE = [case for case in ALL if case.runtime and case.nodes[-1][0] not in FLAT]
-
-
-def forms(case):
-    """What is known of the shapes: all; where dimensions are free also their names, or nothing."""
-    free = any(isinstance(dim, Free) for shape in case.inputs.values() for dim in shape)
-    return ("fixed", "named", "unknown") if free else ("fixed",)
 
 
 @pytest.mark.parametrize("case", RUNNABLE, ids=str)
@@ -52,8 +44,3 @@ def test_only_a_batched_builder_carries_the_axis_of_several_targets():
     assert not plain.lifted(dy) and plain.copies is None
     with pytest.raises(TypeError, match="BatchedBuilder"):
         plain.lift_value(dy, (2, 3))
-
-
-def stacked(arrays):
-    """T arrays [d0, d1, ...] as [T * d0, d1, ...]; T numbers as [T]."""
-    return np.concatenate([np.atleast_1d(array) for array in arrays])

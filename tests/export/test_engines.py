@@ -13,15 +13,14 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from autodiff.test_lift import TARGETS, forms, stacked
-from autodiff.test_pooled import CHAINS, Builder
 from fastcam import Explainer
 from fastcam.schema import OUTPUTS, FastcamError, Metadata
 from fastcam_export import export_model, inspect_model
 from fastcam_export.artifacts import engines
-from rules.test_rules import agree, cotangents, run
+from support.chains import CHAINS, Builder
 from support.rules.cases import CASES
-from support.rules.runs import differentiate
+from support.rules.checks import TARGETS, agree, cotangents, forms, stacked
+from support.rules.runs import differentiate, run
 from support.small_models import CLASSES, classifier, many_classes, save
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

@@ -22,10 +22,19 @@ from fastcam.kernels import _nvrtc, cuda
 from fastcam.kernels._cuda_source import source
 from fastcam.schema import FastcamError
 from fastcam_bench.speed import kernels_gpu
-from kernels.test_fused import FRACTIONS, assert_same, maps_of_any_kind, picture, signed, sizes, smooth
-from kernels.test_kernel_backends import SIDES, map_arrays
-from kernels.test_kernels import MASKS
 from support import cuda_host
+from support.kernel_inputs import (
+    FRACTIONS,
+    MASKS,
+    SIDES,
+    assert_same,
+    map_arrays,
+    maps_of_any_kind,
+    picture,
+    signed,
+    sizes,
+    smooth,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")

@@ -18,27 +18,14 @@ from fastcam import kernels
 from fastcam.kernels import OK
 from fastcam.schema import FastcamError
 from support import cuda_host
+from support.kernel_inputs import FRACTIONS, INF, NAN, assert_same, maps_of_any_kind, picture, signed, sizes, smooth
 
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
-NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture(params=cuda_host.BACKENDS)
 def k(request: pytest.FixtureRequest) -> kernels.Kernels:
     return cuda_host.get(request.param)
-
-
-def signed(*shape: int, seed: int = 0) -> kernels.Floats:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def smooth(*shape: int, seed: int = 0) -> kernels.Floats:
-    sigma = (*[0] * (len(shape) - 2), 1, 1)
-    return ndimage.gaussian_filter(signed(*shape, seed=seed), sigma).astype(np.float32)
-
-
-def picture(*shape: int, seed: int = 0) -> kernels.Bytes:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def separately(
@@ -70,46 +57,7 @@ def separately(
     )
 
 
-def assert_same(got: kernels.Explained, wanted: kernels.Explained) -> None:
-    for name in kernels.Explained._fields:
-        if name != "heatmaps" or got.heatmaps is not None:
-            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name), err_msg=name, strict=True)
-
-
 # --- explain_maps: everything that must not change the pixels -----------------------------------------------------
-
-TRICKY = [0.0, -0.0, 1.0, 0.15, 0.5, 1e-45, 1e-38, 3e38, -1.0, float(np.nextafter(np.float32(0.15), np.float32(0)))]
-FRACTIONS = st.sampled_from([0.15, 0.5, 1.0, 1e-6, 1e-30]) | st.floats(0, 1, exclude_min=True, width=32)
-
-
-@st.composite
-def maps_of_any_kind(draw: st.DrawFn) -> kernels.Floats:
-    """float32 [1, T, h, w]: random, few levels, almost flat, huge and tiny, not finite, all equal, sparse."""
-    height, width, seed = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(0, 2**32 - 1))
-    rng = np.random.default_rng(seed)
-    maps = rng.standard_normal((1, draw(st.integers(1, 2)), height, width)).astype(np.float32)
-    kind = draw(st.sampled_from(["random", "levels", "flat", "equal", "scales", "tricky", "bad", "sparse"]))
-    if kind == "levels":
-        maps = np.round(maps * 2)
-    elif kind == "flat":
-        maps = np.float32(1) + np.round(maps) * np.float32(2.0 ** -draw(st.integers(15, 23)))
-    elif kind == "equal":
-        maps = np.full_like(maps, draw(st.sampled_from(TRICKY)))
-    elif kind == "scales":
-        maps = maps * np.float32(10) ** rng.integers(-44, 38, maps.shape).astype(np.float32)
-    elif kind == "tricky":
-        maps = rng.choice(np.array(TRICKY, np.float32), maps.shape)
-    elif kind == "bad":
-        maps.flat[rng.integers(maps.size)] = draw(st.sampled_from([NAN, INF, -INF]))
-    elif kind == "sparse":
-        maps = maps * (rng.random(maps.shape) < 0.2)
-    return np.ascontiguousarray(maps, np.float32)
-
-
-def sizes() -> st.SearchStrategy[tuple[int, int]]:
-    """Mostly much larger than the maps: there the boxes come from crossings; else from rows of pixels."""
-    large, any_size = st.integers(30, 130), st.integers(1, 60)
-    return st.tuples(large, large) | st.tuples(large, large) | st.tuples(any_size, any_size)
 
 
 WORKSPACE = kernels.Workspace(2)

@@ -19,6 +19,7 @@ import fastcam
 from fastcam import kernels
 from fastcam.schema import FastcamError
 from support import cuda_host
+from support.kernel_inputs import ANY_FLOAT, SIDES, map_arrays
 
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
 NAN, INF = float("nan"), float("inf")
@@ -227,13 +228,6 @@ def test_a_workspace_refuses_a_bad_number_of_threads(bad: Any) -> None:
 # --- the backends agree ----------------------------------------------------------------------------------------------
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
-SIDES = st.integers(1, 20)
-ANY_FLOAT = st.floats(width=32) | st.sampled_from([0.0, -0.0, 1.0, NAN, INF, -INF])
-
-
-def map_arrays(elements: st.SearchStrategy[float] = ANY_FLOAT) -> st.SearchStrategy[kernels.Floats]:
-    shapes = st.tuples(st.integers(0, 2), st.integers(0, 3), SIDES, SIDES)
-    return hnp.arrays(np.float32, shapes, elements=elements)
 
 
 @PROPERTY

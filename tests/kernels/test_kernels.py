@@ -12,6 +12,7 @@ from fastcam import kernels
 from fastcam.kernels import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT
 from fastcam.schema import FastcamError
 from support import cuda_host
+from support.kernel_inputs import MASKS, checkerboard, rng, uniform
 
 NAN, INF = float("nan"), float("inf")
 LOWEST = np.finfo(np.float32).min
@@ -20,14 +21,6 @@ LOWEST = np.finfo(np.float32).min
 @pytest.fixture(params=cuda_host.BACKENDS)
 def k(request: pytest.FixtureRequest) -> kernels.Kernels:
     return cuda_host.get(request.param)
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def uniform(*shape: int, seed: int = 0) -> kernels.Floats:
-    return rng(seed).random(shape, np.float32)
 
 
 def signed(*shape: int, seed: int = 0) -> kernels.Floats:
@@ -203,43 +196,6 @@ def test_threshold_marks_nothing_in_a_map_without_a_peak(k: kernels.Kernels, bad
 
 
 # --- label, boxes, largest -----------------------------------------------------------------------------------------
-
-
-def spiral(size: int) -> kernels.Bytes:
-    """One long path that winds inwards, one pixel wide, with one pixel between its turns."""
-    mask = np.zeros((size, size), np.uint8)
-    y, x, dy, dx = 0, 0, 0, 1
-    mask[0, 0] = 1
-    length = size - 1
-    while length > 0:
-        for _ in range(2 if length < size - 1 else 3):
-            for _ in range(length):
-                y, x = y + dy, x + dx
-                mask[y, x] = 1
-            dy, dx = dx, -dy
-        length -= 2
-    return mask
-
-
-def checkerboard(height: int, width: int) -> kernels.Bytes:
-    return (np.indices((height, width)).sum(axis=0) % 2).astype(np.uint8)
-
-
-MASKS: dict[str, kernels.Bytes] = {
-    **{f"random{d}": (uniform(61, 83, seed=int(100 * d)) < d).astype(np.uint8) for d in (0.05, 0.3, 0.5, 0.6, 0.9)},
-    "blobs": (ndimage.gaussian_filter(signed(120, 97), 3) > 0).astype(np.uint8),
-    "spiral": spiral(41),
-    "mirrored spiral": np.ascontiguousarray(spiral(40)[::-1, ::-1]),
-    "checkerboard": checkerboard(18, 25),
-    "comb": np.ascontiguousarray(np.pad(np.tile([[1, 0]], (9, 8)), ((0, 1), (0, 0)), constant_values=1), np.uint8),
-    "cup": np.array([[1, 0, 1, 0, 1], [1, 0, 1, 1, 1], [1, 1, 1, 0, 0]], np.uint8),
-    "empty": np.zeros((5, 9), np.uint8),
-    "full": np.ones((5, 9), np.uint8),
-    "row": (uniform(1, 70) < 0.5).astype(np.uint8),
-    "column": (uniform(70, 1) < 0.5).astype(np.uint8),
-    "pixel": np.ones((1, 1), np.uint8),
-    "ends of rows": np.array([[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 1]], np.uint8),
-}
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])

@@ -6,18 +6,17 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from fastcam.schema import FastcamError
 from fastcam_bench.accuracy import half as bench
 from fastcam_export import export_model, vjp
 from fastcam_export.graph import float16
+from support.half_models import BFLOAT16, FLOAT, FLOAT16, in_half
 from support.rules.cases import CASES
 from support.rules.runs import differentiate, reference
 from support.rules.runs import run as run_case
 from support.small_models import CLASSES, classifier, weights_of
-
-FLOAT16, BFLOAT16, FLOAT = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT
 
 
 def run(model, images, targets=None):
@@ -30,19 +29,6 @@ def run(model, images, targets=None):
 
 def images(size=8, n=2):
     return np.random.default_rng(3).standard_normal((n, 3, size, size)).astype(np.float32)
-
-
-def in_half(model, kind=FLOAT16):
-    """The model with ``kind`` in place of float32: weights, inputs and outputs."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    dtype = helper.tensor_dtype_to_np_dtype(kind)
-    for tensor in made.graph.initializer:
-        if tensor.data_type == FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
-    for value in (*made.graph.input, *made.graph.output):
-        value.type.tensor_type.elem_type = kind
-    return made
 
 
 def between_casts(model):

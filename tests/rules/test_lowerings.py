@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.grad import conv2d_input
 
-from autodiff.test_lift import TARGETS, forms, stacked
 from fastcam_bench.speed import lowerings
 from fastcam_export import vjp
 from fastcam_export.autodiff.rules import conv_input_gradient
-from rules.test_rules import agree, check, cotangents
 from support.rules.case import IMAGE, N, one, weight
 from support.rules.cases import CASES
+from support.rules.checks import TARGETS, agree, check, cotangents, forms, stacked
 from support.rules.runs import differentiate, run
 
 FORMS = ("transposed", "rotated", "subpixel")
