@@ -1,6 +1,6 @@
 """The pictures of README and docs: the bundled scene, where the bundled model saw its classes, and every method.
 
-python -m fastcam_bench.report.pictures          # all of them; a minute
+python -m fastcam_bench.report.pictures          # all of them; some minutes, in which a small transformer is trained
 python -m fastcam_bench.report.pictures rise     # of some methods alone
 """
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -31,13 +32,13 @@ CLASSES = ("spiral", "star", "triangle", "square", "flower")
 TWO = ("spiral", "square")
 SIDE = 200
 TRANSFORMERS = ("rollout", "rollout-max", "rollout-min", "legrad", "vit-reciprocam")
-"""Methods that the bundled model, a convolutional network, cannot show."""
+"""Methods of vision transformers, shown of :mod:`fastcam_bench.report.transformer`."""
 
 
-def explainer(**how: Any) -> Explainer:
-    """The bundled model, exported in memory."""
+def explainer(model: Path = DATA / "scenes.onnx", **how: Any) -> Explainer:
+    """The bundled model, or another of its classes, exported in memory."""
     labels = DATA / "scenes.labels.txt"
-    made = export_model(DATA / "scenes.onnx", preprocess="imagenet", labels=labels, check=False, **how)
+    made = export_model(model, preprocess="imagenet", labels=labels, check=False, **how)
     head = made.head.SerializeToString() if made.head is not None else None
     return Explainer(made.model.SerializeToString(), head=head)
 
@@ -54,14 +55,14 @@ def overviews() -> None:
     _write(IMAGES / "sheet.jpg", methods_sheet(asked, tile=220), 88)
 
 
-def gallery(names: Sequence[str]) -> None:
+def gallery(names: Sequence[str], model: Path = DATA / "scenes.onnx") -> None:
     """One picture per method: the spiral and the square."""
     explainers: dict[str | None, Explainer] = {}
     for name in names:
         mode = METHODS[name].mode
         if mode not in explainers:
             how: dict[str, Any] = {"input_gradient": mode} if mode else {"head": True}
-            explainers[mode] = explainer(emit="gradients", **how)
+            explainers[mode] = explainer(model, emit="gradients", **how)
         e = explainers[mode](DATA / "scene.jpg", targets=list(TWO), method=name)
         _write(IMAGES / "methods" / f"{name}.jpg", np.hstack([_tile(e, t) for t in range(len(TWO))]), 80)
 
@@ -85,7 +86,14 @@ def main() -> None:
     wanted = sys.argv[1:]
     if not wanted:
         overviews()
-    gallery(wanted or [name for name in METHODS if name not in TRANSFORMERS])
+    names = wanted or list(METHODS)
+    gallery([name for name in names if name not in TRANSFORMERS])
+    of_tokens = [name for name in names if name in TRANSFORMERS]
+    if of_tokens:
+        from fastcam_bench.report import transformer
+
+        with TemporaryDirectory() as folder:
+            gallery(of_tokens, transformer.write(DATA / "scenes.onnx", Path(folder)))
 
 
 if __name__ == "__main__":
