@@ -23,7 +23,7 @@ def concepts(
     images: Pictures,
     count: Annotated[int, typer.Option("--count", "-n", help="How many concepts.")] = 5,
     layer: Annotated[
-        str | None, typer.Option(help="Of a file with several layers one by name.", show_default="the default layer")
+        str | None, typer.Option(help="Which layer, of a file with several.", show_default="the default layer")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures and concepts.json.")] = Path(
         "fastcam-out"

@@ -73,7 +73,9 @@ def explain(
     cotangent: Cotangents = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(help="Of a file with several layers: all, or some by name; repeatable. Writes them as one strip."),
+        typer.Option(
+            help="Explain at several layers of the file: all, or some by name; repeatable. One picture shows them."
+        ),
     ] = None,
     fuse: Annotated[Fuse | None, typer.Option(help="Make one map of the layers' maps.")] = None,
     style: StyleName = "fastcam",

@@ -38,10 +38,14 @@ def export(
         LayoutName | None, typer.Option(help="How the layer lies in the graph.", show_default="as the graph tells")
     ] = None,
     prefix_tokens: Annotated[
-        int | None, typer.Option(help="Tokens before the image's, of a sequence.", show_default="as the graph tells")
+        int | None,
+        typer.Option(
+            help="Of a sequence: how many tokens stand before the image's.", show_default="as the graph tells"
+        ),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Rows and columns of a sequence: 14x14.", show_default="as the graph tells")
+        str | None,
+        typer.Option(help="Of a sequence: its rows and columns, as 14x14.", show_default="as the graph tells"),
     ] = None,
     emit: Annotated[Emit, typer.Option(help="What the file adds: pooled gradients, gradients, or maps.")] = "weights",
     preprocess: PreprocessName = None,
@@ -50,30 +54,39 @@ def export(
     score: ScoreKind = "logit",
     output_name: Annotated[
         list[str] | None,
-        typer.Option(help="The model output to explain; of cotangents several.", show_default="the first that fits"),
+        typer.Option(
+            help="The output to explain; with --targets cotangent several.", show_default="the first that fits"
+        ),
     ] = None,
     targets: Annotated[
         Literal["default", "required", "constant", "cotangent"],
-        typer.Option(help="Classes: optional, required or fixed to the predicted one; or cotangents of any outputs."),
+        typer.Option(
+            help="What the file can be asked: classes (by an input with a default, or required, or the predicted one "
+            "alone), or cotangents of any outputs."
+        ),
     ] = "default",
     for_engine: ForEngine = "onnxruntime",
     frames: Annotated[
         str | None,
         typer.Option(
-            help="Let the file take uint8 pictures and prepare them itself: any, or their size as 720x1280.",
+            help="The file takes uint8 pictures and prepares them itself: any, or all of one size, as 720x1280.",
             show_default=False,
         ),
     ] = None,
     input_gradient: Annotated[
         Mode | None,
-        typer.Option(help="Also bring this back to the image, guided for Guided Grad-CAM; or a map of another method."),
+        typer.Option(
+            help="Also emit what this brings back to the image (guided: Guided Grad-CAM), or another method's map."
+        ),
     ] = None,
     input_gradient_at: Annotated[
         Place | None, typer.Option(help="Where relevance is read: image or layer.", show_default="as its paper does")
     ] = None,
     head: Annotated[
         bool,
-        typer.Option("--head", help="Also write what lies behind the layer, for methods that change the layer."),
+        typer.Option(
+            "--head", help="Also write the part behind the layer as a file, for methods that change the layer."
+        ),
     ] = False,
     on_demand: Annotated[
         bool,

@@ -22,13 +22,15 @@ OutputName = Annotated[
 ]
 ScoreKind = Annotated[
     Literal["logit", "probability", "log-probability"],
-    typer.Option("--score", help="What is explained: before or after a final softmax, or the logarithm behind it."),
+    typer.Option(
+        "--score", help="Which number of a class is explained: before a final softmax, after it, or its logarithm."
+    ),
 ]
 PreprocessName = Annotated[
     str | None,
     typer.Option("--preprocess", help=f"How pictures become the input: {', '.join(PRESETS)}.", show_default=False),
 ]
-ForEngine = Annotated[Engine, typer.Option("--for-engine", help="Whose operators the file may add.")]
+ForEngine = Annotated[Engine, typer.Option("--for-engine", help="The engine that must be able to read what is added.")]
 Providers = Annotated[
     str,
     typer.Option(
@@ -45,9 +47,11 @@ MethodNames = Annotated[
 ]
 MethodOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Of the method, or methods, as samples=50.", show_default=False),
+    typer.Option(
+        "--option", metavar="KEY=VALUE", help="An option of the method, as samples=50; repeatable.", show_default=False
+    ),
 ]
 StyleName = Annotated[
     Literal["fastcam", "pytorch-grad-cam", "torch-cam", "captum"],
-    typer.Option("--style", help="Whose heatmaps: ours, or as another tool makes them; boxes follow from them."),
+    typer.Option("--style", help="Whose heatmaps: ours, or those of another tool; boxes follow from them."),
 ]
