@@ -21,7 +21,6 @@ from fastcam.cli import PANELS
 from fastcam.methods import METHODS
 from fastcam.targets.spec_kinds import KINDS
 from fastcam_bench.report import pages as report
-from fastcam_bench.report.pictures import TRANSFORMERS
 from fastcam_export.autodiff import reverse  # noqa: F401  (fills the table of rules)
 from fastcam_export.autodiff.core.rule import RULES
 
@@ -147,7 +146,7 @@ def test_pictures_are_there_and_small():
     images = ROOT / "docs" / "images"
     assert sum(file.stat().st_size for file in images.rglob("*") if file.is_file()) < 1_500_000
     shown = {file.stem for file in (images / "methods").iterdir()}
-    assert shown == {*METHODS} - {*TRANSFORMERS}
+    assert shown == {*METHODS}
 
 
 def test_every_page_of_the_site_is_in_its_menu():

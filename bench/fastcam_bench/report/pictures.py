@@ -90,10 +90,10 @@ def main() -> None:
     gallery([name for name in names if name not in TRANSFORMERS])
     of_tokens = [name for name in names if name in TRANSFORMERS]
     if of_tokens:
-        from fastcam_bench.report import transformer
+        from fastcam_bench.report.transformer import write as write_transformer
 
         with TemporaryDirectory() as folder:
-            gallery(of_tokens, transformer.write(DATA / "scenes.onnx", Path(folder)))
+            gallery(of_tokens, write_transformer(DATA / "scenes.onnx", Path(folder)))
 
 
 if __name__ == "__main__":
