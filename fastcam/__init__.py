@@ -14,12 +14,21 @@ from fastcam.schema import __version__
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer
     from fastcam.results.explanation import Explanation
+    from fastcam.results.prediction import Prediction
+    from fastcam.runtime.providers import Settings
+    from fastcam.schema import Preprocessing
 
-__all__ = ["Explainer", "Explanation", "FastcamError", "__version__"]
+__all__ = ["Explainer", "Explanation", "FastcamError", "Prediction", "Preprocessing", "Settings", "__version__"]
 
 _moved.install()
 
-_LAZY = {"Explainer": "fastcam.explainer", "Explanation": "fastcam.results.explanation"}
+_LAZY = {
+    "Explainer": "fastcam.explainer",
+    "Explanation": "fastcam.results.explanation",
+    "Prediction": "fastcam.results.prediction",
+    "Preprocessing": "fastcam.schema",
+    "Settings": "fastcam.runtime.providers",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -126,6 +126,12 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in anchors(there), f"{name(page)}: no heading {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_paths_of_the_repository_that_a_page_names_exist(page):
+    named = re.findall(r"`((?:bench|csrc|docs|export|fastcam|tests)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_is_read_in_three_minutes():
     text = (ROOT / "README.md").read_bytes()
     assert len(text) <= 6 * 1024
