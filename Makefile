@@ -27,10 +27,10 @@ lint: $(VENV)/.test
 	PYTHONPATH=bench $(BIN)/lint-imports
 
 cases: $(VENV)/.test
-	$(BIN)/python tests/support/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
+	$(BIN)/python tests/support/kernel_cases.py --cases 10000 --json bench/results/kernels/kernel_cases.json
 
 soak: $(VENV)/.test
-	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/soak.json
+	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/kernels/soak.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,8 +50,8 @@ $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
 	touch $@
 
-# the peers get environments of their own under .venv/bench: fastcam_bench/speed/environments.py
-$(VENV)/.bench: $(VENV)/.test bench/fastcam_bench/speed/environments.py
+# the peers get environments of their own under .venv/bench: fastcam_bench/speed/networks/environments.py
+$(VENV)/.bench: $(VENV)/.test bench/fastcam_bench/speed/networks/environments.py
 	$(PIP) --editable ".[cpu,export,test]" --editable bench
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
 	$(BIN)/python -m fastcam_bench.speed.networks.environments
@@ -64,7 +64,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m fastcam_bench.speed.on_demand
 	$(BIN)/python -m fastcam_bench.speed.layouts
 	$(BIN)/python -m fastcam_bench.speed.export_time
-	$(BIN)/python -m fastcam_bench.speed.kernels --seconds 1.2 --json bench/results/kernels.json
+	$(BIN)/python -m fastcam_bench.speed.kernels --seconds 1.2 --json bench/results/kernels/kernels.json
 	$(BIN)/python -m fastcam_bench.report
 
 docs: $(VENV)/.docs

@@ -15,10 +15,10 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
-    "bench/results/*.md",
-    "bench/results/*.json",
-    "bench/results/*.svg",
-    "bench/results/*.jpg",
+    "bench/results/*/*.md",
+    "bench/results/*/*.json",
+    "bench/results/*/*.svg",
+    "bench/results/*/*.jpg",
     "csrc/include/fastcam/cam.h",
 )
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")

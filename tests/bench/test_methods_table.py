@@ -46,7 +46,7 @@ def test_the_page_is_what_the_package_has():
 def test_peers_that_were_compared_are_peers_of_the_table(name):
     """And each comparison is in the results, equal or explained."""
     assert set(parity_peers.who_has(name)) <= set(ROWS[name].peers)
-    report = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
+    report = json.loads((RESULTS / "methods" / "parity.json").read_text(encoding="utf-8"))
     rows = [row for entry in report["networks"].values() for row in entry["rows"] if row["method"] == name]
     assert {row["tool"] for row in rows} == set(parity_peers.who_has(name))
     for row in rows:

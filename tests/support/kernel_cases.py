@@ -1,11 +1,11 @@
 """Random cases, hostile ones among them, on which every kernel backend must equal the reference.
 
-    python tests/kernel_cases.py --cases 10000 --json bench/results/kernel_cases.json
+    python tests/support/kernel_cases.py --cases 10000 --json bench/results/kernels/kernel_cases.json
 
 A case is one function with arguments that hypothesis draws: shapes with single pixels, single rows and columns, rows of
 more than a thousand pixels and empty leading axes; values that are random, all zero, all equal, NaN, infinite, huge,
 subnormal, or all of it; arrays with gaps, in reverse, transposed or unaligned. :func:`compare` says what equal means:
-the same bits, except for the sum over the channels. tests/test_kernel_cases.py runs fewer of them.
+the same bits, except for the sum over the channels. tests/kernels/test_kernel_cases.py runs fewer of them.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def main() -> int:
         print(f"{name}: {sum(seen.values())} cases equal the reference ({seconds} s)", flush=True)
     if options.json:
         versions = {name: importlib.metadata.version(name) for name in ("numpy", "hypothesis")}
-        command = f"python tests/kernel_cases.py --cases {options.cases} --json {options.json}"
+        command = f"python tests/support/kernel_cases.py --cases {options.cases} --json {options.json}"
         write_report(
             {"command": command, "machine": machine(), "versions": versions, "backends": results}, options.json
         )

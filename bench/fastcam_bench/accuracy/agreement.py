@@ -31,7 +31,7 @@ from fastcam_bench.oracles.torch_oracle import Array, difference, grad_cam
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "agreement.json"
+OUTPUT = RESULTS / "gradients" / "agreement.json"
 TARGETS = np.array([[-1, 3]])
 
 

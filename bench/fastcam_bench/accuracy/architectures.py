@@ -42,7 +42,7 @@ from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model, inspect_model, vjp
 
-OUTPUT = RESULTS / "architectures.json"
+OUTPUT = RESULTS / "gradients" / "architectures.json"
 COMMAND = "python -m fastcam_bench.accuracy.architectures"
 LIMIT = 300
 """Seconds that a model may take; the row of one that takes longer has the status "not finished"."""

@@ -42,7 +42,7 @@ from fastcam_bench.oracles.machine import versions
 from fastcam_bench.paths import RESULTS
 from fastcam_export import vjp
 
-OUTPUT = RESULTS / "conformance.json"
+OUTPUT = RESULTS / "gradients" / "conformance.json"
 COMMAND = "python -m fastcam_bench.accuracy.conformance"
 LIMIT = 120
 """Seconds that a case may take."""

@@ -43,7 +43,7 @@ from fastcam_bench.oracles.torch_oracle import difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "detectors.json"
+OUTPUT = RESULTS / "gradients" / "detectors.json"
 COMMAND = "python -m fastcam_bench.accuracy.detectors"
 SPEC = f"box:score,{','.join(SIDES)}"
 LAST = "/module/backbone/body/layer4/layer4.2/relu_2/Relu_output_0"

@@ -36,7 +36,7 @@ from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "graph_methods.json"
+OUTPUT = RESULTS / "methods" / "graph_methods.json"
 CASES: dict[str, tuple[str, ...]] = {
     "vit_b_16": ("rollout", "rollout-max", "rollout-min", "legrad"),
     "squeezenet1_1": ("fullgrad", "shapleycam"),

@@ -34,7 +34,7 @@ from fastcam_export.autodiff.core import builder
 from fastcam_export.autodiff.pooled import spatial_mean
 from fastcam_export.outputs import cam
 
-OUTPUT = RESULTS / "half.json"
+OUTPUT = RESULTS / "gradients" / "half.json"
 HALF, SINGLE = "squeezenet1.1_fp16.onnx", "squeezenet1.1.onnx"
 LAYERS = {"default": "auto", "middle": "squeezenet0_concat3", "early": "squeezenet0_relu4_fwd", "probability": "auto"}
 RANK = 10

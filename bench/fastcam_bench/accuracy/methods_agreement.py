@@ -29,7 +29,7 @@ from fastcam_bench.oracles.torch_oracle import Array
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "methods_agreement.json"
+OUTPUT = RESULTS / "methods" / "methods_agreement.json"
 TOLERANCE = 1e-3
 SIDE, CLASS, CHANNELS = 45, 2, 12
 Row = dict[str, Any]

@@ -48,7 +48,7 @@ from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import export_model
 
 COMMAND = "python -m fastcam_bench.accuracy.parity"
-OUT = RESULTS
+OUT = RESULTS / "methods"
 TOLERANCE = 1e-3
 PHOTOS = ("cat_720p.jpg", "pets.jpg")
 AT_THE_IMAGE = ("gradient", "guided", "deconvolution")

@@ -29,7 +29,7 @@ from fastcam.render import drawing
 from fastcam_bench.paths import default_assets
 from fastcam_export import export_model
 
-COMMAND = "python -m fastcam_bench.accuracy.photos --out bench/results"
+COMMAND = "python -m fastcam_bench.accuracy.photos --out bench/results/pictures"
 PAPER = 0.15
 THRESHOLDS = (PAPER, 0.25, 0.35, 0.5, 0.65)
 
@@ -276,7 +276,7 @@ def main() -> None:
     """Measure, print the table, write the three files."""
     parser = argparse.ArgumentParser(prog="python -m fastcam_bench.accuracy.photos", description=__doc__)
     parser.add_argument("--assets", type=Path, default=default_assets(), help="folder with models/ and photos/")
-    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder for the results")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/pictures"), help="folder for the results")
     options = parser.parse_args()
     if not (options.assets / "photos" / "boxes_approx.csv").is_file():
         sys.exit(f"no models and photos in {options.assets}; set FASTCAM_ASSETS or give --assets DIR; nothing measured")

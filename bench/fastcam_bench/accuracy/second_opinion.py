@@ -29,7 +29,7 @@ from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import inspect_model, vjp
 
-OUTPUT = RESULTS / "second_opinion.json"
+OUTPUT = RESULTS / "gradients" / "second_opinion.json"
 ASSETS = default_assets() / "models"
 FILES = ("squeezenet1.1.onnx", "mobilenet_v1_0.25_128_quant.float.onnx", "resnet20_cifar10.onnx", "mnist.onnx")
 TORCHVISION = ("resnet50", "densenet121", "googlenet", "mobilenet_v2", "shufflenet_v2_x1_0")

@@ -41,7 +41,7 @@ from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import export_model
 
 COMMAND = "python -m fastcam_bench.accuracy.two_objects"
-OUT = RESULTS
+OUT = RESULTS / "pictures"
 USED: tuple[Mode, ...] = (
     "gradient",
     "guided",

@@ -215,7 +215,7 @@ def main() -> None:
     shown = write_picture(options.out / "scene.jpg")
     report = {
         "command": "python -m fastcam_bench.models.train_bundled --out fastcam/data "
-        "--report bench/results/bundled_model.json",
+        "--report bench/results/gradients/bundled_model.json",
         "train": {"scenes": options.train, "seed": TRAIN_SEED, "epochs": options.epochs, "batch": options.batch},
         "model": {"seed": MODEL_SEED, "parameters": sum(v.size for v in parameters.values()), "bytes": len(model)},
         "picture": {"seed": PICTURE_SEED, "size": PICTURE_SIZE, "classes": shown},

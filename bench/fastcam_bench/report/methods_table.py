@@ -1,4 +1,5 @@
-"""Writes bench/results/methods.md: every method and mode, what serves it, its cost, who else has it, and its proof.
+"""Writes bench/results/methods/methods.md: every method and mode, what serves it, its cost, who else has it, and its
+proof.
 
     python -m fastcam_bench.report.methods_table
 
@@ -16,7 +17,7 @@ from fastcam_bench.accuracy.method_evidence import ROWS
 from fastcam_bench.paths import RESULTS
 
 COMMAND = "python -m fastcam_bench.report.methods_table"
-OUTPUT = RESULTS / "methods.md"
+OUTPUT = RESULTS / "methods" / "methods.md"
 
 
 def served_by(name: str) -> str:
@@ -79,7 +80,7 @@ def table() -> str:
 def _line(name: str) -> str:
     row, one = ROWS[name], METHODS.get(name)
     tests = ", ".join(
-        f"[{test.split('::')[1].removeprefix('test_')}](../../tests/{test.split('::')[0]})" for test in row.tests
+        f"[{test.split('::')[1].removeprefix('test_')}](../../../tests/{test.split('::')[0]})" for test in row.tests
     )
     source = one.source if one else row.source
     return f"| `{name}` | {served_by(name)} | {cost(name)} | {', '.join(row.peers) or 'none'} | {source} | {tests} |"

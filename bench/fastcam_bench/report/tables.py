@@ -13,10 +13,10 @@ from fastcam_bench.paths import RESULTS
 
 def photos() -> str:
     """Localization on real photos, a line per model."""
-    measured = json.loads((RESULTS / "photos.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "pictures" / "photos.json").read_text(encoding="utf-8"))
     lines = [
         f"On photos with hand-drawn boxes, the box at {measured['threshold']:.0%} of the map's maximum, as in the",
-        f"paper (`{measured['command']}`; each photo in [photos.md](bench/results/photos.md)):",
+        f"paper (`{measured['command']}`; each photo in [photos.md](bench/results/pictures/photos.md)):",
         "",
         "| model | layer | photos | top-1 right | mean IoU of the boxes | maximum inside the box |",
         "|---|---|---:|---:|---:|---:|",
@@ -33,13 +33,13 @@ def photos() -> str:
 
 def two_objects() -> str:
     """Whose map lies on its own object, a line per method."""
-    measured = json.loads((RESULTS / "two_objects.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "pictures" / "two_objects.json").read_text(encoding="utf-8"))
     models = measured["models"]
     lines = [
         f"And where two objects share a photo ({measured['pairs']} pairs; `{measured['command']}`): in how many maps",
         "the object that was asked for is the warmer one, and, in brackets, in how many it is warmer than in the other",
         "object's map. Half is chance; Eigen-CAM knows no class. More methods, and pictures of the answers:",
-        "[two_objects.md](bench/results/two_objects.md).",
+        "[two_objects.md](bench/results/pictures/two_objects.md).",
         "",
         f"| method | {' | '.join(model['name'] for model in models)} |",
         f"|---|{'---:|' * len(models)}",
@@ -55,7 +55,7 @@ def speed() -> str:
     """The cost of an explanation, a line per network and batch size, and the plot."""
     from fastcam_bench.speed.networks import report
 
-    measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
     versions = measured["networks"]["resnet50"]["network"]["versions"]
     tools = ", ".join(f"{tool} {versions[peer]}" for peer, tool in report.PEERS.items())
     lines = [
@@ -74,10 +74,11 @@ def speed() -> str:
             lines.append(f"| {entry['title']} | {batch} | {_speeds(cell, report.TOP, list(report.PEERS))} |")
     lines += [
         "",
-        "![From picture to box: FastCAM and its peers as multiples of the plain forward pass](bench/results/speed.svg)",
+        "![From picture to box: FastCAM and its peers as multiples of the plain forward pass]"
+        "(bench/results/speed/speed.svg)",
         "",
         f"{report.verdict(measured)}: each of them, layers in the middle, the gradient to the image, OpenVINO beside",
-        "openvino_xai, torch.compile, memory and file sizes are in [speed.md](bench/results/speed.md).",
+        "openvino_xai, torch.compile, memory and file sizes are in [speed.md](bench/results/speed/speed.md).",
     ]
     return "\n".join(lines)
 
@@ -93,7 +94,7 @@ def _speeds(cell: dict[str, Any], top: str, peers: list[str]) -> str:
 
 def agreement() -> str:
     """Exactness beside PyTorch autograd, a line per model."""
-    measured = json.loads((RESULTS / "agreement.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "gradients" / "agreement.json").read_text(encoding="utf-8"))
     lines = [
         "Largest difference to PyTorch autograd on the same (seeded random) weights, as a share of the largest value",
         f"(`{measured['command']}`, PyTorch {measured['versions']['torch']}). In float32 a layer in the middle can",
@@ -115,7 +116,7 @@ def agreement() -> str:
 
 def kernels() -> str:
     """The native kernels beside what they replace: the nearest peer of each case."""
-    measured = json.loads((RESULTS / "kernels.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "kernels" / "kernels.json").read_text(encoding="utf-8"))
     lines = [
         f"What follows the graph, {measured['threads']} thread, beside the fastest of NumPy with OpenCV, cc3d, scipy",
         f"and scikit-image (median of pairwise ratios, above 1 ours is faster; {measured['machine']['cpu']},",
@@ -136,8 +137,8 @@ def kernels() -> str:
 
 def gpu() -> str:
     """ResNet-50 on a GPU, and the kernels there beside CuPy's."""
-    measured = json.loads((RESULTS / "pipeline_gpu.json").read_text(encoding="utf-8"))
-    small = json.loads((RESULTS / "kernels_gpu.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "kernels" / "pipeline_gpu.json").read_text(encoding="utf-8"))
+    small = json.loads((RESULTS / "kernels" / "kernels_gpu.json").read_text(encoding="utf-8"))
     queued, waiting = (measured[part][0]["runs"] for part in ("throughput", "waiting"))
     first, graph = measured["latency"][1]["runs"], "Explainer, CUDA graph"
     many = next(part["runs"] for part in measured["peers"] if (part["batch"], part["dtype"]) == (64, "float32"))
@@ -147,7 +148,8 @@ def gpu() -> str:
     label = [ratio["cupyx.scipy.ndimage"]["median"] for case, ratio in ratios.items() if case.startswith("label")]
     lines = [
         f"ResNet-50 on one {measured['gpu']} (`{measured['command']}`, ONNX Runtime",
-        f"{measured['versions']['onnxruntime']}; all of it in [pipeline_gpu.md](bench/results/pipeline_gpu.md)), as",
+        f"{measured['versions']['onnxruntime']}; all of it in "
+        "[pipeline_gpu.md](bench/results/kernels/pipeline_gpu.md)), as",
         "multiples of the plain forward pass of the same file in the same runtime:",
         "",
         "| batch, type | what | times plain |",
@@ -168,10 +170,10 @@ def gpu() -> str:
 
 def coverage() -> str:
     """How far differentiation goes, counted by oracles that are not ours."""
-    cases = json.loads((RESULTS / "conformance.json").read_text(encoding="utf-8"))
+    cases = json.loads((RESULTS / "gradients" / "conformance.json").read_text(encoding="utf-8"))
     status = Counter(row["status"] for row in cases["cases"])
     judged = status["passed"] + status["failed"] + status["refused"]
-    models = json.loads((RESULTS / "architectures.json").read_text(encoding="utf-8"))
+    models = json.loads((RESULTS / "gradients" / "architectures.json").read_text(encoding="utf-8"))
     found = [row for row in models["results"] if "exporter" in row]
     equal = sum(row["status"] == "passed" for row in found)
     versions, limit = models["versions"], models["tolerance"]
@@ -179,21 +181,23 @@ def coverage() -> str:
         f"- ONNX's own conformance cases, {len(cases['cases'])} of onnx {cases['versions']['onnx']}: {judged} have",
         f"  a derivative, and `vjp` equals central differences in {status['passed']}; {status['zero']} more are zero",
         "  almost everywhere, confirmed. Operator by operator, with a reason for each case left out:",
-        f"  [conformance.md](bench/results/conformance.md), `{cases['command']}`.",
+        f"  [conformance.md](bench/results/gradients/conformance.md), `{cases['command']}`.",
         f"- Architectures of torchvision {versions['torchvision']} and timm {versions['timm']}: torch exports",
         f"  {len(found)}; in {equal} of them gradient and map at the default layer equal PyTorch autograd within",
         f"  {limit:g} of their maximum. Model by model, each miss named:",
-        f"  [architectures.md](bench/results/architectures.md), `{models['command']}`.",
+        f"  [architectures.md](bench/results/gradients/architectures.md), `{models['command']}`.",
     ]
     return "\n".join(lines)
 
 
 def parity() -> str:
     """How the methods compare with their peers' on the same weights."""
-    measured = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "methods" / "parity.json").read_text(encoding="utf-8"))
     text = (
-        "Sources, who else has each method, and the tests that prove it: [methods.md](bench/results/methods.md). "
-        "Beside pytorch-grad-cam, torch-cam and Captum on the same weights, in [parity.md](bench/results/parity.md) "
+        "Sources, who else has each method, and the tests that prove it: "
+        "[methods.md](bench/results/methods/methods.md). "
+        "Beside pytorch-grad-cam, torch-cam and Captum on the same weights, in "
+        "[parity.md](bench/results/methods/parity.md) "
         f"(`{measured['command']}`): {measured['summary']}"
     )
     return "\n".join(textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False))
@@ -206,7 +210,7 @@ def cost() -> str:
     """The cost of one explanation, five networks, one picture at a time."""
     from fastcam_bench.speed.networks import report
 
-    measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
     lines = [
         f"| network | plain ms | exported file | picture to box: FastCAM | {' | '.join(report.PEERS.values())} |",
         f"|---|---:|---:|---:|{'---:|' * len(report.PEERS)}",
@@ -227,7 +231,7 @@ def missed() -> str:
     """The targets of speed and memory that were missed, each with its worst figure."""
     from fastcam_bench.speed.networks import report
 
-    measured = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
     lines = ["| what | wanted | worst figure | where | met |", "|---|---|---:|---|---|"]
     for what, wanted, figures in report.targets(measured):
         worst = min(figures, key=lambda found: found.margin)

@@ -26,7 +26,7 @@ from fastcam_bench.paths import RESULTS
 from fastcam_bench.speed.networks import environments, plot, report
 from fastcam_bench.speed.networks.models import NETWORKS
 
-OUTPUT = RESULTS / "speed.json"
+OUTPUT = RESULTS / "speed" / "speed.json"
 COMPILED = "resnet50"
 LIMIT = 900.0
 ENVIRONMENT = {"network": "torch", "compiled": "torch"}

@@ -24,7 +24,7 @@ from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "export_time.json"
+OUTPUT = RESULTS / "speed" / "export_time.json"
 SIZES = (250, 500, 1000, 2000, 4000)
 CHANNELS = 4
 Row = dict[str, Any]

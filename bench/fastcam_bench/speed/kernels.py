@@ -1,6 +1,6 @@
 """The native kernels beside NumPy + OpenCV, cc3d, SciPy and scikit-image: one thread, contestants interleaved.
 
-    python -m fastcam_bench.speed.kernels [--seconds 2] [--json bench/results/kernels.json]
+    python -m fastcam_bench.speed.kernels [--seconds 2] [--json bench/results/kernels/kernels.json]
 
 cv2 (opencv-python), cc3d (connected-components-3d), scipy and scikit-image take part where they are installed. Every
 case calls its contestants in turn, round after round, in an order that rotates; a ratio is that of the two times of one

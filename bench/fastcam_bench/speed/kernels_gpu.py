@@ -1,6 +1,6 @@
 """The CUDA kernels beside the same written with CuPy and cupyx.scipy.ndimage, on the GPU of this machine.
 
-    python -m fastcam_bench.speed.kernels_gpu [--seconds 2] [--json bench/results/kernels_gpu.json]
+    python -m fastcam_bench.speed.kernels_gpu [--seconds 2] [--json bench/results/kernels/kernels_gpu.json]
 
 Needs a GPU and CuPy; without them it says so in one line and ends with 2. A call is timed from its beginning to the
 moment when the device has finished it; contestants are interleaved as in :mod:`fastcam_bench.speed.kernels`, and must

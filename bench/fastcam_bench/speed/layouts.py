@@ -36,7 +36,7 @@ from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "layouts.json"
+OUTPUT = RESULTS / "speed" / "layouts.json"
 NETWORKS = ("squeezenet1_1", "mobilenet_v2", "resnet50")
 BATCHES = (1, 8)
 PICTURES = 16  # of one run

@@ -39,7 +39,7 @@ from fastcam_export.autodiff.core.shapes import crop
 from fastcam_export.autodiff.rules import conv_input_gradient
 from fastcam_export.autodiff.rules.sliding_window import Window, window
 
-OUTPUT = RESULTS / "lowerings.json"
+OUTPUT = RESULTS / "speed" / "lowerings.json"
 EQUAL = 2e-5
 """Largest difference between contestants, as a share of the largest value."""
 Array = npt.NDArray[Any]

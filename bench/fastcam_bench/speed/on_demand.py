@@ -35,7 +35,7 @@ from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "on_demand.json"
+OUTPUT = RESULTS / "speed" / "on_demand.json"
 CASES = {
     "resnet50": ("resnet50", "auto", (1,)),
     "mobilenet_v2": ("mobilenet_v2", "auto", (1, 8)),

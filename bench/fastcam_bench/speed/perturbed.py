@@ -32,7 +32,7 @@ from fastcam_bench.oracles.torch_oracle import Array
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-OUTPUT = RESULTS / "perturbed.json"
+OUTPUT = RESULTS / "speed" / "perturbed.json"
 SIDE, TOLERANCE, TARGET = 224, 1e-3, 5.0
 LAYERS = {"resnet50": "layer4", "resnet18": "layer4", "mobilenet_v2": "features"}
 BATCHES = {"scorecam": 16, "ablationcam": 32}

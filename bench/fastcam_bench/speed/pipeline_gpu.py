@@ -1,6 +1,6 @@
 """ResNet-50 on the GPU of this machine: what an explanation costs beside the plain forward pass in the same runtime.
 
-    python -m fastcam_bench.speed.pipeline_gpu [--seconds 3] [--json bench/results/pipeline_gpu.json]
+    python -m fastcam_bench.speed.pipeline_gpu [--seconds 3] [--json bench/results/kernels/pipeline_gpu.json]
 
 Needs a GPU, onnxruntime with CUDA, CuPy and torch with CUDA; without them it says so in one line and ends with 2.
 Contestants take turns as in :mod:`fastcam.runtime.timing`; every run is timed until the device has finished it, and

@@ -33,7 +33,7 @@ from fastcam_bench.oracles.torch_oracle import Array
 from fastcam_bench.paths import RESULTS
 from fastcam_export import from_torch
 
-OUTPUT = RESULTS / "several_layers.json"
+OUTPUT = RESULTS / "speed" / "several_layers.json"
 LAYERS = {
     "resnet50": ("layer2", "layer3", "layer4"),
     "squeezenet1_1": ("features.4", "features.7", "features.12"),

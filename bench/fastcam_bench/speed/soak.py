@@ -1,7 +1,7 @@
 """Many threads that share one Explainer for minutes: the same answers as one thread alone, and memory that stays flat.
 
     python -m fastcam_bench.speed.soak [--threads 32] [--seconds 300] [--model FILE.cam.onnx] [--json
-    bench/results/soak.json]
+    bench/results/kernels/soak.json]
 
 Every question (pictures of several sizes, alone and in batches, several targets, thresholds and connectivities) is
 first answered by one thread. Then all threads ask each of them at the same time, which is the warm-up, and from there
