@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 import fastcam
 from fastcam.runtime.timing import Laps, cpu_session, interleaved, peak_memory, random_feeds, summary
 from fastcam.schema import FastcamError
+from fastcam_bench.models.networks import NETWORKS, check_activations, work_above
 from fastcam_bench.speed import __main__ as command
 from fastcam_bench.speed.networks import contestants, peers, plot, report
-from fastcam_bench.speed.networks.models import NETWORKS, check_activations, work_above
 from support.small_models import classifier, save
 
 # --- the loop and its statistics --------------------------------------------------------------------------------

@@ -96,11 +96,11 @@ def digests(sources: list[Path], out: Path) -> None:
 
 def sources(folder: Path) -> None:
     """The networks of the speed benchmark as files, with their seeded weights."""
-    from fastcam_bench.speed.networks import models
+    from fastcam_bench.models import networks
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, network in models.NETWORKS.items():
-        path = models.onnx_file(name, models.module(name) if network.layer else None)
+    for name, network in networks.NETWORKS.items():
+        path = networks.onnx_file(name, networks.module(name) if network.layer else None)
         if path is not None:
             shutil.copyfile(path, folder / f"{name}.onnx")
 

@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastcam_bench.models.networks import NETWORKS
 from fastcam_bench.oracles.machine import machine
 from fastcam_bench.paths import RESULTS
 from fastcam_bench.speed.networks import environments, plot, report
-from fastcam_bench.speed.networks.models import NETWORKS
 
 OUTPUT = RESULTS / "speed" / "speed.json"
 COMPILED = "resnet50"

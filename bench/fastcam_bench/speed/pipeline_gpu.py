@@ -40,9 +40,10 @@ from fastcam.runtime.providers import CUDA, Settings
 from fastcam.runtime.session import create_session, onnxruntime
 from fastcam.runtime.timing import interleaved, summary
 from fastcam.schema import FastcamError
+from fastcam_bench.models import networks
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.speed.kernels_gpu import device
-from fastcam_bench.speed.networks import models, peers
+from fastcam_bench.speed.networks import peers
 from fastcam_export import export_model
 
 BATCH = 64
@@ -65,7 +66,7 @@ class Files:
 
     def __init__(self, half: bool) -> None:
         self.dtype: Any = np.float16 if half else np.float32
-        self.module = models.module("resnet50")
+        self.module = networks.module("resnet50")
         self.module = self.module.half() if half else self.module
         self.plain = to_onnx(self.module)
         self.usual = export_model(self.plain, preprocess="imagenet", check=False).model.SerializeToString()
@@ -80,13 +81,13 @@ class Files:
     def images(self, n: int, seed: int = 0) -> Any:
         """Noise on the device, [n, 3, 224, 224]."""
         generator = torch.Generator("cuda").manual_seed(seed)
-        made = torch.randn((n, 3, models.SIZE, models.SIZE), device="cuda", generator=generator)
+        made = torch.randn((n, 3, networks.SIZE, networks.SIZE), device="cuda", generator=generator)
         return made.to(torch.float16 if self.dtype == np.float16 else torch.float32).contiguous()
 
 
 def to_onnx(module: torch.nn.Module) -> bytes:
     """The module's file with a free batch."""
-    like = torch.zeros((2, 3, models.SIZE, models.SIZE), dtype=next(module.parameters()).dtype)
+    like = torch.zeros((2, 3, networks.SIZE, networks.SIZE), dtype=next(module.parameters()).dtype)
     axes = {"image": {0: "N"}, "logits": {0: "N"}}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
@@ -230,7 +231,7 @@ def free_dimensions(model: bytes) -> set[str]:
 
 def beside_peers(files: Files, seconds: float, batch: int) -> Row:
     """From the input on the device to maps as each tool returns them; a tool that fails is named with its reason."""
-    x, network = files.images(batch), models.NETWORKS["resnet50"]
+    x, network = files.images(batch), networks.NETWORKS["resnet50"]
     module = files.module.cuda()
     explainer = Explainer(files.exported, "cuda", kernels="cuda")
     runs: dict[str, Run] = {"torch, plain forward": finished(partial(forward, module, x))}

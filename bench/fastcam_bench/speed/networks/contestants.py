@@ -16,9 +16,9 @@ import onnxruntime as ort
 import fastcam
 from fastcam import schema
 from fastcam.runtime.timing import Run, cpu_session
+from fastcam_bench.models.networks import Network
 from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import CACHE
-from fastcam_bench.speed.networks.models import Network
 from fastcam_export import export_model, vjp
 
 TOP = 5

@@ -29,13 +29,14 @@ def network(name: str, settings: Settings) -> Row:
     """All that runs on ONNX Runtime and torch."""
     import torch
 
+    from fastcam_bench.models import networks
     from fastcam_bench.oracles import torch_oracle as oracle
-    from fastcam_bench.speed.networks import contestants, models, peers
+    from fastcam_bench.speed.networks import contestants, peers
 
     torch.set_num_threads(settings.threads)
-    chosen = models.NETWORKS[name]
-    made = models.module(name) if chosen.layer else None
-    source = models.onnx_file(name, made)
+    chosen = networks.NETWORKS[name]
+    made = networks.module(name) if chosen.layer else None
+    source = networks.onnx_file(name, made)
     if source is None:
         return {"title": chosen.title, "left out": "its file is not on this machine"}
     exported, row = contestants.exported_file(name, chosen, source)
@@ -49,7 +50,7 @@ def network(name: str, settings: Settings) -> Row:
         del runs
         if chosen.middle or chosen.image_gradient:
             cell["deeper"] = group(contestants.deeper(source, chosen, images, settings.threads), settings, 0.4)
-        pictures = models.photos(batch)
+        pictures = networks.photos(batch)
         explainer = contestants.explainer(exported, settings.threads)
         runs = {"ours": partial(contestants.boxes, explainer, pictures)}
         plain = cpu_session(source, settings.threads)
@@ -68,7 +69,7 @@ def network(name: str, settings: Settings) -> Row:
         cell["end_to_end"] = group(runs, settings, 0.4, PAUSE if made is not None else 0.0)
         found["batches"][str(batch)] = cell
     if made is not None and chosen.middle is not None:
-        found["work_above"] = {chosen.middle[0]: round(models.work_above(made, chosen.middle[1]), 4)}
+        found["work_above"] = {chosen.middle[0]: round(networks.work_above(made, chosen.middle[1]), 4)}
     found["versions"] = versions(
         "fastcam",
         "onnxruntime",
@@ -145,14 +146,15 @@ def compiled(name: str, settings: Settings) -> Row:
     """The peers on the module that torch.compile makes, batch 1; of a failure its message."""
     import torch
 
+    from fastcam_bench.models import networks
     from fastcam_bench.oracles import torch_oracle as oracle
-    from fastcam_bench.speed.networks import contestants, models, peers
+    from fastcam_bench.speed.networks import contestants, peers
 
     torch.set_num_threads(settings.threads)
-    chosen, made = models.NETWORKS[name], models.module(name)
-    source = models.onnx_file(name, made)
+    chosen, made = networks.NETWORKS[name], networks.module(name)
+    source = networks.onnx_file(name, made)
     assert source is not None
-    images, pictures = oracle.pictures(1), models.photos(1)
+    images, pictures = oracle.pictures(1), networks.photos(1)
     ours = contestants.maps(source, chosen, images, settings.threads)
     plain = cpu_session(source, settings.threads)
     runs: dict[str, Run] = {"plain": partial(plain.run, None, contestants.feeds(plain, images))}

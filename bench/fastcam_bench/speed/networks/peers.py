@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from fastcam.runtime.timing import Laps
+from fastcam_bench.models.networks import SIZE, Network
 from fastcam_bench.oracles.torch_oracle import Array
-from fastcam_bench.speed.networks.models import SIZE, Network
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
 STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
