@@ -28,9 +28,9 @@ from fastcam.runtime.inputs import Inputs
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata, Preprocessing
-from fastcam.targets.classes import Asked, Targets, read_labels
-from fastcam.targets.resolved import Functional, Given
-from fastcam.targets.spec_kinds import Asking, answers, asked
+from fastcam.targets.classes import ClassTargets, Targets, read_labels
+from fastcam.targets.resolved import CotangentSource, CotangentTargets
+from fastcam.targets.spec_kinds import CotangentLike, bind, supported_forms
 
 
 class Explainer:
@@ -128,7 +128,7 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Asking | None = None,
+        cotangent: CotangentLike | None = None,
         method: str = "gradcam",
         layers: multilayer.Layers = None,
         fuse: str | None = None,
@@ -188,7 +188,7 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         sources, files = self._inputs.sources(images)
-        first = None if self.metadata.cotangents else Asked(np.array([[-1]]))
+        first = None if self.metadata.cotangents else ClassTargets(np.array([[-1]]))
         return joined(list(self._runs(sources, files, first)), self._whole.metadata)
 
     def explain(
@@ -197,7 +197,7 @@ class Explainer:
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
-        cotangent: Asking | None = None,
+        cotangent: CotangentLike | None = None,
         method: str = "gradcam",
         layers: multilayer.Layers = None,
         fuse: str | None = None,
@@ -251,7 +251,7 @@ class Explainer:
         if not hasattr(kernels, "cupy"):
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
         resolved = self._resolve_targets(targets, len(images))
-        if not isinstance(resolved, Asked):
+        if not isinstance(resolved, ClassTargets):
             raise FastcamError(f"{self._name} explains cotangents; on_device explains classes")
         with kernels.on_stream(self._stream):
             return resident.explain(self._network, kernels, images, resolved, threshold, connectivity, heatmaps)
@@ -266,7 +266,7 @@ class Explainer:
         workers: int = 2,
         wait: float | None = None,
         method: str = "gradcam",
-        cotangent: Asking | None = None,
+        cotangent: CotangentLike | None = None,
         layers: multilayer.Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
@@ -302,13 +302,13 @@ class Explainer:
             size = min(size, self._network.fixed_batch)
         return stream(steps, frames, size, workers, wait)
 
-    def question(self, cotangent: Asking) -> Given:
+    def question(self, cotangent: CotangentLike) -> CotangentSource:
         """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.
 
         Raises:
             FastcamError: something that the file does not answer; the message says what it does.
         """
-        return asked(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs)
+        return bind(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -332,23 +332,25 @@ class Explainer:
         found = [view.served(method, options, default) for view in views or [self._view]]
         return How(found[0], tuple(views), fuse, style, threshold, connectivity)
 
-    def _at_each(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
+    def _at_each(self, run: Run, targets: ClassTargets | CotangentTargets, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""
         if not how.views:
             return self._view.explain(run, targets, how, meter)
         each = [view.explain(run, targets, how, meter) for view in how.views]
         return multilayer.together(each, self.metadata.layer.value, how.fuse)
 
-    def _resolve_targets(self, targets: Any, count: int, cotangent: Asking | None = None) -> Asked | Functional:
+    def _resolve_targets(
+        self, targets: Any, count: int, cotangent: CotangentLike | None = None
+    ) -> ClassTargets | CotangentTargets:
         about = self.metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
             raise FastcamError(
                 f"{self._name} explains cotangents of {', '.join(one.output for one in about)}, and no targets; give "
-                f"cotangent (--cotangent): {answers(self.metadata)}"
+                f"cotangent (--cotangent): {supported_forms(self.metadata)}"
             )
         if about:
             assert cotangent is not None
-            return Functional(about, self.question(cotangent), count)
+            return CotangentTargets(about, self.question(cotangent), count)
         if cotangent is not None:
             raise FastcamError(
                 f"{self._name} explains classes, by targets (-t); for cotangents export the model again with --targets "
@@ -362,7 +364,9 @@ class Explainer:
             )
         return resolved
 
-    def _runs(self, sources: Any, files: Sequence[str | None], targets: Asked | Functional | None) -> Iterator[Run]:
+    def _runs(
+        self, sources: Any, files: Sequence[str | None], targets: ClassTargets | CotangentTargets | None
+    ) -> Iterator[Run]:
         """Run the images; an export in one file explains ``targets`` by the way."""
         slices = (sources[start : start + self._batch_size] for start in range(0, len(sources), self._batch_size))
         start = 0
@@ -372,8 +376,8 @@ class Explainer:
             batch = self._inputs.batch(part, files[rows])
             yield self._run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
 
-    def _run(self, batch: Batch, targets: Asked | Functional | None) -> Run:
-        if isinstance(targets, Asked):
+    def _run(self, batch: Batch, targets: ClassTargets | CotangentTargets | None) -> Run:
+        if isinstance(targets, ClassTargets):
             first: Any = targets.classes
         else:  # cotangents of outputs that are not there yet have to wait
             first = targets.arrays(len(batch.files)) if targets is not None and targets.known else None
@@ -381,7 +385,9 @@ class Explainer:
         return Run(batch, forward, self._view.scores(forward.outputs, len(batch.files)))
 
 
-def _each(runs: Iterable[Run], targets: Asked | Functional) -> Iterator[tuple[Run, Asked | Functional]]:
+def _each(
+    runs: Iterable[Run], targets: ClassTargets | CotangentTargets
+) -> Iterator[tuple[Run, ClassTargets | CotangentTargets]]:
     """Each run with the targets of its images."""
     start = 0
     for run in runs:

@@ -31,7 +31,7 @@ def cotangents(
     ] = None,
 ) -> None:
     """List what --cotangent explains: of any file, or of one."""
-    from fastcam.targets.spec_kinds import KINDS, answering
+    from fastcam.targets.spec_kinds import KINDS, kinds_for
 
     if model is None:
         print_table(("--cotangent", "what it explains"), [(kind.form, kind.says) for kind in KINDS.values()])
@@ -47,7 +47,7 @@ def cotangents(
     rows = []
     for about in metadata.cotangents:
         shape = f"{about.output} [{', '.join(map(str, about.shape))}]"
-        rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in answering(about, names)]
+        rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in kinds_for(about, names)]
     print_table(("output of one picture", "--cotangent", "what it explains"), rows)
 
 

@@ -11,7 +11,7 @@ from fastcam.errors import FastcamError
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS
-from fastcam.targets.classes import Asked
+from fastcam.targets.classes import ClassTargets
 
 if TYPE_CHECKING:
     from fastcam.kernels.cuda import CudaKernels, DeviceArray, DeviceExplained
@@ -39,7 +39,7 @@ def explain(
     network: Network,
     kernels: CudaKernels,
     images: Any,
-    asked: Asked,
+    asked: ClassTargets,
     threshold: float,
     connectivity: int,
     heatmaps: bool,

@@ -23,8 +23,8 @@ from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs import Inputs
 from fastcam.schema import CLASSES, Metadata
-from fastcam.targets.classes import Asked, Target
-from fastcam.targets.resolved import Functional, Question, combine, questions_of, status_of, targets_of
+from fastcam.targets.classes import ClassTargets, Target
+from fastcam.targets.resolved import CotangentTargets, ImageTargets, combine, image_targets, named_targets, status_of
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,17 @@ class View:
         return _per_class(as_float(outputs[score.output]))
 
     def answer(
-        self, run: Run, asked: Asked | Functional
-    ) -> tuple[dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], Callable[[], list[Question]]]:
+        self, run: Run, asked: ClassTargets | CotangentTargets
+    ) -> tuple[
+        dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], Callable[[], list[ImageTargets]]
+    ]:
         """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
         what gives the questions to ask of other images in an image's place."""
-        if isinstance(asked, Functional):
+        if isinstance(asked, CotangentTargets):
             arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
             classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
             classes[classes >= np.array([[len(row)] for row in meant])] = -1  # where an image has fewer
-            questions = partial(questions_of, arrays, classes, self.metadata, self.network.name)
+            questions = partial(image_targets, arrays, classes, self.metadata, self.network.name)
             return self.network.explain(run.forward, arrays), scores, classes, meant, questions
         found = self.network.explain(run.forward, asked.classes)
         classes = np.asarray(found[CLASSES], np.int64)
@@ -119,14 +121,14 @@ class View:
         if classes.max() >= run.scores.shape[1]:
             raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
         found = combine(asked, found, self.metadata, self.network.name)
-        questions = partial(questions_of, asked, classes, self.metadata, self.network.name)
-        return found, run.scores, *targets_of(asked, classes, self.metadata.labels), questions
+        questions = partial(image_targets, asked, classes, self.metadata, self.network.name)
+        return found, run.scores, *named_targets(asked, classes, self.metadata.labels), questions
 
-    def explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
+    def explain(self, run: Run, targets: ClassTargets | CotangentTargets, how: How, meter: Meter) -> Explanation:
         """The explanation of one run, and its post-processing."""
         (found, scores, classes, asked, questions), geometry = self.answer(run, targets), run.batch.geometry
         attributions = None
-        if how.method.ask is None:
+        if how.method.per_image is None:
             activations, weights, names = kernel_inputs(found, how.method, self.metadata)
         else:
             found = on_host(found)

@@ -27,8 +27,8 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.inputs import Inputs
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE
-from fastcam.targets.classes import Asked
-from fastcam.targets.resolved import Functional, status_of
+from fastcam.targets.classes import ClassTargets
+from fastcam.targets.resolved import CotangentTargets, status_of
 
 Array = NDArray[Any]
 FREE_FRAMES = 16
@@ -128,12 +128,12 @@ class VideoView(View):
 
     def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
         found = super()._method(name, options)
-        if found.ask is not None:
+        if found.per_image is not None:
             file = self.network.name
             raise FastcamError(f"{file} explains clips, and {found.title} pictures; use a method of one run")
         return found
 
-    def explain(self, run: Run, targets: Asked | Functional, how: How, meter: Meter) -> Explanation:
+    def explain(self, run: Run, targets: ClassTargets | CotangentTargets, how: How, meter: Meter) -> Explanation:
         """The explanation of one run of clips, a row for each frame: those of the first clip, then of the next.
 
         Scores, classes, status and targets are the clip's, the same for all of its frames. A box surrounds what

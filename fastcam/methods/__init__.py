@@ -2,6 +2,6 @@
 
 from fastcam.methods import gradient_averaging, graph_modes, perturbed  # noqa: F401 - they register themselves, behind the CAM family
 from fastcam.methods.cam import eigen_smoothed, gradcam_pp, gradcam_weights
-from fastcam.methods.registry import METHODS, Answer, Method, method
+from fastcam.methods.registry import METHODS, Method, MethodResult, method
 
-__all__ = ["METHODS", "Answer", "Method", "eigen_smoothed", "gradcam_pp", "gradcam_weights", "method"]
+__all__ = ["METHODS", "MethodResult", "Method", "eigen_smoothed", "gradcam_pp", "gradcam_weights", "method"]

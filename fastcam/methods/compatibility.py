@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastcam import kernels
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
-from fastcam.methods import METHODS, Answer, Method, eigen_smoothed, method
+from fastcam.methods import METHODS, Method, MethodResult, eigen_smoothed, method
 from fastcam.methods.options import with_options
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
@@ -126,7 +126,7 @@ def times_positions(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def answered(
-    found: dict[str, Any], answers: Sequence[Answer]
+    found: dict[str, Any], answers: Sequence[MethodResult]
 ) -> tuple[NDArray[Any], NDArray[Any] | None, list[str], Float | None]:
     """The same of what a method said of each image; and its attributions [N, T, C, H, W], if it has any."""
     names = list(kernels.STATUS_NAMES)

@@ -22,7 +22,7 @@ from fastcam.schema import (
     TOKENS,
     WEIGHTS,
 )
-from fastcam.targets.resolved import Question
+from fastcam.targets.resolved import ImageTargets
 
 Progress = Callable[[int, int], None]
 """Called with how many changed inputs have run, and of how many (about: what need not run is counted at the end)."""
@@ -75,7 +75,7 @@ class Probe:
     """
 
     x: Float
-    question: Question
+    question: ImageTargets
     targets: int
     found: Mapping[str, Any]
     batch_size: int

@@ -15,7 +15,7 @@ from fastcam.errors import FastcamError
 from fastcam.methods.attribution_maps import strongest, summed
 from fastcam.methods.cam import gradcam_weights
 from fastcam.methods.context import Probe
-from fastcam.methods.registry import METHODS, Answer, Array, Float, asking
+from fastcam.methods.registry import METHODS, Array, Float, MethodResult, register
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, WEIGHTS
 
 
@@ -33,7 +33,7 @@ def _noisy_gradients(probe: Probe, samples: int, noise: float, seed: int) -> Ite
     return (gradient.astype(np.float64) for gradient in probe.input_gradients(images, samples))
 
 
-@asking(
+@register(
     "smoothgrad",
     "SmoothGrad",
     "M = max_c |mean_i dy/dx at x + noise_i|",
@@ -43,14 +43,16 @@ def _noisy_gradients(probe: Probe, samples: int, noise: float, seed: int) -> Ite
     at_image=True,
     cost="1 + samples, forward and back",
 )
-def smoothgrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0) -> Answer:
+def smoothgrad(
+    probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0
+) -> MethodResult:
     """``noise``: the standard deviation, as a share of the image's range (largest value less smallest)."""
     total: Any = sum(_noisy_gradients(probe, samples, noise, seed))
     mean = total / samples
-    return Answer(maps=strongest(mean, blur), attributions=mean.astype(np.float32))
+    return MethodResult(maps=strongest(mean, blur), attributions=mean.astype(np.float32))
 
 
-@asking(
+@register(
     "vargrad",
     "VarGrad",
     "M = max_c var_i dy/dx at x + noise_i",
@@ -60,7 +62,7 @@ def smoothgrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: in
     at_image=True,
     cost="1 + samples, forward and back",
 )
-def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0) -> Answer:
+def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0) -> MethodResult:
     """The variance (over ``samples``, not one less) where SmoothGrad has the mean."""
     mean: Any = 0.0
     square: Any = 0.0
@@ -69,10 +71,10 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
         mean = mean + apart / (i + 1)
         square = square + apart * (gradient - mean)
     variance = square / samples
-    return Answer(maps=strongest(variance, blur), attributions=variance.astype(np.float32))
+    return MethodResult(maps=strongest(variance, blur), attributions=variance.astype(np.float32))
 
 
-@asking(
+@register(
     "integrated-gradients",
     "Integrated Gradients",
     "a = (x - x0) mean_i dy/dx at x0 + t_i (x - x0), M = sum_c a",
@@ -83,7 +85,7 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
     adds_up=True,
     cost="1 + steps, forward and back",
 )
-def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0, blur: float = 0.0) -> Answer:
+def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0, blur: float = 0.0) -> MethodResult:
     """The integral over t from 0 to 1 by the Gauss-Legendre rule. The attributions sum to y(x) - y(x0).
 
     ``baseline``: every element of x0, in the network's input: 0 is the mean picture of a normalised one.
@@ -95,10 +97,10 @@ def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0
     for weight, gradient in zip(weights, probe.input_gradients(images, steps), strict=True):
         total = total + weight / 2 * gradient
     attributions = total * away
-    return Answer(maps=summed(attributions, blur), attributions=attributions.astype(np.float32))
+    return MethodResult(maps=summed(attributions, blur), attributions=attributions.astype(np.float32))
 
 
-@asking(
+@register(
     "smoothgradcam++",
     "Smooth Grad-CAM++",
     "w_k = sum_ij ReLU(D1) D2 / (2 D2 + D3 sum_ab A), Dp = mean_i g^p under noise_i",
@@ -107,7 +109,7 @@ def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0
     runs="gradients",
     cost="1 + samples",
 )
-def smoothgradcam_pp(probe: Probe, *, samples: int = 4, noise: float = 0.3, seed: int = 0) -> Answer:
+def smoothgradcam_pp(probe: Probe, *, samples: int = 4, noise: float = 0.3, seed: int = 0) -> MethodResult:
     """Grad-CAM++ with the powers of the gradient averaged over noise of standard deviation ``noise``.
 
     As torch-cam does, D2 stands above, as in Grad-CAM++, where the paper has D1; A are the image's own activations. An
@@ -122,10 +124,10 @@ def smoothgradcam_pp(probe: Probe, *, samples: int = 4, noise: float = 0.3, seed
     below = 2 * second + third * probe.activations.sum((-2, -1), dtype=np.float64)[None, :, None, None]
     rising = (first > 0) & (below != 0) | ~np.isfinite(first)
     found = np.where(rising, first * second / np.where(below == 0, 1, below), 0).sum((-2, -1))
-    return Answer(weights=found.astype(np.float32))
+    return MethodResult(weights=found.astype(np.float32))
 
 
-@asking(
+@register(
     "augsmooth",
     "Augmentation smoothing",
     "M = mean of the heatmaps of x, its mirror image, and both times 0.9 and 1.1",
@@ -133,12 +135,12 @@ def smoothgradcam_pp(probe: Probe, *, samples: int = 4, noise: float = 0.3, seed
     runs="gradients",
     cost="6",
 )
-def augsmooth(probe: Probe, *, of: str = "gradcam") -> Answer:
+def augsmooth(probe: Probe, *, of: str = "gradcam") -> MethodResult:
     """``of``: the member of the CAM family whose heatmaps, 0..1 at the image's size, are averaged; those of CAM itself
     are Grad-CAM's."""
     member = METHODS.get(of.lower())
-    if member is None or member.ask is not None or member.name == "cam":
-        family = ", ".join(name for name, one in METHODS.items() if one.ask is None and name != "cam")
+    if member is None or member.per_image is not None or member.name == "cam":
+        family = ", ".join(name for name, one in METHODS.items() if one.per_image is None and name != "cam")
         raise FastcamError(f"augmentation smoothing is of a member of the CAM family, got {of!r}; one of: {family}")
     changes = [(mirrored, factor) for mirrored in (False, True) for factor in (1.0, 0.9, 1.1)]
     images = [(probe.x[..., ::-1] if mirrored else probe.x) * np.float32(factor) for mirrored, factor in changes]
@@ -146,7 +148,7 @@ def augsmooth(probe: Probe, *, of: str = "gradcam") -> Answer:
     for (mirrored, _), found in zip(changes[1:], probe.added(images[1:], len(images) - 1), strict=True):
         heatmaps = _heatmaps(probe, found, member.name)
         total = total + (heatmaps[..., ::-1] if mirrored else heatmaps)
-    return Answer(maps=np.asarray(total / len(changes), np.float32))
+    return MethodResult(maps=np.asarray(total / len(changes), np.float32))
 
 
 def _heatmaps(probe: Probe, found: Mapping[str, Any], name: str) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fastcam.methods.attribution_maps import FROM_MINIMUM, above_minimum, blurred, strongest, summed
 from fastcam.methods.context import Probe
-from fastcam.methods.registry import METHODS, Answer, Method, asking
+from fastcam.methods.registry import METHODS, Method, MethodResult, register
 from fastcam.schema import MODES, Mode
 
 _ABNAR = "Abnar and Zuidema 2020, 2005.00928"
@@ -48,23 +48,25 @@ _COSTS = {"rollout": "1", "rollout-max": "1", "rollout-min": "1", "shapleycam": 
 _GRADIENTS = ("gradient", "guided", "deconvolution")
 
 
-def _gradients(probe: Probe, *, blur: float = 0.0) -> Answer:
+def _gradients(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     found = probe.brought_back
-    return Answer(maps=strongest(found, blur), attributions=found)
+    return MethodResult(maps=strongest(found, blur), attributions=found)
 
 
-def _shares(probe: Probe, *, blur: float = 0.0) -> Answer:
+def _shares(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     found = probe.brought_back
     return (
-        Answer(maps=blurred(found, blur)) if found.ndim == 3 else Answer(maps=summed(found, blur), attributions=found)
+        MethodResult(maps=blurred(found, blur))
+        if found.ndim == 3
+        else MethodResult(maps=summed(found, blur), attributions=found)
     )
 
 
-def _above_minimum(probe: Probe, *, blur: float = 0.0) -> Answer:
-    return Answer(maps=above_minimum(blurred(probe.brought_back, blur)))
+def _above_minimum(probe: Probe, *, blur: float = 0.0) -> MethodResult:
+    return MethodResult(maps=above_minimum(blurred(probe.brought_back, blur)))
 
 
-def _ask(mode: Mode) -> Callable[..., Answer]:
+def _ask(mode: Mode) -> Callable[..., MethodResult]:
     if mode in FROM_MINIMUM:
         return _above_minimum
     return _gradients if mode in _GRADIENTS else _shares
@@ -78,7 +80,7 @@ for _mode in MODES:
         "nothing",
         _formula,
         _source,
-        ask=_ask(_mode),
+        per_image=_ask(_mode),
         mode=_mode,
         at_image=_mode in _GRADIENTS,
         adds_up=_mode not in _GRADIENTS,
@@ -86,7 +88,7 @@ for _mode in MODES:
     )
 
 
-@asking(
+@register(
     "input-x-gradient",
     "Input x gradient",
     "M = sum_c x dy/dx",
@@ -96,13 +98,13 @@ for _mode in MODES:
     adds_up=True,
     cost="1, and its backward pass",
 )
-def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> Answer:
+def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     """The first term of the score's expansion about zero."""
     found = probe.brought_back * probe.x
-    return Answer(maps=summed(found, blur), attributions=found)
+    return MethodResult(maps=summed(found, blur), attributions=found)
 
 
-@asking(
+@register(
     "guided-gradcam",
     "Guided Grad-CAM",
     "M = max_c |guided dy/dx| times Grad-CAM's heatmap",
@@ -112,7 +114,7 @@ def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> Answer:
     at_image=True,
     cost="1, and its backward pass",
 )
-def guided_gradcam(probe: Probe, *, blur: float = 0.0) -> Answer:
+def guided_gradcam(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     """Section 3.2 of the paper: the product, pixel by pixel, with the map upsampled to the input."""
     found = probe.brought_back * probe.gradcam()[:, None]
-    return Answer(maps=strongest(found, blur), attributions=found)
+    return MethodResult(maps=strongest(found, blur), attributions=found)

@@ -15,9 +15,9 @@ from fastcam.methods.registry import Method
 
 def parameters(method: Method) -> dict[str, Any]:
     """The options of a method with their defaults; empty of one that has none."""
-    if method.ask is None:
+    if method.per_image is None:
         return {}
-    found = inspect.signature(method.ask).parameters.values()
+    found = inspect.signature(method.per_image).parameters.values()
     return {one.name: one.default for one in found if one.kind is one.KEYWORD_ONLY}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fastcam.errors import FastcamError
 from fastcam.methods import perturbation
 from fastcam.methods.context import Probe
-from fastcam.methods.registry import Answer, Float, asking
+from fastcam.methods.registry import Float, MethodResult, register
 from fastcam.schema import TOKENS
 
 
@@ -19,15 +19,15 @@ def _classes(probe: Probe) -> range:
     return range(probe.targets)
 
 
-def _scorecam(probe: Probe, steps: int, noise: float, seed: int) -> Answer:
+def _scorecam(probe: Probe, steps: int, noise: float, seed: int) -> MethodResult:
     if noise < 0:
         raise FastcamError(f"noise is a standard deviation, at least 0, got {noise}")
     probe.expect(steps * len(probe.activations))
     given = probe.scores, probe.x, probe.activations, _classes(probe), probe.batch_size
-    return Answer(weights=perturbation.scorecam_weights(*given, steps, noise, seed))
+    return MethodResult(weights=perturbation.scorecam_weights(*given, steps, noise, seed))
 
 
-@asking(
+@register(
     "scorecam",
     "Score-CAM",
     "w = softmax_k y(x * M_k), M_k = A_k upsampled, 0..1",
@@ -36,12 +36,12 @@ def _scorecam(probe: Probe, steps: int, noise: float, seed: int) -> Answer:
     runs="images",
     cost="1 + K",
 )
-def scorecam(probe: Probe) -> Answer:
+def scorecam(probe: Probe) -> MethodResult:
     """A channel's weight is the score of what its map leaves of the image."""
     return _scorecam(probe, 1, 0.0, 0)
 
 
-@asking(
+@register(
     "sscam",
     "SS-CAM",
     "w = softmax_k mean_i y(x * (M_k + noise_i))",
@@ -50,12 +50,12 @@ def scorecam(probe: Probe) -> Answer:
     runs="images",
     cost="1 + K samples",
 )
-def sscam(probe: Probe, *, samples: int = 35, noise: float = 2.0, seed: int = 0) -> Answer:
+def sscam(probe: Probe, *, samples: int = 35, noise: float = 2.0, seed: int = 0) -> MethodResult:
     """Score-CAM, averaged over ``samples`` masks with Gaussian noise of standard deviation ``noise``."""
     return _scorecam(probe, samples, noise, seed)
 
 
-@asking(
+@register(
     "iscam",
     "IS-CAM",
     "w = softmax_k mean_i y(x * i M_k / steps)",
@@ -64,12 +64,12 @@ def sscam(probe: Probe, *, samples: int = 35, noise: float = 2.0, seed: int = 0)
     runs="images",
     cost="1 + K steps",
 )
-def iscam(probe: Probe, *, steps: int = 10) -> Answer:
+def iscam(probe: Probe, *, steps: int = 10) -> MethodResult:
     """Score-CAM, averaged over masks that fade in."""
     return _scorecam(probe, steps, 0.0, 0)
 
 
-@asking(
+@register(
     "occlusion",
     "Occlusion",
     "M_ij = mean fall of y over the windows that cover ij",
@@ -79,16 +79,16 @@ def iscam(probe: Probe, *, steps: int = 10) -> Answer:
 )
 def occlusion(
     probe: Probe, *, window: tuple[int, int] = (32, 32), stride: tuple[int, int] = (16, 16), value: float = 0.0
-) -> Answer:
+) -> MethodResult:
     """The map has the image's size. ``value`` is what covers, in the network's input: 0 is the mean picture of a
     normalised one."""
     rows, columns = (-(-max(s - w, 0) // d) + 1 for s, w, d in zip(probe.size, window, stride, strict=True))
     probe.expect(rows * columns + 1)
     given = probe.scores, probe.x, _classes(probe), window, stride, value, probe.batch_size
-    return Answer(maps=perturbation.occlusion(*given))
+    return MethodResult(maps=perturbation.occlusion(*given))
 
 
-@asking(
+@register(
     "rise",
     "RISE",
     "M = mean_i y(x * m_i) m_i / keep less its minimum, m_i random masks",
@@ -96,19 +96,19 @@ def occlusion(
     runs="images",
     cost="1 + masks",
 )
-def rise(probe: Probe, *, masks: int = 4000, cells: int = 7, keep: float = 0.5, seed: int = 0) -> Answer:
+def rise(probe: Probe, *, masks: int = 4000, cells: int = 7, keep: float = 0.5, seed: int = 0) -> MethodResult:
     """The map has the image's size. Its minimum is taken off, so that it can be seen: each pixel's value has the mean
     score of all masks in it."""
     probe.expect(masks)
     given = probe.scores, probe.x, _classes(probe), masks, cells, keep, probe.batch_size, seed
     maps = perturbation.rise(*given)
-    return Answer(maps=maps - maps.min((1, 2), keepdims=True))
+    return MethodResult(maps=maps - maps.min((1, 2), keepdims=True))
 
 
 # ---- a changed layer
 
 
-@asking(
+@register(
     "ablationcam",
     "Ablation-CAM",
     "w_k = (y - y without A_k) / y",
@@ -117,14 +117,14 @@ def rise(probe: Probe, *, masks: int = 4000, cells: int = 7, keep: float = 0.5, 
     runs="layer",
     cost="1 + (K + 1) heads",
 )
-def ablationcam(probe: Probe) -> Answer:
+def ablationcam(probe: Probe) -> MethodResult:
     """By how much the score falls without a channel."""
     probe.expect(len(probe.activations) + 1)
     given = probe.layer_scores, probe.activations, _classes(probe), probe.layer_batch
-    return Answer(weights=perturbation.ablationcam_weights(*given))
+    return MethodResult(weights=perturbation.ablationcam_weights(*given))
 
 
-@asking(
+@register(
     "reciprocam",
     "Recipro-CAM",
     "M_ij = y(A at ij alone)",
@@ -133,13 +133,13 @@ def ablationcam(probe: Probe) -> Answer:
     runs="layer",
     cost="1 + h w heads",
 )
-def reciprocam(probe: Probe, *, gaussian: bool = False) -> Answer:
+def reciprocam(probe: Probe, *, gaussian: bool = False) -> MethodResult:
     """The score when one position is left, less its minimum; ``gaussian``: with its eight neighbours, at half weight
     and a quarter. Of a sequence the tokens that are no position are zero."""
     return _alone(probe, gaussian, tokens=False)
 
 
-@asking(
+@register(
     "vit-reciprocam",
     "ViT-Recipro-CAM",
     "M_ij = y(class token, and the token at ij alone)",
@@ -148,18 +148,18 @@ def reciprocam(probe: Probe, *, gaussian: bool = False) -> Answer:
     runs="layer",
     cost="1 + h w heads",
 )
-def vit_reciprocam(probe: Probe, *, gaussian: bool = True) -> Answer:
+def vit_reciprocam(probe: Probe, *, gaussian: bool = True) -> MethodResult:
     """Recipro-CAM of a transformer: the class token (and its like) stays as the image's own pass made it."""
     if TOKENS not in probe.found:
         raise FastcamError("ViT-Recipro-CAM keeps the class token, and this layer has none; use Recipro-CAM")
     return _alone(probe, gaussian, tokens=True)
 
 
-def _alone(probe: Probe, gaussian: bool, tokens: bool) -> Answer:
+def _alone(probe: Probe, gaussian: bool, tokens: bool) -> MethodResult:
     probe.expect(probe.activations[0].size)
 
     def score(changed: Float) -> Float:
         return probe.layer_scores(changed, tokens)
 
     given = score, probe.activations, _classes(probe), probe.layer_batch
-    return Answer(maps=perturbation.reciprocam(*given, gaussian=gaussian))
+    return MethodResult(maps=perturbation.reciprocam(*given, gaussian=gaussian))

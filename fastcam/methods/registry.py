@@ -16,11 +16,11 @@ Array = NDArray[Any]
 Float = NDArray[np.float32]
 Needs = Literal["weights", "gradients", "activations", "nothing"]
 Runs = Literal["images", "layer", "gradients"]
-Ask = TypeVar("Ask", bound="Callable[..., Answer]")
+PerImage = TypeVar("PerImage", bound="Callable[..., MethodResult]")
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class MethodResult:
     """What a method says of one image with T targets: weights or maps, exactly one of the two.
 
     Attributes:
@@ -44,7 +44,7 @@ class Method:
         formula, source: what is computed, and where it comes from.
         weights: (activations, gradients) -> weights, where the map is the weighted sum of the activations.
         maps: (activations, gradients) -> maps, where it is not.
-        ask: (probe, options) -> :class:`Answer`, of one image. Exactly one of these three is given.
+        per_image: (probe, options) -> :class:`MethodResult`, of one image. Exactly one of these three is given.
         runs: what runs again: the network on changed images ("images"), what lies behind the layer on changed
             activations ("layer": the file must have been exported with its head), or the whole export on changed
             images, for their gradients ("gradients"). None: the image's own pass is enough.
@@ -63,7 +63,7 @@ class Method:
     source: str
     weights: Callable[[Array, Array], Float] | None = None
     maps: Callable[[Array, Array | None], Float] | None = None
-    ask: Callable[..., Answer] | None = None
+    per_image: Callable[..., MethodResult] | None = None
     runs: Runs | None = None
     mode: str | None = None
     at_image: bool = False
@@ -75,12 +75,12 @@ class Method:
     @property
     def of_class(self) -> bool:
         """Whether the map depends on what is explained."""
-        return self.needs != "activations" or self.ask is not None
+        return self.needs != "activations" or self.per_image is not None
 
-    def __call__(self, probe: Probe) -> Answer:
-        """What :attr:`ask` says, with the options that were set."""
-        assert self.ask is not None
-        return self.ask(probe, **self.options)
+    def __call__(self, probe: Probe) -> MethodResult:
+        """What :attr:`per_image` says, with the options that were set."""
+        assert self.per_image is not None
+        return self.per_image(probe, **self.options)
 
 
 METHODS: dict[str, Method] = {}
@@ -106,13 +106,13 @@ def method(name: str) -> Method:
     return replace(found, name=plain + EIGEN, title=f"{found.title}, eigen-smoothed", smooth=True)
 
 
-def asking(
+def register(
     name: str, title: str, formula: str, source: str, needs: Needs = "nothing", **more: Any
-) -> Callable[[Ask], Ask]:
+) -> Callable[[PerImage], PerImage]:
     """Register a function of a probe as the method ``name``; ``more`` as in :class:`Method`."""
 
-    def register(function: Ask) -> Ask:
-        METHODS[name] = Method(name, title, needs, formula, source, ask=function, **more)
+    def register(function: PerImage) -> PerImage:
+        METHODS[name] = Method(name, title, needs, formula, source, per_image=function, **more)
         return function
 
     return register

@@ -10,23 +10,23 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.methods.context import Meter, Probe
-from fastcam.methods.registry import Answer, Method
+from fastcam.methods.registry import Method, MethodResult
 from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
-from fastcam.targets.resolved import Question
+from fastcam.targets.resolved import ImageTargets
 
 
 def answers(
     method: Method,
     run: Run,
     found: Mapping[str, Any],
-    questions: list[Question],
+    questions: list[ImageTargets],
     network: Network,
     layout: str,
     batch_size: int,
     of_outputs: Callable[[dict[str, Any], int], Float],
     meter: Meter,
-) -> list[Answer]:
+) -> list[MethodResult]:
     """What a method that asks says of each image of a run.
 
     Args:
@@ -55,11 +55,11 @@ def answers(
     return made
 
 
-def _asked_only(answer: Answer, asked: int) -> Answer:
+def _asked_only(answer: MethodResult, asked: int) -> MethodResult:
     """Zeros where an image has fewer targets than another."""
     parts = (answer.weights, answer.maps, answer.attributions)
     kept = [None if part is None else np.array(part, np.float32) for part in parts]
     for part in kept:
         if part is not None:
             part[asked:] = 0
-    return Answer(*kept)
+    return MethodResult(*kept)

@@ -77,7 +77,7 @@ def _scaled(factor: float) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClassTargets:
     """The targets of a call, for every image the same (one row) or a row for each.
 
     Attributes:
@@ -94,8 +94,8 @@ class Asked:
     def __len__(self) -> int:
         return len(self.classes)
 
-    def __getitem__(self, rows: slice) -> Asked:
-        return Asked(self.classes[rows], None if self.terms is None else self.terms[rows], self.most)
+    def __getitem__(self, rows: slice) -> ClassTargets:
+        return ClassTargets(self.classes[rows], None if self.terms is None else self.terms[rows], self.most)
 
     def of(self, images: int) -> tuple[tuple[Terms, ...], ...]:
         """The terms of each of ``images`` images."""
@@ -135,7 +135,7 @@ class Targets:
             for part in parts:
                 self._names[2][part].append(index)
 
-    def resolve(self, targets: Any, images: int) -> Asked:
+    def resolve(self, targets: Any, images: int) -> ClassTargets:
         """What goes into ``fastcam.targets``, and how the targets follow from it.
 
         Args:
@@ -151,7 +151,7 @@ class Targets:
         if len({len(row) for row in rows}) == 1 and all(
             len(terms) == 1 and terms[0][1] == 1 for row in rows for terms in row
         ):
-            return Asked(np.array([[terms[0][0] for terms in row] for row in rows], np.int64))
+            return ClassTargets(np.array([[terms[0][0] for terms in row] for row in rows], np.int64))
         unions = [list(dict.fromkeys(c for terms in row for c, _ in terms)) for row in rows]
         width = max(map(len, unions))
         classes = np.array([union + union[:1] * (width - len(union)) for union in unions], np.int64)
@@ -159,7 +159,7 @@ class Targets:
             tuple(tuple((union.index(c), a) for c, a in terms) for terms in row)
             for row, union in zip(rows, unions, strict=True)
         )
-        return Asked(classes, terms, max(map(len, rows)))
+        return ClassTargets(classes, terms, max(map(len, rows)))
 
     def terms(self, target: Any) -> Terms:
         """One target as a combination of class indices and ranks."""

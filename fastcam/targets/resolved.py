@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
-from fastcam.targets.classes import Asked, Target, Terms, combined_name
-from fastcam.targets.spec_parser import EachImage, Names, Piece
+from fastcam.targets.classes import ClassTargets, Target, Terms, combined_name
+from fastcam.targets.spec_parser import Names, PerImageSpecs, SpecResult
 
 NOT_ASKED = "not_asked"
 
 Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
-Given: TypeAlias = "Arrays | EachImage | Callable[[dict[str, Any]], Arrays | Piece]"
+CotangentSource: TypeAlias = "Arrays | PerImageSpecs | Callable[[dict[str, Any]], Arrays | SpecResult]"
 
 
 # ---- combinations of classes
 
 
-def combine(asked: Asked, found: dict[str, Any], metadata: Metadata, name: str) -> dict[str, Any]:
+def combine(asked: ClassTargets, found: dict[str, Any], metadata: Metadata, name: str) -> dict[str, Any]:
     """The added outputs for the combinations that were asked: weights and gradients are linear in the score.
 
     Args:
@@ -50,8 +50,8 @@ def combine(asked: Asked, found: dict[str, Any], metadata: Metadata, name: str) 
     return found | {key: np.einsum("ntu,nu...->nt...", a, each.astype(np.float32)) for key, each in linear.items()}
 
 
-def targets_of(
-    asked: Asked, classes: NDArray[np.int64], labels: tuple[str, ...] | None
+def named_targets(
+    asked: ClassTargets, classes: NDArray[np.int64], labels: tuple[str, ...] | None
 ) -> tuple[NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
     """The leading class of each target, [N, T] (-1 where an image has fewer), and what each target was.
 
@@ -82,7 +82,7 @@ def status_of(
 
 
 @dataclass(frozen=True)
-class Question:
+class ImageTargets:
     """What is explained of one image: fixed classes, or a cotangent, whatever becomes of the image.
 
     Attributes:
@@ -93,7 +93,7 @@ class Question:
 
     metadata: Metadata
     name: str
-    classes: Asked | None = None
+    classes: ClassTargets | None = None
     arrays: Mapping[str, Float] | None = None
 
     @property
@@ -140,75 +140,78 @@ class Question:
         return found if self.classes is None else combine(self.classes, found, self.metadata, self.name)
 
 
-def questions_of(
-    asked: Asked | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
-) -> list[Question]:
+def image_targets(
+    asked: ClassTargets | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
+) -> list[ImageTargets]:
     """What is explained of each image of a run.
 
     Args:
         asked: the targets, or the cotangents by input.
         classes: [N, U], as the file resolved them.
     """
-    if not isinstance(asked, Asked):
+    if not isinstance(asked, ClassTargets):
         batched = {one.input for one in metadata.cotangents if one.batched}
         return [
-            Question(metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in asked.items()})
+            ImageTargets(
+                metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in asked.items()}
+            )
             for n in range(len(classes))
         ]
     rows = None if asked.terms is None else asked.of(len(classes))
     each = [
-        Asked(classes[n : n + 1], None if rows is None else rows[n : n + 1], asked.most) for n in range(len(classes))
+        ClassTargets(classes[n : n + 1], None if rows is None else rows[n : n + 1], asked.most)
+        for n in range(len(classes))
     ]
-    return [Question(metadata, name, one) for one in each]
+    return [ImageTargets(metadata, name, one) for one in each]
 
 
 # ---- cotangents
 
 
 @dataclass(frozen=True)
-class Functional:
+class CotangentTargets:
     """Cotangents as the user gave them, for the file that has these inputs.
 
     Attributes:
         about: the file's inputs.
         given: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
-            together) that gives one of those, or a :class:`fastcam.targets.spec_parser.Piece`.
+            together) that gives one of those, or a :class:`fastcam.targets.spec_parser.SpecResult`.
         start: the first image that it is now about, of
         images: all of the call.
     """
 
     about: tuple[Cotangent, ...]
-    given: Given
+    given: CotangentSource
     images: int
     start: int = 0
 
     def __len__(self) -> int:
         return self.images
 
-    def __getitem__(self, rows: slice) -> Functional:
+    def __getitem__(self, rows: slice) -> CotangentTargets:
         """The question for the images from ``rows.start`` on."""
         return replace(self, start=self.start + rows.start)
 
     @property
     def known(self) -> bool:
         """Whether the arrays are there before the model has run."""
-        return not callable(self.given) and not isinstance(self.given, EachImage)
+        return not callable(self.given) and not isinstance(self.given, PerImageSpecs)
 
     def answer(
         self, outputs: dict[str, Any], images: int
     ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
         """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
         given = self._of(outputs, images)
-        if isinstance(given, Piece):
+        if isinstance(given, SpecResult):
             arrays = self._checked(given.arrays, outputs, images)
-            return arrays, given.values.astype(np.float32), functional_targets(given.names)
+            return arrays, given.values.astype(np.float32), cotangent_names(given.names)
         arrays = self._checked(given, outputs, images)
         scores = values(self.about, arrays, outputs, images)
         names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
-        return arrays, scores, functional_targets((names,) * images)
+        return arrays, scores, cotangent_names((names,) * images)
 
-    def _of(self, outputs: dict[str, Any], images: int) -> Arrays | Piece:
-        if isinstance(self.given, EachImage):
+    def _of(self, outputs: dict[str, Any], images: int) -> Arrays | SpecResult:
+        if isinstance(self.given, PerImageSpecs):
             lists = len(self.given.rows)
             if lists != self.images:
                 raise FastcamError(f"cotangents of {lists} images, there are {self.images}; give one list each")
@@ -221,7 +224,7 @@ class Functional:
         Raises:
             FastcamError: one is missing, or has another shape than its output.
         """
-        assert not callable(self.given) and not isinstance(self.given, EachImage)
+        assert not callable(self.given) and not isinstance(self.given, PerImageSpecs)
         return self._checked(self.given, {}, images)
 
     def _checked(self, given: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:
@@ -266,6 +269,6 @@ def values(about: tuple[Cotangent, ...], arrays: dict[str, Float], outputs: dict
     return total.astype(np.float32)
 
 
-def functional_targets(names: Names) -> tuple[tuple[Target, ...], ...]:
+def cotangent_names(names: Names) -> tuple[tuple[Target, ...], ...]:
     """The targets of a cotangent, whose scores are the scalars themselves."""
     return tuple(tuple(Target(name, ((t, 1.0),)) for t, name in enumerate(row)) for row in names)

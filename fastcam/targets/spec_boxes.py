@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fastcam.image.preprocess import Float
 from fastcam.schema import Cotangent
 from fastcam.targets.detection_cotangents import SIDES, Double, side_of
-from fastcam.targets.spec_parser import File, Maker, Outputs, Piece, Spec, index
+from fastcam.targets.spec_parser import File, Outputs, Spec, SpecFunction, SpecResult, index
 
 LAYOUTS = ("v5", "v8", "detr", "v10")
 
@@ -123,7 +123,7 @@ class Separate:
 # ---- the spec
 
 
-def box(spec: Spec, file: File) -> Maker:
+def box(spec: Spec, file: File) -> SpecFunction:
     """The best box, or the best of a class: its score, or sides of it, one target each."""
     parts = [word for word in spec.words if word in (*SIDES, "score")] or ["score"]
     named = [word for word in spec.words if word not in (*SIDES, "score")]
@@ -134,7 +134,7 @@ def box(spec: Spec, file: File) -> Maker:
     form = spec.choice("form", ("", "corners", "centre"))
     _refuse_unexplained(spec, file, parts)
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         source = _source(spec, file, outputs, parts, wanted)
         table = source.table(len(file.labels) if file.labels is not None else None)
         _check_form(spec, table, form or table.form, parts)
@@ -147,7 +147,7 @@ def box(spec: Spec, file: File) -> Maker:
                     source.fill_side(arrays, (n, t), k, side_of(part, form or table.form))
             names.append(tuple(f"{part} of {label}" if part != "score" else label for part in parts))
             values.append([_value(table, n, k, c, part, form or table.form) for part in parts])
-        return Piece(source.finished(arrays), tuple(names), np.array(values))
+        return SpecResult(source.finished(arrays), tuple(names), np.array(values))
 
     return made
 

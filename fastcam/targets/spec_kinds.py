@@ -10,10 +10,20 @@ from typing import Any, TypeAlias
 from fastcam.errors import FastcamError
 from fastcam.schema import Cotangent, Metadata
 from fastcam.targets import spec_boxes, spec_scores
-from fastcam.targets.resolved import Given
-from fastcam.targets.spec_parser import EachImage, File, Maker, Outputs, Piece, Spec, joined, parse, sizes
+from fastcam.targets.resolved import CotangentSource
+from fastcam.targets.spec_parser import (
+    File,
+    Outputs,
+    PerImageSpecs,
+    Spec,
+    SpecFunction,
+    SpecResult,
+    joined,
+    parse,
+    sizes,
+)
 
-Asking: TypeAlias = "Given | str | Sequence[str] | Sequence[Sequence[str]]"
+CotangentLike: TypeAlias = "CotangentSource | str | Sequence[str] | Sequence[Sequence[str]]"
 """What a caller may give as cotangent."""
 
 
@@ -33,7 +43,7 @@ class Kind:
     says: str
     axes: tuple[int, ...]
     options: tuple[str, ...]
-    made: Callable[[Spec, File], Maker]
+    made: Callable[[Spec, File], SpecFunction]
 
 
 KINDS: dict[str, Kind] = {
@@ -92,19 +102,21 @@ def spec(text: str) -> Spec:
 
 
 @dataclass(frozen=True)
-class Question:
+class BoundSpecs:
     """Specs, ready for the outputs of a run."""
 
     about: tuple[Cotangent, ...]
-    makers: tuple[Maker, ...]
+    makers: tuple[SpecFunction, ...]
 
-    def __call__(self, outputs: Outputs) -> Piece:
+    def __call__(self, outputs: Outputs) -> SpecResult:
         """The cotangents of all specs, in order, with names and values."""
         return joined([made(outputs) for made in self.makers], outputs, self.about)
 
 
-def asked(cotangent: Asking, metadata: Metadata, name: str, outputs_of: Callable[[Any], Outputs]) -> Given:
-    """Specs as a function of the outputs, :class:`Question`; what is no words as it is.
+def bind(
+    cotangent: CotangentLike, metadata: Metadata, name: str, outputs_of: Callable[[Any], Outputs]
+) -> CotangentSource:
+    """Specs as a function of the outputs, :class:`BoundSpecs`; what is no words as it is.
 
     Args:
         cotangent: a spec or several, see :data:`KINDS`, or such a list for each image; or anything else.
@@ -119,33 +131,33 @@ def asked(cotangent: Asking, metadata: Metadata, name: str, outputs_of: Callable
     if not isinstance(texts, list | tuple) or not texts:
         return cotangent  # type: ignore[return-value]
     if all(isinstance(row, list | tuple) for row in texts):
-        rows = [asked(row, metadata, name, outputs_of) for row in texts]
-        if all(isinstance(row, Question) for row in rows):
-            return EachImage(tuple(row for row in rows if isinstance(row, Question)))
+        rows = [bind(row, metadata, name, outputs_of) for row in texts]
+        if all(isinstance(row, BoundSpecs) for row in rows):
+            return PerImageSpecs(tuple(row for row in rows if isinstance(row, BoundSpecs)))
     if not all(isinstance(one, str) for one in texts):
         return cotangent  # type: ignore[return-value]
     file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of)
-    return Question(metadata.cotangents, tuple(_made(spec(str(one)), file, metadata) for one in texts))
+    return BoundSpecs(metadata.cotangents, tuple(_made(spec(str(one)), file, metadata) for one in texts))
 
 
-def _made(one: Spec, file: File, metadata: Metadata) -> Maker:
+def _made(one: Spec, file: File, metadata: Metadata) -> SpecFunction:
     try:
         return KINDS[one.kind].made(one, file)
     except FastcamError as error:
-        if any(one.kind in answering(about) for about in metadata.cotangents):
+        if any(one.kind in kinds_for(about) for about in metadata.cotangents):
             raise
-        raise FastcamError(f"{error}; it answers {answers(metadata)}") from error
+        raise FastcamError(f"{error}; it answers {supported_forms(metadata)}") from error
 
 
-def answers(metadata: Metadata) -> str:
+def supported_forms(metadata: Metadata) -> str:
     """What a file answers, for a message: the forms of the kinds that fit its outputs."""
     kinds: list[str] = []
     for about in metadata.cotangents:
-        kinds += answering(about, len(metadata.labels) if metadata.labels is not None else None)
+        kinds += kinds_for(about, len(metadata.labels) if metadata.labels is not None else None)
     return ", ".join(KINDS[kind].form for kind in dict.fromkeys(kinds))
 
 
-def answering(about: Cotangent, names: int | None = None) -> list[str]:
+def kinds_for(about: Cotangent, names: int | None = None) -> list[str]:
     """The kinds that an output is likely to be asked by; ``names``: how many class names there are."""
     shape = sizes(about)
     if not about.batched or (len(shape) == 2 and (shape[-1] in (4, 6) or "box" in about.output.lower())):

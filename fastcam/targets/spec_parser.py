@@ -141,7 +141,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SpecResult:
     """What becomes of a spec, of the images of one run.
 
     Attributes:
@@ -157,10 +157,10 @@ class Piece:
     values: NDArray[np.float64]
 
 
-Maker: TypeAlias = Callable[[Outputs], Piece]
+SpecFunction: TypeAlias = Callable[[Outputs], SpecResult]
 
 
-def joined(pieces: Sequence[Piece], outputs: Outputs, about: Sequence[Cotangent]) -> Piece:
+def joined(pieces: Sequence[SpecResult], outputs: Outputs, about: Sequence[Cotangent]) -> SpecResult:
     """All targets of several specs, with cotangents of zero for outputs that a spec says nothing of."""
     arrays = {}
     for one in about:
@@ -172,16 +172,16 @@ def joined(pieces: Sequence[Piece], outputs: Outputs, about: Sequence[Cotangent]
             parts.append(piece.arrays.get(one.output, np.zeros(shape, np.float32)).reshape(shape))
         arrays[one.output] = np.concatenate(parts, axis=1, dtype=np.float32)
     names = tuple(tuple(name for piece in pieces for name in piece.names[n]) for n in range(len(pieces[0].names)))
-    return Piece(arrays, names, np.concatenate([piece.values for piece in pieces], axis=1))
+    return SpecResult(arrays, names, np.concatenate([piece.values for piece in pieces], axis=1))
 
 
 @dataclass(frozen=True)
-class EachImage:
+class PerImageSpecs:
     """What is asked of each image of a call, lists that may have different lengths."""
 
-    rows: tuple[Maker, ...]
+    rows: tuple[SpecFunction, ...]
 
-    def of(self, start: int, outputs: Outputs, images: int) -> Piece:
+    def of(self, start: int, outputs: Outputs, images: int) -> SpecResult:
         """Of the images from ``start`` on that ran together, with cotangents of zero where one has fewer targets."""
         each = []
         for n, made in enumerate(self.rows[start : start + images]):
@@ -193,7 +193,7 @@ class EachImage:
             return np.pad(array, [(0, 0), (0, most - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
 
         arrays = {name: np.concatenate([padded(piece.arrays[name]) for piece in each]) for name in each[0].arrays}
-        return Piece(
+        return SpecResult(
             arrays,
             tuple(piece.names[0] for piece in each),
             np.concatenate([padded(piece.values) for piece in each]),

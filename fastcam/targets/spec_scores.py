@@ -14,7 +14,7 @@ from fastcam.schema import Cotangent, Preprocessing
 from fastcam.targets import cotangents
 from fastcam.targets.classes import Terms, combined_name
 from fastcam.targets.cotangents import Double
-from fastcam.targets.spec_parser import File, Maker, Outputs, Piece, Spec, index, integers, sizes, terms
+from fastcam.targets.spec_parser import File, Outputs, Spec, SpecFunction, SpecResult, index, integers, sizes, terms
 
 KINDS = ("log_probability", "logit")
 
@@ -22,25 +22,25 @@ KINDS = ("log_probability", "logit")
 # ---- classes
 
 
-def class_score(spec: Spec, file: File) -> Maker:
+def class_score(spec: Spec, file: File) -> SpecFunction:
     """s = y_c, or a combination; one target for each word."""
     about, combinations = _of_classes(spec, file)
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         c = cotangents.combination(y, *map(_summed, combinations))
-        return Piece({about.output: c}, _named(y, combinations, file), _linear(c, y))
+        return SpecResult({about.output: c}, _named(y, combinations, file), _linear(c, y))
 
     return made
 
 
-def probability(spec: Spec, file: File) -> Maker:
+def probability(spec: Spec, file: File) -> SpecFunction:
     """s = p_c or log p_c with p = softmax(y); of an output that is one already, p = y."""
     about, combinations = _of_classes(spec, file)
     wanted = [_one(spec, each) for each in combinations]
     log = spec.kind.startswith("log")
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         there = cotangents.are_probabilities(y)
         log_p = np.log(np.maximum(y, 1e-30)) if there else cotangents.log_softmax(y)
@@ -51,12 +51,12 @@ def probability(spec: Spec, file: File) -> Maker:
             c = cotangents.class_score(y, wanted)
             c = np.asarray(c * np.exp(-chosen)[:, :, None], np.float32) if log else c
         names = _prefixed(spec.kind.replace("-", " "), _named(y, combinations, file))
-        return Piece({about.output: c}, names, chosen if log else np.exp(chosen))
+        return SpecResult({about.output: c}, names, chosen if log else np.exp(chosen))
 
     return made
 
 
-def finer(spec: Spec, file: File) -> Maker:
+def finer(spec: Spec, file: File) -> SpecFunction:
     """Weighted Finer-CAM, :func:`fastcam.targets.cotangents.finer`: the first class against the others."""
     about, combinations = _of_classes(spec, file, default=("-1", "-2", "-3", "-4"))
     one, *others = [_one(spec, each) for each in combinations]
@@ -64,32 +64,32 @@ def finer(spec: Spec, file: File) -> Maker:
         raise spec.wrong("against which classes? give them behind it, as in finer:-1,-2,-3")
     strength = spec.number("strength", 1.0)
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         c = cotangents.finer(y, one, others, strength)
         picked = np.take_along_axis(y, cotangents.resolved(y, others), axis=1)
         against = (cotangents.softmax(picked) * picked).sum(1, keepdims=True)
         value = np.take_along_axis(y, cotangents.resolved(y, one), axis=1) - strength * against
         names = _named(y, [((each, 1.0),) for each in (one, *others)], file)
-        return Piece({about.output: c}, tuple((f"{row[0]} against {', '.join(row[1:])}",) for row in names), value)
+        return SpecResult({about.output: c}, tuple((f"{row[0]} against {', '.join(row[1:])}",) for row in names), value)
 
     return made
 
 
-def labels(spec: Spec, file: File) -> Maker:
+def labels(spec: Spec, file: File) -> SpecFunction:
     """s = the sum of several labels' scores: those that are named, or those above a threshold."""
     about, combinations = _of_classes(spec, file, default=())
     wanted = [_one(spec, each) for each in combinations]
     threshold = spec.number("threshold", 0.0)
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         c = cotangents.multi_label(y, wanted or None, threshold)
         names = []
         for row in c[:, 0]:
             found = [file.label(int(k), y.shape[1]) for k in np.flatnonzero(row)]
             names.append((" + ".join(found[:4]) + (f" + {len(found) - 4} more" if len(found) > 4 else ""),))
-        return Piece({about.output: c}, tuple(names), _linear(c, y))
+        return SpecResult({about.output: c}, tuple(names), _linear(c, y))
 
     return made
 
@@ -135,7 +135,7 @@ def _prefixed(what: str, names: tuple[tuple[str, ...], ...]) -> tuple[tuple[str,
 # ---- numbers and maps
 
 
-def element(spec: Spec, file: File) -> Maker:
+def element(spec: Spec, file: File) -> SpecFunction:
     """s = y[i, j, ...] of one image's output."""
     at = tuple(integers(spec, "an index"))
     spec.none_but(1, 8, "an index, one number for each axis of one image's output")
@@ -144,17 +144,17 @@ def element(spec: Spec, file: File) -> Maker:
         if i < 0 or (isinstance(size, int) and i >= size):
             raise spec.wrong(f"index {list(at)} is outside of {list(about.shape)}; numbers count from 0")
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         c = cotangents.element(y, at)
         name = file.label(at[0], y.shape[1]) if y.ndim == 2 else "class"
         name = f"{about.output} {list(at)}" if name.startswith("class") else name
-        return Piece({about.output: c}, ((name,),) * len(y), _linear(c, y))
+        return SpecResult({about.output: c}, ((name,),) * len(y), _linear(c, y))
 
     return made
 
 
-def region(spec: Spec, file: File) -> Maker:
+def region(spec: Spec, file: File) -> SpecFunction:
     """s = sum_ij M_ij y_cij: a class where it is predicted, or within a mask; one target for each word."""
     about = file.output(spec, (3,))
     last = spec.choice("axis", ("first", "last")) == "last"
@@ -165,7 +165,7 @@ def region(spec: Spec, file: File) -> Maker:
     within = spec.options.get("mask")
     mask = _mask(spec, within, file.preprocessing) if within is not None else None
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         y = np.moveaxis(y, -1, 1) if last else y
         if mask is None:
@@ -175,7 +175,7 @@ def region(spec: Spec, file: File) -> Maker:
         named = [file.label(k, y.shape[1]) for k in wanted]
         named = named if within is None else [f"{name} within {Path(within).stem}" for name in named]
         values = _linear(c, y)
-        return Piece({about.output: np.moveaxis(c, 2, -1) if last else c}, (tuple(named),) * len(y), values)
+        return SpecResult({about.output: np.moveaxis(c, 2, -1) if last else c}, (tuple(named),) * len(y), values)
 
     return made
 
@@ -212,14 +212,14 @@ def _refuse_absent(spec: Spec, y: Double, wanted: list[int], file: File) -> None
 # ---- embeddings
 
 
-def similarity(spec: Spec, file: File) -> Maker:
+def similarity(spec: Spec, file: File) -> SpecFunction:
     """s = the cosine (or dot product) with the embedding of a reference: a picture, or a .npy file of numbers."""
     about = file.output(spec, (1,))
     kind: Any = spec.choice("kind", ("cosine", "dot"))
     spec.none_but(1, 1000, "a reference: a picture or a .npy file")
     references = np.concatenate([_reference(spec, file, about, word) for word in spec.words])
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         try:
             c = cotangents.similarity(y, references, kind)
@@ -234,7 +234,7 @@ def similarity(spec: Spec, file: File) -> Maker:
             f"similarity to {stems[0] if len(stems) == 1 else stems[min(t, len(stems) - 1)]}"
             for t in range(len(references))
         ]
-        return Piece({about.output: c}, (tuple(names),) * len(y), values)
+        return SpecResult({about.output: c}, (tuple(names),) * len(y), values)
 
     return made
 
@@ -252,12 +252,12 @@ def _reference(spec: Spec, file: File, about: Cotangent, word: str) -> Double:
         raise spec.wrong(f"{word}: no array of numbers ({error})") from error
 
 
-def pair(spec: Spec, file: File) -> Maker:
+def pair(spec: Spec, file: File) -> SpecFunction:
     """s = the similarity of pictures 1 and 2, of 3 and 4, ..."""
     about = file.output(spec, (1,))
     kind: Any = spec.choice("kind", ("cosine", "dot"))
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         if len(y) % 2:
             raise spec.wrong(
@@ -270,7 +270,7 @@ def pair(spec: Spec, file: File) -> Maker:
         values = (flat * partners).sum(1)
         if kind == "cosine":
             values /= np.linalg.norm(flat, axis=1) * np.linalg.norm(partners, axis=1)
-        return Piece({about.output: c}, (("similarity to its partner",),) * len(y), values[:, None])
+        return SpecResult({about.output: c}, (("similarity to its partner",),) * len(y), values[:, None])
 
     return made
 
@@ -278,7 +278,7 @@ def pair(spec: Spec, file: File) -> Maker:
 # ---- sequences
 
 
-def words(spec: Spec, file: File) -> Maker:
+def words(spec: Spec, file: File) -> SpecFunction:
     """s = log p of each word at its position, one target a word; of a caption their sum."""
     about = file.output(spec, (2,))
     kind: Any = spec.choice("kind", KINDS)
@@ -287,7 +287,7 @@ def words(spec: Spec, file: File) -> Maker:
     if isinstance(length, int) and len(tokens) > length:
         raise spec.wrong(f"{len(tokens)} words were given, output {about.output} has {length} positions; give fewer")
 
-    def made(outputs: Outputs) -> Piece:
+    def made(outputs: Outputs) -> SpecResult:
         y = _array(outputs, about)
         said = y.argmax(2) if not tokens else np.full(y.shape[:2], -1)
         said[:, : len(tokens)] = tokens or said[:, :0]
@@ -297,10 +297,10 @@ def words(spec: Spec, file: File) -> Maker:
         spoken = [[file.label(int(k), y.shape[2]).removeprefix("class ") for k in row if k >= 0] for row in said]
         if spec.kind == "caption":
             whole = tuple((f"caption {' '.join(row)}",) for row in spoken)
-            return Piece({about.output: slopes.sum(1, keepdims=True)}, whole, values.sum(1, keepdims=True))
+            return SpecResult({about.output: slopes.sum(1, keepdims=True)}, whole, values.sum(1, keepdims=True))
         count = len(tokens) or y.shape[1]
         names = tuple(tuple(f"word {i + 1}: {word}" for i, word in enumerate(row)) for row in spoken)
-        return Piece({about.output: slopes[:, :count]}, names, values[:, :count])
+        return SpecResult({about.output: slopes[:, :count]}, names, values[:, :count])
 
     return made
 

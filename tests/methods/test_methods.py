@@ -15,7 +15,7 @@ from fastcam.cli import app
 from fastcam.methods import METHODS
 from support.contract_model import random_model
 
-FAMILY = [name for name, one in METHODS.items() if one.ask is None]
+FAMILY = [name for name, one in METHODS.items() if one.per_image is None]
 
 
 def features(seed=0, n=2, t=3, k=5, h=4, w=6):

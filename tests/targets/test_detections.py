@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastcam import Explainer, FastcamError
-from fastcam.targets.spec_kinds import answering
+from fastcam.targets.spec_kinds import kinds_for
 from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_bench.oracles.torch_oracle import torchvision
 from fastcam_export import export_model
@@ -367,7 +367,7 @@ def test_what_the_file_does_not_explain_is_refused(made):
 def test_what_a_detector_answers(made):
     """Told by the number of class names; a sequence of words by the same."""
     about = made("v8")[1].metadata.cotangents[0]
-    assert (about.shape, answering(about, 3)) == ((7, 20), ["element", "box"])
-    assert answering(about, 20) == ["element", "caption", "words"]
-    assert answering(about) == ["element", "box", "caption", "words"]
-    assert answering(made("suppressed")[1].metadata.cotangents[1]) == ["box", "element"]
+    assert (about.shape, kinds_for(about, 3)) == ((7, 20), ["element", "box"])
+    assert kinds_for(about, 20) == ["element", "caption", "words"]
+    assert kinds_for(about) == ["element", "box", "caption", "words"]
+    assert kinds_for(made("suppressed")[1].metadata.cotangents[1]) == ["box", "element"]

@@ -135,7 +135,7 @@ def measure(one: Contender) -> Row:
     )
     plain = session(proto)
     outputs = dict(zip(one.names, plain.run(one.names, {"image": one.picture}), strict=True))
-    question: Any = spec_kinds.asked(SPEC, made.metadata, "the file", lambda picture: {})
+    question: Any = spec_kinds.bind(SPEC, made.metadata, "the file", lambda picture: {})
     asked = question(outputs)
     given = {about.input: asked.arrays[about.output] for about in made.metadata.cotangents}
     activations, gradients = session(made.model).run(
