@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from fastcam.schema import FastcamError, Metadata, TargetLayer
-from fastcam_export.exporter import export_model, finish
+from fastcam_export.exporter import export_model
 from fastcam_export.result import Export
+from fastcam_export.steps.package import finish
 
 if TYPE_CHECKING:
     import torch

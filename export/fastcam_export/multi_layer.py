@@ -1,4 +1,4 @@
-"""Several target layers in one file: which they are, and the numbers by which their outputs are told apart."""
+"""The target layers of an export: which they are, and the numbers by which the outputs of several are told apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,42 +15,21 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.reverse import path
 from fastcam_export.layers import target_layer
+from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.gap_head import is_averaged
-from fastcam_export.layers.layout import Layout
-from fastcam_export.outputs import cam, cotangent_targets
-from fastcam_export.result import Export
-from fastcam_export.verify import check, finite_differences
+from fastcam_export.layers.layout import Layout, UserLayout
+from fastcam_export.outputs import cotangent_targets
+from fastcam_export.outputs.target import Target
+from fastcam_export.verify import finite_differences
+from fastcam_export.verify.sample import random_inputs
 
 Array = npt.NDArray[np.generic]
-Lies: TypeAlias = Callable[[ir.Value, Layout | None], Layout | None]
 ALL = "all"
 MOST = 6
 """How many layers "all" takes of a network with one resolution."""
 SUMS = frozenset({"Add", "Sum"})
 MOVED = target_layer.REARRANGED | {"Cast", "Dropout", "Identity", "Pad"}
 LAST, ALONG = "the last map of its resolution", "a place along the residual stream"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A target layer: its value, how it lies, and what the metadata say of it."""
-
-    value: ir.Value
-    layout: Layout
-    about: TargetLayer
-
-
-def with_heads(
-    maps: target_layer.Maps, places: Sequence[Place], functional: cotangent_targets.Functional | None
-) -> list[Place]:
-    """The places with what their metadata say of the head behind them."""
-    scores = [maps.score] if functional is None else functional.explained
-    made = []
-    for place in places:
-        at = (place.value, place.layout)
-        averaged = all(is_averaged(maps.graph, maps.image, *at, score) for score in scores)
-        made.append(replace(place, about=replace(place.about, averaged=averaged)))
-    return made
 
 
 def listed(layer: str | Sequence[str]) -> tuple[str, ...]:
@@ -69,7 +47,7 @@ def listed(layer: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def every(
-    found: Sequence[target_layer.Layer],
+    layers: Sequence[target_layer.Layer],
     chosen: ir.Value,
     learned: Callable[[ir.Value], bool],
     sizes: Callable[[], Mapping[ir.Value, tuple[int, ...]]],
@@ -81,19 +59,18 @@ def every(
     to :data:`MOST` sums of its residual stream at equal distances, and the chosen layer.
 
     Args:
-        found: all layers, in the graph's order.
+        layers: all layers, in the graph's order.
         chosen: the default layer, one of them.
         learned: whether a convolution or matrix product has made a value of the image.
         sizes: the sizes of the maps that have no fixed ones; asked for only then.
     """
-    at = [one.value for one in found].index(chosen)
-    usable = [one for one in found[:at] if one.live and not (one.pooled or one.per_class) and learned(one.value)]
-    usable.append(found[at])
+    at = [one.value for one in layers].index(chosen)
+    usable = [one for one in layers[:at] if one.live and not (one.pooled or one.per_class) and learned(one.value)]
+    usable.append(layers[at])
     free = [one for one in usable if one.layout.fixed_grid is None]
     measured = sizes() if free else {}
-    groups = [
-        _made(list(group)) for _, group in groupby(usable, lambda one: one.layout.fixed_grid or measured.get(one.value))
-    ]
+    by_grid = groupby(usable, lambda one: one.layout.fixed_grid or measured.get(one.value))
+    groups = [_computed(list(group)) for _, group in by_grid]
     if len(groups) > 1:
         return [group[-1] for group in groups], LAST
     sums = [one for one in usable[:-1] if _is_sum(one.value)]
@@ -101,7 +78,7 @@ def every(
     return [sums[(i + 1) * len(sums) // (count + 1)] for i in range(count)] + usable[-1:], ALONG
 
 
-def _made(group: list[target_layer.Layer]) -> list[target_layer.Layer]:
+def _computed(group: list[target_layer.Layer]) -> list[target_layer.Layer]:
     """Those of a group that are computed, not only padded or moved; all, if there are none."""
     nodes = ((one, one.value.producer()) for one in group)
     return [one for one, node in nodes if node is not None and node.op_type not in MOVED] or group
@@ -116,108 +93,111 @@ def _is_sum(value: ir.Value) -> bool:
 
 
 def all_of(
-    model: ir.Model, maps: target_layer.Maps, found: Sequence[target_layer.Layer], chosen: ir.Value
+    model: ir.Model, maps: target_layer.Maps, layers: Sequence[target_layer.Layer], chosen: ir.Value
 ) -> tuple[list[target_layer.Layer], str]:
     """:func:`every` of a loaded model."""
     learned = partial(cotangent_targets.is_learned, maps.graph, maps.image)
-    return every(found, chosen, learned, lambda: measure(model, maps.image, found))
+    return every(layers, chosen, learned, lambda: measure(model, maps.image, layers))
 
 
 def if_known(
-    model: ir.Model, maps: target_layer.Maps, found: Sequence[target_layer.Layer], chosen: ir.Value
+    model: ir.Model, maps: target_layer.Maps, layers: Sequence[target_layer.Layer], chosen: ir.Value
 ) -> list[target_layer.Layer]:
     """:func:`all_of`, empty where the sizes of the maps cannot be found out."""
     try:
-        return all_of(model, maps, found, chosen)[0]
+        return all_of(model, maps, layers, chosen)[0]
     except FastcamError:
         return []
 
 
-def measure(model: ir.Model, image: ir.Value, found: Sequence[target_layer.Layer]) -> dict[ir.Value, tuple[int, ...]]:
+def measure(model: ir.Model, image: ir.Value, layers: Sequence[target_layer.Layer]) -> dict[ir.Value, tuple[int, ...]]:
     """The grids of layers of a model that takes images of any size, for one of 224 x 224, by running it.
 
     Raises:
         FastcamError: the runtime refuses the model.
     """
-    names = [one.value.name or "" for one in found]
+    names = [one.value.name or "" for one in layers]
     part = ir.to_proto(model)
     del part.graph.output[:]
     part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
-        made = finite_differences.session(part).run(names, check.random_inputs(model.graph, image))
+        arrays = finite_differences.session(part).run(names, random_inputs(model.graph, image))
     except FastcamError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise FastcamError(
             "which maps have which size could not be found out by running the model; name the layers in place of all"
         ) from error
-    return {one.value: _grid(one.layout, np.asarray(array)) for one, array in zip(found, made)}
+    return {one.value: _grid(one.layout, np.asarray(array)) for one, array in zip(layers, arrays)}
 
 
-def find(
-    model: ir.Model,
-    names: Sequence[str],
-    first: Place,
-    maps: target_layer.Maps,
-    classes: int | None,
-    functional: cotangent_targets.Functional | None,
-    lies: Lies,
-) -> list[Place]:
-    """The places that ``names`` mean, the default one, ``first``, in front.
+def _grid(layout: Layout, array: Array) -> tuple[int, ...]:
+    return tuple(array.shape[axis] for axis in layout.spatial)
 
-    Args:
+
+@dataclass(frozen=True)
+class Search:
+    """Where target layers are looked for.
+
+    Attributes:
         model: a loaded model.
-        names: see :func:`listed`.
-        first: what the first of them means.
-        maps, classes, functional: what is explained.
-        lies: how a value lies, given what the graph tells: what the user says goes first.
-
-    Raises:
-        FastcamError: a name means no map between image and score.
+        maps: the maps between its image and the explained output.
+        target: what is explained.
+        layout: what the user says of the layers' layout.
     """
-    if names == (ALL,):
-        found = _found(maps, classes, functional)
-        taken, reason = all_of(model, maps, found, first.value)
-        others = [one for one in taken if one.value is not first.value]
-        return [first] + [_of_stage(one, reason, lies) for one in others]
-    return [first] + [_named(maps, name, classes, functional, lies) for name in names[1:]]
+
+    model: ir.Model
+    maps: target_layer.Maps
+    target: Target
+    layout: UserLayout
+
+    def find(self, names: Sequence[str]) -> tuple[ExplainedLayer, ...]:
+        """The layers that ``names`` (see :func:`listed`) mean: the default one, then the others by their numbers.
+
+        Raises:
+            FastcamError: a name means no map between image and score, or two mean the same one.
+        """
+        first = self._named("auto" if names == (ALL,) else names[0])
+        others = self._all_beside(first) if names == (ALL,) else [self._named(name) for name in names[1:]]
+        return _numbered(self.maps.graph, [self._with_head(layer) for layer in (first, *others)])
+
+    def _named(self, name: str) -> ExplainedLayer:
+        """The layer that one name means."""
+        graph, image = self.maps.graph, self.maps.image
+        if name == "auto":
+            value, reason, derived = self.target.default_layer(self.maps)
+            name = value.name or ""
+        else:
+            value, reason = target_layer.resolve(graph, name)
+            derived = self.maps.layout(value)
+        _refuse_unreached(graph, value, self.target.values)
+        layout = target_layer.usable(self.maps, name, value, self.layout.completed(value, derived))
+        if self.target.functional is not None:
+            cotangent_targets.refuse_unreached(graph, image, value, self.target.functional)
+        return ExplainedLayer(value, layout, target_layer.describe(value, reason, layout))
+
+    def _all_beside(self, first: ExplainedLayer) -> list[ExplainedLayer]:
+        """The further layers that "all" stands for."""
+        taken, reason = all_of(self.model, self.maps, self.target.layers(self.maps), first.value)
+        others = []
+        for one in taken:
+            if one.value is not first.value:
+                layout = self.layout.completed(one.value, one.layout) or one.layout
+                others.append(ExplainedLayer(one.value, layout, target_layer.describe(one.value, reason, layout)))
+        return others
+
+    def _with_head(self, layer: ExplainedLayer) -> ExplainedLayer:
+        """The layer with what its metadata say of the head behind it."""
+        graph, image, at = self.maps.graph, self.maps.image, (layer.value, layer.layout)
+        averaged = all(is_averaged(graph, image, *at, score) for score in self._scores())
+        return replace(layer, about=replace(layer.about, averaged=averaged))
+
+    def _scores(self) -> list[ir.Value]:
+        """What the head computes; cotangents are of outputs before their own quantisation."""
+        return self.target.differentiated if self.target.functional is not None else [self.maps.score]
 
 
-def _found(
-    maps: target_layer.Maps, classes: int | None, functional: cotangent_targets.Functional | None
-) -> list[target_layer.Layer]:
-    """All layers."""
-    if functional is None:
-        return target_layer.find_layers(maps, classes)
-    return cotangent_targets.learned_layers(maps.graph, maps.image, functional)
-
-
-def _of_stage(one: target_layer.Layer, reason: str, lies: Lies) -> Place:
-    layout = lies(one.value, one.layout) or one.layout
-    return Place(one.value, layout, target_layer.describe(one.value, reason, layout))
-
-
-def _named(
-    maps: target_layer.Maps,
-    name: str,
-    classes: int | None,
-    functional: cotangent_targets.Functional | None,
-    lies: Lies,
-) -> Place:
-    if name == "auto":
-        chosen, reason = target_layer.choose(_found(maps, classes, functional))
-        value = chosen.value
-    else:
-        value, reason = target_layer.resolve(maps.graph, name)
-    reached = functional.explained if functional is not None else [maps.score]
-    refuse_behind(maps.graph, value, reached)
-    usable = target_layer.usable(maps, name, value, lies(value, maps.layout(value)))
-    if functional is not None:
-        cotangent_targets.refuse_unreached(maps.graph, maps.image, value, functional)
-    return Place(value, usable, target_layer.describe(value, reason, usable))
-
-
-def refuse_behind(graph: ir.Graph, layer: ir.Value, scores: Sequence[ir.Value]) -> None:
+def _refuse_unreached(graph: ir.Graph, layer: ir.Value, scores: Sequence[ir.Value]) -> None:
     """Raise where no score depends on the layer."""
     if not path(graph, [layer], scores):
         raise FastcamError(
@@ -226,49 +206,28 @@ def refuse_behind(graph: ir.Graph, layer: ir.Value, scores: Sequence[ir.Value]) 
         )
 
 
-def examined(
-    model: ir.Model,
-    first: tuple[ir.Value, Layout, onnx.ModelProto],
-    others: cam.Places,
-    scores: Sequence[ir.Value],
-    again: Callable[..., Export],
-) -> list[check.Examined]:
-    """What the check looks at.
-
-    Args:
-        model: the model, exported or not.
-        first: the default layer and the part of the model behind it.
-        others: the further layers.
-        scores: what is explained.
-        again: the same export of one layer.
-    """
-
-    def full(value: ir.Value) -> Callable[[], onnx.ModelProto]:
-        return lambda: again(layer=value.name or "", emit="gradients", check=False).model
-
-    value, layout, behind = first
-    return [check.Examined(value, layout, lambda: behind, full(value))] + [
-        check.Examined(value, layout, partial(check.tail, model, value, *scores), full(value), number, directions=1)
-        for number, (value, layout) in others.items()
-    ]
-
-
-def _grid(layout: Layout, array: Array) -> tuple[int, ...]:
-    return tuple(array.shape[axis] for axis in layout.spatial)
-
-
-def numbered(graph: ir.Graph, places: Sequence[Place]) -> tuple[tuple[TargetLayer, ...], cam.Places]:
-    """:attr:`fastcam.schema.Metadata.layers`, and the places beside the first, the default one, by their numbers there.
+def _numbered(graph: ir.Graph, layers: Sequence[ExplainedLayer]) -> tuple[ExplainedLayer, ...]:
+    """The default layer, which is the first, and behind it the others with their numbers.
 
     Raises:
         FastcamError: a layer is named twice.
     """
-    if len(places) == 1:
-        return (), cam.NO_PLACES
-    order = {output: i for i, node in enumerate(graph) for output in node.outputs}
-    ordered = sorted(places, key=lambda place: order[place.value])
+    if len(layers) == 1:
+        return tuple(layers)
+    ordered = _in_order(graph, layers)
     for one, two in pairwise(ordered):
         if one.value is two.value:
             raise FastcamError(f"layer {one.about.value!r} is named twice ({two.about.reason}); name it once")
-    others = {n: (place.value, place.layout) for n, place in enumerate(ordered, 1) if place is not places[0]}
-    return tuple(place.about for place in ordered), others
+    others = (replace(layer, number=n) for n, layer in enumerate(ordered, 1) if layer is not layers[0])
+    return (layers[0], *others)
+
+
+def _in_order(graph: ir.Graph, layers: Sequence[ExplainedLayer]) -> list[ExplainedLayer]:
+    """The layers in the graph's order."""
+    order = {output: i for i, node in enumerate(graph) for output in node.outputs}
+    return sorted(layers, key=lambda layer: order[layer.value])
+
+
+def described(graph: ir.Graph, layers: Sequence[ExplainedLayer]) -> tuple[TargetLayer, ...]:
+    """:attr:`fastcam.schema.Metadata.layers`: all layers in the graph's order, or none where there is only one."""
+    return tuple(layer.about for layer in _in_order(graph, layers)) if len(layers) > 1 else ()

@@ -10,15 +10,14 @@ import onnx
 
 from fastcam import schema
 from fastcam.schema import Metadata, Score
-from fastcam_export.artifacts import classifier_head as behind_
-from fastcam_export.artifacts import engines
+from fastcam_export.artifacts import classifier_head, engines
 from fastcam_export.summary import about
 from fastcam_export.verify import image_gradient
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an export made.
+    """The result of an export.
 
     Attributes:
         model: the exported model; of an export on demand its forward part.
@@ -53,8 +52,7 @@ class Export:
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
         if meta.engine != "onnxruntime":
-            asked = self.explanation or self.model
-            free = any(value.name == schema.TARGETS for value in asked.graph.input)
+            free = any(value.name == schema.TARGETS for value in (self.explanation or self.model).graph.input)
             note = f": {engines.targets_note(meta.engine)}" if free else ""
             lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
             lines += [f"        warning: {line}" for line in self.engine]
@@ -65,7 +63,8 @@ class Export:
                 f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
                 + (", and one at each further layer" if meta.layers else "")
             )
-            lines += image_gradient.told(meta.input_gradient, self.check) + behind_.told(self.check)
+            lines += image_gradient.summary_lines(meta.input_gradient, self.check)
+            lines += classifier_head.summary_lines(self.check)
         if self.output is not None:
             lines += [f"wrote   {file}" for file in self.files]
             lines += self._next()

@@ -150,7 +150,7 @@ def dead_regions():
 
 def test_pooled_gradients_are_checked_where_a_common_step_meets_kinks(monkeypatch):
     assert export_model(dead_regions(), layer="r1").check["gradient_error"] < 1e-3
-    monkeypatch.setattr(check, "_error_of_full", lambda *args: 1.0)
+    monkeypatch.setattr(check, "whole_gradient_error", lambda *args: 1.0)
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(dead_regions(), layer="r1")
 

@@ -25,8 +25,9 @@ from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.graph.save import stamp
 from fastcam_export.layers.layout import MAP_ORDER, Layout
 from fastcam_export.outputs.cam import FLOAT, per_class
-from fastcam_export.verify import check as verify
 from fastcam_export.verify import finite_differences
+from fastcam_export.verify.check import difference, output_tolerance
+from fastcam_export.verify.sample import predicted_class
 
 Array = npt.NDArray[Any]
 END = 1 << 62
@@ -56,8 +57,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Behind:
-    """What lies behind a layer.
+class ClassifierHead:
+    """The part of a model behind a layer.
 
     Attributes:
         model: :data:`fastcam.schema.ACTIVATIONS` and what is kept in, :data:`fastcam.schema.SCORES` out.
@@ -118,7 +119,7 @@ def _moved(op: Builder, value: ir.Value, axis: int, to: int) -> ir.Value:
     return op.Transpose(value, perm=[*order[:to], axis, *order[to:]])
 
 
-def head(model: ir.Model, layer: ir.Value, layout: Layout, score: ir.Value) -> Behind:
+def head(model: ir.Model, layer: ir.Value, layout: Layout, score: ir.Value) -> ClassifierHead:
     """The nodes of ``model`` behind ``layer``, with :data:`fastcam.schema.ACTIVATIONS` in the layer's place.
 
     Args:
@@ -156,7 +157,7 @@ def head(model: ir.Model, layer: ir.Value, layout: Layout, score: ir.Value) -> B
     del graph.inputs[:]
     graph.inputs.extend([*inputs, *kept.values(), *own])
     part.producer_name, part.producer_version = "fastcam", schema.__version__
-    return Behind(ir.to_proto(part), tuple(kept), layer, layout)
+    return ClassifierHead(ir.to_proto(part), tuple(kept), layer, layout)
 
 
 def _tidy(part: ir.Model) -> None:
@@ -310,33 +311,34 @@ def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: M
 
     Args:
         exported: the export, in one file, that takes ``feeds``.
-        score: name of the explained score in it.
+        part: the head.
+        score: name of the explained score in ``exported``.
+        feeds: inputs of the source model.
 
     Raises:
         FastcamError: they differ, or the head takes another number of rows only.
     """
     probe = onnx.ModelProto()
     probe.CopyFrom(exported)
-    there = {value.name for value in probe.graph.output}
-    if score not in there:
+    if score not in {value.name for value in probe.graph.output}:
         probe.graph.output.append(onnx.ValueInfoProto(name=score))
     names = [value.name for value in part.graph.input if value.name.startswith(schema.PREFIX)]
-    *values, wanted = finite_differences.session(probe).run([*names, score], {**feeds, **verify.targets(exported)})
+    run = finite_differences.session(probe).run([*names, score], {**feeds, **predicted_class(exported)})
+    *values, expected = run
     fixed = not part.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     order = np.arange(len(values[0])) if fixed else np.arange(2 * len(values[0]) + 1) % len(values[0])
-    given = {name: value[order] for name, value in zip(names, values)}
-    wanted = wanted.astype(np.float64)[order]
-    wanted = wanted.reshape(*wanted.shape[:2], -1).sum(2)
+    expected = expected.astype(np.float64)[order]
+    expected = expected.reshape(*expected.shape[:2], -1).sum(2)
     try:
-        (found,) = finite_differences.session(part).run([schema.SCORES], given)
+        rows = {name: value[order] for name, value in zip(names, values)}
+        (scores,) = finite_differences.session(part).run([schema.SCORES], rows)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise FastcamError(
             f"the check failed: what lies behind the layer does not run alone ({' '.join(str(error).split())[:160]}); "
             "leave --head out, or name another layer"
         ) from error
-    _, worst = verify.difference([wanted], [found.astype(np.float64)])
-    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in exported.graph.initializer)
-    if worst > verify.OUTPUT_TOLERANCE["float16" if half else "float32"]:
+    _, worst = difference([expected], [scores.astype(np.float64)])
+    if worst > output_tolerance(exported):
         raise FastcamError(
             f"the check failed: the scores of the head differ from the model's by {worst:.1e} of the largest value; "
             "leave --head out, or name another layer, and please report the model"
@@ -344,7 +346,7 @@ def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: M
     return {"head_difference": worst}
 
 
-def told(check: Mapping[str, Any]) -> list[str]:
+def summary_lines(check: Mapping[str, Any]) -> list[str]:
     """What the summary of an export says of it."""
     if "head_difference" not in check:
         return []
@@ -352,7 +354,7 @@ def told(check: Mapping[str, Any]) -> list[str]:
     return [f"        the head of the activations gives the model's scores {same}"]
 
 
-def belonging(part: Behind, metadata: Metadata) -> Metadata:
+def with_head(part: ClassifierHead, metadata: Metadata) -> Metadata:
     """The metadata of the model that has this head, as long as nothing is written."""
     said = [metadata.to_json().encode(), part.model.SerializeToString(deterministic=True)]
     return replace(metadata, head=Head("model", "", part.names, hashlib.sha256(b"\0".join(said)).hexdigest()))

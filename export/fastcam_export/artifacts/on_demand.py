@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
@@ -21,8 +20,9 @@ from onnx import numpy_helper
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Pair
 from fastcam_export.graph.constants import RANDOM
-from fastcam_export.verify import check as verify
 from fastcam_export.verify import finite_differences
+from fastcam_export.verify.check import difference, output_tolerance
+from fastcam_export.verify.sample import Sample
 
 Array = npt.NDArray[Any]
 SHARED = 1 << 14
@@ -163,48 +163,40 @@ def _described(graph: onnx.GraphProto, names: Iterable[str]) -> Iterator[onnx.Va
         yield found[name]
 
 
-def check(
-    source: onnx.ModelProto,
-    whole: onnx.ModelProto,
-    parts: Parts,
-    feeds: Mapping[str, Array],
-    cotangents: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
-) -> dict[str, bool | float]:
+def check(source: onnx.ModelProto, whole: onnx.ModelProto, parts: Parts, sample: Sample) -> dict[str, bool | float]:
     """Run the pair; what is to be said of its outputs, under the names of :class:`fastcam_export.verify.check.Check`.
 
     The forward part must give what the source gives, and the explanation part, of that, what the one file gives, whose
-    gradient :func:`fastcam_export.verify.check.check` has compared with central differences.
+    gradient :mod:`fastcam_export.verify.check` has compared with central differences.
+
+    Args:
+        source: the source model.
+        whole: its export in one file.
+        parts: its export in two.
+        sample: the inputs.
 
     Raises:
-        FastcamError: one of them does not.
+        FastcamError: one of them gives something else.
     """
-    run = finite_differences.session(parts.forward)
-    names = [value.name for value in run.get_outputs()]
-    values = {**feeds, **dict(zip(names, run.run(None, dict(feeds))))}
+    feeds = dict(sample.feeds)
+    forward = finite_differences.session(parts.forward)
+    names = [value.name for value in forward.get_outputs()]
+    values = {**feeds, **dict(zip(names, forward.run(None, feeds)))}
     own = [value.name for value in source.graph.output]
-    before = finite_differences.session(source).run(own, dict(feeds))
-    identical, worst = verify.difference(before, [values[name] for name in own])
-    second = finite_differences.session(parts.explanation)
-    taken = {value.name: values[value.name] for value in second.get_inputs() if value.name in values}
-    asked: Mapping[str, Array] = {schema.TARGETS: np.array([[-1]])} if _needs_targets(parts.explanation) else {}
-    if cotangents is not None:
-        asked = cotangents(values)
-    added = [value.name for value in second.get_outputs()]
-    _, apart = verify.difference(
-        finite_differences.session(whole).run(added, {**feeds, **asked}), second.run(added, {**taken, **asked})
-    )
-    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in source.graph.initializer)
-    if max(worst, apart) > verify.OUTPUT_TOLERANCE["float16" if half else "float32"]:
+    before = finite_differences.session(source).run(own, feeds)
+    identical, worst = difference(before, [values[name] for name in own])
+    explanation = finite_differences.session(parts.explanation)
+    taken = {value.name: values[value.name] for value in explanation.get_inputs() if value.name in values}
+    targets = sample.targets(parts.explanation, values)
+    added = [value.name for value in explanation.get_outputs()]
+    in_one = finite_differences.session(whole).run(added, {**feeds, **targets})
+    _, apart = difference(in_one, explanation.run(added, {**taken, **targets}))
+    if max(worst, apart) > output_tolerance(source):
         raise FastcamError(
             f"the check failed: in two files, outputs differ from the source's by {worst:.1e} and the explanation from "
             f"the one file's by {apart:.1e} of the largest value; export one file, and please report the model"
         )
     return {"bit_identical": identical, "output_difference": worst, "pair_difference": apart}
-
-
-def _needs_targets(model: onnx.ModelProto) -> bool:
-    defaults = {tensor.name for tensor in model.graph.initializer}
-    return any(value.name == schema.TARGETS and value.name not in defaults for value in model.graph.input)
 
 
 def paired(parts: Parts, metadata: Metadata) -> Metadata:

@@ -22,8 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Preprocessing
-from fastcam_export.verify import check as verify
 from fastcam_export.verify import finite_differences
+from fastcam_export.verify.check import difference
+from fastcam_export.verify.sample import predicted_class
 
 Array = npt.NDArray[Any]
 INPUT = schema.FRAMES
@@ -75,48 +76,34 @@ def refuse(metadata: Metadata, frames: bool | tuple[int, int], on_demand: bool) 
     _known(metadata)
 
 
-def frame(
-    model: onnx.ModelProto,
-    metadata: Metadata,
-    frames: bool | tuple[int, int],
-    feeds: Mapping[str, Array] | None,
-) -> tuple[onnx.ModelProto, Metadata]:
-    """``model`` with the preprocessing in front, and the metadata that says so.
+def described(metadata: Metadata, frames: bool | tuple[int, int]) -> Metadata:
+    """The metadata of a model that takes frames, from those of the model that takes images.
 
     Args:
-        model: an exported model that takes images as ``metadata`` says.
+        metadata: of the export without the nodes in front.
         frames: True for frames of any size, or their (height, width).
-        feeds: inputs with which the result is checked; None leaves that out.
-
-    Raises:
-        FastcamError: the check fails.
     """
-    size = _size(frames)
-    framed = put_in_front(model, metadata, size)
-    found = dict(metadata.check)
-    if feeds is not None:
-        further = {name: array for name, array in feeds.items() if name != metadata.input}
-        found |= check(model, framed, metadata, size, further | verify.targets(model))
-    shape = (metadata.input_shape[0], *(size or SIDES), 3)
-    return framed, replace(metadata, input=INPUT, input_shape=shape, frames=True, check=found)
+    shape = (metadata.input_shape[0], *(_size(frames) or SIDES), 3)
+    return replace(metadata, input=INPUT, input_shape=shape, frames=True)
 
 
 def _size(frames: bool | tuple[int, int]) -> tuple[int, int] | None:
+    """The (height, width) of frames; None where it is free."""
     return None if isinstance(frames, bool) else (int(frames[0]), int(frames[1])) if len(frames) == 2 else (0, 0)
 
 
-def put_in_front(model: onnx.ModelProto, metadata: Metadata, size: tuple[int, int] | None) -> onnx.ModelProto:
+def put_in_front(model: onnx.ModelProto, metadata: Metadata, frames: bool | tuple[int, int]) -> onnx.ModelProto:
     """``model`` with the input :data:`INPUT`, uint8 RGB [N, height, width, 3], in place of its image input.
 
     Args:
         model: an exported model that takes images as ``metadata`` says.
-        size: (height, width) of the frames; None leaves both free.
+        frames: True for frames of any size, or their (height, width).
 
     Raises:
         FastcamError: the metadata has no preprocessing, or no size that the model's input has.
     """
-    how = _known(metadata)
-    given = next(value for value in model.graph.input if value.name == metadata.input)
+    how, size = _known(metadata), _size(frames)
+    image = next(value for value in model.graph.input if value.name == metadata.input)
     op = _Nodes()
     if how.color == "GRAY":  # before the resize and rounded, as OpenCV does it on pixels
         pixels = op.Round(op.MatMul(op.Cast(INPUT, to=TensorProto.FLOAT), np.array(GREY, np.float32)[:, None]))
@@ -133,8 +120,8 @@ def put_in_front(model: onnx.ModelProto, metadata: Metadata, size: tuple[int, in
         placed = op.Where(inside, placed, np.float32(how.pad_value))
     if how.color == "BGR":
         placed = op.Gather(placed, _ints(2, 1, 0), axis=1)
-    _normalised(op, placed, how, given)
-    return _joined(model, given, op, size)
+    _normalised(op, placed, how, image)
+    return _joined(model, image, op, size)
 
 
 def _summed(op: _Nodes, pixels: str, sums: Any, channels: int) -> str:
@@ -226,32 +213,32 @@ def _constants(how: Preprocessing, size: tuple[int, int]) -> tuple[Any, Any, Any
     return found[:2], found[2:4], found[4] if inside is not None else None
 
 
-def _normalised(op: _Nodes, placed: str, how: Preprocessing, given: onnx.ValueInfoProto) -> None:
+def _normalised(op: _Nodes, placed: str, how: Preprocessing, image: onnx.ValueInfoProto) -> None:
     """``pixel * (scale / std) - mean / std`` in the run time's float32, in the model's layout and type."""
     std, mean = np.asarray(how.std, np.float64), np.asarray(how.mean, np.float64)
     factor, offset = (value.astype(np.float32).reshape(-1, 1, 1) for value in (how.scale / std, mean / std))
     x = op.Sub(op.Mul(placed, factor), offset)
     if how.layout == "NHWC":
         x = op.Transpose(x, perm=[0, 2, 3, 1])
-    kind = given.type.tensor_type.elem_type
+    kind = image.type.tensor_type.elem_type
     if kind in (TensorProto.UINT8, TensorProto.INT8):
         limits = np.iinfo(helper.tensor_dtype_to_np_dtype(kind))
         x = op.Clip(op.Round(x), np.float32(limits.min), np.float32(limits.max))
-    op.Cast(x, to=kind, output=given.name)
+    op.Cast(x, to=kind, output=image.name)
 
 
 def _joined(
-    model: onnx.ModelProto, given: onnx.ValueInfoProto, op: _Nodes, size: tuple[int, int] | None
+    model: onnx.ModelProto, image: onnx.ValueInfoProto, op: _Nodes, size: tuple[int, int] | None
 ) -> onnx.ModelProto:
     framed = onnx.ModelProto()
     framed.CopyFrom(model)
     graph = framed.graph
-    first = given.type.tensor_type.shape.dim[0]
+    first = image.type.tensor_type.shape.dim[0]
     images = first.dim_value or first.dim_param or "N"
     frames = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [images, *(size or SIDES), 3])
     inputs, nodes = list(graph.input), list(graph.node)
     del graph.input[:], graph.node[:]
-    graph.input.extend([frames if value.name == given.name else value for value in inputs])
+    graph.input.extend([frames if value.name == image.name else value for value in inputs])
     graph.node.extend([*op.made, *nodes])
     graph.initializer.extend(op.constants)
     return framed
@@ -261,8 +248,8 @@ def check(
     exported: onnx.ModelProto,
     framed: onnx.ModelProto,
     metadata: Metadata,
-    size: tuple[int, int] | None,
-    further: Mapping[str, Array],
+    frames: bool | tuple[int, int],
+    feeds: Mapping[str, Array],
     seed: int = 0,
 ) -> dict[str, float]:
     """Run the framed model on random frames: the network's input against NumPy, the outputs against ``exported``'s.
@@ -270,8 +257,8 @@ def check(
     Args:
         exported, framed: the model without and with the nodes in front.
         metadata: of ``exported``.
-        size: of the frames, None where it is free.
-        further: what the models need beside images.
+        frames: as in :func:`put_in_front`.
+        feeds: inputs of ``exported``; what the models need beside images is taken from them.
         seed: of the frames.
 
     Returns:
@@ -280,24 +267,25 @@ def check(
     Raises:
         FastcamError: more differs than that.
     """
-    how = _known(metadata)
+    how, size = _known(metadata), _size(frames)
     assert how.size is not None
     rng = np.random.default_rng(seed)
     count = metadata.input_shape[0] if isinstance(metadata.input_shape[0], int) else 2
+    further = {name: array for name, array in feeds.items() if name != metadata.input} | predicted_class(exported)
+    image = next(value for value in exported.graph.input if value.name == metadata.input)
+    probe = onnx.ModelProto()
+    probe.CopyFrom(framed)
+    probe.graph.output.append(helper.make_tensor_value_info(image.name, image.type.tensor_type.elem_type, None))
+    step = np.max(how.scale / np.asarray(how.std, np.float64))
     off: list[float] = []
     for sides in [size] if size else [(how.size[0] * 2 + 31, how.size[1] * 3 + 7), (19, how.size[1] * 2)]:
-        frames = rng.integers(0, 256, (count, *sides, 3), np.uint8)
-        wanted = np.stack([expected(frame, how) for frame in frames])
-        probe = onnx.ModelProto()
-        probe.CopyFrom(framed)
-        kind = next(value for value in exported.graph.input if value.name == metadata.input)
-        probe.graph.output.append(helper.make_tensor_value_info(kind.name, kind.type.tensor_type.elem_type, None))
-        *outputs, x = finite_differences.session(probe).run(None, {INPUT: frames, **further})
-        again = finite_differences.session(exported).run(None, {kind.name: x, **further})
-        step = np.max(how.scale / np.asarray(how.std, np.float64))
+        pictures = rng.integers(0, 256, (count, *sides, 3), np.uint8)
+        wanted = np.stack([expected(picture, how) for picture in pictures])
+        *outputs, x = finite_differences.session(probe).run(None, {INPUT: pictures, **further})
+        again = finite_differences.session(exported).run(None, {image.name: x, **further})
         far = np.abs(x.astype(np.float64) - wanted) / step
         identical = (
-            verify.difference([_array(value) for value in again], [_array(value) for value in outputs])[1] < 1e-4
+            difference([np.asarray(value) for value in again], [np.asarray(value) for value in outputs])[1] < 1e-4
         )
         if not identical or far.max() > 1.02 or (far > 0.02).mean() > 0.02:
             raise FastcamError(
@@ -306,10 +294,6 @@ def check(
             )
         off.append(float((far > 0.02).mean()))
     return {"frames_rounded_otherwise": max(off)}
-
-
-def _array(value: Any) -> Array:
-    return np.asarray(value)
 
 
 def expected(frame: Array, how: Preprocessing) -> Array:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,11 @@ class Layout:
     def spatial(self) -> list[int]:
         """The axes of the positions."""
         return [i for i, letter in enumerate(self.order) if letter not in "NC"]
+
+    def among(self, values: Mapping[str | None, ir.Value]) -> Layout:
+        """The same layout in a copy of the graph, whose values are given by name."""
+        sides = (side if side is None else (values[side[0].name], side[1]) for side in self.measured)
+        return replace(self, measured=tuple(sides))
 
     # ---- in the graph
 
@@ -208,40 +213,51 @@ def shape_text(value: ir.Value) -> str:
 # ---- named by the user
 
 
-def given(
-    value: ir.Value,
-    derived: Layout | None,
-    name: str | None,
-    prefix_tokens: int | None,
-    grid: Sequence[int] | None,
-) -> Layout | None:
-    """The layout that the user names, completed with what the graph tells.
+@dataclass(frozen=True)
+class UserLayout:
+    """What the user says of a layer's layout; None leaves it to the graph.
 
-    Raises:
-        FastcamError: it does not fit the value.
+    Attributes:
+        name: see :data:`fastcam.schema.LAYOUTS`.
+        prefix_tokens: tokens in front of the positions of a sequence.
+        grid: the sides of its grid.
     """
-    if name is None and prefix_tokens is None and grid is None:
-        return derived
-    chosen = name or (derived.name if derived is not None else "tokens" if len(value.shape or ()) == 3 else "NCHW")
-    if chosen not in LAYOUTS:
-        raise FastcamError(f"layout is {chosen!r}; it must be one of: {', '.join(LAYOUTS)}")
-    order = ORDER[chosen]
-    if value.shape is None or len(value.shape) != len(order):
-        raise FastcamError(
-            f"layout {chosen} ({', '.join(order)}) does not fit layer {value.name!r} {shape_text(value)}; give another"
-        )
-    if "L" not in order:
-        if prefix_tokens or grid is not None:
-            raise FastcamError(f"prefix_tokens and grid are for token sequences; layout {chosen} has rows and columns")
-        dims = known_dims(value) or []
-        sides = tuple(dims[i] for i, letter in enumerate(order) if letter not in "NC")
-        return Layout(chosen, grid=sides, found=f"{chosen} {shape_text(value)}, as given")
-    return _given_tokens(
-        value, derived if derived is not None and derived.name == chosen else None, chosen, prefix_tokens, grid
-    )
+
+    name: str | None = None
+    prefix_tokens: int | None = None
+    grid: Sequence[int] | None = None
+
+    def completed(self, value: ir.Value, derived: Layout | None) -> Layout | None:
+        """The layout of ``value``: what the user says, and for the rest ``derived``, what the graph tells.
+
+        Raises:
+            FastcamError: it does not fit the value.
+        """
+        if self.name is None and self.prefix_tokens is None and self.grid is None:
+            return derived
+        tokens = len(value.shape or ()) == 3
+        chosen = self.name or (derived.name if derived is not None else "tokens" if tokens else "NCHW")
+        if chosen not in LAYOUTS:
+            raise FastcamError(f"layout is {chosen!r}; it must be one of: {', '.join(LAYOUTS)}")
+        order = ORDER[chosen]
+        if value.shape is None or len(value.shape) != len(order):
+            raise FastcamError(
+                f"layout {chosen} ({', '.join(order)}) does not fit layer {value.name!r} {shape_text(value)}; give "
+                "another"
+            )
+        if "L" not in order:
+            if self.prefix_tokens or self.grid is not None:
+                raise FastcamError(
+                    f"prefix_tokens and grid are for token sequences; layout {chosen} has rows and columns"
+                )
+            dims = known_dims(value) or []
+            sides = tuple(dims[i] for i, letter in enumerate(order) if letter not in "NC")
+            return Layout(chosen, grid=sides, found=f"{chosen} {shape_text(value)}, as given")
+        same = derived if derived is not None and derived.name == chosen else None
+        return _of_tokens(value, same, chosen, self.prefix_tokens, self.grid)
 
 
-def _given_tokens(
+def _of_tokens(
     value: ir.Value, derived: Layout | None, name: LayoutName, prefix: int | None, grid: Sequence[int] | None
 ) -> Layout:
     length = (known_dims(value) or [])[ORDER[name].index("L")]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import onnx_ir as ir
@@ -21,15 +20,15 @@ from fastcam_export.autodiff.pooled.spatial_mean import pooled_gradient, spatial
 from fastcam_export.autodiff.pooled.spatial_sum import summed_gradient
 from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.graph import cleanup
+from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.outputs import class_targets
 
 Targets = Literal["default", "required", "constant", "cotangent"]
 TARGETS_MODES: tuple[Targets, ...] = ("default", "required", "constant", "cotangent")
 FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
-Places: TypeAlias = Mapping[int, tuple[ir.Value, Layout]]
-"""Target layers beside the default one, by their numbers in :attr:`fastcam.schema.Metadata.layers`."""
-NO_PLACES: Places = MappingProxyType({})
+Values: TypeAlias = Mapping[ir.Value, ir.Value]
+"""Values of the model, and of each its cotangent, or the sum of that over positions."""
 HALF_SCALE = 2.0**10
 """What cotangents are multiplied by where they pass through float16 (Micikevicius et al. 2018, section 3.2).
 
@@ -40,53 +39,51 @@ exceeds float16's 65504; then it is infinite or NaN in the output too, never a p
 
 
 @dataclass(frozen=True)
-class Further:
-    """What else an export makes of the seed.
+class FurtherOutput:
+    """What an export emits of the same seed beside the layers' outputs.
 
     Attributes:
         name: in the contract.
         wrt: the value that it is taken at.
-        made: (builder, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
+        build: (builder, {score: seed}) -> [N, ...], once per target as seeds are; of cotangents one for each output.
         scaled: whether it is proportional to the seed.
     """
 
     name: str
     wrt: ir.Value
-    made: Callable[[Builder, Mapping[ir.Value, ir.Value]], ir.Value]
+    build: Callable[[Builder, Values], ir.Value]
     scaled: bool = True
 
 
 def attach(
     graph: ir.Graph,
-    layer: ir.Value,
-    layout: Layout,
+    layers: Sequence[ExplainedLayer],
     score: ir.Value,
+    *,
     targets: Targets,
-    level: Emit,
+    emit: Emit,
     engine: Engine = "onnxruntime",
-    further: Further | None = None,
-    others: Places = NO_PLACES,
+    further: FurtherOutput | None = None,
     beside: Callable[[Builder], Mapping[str, ir.Value]] | None = None,
-) -> Mapping[str, ir.Value]:
-    """Append the backward pass of ``score`` to ``layer``.
+) -> dict[str, ir.Value]:
+    """Append the backward pass of ``score`` to ``layers``.
 
     Args:
         graph: a loaded model's; nodes are appended, none is changed.
-        layer: the target layer.
-        layout: how its positions lie; what is added has the form [N, K, h, w].
+        layers: the target layers, the default one first. The passes to all of them share what they have in common.
+            What is added has the form [N, K, h, w].
         score: [N, classes] or [N, classes, ...]; of maps the sum over their positions is explained.
         targets: "default" adds the input ``fastcam.targets`` with default [[-1]], "required" without a default,
             "constant" fixes the predicted class in the graph.
-        level: the emit level; the whole gradient is built for "gradients" only.
+        emit: the emit level; the whole gradient is built for "gradients" only.
         engine: whose operators are added. In a form for another engine than ONNX Runtime in general, whose errors are
             its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
-        others: further target layers. The passes to all of them share what they have in common.
         beside: makes what is emitted beside, by its names.
 
     Returns:
-        The values of that level, and those they are made of, by their names in the contract; :func:`emit` makes them
-        outputs.
+        The values of that level, and those they are made of, by their names in the contract; :func:`make_outputs`
+        makes them outputs.
 
     Raises:
         FastcamError: the score does not depend on the layer, an operator between them has no gradient rule, or the
@@ -100,46 +97,55 @@ def attach(
         op.copies = number
     rows = class_targets.target_rows(op, classes)
     explained = unquantised(score)
-    places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
-    places.update(others.items())
-    ends = [value for value, _ in places.values()]
-    scale = seed_scale(graph, [*ends, *([further.wrt] if further is not None else [])], explained)
+    ends = [layer.value for layer in layers] + ([further.wrt] if further is not None else [])
+    scale = seed_scale(graph, ends, explained)
     hot = class_targets.one_hot(op, explained, scores, rows)
     seed = class_targets.seed(op, hot, explained, scale)
-    values, made = {schema.CLASSES: classes}, {}
-    for which, (at, how) in places.items():
-        values[of_layer(schema.ACTIVATIONS, which)] = activations(op, at, how)
-        cotangents, sums = _narrowed(op, explained, at, classes, hot, scale)
-        name, gradient = handed_back(op, cotangents, sums, at, how, level)
-        made[of_layer(name, which)] = gradient
+    values, gradients = {schema.CLASSES: classes}, {}
+    for layer in layers:
+        values[layer.output(schema.ACTIVATIONS)] = activations(op, layer)
+        cotangents, sums = _narrowed(op, explained, layer.value, classes, hot, scale)
+        name, gradient = handed_back(op, cotangents, sums, layer.value, layer.layout, emit)
+        gradients[layer.output(name)] = gradient
     values |= beside(op) if beside is not None else {}
     if further is not None:
-        made[further.name] = further.made(op, {explained: seed})
+        gradients[further.name] = further.build(op, {explained: seed})
     gathered = class_targets.gather_rows(op, hot, rows)
-    for name, gradient in made.items():
-        n, *rest = op.dims(gradient)
+    for name, gradient in gradients.items():
         factor = 1.0 if further is not None and name == further.name and not further.scaled else scale
+        shape = ir.Shape((op.dims(gradient)[0], "T", *op.dims(gradient)[1:]))
         values[name] = class_targets.per_image(op, gathered.get(gradient, gradient), classes, rows, factor)
-        values[name].shape = ir.Shape((n, "T", *rest))
-    if level == "cam":
-        add_maps(op, values, others)
+        values[name].shape = shape
+    if emit == "cam":
+        add_maps(op, values, layers)
     if engine != "onnxruntime":
-        for which in places:
-            last, rank = schema.OUTPUTS[level][-1], op.rank(values[of_layer(schema.ACTIVATIONS, which)])
-            behind = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
-            last = of_layer(last, which)
-            values[last] = _only_of_classes(op, values[last], classes, behind)
-        if further is not None:
-            value = values[further.name]
-            values[further.name] = _only_of_classes(op, value, classes, op.rank(value) - 2)
+        _mark_unknown_classes(op, values, layers, emit, further)
     return values
 
 
-def add_maps(op: Builder, values: dict[str, ir.Value], others: Places) -> None:
-    """The map of each layer among ``values``, which have their activations and weights."""
-    for number in (None, *others):
-        names = (of_layer(name, number) for name in (schema.ACTIVATIONS, schema.WEIGHTS))
-        values[of_layer(schema.CAM, number)] = cam(op, *(values[name] for name in names))
+def _mark_unknown_classes(
+    op: Builder,
+    values: dict[str, ir.Value],
+    layers: Sequence[ExplainedLayer],
+    emit: Emit,
+    further: FurtherOutput | None,
+) -> None:
+    """Put NaN in place of what is emitted of targets that are no class."""
+    classes, last = values[schema.CLASSES], schema.OUTPUTS[emit][-1]
+    for layer in layers:
+        rank = op.rank(values[layer.output(schema.ACTIVATIONS)])
+        axes = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
+        values[layer.output(last)] = _only_of_classes(op, values[layer.output(last)], classes, axes)
+    if further is not None:
+        value = values[further.name]
+        values[further.name] = _only_of_classes(op, value, classes, op.rank(value) - 2)
+
+
+def add_maps(op: Builder, values: dict[str, ir.Value], layers: Sequence[ExplainedLayer]) -> None:
+    """Add the map of each layer to ``values``, which have their activations and weights."""
+    for layer in layers:
+        maps, weights = (values[layer.output(name)] for name in (schema.ACTIVATIONS, schema.WEIGHTS))
+        values[layer.output(schema.CAM)] = cam(op, maps, weights)
 
 
 def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) -> float:
@@ -157,9 +163,6 @@ def per_class(op: Builder, score: ir.Value) -> ir.Value:
     return op.ReduceSum(wide(op, score), list(range(2, len(dims))), keepdims=0)
 
 
-Values = Mapping[ir.Value, ir.Value]
-
-
 def _narrowed(
     op: Builder, score: ir.Value, layer: ir.Value, classes: ir.Value, hot: ir.Value, scale: float
 ) -> tuple[Values, Values]:
@@ -175,10 +178,10 @@ def _narrowed(
     return cotangents, sums
 
 
-def activations(op: Builder, layer: ir.Value, layout: Layout) -> ir.Value:
+def activations(op: Builder, layer: ExplainedLayer) -> ir.Value:
     """float32 [N, K, h, w]: the layer's maps."""
-    maps = layout.maps(op, layer, layer)
-    return op.Cast(maps, to=FLOAT) if layer.dtype != ir.DataType.FLOAT else op.Identity(maps)
+    maps = layer.layout.maps(op, layer.value, layer.value)
+    return op.Cast(maps, to=FLOAT) if layer.value.dtype != ir.DataType.FLOAT else op.Identity(maps)
 
 
 def handed_back(
@@ -240,15 +243,21 @@ def _reached(layer: ir.Value, gradient: ir.Value | None) -> ir.Value:
     return gradient
 
 
-def emit(graph: ir.Graph, values: Mapping[str, ir.Value], level: Emit, numbers: Iterable[int] = ()) -> None:
+def make_outputs(graph: ir.Graph, values: Mapping[str, ir.Value], emit: Emit, layers: Sequence[ExplainedLayer]) -> None:
     """Make the values of one emit level outputs, under their contract names, and tidy up what was added.
 
-    ``numbers``: of the layers beside the default one.
+    Args:
+        graph: the graph that :func:`attach` appended to.
+        values: what it returned.
+        emit: the emit level.
+        layers: the target layers.
     """
     further = [name for name in (schema.INPUT_GRADIENT, schema.RELEVANCE, schema.TOKENS) if name in values]
     further += [name for name in values if name.startswith(schema.KEPT)]
-    asked = [of_layer(name, n) for n in (None, *sorted(numbers)) for name in schema.OUTPUTS[level]]
-    for name in (*(name for name in asked if name in values), *further):  # no classes of a cotangent, nor twice
+    ordered = sorted(layers, key=lambda layer: layer.number or 0)  # the default layer, which has no number, first
+    names = dict.fromkeys(layer.output(name) for layer in ordered for name in schema.OUTPUTS[emit])
+    # no classes of a cotangent, nor of a further layer
+    for name in (*(name for name in names if name in values), *further):
         value = values[name]
         if value.is_graph_output():  # what is the same for two layers, on the two sides of a Dropout
             value = _again(graph, value)

@@ -8,12 +8,9 @@ seed is given.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from fastcam import schema
@@ -25,11 +22,11 @@ from fastcam_export.autodiff.reverse import path
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import Known, trace
+from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.score import classes
 from fastcam_export.outputs import cam
 
-Array = npt.NDArray[Any]
 FLOAT = ir.DataType.FLOAT
 CLASS_MODES: tuple[Mode, ...] = ("excitation", "contrastive-excitation")
 """Backward modes that begin at one class. Others begin at the cotangents c_i, relevance at the addends c_i y_i."""
@@ -58,34 +55,6 @@ class Functional:
         first = self.about[0]
         of_classes = first.batched and len(first.shape) == 1
         return Score(first.output, first.output, "raw", classes(self.values[0]) if of_classes else None)
-
-    def of_one(self, feeds: Mapping[str, Array], image: ir.Value) -> dict[str, Array]:
-        """Inputs for the check: of one image where an output has no axis of images."""
-        if all(about.batched for about in self.about):
-            return dict(feeds)
-        return {name: value[:1] if name == image.name else value for name, value in feeds.items()}
-
-    def random(self, outputs: Mapping[str, Array], images: int) -> dict[str, Array]:
-        """Random cotangents of one target for outputs as a run of ``images`` gave them, by the names of their inputs.
-
-        Each output has the same share in what is explained, a box in pixels and its score.
-
-        Raises:
-            FastcamError: an output does not have one row per image, as was supposed.
-        """
-        rng = np.random.default_rng(3)
-        made = {}
-        for about in self.about:
-            have = outputs[about.output].shape
-            if about.batched and have[:1] != (images,):
-                raise FastcamError(
-                    f"output {about.output!r} has shape {list(have)} for {images} images, so its first axis does not "
-                    "count them; export a model whose batch is 1"
-                )
-            shape = (images, 1, *have[1:]) if about.batched else (1, 1, *have)
-            largest = float(np.abs(outputs[about.output]).max(initial=0)) or 1.0
-            made[about.input] = (rng.standard_normal(shape) / largest).astype(np.float32)
-        return made
 
 
 def find(graph: ir.Graph, image: ir.Value, names: str | Sequence[str] | None) -> Functional:
@@ -156,7 +125,7 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
 # ---- the layer
 
 
-def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[ir.Value, str, Layout | None]:
+def choose_layer(graph: ir.Graph, image: ir.Value, functional: Functional) -> tuple[ir.Value, str, Layout | None]:
     """The deepest map that every path from the image to each of the outputs passes through, and why.
 
     Maps that already have the channels of an output which is a map itself are left out as
@@ -166,9 +135,9 @@ def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[i
     Raises:
         FastcamError: there is none, so that one has to be named.
     """
-    learned = learned_layers(graph, image, asked)
+    learned = learned_layers(graph, image, functional)
     if not learned:
-        outputs = ", ".join(repr(value.name) for value in asked.values)
+        outputs = ", ".join(repr(value.name) for value in functional.values)
         raise FastcamError(
             f"no feature map lies on every path from the image to {outputs}; name a layer with --layer (a value, node "
             "or scope of the model)"
@@ -177,15 +146,15 @@ def choose_layer(graph: ir.Graph, image: ir.Value, asked: Functional) -> tuple[i
     return chosen.value, reason, chosen.layout
 
 
-def learned_layers(graph: ir.Graph, image: ir.Value, asked: Functional) -> list[target_layer.Layer]:
+def learned_layers(graph: ir.Graph, image: ir.Value, functional: Functional) -> list[target_layer.Layer]:
     """The maps that every path from the image to each of the outputs passes through, behind a first convolution."""
-    found: list[target_layer.Layer] = []
-    for index, output in enumerate(asked.values):
+    common: list[target_layer.Layer] = []
+    for index, output in enumerate(functional.values):
         maps = target_layer.Maps.of(graph, image, output)
-        channels = classes(output) if len(asked.about[index].shape) > 2 else None
-        those = target_layer.find_layers(maps, channels)
-        found = those if index == 0 else [layer for layer in those if layer.value in {one.value for one in found}]
-    return [layer for layer in found if layer.value not in asked.values and is_learned(graph, image, layer.value)]
+        channels = classes(output) if len(functional.about[index].shape) > 2 else None
+        layers = target_layer.find_layers(maps, channels)
+        common = layers if index == 0 else [layer for layer in layers if layer.value in {one.value for one in common}]
+    return [layer for layer in common if layer.value not in functional.values and is_learned(graph, image, layer.value)]
 
 
 def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
@@ -193,9 +162,9 @@ def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
     return any(node.op_type in target_layer.LINEAR for node in path(graph, [image], [value]))
 
 
-def refuse_unreached(graph: ir.Graph, image: ir.Value, layer: ir.Value, asked: Functional) -> None:
+def refuse_unreached(graph: ir.Graph, image: ir.Value, layer: ir.Value, functional: Functional) -> None:
     """Raise where an output does not depend on the layer, or only on other tokens than its positions."""
-    for output in asked.explained:
+    for output in functional.explained:
         if not path(graph, [layer], [output]):
             raise FastcamError(
                 f"output {output.name!r} cannot be reached from layer {layer.name!r}; name a layer between image and "
@@ -214,20 +183,19 @@ def refuse_unreached(graph: ir.Graph, image: ir.Value, layer: ir.Value, asked: F
 def attach(
     graph: ir.Graph,
     image: ir.Value,
-    layer: ir.Value,
-    layout: Layout,
-    asked: Functional,
-    level: Emit,
+    layers: Sequence[ExplainedLayer],
+    functional: Functional,
+    *,
+    emit: Emit,
     engine: Engine = "onnxruntime",
-    further: cam.Further | None = None,
-    others: cam.Places = cam.NO_PLACES,
-) -> Mapping[str, ir.Value]:
-    """Append the backward pass of linear functionals of outputs to ``layer``.
+    further: cam.FurtherOutput | None = None,
+) -> dict[str, ir.Value]:
+    """Append the backward pass of linear functionals of outputs to ``layers``.
 
     Args:
-        graph, layer, layout, level, engine, further, others: as in :func:`fastcam_export.outputs.cam.attach`.
+        graph, layers, emit, engine, further: as in :func:`fastcam_export.outputs.cam.attach`.
         image: the image input; its batch is the cotangents'.
-        asked: the outputs.
+        functional: the outputs.
 
     Returns:
         The values of that level, and those they are made of, by their names in the contract.
@@ -236,24 +204,22 @@ def attach(
         FastcamError: no output depends on the layer, or an operator between them has no gradient rule.
     """
     op = batching.BatchedBuilder(graph, engine=engine)
-    given = [_input(graph, image, about, value) for about, value in zip(asked.about, asked.values)]
-    op.copies = op.Shape(given[0], start=1, end=2)
-    places: dict[int | None, tuple[ir.Value, Layout]] = {None: (layer, layout)}
-    places.update(others.items())
-    ends = [value for value, _ in places.values()] + ([] if further is None else [further.wrt])
-    scale = max(cam.seed_scale(graph, ends, output) for output in asked.explained)
+    inputs = [_input(graph, image, about, value) for about, value in zip(functional.about, functional.values)]
+    op.copies = op.Shape(inputs[0], start=1, end=2)
+    ends = [layer.value for layer in layers] + ([] if further is None else [further.wrt])
+    scale = max(cam.seed_scale(graph, ends, output) for output in functional.explained)
     seeds: dict[ir.Value, ir.Value] = {}
-    for value, about, output in zip(given, asked.about, asked.explained):
+    for value, about, output in zip(inputs, functional.about, functional.explained):
         seeds[output] = _seed(op, value, about, output, scale)
     values: dict[str, ir.Value] = {}
-    for number, (value, how) in places.items():
-        values[schema.of_layer(schema.ACTIVATIONS, number)] = cam.activations(op, value, how)
-        name, gradient = cam.handed_back(op, seeds, {}, value, how, level)
-        values[schema.of_layer(name, number)] = _per_image(op, gradient, scale)
+    for layer in layers:
+        values[layer.output(schema.ACTIVATIONS)] = cam.activations(op, layer)
+        name, gradient = cam.handed_back(op, seeds, {}, layer.value, layer.layout, emit)
+        values[layer.output(name)] = _per_image(op, gradient, scale)
     if further is not None:
-        values[further.name] = _per_image(op, further.made(op, seeds), scale if further.scaled else 1.0)
-    if level == "cam":
-        cam.add_maps(op, values, others)
+        values[further.name] = _per_image(op, further.build(op, seeds), scale if further.scaled else 1.0)
+    if emit == "cam":
+        cam.add_maps(op, values, layers)
     return values
 
 
@@ -267,12 +233,12 @@ def _input(graph: ir.Graph, image: ir.Value, about: Cotangent, output: ir.Value)
     return value
 
 
-def _seed(op: Builder, given: ir.Value, about: Cotangent, output: ir.Value, scale: float) -> ir.Value:
+def _seed(op: Builder, cotangents: ir.Value, about: Cotangent, output: ir.Value, scale: float) -> ir.Value:
     """The cotangents [N, T, ...] as one cotangent of ``output`` per target, T outermost."""
-    seed = op.Mul(given, scale) if scale != 1 else given
+    seed = op.Mul(cotangents, scale) if scale != 1 else cotangents
     if output.dtype != FLOAT:
         seed = op.Cast(seed, to=int(output.dtype or FLOAT))
-    outermost = op.Transpose(seed, perm=[1, 0, *range(2, op.rank(given))])
+    outermost = op.Transpose(seed, perm=[1, 0, *range(2, op.rank(cotangents))])
     dims = op.dims(output)
     known = all(isinstance(d, int) for d in dims[1:])
     merged = op.Reshape(outermost, [-1, *dims[1:]] if known else op.concat([[-1], op.shape(output, 1)]))
@@ -283,8 +249,8 @@ def _per_image(op: Builder, value: ir.Value, scale: float) -> ir.Value:
     """float32 [N, T, ...] of a lifted gradient [N, ...] that was multiplied by ``scale``."""
     n, *rest = op.dims(value)
     rank = op.rank(value)
-    made = op.Transpose(batching.unmerge(op, value, rank), perm=[1, 0, *range(2, rank + 1)])
-    made = op.Cast(made, to=int(FLOAT)) if made.dtype != FLOAT else made
-    made = op.Mul(made, 1 / scale) if scale != 1 else made
-    made.shape = ir.Shape((n, "T", *rest))
-    return made
+    images_first = op.Transpose(batching.unmerge(op, value, rank), perm=[1, 0, *range(2, rank + 1)])
+    single = op.Cast(images_first, to=int(FLOAT)) if images_first.dtype != FLOAT else images_first
+    gradient = op.Mul(single, 1 / scale) if scale != 1 else single
+    gradient.shape = ir.Shape((n, "T", *rest))
+    return gradient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
@@ -16,7 +16,7 @@ from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.target_layer import Maps
 from fastcam_export.outputs import attention_maps
-from fastcam_export.outputs.cam import Further
+from fastcam_export.outputs.cam import FurtherOutput, Values
 from fastcam_export.outputs.fullgrad import fullgrad
 from fastcam_export.outputs.shapleycam import shapleycam
 
@@ -46,7 +46,7 @@ def further(
     layout: Layout,
     mode: Mode,
     at: Place,
-) -> Further:
+) -> FurtherOutput:
     """What :func:`fastcam_export.outputs.cam.attach` adds for a mode.
 
     At the image the value has the image's shape. At the layer it is summed over the channels, [N, h, w], as Zhang et
@@ -79,44 +79,48 @@ def further(
     if mode.startswith("lrp"):
         chosen = with_attention(chosen)
 
-    def made(op: Builder, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    def build(op: Builder, seeds: Values) -> ir.Value:
         starts = {y: seed_of(op, mode, seed, y) if mode in SHARES else seed for y, seed in seeds.items()}
-        found = _swept(op, chosen, starts, wrt)
+        relevance = _swept(op, chosen, starts, wrt)
         if at == "image":
-            return found
-        maps = layout.maps(op, found, layer)
+            return relevance
+        maps = layout.maps(op, relevance, layer)
         return op.ReduceSum(maps, [1], keepdims=0)
 
-    return Further(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, made)
+    return FurtherOutput(schema.INPUT_GRADIENT if at == "image" else schema.RELEVANCE, wrt, build)
 
 
 def _map(
     graph: ir.Graph, image: ir.Value, explained: Sequence[ir.Value], layer: ir.Value, layout: Layout, mode: Mode
-) -> Further:
+) -> FurtherOutput:
     """What is added for a mode that gives a map of its own."""
     if len(explained) > 1:
         raise FastcamError(f"{mode} explains one output; name it with output_name (--output-name)")
     (score,) = explained
     if mode == "shapleycam":
-        return Further(schema.RELEVANCE, layer, lambda op, seeds: shapleycam(op, layer, layout, seeds[score], score))
+        return FurtherOutput(
+            schema.RELEVANCE, layer, lambda op, seeds: shapleycam(op, layer, layout, seeds[score], score)
+        )
     maps = Maps.of(graph, image, score)
     if mode == "fullgrad":
-        return Further(schema.RELEVANCE, image, lambda op, seeds: fullgrad(op, maps, seeds[score], score), scaled=False)
+        return FurtherOutput(
+            schema.RELEVANCE, image, lambda op, seeds: fullgrad(op, maps, seeds[score], score), scaled=False
+        )
     model = attention_maps.transformer(maps, mode)
 
-    def made(op: Builder, seeds: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    def build(op: Builder, seeds: Values) -> ir.Value:
         return (
             attention_maps.legrad(op, model, seeds[score])
             if mode == "legrad"
             else attention_maps.rollout(op, model, mode)
         )
 
-    return Further(schema.RELEVANCE, model.streams[0], made, scaled=mode == "legrad")
+    return FurtherOutput(schema.RELEVANCE, model.streams[0], build, scaled=mode == "legrad")
 
 
-def _swept(op: Builder, mode: Backward, cotangents: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value:
+def _swept(op: Builder, mode: Backward, cotangents: Values, wrt: ir.Value) -> ir.Value:
     """The backward pass of a mode."""
-    found = backward(op, cotangents, [wrt], mode.find)[wrt]
-    if found is None:
+    relevance = backward(op, cotangents, [wrt], mode.find)[wrt]
+    if relevance is None:
         raise FastcamError(f"the score does not depend on {wrt.name!r}; export without input_gradient")
-    return found
+    return relevance

@@ -1,0 +1,95 @@
+"""What an export explains: class scores, or linear functionals of outputs whose cotangents are given at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from fastcam.schema import Cotangent, FastcamError, Score
+from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.layers import target_layer
+from fastcam_export.layers.layout import Layout
+from fastcam_export.layers.score import Want, find_score
+from fastcam_export.outputs import cotangent_targets
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is explained.
+
+    Attributes:
+        score: what the metadata say of it; of several outputs with cotangents the first one's.
+        value: the class scores, or the first output.
+        functional: the outputs whose cotangents are given; None of class scores.
+    """
+
+    score: Score
+    value: ir.Value
+    functional: cotangent_targets.Functional | None = None
+
+    @property
+    def values(self) -> list[ir.Value]:
+        """The explained outputs."""
+        return list(self.functional.values) if self.functional is not None else [self.value]
+
+    @property
+    def differentiated(self) -> list[ir.Value]:
+        """The explained outputs before a quantisation of their own."""
+        return [unquantised(value) for value in self.values]
+
+    @property
+    def cotangents(self) -> tuple[Cotangent, ...]:
+        """What the contract says of each output that takes cotangents; empty of class scores."""
+        return self.functional.about if self.functional is not None else ()
+
+    def layers(self, maps: target_layer.Maps) -> list[target_layer.Layer]:
+        """All layers at which it can be explained, in the graph's order."""
+        if self.functional is None:
+            return target_layer.find_layers(maps, self.score.classes)
+        return cotangent_targets.learned_layers(maps.graph, maps.image, self.functional)
+
+    def default_layer(self, maps: target_layer.Maps) -> tuple[ir.Value, str, Layout | None]:
+        """The layer that "auto" takes, why, and its layout."""
+        if self.functional is not None:
+            return cotangent_targets.choose_layer(maps.graph, maps.image, self.functional)
+        chosen, reason = target_layer.choose(self.layers(maps))
+        return chosen.value, reason, chosen.layout
+
+    def among(self, values: Mapping[str | None, ir.Value]) -> Target:
+        """The same target in a copy of the graph, whose values are given by name."""
+        functional = self.functional
+        if functional is not None:
+            functional = replace(functional, values=tuple(values[value.name] for value in functional.values))
+        return replace(self, value=values[self.value.name], functional=functional)
+
+
+def find_target(
+    graph: ir.Graph, image: ir.Value, cotangents: bool, want: Want, output_name: str | Sequence[str] | None
+) -> Target:
+    """The target that the options name.
+
+    Args:
+        graph: a loaded model's.
+        image: its image input.
+        cotangents: whether targets are cotangents, not classes.
+        want: which number of a class is explained, see :func:`fastcam_export.layers.score.find_score`.
+        output_name: the output or outputs; None takes the default.
+
+    Raises:
+        FastcamError: no such output, or several of class scores.
+    """
+    if cotangents:
+        functional = cotangent_targets.find(graph, image, output_name)
+        return Target(functional.score, functional.values[0], functional)
+    return Target(*find_score(graph, _one_name(output_name), want))
+
+
+def _one_name(names: str | Sequence[str] | None) -> str | None:
+    """The output of class scores."""
+    if names is None or isinstance(names, str):
+        return names
+    if len(names) == 1:
+        return names[0]
+    raise FastcamError("several outputs at once are explained by cotangents only; export with targets cotangent")

@@ -1,0 +1,75 @@
+"""The options of an export, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastcam import schema
+from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
+from fastcam_export.artifacts import engines
+from fastcam_export.layers.layout import UserLayout
+from fastcam_export.layers.score import WANTS, Want
+from fastcam_export.outputs.cam import TARGETS_MODES, Targets
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The keyword arguments of :func:`fastcam_export.export_model`, which says what each means.
+
+    Raises:
+        FastcamError: when one is made: an option has a value that it cannot have.
+    """
+
+    layer: str | Sequence[str] = "auto"
+    layout: schema.LayoutName | None = None
+    prefix_tokens: int | None = None
+    grid: Sequence[int] | None = None
+    emit: Emit = "weights"
+    targets: Targets = "default"
+    score: Want = "logit"
+    output_name: str | Sequence[str] | None = None
+    preprocess: str | Preprocessing | None = None
+    resize: schema.Resize = "stretch"
+    labels: str | Path | Sequence[str] | None = None
+    for_engine: Engine = "onnxruntime"
+    input_gradient: Mode | None = None
+    input_gradient_at: Place | None = None
+    on_demand: bool = False
+    head: bool = False
+    frames: bool | tuple[int, int] = False
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("emit", self.emit, schema.EMITS)
+        one_of("targets", self.targets, TARGETS_MODES)
+        one_of("score", self.score, WANTS)
+        one_of("for_engine", self.for_engine, schema.ENGINES)
+        one_of("input_gradient", self.input_gradient or schema.MODES[0], schema.MODES)
+        one_of("input_gradient_at", self.input_gradient_at or schema.PLACES[0], schema.PLACES)
+
+    @property
+    def targets_input(self) -> Targets:
+        """``targets``, where "default" is "required" for an engine that makes a constant of an input with a default."""
+        return "required" if engines.has_list(self.for_engine) and self.targets == "default" else self.targets
+
+    @property
+    def cotangents(self) -> bool:
+        """Whether targets are cotangents, not classes."""
+        return self.targets == "cotangent"
+
+    @property
+    def user_layout(self) -> UserLayout:
+        """What the user says of the layers' layout."""
+        return UserLayout(self.layout, self.prefix_tokens, self.grid)
+
+    def of_whole_gradient(self) -> ExportOptions:
+        """The same for one file that emits the whole gradient and nothing else."""
+        return replace(self, emit="gradients", input_gradient=None, on_demand=False, head=False, frames=False)
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise a FastcamError where an option has another value than those allowed."""
+    if value not in allowed:
+        raise FastcamError(f"{option} is {value!r}; it must be one of: {', '.join(allowed)}")

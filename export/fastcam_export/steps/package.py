@@ -1,0 +1,70 @@
+"""The last step of an export: metadata into the models, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
+from fastcam_export.graph.save import stamp, write
+from fastcam_export.result import Export
+from fastcam_export.steps.attach import Attached
+from fastcam_export.steps.plan import Plan
+
+
+def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: str | Path | None) -> Export:
+    """The export: its models with their metadata, written to ``output`` if that is given.
+
+    Args:
+        plan: what was planned.
+        attached: the models.
+        check: what the check measured.
+        output: the file to write; of several the one that names the others.
+
+    Raises:
+        FastcamError: a file cannot be written.
+    """
+    model, metadata, explanation = attached.whole, plan.metadata, None
+    if attached.head is not None:
+        metadata = classifier_head.with_head(attached.head, metadata)
+    metadata = replace(metadata, check=dict(check))
+    if attached.framed is not None:
+        model, metadata = attached.framed, uint8_frames.described(metadata, plan.options.frames)
+    if attached.parts is not None:
+        model, explanation = attached.parts.forward, attached.parts.explanation
+        metadata = on_demand.paired(attached.parts, metadata)
+    export = Export(
+        model=model,
+        metadata=metadata,
+        check=metadata.check,
+        output=None,
+        opset=(plan.loaded.opset, attached.opset),
+        engine=attached.unread,
+        explanation=explanation,
+        head=attached.head.model if attached.head is not None else None,
+    )
+    return finish(export, output)
+
+
+def finish(export: Export, output: str | Path | None) -> Export:
+    """The export with its metadata in the model, or in all parts, and written to ``output`` if that is given."""
+    path = Path(output) if output is not None else None
+    metadata, parts = export.metadata, {}
+    if export.head is not None:
+        metadata, parts["head"] = classifier_head.named(export.head, metadata, path), export.head
+    pair = metadata.pair
+    if export.explanation is not None and pair is not None:
+        theirs = replace(pair, part="explanation", other=path.name if path is not None else "")
+        stamp(export.explanation, replace(metadata, pair=theirs))
+        ours = replace(pair, other=on_demand.beside(path).name if path is not None else "")
+        metadata, parts["explain"] = replace(metadata, pair=ours), export.explanation
+    stamp(export.model, metadata)
+    files: dict[Path, bytes] = {}
+    if path is not None:
+        beside = {path.with_name(f"{path.stem}.{name}.onnx"): part for name, part in parts.items()}
+        models = beside | {path: export.model}
+        files = on_demand.contents(models, path) if beside else {path: export.model.SerializeToString()}
+    write(files)
+    return replace(export, metadata=metadata, output=path, files=tuple(files))

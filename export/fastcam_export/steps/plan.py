@@ -1,0 +1,105 @@
+"""The first step of an export: what is explained, and at which layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from fastcam.schema import Metadata
+from fastcam_export import metadata_options, multi_layer
+from fastcam_export.artifacts import classifier_head, uint8_frames
+from fastcam_export.graph.load import Loaded
+from fastcam_export.layers import target_layer
+from fastcam_export.layers.explained_layer import ExplainedLayer
+from fastcam_export.outputs import cotangent_targets, input_attribution
+from fastcam_export.outputs.target import Target, find_target
+from fastcam_export.steps.options import ExportOptions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export explains, where, and how it emits that. Its graph is the model's own; nothing is added to it.
+
+    Attributes:
+        loaded: the model, as given and as a graph. The values below are this graph's.
+        image: the image input.
+        target: the explained outputs.
+        layers: the target layers: the default one, then the others by their numbers.
+        options: the options of the export.
+        metadata: what the file says of itself, without the check's result and the names of other files.
+    """
+
+    loaded: Loaded
+    image: ir.Value
+    target: Target
+    layers: tuple[ExplainedLayer, ...]
+    options: ExportOptions
+    metadata: Metadata
+
+    def copy(self) -> Plan:
+        """The same plan on a copy of the graph. The weights are shared."""
+        model = self.loaded.model.clone()
+        graph = model.graph
+        values = {value.name: value for value in (*graph.inputs, *(y for node in graph for y in node.outputs))}
+        layers = (
+            replace(layer, value=values[layer.value.name], layout=layer.layout.among(values)) for layer in self.layers
+        )
+        return replace(
+            self,
+            loaded=replace(self.loaded, model=model),
+            image=values[self.image.name],
+            target=self.target.among(values),
+            layers=tuple(layers),
+        )
+
+    def of_whole_gradient(self, layer: ExplainedLayer) -> Plan:
+        """The plan of one file that emits the whole gradient at ``layer``, and nothing else."""
+        return replace(self, layers=(replace(layer, number=None),), options=self.options.of_whole_gradient())
+
+
+def plan(loaded: Loaded, options: ExportOptions) -> Plan:
+    """Find what is explained and the target layers.
+
+    Args:
+        loaded: the model; it stays as it is.
+        options: the options of the export.
+
+    Raises:
+        FastcamError: the options do not go together, or mean nothing for this model.
+    """
+    if options.head:
+        classifier_head.refuse(options.emit, options.cotangents)
+    if options.cotangents:
+        cotangent_targets.refuse_options(options.score, options.input_gradient)
+    names = multi_layer.listed(options.layer)
+    graph = loaded.model.graph
+    image = target_layer.find_image(graph)
+    target = find_target(graph, image, options.cotangents, options.score, options.output_name)
+    maps = target_layer.Maps.of(graph, image, target.value)
+    layers = multi_layer.Search(loaded.model, maps, target, options.user_layout).find(names)
+    metadata = _metadata(loaded, image, target, layers, options)
+    if options.frames:
+        uint8_frames.refuse(metadata, options.frames, options.on_demand)
+    return Plan(loaded, image, target, layers, options, metadata)
+
+
+def _metadata(
+    loaded: Loaded, image: ir.Value, target: Target, layers: tuple[ExplainedLayer, ...], options: ExportOptions
+) -> Metadata:
+    """What the file says of itself."""
+    return Metadata(
+        emit=options.emit,
+        layer=layers[0].about,
+        layers=multi_layer.described(loaded.model.graph, layers),
+        score=target.score,
+        input=image.name or "",
+        input_shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in image.shape or ()),
+        preprocessing=metadata_options.preprocessing(options.preprocess, options.resize, image),
+        labels=metadata_options.labels(options.labels, target.score.classes),
+        source={"file": loaded.file, "sha256": loaded.sha256},
+        engine=options.for_engine,
+        input_gradient=options.input_gradient,
+        input_gradient_at=input_attribution.place(options.input_gradient, options.input_gradient_at),
+        cotangents=target.cotangents,
+    )

@@ -1,0 +1,120 @@
+"""What the check feeds to a model: random images, and random cotangents of the outputs that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from fastcam import schema
+from fastcam.schema import Cotangent, FastcamError
+from fastcam_export.layers.axis_tracing import image_order
+
+Array = npt.NDArray[Any]
+FREE_SIZE = 224
+FREE_FRAMES = 16
+"""Height and width of the check's image, and frames of its video, where the model takes any."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs of a source model, and what its export takes beside them.
+
+    Attributes:
+        feeds: inputs of the source by name.
+        image: name of the image input.
+        cotangents: the outputs whose cotangents the export takes; empty where its targets are classes.
+    """
+
+    feeds: Mapping[str, Array]
+    image: str
+    cotangents: tuple[Cotangent, ...] = ()
+
+    @staticmethod
+    def of(graph: ir.Graph, image: ir.Value, cotangents: Sequence[Cotangent] = ()) -> Sample:
+        """Random inputs; one image where an output that has cotangents has no axis of images."""
+        made = Sample(random_inputs(graph, image), image.name or "", tuple(cotangents))
+        return made if all(about.batched for about in cotangents) else made.of_one_image()
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return len(self.feeds[self.image])
+
+    def of_one_image(self) -> Sample:
+        """The same with the first image alone."""
+        first = {name: array[:1] if name == self.image else array for name, array in self.feeds.items()}
+        return replace(self, feeds=first)
+
+    def targets(self, exported: onnx.ModelProto, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What the export takes beside the feeds, by the names of its inputs.
+
+        Args:
+            exported: an export, or the part of one that takes the targets.
+            outputs: the source's outputs by name, as the feeds give them; read for cotangents only.
+
+        Returns:
+            The predicted class where targets are classes and have no default, or one cotangent for each output.
+        """
+        if self.cotangents:
+            return random_cotangents(self.cotangents, outputs, self.images)
+        return predicted_class(exported)
+
+
+def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, Array]:
+    """Standard normal images (two where the batch is free) and zeros for any further input that has no default."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Array] = {}
+    for value in graph.inputs:
+        if value.name in graph.initializers or value.name == schema.TARGETS:
+            continue
+        dims = [d if isinstance(d, int) else None for d in value.shape or ()]
+        free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
+        fill = [free[axis] for axis in image_order(image)] if value is image else [2] * len(dims)
+        shape = [d if d is not None else fill[axis] for axis, d in enumerate(dims)]
+        dtype = value.dtype.numpy()  # type: ignore[union-attr]
+        if value is image:
+            sample = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 256, shape)
+        else:
+            sample = np.zeros(shape)
+        feeds[value.name or ""] = sample.astype(dtype)
+    return feeds
+
+
+def random_cotangents(cotangents: Sequence[Cotangent], outputs: Mapping[str, Array], images: int) -> dict[str, Array]:
+    """float32 [N, 1, ...] for each of ``cotangents``, by the names of their inputs.
+
+    Each output has the same share in what is explained, a box in pixels and its score.
+
+    Args:
+        cotangents: the contract's description of the inputs.
+        outputs: outputs of the model by name, as a run of ``images`` gave them.
+
+    Raises:
+        FastcamError: an output does not have one row per image, as was supposed.
+    """
+    rng = np.random.default_rng(3)
+    drawn = {}
+    for about in cotangents:
+        have = outputs[about.output].shape
+        if about.batched and have[:1] != (images,):
+            raise FastcamError(
+                f"output {about.output!r} has shape {list(have)} for {images} images, so its first axis does not "
+                "count them; export a model whose batch is 1"
+            )
+        shape = (images, 1, *have[1:]) if about.batched else (1, 1, *have)
+        largest = float(np.abs(outputs[about.output]).max(initial=0)) or 1.0
+        drawn[about.input] = (rng.standard_normal(shape) / largest).astype(np.float32)
+    return drawn
+
+
+def predicted_class(model: onnx.ModelProto) -> dict[str, Array]:
+    """The predicted class as targets, where a model needs to be told its targets."""
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    needed = any(value.name == schema.TARGETS and value.name not in defaults for value in model.graph.input)
+    return {schema.TARGETS: np.array([[-1]])} if needed else {}

@@ -1,0 +1,35 @@
+"""The part of a model behind a layer, which the check runs alone to take central differences."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as common_passes
+
+from fastcam_export.verify import stop_gradient
+from fastcam_export.verify.finite_differences import LAYER
+from fastcam_export.verify.without_quantization import without_rounding
+
+
+def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto:
+    """The part of ``model`` behind ``layer``, which may be the image: the layer becomes the input LAYER.
+
+    What is quantised there is not rounded, see :func:`fastcam_export.verify.without_quantization.without_rounding`.
+    What gradients hold constant becomes an input too, see :mod:`fastcam_export.verify.stop_gradient`.
+
+    Args:
+        model: as it was loaded; it stays as it is.
+        layer: one of its values.
+        scores: the only outputs of the part, in this order.
+    """
+    part = model.clone()
+    without_rounding(part.graph, layer.name)
+    values = {value.name: value for value in (*part.graph.inputs, *(y for node in part.graph for y in node.outputs))}
+    cut = ir.Value(name=LAYER, type=layer.type, shape=layer.shape)
+    ir.convenience.replace_all_uses_with(values[layer.name], cut)
+    part.graph.inputs.append(cut)
+    stop_gradient.cut(part.graph)
+    del part.graph.outputs[:]
+    part.graph.outputs.extend(values[score.name] for score in scores)
+    common_passes.RemoveUnusedNodesPass()(part)
+    return ir.to_proto(part)
