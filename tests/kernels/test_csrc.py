@@ -205,6 +205,34 @@ def test_aarch64_gives_the_same_bits(plain: Path, tmp_path: Path) -> None:
     assert run(qemu, *root, tmp_path / "stress", "60") == "all equal\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "magic", "emulators"),
+    [
+        ("x86_64-linux-gnu.2.17", b"\x7fELF", ["qemu-x86_64", "qemu-x86_64-static"]),
+        ("aarch64-linux-gnu.2.17", b"\x7fELF", ["qemu-aarch64", "qemu-aarch64-static"]),
+        ("x86_64-macos.11.0", b"\xcf\xfa\xed\xfe", []),
+        ("aarch64-macos.11.0", b"\xcf\xfa\xed\xfe", []),
+        ("x86_64-windows-gnu", b"MZ", ["wine64", "wine", "/usr/lib/wine/wine64"]),
+    ],
+)
+def test_zig_builds_for_every_system_and_what_can_run_here_gives_the_same_bits(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, magic: bytes, emulators: list[str]
+) -> None:
+    folder = str(Path(tool("zig", "python-zig")).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join([folder, os.environ.get("PATH", os.defpath)]))
+    monkeypatch.setenv("ZIG_TARGET", target)
+    monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
+    tool("ninja")  # CMake's makefiles for Windows call ar in a way of their own
+    build_programs(tmp_path / "build", "-G", "Ninja", f"-DCMAKE_TOOLCHAIN_FILE={CSRC / 'cmake' / 'zig.cmake'}")
+    [digest] = [path for path in (tmp_path / "build").glob("digest*") if path.suffix in ("", ".exe")]
+    assert digest.read_bytes().startswith(magic)
+    emulator = next(filter(None, map(shutil.which, emulators)), None)
+    if emulator:
+        root = ["-L", "/usr/aarch64-linux-gnu"] if target.startswith("aarch64") else []
+        assert run(emulator, *root, digest).replace("\r", "") == run(plain / "digest")
+
+
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 def test_sanitizers_find_nothing(plain: Path, tmp_path: Path, sanitizer: str) -> None:
     flags = "-fsanitize=address,undefined" if sanitizer == "address" else "-fsanitize=thread"
