@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError
 from fastcam.schema import Cotangent, Metadata
-from fastcam.targets import spec_boxes, spec_scores
+from fastcam.targets import boxes, class_scores, embeddings, maps, sequences
 from fastcam.targets.resolved import CotangentSource
 from fastcam.targets.spec_parser import (
     File,
+    Kind,
     Outputs,
     PerImageSpecs,
     Spec,
@@ -27,64 +28,14 @@ CotangentLike: TypeAlias = "CotangentSource | str | Sequence[str] | Sequence[Seq
 """What a caller may give as cotangent."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of spec.
-
-    Attributes:
-        form: how it is written.
-        says: what is explained.
-        axes: of one image's output that it is about.
-        options: those it knows.
-        made: what becomes of a spec.
-    """
-
-    form: str
-    says: str
-    axes: tuple[int, ...]
-    options: tuple[str, ...]
-    made: Callable[[Spec, File], SpecFunction]
-
-
 KINDS: dict[str, Kind] = {
-    "class": Kind(
-        "class:NAME", "a class score, or a combination: class:'a - b'", (1,), ("output",), spec_scores.class_score
-    ),
-    "probability": Kind("probability:NAME", "its probability", (1,), ("output",), spec_scores.probability),
-    "log-probability": Kind("log-probability:NAME", "and its logarithm", (1,), ("output",), spec_scores.probability),
-    "finer": Kind(
-        "finer:-1,-2,-3,-4", "weighted Finer-CAM: the first class against the others", (1,), ("output", "strength"),
-        spec_scores.finer,
-    ),
-    "labels": Kind(
-        "labels:NAME,NAME", "the sum of several labels; without names of those above threshold=0", (1,),
-        ("output", "threshold"), spec_scores.labels,
-    ),
-    "element": Kind(
-        "element:INDEX", "one number of an output: element:3, or of a map element:3,0,7", (1, 2, 3, 4), ("output",),
-        spec_scores.element,
-    ),
-    "region": Kind(
-        "region:NAME", "segmentation: a class where it is predicted, or within mask=FILE; axis=last of maps [h, w, C]",
-        (3,), ("output", "mask", "axis"),
-        spec_scores.region,
-    ),
-    "box": Kind(
-        "box:NAME,x0", "detection: the best box (of a class), its score or sides x0 y0 x1 y1; box=-2 is the second",
-        (1, 2), ("box", "layout", "form", "boxes", "scores", "output"), spec_boxes.box,
-    ),
-    "similarity": Kind(
-        "similarity:other.jpg", "the cosine of embeddings, of a picture or a .npy file; kind=dot", (1,),
-        ("output", "kind"), spec_scores.similarity,
-    ),
-    "pair": Kind("pair", "the same of pictures 1 and 2, 3 and 4, ...", (1,), ("output", "kind"), spec_scores.pair),
-    "caption": Kind(
-        "caption:4,8,15", "the log-probability of a caption, by its tokens; without them of the likeliest", (2,),
-        ("output", "kind"), spec_scores.words,
-    ),
-    "words": Kind("words:4,8,15", "the same word by word", (2,), ("output", "kind"), spec_scores.words),
-}  # fmt: skip
-"""What can be asked of an output, by the word in front of the colon."""
+    **class_scores.KINDS,
+    **maps.KINDS,
+    **boxes.KINDS,
+    **embeddings.KINDS,
+    **sequences.KINDS,
+}
+"""What can be explained of an output, by the word in front of the colon."""
 
 
 def spec(text: str) -> Spec:
@@ -93,12 +44,12 @@ def spec(text: str) -> Spec:
     Raises:
         FastcamError: no such kind, or an option that it does not know.
     """
-    found = parse(text, {name: kind.options for name, kind in KINDS.items()})
-    if found.kind not in KINDS:
-        near = difflib.get_close_matches(found.kind, KINDS, 1, 0.6)
+    parsed = parse(text, {name: kind.options for name, kind in KINDS.items()})
+    if parsed.kind not in KINDS:
+        near = difflib.get_close_matches(parsed.kind, KINDS, 1, 0.6)
         nearest = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}; a class is class:NAME"
-        raise FastcamError(f"{text!r}: no kind of target {found.kind!r}; {nearest}")
-    return found
+        raise FastcamError(f"{text!r}: no kind of target {parsed.kind!r}; {nearest}")
+    return parsed
 
 
 @dataclass(frozen=True)
@@ -106,11 +57,11 @@ class BoundSpecs:
     """Specs, ready for the outputs of a run."""
 
     about: tuple[Cotangent, ...]
-    makers: tuple[SpecFunction, ...]
+    functions: tuple[SpecFunction, ...]
 
     def __call__(self, outputs: Outputs) -> SpecResult:
         """The cotangents of all specs, in order, with names and values."""
-        return joined([made(outputs) for made in self.makers], outputs, self.about)
+        return joined([function(outputs) for function in self.functions], outputs, self.about)
 
 
 def bind(
@@ -137,12 +88,12 @@ def bind(
     if not all(isinstance(one, str) for one in texts):
         return cotangent  # type: ignore[return-value]
     file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of)
-    return BoundSpecs(metadata.cotangents, tuple(_made(spec(str(one)), file, metadata) for one in texts))
+    return BoundSpecs(metadata.cotangents, tuple(_resolve(spec(str(one)), file, metadata) for one in texts))
 
 
-def _made(one: Spec, file: File, metadata: Metadata) -> SpecFunction:
+def _resolve(one: Spec, file: File, metadata: Metadata) -> SpecFunction:
     try:
-        return KINDS[one.kind].made(one, file)
+        return KINDS[one.kind].resolve(one, file)
     except FastcamError as error:
         if any(one.kind in kinds_for(about) for about in metadata.cotangents):
             raise

@@ -1,6 +1,6 @@
 """Targets in words, "region:person,mask=sky.png": the grammar, what a file offers to them, and what becomes of one.
 
-A spec is KIND, or KIND:WORD,WORD,option=value. Which kinds there are says :mod:`fastcam.targets.spec_kinds`.
+A spec is KIND, or KIND:WORD,WORD,option=value. :mod:`fastcam.targets.spec_kinds` has the kinds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.schema import Cotangent, Preprocessing
+from fastcam.targets.arrays import Double
 from fastcam.targets.classes import Targets, Terms, short_label
 
 Outputs: TypeAlias = Mapping[str, Any]
@@ -69,16 +70,17 @@ def parse(text: str, options: Mapping[str, Sequence[str]]) -> Spec:
     """
     kind, colon, rest = text.partition(":")
     kind = "-".join(kind.casefold().replace("_", " ").replace("-", " ").split())
-    words, given = [], {}
+    words: list[str] = []
+    chosen: dict[str, str] = {}
     for part in map(str.strip, rest.split(",")) if colon else ():
         option, equals, value = (each.strip() for each in part.partition("="))
         if equals and re.fullmatch(r"[a-z]+", option):
             if kind in options and option not in options[kind]:
                 raise FastcamError(f"{text!r}: no option {option!r}; {kind} knows {', '.join(options[kind])}")
-            given[option] = value
+            chosen[option] = value
         elif part:
             words.append(part)
-    return Spec(text, kind, tuple(words), given)
+    return Spec(text, kind, tuple(words), chosen)
 
 
 def sizes(about: Cotangent) -> tuple[int | str, ...]:
@@ -154,10 +156,48 @@ class SpecResult:
 
     arrays: Mapping[str, Float]
     names: Names
-    values: NDArray[np.float64]
+    values: Double
 
 
 SpecFunction: TypeAlias = Callable[[Outputs], SpecResult]
+Explained: TypeAlias = tuple[Float, Double, Names]
+"""Of one output: the cotangents, the scalars and the names of a :class:`SpecResult`."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of spec.
+
+    Attributes:
+        form: how it is written.
+        says: what is explained.
+        axes: of one image's output that it is about.
+        options: those it knows.
+        resolve: a spec of this kind, for a file -> what gives cotangents, names and values of the outputs of a run.
+    """
+
+    form: str
+    says: str
+    axes: tuple[int, ...]
+    options: tuple[str, ...]
+    resolve: Callable[[Spec, File], SpecFunction]
+
+
+def of_output(about: Cotangent, explain: Callable[[Double], Explained]) -> SpecFunction:
+    """A spec that is about one output; ``explain`` is given it as :func:`array_of` has it."""
+
+    def function(outputs: Outputs) -> SpecResult:
+        cotangents, values, names = explain(array_of(outputs, about))
+        return SpecResult({about.output: cotangents}, names, values)
+
+    return function
+
+
+def array_of(outputs: Outputs, about: Cotangent) -> Double:
+    """One output, float64 [N, ...], without axes of one element at its end."""
+    y = np.asarray(outputs[about.output], np.float64)
+    y = y if about.batched else y[None]
+    return y.reshape(y.shape[: 1 + len(sizes(about))])
 
 
 def joined(pieces: Sequence[SpecResult], outputs: Outputs, about: Sequence[Cotangent]) -> SpecResult:
@@ -177,16 +217,16 @@ def joined(pieces: Sequence[SpecResult], outputs: Outputs, about: Sequence[Cotan
 
 @dataclass(frozen=True)
 class PerImageSpecs:
-    """What is asked of each image of a call, lists that may have different lengths."""
+    """Specs for each image of a call, lists that may have different lengths."""
 
     rows: tuple[SpecFunction, ...]
 
     def of(self, start: int, outputs: Outputs, images: int) -> SpecResult:
         """Of the images from ``start`` on that ran together, with cotangents of zero where one has fewer targets."""
         each = []
-        for n, made in enumerate(self.rows[start : start + images]):
+        for n, function in enumerate(self.rows[start : start + images]):
             own = {name: y[n : n + 1] if len(np.shape(y)) and len(y) == images else y for name, y in outputs.items()}
-            each.append(made(own))
+            each.append(function(own))
         most = max(piece.values.shape[1] for piece in each)
 
         def padded(array: NDArray[Any]) -> NDArray[Any]:
@@ -210,10 +250,10 @@ def terms(spec: Spec, word: str, classes: Targets) -> Terms:
 
 def index(spec: Spec, word: str, classes: Targets) -> int:
     """A word as one class, no rank."""
-    found = terms(spec, word, classes)
-    if len(found) > 1 or found[0][1] != 1 or found[0][0] < 0:
+    (c, coefficient), *others = terms(spec, word, classes)
+    if others or coefficient != 1 or c < 0:
         raise spec.wrong(f"{word!r} is no single class; give a name or a number from 0")
-    return found[0][0]
+    return c
 
 
 def integers(spec: Spec, what: str) -> list[int]:

@@ -33,7 +33,7 @@ import torch
 
 from fastcam import schema
 from fastcam.targets import spec_kinds
-from fastcam.targets.detection_cotangents import SIDES
+from fastcam.targets.box_layouts import SIDES
 from fastcam_bench.accuracy.architectures import session
 from fastcam_bench.models import yolo, zoo
 from fastcam_bench.oracles import torch_oracle as oracle

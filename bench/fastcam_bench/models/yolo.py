@@ -99,7 +99,7 @@ NETWORKS: dict[str, tuple[str, Callable[[], torch.nn.Module]]] = {
     "yolo11n [1, 84, 8400]": ("v8", lambda: _ultralytics("yolo11n.yaml")),
     "yolov10n, end to end [1, 300, 6]": ("v10", lambda: _ultralytics("yolov10n.yaml", end_to_end=True)),
 }
-"""Network and the shape of its boxes -> its layout, as :mod:`fastcam.targets.spec_boxes` calls it; how it is built."""
+"""Network and the shape of its boxes -> its layout, as :mod:`fastcam.targets.box_layouts` calls it; how it is built."""
 
 
 def parts(output: torch.Tensor, layout: str) -> tuple[torch.Tensor, torch.Tensor]:

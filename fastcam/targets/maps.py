@@ -1,0 +1,151 @@
+"""Scalars of an output of any shape: one of its elements, or a class within a region of its maps [N, classes, h, w]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcam.errors import FastcamError
+from fastcam.image.preprocess import Float, load, prepare, resize
+from fastcam.schema import Preprocessing
+from fastcam.targets.arrays import Classes, Double, check_index, linear
+from fastcam.targets.spec_parser import Explained, File, Kind, Spec, SpecFunction, index, integers, of_output, sizes
+
+# ---- one number
+
+
+def element(output: ArrayLike, *where: Any, batched: bool = True) -> Float:
+    """s = y[n, i, j, ...], one target for each index: a regression output, a score, a coordinate.
+
+    Args:
+        output: [N, ...], or [...] where not ``batched``.
+        where: indices into one image's part of it, a number or a tuple each.
+    """
+    y = np.asarray(output) if batched else np.asarray(output)[None]
+    if not where:
+        raise FastcamError("no index given; give at least one")
+    cotangent = np.zeros((len(y), len(where), *y.shape[1:]), np.float32)
+    for t, position in enumerate(where):
+        at = tuple(int(i) for i in np.atleast_1d(position))
+        check_index(at, y.shape[1:])
+        place: tuple[Any, ...] = (slice(None), t, *at)
+        cotangent[place] = 1
+    return cotangent
+
+
+def _element_spec(spec: Spec, file: File) -> SpecFunction:
+    at = tuple(integers(spec, "an index"))
+    spec.none_but(1, 8, "an index, one number for each axis of one image's output")
+    about = file.output(spec, (len(at),))
+    for i, size in zip(at, sizes(about), strict=True):
+        if i < 0 or (isinstance(size, int) and i >= size):
+            raise spec.wrong(f"index {list(at)} is outside of {list(about.shape)}; numbers count from 0")
+
+    def explain(y: Double) -> Explained:
+        label = file.label(at[0], y.shape[1]) if y.ndim == 2 else "class"
+        name = f"{about.output} {list(at)}" if label.startswith("class") else label
+        return *linear(element(y, at), y), ((name,),) * len(y)
+
+    return of_output(about, explain)
+
+
+# ---- a region
+
+
+def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -> Float:
+    """s = sum_ij M_ij y_cij: the scores of a class within a region (Seg-Grad-CAM, Vinogradova et al. 2020, equation 3).
+
+    Args:
+        scores: [N, classes, h, w].
+        classes: one class or T of them, indices.
+        mask: [h, w] or [N, h, w], the scores' own size: true (or a weight) where positions count; None: where the class
+            has the highest score.
+
+    Raises:
+        FastcamError: a mask of another size, or an empty region.
+    """
+    y = np.asarray(scores, np.float64)
+    if y.ndim != 4:
+        raise FastcamError(f"scores of a segmenter are [N, classes, h, w], got {list(y.shape)}")
+    if mask is None and y.shape[1] == 1:
+        raise FastcamError("the scores of one class prefer it everywhere; give a mask, such as scores[:, 0] > 0")
+    wanted = [classes] if isinstance(classes, int | np.integer) else list(classes)
+    cotangent = np.zeros((len(y), len(wanted), *y.shape[1:]), np.float32)
+    for t, c in enumerate(wanted):
+        check_index((c,), y.shape[1:2])
+        within = y.argmax(1) == c if mask is None else np.asarray(mask, np.float32)
+        if within.shape not in (y.shape[2:], (len(y), *y.shape[2:])):
+            raise FastcamError(f"the mask is {list(within.shape)}, the scores are {list(y.shape)}; resize the mask")
+        cotangent[:, t, c] = within
+        there = cotangent[:, t].any(axis=(1, 2, 3))
+        if not there.all():
+            what = f"class {c} is predicted nowhere" if mask is None else "the mask is empty"
+            raise FastcamError(f"{what} in image {int(there.argmin())}; give a mask of where it is")
+    return cotangent
+
+
+def _region_spec(spec: Spec, file: File) -> SpecFunction:
+    """A class where it is predicted, or within a mask; one target for each word."""
+    about = file.output(spec, (3,))
+    last = spec.choice("axis", ("first", "last")) == "last"
+    channels = about.shape[-1 if last else 0]
+    known = file.classes(spec, channels if isinstance(channels, int) else None)
+    spec.none_but(1, 1000, "a class, by name or number")
+    classes = [index(spec, word, known) for word in spec.words]
+    path = spec.options.get("mask")
+    mask = _mask(spec, path, file.preprocessing) if path is not None else None
+    where = f" within {Path(path).stem}" if path is not None else ""
+
+    def explain(y: Double) -> Explained:
+        y = np.moveaxis(y, -1, 1) if last else y
+        if mask is None:
+            _refuse_absent(spec, y, classes, file)
+        small = None if mask is None else resize(mask, (y.shape[2], y.shape[3])) >= 0.5
+        cotangent, values = linear(region(y, classes, small), y)
+        names = tuple(file.label(k, y.shape[1]) + where for k in classes)
+        return np.moveaxis(cotangent, 2, -1) if last else cotangent, values, (names,) * len(y)
+
+    return of_output(about, explain)
+
+
+def _mask(spec: Spec, path: str, preprocessing: Preprocessing | None) -> Float:
+    """A picture of a mask at the size of the network's input: [H, W] in 0..1, brought there as the pictures are."""
+    try:
+        pixels = load(path)
+    except FastcamError as error:
+        raise spec.wrong(str(error)) from error
+    plain = Preprocessing(size=None, resize="stretch", color="GRAY", scale=1 / 255, pad_value=0)
+    if preprocessing is not None:
+        of_pictures = preprocessing.size, preprocessing.resize, preprocessing.crop_fraction
+        plain = Preprocessing(*of_pictures, "GRAY", 1 / 255, pad_value=0)
+    return np.ascontiguousarray(prepare(pixels, plain)[0][0, 0])
+
+
+def _refuse_absent(spec: Spec, y: Double, classes: list[int], file: File) -> None:
+    """Raise where a class is predicted nowhere, and say which are."""
+    best = y.argmax(1)
+    for n, row in enumerate(best):
+        for c in classes:
+            if not (row == c).any():
+                counts = np.bincount(row.ravel(), minlength=y.shape[1])
+                order = [k for k in np.argsort(-counts, kind="stable")[:5] if counts[k]]
+                there = ", ".join(f"{file.label(int(k), y.shape[1])} {counts[k] / row.size:.0%}" for k in order)
+                raise spec.wrong(
+                    f"{file.label(c, y.shape[1])} is predicted nowhere in picture {n + 1} of its run (there are: "
+                    f"{there}); give a mask=FILE"
+                )
+
+
+KINDS = {
+    "element": Kind(
+        "element:INDEX", "one number of an output: element:3, or of a map element:3,0,7", (1, 2, 3, 4), ("output",),
+        _element_spec,
+    ),
+    "region": Kind(
+        "region:NAME", "segmentation: a class where it is predicted, or within mask=FILE; axis=last of maps [h, w, C]",
+        (3,), ("output", "mask", "axis"), _region_spec,
+    ),
+}  # fmt: skip
