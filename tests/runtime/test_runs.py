@@ -131,11 +131,11 @@ def test_occlusion_has_the_images_size(plain):
 
 def test_rise_is_the_weighted_mean_of_its_masks(plain):
     """For masks drawn again by the same generator; of a probability."""
-    from fastcam.methods.perturbation import _random_masks
+    from fastcam.methods.perturbation.changed_images import random_masks
 
     model = explainer(classifier(size=SIDE, end="Softmax"))
     e = model(X[:1], targets=2, method="rise", options={"masks": 30, "cells": 4, "seed": 9})
-    made = _random_masks(np.random.default_rng(9), (SIDE, SIDE), 4, 0.5)
+    made = random_masks(np.random.default_rng(9), (SIDE, SIDE), 4, 0.5)
     drawn = [next(made) for _ in range(30)]
     shares = [torch.softmax(net(torch.tensor(X[:1] * m)), 1)[0, 2].item() for m in drawn]
     expected = np.tensordot(shares, drawn, 1) / (30 * 0.5)

@@ -1,54 +1,25 @@
-"""Methods without gradients: what happens to the score when the image, or the target layer, is changed.
+"""Methods that run the network on changed images: the Score-CAM family, Occlusion and RISE.
 
-Everything here is about one image x [C, H, W] (as the network takes it), its activations A [K, h, w] and T classes.
-``score`` runs a batch and returns the explained scores [M, classes]: of images [M, C, H, W] for the methods that mask
-the image, of activations [M, K, h, w] (what lies behind the target layer) for those that change the layer. Batches are
-made on the way, so that memory holds one of them. Results are float32 and signed; ReLU and normalisation come later.
+Everything here is about one image x [C, H, W] (as the network takes it) and T classes; ``score`` gives the scores
+[M, classes] of images [M, C, H, W]. Results are float32 and signed; ReLU and normalisation come later. The registered
+methods take as score the model's output as it gives it: a probability where the model ends with a softmax, as in the
+papers of Score-CAM and RISE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.errors import FastcamError
+from fastcam.methods.context import Probe
+from fastcam.methods.perturbation.scores import Score, chunks, score_all, scores_of_batches
+from fastcam.methods.registry import Array, Float, MethodResult, register
 
-Array = NDArray[Any]
-Float = NDArray[np.float32]
-Score = Callable[[Float], Array]
-
-
-def score_all(score: Score, inputs: Iterable[Float], classes: Sequence[int], batch_size: int = 16) -> Float:
-    """The scores of ``classes`` for every input: float32 [M, T], in runs of ``batch_size``."""
-
-    def batches() -> Iterator[Float]:
-        rest = iter(inputs)
-        while batch := list(islice(rest, batch_size)):
-            yield np.stack(batch)
-
-    found = _scores(score, batches(), classes)
-    if not len(found):
-        raise FastcamError("there is nothing to run: the target layer has no channels or positions")
-    return found
-
-
-def _scores(score: Score, batches: Iterable[Float], classes: Sequence[int]) -> Float:
-    """The scores of ``classes`` for every input of all batches: float32 [M, T]."""
-    rows = [np.asarray(score(batch), np.float32)[:, list(classes)] for batch in batches]
-    return np.concatenate(rows) if rows else np.zeros((0, len(classes)), np.float32)
-
-
-def _some(indices: Array, count: int) -> Iterator[Array]:
-    """``indices``, ``count`` at a time."""
-    return (indices[start : start + count] for start in range(0, len(indices), count))
-
-
-# ---- masked images
+# ---- Score-CAM, SS-CAM, IS-CAM
 
 
 def scorecam_weights(
@@ -80,7 +51,7 @@ def scorecam_weights(
 
     def masked() -> Iterator[Float]:
         for step in range(steps):
-            for some in _some(live, batch_size):
+            for some in chunks(live, batch_size):
                 masks = _scaled(kernels.get().upsample(a[some], size))
                 if noise:
                     masks = masks + rng.normal(0, noise, masks.shape).astype(np.float32)
@@ -90,12 +61,72 @@ def scorecam_weights(
         if flat.any():
             yield np.zeros_like(x)[None]
 
-    found, means = _scores(score, masked(), classes), np.zeros((len(a), len(classes)))
-    means[live] = found[: steps * len(live)].reshape(steps, len(live), -1).mean(0, dtype=np.float64)
-    means[flat] = found[-1:]
+    scores, means = scores_of_batches(score, masked(), classes), np.zeros((len(a), len(classes)))
+    means[live] = scores[: steps * len(live)].reshape(steps, len(live), -1).mean(0, dtype=np.float64)
+    means[flat] = scores[-1:]
     powers: Array = np.exp(means - means.max(0))
     weights: Float = (powers / powers.sum(0)).T.astype(np.float32)
     return weights
+
+
+def _scaled(masks: Float) -> Float:
+    """Each mask from its minimum to its maximum as 0..1; zeros where these are the same."""
+    low, high = masks.min((1, 2), keepdims=True), masks.max((1, 2), keepdims=True)
+    scaled: Float = (masks - low) / np.where(high > low, high - low, 1)
+    return scaled
+
+
+def _scorecam(probe: Probe, steps: int, noise: float, seed: int) -> MethodResult:
+    if noise < 0:
+        raise FastcamError(f"noise is a standard deviation, at least 0, got {noise}")
+    probe.expect(steps * len(probe.activations))
+    inputs = probe.scores, probe.x, probe.activations, range(probe.targets), probe.batch_size
+    return MethodResult(weights=scorecam_weights(*inputs, steps, noise, seed))
+
+
+@register(
+    "scorecam",
+    "Score-CAM",
+    "w = softmax_k y(x * M_k), M_k = A_k upsampled, 0..1",
+    "Wang et al. 2020, 1910.01279",
+    "activations",
+    runs="images",
+    cost="1 + K",
+)
+def scorecam(probe: Probe) -> MethodResult:
+    """A channel's weight is the score of what its map leaves of the image."""
+    return _scorecam(probe, 1, 0.0, 0)
+
+
+@register(
+    "sscam",
+    "SS-CAM",
+    "w = softmax_k mean_i y(x * (M_k + noise_i))",
+    "Wang et al. 2020, 2006.14255",
+    "activations",
+    runs="images",
+    cost="1 + K samples",
+)
+def sscam(probe: Probe, *, samples: int = 35, noise: float = 2.0, seed: int = 0) -> MethodResult:
+    """Score-CAM, averaged over ``samples`` masks with Gaussian noise of standard deviation ``noise``."""
+    return _scorecam(probe, samples, noise, seed)
+
+
+@register(
+    "iscam",
+    "IS-CAM",
+    "w = softmax_k mean_i y(x * i M_k / steps)",
+    "Naidu et al. 2020, 2010.03023",
+    "activations",
+    runs="images",
+    cost="1 + K steps",
+)
+def iscam(probe: Probe, *, steps: int = 10) -> MethodResult:
+    """Score-CAM, averaged over masks that fade in."""
+    return _scorecam(probe, steps, 0.0, 0)
+
+
+# ---- Occlusion
 
 
 def occlusion(
@@ -141,6 +172,32 @@ def occlusion(
     return (fall / count).astype(np.float32)
 
 
+def _starts(size: int, window: int, stride: int) -> list[int]:
+    return [*range(0, size - window, stride), size - window]
+
+
+@register(
+    "occlusion",
+    "Occlusion",
+    "M_ij = mean fall of y over the windows that cover ij",
+    "Zeiler and Fergus 2014, 1311.2901",
+    runs="images",
+    cost="1 + windows",
+)
+def _occlusion(
+    probe: Probe, *, window: tuple[int, int] = (32, 32), stride: tuple[int, int] = (16, 16), value: float = 0.0
+) -> MethodResult:
+    """The map has the image's size. ``value`` is what covers, in the network's input: 0 is the mean picture of a
+    normalised one."""
+    rows, columns = (-(-max(s - w, 0) // d) + 1 for s, w, d in zip(probe.size, window, stride, strict=True))
+    probe.expect(rows * columns + 1)
+    maps = occlusion(probe.scores, probe.x, range(probe.targets), window, stride, value, probe.batch_size)
+    return MethodResult(maps=maps)
+
+
+# ---- RISE
+
+
 def rise(
     score: Score,
     x: Float,
@@ -161,15 +218,16 @@ def rise(
         raise FastcamError(f"RISE needs masks >= 1, cells >= 1 and 0 < keep <= 1, got {masks}, {cells} and {keep}")
     size = (x.shape[1], x.shape[2])
     total = np.zeros((len(classes), *size))
-    made = _random_masks(np.random.default_rng(seed), size, cells, keep)
+    drawn = random_masks(np.random.default_rng(seed), size, cells, keep)
     for start in range(0, masks, batch_size):
-        batch = list(islice(made, min(batch_size, masks - start)))
+        batch = list(islice(drawn, min(batch_size, masks - start)))
         scores = score_all(score, (x * mask for mask in batch), classes, batch_size)
         total += np.einsum("mt,mhw->thw", scores.astype(np.float64), np.stack(batch))
     return (total / (masks * keep)).astype(np.float32)
 
 
-def _random_masks(rng: np.random.Generator, size: tuple[int, int], cells: int, keep: float) -> Iterator[Float]:
+def random_masks(rng: np.random.Generator, size: tuple[int, int], cells: int, keep: float) -> Iterator[Float]:
+    """RISE's masks [H, W] without end."""
     cell = [-(-side // cells) for side in size]
     enlarged = ((cells + 1) * cell[0], (cells + 1) * cell[1])
     while True:
@@ -178,60 +236,17 @@ def _random_masks(rng: np.random.Generator, size: tuple[int, int], cells: int, k
         yield kernels.get().upsample(bits, enlarged)[top : top + size[0], left : left + size[1]]
 
 
-# ---- a changed layer
-
-
-def ablationcam_weights(score: Score, activations: Float, classes: Sequence[int], batch_size: int = 16) -> Float:
-    """w_k = (y - y_k) / y, where y_k is the score without the k-th map: float32 [T, K].
-
-    Desai and Ramaswamy 2020, "Ablation-CAM", WACV, equation 4. Where the score y is zero the fall y - y_k is taken.
-    The cost is a run behind the layer for each map that is not zero already, and one more.
-    """
-    live = np.flatnonzero(activations.any((1, 2)))
-
-    def ablated() -> Iterator[Float]:
-        yield activations[None]
-        for some in _some(live, batch_size):
-            batch = np.repeat(activations[None], len(some), axis=0)
-            batch[np.arange(len(some)), some] = 0
-            yield batch
-
-    scores = _scores(score, ablated(), classes).astype(np.float64)
-    whole = np.where(scores[0] == 0, 1, scores[0])
-    weights: Float = np.zeros((len(classes), len(activations)), np.float32)
-    weights[:, live] = ((scores[0] - scores[1:]) / whole).T
-    return weights
-
-
-def reciprocam(
-    score: Score, activations: Float, classes: Sequence[int], batch_size: int = 16, gaussian: bool = False
-) -> Float:
-    """The score when only one position of the layer is left, for each position: float32 [T, h, w].
-
-    Byun and Lee 2022, "Recipro-CAM: Fast gradient-free visual explanations for convolutional neural network"
-    (arXiv 2209.14074), in openvino_xai's form. ``gaussian``: the position keeps a quarter and its eight neighbours an
-    eighth and a sixteenth of themselves. The map's minimum is taken off: a score has no zero of its own.
-    """
-    _, h, w = activations.shape
-    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16 if gaussian else np.ones((1, 1), np.float32)
-    reach = len(kernel) // 2
-
-    def alone() -> Iterator[Float]:
-        for i, j in np.ndindex(h, w):
-            mask = np.zeros((h + 2 * reach, w + 2 * reach), np.float32)
-            mask[i : i + len(kernel), j : j + len(kernel)] = kernel
-            yield activations * mask[reach : reach + h, reach : reach + w]
-
-    maps = score_all(score, alone(), classes, batch_size).T.reshape(-1, h, w)
-    return np.ascontiguousarray(maps - maps.min((1, 2), keepdims=True))
-
-
-def _scaled(masks: Float) -> Float:
-    """Each mask from its minimum to its maximum as 0..1; zeros where these are the same."""
-    low, high = masks.min((1, 2), keepdims=True), masks.max((1, 2), keepdims=True)
-    scaled: Float = (masks - low) / np.where(high > low, high - low, 1)
-    return scaled
-
-
-def _starts(size: int, window: int, stride: int) -> list[int]:
-    return [*range(0, size - window, stride), size - window]
+@register(
+    "rise",
+    "RISE",
+    "M = mean_i y(x * m_i) m_i / keep less its minimum, m_i random masks",
+    "Petsiuk et al. 2018, 1806.07421",
+    runs="images",
+    cost="1 + masks",
+)
+def _rise(probe: Probe, *, masks: int = 4000, cells: int = 7, keep: float = 0.5, seed: int = 0) -> MethodResult:
+    """The map has the image's size. Its minimum is taken off, so that it can be seen: each pixel's value has the mean
+    score of all masks in it."""
+    probe.expect(masks)
+    maps = rise(probe.scores, probe.x, range(probe.targets), masks, cells, keep, probe.batch_size, seed)
+    return MethodResult(maps=maps - maps.min((1, 2), keepdims=True))
