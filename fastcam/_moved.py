@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "fastcam.asking": "fastcam.targets.spec_kinds",
     "fastcam.cotangents": "fastcam.targets.cotangents",
     "fastcam.devices": "fastcam.runtime.providers",
     "fastcam.perturbation": "fastcam.methods.perturbation",

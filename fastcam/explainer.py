@@ -18,6 +18,7 @@ from fastcam.explain import video as clips
 from fastcam.explain.on_device import Resident
 from fastcam.explain.postprocess import How, View
 from fastcam.explain.streaming import Frame, Steps, stream
+from fastcam.labels import read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation, join
 from fastcam.results.prediction import Prediction, joined
@@ -28,7 +29,7 @@ from fastcam.runtime.inputs import Inputs
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata, Preprocessing
-from fastcam.targets.classes import ClassTargets, Targets, read_labels
+from fastcam.targets.classes import ClassTargets, Targets
 from fastcam.targets.resolved import CotangentSource, CotangentTargets
 from fastcam.targets.spec_kinds import CotangentLike, bind, supported_forms
 

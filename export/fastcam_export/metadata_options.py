@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import FastcamError, Preprocessing
+from fastcam.labels import read_labels
+from fastcam.schema import Preprocessing
 from fastcam_export.layers.axis_tracing import image_order
 
 
@@ -26,17 +27,5 @@ def preprocessing(given: str | Preprocessing | None, resize: schema.Resize, imag
 
 
 def labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, (str, Path)):
-        try:
-            names = [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise FastcamError(f"cannot read the labels file {given} ({why}); give one class name per line") from error
-        names = names[: max((i + 1 for i, name in enumerate(names) if name), default=0)]
-    else:
-        names = [str(name) for name in given]
-    if classes is not None and len(names) != classes:
-        raise FastcamError(f"{len(names)} labels were given, but the score has {classes} classes; one name per class")
-    return tuple(names)
+    """Class names by index; see :func:`fastcam.labels.read_labels`."""
+    return None if given is None else read_labels(given, classes)

@@ -187,7 +187,7 @@ def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    from fastcam.targets.classes import short_label
+    from fastcam.labels import short_label
 
     parts = report.get("methods", [report])
     rows = []

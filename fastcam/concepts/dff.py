@@ -12,9 +12,9 @@ from fastcam import kernels
 from fastcam.concepts import nmf
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Geometry, Uint8, restore
+from fastcam.labels import short_label
 from fastcam.render import drawing
 from fastcam.schema import ACTIVATIONS, GRADIENTS, WEIGHTS, Metadata
-from fastcam.targets.classes import short_label
 
 if TYPE_CHECKING:
     from fastcam.explainer import Explainer

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from fastcam import kernels
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
-from fastcam.methods import METHODS, Method, MethodResult, eigen_smoothed, method
+from fastcam.methods import Method, MethodResult, eigen_smoothed, method
 from fastcam.methods.options import with_options
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
 NO_POSITIVE = "no_positive"
-GRADCAM = METHODS["gradcam"]
 CAM_ITSELF = ("cam", "cam+eigen")
 _ENOUGH: dict[str, tuple[str, ...]] = {
     "weights": ("weights", "gradients", "cam"),

@@ -17,12 +17,13 @@ from fastcam.atomic_files import unique_stems as unique_stems
 from fastcam.atomic_files import write_json as write_json
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Geometry, Uint8, restore
+from fastcam.labels import short_label
 from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, peer_styles
 from fastcam.runtime.batch import join_outputs, per_image
 from fastcam.schema import Metadata, Mode
-from fastcam.targets.classes import Target, short_label
+from fastcam.targets.classes import Target
 from fastcam.targets.resolved import NOT_ASKED
 
 OK = "ok"

@@ -10,10 +10,10 @@ import numpy as np
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Uint8, resize
+from fastcam.labels import short_label
 from fastcam.methods import METHODS
 from fastcam.render import drawing
 from fastcam.results.explanation import OK, Explanation
-from fastcam.targets.classes import short_label
 
 GROUND = 24
 SCALE = 0.5  # of the letters

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
+from fastcam.labels import short_label
 from fastcam.runtime.batch import Run, join_outputs
 from fastcam.schema import Metadata
-from fastcam.targets.classes import short_label
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,44 +7,16 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.labels import WORDNET, short_label
 
 Terms = tuple[tuple[int, float], ...]
-"""A linear combination of class scores: (class or rank, coefficient), in the order in which they were given."""
-
-_WORDNET = re.compile(r"^(n\d{8})\s+(?=\S)")
-
-
-def short_label(label: str) -> str:
-    """The first name in a label: "n02123045 tabby, tabby cat" -> "tabby"."""
-    return _WORDNET.sub("", label.strip()).split(",")[0].strip()
-
-
-def read_labels(source: str | Path | Sequence[str], classes: int | None) -> tuple[str, ...]:
-    """Class names by index, from a file with one per line or from a sequence.
-
-    Raises:
-        FastcamError: the file cannot be read, or their number is not the model's number of classes.
-    """
-    if isinstance(source, str | Path):
-        try:
-            lines = Path(source).read_text(encoding="utf-8-sig").rstrip().splitlines()
-        except OSError as error:
-            raise FastcamError(f"{source}: cannot be read ({error.strerror}); give one class name per line") from error
-        except UnicodeDecodeError as error:
-            raise FastcamError(f"{source}: not UTF-8 text; give one class name per line") from error
-        labels = tuple(line.strip() for line in lines)
-    else:
-        labels = tuple(str(label) for label in source)
-    if classes is not None and len(labels) != classes:
-        raise FastcamError(f"{len(labels)} labels do not fit a model with {classes} classes; give one label per class")
-    return labels
+"""A linear combination of class scores: (class or rank, coefficient), in the order in which the call has them."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +77,12 @@ class ClassTargets:
     def coefficients(self, images: int) -> NDArray[np.float32]:
         """float32 [images, T, U]; zeros where an image has fewer than T targets."""
         rows = self.of(images)
-        made = np.zeros((images, self.most, self.classes.shape[1]), np.float32)
+        coefficients = np.zeros((images, self.most, self.classes.shape[1]), np.float32)
         for n, row in enumerate(rows):
             for t, terms in enumerate(row):
                 for position, coefficient in terms:
-                    made[n, t, position] += coefficient
-        return made
+                    coefficients[n, t, position] += coefficient
+        return coefficients
 
 
 class Targets:
@@ -127,7 +99,7 @@ class Targets:
         # three dictionaries in order of precedence: the whole label, the label without its WordNet id, any part
         self._names: tuple[dict[str, list[int]], ...] = tuple(defaultdict(list) for _ in range(3))
         for index, label in enumerate(self.labels or ()):
-            bare = _WORDNET.sub("", label.strip())
+            bare = WORDNET.sub("", label.strip())
             identifier = label.strip()[:9] if bare != label.strip() else ""
             parts = {_key(part) for part in (*bare.split(","), identifier)} - {""}
             self._names[0][_key(label)].append(index)
@@ -147,7 +119,7 @@ class Targets:
         Raises:
             FastcamError: out of range, an unknown or ambiguous name, a combination of nothing, or no targets.
         """
-        rows = [[self.terms(target) for target in row] for row in _given(targets, images)]
+        rows = [[self.terms(target) for target in row] for row in _rows(targets, images)]
         if len({len(row) for row in rows}) == 1 and all(
             len(terms) == 1 and terms[0][1] == 1 for row in rows for terms in row
         ):
@@ -164,9 +136,9 @@ class Targets:
     def terms(self, target: Any) -> Terms:
         """One target as a combination of class indices and ranks."""
         if isinstance(target, str) and not self._known(target):
-            found = _expression(target)
-            if found is not None:
-                return tuple((self._term(name), a) for name, a in found)
+            combination = _expression(target)
+            if combination is not None:
+                return tuple((self._term(name), a) for name, a in combination)
         if not isinstance(target, Mapping):
             return ((self.one(target), 1.0),)
         for name, a in target.items():
@@ -203,11 +175,11 @@ class Targets:
                 f"class {name!r} cannot be looked up: the file has no class names; give an index, or labels"
             )
         for table in self._names:
-            found = table.get(_key(name), [])
-            if len(found) == 1:
-                return found[0]
-            if found:
-                options = ", ".join(f"{index} ({self.labels[index]})" for index in found[:5])
+            matches = table.get(_key(name), [])
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                options = ", ".join(f"{index} ({self.labels[index]})" for index in matches[:5])
                 raise FastcamError(f"class {name!r} is ambiguous: {options}; give the index")
         raise FastcamError(f"no class {name!r}{self._nearest(name)}")
 
@@ -232,17 +204,17 @@ def _expression(text: str) -> list[tuple[str, float]] | None:
         if len(words) > 1:
             raise FastcamError(f"{text!r} has both not and a sign; not is for one class alone, say 'a - b' otherwise")
         words[0] = negated[1]
-    found = []
+    combination = []
     for sign, term in zip(["+", *words[1::2]], words[::2], strict=True):
         factor, name = re.fullmatch(r"(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(.*)", term).groups()  # type: ignore[union-attr]
         a = float(factor or 1) * (-1 if (sign == "-") != (negated is not None) else 1)
         if not a:
             raise FastcamError(f"{text!r} takes a class zero times; leave it out")
-        found.append((name.strip(), a))
-    return found
+        combination.append((name.strip(), a))
+    return combination
 
 
-def _given(targets: Any, images: int) -> list[list[Any]]:
+def _rows(targets: Any, images: int) -> list[list[Any]]:
     """One row of targets for every image, or a row for each."""
     if isinstance(targets, np.ndarray):
         targets = targets.tolist()

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
+from fastcam.labels import short_label
 from fastcam.schema import Cotangent, Preprocessing
 from fastcam.targets.arrays import Double
-from fastcam.targets.classes import Targets, Terms, short_label
+from fastcam.targets.classes import Targets, Terms
 
 Outputs: TypeAlias = Mapping[str, Any]
 Names: TypeAlias = tuple[tuple[str, ...], ...]

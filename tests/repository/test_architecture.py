@@ -23,7 +23,7 @@ def test_import_is_light(module, heavy):
     assert loaded.strip() == "[]"
 
 
-@pytest.mark.parametrize("old", ["cotangents", "devices", "perturbation", "sheet"])
+@pytest.mark.parametrize("old", ["asking", "cotangents", "devices", "perturbation", "sheet"])
 def test_modules_that_moved_are_imported_by_their_old_names(old):
     """Each is the very module of its new place, whichever of the two is imported first."""
     code = (

@@ -21,7 +21,7 @@ import fastcam
 from fastcam import Explainer, FastcamError, methods
 from fastcam.results.explanation import unique_stems
 from fastcam.schema import EMITS, METADATA_KEY, Preprocessing, preset
-from fastcam.targets.classes import Targets, read_labels, short_label
+from fastcam.targets import Targets, read_labels, short_label
 from support.contract_model import PATCH, ContractModel, brightness_model, random_model
 
 LABELS = ("n001 ignored", "n02123045 tabby, tabby cat", "crane", "n02012849 crane, bird", "golden retriever")
