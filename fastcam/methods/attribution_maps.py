@@ -37,11 +37,11 @@ def blurred(maps: Array, blur: float) -> Float:
     """
     if blur < 0:
         raise FastcamError(f"blur is a standard deviation in pixels, at least 0, got {blur}")
-    found = np.asarray(maps, np.float64)
+    smoothed = np.asarray(maps, np.float64)
     if blur:
-        rows, columns = (_gaussian(side, blur) for side in found.shape[1:])
-        found = rows @ found @ columns.T
-    return np.asarray(found, np.float32)
+        rows, columns = (_gaussian(side, blur) for side in smoothed.shape[1:])
+        smoothed = rows @ smoothed @ columns.T
+    return np.asarray(smoothed, np.float32)
 
 
 def shown(mode: str, maps: Float) -> Float:

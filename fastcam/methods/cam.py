@@ -60,8 +60,8 @@ def gradcam_pp(activations: Array, gradients: Array) -> Float:
     g = np.asarray(gradients, np.float64)
     below = 2 + g * np.asarray(activations, np.float64).sum((-2, -1))[:, None, :, None, None]
     rising = (g > 0) & (below != 0) | ~np.isfinite(g)
-    found: Array = np.where(rising, g / np.where(below == 0, 1, below), 0).sum((-2, -1))
-    return found.astype(np.float32)
+    weights: Array = np.where(rising, g / np.where(below == 0, 1, below), 0).sum((-2, -1))
+    return weights.astype(np.float32)
 
 
 @_weights("xgradcam", "XGrad-CAM", "w_k = sum_ij g A / sum_ij A", "Fu et al. 2020, 2008.02312")
@@ -70,8 +70,8 @@ def xgradcam(activations: Array, gradients: Array) -> Float:
     a = np.asarray(activations, np.float64)
     total = a.sum((-2, -1))[:, None]
     product: Array = np.einsum("nkhw,ntkhw->ntk", a, np.asarray(gradients, np.float64))
-    found: Array = np.where(total == 0, 0, product / np.where(total == 0, 1, total))
-    return found.astype(np.float32)
+    weights: Array = np.where(total == 0, 0, product / np.where(total == 0, 1, total))
+    return weights.astype(np.float32)
 
 
 @_weights("cam", "CAM", "w_k = the class's row of the head's matrix", "Zhou et al. 2016, 1512.04150", needs="weights")
@@ -99,8 +99,8 @@ def elementwise(activations: Array, gradients: Array | None) -> Float:
     """HiResCAM of the positive products alone."""
     assert gradients is not None
     product = np.asarray(activations, np.float64)[:, None] * gradients
-    found: Array = ((product + np.abs(product)) / 2).sum(2)  # the ReLU that keeps a negative infinity from vanishing
-    return found.astype(np.float32)
+    maps: Array = ((product + np.abs(product)) / 2).sum(2)  # the ReLU that keeps a negative infinity from vanishing
+    return maps.astype(np.float32)
 
 
 @_maps("layercam", "LayerCAM", "M = sum_k ReLU(g) A", "Jiang et al. 2021, TIP 30")
@@ -152,8 +152,8 @@ def eigen_smoothed(activations: Array, weights: Array) -> Float:
 
 
 def _summed(indices: str, activations: Array, factors: Array) -> Float:
-    found: Array = np.einsum(indices, np.asarray(activations, np.float64), np.asarray(factors, np.float64))
-    return found.astype(np.float32)
+    maps: Array = np.einsum(indices, np.asarray(activations, np.float64), np.asarray(factors, np.float64))
+    return maps.astype(np.float32)
 
 
 def _component(features: Array, kernel: Callable[[Array], Array] | None = None) -> Float:
@@ -173,10 +173,10 @@ def _component(features: Array, kernel: Callable[[Array], Array] | None = None) 
         gram = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
     values, vectors = np.linalg.eigh(gram)
     scores = vectors[:, -1] * np.sqrt(max(values[-1], 0))
-    found: Array = scores * (-1 if abs(scores.min()) > abs(scores.max()) else 1)
-    return found.reshape(features.shape[1:]).astype(np.float32)
+    signed: Array = scores * (-1 if abs(scores.min()) > abs(scores.max()) else 1)
+    return signed.reshape(features.shape[1:]).astype(np.float32)
 
 
 def _sigmoid_kernel(gram: Array) -> Array:
-    found: Array = np.tanh(gram + 1)
-    return found
+    kernel: Array = np.tanh(gram + 1)
+    return kernel

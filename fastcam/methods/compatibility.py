@@ -33,22 +33,22 @@ def served(name: str, metadata: Metadata, file: str, options: Mapping[str, Any] 
         FastcamError: no such method or option, or a method that needs what the file does not have; the message says
             how to export it.
     """
-    found = with_options(method(name), options)
-    lacks = _lacks(found, metadata)
+    wanted = with_options(method(name), options)
+    lacks = _lacks(wanted, metadata)
     if lacks:
-        raise FastcamError(f"{file} {lacks}; run: {command(found, metadata)}")
-    if found.runs == "layer" and metadata.cotangents:
-        raise FastcamError(f"{file} explains cotangents, and {found.title} class scores; export it without cotangents")
-    if found.name in CAM_ITSELF and not metadata.layer.averaged:
+        raise FastcamError(f"{file} {lacks}; run: {command(wanted, metadata)}")
+    if wanted.runs == "layer" and metadata.cotangents:
+        raise FastcamError(f"{file} explains cotangents, and {wanted.title} class scores; export it without cotangents")
+    if wanted.name in CAM_ITSELF and not metadata.layer.averaged:
         raise FastcamError(
-            f"{found.title} is for heads that are a mean over positions and one matrix, and {file} has another behind "
+            f"{wanted.title} is for heads that are a mean over positions and one matrix, and {file} has another behind "
             f"layer {metadata.layer.value}; use gradcam, which needs no such head"
         )
-    if found.smooth and metadata.emit == "cam":
+    if wanted.smooth and metadata.emit == "cam":
         raise FastcamError(
-            f"{file} holds maps, {found.title} needs activations and weights; export with --emit weights"
+            f"{file} holds maps, {wanted.title} needs activations and weights; export with --emit weights"
         )
-    return found
+    return wanted
 
 
 def _lacks(wanted: Method, metadata: Metadata) -> str:
@@ -89,27 +89,27 @@ def command(wanted: Method, metadata: Metadata) -> str:
 
 
 def kernel_inputs(
-    found: dict[str, Any], how: Method, metadata: Metadata
+    added: dict[str, Any], wanted: Method, metadata: Metadata
 ) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
     """Activations and weights, or signed maps and None, from what the file emits; names of the statuses."""
     names = list(kernels.STATUS_NAMES)
-    if how.name in CAM_ITSELF:
-        found = times_positions(found)
+    if wanted.name in CAM_ITSELF:
+        added = times_positions(added)
     if metadata.emit == "cam":
         names[kernels.ALL_NEGATIVE] = names[kernels.ZERO_GRADIENT] = NO_POSITIVE
-        return found[CAM] if stays(found[CAM]) else as_float(found[CAM]), None, names
-    activations = found[ACTIVATIONS]
-    if how.maps is not None:
-        gradients = np.asarray(found[GRADIENTS]) if how.of_class else None
-        maps = how.maps(_host(activations), gradients)
-        targets = (found[GRADIENTS] if GRADIENTS in found else found[WEIGHTS]).shape[1]
+        return added[CAM] if stays(added[CAM]) else as_float(added[CAM]), None, names
+    activations = added[ACTIVATIONS]
+    if wanted.maps is not None:
+        gradients = np.asarray(added[GRADIENTS]) if wanted.of_class else None
+        maps = wanted.maps(_host(activations), gradients)
+        targets = (added[GRADIENTS] if GRADIENTS in added else added[WEIGHTS]).shape[1]
         return as_float(np.broadcast_to(maps, (len(maps), targets, *maps.shape[2:]))), None, names
     if metadata.emit == "weights":
-        weights = found[WEIGHTS]
+        weights = added[WEIGHTS]
     else:
-        assert how.weights is not None
-        weights = how.weights(_host(activations), np.asarray(found[GRADIENTS]))
-    if how.smooth:
+        assert wanted.weights is not None
+        weights = wanted.weights(_host(activations), np.asarray(added[GRADIENTS]))
+    if wanted.smooth:
         return eigen_smoothed(_host(activations), np.asarray(weights)), None, names
     if stays(activations):
         return activations, as_float(weights), names
@@ -117,15 +117,15 @@ def kernel_inputs(
     return np.asarray(activations) if half else as_float(activations), as_float(weights), names
 
 
-def times_positions(found: dict[str, Any]) -> dict[str, Any]:
+def times_positions(added: dict[str, Any]) -> dict[str, Any]:
     """The mean over h w positions as their sum: pooled gradients, and the map that was made of them."""
-    means = {name: found[name] for name in (WEIGHTS, CAM) if name in found}
-    positions = np.prod((found[ACTIVATIONS] if ACTIVATIONS in found else found[CAM]).shape[2:])
-    return found | {name: mean * np.float32(positions) for name, mean in means.items()}
+    means = {name: added[name] for name in (WEIGHTS, CAM) if name in added}
+    positions = np.prod((added[ACTIVATIONS] if ACTIVATIONS in added else added[CAM]).shape[2:])
+    return added | {name: mean * np.float32(positions) for name, mean in means.items()}
 
 
 def answered(
-    found: dict[str, Any], answers: Sequence[MethodResult]
+    added: dict[str, Any], answers: Sequence[MethodResult]
 ) -> tuple[NDArray[Any], NDArray[Any] | None, list[str], Float | None]:
     """The same of what a method said of each image; and its attributions [N, T, C, H, W], if it has any."""
     names = list(kernels.STATUS_NAMES)
@@ -133,24 +133,24 @@ def answered(
     maps, weights = (_stacked([getattr(one, name) for one in answers]) for name in ("maps", "weights"))
     if maps is not None:
         return maps, None, names, attributions
-    return as_float(found[ACTIVATIONS]), weights, names, attributions
+    return as_float(added[ACTIVATIONS]), weights, names, attributions
 
 
-def brought_back(found: dict[str, Any], tensor: Any, layout: str) -> dict[str, Any]:
+def brought_back(added: dict[str, Any], tensor: Any, layout: str) -> dict[str, Any]:
     """What the mode of the file brought back to the image or the layer, by its name in the explanation."""
-    if RELEVANCE in found:
-        return {"relevance": as_float(found[RELEVANCE])}
-    if INPUT_GRADIENT not in found:
+    if RELEVANCE in added:
+        return {"relevance": as_float(added[RELEVANCE])}
+    if INPUT_GRADIENT not in added:
         return {}
-    gradient, inputs = np.asarray(found[INPUT_GRADIENT]), np.asarray(tensor)
+    gradient, inputs = np.asarray(added[INPUT_GRADIENT]), np.asarray(tensor)
     if layout == "NHWC":
         gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
     return {"input_gradients": as_float(gradient), "inputs": as_float(inputs)}
 
 
-def on_host(found: Mapping[str, Any]) -> dict[str, Any]:
+def on_host(added: Mapping[str, Any]) -> dict[str, Any]:
     """The added outputs as NumPy arrays, those that were left on the device too."""
-    return {name: _host(value) if stays(value) else value for name, value in found.items()}
+    return {name: _host(value) if stays(value) else value for name, value in added.items()}
 
 
 def _stacked(arrays: Sequence[Float | None]) -> Float | None:

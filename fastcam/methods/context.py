@@ -67,17 +67,17 @@ class Probe:
 
     Attributes:
         x: float32 [C, H, W], the network's input.
-        question: what is explained.
+        explained: what is explained.
         targets: T.
-        found: the added outputs of the image's own run by name, without the axis of images, put together for
+        outputs: the added outputs of the image's own run by name, without the axis of images, put together for
             combinations; :meth:`value` reads them.
         batch_size: images per run.
     """
 
     x: Float
-    question: ImageTargets
+    explained: ImageTargets
     targets: int
-    found: Mapping[str, Any]
+    outputs: Mapping[str, Any]
     batch_size: int
     _network: Network
     _last: bool
@@ -103,23 +103,23 @@ class Probe:
         return self._own(GRADIENTS)
 
     @property
-    def brought_back(self) -> Float:
+    def attributions(self) -> Float:
         """What the file's mode brought to the image, float32 [T, C, H, W], or to the layer, [T, h, w]."""
-        return self._own(RELEVANCE) if RELEVANCE in self.found else self._first(self._own(INPUT_GRADIENT))
+        return self._own(RELEVANCE) if RELEVANCE in self.outputs else self._first(self._own(INPUT_GRADIENT))
 
     def gradcam(self) -> Float:
         """Grad-CAM's heatmaps, float32 [T, H, W] in 0..1."""
         k = kernels.get()
-        if CAM in self.found:
+        if CAM in self.outputs:
             maps = self._own(CAM)
         else:
-            weights = self._own(WEIGHTS) if WEIGHTS in self.found else self.gradients.mean((2, 3), dtype=np.float64)
+            weights = self._own(WEIGHTS) if WEIGHTS in self.outputs else self.gradients.mean((2, 3), dtype=np.float64)
             maps = k.relu(k.weigh(self.activations[None], np.asarray(weights, np.float32)[None])[0])
-        made: Float = k.upsample(k.normalize(np.ascontiguousarray(maps)), self.size)
-        return made
+        heatmaps: Float = k.upsample(k.normalize(np.ascontiguousarray(maps)), self.size)
+        return heatmaps
 
     def _own(self, name: str) -> Float:
-        return np.ascontiguousarray(self.found[name], np.float32)
+        return np.ascontiguousarray(self.outputs[name], np.float32)
 
     # ---- once more
 
@@ -138,13 +138,13 @@ class Probe:
             tokens: of a sequence: whether what stands for no position (a class token) stays as it is; otherwise zeros.
         """
         head = self._network.metadata.head
-        rest = {name: np.asarray(self.found[name])[None] for name in (head.kept if head is not None else ())}
+        rest = {name: np.asarray(self.outputs[name])[None] for name in (head.kept if head is not None else ())}
         if TOKENS in rest and not tokens:
             rest[TOKENS] = np.zeros_like(rest[TOKENS])
 
         def ask(part: Float) -> Float:
             kept = {name: np.repeat(value, len(part), axis=0) for name, value in rest.items()}
-            return self.question.scores(self._network.head(part, kept), {}, len(part))
+            return self.explained.scores(self._network.head(part, kept), {}, len(part))
 
         return self._each(activations, self.layer_batch, ask)
 
@@ -156,19 +156,19 @@ class Probe:
     def added(self, images: Iterable[Float], count: int) -> Iterator[dict[str, Any]]:
         """The added outputs at ``count`` other images [C, H, W]: by name [T, ...], one image after the other."""
         self.expect(count)
-        given = iter(images)
-        while part := list(islice(given, self.batch_size)):
+        rest = iter(images)
+        while part := list(islice(rest, self.batch_size)):
             tensor = self._tensor(np.stack(part))
-            asked = self.question.targets(len(part))
-            run = self._network.forward(tensor, asked)
-            found = self.question.combined(self._network.explain(run, asked))
+            targets = self.explained.targets(len(part))
+            run = self._network.forward(tensor, targets)
+            added = self.explained.combined(self._network.explain(run, targets))
             self._meter.add(len(part))
             for i in range(len(part)):
-                yield {name: np.asarray(value)[i] for name, value in found.items()}
+                yield {name: np.asarray(value)[i] for name, value in added.items()}
 
     def input_gradients(self, images: Iterable[Float], count: int) -> Iterator[Float]:
         """The gradient at other images, as :meth:`added`: float32 [T, C, H, W] each."""
-        return (self._first(np.asarray(found[INPUT_GRADIENT], np.float32)) for found in self.added(images, count))
+        return (self._first(np.asarray(added[INPUT_GRADIENT], np.float32)) for added in self.added(images, count))
 
     # ---- inside
 
@@ -181,7 +181,7 @@ class Probe:
 
     def _scores(self, images: Float) -> Float:
         outputs = self._network.own(self._tensor(images))
-        return self.question.scores(self._of_outputs(outputs, len(images)), outputs, len(images))
+        return self.explained.scores(self._of_outputs(outputs, len(images)), outputs, len(images))
 
     def _tensor(self, images: Float) -> NDArray[Any]:
         """As the network takes them."""

@@ -116,15 +116,15 @@ def smoothgradcam_pp(probe: Probe, *, samples: int = 4, noise: float = 0.3, seed
     addend without a rising gradient, or with nothing below, is zero.
     """
     powers = [np.zeros(probe.gradients.shape) for _ in range(3)]
-    for found in probe.added(_noisy(probe, samples, noise, seed), samples):
-        gradient = np.asarray(found[GRADIENTS], np.float64)
+    for added in probe.added(_noisy(probe, samples, noise, seed), samples):
+        gradient = np.asarray(added[GRADIENTS], np.float64)
         for p, total in enumerate(powers):
             total += gradient ** (p + 1) / samples
     first, second, third = powers
     below = 2 * second + third * probe.activations.sum((-2, -1), dtype=np.float64)[None, :, None, None]
     rising = (first > 0) & (below != 0) | ~np.isfinite(first)
-    found = np.where(rising, first * second / np.where(below == 0, 1, below), 0).sum((-2, -1))
-    return MethodResult(weights=found.astype(np.float32))
+    weights = np.where(rising, first * second / np.where(below == 0, 1, below), 0).sum((-2, -1))
+    return MethodResult(weights=weights.astype(np.float32))
 
 
 @register(
@@ -144,31 +144,31 @@ def augsmooth(probe: Probe, *, of: str = "gradcam") -> MethodResult:
         raise FastcamError(f"augmentation smoothing is of a member of the CAM family, got {of!r}; one of: {family}")
     changes = [(mirrored, factor) for mirrored in (False, True) for factor in (1.0, 0.9, 1.1)]
     images = [(probe.x[..., ::-1] if mirrored else probe.x) * np.float32(factor) for mirrored, factor in changes]
-    total: Any = _heatmaps(probe, probe.found, member.name)
-    for (mirrored, _), found in zip(changes[1:], probe.added(images[1:], len(images) - 1), strict=True):
-        heatmaps = _heatmaps(probe, found, member.name)
+    total: Any = _heatmaps(probe, probe.outputs, member.name)
+    for (mirrored, _), added in zip(changes[1:], probe.added(images[1:], len(images) - 1), strict=True):
+        heatmaps = _heatmaps(probe, added, member.name)
         total = total + (heatmaps[..., ::-1] if mirrored else heatmaps)
     return MethodResult(maps=np.asarray(total / len(changes), np.float32))
 
 
-def _heatmaps(probe: Probe, found: Mapping[str, Any], name: str) -> Array:
+def _heatmaps(probe: Probe, added: Mapping[str, Any], name: str) -> Array:
     """A member's heatmaps [T, H, W] in 0..1, of the added outputs at one image."""
     k, member = kernels.get(), METHODS[name]
-    if name == "gradcam" and CAM in found:
-        signed = np.asarray(found[CAM], np.float32)
-    elif ACTIVATIONS not in found or (member.needs == "gradients" and GRADIENTS not in found):
+    if name == "gradcam" and CAM in added:
+        signed = np.asarray(added[CAM], np.float32)
+    elif ACTIVATIONS not in added or (member.needs == "gradients" and GRADIENTS not in added):
         wanted = "gradients" if member.needs == "gradients" else "weights"
         raise FastcamError(f"{member.title} needs more than the file emits; export the model with --emit {wanted}")
     else:
-        signed = _signed(found, name)
+        signed = _signed(added, name)
     heatmaps: Array = k.upsample(k.normalize(k.relu(np.ascontiguousarray(signed))), probe.size)
     return heatmaps.astype(np.float64)
 
 
-def _signed(found: Mapping[str, Any], name: str) -> Float:
-    member, a = METHODS[name], np.asarray(found[ACTIVATIONS], np.float32)[None]
-    g = np.asarray(found[GRADIENTS], np.float32)[None] if GRADIENTS in found else None
-    targets = len(found[GRADIENTS] if g is not None else found[WEIGHTS])
+def _signed(added: Mapping[str, Any], name: str) -> Float:
+    member, a = METHODS[name], np.asarray(added[ACTIVATIONS], np.float32)[None]
+    g = np.asarray(added[GRADIENTS], np.float32)[None] if GRADIENTS in added else None
+    targets = len(added[GRADIENTS] if g is not None else added[WEIGHTS])
     if member.maps is not None:
         maps = member.maps(a, g)[0]
         return np.asarray(np.broadcast_to(maps, (targets, *maps.shape[1:])), np.float32)
@@ -177,6 +177,6 @@ def _signed(found: Mapping[str, Any], name: str) -> Float:
         assert g is not None
         weights = member.weights(a, g)
     else:
-        weights = gradcam_weights(g) if g is not None else np.asarray(found[WEIGHTS], np.float32)[None]
+        weights = gradcam_weights(g) if g is not None else np.asarray(added[WEIGHTS], np.float32)[None]
     weighed: Float = kernels.get().weigh(a, np.ascontiguousarray(weights))[0]
     return weighed

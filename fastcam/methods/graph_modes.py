@@ -49,21 +49,21 @@ _GRADIENTS = ("gradient", "guided", "deconvolution")
 
 
 def _gradients(probe: Probe, *, blur: float = 0.0) -> MethodResult:
-    found = probe.brought_back
-    return MethodResult(maps=strongest(found, blur), attributions=found)
+    attributions = probe.attributions
+    return MethodResult(maps=strongest(attributions, blur), attributions=attributions)
 
 
 def _shares(probe: Probe, *, blur: float = 0.0) -> MethodResult:
-    found = probe.brought_back
+    attributions = probe.attributions
     return (
-        MethodResult(maps=blurred(found, blur))
-        if found.ndim == 3
-        else MethodResult(maps=summed(found, blur), attributions=found)
+        MethodResult(maps=blurred(attributions, blur))
+        if attributions.ndim == 3
+        else MethodResult(maps=summed(attributions, blur), attributions=attributions)
     )
 
 
 def _above_minimum(probe: Probe, *, blur: float = 0.0) -> MethodResult:
-    return MethodResult(maps=above_minimum(blurred(probe.brought_back, blur)))
+    return MethodResult(maps=above_minimum(blurred(probe.attributions, blur)))
 
 
 def _ask(mode: Mode) -> Callable[..., MethodResult]:
@@ -100,8 +100,8 @@ for _mode in MODES:
 )
 def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     """The first term of the score's expansion about zero."""
-    found = probe.brought_back * probe.x
-    return MethodResult(maps=summed(found, blur), attributions=found)
+    attributions = probe.attributions * probe.x
+    return MethodResult(maps=summed(attributions, blur), attributions=attributions)
 
 
 @register(
@@ -116,5 +116,5 @@ def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> MethodResult:
 )
 def guided_gradcam(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     """Section 3.2 of the paper: the product, pixel by pixel, with the map upsampled to the input."""
-    found = probe.brought_back * probe.gradcam()[:, None]
-    return MethodResult(maps=strongest(found, blur), attributions=found)
+    attributions = probe.attributions * probe.gradcam()[:, None]
+    return MethodResult(maps=strongest(attributions, blur), attributions=attributions)

@@ -78,16 +78,16 @@ def fuse(name: str, maps: Sequence[Float], size: tuple[int, int]) -> Float:
     Raises:
         FastcamError: no such fusion, or nothing to fuse.
     """
-    found = fusion(name)
+    rule = fusion(name)
     if not maps:
         raise FastcamError("there are no maps to fuse; name the layers")
     k = kernels.get()
-    target = size if found.at_input else (max(m.shape[2] for m in maps), max(m.shape[3] for m in maps))
+    target = size if rule.at_input else (max(m.shape[2] for m in maps), max(m.shape[3] for m in maps))
     broken = np.stack([~np.isfinite(each).all((2, 3)) for each in maps]).any(0)
-    large = [k.upsample(np.asarray(found.each(k.normalize(each)), np.float32), target) for each in maps]
-    made = np.asarray(found.together(np.stack(large)), np.float32)
-    made[broken] = np.nan
-    return made
+    large = [k.upsample(np.asarray(rule.each(k.normalize(each)), np.float32), target) for each in maps]
+    fused = np.asarray(rule.together(np.stack(large)), np.float32)
+    fused[broken] = np.nan
+    return fused
 
 
 def fusion(name: str) -> Fusion:

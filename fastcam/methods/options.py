@@ -17,19 +17,19 @@ def parameters(method: Method) -> dict[str, Any]:
     """The options of a method with their defaults; empty of one that has none."""
     if method.per_image is None:
         return {}
-    found = inspect.signature(method.per_image).parameters.values()
-    return {one.name: one.default for one in found if one.kind is one.KEYWORD_ONLY}
+    arguments = inspect.signature(method.per_image).parameters.values()
+    return {one.name: one.default for one in arguments if one.kind is one.KEYWORD_ONLY}
 
 
-def with_options(method: Method, given: Mapping[str, Any] | None) -> Method:
+def with_options(method: Method, values: Mapping[str, Any] | None) -> Method:
     """The method with its options set: numbers, or text as the command line has it ("50", "0.1", "32x32", "true").
 
     Raises:
         FastcamError: the method has no such option, or it takes another kind of value.
     """
     known = parameters(method)
-    made = {name: _checked(method, name, value, known) for name, value in (given or {}).items()}
-    return replace(method, options=made)
+    checked = {name: _checked(method, name, value, known) for name, value in (values or {}).items()}
+    return replace(method, options=checked)
 
 
 def described(method: Method) -> str:
@@ -43,13 +43,13 @@ def parsed(texts: Sequence[str]) -> dict[str, str]:
     Raises:
         FastcamError: one is not.
     """
-    made = {}
+    pairs = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key.strip() or not value.strip():
             raise FastcamError(f"--option is {text!r}; give key=value, as in --option samples=50 (fastcam methods)")
-        made[key.strip()] = value.strip()
-    return made
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 def _checked(method: Method, name: str, value: Any, known: Mapping[str, Any]) -> Any:

@@ -95,15 +95,15 @@ def method(name: str) -> Method:
         FastcamError: there is none of this name, or one that cannot be smoothed.
     """
     plain = name.lower().removesuffix(EIGEN)
-    found = METHODS.get(plain)
-    if found is None:
+    known = METHODS.get(plain)
+    if known is None:
         raise FastcamError(f"no method {name!r}; use one of: {', '.join(METHODS)} (fastcam methods)")
     if plain == name.lower():
-        return found
-    if found.weights is None:
+        return known
+    if known.weights is None:
         smooth = ", ".join(one.name + EIGEN for one in METHODS.values() if one.weights is not None)
-        raise FastcamError(f"{found.title} has no weights, whose products are smoothed; smoothed are {smooth}")
-    return replace(found, name=plain + EIGEN, title=f"{found.title}, eigen-smoothed", smooth=True)
+        raise FastcamError(f"{known.title} has no weights, whose products are smoothed; smoothed are {smooth}")
+    return replace(known, name=plain + EIGEN, title=f"{known.title}, eigen-smoothed", smooth=True)
 
 
 def register(

@@ -19,8 +19,8 @@ from fastcam.targets.resolved import ImageTargets
 def answers(
     method: Method,
     run: Run,
-    found: Mapping[str, Any],
-    questions: list[ImageTargets],
+    added: Mapping[str, Any],
+    targets: list[ImageTargets],
     network: Network,
     layout: str,
     batch_size: int,
@@ -30,8 +30,8 @@ def answers(
     """What a method that asks says of each image of a run.
 
     Args:
-        found: the added outputs, put together for combinations.
-        questions: for each image.
+        added: the added outputs, put together for combinations.
+        targets: for each image.
         layout: of the model's input, NCHW or NHWC.
         of_outputs: the explained output, [M, classes], of the model's outputs.
 
@@ -44,22 +44,22 @@ def answers(
             f"{network.name} takes {tensor.dtype} pictures, and {method.title} changes its input by less than one of "
             "their steps; use a file with a float input, exported without --frames"
         )
-    made = []
-    for i, question in enumerate(questions):
+    results = []
+    for i, target in enumerate(targets):
         x = np.ascontiguousarray(np.moveaxis(tensor[i], -1, 0) if last else tensor[i], np.float32)
-        own = {name: value[i] for name, value in found.items()}
+        own = {name: value[i] for name, value in added.items()}
         again = (batch_size, network, last, tensor.dtype, of_outputs, meter)
-        probe = Probe(x, question, question.count, own, *again)
-        made.append(_asked_only(method(probe), question.asked))
+        probe = Probe(x, target, target.count, own, *again)
+        results.append(_own_targets_only(method(probe), target.own_count))
         meter.image_done()
-    return made
+    return results
 
 
-def _asked_only(answer: MethodResult, asked: int) -> MethodResult:
+def _own_targets_only(result: MethodResult, count: int) -> MethodResult:
     """Zeros where an image has fewer targets than another."""
-    parts = (answer.weights, answer.maps, answer.attributions)
+    parts = (result.weights, result.maps, result.attributions)
     kept = [None if part is None else np.array(part, np.float32) for part in parts]
     for part in kept:
         if part is not None:
-            part[asked:] = 0
+            part[count:] = 0
     return MethodResult(*kept)

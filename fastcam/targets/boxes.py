@@ -83,14 +83,14 @@ def dense(
         raise FastcamError(f"the output is [N, boxes, {first} + classes], or transposed; got {list(y.shape)}: set axis")
     layout = Layout({"y": y}, "y", "y", objectness=objectness, turned=axis == 1)
     classes = y.shape[axis] - first
-    made = layout.zeros(len(parts), ("y",))
-    cotangents = layout.parts(made)
+    arrays = layout.zeros(len(parts), ("y",))
+    cotangents = layout.parts(arrays)
     for t, part in enumerate(parts):
         for n, k in enumerate(_boxes(layout.parts(layout.outputs), part, box)):
             if not isinstance(part, str):
                 check_index((part,), (classes,))
             layout.fill(cotangents, (n, t), k, part, form)
-    return made["y"]
+    return arrays["y"]
 
 
 def _boxes(own: Parts, part: int | str, box: int | Sequence[int] | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""What is asked of the images of one run, and what the file's answer means: classes, their combinations, cotangents."""
+"""Targets of the images of one run, and what the added outputs say of them: classes, combinations, cotangents."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ CotangentSource: TypeAlias = "Arrays | PerImageSpecs | Callable[[dict[str, Any]]
 # ---- combinations of classes
 
 
-def combine(asked: ClassTargets, found: dict[str, Any], metadata: Metadata, name: str) -> dict[str, Any]:
-    """The added outputs for the combinations that were asked: weights and gradients are linear in the score.
+def combine(targets: ClassTargets, added: dict[str, Any], metadata: Metadata, name: str) -> dict[str, Any]:
+    """The added outputs of combinations of classes: weights and gradients are linear in the score.
 
     Args:
-        found: the added outputs of the classes [N, U].
+        added: the added outputs of the classes [N, U].
 
     Raises:
         FastcamError: the file emits what is not linear.
     """
-    if asked.terms is None:
-        return found
+    if targets.terms is None:
+        return added
     if metadata.emit == "cam":
         raise FastcamError(
             f"{name} holds maps after their ReLU, which do not add up; export with --emit weights to combine classes, "
             "or to give images lists of different length"
         )
-    if RELEVANCE in found or (INPUT_GRADIENT in found and metadata.input_gradient != "gradient"):
+    if RELEVANCE in added or (INPUT_GRADIENT in added and metadata.input_gradient != "gradient"):
         raise FastcamError(
             f"{name} brings back {metadata.input_gradient}, which is not linear in the score; combine classes in a "
             "file that was exported without --input-gradient"
         )
-    a = asked.coefficients(len(found[CLASSES]))
-    linear = {key: np.asarray(found[key]) for key in (WEIGHTS, GRADIENTS, INPUT_GRADIENT) if key in found}
-    return found | {key: np.einsum("ntu,nu...->nt...", a, each.astype(np.float32)) for key, each in linear.items()}
+    a = targets.coefficients(len(added[CLASSES]))
+    linear = {key: np.asarray(added[key]) for key in (WEIGHTS, GRADIENTS, INPUT_GRADIENT) if key in added}
+    return added | {key: np.einsum("ntu,nu...->nt...", a, each.astype(np.float32)) for key, each in linear.items()}
 
 
 def named_targets(
-    asked: ClassTargets, classes: NDArray[np.int64], labels: tuple[str, ...] | None
+    targets: ClassTargets, classes: NDArray[np.int64], labels: tuple[str, ...] | None
 ) -> tuple[NDArray[np.int64], tuple[tuple[Target, ...], ...]]:
     """The leading class of each target, [N, T] (-1 where an image has fewer), and what each target was.
 
@@ -60,24 +60,24 @@ def named_targets(
     Args:
         classes: [N, U], as the file resolved them.
     """
-    if asked.terms is None:
+    if targets.terms is None:
         return classes, ()
     rows: list[tuple[Target, ...]] = []
-    leading = np.full((len(classes), asked.most), -1, np.int64)
-    for n, row in enumerate(asked.of(len(classes))):
-        made: list[Terms] = [tuple((int(classes[n, u]), a) for u, a in terms) for terms in row]
-        rows.append(tuple(Target(combined_name(terms, labels), terms) for terms in made))
-        leading[n, : len(made)] = [max(terms, key=lambda term: abs(term[1]))[0] for terms in made]
+    leading = np.full((len(classes), targets.most), -1, np.int64)
+    for n, row in enumerate(targets.of(len(classes))):
+        combinations: list[Terms] = [tuple((int(classes[n, u]), a) for u, a in terms) for terms in row]
+        rows.append(tuple(Target(combined_name(terms, labels), terms) for terms in combinations))
+        leading[n, : len(combinations)] = [max(terms, key=lambda term: abs(term[1]))[0] for terms in combinations]
     return leading, tuple(rows)
 
 
 def status_of(
-    codes: NDArray[Any], names: list[str], asked: tuple[tuple[Target, ...], ...]
+    codes: NDArray[Any], names: list[str], targets: tuple[tuple[Target, ...], ...]
 ) -> tuple[tuple[str, ...], ...]:
     """[N, T] of words; :data:`NOT_ASKED` where an image has fewer targets than another."""
     words = [[names[code] for code in row] for row in codes]
-    for row, targets in zip(words, asked, strict=False):
-        row[len(targets) :] = [NOT_ASKED] * (len(row) - len(targets))
+    for row, own in zip(words, targets, strict=False):
+        row[len(own) :] = [NOT_ASKED] * (len(row) - len(own))
     return tuple(map(tuple, words))
 
 
@@ -105,7 +105,7 @@ class ImageTargets:
         return self.classes.classes.shape[1] if self.classes.terms is None else self.classes.most
 
     @property
-    def asked(self) -> int:
+    def own_count(self) -> int:
         """How many of these are the image's own."""
         return self.count if self.classes is None or self.classes.terms is None else len(self.classes.terms[0])
 
@@ -132,34 +132,34 @@ class ImageTargets:
         picked = per_class[:, self.classes.classes[0]]
         if self.classes.terms is None:
             return picked
-        found: Float = picked @ self.classes.coefficients(1)[0].T
-        return found
+        combined: Float = picked @ self.classes.coefficients(1)[0].T
+        return combined
 
-    def combined(self, found: dict[str, Any]) -> dict[str, Any]:
+    def combined(self, added: dict[str, Any]) -> dict[str, Any]:
         """The added outputs for the targets."""
-        return found if self.classes is None else combine(self.classes, found, self.metadata, self.name)
+        return added if self.classes is None else combine(self.classes, added, self.metadata, self.name)
 
 
 def image_targets(
-    asked: ClassTargets | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
+    targets: ClassTargets | Mapping[str, Float], classes: NDArray[np.int64], metadata: Metadata, name: str
 ) -> list[ImageTargets]:
     """What is explained of each image of a run.
 
     Args:
-        asked: the targets, or the cotangents by input.
+        targets: the targets, or the cotangents by input.
         classes: [N, U], as the file resolved them.
     """
-    if not isinstance(asked, ClassTargets):
+    if not isinstance(targets, ClassTargets):
         batched = {one.input for one in metadata.cotangents if one.batched}
         return [
             ImageTargets(
-                metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in asked.items()}
+                metadata, name, arrays={key: a[n : n + 1] if key in batched else a for key, a in targets.items()}
             )
             for n in range(len(classes))
         ]
-    rows = None if asked.terms is None else asked.of(len(classes))
+    rows = None if targets.terms is None else targets.of(len(classes))
     each = [
-        ClassTargets(classes[n : n + 1], None if rows is None else rows[n : n + 1], asked.most)
+        ClassTargets(classes[n : n + 1], None if rows is None else rows[n : n + 1], targets.most)
         for n in range(len(classes))
     ]
     return [ImageTargets(metadata, name, one) for one in each]
@@ -170,18 +170,18 @@ def image_targets(
 
 @dataclass(frozen=True)
 class CotangentTargets:
-    """Cotangents as the user gave them, for the file that has these inputs.
+    """Cotangents as the caller has them, for the file that has these inputs.
 
     Attributes:
         about: the file's inputs.
-        given: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
+        source: an array [N or 1, T, ...], arrays by output, or a function of the outputs (of the images that run
             together) that gives one of those, or a :class:`fastcam.targets.spec_parser.SpecResult`.
         start: the first image that it is now about, of
         images: all of the call.
     """
 
     about: tuple[Cotangent, ...]
-    given: CotangentSource
+    source: CotangentSource
     images: int
     start: int = 0
 
@@ -189,34 +189,34 @@ class CotangentTargets:
         return self.images
 
     def __getitem__(self, rows: slice) -> CotangentTargets:
-        """The question for the images from ``rows.start`` on."""
+        """The same for the images from ``rows.start`` on."""
         return replace(self, start=self.start + rows.start)
 
     @property
     def known(self) -> bool:
         """Whether the arrays are there before the model has run."""
-        return not callable(self.given) and not isinstance(self.given, PerImageSpecs)
+        return not callable(self.source) and not isinstance(self.source, PerImageSpecs)
 
     def answer(
         self, outputs: dict[str, Any], images: int
     ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
         """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
-        given = self._of(outputs, images)
-        if isinstance(given, SpecResult):
-            arrays = self._checked(given.arrays, outputs, images)
-            return arrays, given.values.astype(np.float32), cotangent_names(given.names)
-        arrays = self._checked(given, outputs, images)
+        result = self._of(outputs, images)
+        if isinstance(result, SpecResult):
+            arrays = self._checked(result.arrays, outputs, images)
+            return arrays, result.values.astype(np.float32), cotangent_names(result.names)
+        arrays = self._checked(result, outputs, images)
         scores = values(self.about, arrays, outputs, images)
         names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
         return arrays, scores, cotangent_names((names,) * images)
 
     def _of(self, outputs: dict[str, Any], images: int) -> Arrays | SpecResult:
-        if isinstance(self.given, PerImageSpecs):
-            lists = len(self.given.rows)
+        if isinstance(self.source, PerImageSpecs):
+            lists = len(self.source.rows)
             if lists != self.images:
                 raise FastcamError(f"cotangents of {lists} images, there are {self.images}; give one list each")
-            return self.given.of(self.start, outputs, images)
-        return self.given(outputs) if callable(self.given) else self.given
+            return self.source.of(self.start, outputs, images)
+        return self.source(outputs) if callable(self.source) else self.source
 
     def arrays(self, images: int) -> dict[str, Float]:
         """Known cotangents of ``images`` images from ``start`` on, [N, T, ...], by the names of the file's inputs.
@@ -224,22 +224,22 @@ class CotangentTargets:
         Raises:
             FastcamError: one is missing, or has another shape than its output.
         """
-        assert not callable(self.given) and not isinstance(self.given, PerImageSpecs)
-        return self._checked(self.given, {}, images)
+        assert not callable(self.source) and not isinstance(self.source, PerImageSpecs)
+        return self._checked(self.source, {}, images)
 
-    def _checked(self, given: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:
-        by_output = given if isinstance(given, Mapping) else {self.about[0].output: given}
+    def _checked(self, arrays: Arrays, outputs: dict[str, Any], images: int) -> dict[str, Float]:
+        by_output = arrays if isinstance(arrays, Mapping) else {self.about[0].output: arrays}
         names = [one.output for one in self.about]
         if set(by_output) != set(names):
             raise FastcamError(f"cotangents are wanted of {', '.join(names)}, given of {', '.join(by_output)}")
-        made = {one.input: self._array(one, by_output[one.output], outputs, images) for one in self.about}
-        if len({array.shape[1] for array in made.values()}) > 1:
-            counts = ", ".join(f"{name} {array.shape[1]}" for name, array in made.items())
+        by_input = {one.input: self._array(one, by_output[one.output], outputs, images) for one in self.about}
+        if len({array.shape[1] for array in by_input.values()}) > 1:
+            counts = ", ".join(f"{name} {array.shape[1]}" for name, array in by_input.items())
             raise FastcamError(f"cotangents of one call have the same number of targets T, got {counts}")
-        return made
+        return by_input
 
-    def _array(self, about: Cotangent, given: Any, outputs: dict[str, Any], images: int) -> Float:
-        array = np.asarray(given, np.float32)
+    def _array(self, about: Cotangent, values: Any, outputs: dict[str, Any], images: int) -> Float:
+        array = np.asarray(values, np.float32)
         shape = list(about.shape)
         if about.output in outputs:
             shape = list(np.shape(outputs[about.output])[about.batched :])

@@ -110,7 +110,7 @@ def _reciprocam(probe: Probe, *, gaussian: bool = False) -> MethodResult:
 )
 def _vit_reciprocam(probe: Probe, *, gaussian: bool = True) -> MethodResult:
     """Recipro-CAM of a transformer: the class token (and its like) stays as the image's own pass made it."""
-    if TOKENS not in probe.found:
+    if TOKENS not in probe.outputs:
         raise FastcamError("ViT-Recipro-CAM keeps the class token, and this layer has none; use Recipro-CAM")
     return _alone(probe, gaussian, tokens=True)
 
