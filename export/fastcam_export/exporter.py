@@ -12,6 +12,7 @@ from fastcam_export import multi_layer
 from fastcam_export.artifacts import engines
 from fastcam_export.autodiff.reverse import path, unsupported
 from fastcam_export.graph.load import Source, load
+from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.score import Want, find_score
 from fastcam_export.outputs.cam import Targets
@@ -162,7 +163,7 @@ def inspect_model(
             name=about.value,
             scope=about.scope,
             op_type=about.op_type,
-            shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in layer.value.shape or ()),
+            shape=readable_dims(layer.value),
             chosen=layer is chosen,
             note=layer.note,
             layout=layer.layout.name,

@@ -11,13 +11,14 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam.labels import read_labels
 from fastcam.schema import Preprocessing
+from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.axis_tracing import image_order
 
 
 def preprocessing(given: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
     if given is None:
         return None
-    dims = [d if isinstance(d, int) else None for d in image.shape or ()]
+    dims = known_dims(image) or []
     last = image_order(image).endswith("C")
     channels, (height, width) = (dims[-1], dims[-3:-1]) if last else (dims[1], dims[-2:])
     size = (height, width) if height is not None and width is not None else None

@@ -14,6 +14,7 @@ from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.reverse import backward
 from fastcam_export.graph import cleanup
 from fastcam_export.graph.load import Source, load
+from fastcam_export.graph.query import is_added
 
 COTANGENT, GRADIENT = "cotangent.", "grad."
 """Prefixes of the names of the inputs and outputs that are added."""
@@ -66,7 +67,7 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
 
 def _refuse_differentiated(graph: ir.Graph) -> None:
     """What FastCAM adds is numbered from one: a second pass would give two values one name."""
-    if any(name.startswith(schema.PREFIX) for name in _values(graph)):
+    if any(map(is_added, _values(graph).values())):
         raise FastcamError("the model was already differentiated by FastCAM; give the original model")
 
 

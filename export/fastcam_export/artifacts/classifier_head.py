@@ -6,7 +6,7 @@ What a method asks that changes the layer (Ablation-CAM, Recipro-CAM) is then a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fastcam.schema import FastcamError, Head, Metadata
 from fastcam_export.autodiff.core.builder import HALF, Builder
 from fastcam_export.autodiff.core.shapes import product, reshape_to, sizes
 from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.graph.query import dependents, dims_of, is_added, reads
 from fastcam_export.graph.save import stamp
 from fastcam_export.layers.layout import MAP_ORDER, Layout
 from fastcam_export.outputs.cam import FLOAT, per_class
@@ -208,7 +209,7 @@ def _joined(op: Builder, rows: ir.Value, rest: ir.Value, layout: Layout) -> ir.V
 
 def _measure(op: Builder, graph: ir.Graph, inputs: Sequence[ir.Value], images: Sequence[ir.Value]) -> None:
     """Read the number of images, which is another here, off the activations where it was read in front of the layer."""
-    reached, from_image, batches = _reached(graph, inputs), _reached(graph, images), _batches(inputs, images)
+    reached, from_image, batches = dependents(graph, inputs), dependents(graph, images), _batches(inputs, images)
     for node in list(graph):
         value = node.inputs[0] if node.op_type == "Shape" and not node.domain else None
         if value is None or value in reached or value not in from_image or value.shape is None:
@@ -219,7 +220,7 @@ def _measure(op: Builder, graph: ir.Graph, inputs: Sequence[ir.Value], images: S
             else [dim]
             if isinstance(dim, int)
             else _size(op, value, axis)
-            for axis, dim in enumerate(_dims(value))
+            for axis, dim in enumerate(dims_of(value))
         ]
         start, end = node.attributes.get("start"), node.attributes.get("end")
         part = slice(start.as_int() if start is not None else 0, end.as_int() if end is not None else None)
@@ -230,13 +231,9 @@ def _size(op: Builder, value: ir.Value, axis: int) -> ir.Value:
     return op.Shape(value, start=axis, end=axis + 1)
 
 
-def _dims(value: ir.Value) -> list[int | str | None]:
-    return [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
-
-
 def _batches(inputs: Sequence[ir.Value], images: Sequence[ir.Value]) -> set[str]:
     """What the number of images is called, where it is free."""
-    first = (_dims(value)[0] for value in (*inputs[:1], *images) if value.shape)
+    first = (dims_of(value)[0] for value in (*inputs[:1], *images) if value.shape)
     return {dim for dim in first if isinstance(dim, str)}
 
 
@@ -244,19 +241,19 @@ def _keep(
     op: Builder, graph: ir.Graph, inputs: Sequence[ir.Value], images: Sequence[ir.Value], layer: ir.Value
 ) -> dict[Kept, ir.Value]:
     """Make inputs of what leads from the image to the score by another way than the layer."""
-    reached, from_image, batches = _reached(graph, inputs), _reached(graph, images), _batches(inputs, images)
+    reached, from_image, batches = dependents(graph, inputs), dependents(graph, images), _batches(inputs, images)
     wanted = dict.fromkeys(
         value
         for node in graph
         if any(output in reached for output in node.outputs)
-        for value in (*node.inputs, *_captured(node))
-        if value is not None and value in from_image and value not in reached
+        for value in reads(node)
+        if value in from_image and value not in reached
     )
     made: dict[Kept, ir.Value] = {}
     for i, value in enumerate(wanted):
         axis = _axis(value, batches, layer)
-        dims, name = _dims(value), f"{schema.KEPT}{i}"
-        batch = _dims(inputs[0])[0]
+        dims, name = dims_of(value), f"{schema.KEPT}{i}"
+        batch = dims_of(inputs[0])[0]
         assert value.dtype is not None
         dtype = ir.DataType.FLOAT if value.dtype in HALF else value.dtype
         first = [batch, *dims] if axis is None else [batch, *dims[:axis], *dims[axis + 1 :]]
@@ -273,7 +270,7 @@ def _keep(
 
 def _axis(value: ir.Value, batches: set[str], layer: ir.Value) -> int | None:
     """The axis of images of a value; None of sizes."""
-    dims = _dims(value)
+    dims = dims_of(value)
     found = [axis for axis, dim in enumerate(dims) if str(dim) in batches]
     if len(found) == 1:
         return found[0]
@@ -285,25 +282,6 @@ def _axis(value: ir.Value, batches: set[str], layer: ir.Value) -> int | None:
         f"the score also hangs on {value.name!r} {list(dims)}, which does not pass through layer {layer.name!r} and "
         "has no axis of images by which it could be kept; name another layer (fastcam inspect), or leave --head out"
     )
-
-
-def _reached(graph: ir.Graph, inputs: Sequence[ir.Value]) -> set[ir.Value]:
-    """The values that depend on ``inputs``."""
-    found = set(inputs)
-    for node in graph:
-        if any(value in found for value in (*node.inputs, *_captured(node)) if value is not None):
-            found.update(node.outputs)
-    return found
-
-
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """What the bodies of a node read."""
-    for attribute in node.attributes.values():
-        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
-            for inner in (inner for body in bodies for inner in body):
-                yield from (value for value in inner.inputs if value is not None)
-                yield from _captured(inner)
 
 
 def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: Mapping[str, Array]) -> dict[str, float]:
@@ -322,7 +300,7 @@ def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: M
     probe.CopyFrom(exported)
     if score not in {value.name for value in probe.graph.output}:
         probe.graph.output.append(onnx.ValueInfoProto(name=score))
-    names = [value.name for value in part.graph.input if value.name.startswith(schema.PREFIX)]
+    names = [value.name for value in part.graph.input if is_added(value)]
     run = finite_differences.session(probe).run([*names, score], {**feeds, **predicted_class(exported)})
     *values, expected = run
     fixed = not part.graph.input[0].type.tensor_type.shape.dim[0].dim_param

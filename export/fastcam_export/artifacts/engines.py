@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fastcam.schema import PREFIX, Engine, FastcamError
+from fastcam.schema import Engine, FastcamError
 from fastcam_export.autodiff.core.rule import describe
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import in_default_domain, input_at, is_added
 
 TYPES = {
     ir.DataType.FLOAT: "FP32",
@@ -62,7 +63,7 @@ def refused(graph: ir.Graph, engine: Engine) -> list[tuple[ir.Node, str]]:
     """(node, reason) for the nodes that ``engine`` does not read, in the graph's order, subgraphs included."""
     if not has_list(engine):
         return []
-    found = ((node, _why_not(node, matrix(engine))) for node in _nodes(graph))
+    found = ((node, _why_not(node, matrix(engine))) for node in ir.traversal.RecursiveGraphIterator(graph))
     return [(node, why) for node, why in found if why]
 
 
@@ -77,7 +78,7 @@ def hold(graph: ir.Graph, engine: Engine) -> tuple[str, ...]:
     """
     found = refused(graph, engine)
     for node, why in found:
-        if (node.name or "").startswith(PREFIX):
+        if is_added(node):
             raise FastcamError(
                 f"the gradient needs {describe(node)}, which {title(engine)} does not read ({why}); choose a later "
                 "layer (fastcam inspect lists them), or export for ONNX Runtime"
@@ -99,20 +100,9 @@ def report(graph: ir.Graph, engine: Engine, found: list[tuple[ir.Node, str]]) ->
     return tuple(f"{title(engine)}: {line}" for line in lines)
 
 
-def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
-    for node in graph:
-        yield node
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield from _nodes(attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for inner in attribute.as_graphs():
-                    yield from _nodes(inner)
-
-
 def _why_not(node: ir.Node, table: dict[str, Any]) -> str:
     """Why the engine does not read ``node``; empty where it does."""
-    if node.domain not in ("", "ai.onnx"):
+    if not in_default_domain(node):
         return f"operators of {node.domain} need a plugin"
     entry = table["operators"].get(node.op_type)
     if entry is None:
@@ -136,33 +126,29 @@ def _wrong_type(node: ir.Node, types: list[str]) -> str:
 # ---- restrictions: (node, what the matrix says) -> why the node does not meet it, or ""
 
 
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def _constant(node: ir.Node, indices: list[int]) -> str:
-    computed = [i for i in indices if (value := _input(node, i)) is not None and constant_array(value) is None]
+    computed = [i for i in indices if (value := input_at(node, i)) is not None and constant_array(value) is None]
     return f"its input {computed[0]} must be a constant" if computed else ""
 
 
 def _zero(node: ir.Node, indices: list[int]) -> str:
     for index in indices:
-        array = constant_array(_input(node, index))
-        if _input(node, index) is not None and (array is None or np.any(np.asarray(array, np.float64))):
+        array = constant_array(input_at(node, index))
+        if input_at(node, index) is not None and (array is None or np.any(np.asarray(array, np.float64))):
             return f"its input {index} must be zero"
     return ""
 
 
 def _below(node: ir.Node, limits: dict[str, int]) -> str:
     for index, limit in limits.items():
-        array = constant_array(_input(node, int(index)))
+        array = constant_array(input_at(node, int(index)))
         if array is None or np.any(array >= limit):
             return f"its input {index} must be a constant below {limit}"
     return ""
 
 
 def _absent(node: ir.Node, indices: list[int]) -> str:
-    given = [index for index in indices if _input(node, index) is not None]
+    given = [index for index in indices if input_at(node, index) is not None]
     return f"it takes no input {given[0]}" if given else ""
 
 
@@ -190,7 +176,7 @@ def _without(node: ir.Node, names: list[str]) -> str:
 
 
 def _ranks(node: ir.Node, ranks: list[int]) -> str:
-    value = _input(node, 0)
+    value = input_at(node, 0)
     if value is None or value.shape is None or len(value.shape) in ranks:
         return ""
     return f"its input has {len(value.shape)} axes, not {' or '.join(map(str, ranks))}"

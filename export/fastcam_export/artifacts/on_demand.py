@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Pair
 from fastcam_export.graph.constants import RANDOM
+from fastcam_export.graph.query import is_added
 from fastcam_export.verify import finite_differences
 from fastcam_export.verify.check import difference, output_tolerance
 from fastcam_export.verify.sample import Sample
@@ -58,16 +59,16 @@ def split(whole: onnx.ModelProto) -> Parts:
     """
     graph = whole.graph
     constant = _constants(graph)
-    forward = [node for node in graph.node if not _added(node)]
-    asked = {value.name for value in graph.input if value.name.startswith(schema.PREFIX)}
+    forward = [node for node in graph.node if not is_added(node)]
+    asked = {value.name for value in graph.input if is_added(value)}
     known = {value.name for value in graph.input} - asked | {name for node in forward for name in node.output}
     known -= constant
     behind = []
     for node in graph.node:
-        if _added(node) and _belongs_forward(node, known):
+        if is_added(node) and _belongs_forward(node, known):
             forward.append(node)
             known.update(node.output)
-        elif _added(node):
+        elif is_added(node):
             behind.append(node)
     read = dict.fromkeys(name for node in behind for name in _reads(node))
     carried = [name for name in read if name in known]
@@ -75,10 +76,6 @@ def split(whole: onnx.ModelProto) -> Parts:
     there = {value.name for value in (*graph.input, *graph.output)}
     extra = [name for name in carried if name not in there]
     return Parts(_forward(whole, forward, extra), explanation, tuple(extra))
-
-
-def _added(node: onnx.NodeProto) -> bool:
-    return bool(node.name.startswith(schema.PREFIX))
 
 
 def _belongs_forward(node: onnx.NodeProto, values: set[str]) -> bool:
@@ -106,7 +103,7 @@ def _constants(graph: onnx.GraphProto) -> set[str]:
     """Initializers, but for defaults of inputs, and the model's values that follow from them alone."""
     found = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
     for node in graph.node:
-        if not _added(node) and node.op_type not in RANDOM and found.issuperset(_reads(node)):
+        if not is_added(node) and node.op_type not in RANDOM and found.issuperset(_reads(node)):
             found.update(node.output)
     return found
 
@@ -114,11 +111,11 @@ def _constants(graph: onnx.GraphProto) -> set[str]:
 def _forward(whole: onnx.ModelProto, nodes: list[onnx.NodeProto], extra: list[str]) -> onnx.ModelProto:
     part = _shell(whole, nodes)
     graph = part.graph
-    graph.input.extend(value for value in whole.graph.input if not value.name.startswith(schema.PREFIX))
-    graph.output.extend(value for value in whole.graph.output if not value.name.startswith(schema.PREFIX))
+    graph.input.extend(value for value in whole.graph.input if not is_added(value))
+    graph.output.extend(value for value in whole.graph.output if not is_added(value))
     graph.output.extend(_described(whole.graph, extra))
     part.metadata_props.extend(whole.metadata_props)
-    graph.initializer.extend(t for t in whole.graph.initializer if not t.name.startswith(schema.PREFIX))
+    graph.initializer.extend(t for t in whole.graph.initializer if not is_added(t))
     return part
 
 
@@ -127,15 +124,15 @@ def _explanation(
 ) -> onnx.ModelProto:
     again, needed = [], set(constants)
     for node in reversed(whole.graph.node):
-        if not _added(node) and needed.intersection(node.output):
+        if not is_added(node) and needed.intersection(node.output):
             again.append(node)
             needed.update(_reads(node))
     part = _shell(whole, [*again[::-1], *behind])
     graph = part.graph
     graph.input.extend(_described(whole.graph, carried))
-    asked = [value for value in whole.graph.input if value.name.startswith(schema.PREFIX)]
+    asked = [value for value in whole.graph.input if is_added(value)]
     graph.input.extend(asked)
-    graph.output.extend(value for value in whole.graph.output if value.name.startswith(schema.PREFIX))
+    graph.output.extend(value for value in whole.graph.output if is_added(value))
     needed.update(value.name for value in asked)
     graph.initializer.extend(tensor for tensor in whole.graph.initializer if tensor.name in needed)
     return part

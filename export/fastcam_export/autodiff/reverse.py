@@ -15,9 +15,10 @@ from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the re
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.function_bodies import find, made_from
-from fastcam_export.autodiff.core.rule import Gradient, Lookup, Node, Rule, _Zero, captured, describe
+from fastcam_export.autodiff.core.rule import Gradient, Lookup, Node, Rule, _Zero, describe
 from fastcam_export.autodiff.core.shapes import adopt_dims, sum_to
 from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, MOVES, is_code
+from fastcam_export.graph.query import captured
 
 NO_RULE = "there is no gradient rule for it"
 OPTIMISED = frozenset(["com.microsoft", "com.microsoft.nchwc"])
@@ -34,7 +35,7 @@ def path(nodes: Iterable[ir.Node], sources: Iterable[ir.Value], sinks: Iterable[
     reached = set(sources)
     forward = []
     for node in nodes:
-        if any(value in reached for value in reads(node)):
+        if any(value in reached for value in _differentiable_inputs(node)):
             outputs = [value for value in node.outputs if _flows(value)]
             reached.update(outputs)
             if outputs:
@@ -43,7 +44,7 @@ def path(nodes: Iterable[ir.Node], sources: Iterable[ir.Value], sinks: Iterable[
     between = []
     for node in reversed(forward):
         if any(value in needed for value in node.outputs):
-            needed.update(value for value in reads(node) if value in reached)
+            needed.update(value for value in _differentiable_inputs(node) if value in reached)
             between.append(node)
     return between[::-1]
 
@@ -52,8 +53,8 @@ def _flows(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.is_floating_point() or is_code(value)
 
 
-def reads(node: ir.Node) -> Iterator[ir.Value]:
-    """All values that a node depends on: its inputs and what its subgraphs (of If, Loop, Scan) take from outside."""
+def _differentiable_inputs(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads, its bodies included, but for inputs of which only type or shape matter."""
     rule = find(node)
     ignored = rule.ignores if rule is not None else frozenset()
     yield from (value for index, value in enumerate(node.inputs) if value is not None and index not in ignored)
@@ -163,7 +164,7 @@ def _through_definition(
 ) -> list[tuple[ir.Value, ir.Value]]:
     """As :func:`_gradients`, through a copy of the operator's definition."""
     assert rule.expand is not None
-    wrt = [value for value in dict.fromkeys(reads(node)) if value in wanted and _flows(value)]
+    wrt = [value for value in dict.fromkeys(_differentiable_inputs(node)) if value in wanted and _flows(value)]
     op.variables.update(wrt)
     if rule.within is not None:
         found = rule.within(op, Node(node, dys), wrt, partial(through_copies, op, rules=rules))

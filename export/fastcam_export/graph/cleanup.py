@@ -13,9 +13,8 @@ import onnx_ir as ir
 
 from fastcam.schema import PREFIX, TARGETS
 from fastcam_export.graph.constants import COUNTING, RANDOM, SMALL, Array, constant_array
+from fastcam_export.graph.query import VIEWS, dims_of, in_default_domain, is_added
 
-VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-"""Operators that keep the elements and their order."""
 NEUTRAL = {"Mul": (1, (0, 1)), "Div": (1, (1,)), "Sub": (0, (1,)), "Add": (0, (0, 1))}
 """Operator -> the number that changes nothing, and the operands that it may be."""
 
@@ -39,11 +38,11 @@ def remove_unused(graph: ir.Graph, kept: Set[ir.Value]) -> bool:
     """Remove nodes and constants that no output needs. The model's own stay, used or not."""
     outputs, found = set(graph.outputs), False
     for node in reversed(graph):
-        if _added(node) and not any(value in outputs or value.uses() for value in node.outputs):
+        if is_added(node) and not any(value in outputs or value.uses() for value in node.outputs):
             graph.remove(node, safe=True)
             found = True
     for name, value in list(graph.initializers.items()):
-        if name.startswith(PREFIX) and not value.uses() and value not in outputs:
+        if is_added(value) and not value.uses() and value not in outputs:
             del graph.initializers[name]
             found = True
     return found
@@ -65,14 +64,14 @@ def share_dimensions(graph: ir.Graph, kept: Set[ir.Value]) -> bool:
     """A free dimension is read off the first value that has it: Shapes of other values are then the same node."""
     found = False
     first: dict[str, tuple[ir.Value, int]] = {}
-    ours = {dim for value in graph.inputs if value.name == TARGETS for dim in _dims(value)}  # names of another kind
+    ours = {dim for value in graph.inputs if value.name == TARGETS for dim in dims_of(value)}  # names of another kind
     for value in graph.inputs:
-        for at, dim in enumerate(_dims(value)):
+        for at, dim in enumerate(dims_of(value)):
             if isinstance(dim, str) and dim not in ours:
                 first.setdefault(dim, (value, at))
     for node in _nodes(graph):
         axis, read = _only_axis(node) if node.op_type == "Shape" else None, node.inputs[0]
-        dim = _dims(read)[axis] if axis is not None and read is not None else None
+        dim = dims_of(read)[axis] if axis is not None and read is not None else None
         if read is None or axis is None or not isinstance(dim, str) or dim in ours:
             continue
         source, at = first.setdefault(dim, (read, axis))
@@ -87,9 +86,9 @@ def share_common(graph: ir.Graph, kept: Set[ir.Value]) -> bool:
     """Of nodes that compute the same from the same, the first stays; of equal constants too."""
     found = False
     constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-    for name, value in list(graph.initializers.items()):
+    for value in list(graph.initializers.values()):
         array = constant_array(value, SMALL)
-        if name.startswith(PREFIX) and array is not None and value not in kept:
+        if is_added(value) and array is not None and value not in kept:
             first = constants.setdefault((array.dtype.name, array.shape, array.tobytes()), value)
             found |= first is not value and _replace(graph, value, first)
     made: dict[tuple[object, ...], ir.Node] = {}
@@ -161,19 +160,15 @@ _PLAIN = {
 }
 
 
-def _added(node: ir.Node) -> bool:
-    return (node.name or "").startswith(PREFIX)
-
-
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     """The added nodes of the default domain, each behind what it reads."""
-    return (node for node in graph if _added(node) and node.domain in ("", "ai.onnx"))
+    return (node for node in graph if is_added(node) and in_default_domain(node))
 
 
 def _behind(node: ir.Node, kinds: frozenset[str] | set[str]) -> ir.Node | None:
     """The added node of one of these kinds that makes the first input."""
     made = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return made if made is not None and _added(made) and made.op_type in kinds else None
+    return made if made is not None and is_added(made) and made.op_type in kinds else None
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> bool:
@@ -181,10 +176,6 @@ def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> bool:
     used = bool(old.uses())
     ir.convenience.replace_all_uses_with(old, new)
     return used
-
-
-def _dims(value: ir.Value) -> tuple[int | str | None, ...]:
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape or ())
 
 
 def _constant(graph: ir.Graph, array: Array) -> ir.Value:
@@ -238,11 +229,11 @@ def _same(node: ir.Node) -> ir.Value | None:
 
 def _keeps_shape(x: ir.Value, shape: ir.Value | None) -> bool:
     """Whether a Reshape leaves all axes as they are: all but one, of which only the size is left open, are known."""
-    array, dims = constant_array(shape), _dims(x)
-    if array is None or x.shape is None or len(dims) != array.size:
+    array, have = constant_array(shape), dims_of(x)
+    if array is None or x.shape is None or len(have) != array.size:
         return False
-    known = [have == want for have, want in zip(dims, array.tolist()) if want != -1]
-    return all(known) and len(known) >= len(dims) - 1 and not (0 in dims and len(known) < len(dims))
+    known = [old == new for old, new in zip(have, array.tolist()) if new != -1]
+    return all(known) and len(known) >= len(have) - 1 and not (0 in have and len(known) < len(have))
 
 
 def _operand_beside_neutral(node: ir.Node) -> ir.Value | None:

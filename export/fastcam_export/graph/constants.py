@@ -13,6 +13,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from fastcam_export.graph.query import in_default_domain
+
 Array = npt.NDArray[Any]
 
 SMALL = 4096
@@ -42,7 +44,7 @@ def _computed(value: ir.Value) -> Array | None:
     node = value.producer()
     if value.dtype not in COUNTING:  # never the network itself, whose every value leads back to all its inputs
         return None
-    if node is None or node.domain not in ("", "ai.onnx") or node.op_type in RANDOM or len(node.outputs) != 1:
+    if node is None or not in_default_domain(node) or node.op_type in RANDOM or len(node.outputs) != 1:
         return None
     if node.op_type == "Shape":
         return _shape(node)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import in_default_domain
 from fastcam_export.graph.shape_inference import infer_types
 
 Types = dict[str, onnx.TypeProto]
@@ -45,7 +46,7 @@ def _open(graph: ir.Graph) -> bool:
 
 
 def _taken(node: ir.Node) -> ir.Graph | None:
-    condition = constant_array(node.inputs[0]) if node.op_type == "If" and node.domain in ("", "ai.onnx") else None
+    condition = constant_array(node.inputs[0]) if node.op_type == "If" and in_default_domain(node) else None
     if condition is None:
         return None
     return node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()

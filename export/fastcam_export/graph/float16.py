@@ -11,6 +11,7 @@ from onnx import defs
 
 from fastcam.schema import PREFIX
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import input_at, is_added
 
 BEFORE = 17
 """From the next opset on, Relu and others are functions: the runtime expands them for want of a float16 kernel."""
@@ -45,8 +46,8 @@ def read_aside(graph: ir.Graph) -> None:
     A Concat or MaxPool runs in float32 only while all that read it do, and a Shape or Cast does not.
     """
     for node in list(graph):
-        for value in node.outputs if not _added(node) else ():
-            uses = [use for use in value.uses() if _added(use.node)]
+        for value in node.outputs if not is_added(node) else ():
+            uses = [use for use in value.uses() if is_added(use.node)]
             if value.dtype == ir.DataType.FLOAT16 and uses:
                 name = f"{PREFIX}aside.{value.name}"
                 copy = ir.Value(name=name, type=value.type, shape=value.shape)
@@ -70,15 +71,11 @@ def lower_opset(graph: ir.Graph) -> bool:
     return True
 
 
-def _added(node: ir.Node) -> bool:
-    return (node.name or "").startswith(PREFIX)
-
-
 def _has_older_form(node: ir.Node) -> bool:
     if node.domain != "" or defs.get_schema(node.op_type, BEFORE + 1).since_version <= BEFORE:
         return True
     if node.op_type in REDUCTIONS:
-        axes = node.inputs[1] if len(node.inputs) > 1 else None
+        axes = input_at(node, 1)
         return not node.attributes.get_int("noop_with_empty_axes", 0) and (
             axes is None or constant_array(axes) is not None
         )

@@ -12,8 +12,9 @@ from google.protobuf.message import DecodeError
 from onnx import version_converter
 from onnx_ir.passes import common as common_passes
 
-from fastcam.schema import METADATA_KEY, PREFIX, FastcamError
+from fastcam.schema import METADATA_KEY, FastcamError
 from fastcam_export.graph.control_flow import settle
+from fastcam_export.graph.query import is_added
 from fastcam_export.graph.shape_inference import infer_types
 
 Source = str | Path | bytes | onnx.ModelProto
@@ -53,7 +54,7 @@ def load(source: Source) -> Loaded:
     proto, file, digest = _read(source)
     opset = _opset(proto, file)
     if any(entry.key == METADATA_KEY for entry in proto.metadata_props) or any(
-        value.name.startswith(PREFIX) for value in (*proto.graph.input, *proto.graph.output)
+        is_added(value) for value in (*proto.graph.input, *proto.graph.output)
     ):
         raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
     _refuse_optimised(proto, opset, file)

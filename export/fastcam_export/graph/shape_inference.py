@@ -10,6 +10,7 @@ from collections.abc import Callable
 import onnx
 from onnx import NodeProto, helper
 
+from fastcam_export.graph.query import is_added
 from fastcam_export.graph.shape_refinement import refine
 
 StandIn = Callable[[NodeProto], list[NodeProto]]
@@ -100,7 +101,7 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
             copy.graph.node.extend([node] if made is None else made)
     inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
     refine(inferred)
-    known = [value for value in inferred.graph.value_info if not value.name.startswith(PREFIX)]
+    known = [value for value in inferred.graph.value_info if not is_added(value)]
     if copy is not model:
         made_of = iter(list(inferred.graph.node))
         seen = [[next(made_of) for _ in made or [node]] for node, made in zip(nodes, stood_in)]

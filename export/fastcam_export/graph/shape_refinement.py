@@ -15,7 +15,8 @@ import onnx
 from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
 
 from fastcam_export.graph import symbolic_values
-from fastcam_export.graph.symbolic_dims import Dim, Known, from_dim, reshaped, to_dim, volume
+from fastcam_export.graph.query import Dim
+from fastcam_export.graph.symbolic_dims import Known, from_dim, reshaped, to_dim, volume
 from fastcam_export.graph.symbolic_values import Elements
 
 Shape = tuple[Dim, ...]

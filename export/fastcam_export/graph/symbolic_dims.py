@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Dim = int | str | None
-"""One dimension of a shape: a number, the name of a free one, or nothing."""
+from fastcam_export.graph.query import Dim
 
 
 @dataclass(frozen=True)

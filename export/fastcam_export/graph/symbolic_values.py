@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam_export.graph.symbolic_dims import Dim, Product, divided, equal, from_dim, plus, times, volume
+from fastcam_export.graph.query import Dim
+from fastcam_export.graph.symbolic_dims import Product, divided, equal, from_dim, plus, times, volume
 
 Elements = npt.NDArray[np.object_]
 """Array of elements: numbers, booleans, Products and None."""

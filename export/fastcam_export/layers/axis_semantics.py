@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import known_dims
 
 IMAGE, CHANNEL, TIME, HEIGHT, WIDTH, TOKENS = "N", "C", "T", "H", "W", "L"
 SPATIAL = {2: (HEIGHT, WIDTH), 3: (TIME, HEIGHT, WIDTH)}
@@ -70,11 +71,6 @@ def fresh(value: ir.Value, order: str) -> Axes:
     """The axes of a map that an operator makes, of one atom each: "NCHW"."""
     dims = known_dims(value) or [None] * len(order)
     return tuple((Atom(kind, dims[i], source=(value, i)),) for i, kind in enumerate(order))
-
-
-def known_dims(value: ir.Value) -> list[int | None] | None:
-    """The dimensions as far as they are numbers; None where not even the rank is known."""
-    return None if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
 
 
 def agreed(value: ir.Value, axes: Axes) -> Axes | None:

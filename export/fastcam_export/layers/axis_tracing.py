@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.core.rule import bodies
+from fastcam_export.graph.query import in_default_domain, input_at, known_dims, subgraphs
 from fastcam_export.layers.axis_semantics import (
     CHANNEL,
     CHANNELS,
@@ -22,7 +22,6 @@ from fastcam_export.layers.axis_semantics import (
     integers,
     is_spatial,
     joined,
-    known_dims,
     length,
     regroup,
     vector,
@@ -63,7 +62,7 @@ def image_order(image: ir.Value) -> str:
 
 def _follow(node: ir.Node, known: Known) -> None:
     fused = node.domain == "com.microsoft" and any(value.shape is not None for value in node.outputs[:1])
-    if not node.outputs or not (fused or node.domain in ("", "ai.onnx")):
+    if not node.outputs or not (fused or in_default_domain(node)):
         return
     if node.op_type == "Split":
         _split(node, known)
@@ -208,7 +207,7 @@ def _reshape(node: ir.Node, known: Known) -> Axes | None:
 
 @rule("Squeeze", "Unsqueeze")
 def _squeeze(node: ir.Node, known: Known) -> Axes | None:
-    x, which = _first(node, known), integers(node.inputs[1]) if len(node.inputs) > 1 else None
+    x, which = _first(node, known), integers(input_at(node, 1))
     if x is None or which is None:
         return None
     if node.op_type == "Squeeze":
@@ -327,9 +326,9 @@ def _fused_matmul(node: ir.Node, known: Known) -> Axes | None:
 
 @rule("If")
 def _if(node: ir.Node, known: Known) -> Axes | None:
-    for inner in (inner for graph in bodies(node) for inner in graph):
+    for inner in (inner for graph in subgraphs(node) for inner in graph):
         _follow(inner, known)
-    first, second = (known.get(graph.outputs[0]) for graph in bodies(node))
+    first, second = (known.get(graph.outputs[0]) for graph in subgraphs(node))
     if first is None or second is None or len(first) != len(second):
         return None
     same = all([a.kind for a in x] == [b.kind for b in y] for x, y in zip(first, second))
@@ -359,10 +358,10 @@ def _einsum(node: ir.Node, known: Known) -> Axes | None:
 
 @rule("Pad")
 def _pad(node: ir.Node, known: Known) -> Axes | None:
-    x, pads = _first(node, known), integers(node.inputs[1]) if len(node.inputs) > 1 else None
+    x, pads = _first(node, known), integers(input_at(node, 1))
     if x is None:
         return None
-    which = integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(len(x)))
+    which = integers(input_at(node, 3)) if input_at(node, 3) is not None else list(range(len(x)))
     if pads is None or which is None:
         return tuple(axis if i < len(x) - 2 and not is_spatial(axis) else _resized(axis) for i, axis in enumerate(x))
     made = list(x)
@@ -382,7 +381,7 @@ def _resized(axis: Axis, more: int | None = None) -> Axis:
 
 def reduced_axes(node: ir.Node, rank: int) -> list[int] | None:
     """The axes that a reduction removes; None where the file does not say."""
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
+    if input_at(node, 1) is not None:
         which = integers(node.inputs[1])
     else:
         which = list(node.attributes.get_ints("axes", ())) or list(range(rank))

@@ -7,13 +7,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.core.rule import captured
 from fastcam_export.autodiff.reverse import path
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, captured, dependents, dims_of, in_default_domain, input_at
 from fastcam_export.layers.layout import Layout
-
-SAME = frozenset({"Identity", "Dropout", "Cast"})
-VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def is_averaged(graph: ir.Graph, image: ir.Value, layer: ir.Value, layout: Layou
     """
     if layout.prefix or layout.suffix != 0:
         return False
-    of_image = _depending(graph, image)
+    of_image = dependents(graph, [image])
     value, state = layer, _State(tuple(layout.spatial))
     nodes = path(graph, [layer], [score])
     while value is not score:
@@ -49,21 +46,12 @@ def is_averaged(graph: ir.Graph, image: ir.Value, layer: ir.Value, layout: Layou
         others = [x for i, x in enumerate(node.inputs) if i != index and x is not None]
         if any(x in of_image for x in others) and node.op_type not in VIEWS:
             return False
-        step = STEPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        step = STEPS.get(node.op_type) if in_default_domain(node) else None
         after = step(node, index, state) if step is not None else None
         if after is None:
             return False
         value, state = node.outputs[0], after
     return state.pooled and state.matrices <= 1
-
-
-def _depending(graph: ir.Graph, image: ir.Value) -> set[ir.Value]:
-    """The values that the image has any influence on."""
-    found = {image}
-    for node in graph:
-        if any(x in found for x in (*node.inputs, *captured(node)) if x is not None):
-            found.update(node.outputs)
-    return found
 
 
 # ---- steps: (node, input index, state of that input) -> state of the output, None where it is no such head
@@ -75,8 +63,9 @@ def _same(node: ir.Node, index: int, state: _State) -> _State | None:
 
 def _view(node: ir.Node, index: int, state: _State) -> _State | None:
     """Behind the mean all axes but images and channels have size one, which are dropped or added."""
-    before, after = (_dims(value) for value in (node.inputs[0], node.outputs[0]))
-    kept = before is not None and after is not None and _sizes(before) == _sizes(after)
+    before, after = node.inputs[0], node.outputs[0]
+    known = before is not None and before.shape is not None and after.shape is not None
+    kept = known and _sizes(before) == _sizes(after)
     return state if state.pooled and index == 0 and kept else None
 
 
@@ -86,14 +75,13 @@ def _transpose(node: ir.Node, index: int, state: _State) -> _State | None:
 
 
 def _global_mean(node: ir.Node, index: int, state: _State) -> _State | None:
-    rank = len(_dims(node.inputs[0]) or ())
+    rank = len(dims_of(node.inputs[0]))
     return replace(state, positions=()) if sorted(state.positions) == list(range(2, rank)) else None
 
 
 def _mean(node: ir.Node, index: int, state: _State) -> _State | None:
-    rank = len(_dims(node.inputs[0]) or ())
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    array = constant_array(given) if given is not None else None
+    rank = len(dims_of(node.inputs[0]))
+    array = constant_array(input_at(node, 1))
     axes = array.reshape(-1).tolist() if array is not None else list(node.attributes.get_ints("axes", ()))
     same = sorted(int(axis) % rank for axis in axes) == sorted(state.positions) if rank else False
     return replace(state, positions=()) if same and index == 0 and not state.pooled else None
@@ -101,20 +89,19 @@ def _mean(node: ir.Node, index: int, state: _State) -> _State | None:
 
 def _window(node: ir.Node, index: int, state: _State) -> _State | None:
     """An AveragePool whose one window is all positions."""
-    dims = _dims(node.inputs[0]) or ()
-    whole = list(node.attributes.get_ints("kernel_shape", ())) == list(dims[2:])
+    whole = list(node.attributes.get_ints("kernel_shape", ())) == list(dims_of(node.inputs[0])[2:])
     padded = any(node.attributes.get_ints("pads", ())) or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     return _global_mean(node, index, state) if whole and not padded else None
 
 
 def _matrix(node: ir.Node, index: int, state: _State) -> _State | None:
     pooled = state.pooled and index == 0 and not node.attributes.get_int("transA", 0)
-    return replace(state, matrices=state.matrices + 1) if pooled and len(_dims(node.inputs[1]) or ()) == 2 else None
+    return replace(state, matrices=state.matrices + 1) if pooled and len(dims_of(node.inputs[1])) == 2 else None
 
 
 def _point(node: ir.Node, index: int, state: _State) -> _State | None:
     """A 1 x 1 convolution treats all positions alike, so that it may stand on either side of the mean."""
-    taps = (_dims(node.inputs[1]) or ())[2:]
+    taps = dims_of(node.inputs[1])[2:]
     moved = any(node.attributes.get_ints("pads", ())) or any(s != 1 for s in node.attributes.get_ints("strides", ()))
     alike = bool(taps) and all(tap == 1 for tap in taps) and node.attributes.get_int("group", 1) == 1 and not moved
     maps = state.pooled or sorted(state.positions) == list(range(2, 2 + len(taps)))
@@ -123,12 +110,13 @@ def _point(node: ir.Node, index: int, state: _State) -> _State | None:
 
 def _bias(node: ir.Node, index: int, state: _State) -> _State | None:
     """A constant added, which does not broadcast the value."""
-    before, after = (_dims(value) for value in (node.inputs[index], node.outputs[0]))
-    return state if before is not None and before == after and (index == 0 or node.op_type == "Add") else None
+    x, y = node.inputs[index], node.outputs[0]
+    known = x is not None and x.shape is not None and y.shape is not None
+    return state if known and dims_of(x) == dims_of(y) and (index == 0 or node.op_type == "Add") else None
 
 
 STEPS: dict[str, Callable[[ir.Node, int, _State], _State | None]] = {
-    **dict.fromkeys(SAME, _same),
+    **dict.fromkeys(ELEMENTS_KEPT, _same),
     **dict.fromkeys(VIEWS, _view),
     "Transpose": _transpose,
     "GlobalAveragePool": _global_mean,
@@ -142,12 +130,6 @@ STEPS: dict[str, Callable[[ir.Node, int, _State], _State | None]] = {
 }
 
 
-def _dims(value: ir.Value | None) -> tuple[int | str | None, ...] | None:
-    if value is None or value.shape is None:
-        return None
-    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
-
-
-def _sizes(dims: tuple[int | str | None, ...]) -> list[int]:
+def _sizes(value: ir.Value | None) -> list[int]:
     """The fixed sizes above one behind the axis of images."""
-    return [d for d in dims[1:] if isinstance(d, int) and d != 1]
+    return [d for d in dims_of(value)[1:] if isinstance(d, int) and d != 1]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from fastcam.schema import LAYOUTS, FastcamError, LayoutName
 from fastcam_export.autodiff.core.builder import Builder, Operand
 from fastcam_export.autodiff.core.shapes import Size, adopt_dims, product, reshape_to, sizes
+from fastcam_export.graph.query import known_dims, readable_dims
 from fastcam_export.layers.axis_semantics import (
     CHANNEL,
     IMAGE,
@@ -23,7 +24,6 @@ from fastcam_export.layers.axis_semantics import (
     Axes,
     Axis,
     is_spatial,
-    known_dims,
     positions,
 )
 
@@ -207,7 +207,7 @@ def shape_text(value: ir.Value) -> str:
     """A shape for people: "[N, 197, 768]"; a free dimension without a name as "?"."""
     if value.shape is None:
         return "of unknown shape"
-    return "[" + ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in value.shape) + "]"
+    return "[" + ", ".join(map(str, readable_dims(value))) + "]"
 
 
 # ---- named by the user

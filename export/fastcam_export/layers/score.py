@@ -11,8 +11,9 @@ import onnx_ir as ir
 from fastcam.schema import PREFIX, FastcamError, Score
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS
 
-VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"})
+ELEMENTS = VIEWS | ELEMENTS_KEPT
 """Operators that hand on the values of their first input, at most in another shape or type."""
 ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 
@@ -77,8 +78,8 @@ def classes(value: ir.Value) -> int | None:
         return None
     if _is_class_map(value):
         return value.shape[1] if isinstance(value.shape[1], int) else None
-    rest = [d if isinstance(d, int) else None for d in value.shape[1:]]
-    return None if None in rest else math.prod(d for d in rest if d is not None)
+    rest = [d for d in value.shape[1:] if isinstance(d, int)]
+    return math.prod(rest) if len(rest) == len(value.shape) - 1 else None
 
 
 def _choose_output(graph: ir.Graph, name: str | None, any_output: bool) -> ir.Value:
@@ -134,7 +135,7 @@ def _before_activation(output: ir.Value) -> tuple[ir.Value, str | None]:
     while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         if node.op_type in ACTIVATIONS:
             return _through_views(node.inputs[0]), node.op_type
-        if node.op_type not in VIEWS:
+        if node.op_type not in ELEMENTS:
             break
         value = unquantised(node.inputs[0])
     return output, None
@@ -144,7 +145,7 @@ def _through_views(value: ir.Value) -> ir.Value:
     """The first [N, classes, 1...] value upwards: what Flatten and Reshape of converted softmaxes only wrap."""
     while not _is_class_scores(value) and not _is_class_map(value):
         node = value.producer()
-        if node is None or node.op_type not in VIEWS or node.inputs[0] is None:
+        if node is None or node.op_type not in ELEMENTS or node.inputs[0] is None:
             raise FastcamError(f"the scores before the final activation ({value.name!r}) are not one number per class")
         value = node.inputs[0]
     return value

@@ -10,15 +10,14 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.core.builder import FLOATS
-from fastcam_export.autodiff.core.rule import captured
 from fastcam_export.autodiff.core.straight_through import is_code, maker, seen
 from fastcam_export.autodiff.reverse import OPTIMISED, UNOPTIMISED, path
+from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, reads
 from fastcam_export.layers.axis_tracing import POOLS, Known, trace
 from fastcam_export.layers.layout import Layout, read, shape_text
-from fastcam_export.layers.score import VIEWS
 from fastcam_export.layers.token_liveness import live
 
-REARRANGED = VIEWS | {"Transpose", "Slice"}
+REARRANGED = VIEWS | ELEMENTS_KEPT | {"Transpose", "Slice"}
 LINEAR = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "Attention"})
 """What ends a block's normalisation: behind it lie the projections of an attention."""
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -103,7 +102,7 @@ class Maps:
         users = [node for node, _ in value.uses()]
         if all(node.graph is self.graph for node in users):
             return users
-        return [node for node in self.graph if value in node.inputs or value in captured(node)]
+        return [node for node in self.graph if value in reads(node)]
 
 
 def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
@@ -170,12 +169,7 @@ def _passed(
     nodes: Sequence[ir.Node], source: ir.Value, score: ir.Value, counts: Callable[[ir.Node, ir.Value], bool]
 ) -> list[ir.Value]:
     """The outputs of ``nodes`` that every path from ``source`` to ``score`` passes through, by edges that count."""
-    last_use = {
-        value: position
-        for position, node in enumerate(nodes)
-        for value in (*node.inputs, *captured(node))
-        if value is not None and counts(node, value)
-    }
+    last_use = {value: position for position, node in enumerate(nodes) for value in reads(node) if counts(node, value)}
     last_use[score] = len(nodes)
     passed = []
     reach = last_use.get(source, 0)  # how far along the list anything computed so far is still read
@@ -196,8 +190,7 @@ def _narrowed(maps: Maps, nodes: Sequence[ir.Node], layers: Sequence[Layer], cla
     reached = {start.value}
     behind: list[ir.Node] = []
     for node in nodes:
-        reads = (value for value in (*node.inputs, *captured(node)) if value is not None)
-        if any(value in reached and maps.through(node, value) for value in reads):
+        if any(value in reached and maps.through(node, value) for value in reads(node)):
             behind.append(node)
             reached.update(node.outputs)
     counted = _passed(behind, start.value, maps.score, lambda node, v: v in reached and maps.through(node, v))

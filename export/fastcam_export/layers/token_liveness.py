@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.core.rule import captured
 from fastcam_export.autodiff.reverse import path
-from fastcam_export.layers.axis_semantics import Axes, integers, is_spatial, known_dims, without_positions
+from fastcam_export.graph.query import known_dims, reads
+from fastcam_export.layers.axis_semantics import Axes, integers, is_spatial, without_positions
 from fastcam_export.layers.axis_tracing import CHANNELS_SECOND, Known, is_pointwise, reduced_axes, slices
 
 
@@ -31,7 +31,7 @@ def live(graph: ir.Graph, known: Known, score: ir.Value) -> Callable[[ir.Node, i
 
     for node in reversed(graph):
         if node in nodes:
-            for value in (x for x in (*node.inputs, *captured(node)) if x is not None):
+            for value in reads(node):
                 alive[value] = alive.get(value, False) or through(node, value)
     return through
 

@@ -34,6 +34,7 @@ from fastcam_export.autodiff.modified.attention_lrp import multiplies
 from fastcam_export.autodiff.pooled import sparse_seeds
 from fastcam_export.autodiff.reverse import backward, path, through_copies
 from fastcam_export.graph.constants import Array, is_constant
+from fastcam_export.graph.query import in_default_domain
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.target_layer import Maps, find_layers
 
@@ -101,7 +102,7 @@ def transformer(maps: Maps, mode: Mode) -> Transformer:
 
 def _is_attention(node: ir.Node) -> bool:
     """Whether a node's softmax is that of an attention: its last axis is summed over in a product with values."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Softmax", "Attention"):
+    if not in_default_domain(node) or node.op_type not in ("Softmax", "Attention"):
         return False
     value = node.outputs[0]
     rank = len(value.shape) if value.shape is not None else 0

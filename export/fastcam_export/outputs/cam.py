@@ -20,6 +20,7 @@ from fastcam_export.autodiff.pooled.spatial_mean import pooled_gradient, spatial
 from fastcam_export.autodiff.pooled.spatial_sum import summed_gradient
 from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.graph import cleanup
+from fastcam_export.graph.query import dims_of
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.outputs import class_targets
@@ -278,9 +279,7 @@ def _again(graph: ir.Graph, value: ir.Value) -> ir.Value:
 def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str | None, ...]:
     name, _, number = name.removeprefix(schema.PREFIX).partition(".")
     name = schema.PREFIX + name
-    shape = values[of_layer(schema.ACTIVATIONS, int(number) if number else None)].shape
-    assert shape is not None
-    n, k, *grid = (d if isinstance(d, int) else d.value for d in shape)
+    n, k, *grid = dims_of(values[of_layer(schema.ACTIVATIONS, int(number) if number else None)])
     return {
         schema.CLASSES: (n, "T"),
         schema.ACTIVATIONS: (n, k, *grid),

@@ -11,11 +11,12 @@ import itertools
 import numpy as np
 import onnx_ir as ir
 
-from fastcam.schema import PREFIX, TARGETS, FastcamError
+from fastcam.schema import TARGETS, FastcamError
 from fastcam_export.autodiff.core import batching
 from fastcam_export.autodiff.core.builder import Builder, same_dim
 from fastcam_export.autodiff.core.shapes import cast_like, expand_like, scalar, wide
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import is_added
 
 FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
 FEW = 64
@@ -145,7 +146,7 @@ def _row_of_product(op: Builder, node: ir.Node, rows: ir.Value, factors: tuple[i
     assert matrix is not None
     last = op.graph[-1]
     made = matrix.producer()
-    ours = made is not None and (made.name or "").startswith(PREFIX)
+    ours = made is not None and is_added(made)
     source = made.inputs[0] if made is not None else None
 
     def gathered(x: ir.Value, axis: int) -> ir.Value:
@@ -203,7 +204,7 @@ def per_image(op: Builder, value: ir.Value, classes: ir.Value, rows: ir.Value, s
 def _picked(op: Builder, value: ir.Value, classes: ir.Value, rows: ir.Value) -> ir.Value | None:
     """[N, T, K] where all that was done is to gather rows of a matrix and to scale them: gathered in that shape."""
     node = value.producer()
-    if node is None or not (node.name or "").startswith(PREFIX):
+    if node is None or not is_added(node):
         return None
     first, second = (*node.inputs, None, None)[:2]
     assert first is not None

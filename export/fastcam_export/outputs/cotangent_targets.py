@@ -19,6 +19,7 @@ from fastcam_export.autodiff.core import batching
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.autodiff.reverse import path
+from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import Known, trace
@@ -84,15 +85,11 @@ def find(graph: ir.Graph, image: ir.Value, names: str | Sequence[str] | None) ->
 
 
 def _described(value: ir.Value) -> str:
-    return f"{value.name} {'of unknown shape' if value.shape is None else list(_dims(value))}"
-
-
-def _dims(value: ir.Value) -> tuple[int | str, ...]:
-    return tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape or ())
+    return f"{value.name} {'of unknown shape' if value.shape is None else list(readable_dims(value))}"
 
 
 def _about(axes: Known, image: ir.Value, name: str, output: ir.Value) -> Cotangent:
-    dims = _dims(output)
+    dims = readable_dims(output)
     batched = _has_images(axes, image, output)
     return Cotangent(name, output.name or "", dims[1:] if batched else dims, batched)
 

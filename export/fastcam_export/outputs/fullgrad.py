@@ -30,6 +30,7 @@ from fastcam_export.autodiff.modified.lrp import pulled
 from fastcam_export.autodiff.modified.relu_modes import Backward
 from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.graph.constants import Array, constant_array, is_constant
+from fastcam_export.graph.query import input_at
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.target_layer import Maps
 
@@ -94,7 +95,7 @@ def _has_bias(node: ir.Node) -> bool:
     """Whether a node adds something that does not grow with its inputs."""
     kind = node.op_type
     if kind in ("Conv", "ConvTranspose", "Gemm"):
-        return len(node.inputs) > 2 and node.inputs[2] is not None
+        return input_at(node, 2) is not None
     if kind in ("Add", "Sub", "Sum"):
         return any(map(is_constant, node.inputs))
     if kind in ("Mul", "MatMul"):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fastcam.schema import PREFIX, FastcamError
+from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.function_bodies import made_from
 from fastcam_export.autodiff.core.inlining import again
@@ -26,6 +26,7 @@ from fastcam_export.autodiff.core.shapes import product, reshape_to, sizes, wide
 from fastcam_export.autodiff.modified.relu_modes import Backward
 from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.autodiff.rules.activation import STEEP
+from fastcam_export.graph.query import is_added
 from fastcam_export.layers.layout import Layout
 
 
@@ -70,7 +71,7 @@ def second_order(op: Builder, layer: ir.Value, seed: ir.Value, score: ir.Value) 
 
 def _step(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """The mask of a ReLU, a HardSigmoid so steep that it is a step, has no derivative; others have theirs"""
-    if (node.node.name or "").startswith(PREFIX) and node.number("alpha", 0.2) == STEEP:
+    if is_added(node.node) and node.number("alpha", 0.2) == STEEP:
         return {0: ZERO}
     return RULES["HardSigmoid"].gradients(op, node, dy)
 

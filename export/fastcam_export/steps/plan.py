@@ -10,6 +10,7 @@ from fastcam.schema import Metadata
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
 from fastcam_export.graph.load import Loaded
+from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.outputs import cotangent_targets, input_attribution
@@ -94,7 +95,7 @@ def _metadata(
         layers=multi_layer.described(loaded.model.graph, layers),
         score=target.score,
         input=image.name or "",
-        input_shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in image.shape or ()),
+        input_shape=readable_dims(image),
         preprocessing=metadata_options.preprocessing(options.preprocess, options.resize, image),
         labels=metadata_options.labels(options.labels, target.score.classes),
         source={"file": loaded.file, "sha256": loaded.sha256},

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.schema import Cotangent, FastcamError
+from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.axis_tracing import image_order
 
 Array = npt.NDArray[Any]
@@ -73,7 +74,7 @@ def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, 
     for value in graph.inputs:
         if value.name in graph.initializers or value.name == schema.TARGETS:
             continue
-        dims = [d if isinstance(d, int) else None for d in value.shape or ()]
+        dims = known_dims(value) or []
         free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
         fill = [free[axis] for axis in image_order(image)] if value is image else [2] * len(dims)
         shape = [d if d is not None else fill[axis] for axis, d in enumerate(dims)]

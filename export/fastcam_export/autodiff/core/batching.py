@@ -19,9 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam.schema import Engine
-from fastcam_export.autodiff.core.builder import Builder, Dims
+from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import Dims
 
 Inputs = Sequence["ir.Value | None"]
 Attributes = dict[str, Any]

@@ -20,10 +20,9 @@ from onnx import defs, helper, numpy_helper, shape_inference
 from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.graph.constants import SMALL, Array, constant_array, evaluate
+from fastcam_export.graph.query import Dim, Dims, dims_of, is_added
 
 Operand = ir.Value | Array | float | int | Sequence[int] | None
-Dim = int | str | None
-Dims = tuple[Dim, ...]
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 FOLD_LIMIT = 1 << 18
@@ -99,7 +98,7 @@ class Builder:
         """
         if value.shape is None:
             raise UnsupportedOperator(f"the number of axes of {value.name!r} is only known at run time")
-        return _plain(value.shape)
+        return dims_of(value)
 
     def rank(self, value: ir.Value) -> int:
         """Number of axes of ``value``."""
@@ -301,7 +300,7 @@ class Builder:
         arrays = [constant_array(value, FOLD_LIMIT) if value is not None else None for value in values]
         if any(array is None and value is not None for array, value in zip(arrays, values)):
             return None
-        own = all(value is None or (value.name or "").startswith(PREFIX) for value in values)
+        own = all(value is None or is_added(value) for value in values)
         if not own and sum(array.size for array in arrays if array is not None) > 4096:
             return None  # the model's weights are not stored a second time in another form
         names = [f"i{index}" if value is not None else "" for index, value in enumerate(values)]
@@ -326,7 +325,3 @@ class Builder:
 def same_dim(a: Dim, b: Dim) -> bool:
     """Whether two dimensions are known to be equal."""
     return a is not None and a == b
-
-
-def _plain(shape: ir.Shape) -> Dims:
-    return tuple(dim.value if isinstance(dim, ir.SymbolicDim) else dim for dim in shape)

@@ -13,12 +13,12 @@ import onnx
 import onnx_ir as ir
 from onnx import defs, helper
 
-from fastcam.schema import PREFIX
 from fastcam_export.autodiff.core import rule
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.inlining import copied
 from fastcam_export.autodiff.core.rule import Node, Rule
+from fastcam_export.graph.query import in_default_domain, is_added, reads
 
 Attributes = Mapping[str, onnx.AttributeProto]
 
@@ -26,7 +26,7 @@ Attributes = Mapping[str, onnx.AttributeProto]
 def find(node: ir.Node) -> Rule | None:
     """The rule for ``node``: a registered one, or its function body's; None where there is neither."""
     found = rule.find(node)
-    if found is None and node.domain in ("", "ai.onnx") and _has_body(node):
+    if found is None and in_default_domain(node) and _has_body(node):
         return rule.expanded(body)
     return found
 
@@ -108,12 +108,12 @@ def made_from(sources: Iterable[ir.Value], results: Iterable[ir.Value]) -> list[
     while stack:
         value, left = stack.pop()
         node = value.producer()
-        if node is None or not (node.name or "").startswith(PREFIX):
+        if node is None or not is_added(node):
             continue
         if left:
             ordered.append(node)
         elif value not in known and node not in entered:
             entered.add(node)
             stack.append((value, True))
-            stack.extend((each, False) for each in (*node.inputs, *rule.captured(node)) if each is not None)
+            stack.extend((each, False) for each in reads(node))
     return ordered

@@ -15,9 +15,9 @@ from onnx import helper
 
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
-from fastcam_export.autodiff.core.rule import bodies
 from fastcam_export.autodiff.core.shapes import adopt_dims
 from fastcam_export.graph.constants import RANDOM, Array, constant_array
+from fastcam_export.graph.query import in_default_domain, known_dims, subgraphs
 
 LONGEST = 64
 """Steps up to which a Loop or Scan is unrolled."""
@@ -70,9 +70,9 @@ def _copy(op: Builder, node: ir.Node, inputs: list[ir.Value | None], values: Val
         inputs.pop()
     if node.op_type in RANDOM:
         raise UnsupportedOperator(f"its body draws random numbers ({node.op_type})")
-    if node.domain not in ("", "ai.onnx"):
+    if not in_default_domain(node):
         raise UnsupportedOperator(f"its body holds an operator of another domain ({node.domain}.{node.op_type})")
-    if bodies(node):
+    if subgraphs(node):
         return _copy_of_bodies(op, node, inputs, values)
     if node.op_type == "Constant":
         return [op.constant(_content(node.outputs[0]))]
@@ -147,9 +147,9 @@ def _content(value: ir.Value) -> Array:
 
 def _tell(op: Builder, copy: ir.Value, value: ir.Value) -> None:
     """What inference knew of a body's value and does not know of its copy. Names of dimensions mean something else."""
-    if value.shape is None or copy is value or constant_array(copy) is not None:
+    dims = known_dims(value)
+    if dims is None or copy is value or constant_array(copy) is not None:
         return
-    dims = [d if isinstance(d, int) else None for d in value.shape]
     if copy.shape is None:
         copy.shape = ir.Shape(dims)
     elif len(copy.shape) == len(dims):
@@ -192,7 +192,7 @@ def loop(op: Builder, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.V
         raise UnsupportedOperator(f"only the run time knows its number of steps; {WAY_OUT}")
     if condition is None and begins is not None:
         raise UnsupportedOperator(f"only the run time knows whether it begins; {WAY_OUT}")
-    (body,), state = bodies(node), list(inputs[2:])
+    (body,), state = subgraphs(node), list(inputs[2:])
     stacks: list[list[ir.Value]] = [[] for _ in body.outputs[1 + len(state) :]]
     going, step = condition is None or bool(condition.item()), 0
     while going and (trips is None or step < trips.item()):
@@ -215,7 +215,7 @@ def scan(op: Builder, node: ir.Node, inputs: Inputs, outer: Values) -> list[ir.V
     Raises:
         UnsupportedOperator: only the run time knows how many steps it takes, or they are too many.
     """
-    (body,), count = bodies(node), node.attributes.get_int("num_scan_inputs")
+    (body,), count = subgraphs(node), node.attributes.get_int("num_scan_inputs")
     first = len(inputs) - count
     state, results = list(inputs[:first]), len(body.outputs) - first
 

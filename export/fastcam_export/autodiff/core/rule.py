@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.straight_through import ACTIVATIONS, seen
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import input_at, qualified_op_type
 
 if TYPE_CHECKING:
     from fastcam_export.autodiff.core.builder import Builder
@@ -61,7 +62,7 @@ class Node:
 
     def input(self, index: int) -> ir.Value | None:
         """Input ``index``; None where it is left out."""
-        return self.node.inputs[index] if index < len(self.node.inputs) else None
+        return input_at(self.node, index)
 
     def constant(self, index: int, name: str) -> npt.NDArray[Any] | None:
         """The content of input ``index``, called ``name``; None where it is left out.
@@ -69,7 +70,7 @@ class Node:
         Raises:
             UnsupportedOperator: it is computed at run time.
         """
-        value = self.input(index)
+        value = input_at(self.node, index)
         if value is None:
             return None
         array = constant_array(value)
@@ -204,25 +205,10 @@ def _register(domain: str, op_type: str, made: Rule) -> None:
 
 def find(node: ir.Node) -> Rule | None:
     """The registered rule for ``node``, or None."""
-    return RULES.get(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}")
+    return RULES.get(qualified_op_type(node))
 
 
 def describe(node: ir.Node) -> str:
     """How error messages name a node: operator, name, domain."""
     domain = f"{node.domain}." if node.domain else ""
     return f"{domain}{node.op_type} (node {node.name or '<unnamed>'!r})"
-
-
-def bodies(node: ir.Node) -> list[ir.Graph]:
-    """The graphs that a node (an If, Loop or Scan) holds."""
-    graphs = (a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH)
-    return list(graphs)
-
-
-def captured(node: ir.Node) -> Iterator[ir.Value]:
-    """What the bodies of a node read from outside."""
-    for graph in bodies(node):
-        made = (value for inner in graph for value in inner.outputs)
-        own = {*graph.inputs, *graph.initializers.values(), *made}
-        read = (value for inner in graph for value in (*inner.inputs, *captured(inner)))
-        yield from (value for value in (*read, *graph.outputs) if value is not None and value not in own)

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core import batching
-from fastcam_export.autodiff.core.builder import HALF, Builder, Dim, Dims, same_dim
+from fastcam_export.autodiff.core.builder import HALF, Builder, same_dim
 from fastcam_export.graph.constants import Array, constant_array
+from fastcam_export.graph.query import Dim, Dims
 
 Size = int | ir.Value
 """A dimension: a number, or an int64 [1] value where it is only known at run time."""

@@ -13,8 +13,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from fastcam.schema import PREFIX
 from fastcam_export.graph.constants import Array, constant_array
+from fastcam_export.graph.query import in_default_domain, input_at, only_consumer
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 LIMITS = {
@@ -55,7 +55,7 @@ def origin(code: ir.Value) -> ir.Node | None:
 
 def same_scale(quantize: ir.Node, dequantize: ir.Node) -> bool:
     """Whether both have the same scale and zero point, known at export."""
-    pairs = [(_given(quantize, index), _given(dequantize, index)) for index in (1, 2)]
+    pairs = [(input_at(quantize, index), input_at(dequantize, index)) for index in (1, 2)]
     arrays = [(constant_array(a), constant_array(b)) for a, b in pairs]
     known = all((a is None) == (x is None) and (b is None) == (y is None) for (a, b), (x, y) in zip(pairs, arrays))
     axes = [node.attributes.get_int("axis", 1) for node in (quantize, dequantize)]
@@ -69,7 +69,7 @@ def seen(value: ir.Value) -> ir.Value:
     What lies before a Relu or Clip that only a quantisation reads is seen behind it as well: whether it passed can be
     read off there.
     """
-    reader, node = _only_reader(value), value.producer()
+    reader, node = only_consumer(value), value.producer()
     if reader is None or node is None or node.op_type == DEQUANTIZE:
         return value
     if reader.op_type == QUANTIZE:
@@ -119,10 +119,10 @@ def limits(node: ir.Node) -> tuple[Array | None, Array | None] | None:
     if node.outputs[0].dtype not in LIMITS:
         return None
     ends = [np.asarray(float(end)) for end in LIMITS[node.outputs[0].dtype]]
-    scale, zero = (constant_array(_given(node, index)) for index in (1, 2))
+    scale, zero = (constant_array(input_at(node, index)) for index in (1, 2))
     x = node.inputs[0]
     assert x is not None
-    if scale is None or (zero is None and _given(node, 2) is not None):
+    if scale is None or (zero is None and input_at(node, 2) is not None):
         return ends[0], ends[1]
     offset = 0.0 if zero is None else zero.astype(np.float64).reshape(-1)
     step = scale.astype(np.float64).reshape(-1)
@@ -138,7 +138,7 @@ def limits(node: ir.Node) -> tuple[Array | None, Array | None] | None:
 
 def saturation(node: ir.Node) -> tuple[Array | None, Array | None]:
     """The numbers at :func:`limits` of a QuantizeLinear with a constant scale, in a form that broadcasts with x."""
-    scale, zero = (constant_array(_given(node, index)) for index in (1, 2))
+    scale, zero = (constant_array(input_at(node, index)) for index in (1, 2))
     x = node.inputs[0]
     found = limits(node)
     if found is None or scale is None or x is None or x.shape is None:
@@ -162,7 +162,7 @@ def saturation(node: ir.Node) -> tuple[Array | None, Array | None]:
 def bounds(value: ir.Value | None) -> tuple[float, float]:
     """Numbers between which every element of ``value`` lies, as far as the graph tells."""
     node = value.producer() if value is not None else None
-    if node is None or node.domain not in ("", "ai.onnx"):
+    if node is None or not in_default_domain(node):
         return -math.inf, math.inf
     if node.op_type in WITHIN:
         return WITHIN[node.op_type]
@@ -174,7 +174,7 @@ def bounds(value: ir.Value | None) -> tuple[float, float]:
         low, high = bounds(node.inputs[0])
         return min(low, 0.0), max(high, 0.0)
     if node.op_type == "Clip":
-        ends = [constant_array(_given(node, index)) for index in (1, 2)]
+        ends = [constant_array(input_at(node, index)) for index in (1, 2)]
         infinite = (-math.inf, math.inf)
         low, high = (float(a.reshape(())) if a is not None else end for a, end in zip(ends, infinite))
         return low, high
@@ -184,7 +184,7 @@ def bounds(value: ir.Value | None) -> tuple[float, float]:
 
 
 def _representable(node: ir.Node) -> tuple[float, float]:
-    code, scale, zero = (_given(node, index) for index in range(3))
+    code, scale, zero = (input_at(node, index) for index in range(3))
     step, offset = constant_array(scale), constant_array(zero)
     dtype = code.dtype if code is not None else None
     if step is None or (offset is None and zero is not None) or dtype not in LIMITS:
@@ -196,16 +196,6 @@ def _representable(node: ir.Node) -> tuple[float, float]:
 
 def _has_constant_limits(clip: ir.Node) -> bool:
     return all(constant_array(value) is not None for value in clip.inputs[1:] if value is not None)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    """The one node of the model that reads ``value``; None where there are others, or it is an output."""
-    readers = [node for node, _ in value.uses() if not (node.name or "").startswith(PREFIX)]
-    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
-
-
-def _given(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _equal(a: Array | None, b: Array | None) -> bool:

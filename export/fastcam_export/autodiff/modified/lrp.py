@@ -30,7 +30,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from fastcam.schema import PREFIX, FastcamError, Mode
+from fastcam.schema import FastcamError, Mode
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.function_bodies import find
@@ -38,6 +38,7 @@ from fastcam_export.autodiff.core.rule import ZERO, Gradients, Node, Rule
 from fastcam_export.autodiff.core.shapes import adopt_dims
 from fastcam_export.autodiff.modified.relu_modes import Backward
 from fastcam_export.graph.constants import SMALL, constant_array, is_constant
+from fastcam_export.graph.query import only_consumer
 
 EPSILON = 1e-9
 """Keeps the quotient finite and does no more; Captum's default."""
@@ -301,8 +302,7 @@ def _made(value: ir.Value) -> ir.Node:
 
 def _folds_into(node: ir.Node) -> ir.Node | None:
     """The BatchNormalization that alone reads a convolution's result."""
-    readers = [use.node for use in node.outputs[0].uses() if not (use.node.name or "").startswith(PREFIX)]
-    reader = readers[0] if len(readers) == 1 and not node.outputs[0].is_graph_output() else None
+    reader = only_consumer(node.outputs[0])
     both = reader is not None and node.op_type == "Conv" and reader.op_type == "BatchNormalization"
     return reader if both else None
 

@@ -28,6 +28,7 @@ from fastcam_export.autodiff.core.function_bodies import find
 from fastcam_export.autodiff.core.rule import RULES, Function, Gradients, Node, Rule
 from fastcam_export.autodiff.core.shapes import cast_like
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import in_default_domain, qualified_op_type
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Backward:
         Raises:
             UnsupportedOperator: the mode has no meaning for the operator.
         """
-        name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        name = qualified_op_type(node)
         if name in self.rules:
             return self.rules[name]
         if self.kept is not None and name not in self.kept:
@@ -80,7 +81,7 @@ Through = Callable[[Builder, Node, ir.Value], ir.Value]
 
 def is_relu(node: ir.Node) -> bool:
     """Whether a node is max(x, 0), or that up to an upper end."""
-    if node.op_type not in RELUS or node.domain not in ("", "ai.onnx"):
+    if node.op_type not in RELUS or not in_default_domain(node):
         return False
     return node.op_type == "Relu" or any(_is_zero(value) for value in node.inputs[:2])
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from fastcam_export.autodiff.core.builder import Builder, Dim, same_dim
+from fastcam_export.autodiff.core.builder import Builder, same_dim
 from fastcam_export.graph.constants import Array, constant_array
+from fastcam_export.graph.query import VIEWS, Dim, in_default_domain, input_at
 from fastcam_export.graph.symbolic_dims import Known, Product, from_dim, times
 
 WHOLE = -1
@@ -30,12 +31,11 @@ ELEMENTWISE = frozenset(
 )
 REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
-VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 def along(op: Builder, node: ir.Node, index: int) -> Along:
     """How the axes of a node's first output lie in its input ``index``; empty where nothing is known."""
-    rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = _RULES.get(node.op_type) if in_default_domain(node) else None
     values = [value for value in (*node.inputs, node.outputs[0]) if value is not None]
     if rule is None or node.inputs[index] is None or any(value.shape is None for value in values):
         return {}
@@ -113,7 +113,7 @@ def _input(node: ir.Node, index: int) -> ir.Value:
 
 
 def _known(node: ir.Node, index: int) -> Array | None:
-    return constant_array(node.inputs[index]) if index < len(node.inputs) else None
+    return constant_array(input_at(node, index))
 
 
 def _broadcast(have: Sequence[Dim], want: Sequence[Dim], count: int) -> Along:
@@ -198,7 +198,7 @@ def _gather(op: Builder, node: ir.Node, index: int) -> Along:
 @_rule("Slice")
 def _slice(op: Builder, node: ir.Node, index: int) -> Along:
     rank, starts, axes = op.rank(_input(node, 0)), _known(node, 1), _known(node, 3)
-    if index or starts is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+    if index or starts is None or (axes is None and input_at(node, 3) is not None):
         return {}
     cut = {int(a) % rank for a in (axes if axes is not None else range(len(starts)))}
     return {a: a for a in range(rank) if a not in cut}
@@ -207,7 +207,7 @@ def _slice(op: Builder, node: ir.Node, index: int) -> Along:
 @_rule("Pad")
 def _pad(op: Builder, node: ir.Node, index: int) -> Along:
     rank, pads, axes = op.rank(_input(node, 0)), _known(node, 1), _known(node, 3)
-    if index or pads is None or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+    if index or pads is None or (axes is None and input_at(node, 3) is not None):
         return {}
     which = [int(a) % rank for a in axes] if axes is not None else list(range(rank))
     padded = {axis for i, axis in enumerate(which) if pads[i] or pads[i + len(which)]}

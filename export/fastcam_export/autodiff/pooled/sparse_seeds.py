@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.core.builder import Builder, Dim, Dims
-from fastcam_export.autodiff.core.rule import captured
+from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.shapes import Size, crop, reshape_to, sizes, vector
-from fastcam_export.autodiff.pooled.axis_maps import POOLS, REDUCTIONS, VIEWS, WHOLE, along, groups
+from fastcam_export.autodiff.pooled.axis_maps import POOLS, REDUCTIONS, WHOLE, along, groups
 from fastcam_export.autodiff.reverse import backward, path, sweep
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import VIEWS, Dim, Dims, captured, in_default_domain
 from fastcam_export.graph.symbolic_dims import divided, from_dim, times, to_dim
 
 PER_CLASS = frozenset({"AveragePool", "Clip", "GlobalAveragePool", "Identity", "LeakyRelu", "ReduceMean", "ReduceSum"})
@@ -152,7 +152,7 @@ def on_axis(op: Builder, hot: ir.Value, axis: int, rank: int) -> ir.Value:
 def _picked(op: Builder, node: ir.Node) -> tuple[int, int] | None:
     """The axis and the one place that a Gather or Slice takes; None if it is none that takes one."""
     value = node.inputs[0] if node.inputs else None
-    if node.op_type not in ("Gather", "Slice") or node.domain not in ("", "ai.onnx") or value is None:
+    if node.op_type not in ("Gather", "Slice") or not in_default_domain(node) or value is None:
         return None
     arrays = [constant_array(v) for v in node.inputs[1:]]
     if any(array is None for array in arrays) or any(array is not None and array.size != 1 for array in arrays):

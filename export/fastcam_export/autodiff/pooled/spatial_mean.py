@@ -18,11 +18,12 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
-from fastcam_export.autodiff.core.rule import Node, captured
+from fastcam_export.autodiff.core.rule import Node
 from fastcam_export.autodiff.core.shapes import cast_like, product, reshape_to, sizes, wide
 from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.autodiff.rules import quantization
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import consumers, in_default_domain
 
 STORED = 32
 """How many weights must be summed into one for the sums to be stored: they are then 3 % of the weights, and no session
@@ -116,13 +117,7 @@ class _Plan:
     direct: dict[ir.Value, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.consumers: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
-        for node in path(self.op.graph, [self.layer], self.cotangents):
-            for index, value in enumerate(node.inputs):
-                if value is not None:
-                    self.consumers.setdefault(value, []).append((node, index))
-            for value in captured(node):
-                self.consumers.setdefault(value, []).append((node, len(node.inputs)))
+        self.consumers = consumers(path(self.op.graph, [self.layer], self.cotangents))
 
     def visit(self, value: ir.Value, channels: int) -> None:
         """Decide how S of ``value`` is computed."""
@@ -144,8 +139,8 @@ class _Plan:
         self.direct[value] = channels
 
     def _identity(self, node: ir.Node, index: int, channels: int) -> Identity | None:
-        found = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if found is None or any(output.uses() for output in node.outputs[1:]):
+        found = RULES.get(node.op_type) if in_default_domain(node) else None
+        if index < 0 or found is None or any(output.uses() for output in node.outputs[1:]):
             return None
         return found(self.op, Node(node, ()), index, channels)
 

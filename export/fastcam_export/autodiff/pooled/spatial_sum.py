@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
-from fastcam_export.autodiff.core.rule import captured
 from fastcam_export.autodiff.core.shapes import wide
-from fastcam_export.autodiff.pooled.axis_maps import VIEWS, WHOLE, along, groups
+from fastcam_export.autodiff.pooled.axis_maps import WHOLE, along, groups
 from fastcam_export.autodiff.reverse import backward, path, sweep
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import VIEWS, consumers, in_default_domain, input_at
 
 Axes = frozenset[int]
 LINEAR = frozenset(
@@ -88,13 +88,7 @@ class _Plan:
     carried: set[ir.Node] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.readers: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
-        for node in self.path:
-            for index, value in enumerate(node.inputs):
-                if value is not None:
-                    self.readers.setdefault(value, []).append((node, index))
-            for value in captured(node):
-                self.readers.setdefault(value, []).append((node, -1))
+        self.consumers = consumers(self.path)
 
     def nodes(self) -> list[ir.Node]:
         """The nodes that S passes through, in their order."""
@@ -103,7 +97,7 @@ class _Plan:
     def visit(self, value: ir.Value, axes: Axes) -> None:
         """Decide how S of ``value`` is computed."""
         self.axes[value] = axes
-        readers = self.readers.get(value, [])
+        readers = self.consumers.get(value, [])
         behind = [(node, self._through(node, index, axes)) for node, index in readers]
         clash = any(out is not None and self.axes.get(node.outputs[0], out) != out for node, out in behind)
         half = value.dtype != ir.DataType.FLOAT  # S is float32, the rules keep to the type of the value
@@ -119,7 +113,7 @@ class _Plan:
 
     def _through(self, node: ir.Node, index: int, axes: Axes) -> Axes | None:
         """Where the positions lie in a node's output, if S passes through it; none left behind a mean."""
-        if index < 0 or node.domain not in ("", "ai.onnx") or any(output.uses() for output in node.outputs[1:]):
+        if index < 0 or not in_default_domain(node) or any(output.uses() for output in node.outputs[1:]):
             return None
         if node.op_type in MEANS:
             return frozenset() if not self.partial and self._reduced(node) == axes else None
@@ -142,7 +136,7 @@ class _Plan:
         rank = self.op.rank(value) if value is not None else 0
         if node.op_type == "GlobalAveragePool":
             return frozenset(range(2, rank))
-        known = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
+        known = constant_array(input_at(node, 1))
         return frozenset(int(axis) % rank for axis in known.reshape(-1)) if known is not None else None
 
     def _regrouped(self, node: ir.Node, axes: Axes) -> Axes | None:

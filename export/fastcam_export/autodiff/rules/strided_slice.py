@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.query import dims_of, in_default_domain
 from fastcam_export.graph.symbolic_dims import from_dim, volume
 
 
@@ -29,7 +30,7 @@ def in_order(node: ir.Node) -> bool:
     x, index = node.inputs[:2]
     if x is None or index is None or x.shape is None or len(x.shape) != 1 or index.shape is None:
         return False
-    have, want = (volume([from_dim(_dim(d)) for d in value.shape or ()]) for value in (x, node.outputs[0]))
+    have, want = (volume([from_dim(dim) for dim in dims_of(value)]) for value in (x, node.outputs[0]))
     found = _affine(index)
     inner = [d for d in index.shape[1:] if isinstance(d, int)]
     if found is None or have is None or have != want or len(inner) != len(index.shape) - 1 or not found.counted <= {0}:
@@ -39,17 +40,13 @@ def in_order(node: ir.Node) -> bool:
     return all(step == e or size == 1 for step, e, size in zip(found.steps, expected, sizes))
 
 
-def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
-    return dim.value if isinstance(dim, ir.SymbolicDim) else dim
-
-
 def _affine(value: ir.Value | None) -> _Affine | None:
     """How an integer value follows from its place; None if it does not in this way."""
     known = constant_array(value)
     if known is not None:
         return _of_array(known)
     node = value.producer() if value is not None else None
-    if node is None or node.domain not in ("", "ai.onnx"):
+    if node is None or not in_default_domain(node):
         return None
     first = node.inputs[0] if node.inputs else None
     arrays = [constant_array(x) for x in node.inputs]
