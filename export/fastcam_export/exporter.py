@@ -22,7 +22,7 @@ from fastcam_export.steps.check import check as check_models
 from fastcam_export.steps.options import ExportOptions, one_of
 from fastcam_export.steps.package import package
 from fastcam_export.steps.plan import plan
-from fastcam_export.verify import finite_differences
+from fastcam_export.verify.session import onnxruntime
 
 __all__ = ["FastcamError", "export_model", "inspect_model"]
 
@@ -127,7 +127,7 @@ def export_model(
         check=check,
     )
     if check:
-        finite_differences.onnxruntime()  # said before the work, not after it
+        onnxruntime()  # said before the work, not after it
     planned = plan(load(model), options)
     attached = attach(planned)
     result = check_models(planned, attached) if check else {}

@@ -20,8 +20,8 @@ from fastcam_export.layers.gap_head import is_averaged
 from fastcam_export.layers.layout import Layout, UserLayout
 from fastcam_export.outputs import cotangent_targets
 from fastcam_export.outputs.target import Target
-from fastcam_export.verify import finite_differences
 from fastcam_export.verify.sample import random_inputs
+from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[np.generic]
 ALL = "all"
@@ -121,7 +121,7 @@ def measure(model: ir.Model, image: ir.Value, layers: Sequence[target_layer.Laye
     del part.graph.output[:]
     part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
-        arrays = finite_differences.session(part).run(names, random_inputs(model.graph, image))
+        arrays = quiet_session(part).run(names, random_inputs(model.graph, image))
     except FastcamError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception

@@ -4,7 +4,6 @@ import functools
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -15,6 +14,7 @@ from fastcam import Explainer
 from fastcam.schema import RELEVANCE, TARGETS, FastcamError
 from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 from support.small_models import classifier
 from support.small_vit import GRID, HEADS, SIZE, WIDTH, build, plain, to_onnx
 
@@ -38,9 +38,7 @@ def network(name):
 
 
 def run(model, images, targets, name=RELEVANCE):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     return session.run([name], {session.get_inputs()[0].name: images, TARGETS: np.array(targets)})[0]
 
 

@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -16,15 +15,14 @@ from torch import nn
 from fastcam.schema import INPUT_GRADIENT, TARGETS, FastcamError
 from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 from support.small_vit import HEADS, SIZE, WIDTH, Block, Vit, build, plain, to_onnx
 
 EPSILON = 1e-9
 
 
 def run(model, images, targets):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     found = session.run(None, {session.get_inputs()[0].name: images, TARGETS: np.array(targets)})
     return dict(zip([value.name for value in session.get_outputs()], found))
 

@@ -6,7 +6,6 @@ import functools
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -22,6 +21,7 @@ from fastcam_export import export_model
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.graph.load import load
 from fastcam_export.outputs import fullgrad
+from fastcam_export.verify.session import quiet_session
 from support.modes_oracle import Sum
 
 SIZE = 12
@@ -97,9 +97,7 @@ def oracle(module, images, target):
 
 
 def session(model):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return quiet_session(model)
 
 
 @pytest.mark.parametrize("name", ["vgg", "resnet"])

@@ -4,7 +4,6 @@ import copy
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -19,6 +18,7 @@ from fastcam_export import export_model
 from fastcam_export.autodiff.core import rule
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.rule import Rule
+from fastcam_export.verify.session import quiet_session
 from support.modes_networks import NETS, SIZE, conv, head, network
 from support.modes_oracle import Sum, input_gradient, relevance
 from support.small_models import classifier
@@ -28,9 +28,7 @@ RELEVANCE_MODES = tuple(mode for mode in schema.MODES if mode not in (*RELU_MODE
 
 
 def run(exported, images, targets):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(exported.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(exported.model)
     feeds = {exported.metadata.input: images}
     if targets is not None:
         feeds[TARGETS] = np.array(targets)

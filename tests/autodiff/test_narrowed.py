@@ -18,6 +18,7 @@ from fastcam_export.autodiff.pooled import sparse_seeds, spatial_mean, spatial_s
 from fastcam_export.autodiff.pooled.axis_maps import groups
 from fastcam_export.autodiff.rules import shape
 from fastcam_export.outputs import class_targets
+from fastcam_export.verify.session import quiet_session
 
 CLASSES = 5
 TARGETS = np.array([[-1, 2, 0], [4, -3, 1]])
@@ -35,9 +36,7 @@ def turn_off(patch):
 
 def run(model, emit, targets, images, **how):
     made = export_model(model, emit=emit, check=False, **how)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(made.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(made.model)
     feeds = {session.get_inputs()[0].name: images, "fastcam.targets": targets}
     return made, session.run([f"fastcam.{emit}"], feeds)[0]
 

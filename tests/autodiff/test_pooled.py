@@ -1,13 +1,13 @@
 """The pooled gradient equals the mean of the full one, by whichever identities it was computed."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcam_export import export_model
 from fastcam_export.autodiff.pooled import spatial_mean
+from fastcam_export.verify.session import quiet_session
 from support.chains import CHAINS, Builder
 
 
@@ -17,9 +17,7 @@ def weights_and_mean(model):
     images = np.random.default_rng(5).standard_normal((2, 3, 9, 9)).astype(np.float32)
     for emit in ("weights", "gradients"):
         exported = export_model(model, layer="map", emit=emit, check=False).model
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        session = ort.InferenceSession(exported.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = quiet_session(exported)
         feeds = {"image": images, "fastcam.targets": np.array([[-1, 2], [0, -3]])}
         found.append(session.run([f"fastcam.{emit}"], feeds)[0])
     weights, gradients = found

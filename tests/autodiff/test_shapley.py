@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -14,6 +13,7 @@ from torch import nn
 from fastcam.schema import ACTIVATIONS, RELEVANCE, TARGETS, WEIGHTS, FastcamError
 from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 from support.small_models import classifier
 
 SIZE = 8
@@ -71,9 +71,7 @@ def expected(body, head, images, classes, of=None):
 
 
 def run(model, images, targets):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     found = session.run(None, {session.get_inputs()[0].name: images, TARGETS: np.array(targets)})
     return dict(zip([value.name for value in session.get_outputs()], found))
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export.verify.float64 import in_double, without_convolutions
+from fastcam_export.verify.session import quiet_session
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 F = torch.nn.functional
@@ -37,9 +37,7 @@ def convolution(weight, bias, shape, **attributes):
 
 
 def run(model, x):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     return session.run(None, {"x": x})[0]
 
 

@@ -2,19 +2,17 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam.schema import METADATA_KEY, OUTPUTS, FastcamError, Metadata, Preprocessing
 from fastcam_export import export_model, inspect_model
+from fastcam_export.verify.session import quiet_session
 from support.small_models import CLASSES, classifier, save, weights_of
 
 
 def run(model, images, targets=None):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     feeds = {"image": images} | ({} if targets is None else {"fastcam.targets": np.array(targets)})
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 

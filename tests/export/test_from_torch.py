@@ -6,12 +6,12 @@ import builtins
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from fastcam.schema import METADATA_KEY, FastcamError, Metadata
 from fastcam_bench.oracles import kinks
 from fastcam_export import from_torch
+from fastcam_export.verify.session import quiet_session
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -66,9 +66,7 @@ def images(n=2, size=8):
 
 
 def run(model, pictures):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     feeds = {session.get_inputs()[0].name: pictures, "fastcam.targets": np.array([[-1, 2]])}
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 

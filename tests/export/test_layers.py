@@ -6,13 +6,13 @@ Every gradient is compared with autograd at the tensor that the exported file sa
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
 from fastcam.schema import FastcamError
 from fastcam_bench.oracles import kinks
 from fastcam_export import export_model, inspect_model
+from fastcam_export.verify.session import quiet_session
 
 torch = pytest.importorskip("torch")
 torch_oracle = pytest.importorskip("fastcam_bench.oracles.torch_oracle")
@@ -123,9 +123,7 @@ def exported_with_value(source, **options):
 
 
 def run(made, images, targets=((-1, 2),)):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(made.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(made.model)
     feeds = {made.metadata.input: images, "fastcam.targets": np.array(targets)}
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 

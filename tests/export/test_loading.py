@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +17,7 @@ from fastcam_export import export_model, vjp
 from fastcam_export.graph import symbolic_dims
 from fastcam_export.graph.load import load
 from fastcam_export.graph.symbolic_dims import from_dim, reshaped
+from fastcam_export.verify.session import quiet_session
 
 SIZES = {"N": 3, "M": 5}
 
@@ -33,9 +33,7 @@ def value_of(dim, sizes=SIZES):
 
 
 def session(model):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return quiet_session(model)
 
 
 def assert_shapes_hold(model, feeds):

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,6 +19,7 @@ from fastcam import Explainer, FastcamError, schema
 from fastcam.schema import EMITS, OUTPUTS, Metadata
 from fastcam_export import export_model
 from fastcam_export.artifacts import on_demand
+from fastcam_export.verify.session import quiet_session
 from support.small_models import classifier, save
 
 DATA = Path(fastcam.__file__).parent / "data"
@@ -27,10 +27,7 @@ DATA = Path(fastcam.__file__).parent / "data"
 
 def run(model, feeds):
     """Outputs by name, of a file or a ModelProto, in ONNX Runtime alone."""
-    given = str(model) if isinstance(model, Path) else model.SerializeToString()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     taken = {value.name for value in (*session.get_inputs(), *session.get_overridable_initializers())}
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, {name: feeds[name] for name in feeds if name in taken})))

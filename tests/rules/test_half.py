@@ -3,7 +3,6 @@
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -12,6 +11,7 @@ from fastcam.schema import FastcamError
 from fastcam_bench.accuracy import half as bench
 from fastcam_export import export_model, vjp
 from fastcam_export.graph import float16
+from fastcam_export.verify.session import quiet_session
 from support.half_models import BFLOAT16, FLOAT, FLOAT16, in_half
 from support.rules.cases import CASES
 from support.rules.runs import differentiate, reference
@@ -20,9 +20,7 @@ from support.small_models import CLASSES, classifier, weights_of
 
 
 def run(model, images, targets=None):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     feeds = {session.get_inputs()[0].name: images} | ({} if targets is None else {"fastcam.targets": np.array(targets)})
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -21,6 +20,7 @@ from fastcam.schema import METADATA_KEY, OUTPUTS, PREFIX, preset
 from fastcam_bench.models.train_bundled import PICTURE_SEED, PICTURE_SIZE
 from fastcam_bench.scenes import CLASSES, scene, scenes
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 from support.contract_model import brightness_model
 
 DATA = Path(str(files("fastcam"))) / "data"
@@ -30,10 +30,7 @@ IMAGENET = (np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225
 
 def session(model):
     """A plain ONNX Runtime session of a ModelProto."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return quiet_session(model, threads=1)
 
 
 def run(model, feed, names=None):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from fastcam_export.verify.session import quiet_session
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 
@@ -71,9 +72,7 @@ def behind(layer):
 
 
 def run(model, feeds):
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 
 

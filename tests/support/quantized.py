@@ -1,10 +1,10 @@
 """Small quantised graphs by lines of text, their inputs, and the rounding in NumPy."""
 
 import numpy as np
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export import vjp
+from fastcam_export.verify.session import quiet_session
 from support.rules.runs import run
 
 X = (3 * np.random.default_rng(0).standard_normal((2, 4, 5, 6))).astype(np.float32)
@@ -39,11 +39,5 @@ PAIR = [("QuantizeLinear a s z -> q", {}), ("DequantizeLinear q s z -> y", {})]
 
 def run_targets(model, feeds):
     """All outputs by name; unlike ``run`` it feeds inputs that have a default."""
-    session = ort.InferenceSession(model.SerializeToString(), quiet(), providers=["CPUExecutionProvider"])
+    session = quiet_session(model, threads=1)
     return dict(zip([output.name for output in session.get_outputs()], session.run(None, feeds)))
-
-
-def quiet():
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    return options

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
 from fastcam import schema
@@ -30,6 +29,7 @@ from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference, grad_cam
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 
 OUTPUT = RESULTS / "gradients" / "agreement.json"
 TARGETS = np.array([[-1, 3]])
@@ -50,9 +50,7 @@ def _feeds(exported: onnx.ModelProto, images: Array, targets: Array) -> dict[str
 
 
 def _onnxruntime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 
 

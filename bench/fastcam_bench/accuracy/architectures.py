@@ -41,6 +41,7 @@ from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model, inspect_model, vjp
+from fastcam_export.verify.session import quiet_session
 
 OUTPUT = RESULTS / "gradients" / "architectures.json"
 COMMAND = "python -m fastcam_bench.accuracy.architectures"
@@ -139,9 +140,7 @@ EXPORTERS = {"torchscript": _older, "dynamo": _dynamo}
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
     """A quiet CPU session."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return quiet_session(model)
 
 
 class ByExport:

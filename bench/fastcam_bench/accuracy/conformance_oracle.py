@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from fastcam_bench.accuracy.conformance_case import Array, Problem, cast, retyped, with_weights_as_inputs
+from fastcam_export.verify.session import quiet_session
 
 Forward = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -39,9 +39,7 @@ class Oracle:
 
 def on_runtime(model: onnx.ModelProto) -> Forward:
     """ONNX Runtime's CPU provider, one thread, opsets newer than its newest allowed."""
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model, threads=1)
     names = [value.name for value in session.get_outputs()]
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:

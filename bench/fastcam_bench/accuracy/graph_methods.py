@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
 from fastcam.render.peer_styles import heatmaps
@@ -35,6 +34,7 @@ from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 
 OUTPUT = RESULTS / "methods" / "graph_methods.json"
 CASES: dict[str, tuple[str, ...]] = {
@@ -250,9 +250,7 @@ def _beside_peers(module: torch.nn.Module, images: Array, mode: str, layer: str,
 
 
 def _session(model: onnx.ModelProto) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return quiet_session(model)
 
 
 def _run(session: Any, images: Array) -> Array:

@@ -21,7 +21,6 @@ from unittest import mock
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from fastcam import schema
 from fastcam.image.preprocess import decode, prepare
@@ -33,6 +32,7 @@ from fastcam_export import export_model
 from fastcam_export.autodiff.core import builder
 from fastcam_export.autodiff.pooled import spatial_mean
 from fastcam_export.outputs import cam
+from fastcam_export.verify.session import quiet_session
 
 OUTPUT = RESULTS / "gradients" / "half.json"
 HALF, SINGLE = "squeezenet1.1_fp16.onnx", "squeezenet1.1.onnx"
@@ -68,9 +68,7 @@ def pictures(folder: Path) -> Array:
 
 def run(model: onnx.ModelProto, images: Array, targets: Array | None = None) -> dict[str, Array]:
     """Outputs by name, one picture at a time, on ONNX Runtime's CPU provider."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model)
     names = [value.name for value in session.get_outputs()]
     image = session.get_inputs()[0].name
     made = []

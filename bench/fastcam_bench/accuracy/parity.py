@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 
@@ -46,6 +45,7 @@ from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import export_model
+from fastcam_export.verify.session import quiet_session
 
 COMMAND = "python -m fastcam_bench.accuracy.parity"
 OUT = RESULTS / "methods"
@@ -201,9 +201,7 @@ def _ours(explain: Callable[..., Explanation], method: str, tool: str) -> Array:
 
 def _added(file: Path, x: Array, classes: Array) -> tuple[Array, Array]:
     """Activations and gradients of the exported file, float64."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(file)
     feeds = {session.get_inputs()[0].name: x, TARGETS: classes}
     a, g = session.run([ACTIVATIONS, GRADIENTS], feeds)
     return a.astype(np.float64), g.astype(np.float64)

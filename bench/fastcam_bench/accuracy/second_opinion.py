@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from onnx.utils import Extractor
 
@@ -28,6 +27,7 @@ from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import inspect_model, vjp
+from fastcam_export.verify.session import quiet_session
 
 OUTPUT = RESULTS / "gradients" / "second_opinion.json"
 ASSETS = default_assets() / "models"
@@ -103,10 +103,8 @@ def onnx_ad(proto: onnx.ModelProto, source: str, output: str, at: Array, cotange
     """onnx-ad's adjoint, run on ONNX Runtime; one seed, as a last axis."""
     from onnx_ad import reverse
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     adjoint = reverse(proto, inputs=[source], outputs=[output], layout="onnx")
-    run = ort.InferenceSession(adjoint.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    run = quiet_session(adjoint)
     made: Array = run.run([f"adj_{source}"], {source: at, f"adj_{output}": cotangent[..., None]})[0]
     return made[..., 0]
 

@@ -26,9 +26,9 @@ from fastcam_export.graph.query import dependents, dims_of, is_added, reads
 from fastcam_export.graph.save import stamp
 from fastcam_export.layers.layout import MAP_ORDER, Layout
 from fastcam_export.outputs.cam import FLOAT, per_class
-from fastcam_export.verify import finite_differences
 from fastcam_export.verify.check import difference, output_tolerance
 from fastcam_export.verify.sample import predicted_class
+from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[Any]
 END = 1 << 62
@@ -301,7 +301,7 @@ def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: M
     if score not in {value.name for value in probe.graph.output}:
         probe.graph.output.append(onnx.ValueInfoProto(name=score))
     names = [value.name for value in part.graph.input if is_added(value)]
-    run = finite_differences.session(probe).run([*names, score], {**feeds, **predicted_class(exported)})
+    run = quiet_session(probe).run([*names, score], {**feeds, **predicted_class(exported)})
     *values, expected = run
     fixed = not part.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     order = np.arange(len(values[0])) if fixed else np.arange(2 * len(values[0]) + 1) % len(values[0])
@@ -309,7 +309,7 @@ def check(exported: onnx.ModelProto, part: onnx.ModelProto, score: str, feeds: M
     expected = expected.reshape(*expected.shape[:2], -1).sum(2)
     try:
         rows = {name: value[order] for name, value in zip(names, values)}
-        (scores,) = finite_differences.session(part).run([schema.SCORES], rows)
+        (scores,) = quiet_session(part).run([schema.SCORES], rows)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise FastcamError(
             f"the check failed: what lies behind the layer does not run alone ({' '.join(str(error).split())[:160]}); "

@@ -21,9 +21,9 @@ from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Pair
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import is_added
-from fastcam_export.verify import finite_differences
 from fastcam_export.verify.check import difference, output_tolerance
 from fastcam_export.verify.sample import Sample
+from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[Any]
 SHARED = 1 << 14
@@ -176,17 +176,17 @@ def check(source: onnx.ModelProto, whole: onnx.ModelProto, parts: Parts, sample:
         FastcamError: one of them gives something else.
     """
     feeds = dict(sample.feeds)
-    forward = finite_differences.session(parts.forward)
+    forward = quiet_session(parts.forward)
     names = [value.name for value in forward.get_outputs()]
     values = {**feeds, **dict(zip(names, forward.run(None, feeds)))}
     own = [value.name for value in source.graph.output]
-    before = finite_differences.session(source).run(own, feeds)
+    before = quiet_session(source).run(own, feeds)
     identical, worst = difference(before, [values[name] for name in own])
-    explanation = finite_differences.session(parts.explanation)
+    explanation = quiet_session(parts.explanation)
     taken = {value.name: values[value.name] for value in explanation.get_inputs() if value.name in values}
     targets = sample.targets(parts.explanation, values)
     added = [value.name for value in explanation.get_outputs()]
-    in_one = finite_differences.session(whole).run(added, {**feeds, **targets})
+    in_one = quiet_session(whole).run(added, {**feeds, **targets})
     _, apart = difference(in_one, explanation.run(added, {**taken, **targets}))
     if max(worst, apart) > output_tolerance(source):
         raise FastcamError(

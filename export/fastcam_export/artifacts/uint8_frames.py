@@ -22,9 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Preprocessing
-from fastcam_export.verify import finite_differences
 from fastcam_export.verify.check import difference
 from fastcam_export.verify.sample import predicted_class
+from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[Any]
 INPUT = schema.FRAMES
@@ -281,8 +281,8 @@ def check(
     for sides in [size] if size else [(how.size[0] * 2 + 31, how.size[1] * 3 + 7), (19, how.size[1] * 2)]:
         pictures = rng.integers(0, 256, (count, *sides, 3), np.uint8)
         wanted = np.stack([expected(picture, how) for picture in pictures])
-        *outputs, x = finite_differences.session(probe).run(None, {INPUT: pictures, **further})
-        again = finite_differences.session(exported).run(None, {image.name: x, **further})
+        *outputs, x = quiet_session(probe).run(None, {INPUT: pictures, **further})
+        again = quiet_session(exported).run(None, {image.name: x, **further})
         far = np.abs(x.astype(np.float64) - wanted) / step
         identical = (
             difference([np.asarray(value) for value in again], [np.asarray(value) for value in outputs])[1] < 1e-4

@@ -17,8 +17,9 @@ from fastcam_export.autodiff.core.builder import HALF
 from fastcam_export.autodiff.core.straight_through import QUANTIZE
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.verify import finite_differences, stop_gradient
-from fastcam_export.verify.finite_differences import DIRECTIONS, LAYER, Point, score_session, session
+from fastcam_export.verify.finite_differences import DIRECTIONS, LAYER, Point, score_session
 from fastcam_export.verify.sample import Sample, predicted_class
+from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[Any]
 OUTPUT_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
@@ -234,7 +235,7 @@ def whole_gradient_error(
     """
     feeds = stop_gradient.fed(source, tail, run.feeds)
     targets = {} if run.point.cotangents else predicted_class(whole)
-    gradient = np.asarray(session(whole).run([schema.GRADIENTS], {**feeds, **targets})[0])[:, 0]
+    gradient = np.asarray(quiet_session(whole).run([schema.GRADIENTS], {**feeds, **targets})[0])[:, 0]
     mean = gradient.mean(tuple(range(2, gradient.ndim)), dtype=np.float64)
     apart = difference([run.gradient], [mean])[1]
     if apart > output_tolerance(source):
@@ -314,7 +315,7 @@ def _run(
 ) -> list[dict[str, Array]]:
     """The named values for each of several inputs, in one session."""
     try:
-        runner = session(model)
+        runner = quiet_session(model)
         runs = [runner.run(list(names), dict(feeds)) for feeds in inputs]
         return [{name: np.asarray(value) for name, value in zip(names, run)} for run in runs]
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception

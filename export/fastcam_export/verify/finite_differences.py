@@ -13,6 +13,7 @@ import onnx
 from fastcam.schema import FastcamError
 from fastcam_export.layers.layout import Layout
 from fastcam_export.verify.float64 import SINGLE, in_double, without_convolutions
+from fastcam_export.verify.session import quiet_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -31,34 +32,6 @@ LAYER = "fastcam_check.layer"
 HELD = "fastcam_check.held."
 """In front of the names of values that are inputs because the gradient holds them, see
 :mod:`fastcam_export.verify.stop_gradient`."""
-
-
-def onnxruntime() -> Any:
-    """The onnxruntime module. The exporter needs it to run models; reading and rewriting them goes without.
-
-    Raises:
-        FastcamError: it is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise FastcamError(
-            "an export runs the model to check its own result, and ONNX Runtime is not installed; "
-            "run: pip install fastcam[cpu] (or fastcam[gpu] for NVIDIA)"
-        ) from error
-    return onnxruntime
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A quiet CPU session.
-
-    Raises:
-        FastcamError: ONNX Runtime is not installed.
-    """
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)
@@ -189,8 +162,8 @@ def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]
     """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
     try:
         wide = in_double(behind)
-        made = session(without_convolutions(wide))
+        made = quiet_session(without_convolutions(wide))
         rounded = any(node.op_type in SINGLE for node in wide.graph.node)
         return made, np.array([1e-2, 1e-4, 1e-6, *([1e-1, 3e-2, 3e-3, 1e-3, 3e-4] if rounded else [])])
     except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
-        return session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])
+        return quiet_session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])

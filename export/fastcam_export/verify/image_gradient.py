@@ -14,6 +14,7 @@ from fastcam_export.layers.layout import Layout
 from fastcam_export.verify import finite_differences, stop_gradient
 from fastcam_export.verify.check import refuse_error
 from fastcam_export.verify.sample import Sample
+from fastcam_export.verify.session import quiet_session
 
 
 def summary_lines(mode: Mode | None, check: Mapping[str, Any]) -> list[str]:
@@ -45,10 +46,10 @@ def check(source: onnx.ModelProto, exported: onnx.ModelProto, tail: onnx.ModelPr
     outputs = {}
     if sample.cotangents:
         own = [value.name for value in source.graph.output]
-        outputs = dict(zip(own, finite_differences.session(source).run(own, dict(sample.feeds))))
+        outputs = dict(zip(own, quiet_session(source).run(own, dict(sample.feeds))))
     targets = sample.targets(exported, outputs)
     names = [schema.INPUT_GRADIENT] if sample.cotangents else [schema.INPUT_GRADIENT, schema.CLASSES]
-    run = dict(zip(names, finite_differences.session(exported).run(names, {**sample.feeds, **targets})))
+    run = dict(zip(names, quiet_session(exported).run(names, {**sample.feeds, **targets})))
     gradient = run[schema.INPUT_GRADIENT]
     cotangents = tuple(targets.values()) if sample.cotangents else ()
     classes = np.zeros((len(gradient), 1), np.int64) if sample.cotangents else run[schema.CLASSES]

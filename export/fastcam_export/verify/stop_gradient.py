@@ -12,7 +12,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from fastcam_export.verify.finite_differences import HELD, session
+from fastcam_export.verify.finite_differences import HELD
+from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[Any]
 REGIONS = {"RoiAlign": (1, 2)}
@@ -45,5 +46,5 @@ def fed(source: onnx.ModelProto, behind: onnx.ModelProto, feeds: Mapping[str, Ar
     for name, value in zip(names, held):
         probe.graph.output.append(onnx.helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None))
     inputs = {value.name for value in source.graph.input}
-    values = session(probe).run(names, {name: array for name, array in feeds.items() if name in inputs})
+    values = quiet_session(probe).run(names, {name: array for name, array in feeds.items() if name in inputs})
     return {**feeds, **{value.name: array for value, array in zip(held, values)}}

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
@@ -12,6 +11,7 @@ from scipy import special
 from fastcam_export.autodiff.core.batching import BatchedBuilder
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.reverse import backward
+from fastcam_export.verify.session import quiet_session
 from support.rules import composite as cases_composite
 from support.rules import control as cases_control
 from support.rules import indexing as cases_indexing
@@ -50,9 +50,7 @@ def differentiate(proto, cotangents, wrt, lifted=False, engine="onnxruntime"):
 
 def run(model, feeds):
     """What ONNX Runtime computes, by output name."""
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(model, threads=1)
     names = {value.name for value in session.get_inputs()}
     made = session.run(None, {name: array for name, array in feeds.items() if name in names})
     return dict(zip([output.name for output in session.get_outputs()], made))

@@ -1,0 +1,59 @@
+"""The one place of the exporter that makes sessions of ONNX Runtime: quiet ones, on the CPU.
+
+Reading and rewriting models goes without ONNX Runtime; only what runs one comes here.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from fastcam.schema import FastcamError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+SILENT = 4
+"""ONNX Runtime's severity "fatal": what fails is raised, and the log would say it a second time on stderr."""
+
+
+def onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        FastcamError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise FastcamError(
+            "an export runs the model to check its own result, and ONNX Runtime is not installed; "
+            "run: pip install fastcam[cpu] (or fastcam[gpu] for NVIDIA)"
+        ) from error
+    return onnxruntime
+
+
+def quiet_options(threads: int | None = None) -> ort.SessionOptions:
+    """Options of a session that logs nothing and whose threads sleep between runs.
+
+    Args:
+        threads: threads inside one operator; None leaves the choice to ONNX Runtime.
+    """
+    options: ort.SessionOptions = onnxruntime().SessionOptions()
+    options.log_severity_level = SILENT
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # results are the same with and without
+    return options
+
+
+def quiet_session(model: onnx.ModelProto | PathLike[str] | str, threads: int | None = None) -> ort.InferenceSession:
+    """A session of a model or file on the CPU, with :func:`quiet_options`.
+
+    Raises:
+        FastcamError: ONNX Runtime is not installed.
+    """
+    given = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    return onnxruntime().InferenceSession(given, quiet_options(threads), providers=["CPUExecutionProvider"])
