@@ -21,7 +21,6 @@ from fastcam_export.autodiff.rules import (
     roi,
     scatter,
     shape,
-    standardization,
     unpool,
 )
 
@@ -46,6 +45,5 @@ __all__ = [
     "roi",
     "scatter",
     "shape",
-    "standardization",
     "unpool",
 ]
