@@ -2,6 +2,9 @@
 
 The forward part is the source with more outputs, so that a frame nobody asks about costs a plain forward pass. The
 explanation part takes these outputs under the same names, and ``fastcam.targets``, and gives what the one file gives.
+
+The parts are not cut by :func:`onnx_ir.convenience.extract`: it takes the same nodes, but puts constants in the order
+of a set, and writes the type of each value, by which the explanation part of a small transformer grows by 42 %.
 """
 
 from __future__ import annotations
