@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.console import print_table, say
-from fastcam.cli.explain import pictures
-from fastcam.cli.shared_options import ExportedFile, Labels, Pictures, PreprocessName, Providers
+from fastcam.cli.shared_options import ExportedFile, Labels, Pictures, PreprocessName, Providers, Threads, picture_files
 
 EXAMPLES = (
     "fastcam concepts resnet50.cam.onnx cat.jpg dog.jpg bird.jpg",
@@ -30,7 +29,7 @@ def concepts(
     ),
     preprocess: PreprocessName = None,
     labels: Labels = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
+    threads: Threads = None,
     providers: Providers = "auto",
 ) -> None:
     """Find the concepts that pictures share: deep feature factorisation of a layer's activations."""
@@ -40,7 +39,7 @@ def concepts(
     from fastcam.render.drawing import encode_png
     from fastcam.results.explanation import unique_stems
 
-    files = pictures(images)
+    files = picture_files(images)
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels)
     found = factorise(explainer if layer is None else explainer.at(layer), files, count)
     with staged(output) as stage:

@@ -12,17 +12,6 @@ from fastcam.errors import FastcamError
 
 EXAMPLES = ("fastcam cotangents", "fastcam cotangents segmenter.cam.onnx")
 
-Cotangents = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--cotangent",
-        "-c",
-        help="Of files exported with --targets cotangent: region:person, box:dog,x0, probability:tabby, ... "
-        "(see fastcam cotangents); repeatable.",
-        show_default=False,
-    ),
-]
-
 
 def cotangents(
     model: Annotated[
@@ -49,9 +38,3 @@ def cotangents(
         shape = f"{about.output} [{', '.join(map(str, about.shape))}]"
         rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in kinds_for(about, names)]
     print_table(("output of one picture", "--cotangent", "what it explains"), rows)
-
-
-def given(targets: list[str] | None, cotangent: list[str] | None) -> None:
-    """Raise where both options were given."""
-    if targets and cotangent:
-        raise FastcamError("--target and --cotangent were both given; a file answers one of the two")

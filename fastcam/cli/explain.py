@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcam.cli.console import counted, print_table, progress
-from fastcam.cli.cotangents import Cotangents, given
 from fastcam.cli.shared_options import (
     ColorsName,
+    Cotangents,
     ExportedFile,
     Labels,
     MethodNames,
@@ -24,6 +23,11 @@ from fastcam.cli.shared_options import (
     PreprocessName,
     Providers,
     StyleName,
+    TargetNames,
+    Threads,
+    Threshold,
+    class_targets,
+    picture_files,
 )
 from fastcam.cli.sheets import explain_methods, method_names
 from fastcam.errors import FastcamError
@@ -48,25 +52,17 @@ EXAMPLES = (
 def explain(
     model: ExportedFile,
     images: Pictures,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="Class index, rank (-1 is the predicted class) or name; repeatable.",
-            show_default="-1",
-        ),
-    ] = None,
+    target: TargetNames = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for overlays and explanation.json.", show_default="fastcam-out"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only; files are written only with -o.")] = False,
-    threshold: Annotated[float, typer.Option(help="Boxes surround what reaches this share of the maximum.")] = 0.15,
+    threshold: Threshold = 0.15,
     batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
     preprocess: PreprocessName = None,
     labels: Labels = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
+    threads: Threads = None,
     providers: Providers = "auto",
     method: MethodNames = "gradcam",
     option: MethodOptions = None,
@@ -86,20 +82,17 @@ def explain(
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
-    given(target, cotangent)
-    files, methods = pictures(images), method_names(method)
+    targets = class_targets(target, cotangent)
+    files, methods = picture_files(images), method_names(method)
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        at = None if layers is None else "all" if layers == ["all"] else layers
-        wanted = -1 if cotangent else targets(target)
-        question = explainer.question(cotangent) if cotangent else None
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "threshold": threshold,
             "style": style,
-            "cotangent": question,
-            "layers": at,
+            "cotangent": explainer.question(cotangent) if cotangent else None,
+            "layers": "all" if layers == ["all"] else layers,
             "fuse": fuse,
             "options": parsed(option or ()),
         }
@@ -108,9 +101,9 @@ def explain(
                 "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
             )
         if len(methods) > 1:
-            report, names = explain_methods(explainer, files, wanted, stage, methods, colors, **asked)
+            report, names = explain_methods(explainer, files, targets, stage, methods, colors, **options)
         else:
-            report, names = explain_all(explainer, files, wanted, stage, methods[0], colors, **asked)
+            report, names = explain_all(explainer, files, targets, stage, methods[0], colors, **options)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
@@ -131,19 +124,19 @@ def explain_all(
     stage: Path | None,
     method: str = "gradcam",
     colors: str = "jet",
-    **asked: Any,
+    **options: Any,
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
 
-    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    ``options``: further arguments of :meth:`fastcam.Explainer.__call__`.
     """
     from fastcam.methods import method as named
     from fastcam.results.explanation import unique_stems, write_json
     from fastcam.results.layer_sheet import write_strips
 
-    how = explainer.metadata.preprocessing
+    preprocessing = explainer.metadata.preprocessing
     # pictures that keep their own size cannot share a run
-    step = 1 if how is not None and how.size is None else explainer.batch_size
+    step = 1 if preprocessing is not None and preprocessing.size is None else explainer.batch_size
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
@@ -152,12 +145,12 @@ def explain_all(
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
             meter = partial(_advance, bar, start / len(part), len(files) / len(part))
-            found = explainer(part, targets=targets, method=method, progress=meter, **asked)
+            explanation = explainer(part, targets=targets, method=method, progress=meter, **options)
             if stage is not None:
-                rows = by_row(stems[start : start + step], len(found))
-                names += found.write_overlays(stage, rows, colors)
-                names += write_strips(found, stage, rows, colors)
-            add(report, found.to_dict())
+                rows = by_row(stems[start : start + step], len(explanation))
+                names += explanation.write_overlays(stage, rows, colors)
+                names += write_strips(explanation, stage, rows, colors)
+            add(report, explanation.to_dict())
             if not again:
                 bar.advance(bar.task_ids[0], len(part))
     if stage is not None:
@@ -196,28 +189,6 @@ def print_report(report: dict[str, Any]) -> None:
             label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
             score = "not finite" if target["score"] is None else f"{target['score']:.4g}"
             box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
-            how = part["method"] if len(parts) > 1 else ""
-            rows.append((Path(image["file"]).name, how, label, score, box, target["status"]))
+            method = part["method"] if len(parts) > 1 else ""
+            rows.append((Path(image["file"]).name, method, label, score, box, target["status"]))
     print_table(("image", "method", "class", "score", "box x0 y0 x1 y1", "status"), rows)
-
-
-def targets(given: Sequence[str] | None) -> list[int | str]:
-    """The --target options: what looks like a number is one, the rest are class names."""
-    return [int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else text for text in given or ["-1"]]
-
-
-def pictures(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; of a folder its pictures, sorted by name."""
-    from fastcam.image.preprocess import SUFFIXES, pictures_in
-
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise FastcamError(f"{path}: no such file; give pictures or folders of pictures")
-        found = [path]
-        if path.is_dir():
-            found = pictures_in(path)
-            if not found:
-                raise FastcamError(f"{path}: no pictures in this folder ({', '.join(SUFFIXES)})")
-        files += found
-    return files

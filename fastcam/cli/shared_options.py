@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from fastcam.errors import FastcamError
 from fastcam.schema import PRESETS, Engine
 
 OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
@@ -55,3 +58,56 @@ StyleName = Annotated[
     Literal["fastcam", "pytorch-grad-cam", "torch-cam", "captum"],
     typer.Option("--style", help="Whose heatmaps: ours, or those of another tool; boxes follow from them."),
 ]
+TargetNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="Class index, rank (-1 is the predicted class) or name; repeatable.",
+        show_default="-1",
+    ),
+]
+Cotangents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cotangent",
+        "-c",
+        help="Of files exported with --targets cotangent: region:person, box:dog,x0, probability:tabby, ... "
+        "(see fastcam cotangents); repeatable.",
+        show_default=False,
+    ),
+]
+Threshold = Annotated[float, typer.Option("--threshold", help="Boxes surround what reaches this share of the maximum.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Threads of ONNX Runtime.", show_default="its choice")]
+
+
+def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) -> int | list[int | str]:
+    """The --target options: what looks like a number is one, the rest are class names; the default of cotangents.
+
+    Raises:
+        FastcamError: --target and --cotangent were both given.
+    """
+    if names and cotangent:
+        raise FastcamError("--target and --cotangent were both given; a file answers one of the two")
+    if cotangent:
+        return -1
+    return [int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else text for text in names or ["-1"]]
+
+
+def picture_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as given; of a folder its pictures, sorted by name.
+
+    Raises:
+        FastcamError: a path that is not there, or a folder without pictures.
+    """
+    from fastcam.image.preprocess import SUFFIXES, pictures_in
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FastcamError(f"{path}: no such file; give pictures or folders of pictures")
+        inside = pictures_in(path) if path.is_dir() else [path]
+        if not inside:
+            raise FastcamError(f"{path}: no pictures in this folder ({', '.join(SUFFIXES)})")
+        files += inside
+    return files

@@ -48,34 +48,34 @@ def explain_methods(
     stage: Path | None,
     methods: Sequence[str],
     colors: str = "jet",
-    **asked: Any,
+    **options: Any,
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets.
 
-    ``asked``: further arguments of :meth:`fastcam.Explainer.__call__`; each method gets the options that it has.
+    ``options``: further arguments of :meth:`fastcam.Explainer.__call__`; each method gets those of its own that it has.
     """
     from fastcam.atomic_files import write
     from fastcam.render import drawing
     from fastcam.results.explanation import unique_stems, write_json
     from fastcam.results.method_sheet import methods_sheet
 
-    options = split_options(methods, asked.pop("options", None) or {})
+    of_methods = split_options(methods, options.pop("options", None) or {})
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {"methods": []}
     names: list[str] = []
     with progress(len(files)) as bar:
         for file, stem in zip(files, stems, strict=True):
-            found = [
-                explainer(file, targets=targets, method=one, options=those, **asked)
-                for one, those in zip(methods, options, strict=True)
+            explanations = [
+                explainer(file, targets=targets, method=name, options=own, **options)
+                for name, own in zip(methods, of_methods, strict=True)
             ]
-            entries = [e.to_dict() for e in found]
+            entries = [e.to_dict() for e in explanations]
             report["methods"] = report["methods"] or [{**entry, "images": []} for entry in entries]
             for whole, entry in zip(report["methods"], entries, strict=True):
                 whole["images"] += entry["images"]
             if stage is not None:
                 names.append(f"{stem}-methods.png")
-                write(stage / names[-1], drawing.encode_png(methods_sheet(found, colors=colors)))
+                write(stage / names[-1], drawing.encode_png(methods_sheet(explanations, colors=colors)))
             bar.advance(bar.task_ids[0])
     if stage is not None:
         write_json(stage, report)

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcam.cli.console import counted, progress
-from fastcam.cli.cotangents import Cotangents, given
-from fastcam.cli.explain import pictures, targets
 from fastcam.cli.shared_options import (
     ColorsName,
+    Cotangents,
     ExportedFile,
     Labels,
     MethodName,
@@ -26,6 +25,11 @@ from fastcam.cli.shared_options import (
     PreprocessName,
     Providers,
     StyleName,
+    TargetNames,
+    Threads,
+    Threshold,
+    class_targets,
+    picture_files,
 )
 from fastcam.errors import FastcamError
 
@@ -43,10 +47,7 @@ FPS = 25.0
 def stream(
     model: ExportedFile,
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Videos, pictures, or folders of pictures.")],
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="Class index, rank or name; repeatable.", show_default="-1"),
-    ] = None,
+    target: TargetNames = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -56,10 +57,10 @@ def stream(
             show_default="JSON lines to stdout",
         ),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Boxes surround what reaches this share of the maximum.")] = 0.15,
+    threshold: Threshold = 0.15,
     batch_size: Annotated[int, typer.Option(help="Frames per run where the model's batch is free.")] = 8,
     workers: Annotated[int, typer.Option(help="Threads that decode and prepare frames.")] = 2,
-    threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="its choice")] = None,
+    threads: Threads = None,
     preprocess: PreprocessName = None,
     labels: Labels = None,
     providers: Providers = "auto",
@@ -74,19 +75,26 @@ def stream(
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
-    given(target, cotangent)
+    targets = class_targets(target, cotangent)
     frames, total, fps = _frames(sources)
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
-    how: dict[str, Any] = {"threshold": threshold, "method": method, "style": style, "cotangent": cotangent or None}
-    how["options"] = parsed(option or ())
-    found = explainer.stream(frames, -1 if cotangent else targets(target), workers=workers, **how)
+    explained = explainer.stream(
+        frames,
+        targets,
+        threshold,
+        workers=workers,
+        method=method,
+        cotangent=cotangent or None,
+        style=style,
+        options=parsed(option or ()),
+    )
     sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
     with sink as write, progress(total or None) as bar:
-        for frame in found:
+        for frame in explained:
             done += 1
             failed += frame.error is not None
             write(frame)
@@ -115,7 +123,7 @@ def _frames(sources: list[Path]) -> tuple[Iterable[Any], int, float]:
             frames = read_video(source)
             parts += [[next(frames)], frames]  # a file that is no video is refused before anything is written
         else:
-            files = pictures([source])
+            files = picture_files([source])
             total += len(files)
             parts.append(files)
     return chain.from_iterable(parts), total, fps

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError, __version__
 from fastcam.cli import app
-from fastcam.cli.explain import targets as targets_given
+from fastcam.cli.shared_options import class_targets
 from fastcam.schema import Score, preset
 from support.contract_model import brightness_model, random_model
 
@@ -135,7 +135,7 @@ def test_preprocess_and_labels_can_be_given(desk):
     [(None, [-1]), (["-2"], [-2]), (["7", "golden retriever"], [7, "golden retriever"]), (["n02123045 tabby"], None)],
 )
 def test_numbers_are_indices_and_the_rest_are_names(given, targets):
-    assert targets_given(given) == (targets or given)
+    assert class_targets(given, None) == (targets or given)
 
 
 # --- export, inspect, demo: wiring --------------------------------------------------------------------------------

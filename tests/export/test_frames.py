@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from fastcam import Explainer, FastcamError
-from fastcam.cli.explain import pictures
+from fastcam.cli.shared_options import picture_files
 from fastcam.image import preprocess
 from fastcam.schema import preset
 from fastcam_export import export_model
@@ -179,7 +179,7 @@ def test_real_pictures(assets):
     """All photos, OpenCV's pixels: what the two round differently, in shares of all values."""
     exported = export_model(model(size=64), preprocess="imagenet", resize="crop", frames=True, check=False)
     how = exported.metadata.preprocessing
-    for path in pictures([assets / "photos"])[:6]:
+    for path in picture_files([assets / "photos"])[:6]:
         frame = preprocess.decode(path)
         wanted, _ = preprocess.prepare(frame, how)
         off = np.abs(prepared(exported, frame[None]) - wanted) * np.reshape(how.std, (1, 3, 1, 1)) / how.scale
