@@ -10,28 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from fastcam import kernels as kernels_
+from fastcam import kernels as kernel_backends
 from fastcam.errors import FastcamError
-from fastcam.explain import multilayer
-from fastcam.explain import on_device as resident
-from fastcam.explain import video as clips
+from fastcam.explain import multilayer, on_device
 from fastcam.explain.on_device import Resident
-from fastcam.explain.postprocess import How, View
+from fastcam.explain.postprocess import View
+from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets
 from fastcam.explain.streaming import Frame, Steps, stream
+from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.labels import read_labels
 from fastcam.methods.context import Meter, Progress
-from fastcam.results.explanation import Explanation, join
+from fastcam.results.explanation import Explanation
+from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction, joined
-from fastcam.runtime import uint8_frames as frames_
 from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.inputs import Inputs
+from fastcam.runtime.inputs import Inputs, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata, Preprocessing
 from fastcam.targets.classes import ClassTargets, Targets
 from fastcam.targets.resolved import CotangentSource, CotangentTargets
 from fastcam.targets.spec_kinds import CotangentLike, bind, supported_forms
+
+PREDICTED = ClassTargets(np.array([[-1]]))
+"""The target of a prediction: what an export in one file explains by the way."""
+LATER = Sources((), ())
+"""The images of a request where they come later: frames of a stream, a batch on the device."""
 
 
 class Explainer:
@@ -67,7 +72,7 @@ class Explainer:
         settings: Settings = DEFAULT,
         head: Model | None = None,
     ) -> None:
-        self._kernels = kernels_.get(kernels)
+        self._kernels = kernel_backends.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
         network = Network(model, explanation, providers, threads, settings, keep, head)
@@ -76,14 +81,14 @@ class Explainer:
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
         video = len(metadata.input_shape) == 5
-        kind = clips.ClipInputs if video else Inputs
-        self._inputs = kind(self._name, metadata, network.inputs[metadata.input], preprocess, threads)
+        inputs = ClipInputs if video else Inputs
+        self._inputs = inputs(self._name, metadata, network.inputs[metadata.input], preprocess, threads)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes))
         self._targets = Targets(metadata.score.classes, metadata.labels)
         self._batch_size = network.fixed_batch or batch_size
-        view = clips.VideoView if video else View
+        view = VideoView if video else View
         self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
 
     @property
@@ -131,7 +136,7 @@ class Explainer:
         connectivity: int = 8,
         cotangent: CotangentLike | None = None,
         method: str = "gradcam",
-        layers: multilayer.Layers = None,
+        layers: Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
         options: Mapping[str, Any] | None = None,
@@ -170,11 +175,8 @@ class Explainer:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
-        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
-        sources, files = self._inputs.sources(images)
-        resolved = self._resolve_targets(targets, len(sources), cotangent)
-        each, meter = _each(self._runs(sources, files, resolved), resolved), how.meter(progress, len(sources))
-        return join([self._at_each(run, chosen, how, meter) for run, chosen in each])
+        parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
+        return self._explain(self._request(ExplainOptions(*parameters), images))
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -188,9 +190,8 @@ class Explainer:
         Raises:
             FastcamError: a picture that cannot be used; the message says why.
         """
-        sources, files = self._inputs.sources(images)
-        first = None if self.metadata.cotangents else ClassTargets(np.array([[-1]]))
-        return joined(list(self._runs(sources, files, first)), self._whole.metadata)
+        by_the_way = None if self.metadata.cotangents else PREDICTED
+        return joined(list(self._runs(self._inputs.sources(images), by_the_way)), self._whole.metadata)
 
     def explain(
         self,
@@ -200,7 +201,7 @@ class Explainer:
         connectivity: int = 8,
         cotangent: CotangentLike | None = None,
         method: str = "gradcam",
-        layers: multilayer.Layers = None,
+        layers: Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
         options: Mapping[str, Any] | None = None,
@@ -216,12 +217,8 @@ class Explainer:
         Raises:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
-        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
-        if prediction.metadata != self._whole.metadata:
-            raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
-        resolved = self._resolve_targets(targets, len(prediction), cotangent)
-        each, meter = _each(prediction.runs, resolved), how.meter(progress, len(prediction))
-        return join([self._at_each(run, chosen, how, meter) for run, chosen in each])
+        parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
+        return self._explain(self._request(ExplainOptions(*parameters), prediction))
 
     def on_device(
         self,
@@ -247,15 +244,13 @@ class Explainer:
         Raises:
             FastcamError: the session or the kernels are not on a GPU, or the batch or a target cannot be used.
         """
-        _check_threshold(threshold)
+        parameters = ExplainOptions(targets, threshold, connectivity)
         kernels: Any = self._kernels
         if not hasattr(kernels, "cupy"):
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
-        resolved = self._resolve_targets(targets, len(images))
-        if not isinstance(resolved, ClassTargets):
-            raise FastcamError(f"{self._name} explains cotangents; on_device explains classes")
+        request = self._request(parameters, LATER, len(images))
         with kernels.on_stream(self._stream):
-            return resident.explain(self._network, kernels, images, resolved, threshold, connectivity, heatmaps)
+            return on_device.explain(self._network, kernels, images, request, heatmaps)
 
     def stream(
         self,
@@ -268,7 +263,7 @@ class Explainer:
         wait: float | None = None,
         method: str = "gradcam",
         cotangent: CotangentLike | None = None,
-        layers: multilayer.Layers = None,
+        layers: Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
         options: Mapping[str, Any] | None = None,
@@ -289,14 +284,14 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        if isinstance(self._view, clips.VideoView):
+        if isinstance(self._view, VideoView):
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
-        how = self._how(method, options, layers, fuse, style, threshold, connectivity)
-        resolved = self._resolve_targets(targets, 1, cotangent)
+        parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
+        request = self._request(ExplainOptions(*parameters), LATER, 1)
         steps = Steps(
-            prepare=lambda source: self._inputs.batch(*self._inputs.sources([source])),
-            run=lambda batch: self._run(batch, resolved),
-            finish=lambda run: self._at_each(run, resolved, how, how.meter(None, len(run))),
+            prepare=lambda source: self._inputs.batch(self._inputs.sources([source])),
+            run=lambda batch: self._run(batch, request.targets),
+            finish=lambda run: self._explain_run(run, request),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -313,36 +308,51 @@ class Explainer:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _how(
-        self,
-        method: str,
-        options: Mapping[str, Any] | None,
-        layers: multilayer.Layers,
-        fuse: str | None,
-        style: str,
-        threshold: float,
-        connectivity: int,
-    ) -> How:
-        _check_threshold(threshold)
-        self._view.check_call(fuse, style)
-        views: list[View] = []
-        if layers is not None or fuse is not None:
-            wanted = "all" if layers is None else layers
-            views = [self._whole.at(n) for n in multilayer.numbers(self._whole.metadata, wanted, self._name)]
+    def _request(self, asks: ExplainOptions, images: Any, count: int | None = None) -> Request:
+        """What a call asks, resolved and checked.
+
+        Args:
+            images: as the caller gave them, a prediction, or LATER; then
+            count: says for how many images there may be targets.
+        """
+        self._view.check_call(asks.fuse, asks.style)
+        layers: tuple[int, ...] = ()
+        if asks.layers is not None or asks.fuse is not None:
+            wanted = "all" if asks.layers is None else asks.layers
+            layers = multilayer.numbers(self._whole.metadata, wanted, self._name)
         default = self._whole.metadata.layer.value
-        found = [view.served(method, options, default) for view in views or [self._view]]
-        return How(found[0], tuple(views), fuse, style, threshold, connectivity)
+        views = [self._whole.at(number) for number in layers] or [self._view]
+        method, *_ = [view.served(asks.method, asks.options, default) for view in views]  # every layer must serve it
+        images = self._images(images)
+        count = len(images) if count is None else count
+        targets = self._resolve_targets(asks.targets, count, asks.cotangent)
+        progress = Meter(asks.progress, count * len(views))
+        how = asks.fuse, asks.style, asks.threshold, asks.connectivity
+        return Request(images, targets, method, layers, *how, progress)
 
-    def _at_each(self, run: Run, targets: ClassTargets | CotangentTargets, how: How, meter: Meter) -> Explanation:
+    def _images(self, images: Any) -> Sources | Prediction:
+        """What a caller gave as images."""
+        if isinstance(images, Prediction) and images.metadata != self._whole.metadata:
+            raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
+        return images if isinstance(images, Sources | Prediction) else self._inputs.sources(images)
+
+    def _explain(self, request: Request) -> Explanation:
+        """The explanation of a request whose images are there: run by run."""
+        images = request.images
+        parts, start = [], 0
+        for run in images.runs if isinstance(images, Prediction) else self._runs(images, request.targets):
+            parts.append(self._explain_run(run, request.of(slice(start, start + len(run)))))
+            start += len(run)
+        return join(parts)
+
+    def _explain_run(self, run: Run, request: Request) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""
-        if not how.views:
-            return self._view.explain(run, targets, how, meter)
-        each = [view.explain(run, targets, how, meter) for view in how.views]
-        return multilayer.together(each, self.metadata.layer.value, how.fuse)
+        if not request.layers:
+            return self._view.explain(run, request)
+        each = [self._whole.at(number).explain(run, request) for number in request.layers]
+        return multilayer.together(each, self.metadata.layer.value, request)
 
-    def _resolve_targets(
-        self, targets: Any, count: int, cotangent: CotangentLike | None = None
-    ) -> ClassTargets | CotangentTargets:
+    def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
         about = self.metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
             raise FastcamError(
@@ -365,37 +375,20 @@ class Explainer:
             )
         return resolved
 
-    def _runs(
-        self, sources: Any, files: Sequence[str | None], targets: ClassTargets | CotangentTargets | None
-    ) -> Iterator[Run]:
+    def _runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
         """Run the images; an export in one file explains ``targets`` by the way."""
-        slices = (sources[start : start + self._batch_size] for start in range(0, len(sources), self._batch_size))
         start = 0
-        for part in frames_.batches(sources, self._batch_size) if self.metadata.frames else slices:
-            rows = slice(start, start + len(part))
+        for batch in self._inputs.batches(sources, self._batch_size):
+            rows = slice(start, start + len(batch.files))
             start = rows.stop
-            batch = self._inputs.batch(part, files[rows])
             yield self._run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
 
-    def _run(self, batch: Batch, targets: ClassTargets | CotangentTargets | None) -> Run:
+    def _run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
+        """Run one batch."""
+        by_the_way: Any = None
         if isinstance(targets, ClassTargets):
-            first: Any = targets.classes
-        else:  # cotangents of outputs that are not there yet have to wait
-            first = targets.arrays(len(batch.files)) if targets is not None and targets.known else None
-        forward = self._network.forward(batch.tensor, first)
+            by_the_way = targets.classes
+        elif targets is not None and targets.known:  # cotangents that follow from the outputs have to wait for them
+            by_the_way = targets.arrays(len(batch.files))
+        forward = self._network.forward(batch.tensor, by_the_way)
         return Run(batch, forward, self._view.scores(forward.outputs, len(batch.files)))
-
-
-def _each(
-    runs: Iterable[Run], targets: ClassTargets | CotangentTargets
-) -> Iterator[tuple[Run, ClassTargets | CotangentTargets]]:
-    """Each run with the targets of its images."""
-    start = 0
-    for run in runs:
-        yield run, targets if len(targets) == 1 else targets[start : start + len(run)]
-        start += len(run)
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0 < threshold <= 1:
-        raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {threshold}")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.errors import FastcamError
-from fastcam.explain.postprocess import in_original
+from fastcam.explain.postprocess import LayerMaps, place
+from fastcam.explain.request import Layers, Request
 from fastcam.methods import layer_fusion
 from fastcam.render import peer_styles
 from fastcam.results.explanation import OK, Explanation
 from fastcam.schema import Metadata, TargetLayer
 
-Layers: TypeAlias = "str | int | Sequence[str | int] | None"
 NON_FINITE = kernels.STATUS_NAMES[kernels.NON_FINITE]
 
 
@@ -44,62 +43,67 @@ def numbers(metadata: Metadata, layers: Layers, file: str) -> tuple[int, ...]:
         if len(known) == 1:
             raise FastcamError(f"{file} explains at one layer, {known[0].value}; export it again with --layer all")
         return tuple(range(1, len(known) + 1))
-    asked = (layers,) if isinstance(layers, (str, int)) else tuple(layers or ())
-    found = [_number(known, one, file) for one in asked]
-    if not found:
+    wanted = (layers,) if isinstance(layers, (str, int)) else tuple(layers or ())
+    chosen = [_number(known, layer, file) for layer in wanted]
+    if not chosen:
         raise FastcamError("no layer is named; give names, numbers, or all")
-    if len(set(found)) < len(found):
-        raise FastcamError(f"a layer is named twice in {', '.join(map(str, asked))}; name it once")
-    return tuple(sorted(found))
+    if len(set(chosen)) < len(chosen):
+        raise FastcamError(f"a layer is named twice in {', '.join(map(str, wanted))}; name it once")
+    return tuple(sorted(chosen))
 
 
-def _number(known: Sequence[TargetLayer], asked: str | int, file: str) -> int:
-    if isinstance(asked, int):
-        if not 1 <= asked <= len(known):
-            raise FastcamError(f"{file} has the layers 1 to {len(known)}, not {asked}")
-        return asked
+def _number(known: Sequence[TargetLayer], layer: str | int, file: str) -> int:
+    if isinstance(layer, int):
+        if not 1 <= layer <= len(known):
+            raise FastcamError(f"{file} has the layers 1 to {len(known)}, not {layer}")
+        return layer
     for names in ([one.value for one in known], [one.node for one in known], [one.scope for one in known]):
-        if asked in names:
-            return names.index(asked) + 1
-    inside = [n for n, one in enumerate(known, 1) if one.scope.startswith(f"{asked}.")]
+        if layer in names:
+            return names.index(layer) + 1
+    inside = [n for n, one in enumerate(known, 1) if one.scope.startswith(f"{layer}.")]
     if inside:
         return inside[-1]
     there = [one.value for one in known]
-    near = difflib.get_close_matches(asked, there, 1, 0)[0]
+    near = difflib.get_close_matches(layer, there, 1, 0)[0]
     raise FastcamError(
-        f"{file} does not explain at layer {asked!r}; it has {', '.join(there)} (the nearest is {near!r}); "
+        f"{file} does not explain at layer {layer!r}; it has {', '.join(there)} (the nearest is {near!r}); "
         "name one of those, or export it again with this layer"
     )
 
 
-def together(explanations: Sequence[Explanation], default: str, fuse: str | None) -> Explanation:
+def together(explanations: Sequence[Explanation], default: str, request: Request) -> Explanation:
     """Explanations of the same images at several layers as one, which has them as its ``layers``.
 
     Args:
         explanations: in the order in which an image passes the layers.
         default: the default layer: its explanation is the whole one's where nothing is fused, else that of the last.
-        fuse: a name of :data:`fastcam.methods.layer_fusion.FUSIONS`, or None.
+        request: says how they are fused, if they are.
+
+    Raises:
+        FastcamError: no such fusion, or heatmaps of a style that has signs.
     """
     main = next((one for one in explanations if one.metadata.layer.value == default), explanations[-1])
-    whole = main if fuse is None else _fused(main, explanations, fuse)
-    return replace(whole, layers=tuple(explanations), fuse=fuse)
+    whole = main if request.fuse is None else _fused(main, explanations, request.fuse, request)
+    return replace(whole, layers=tuple(explanations), fuse=request.fuse)
 
 
-def _fused(main: Explanation, explanations: Sequence[Explanation], name: str) -> Explanation:
-    if peer_styles.signed(main.style):
+def _fused(main: Explanation, explanations: Sequence[Explanation], fuse: str, request: Request) -> Explanation:
+    """``main`` with the maps of all explanations as one."""
+    if peer_styles.signed(request.style):
         raise FastcamError(
-            f"{main.style}'s heatmaps are signed, and what is fused is positive; leave style or fuse out"
+            f"{request.style}'s heatmaps are signed, and what is fused is positive; leave style or fuse out"
         )
-    height, width = main.geometry[0].network
-    maps = layer_fusion.fuse(name, [one.maps for one in explanations], (height, width))
-    windows = np.array([each.target for each in main.geometry], np.int32)
-    found = peer_styles.explain_maps(
-        kernels.get(), main.style, maps, None, (height, width), main.threshold, main.connectivity, windows
+    maps = layer_fusion.fuse(fuse, [one.maps for one in explanations], main.geometry[0].network)
+    placed = place(kernels.get(), LayerMaps(maps, None), main.geometry, request)
+    status = _status(placed.status, [one.status for one in explanations], main.status)
+    return replace(
+        main,
+        maps=placed.maps,
+        heatmaps=placed.heatmaps,
+        boxes=placed.boxes,
+        components=placed.components,
+        status=status,
     )
-    assert found.heatmaps is not None
-    boxes, components = in_original(found, main.geometry)
-    status = _status(found.status, [one.status for one in explanations], main.status)
-    return replace(main, maps=found.maps, heatmaps=found.heatmaps, boxes=boxes, components=components, status=status)
 
 
 def _status(

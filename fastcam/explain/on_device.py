@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcam.errors import FastcamError
+from fastcam.explain.postprocess import LayerMaps, explain_maps
+from fastcam.explain.request import Request
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.io_binding import DeviceTensor, on_device
-from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS
+from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS, Metadata
 from fastcam.targets.classes import ClassTargets
 
 if TYPE_CHECKING:
@@ -35,26 +37,22 @@ class Resident:
     explained: DeviceExplained
 
 
-def explain(
-    network: Network,
-    kernels: CudaKernels,
-    images: Any,
-    asked: ClassTargets,
-    threshold: float,
-    connectivity: int,
-    heatmaps: bool,
-) -> Resident:
-    """Run ``network`` on a batch and explain it, all of it on the device.
+def explain(network: Network, kernels: CudaKernels, images: Any, request: Request, heatmaps: bool) -> Resident:
+    """Run ``network`` on a batch and explain it by Grad-CAM, all of it on the device.
 
     Args:
         images: the network's input, an array on the device or a NumPy array, which is copied there once.
-        asked: classes and ranks, for all images the same or a row for each.
+        request: for classes and ranks.
+        heatmaps: False leaves out the enlarged maps.
 
     Raises:
-        FastcamError: combinations of classes, a batch that the file does not take, or an export in two files.
+        FastcamError: cotangents or combinations of classes, a batch that the file does not take, or an export in two
+            files.
     """
-    name, metadata = network.name, network.metadata
-    if asked.terms is not None:
+    name, metadata, targets = network.name, network.metadata, request.targets
+    if not isinstance(targets, ClassTargets):
+        raise FastcamError(f"{name} explains cotangents; on_device explains classes")
+    if targets.terms is not None:
         raise FastcamError("on_device explains classes and ranks; for combinations of classes call the Explainer")
     tensor = DeviceTensor(images, pictures=metadata.frames) if on_device(images) else np.ascontiguousarray(images)
     sides = list(network.inputs[metadata.input].shape)
@@ -64,20 +62,26 @@ def explain(
             f"on_device takes the network's input, {sides} of {name}, got {list(tensor.shape)}; pictures go to the "
             "Explainer itself, or to a file exported with --frames"
         )
-    found = network.resident(tensor, asked.classes)
+    outputs = network.resident(tensor, targets.classes)
+    size = _heatmap_size(tensor.shape, metadata)
+    explained = explain_maps(kernels, _gradcam(outputs, metadata), size, request, want_heatmaps=heatmaps)
+    own = {key: value for key, value in outputs.items() if not key.startswith(PREFIX)}
+    return Resident(own, outputs[CLASSES], explained)
+
+
+def _gradcam(outputs: dict[str, Any], metadata: Metadata) -> LayerMaps:
+    """What the kernels take, on the device."""
     if metadata.emit == "cam":
-        activations, weights = found[CAM], None
-    else:
-        activations = found[ACTIVATIONS]
-        weights = found[WEIGHTS] if metadata.emit == "weights" else found[GRADIENTS].mean((3, 4), np.float32)
-    how = metadata.preprocessing
-    size = how.size if metadata.frames and how is not None else _spatial(tensor.shape, how.layout if how else "NCHW")
-    assert size is not None  # a file for frames has one
-    explained = kernels.explain_maps(activations, weights, size, threshold, connectivity, want_heatmaps=heatmaps)
-    own = {key: value for key, value in found.items() if not key.startswith(PREFIX)}
-    return Resident(own, found[CLASSES], explained)
+        return LayerMaps(outputs[CAM], None)
+    weights = outputs[WEIGHTS] if metadata.emit == "weights" else outputs[GRADIENTS].mean((3, 4), np.float32)
+    return LayerMaps(outputs[ACTIVATIONS], weights)
 
 
-def _spatial(shape: tuple[int, ...], layout: str) -> tuple[int, int]:
-    """(H, W) of a batch."""
-    return (shape[1], shape[2]) if layout == "NHWC" else (shape[2], shape[3])
+def _heatmap_size(shape: tuple[int, ...], metadata: Metadata) -> tuple[int, int]:
+    """(H, W) of the image that the model sees, of a batch of this shape."""
+    preprocessing = metadata.preprocessing
+    if metadata.frames:
+        assert preprocessing is not None and preprocessing.size is not None  # the export saw to it
+        return preprocessing.size
+    last = preprocessing is not None and preprocessing.layout == "NHWC"
+    return (shape[1], shape[2]) if last else (shape[2], shape[3])

@@ -1,10 +1,9 @@
-"""View: an exported file at one of its layers, and how what a run says there becomes an explanation."""
+"""From a run to its explanation: an exported file at one of its layers, its maps, and their heatmaps and boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 
 from fastcam import kernels as kernels_
 from fastcam.errors import FastcamError
-from fastcam.image.preprocess import Float, Geometry
+from fastcam.explain.request import Request, ResolvedTargets
+from fastcam.image.preprocess import Float, Geometry, Size
 from fastcam.methods import Method
 from fastcam.methods.compatibility import answered, as_float, brought_back, kernel_inputs, on_host, served
-from fastcam.methods.context import Meter, Progress
 from fastcam.methods.run import answers
 from fastcam.render import peer_styles
 from fastcam.results.explanation import Explanation
@@ -24,23 +23,71 @@ from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs import Inputs
 from fastcam.schema import CLASSES, Metadata
 from fastcam.targets.classes import ClassTargets, Target
-from fastcam.targets.resolved import CotangentTargets, ImageTargets, combine, image_targets, named_targets, status_of
+from fastcam.targets.resolved import CotangentTargets, combine, image_targets, named_targets, status_of
 
 
-@dataclass(frozen=True)
-class How:
-    """What a call asks for beside images and targets; ``views``: one for each of the layers asked for, if any are."""
+@dataclass(frozen=True, eq=False)
+class TargetOutputs:
+    """What a run says of its targets at one layer.
 
-    method: Method
-    views: tuple[View, ...]
-    fuse: str | None
-    style: str
-    threshold: float
-    connectivity: int
+    Attributes:
+        added: the file's added outputs by name, put together where targets are combinations.
+        scores: float32 [N, classes]; of cotangents [N, T], their values.
+        classes: int64 [N, T], the class of each target.
+        targets: per image what each target was, where they are not one class each.
+        resolved: what the file explained: classes and their combinations, or cotangents by input.
+        columns: int64 [N, U], the classes as the file resolved them.
+    """
 
-    def meter(self, progress: Progress | None, images: int) -> Meter:
-        """Counts the runs of so many images, each at each of the layers."""
-        return Meter(progress, images * max(1, len(self.views)))
+    added: dict[str, Any]
+    scores: Float
+    classes: NDArray[np.int64]
+    targets: tuple[tuple[Target, ...], ...]
+    resolved: ClassTargets | Mapping[str, Float]
+    columns: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMaps:
+    """What a method makes of a run: maps [N, T, h, w] as the kernels take them.
+
+    Attributes:
+        activations: float32 [N, K, h, w]; or where ``weights`` is None the signed maps themselves, [N, T, h, w].
+        weights: float32 [N, T, K]: a map is the sum of the activations times these; or None.
+        status_names: names of the kernels' verdicts, by number.
+        attributions: float32 [N, T, C, H, W] of a method that explains the image itself, or None.
+    """
+
+    activations: Any
+    weights: Any
+    status_names: Sequence[str] = kernels_.STATUS_NAMES
+    attributions: Float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Maps with their heatmaps, and boxes in original pixels; the fields are those of an Explanation.
+
+    ``status`` holds the kernels' verdicts, uint8 [N, T].
+    """
+
+    maps: Float
+    heatmaps: Float
+    boxes: Float
+    components: tuple[tuple[Float, ...], ...]
+    status: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What the rows of an explanation are of: the pictures of a run, or the frames of its clips."""
+
+    scores: Float
+    classes: NDArray[np.int64]
+    targets: tuple[tuple[Target, ...], ...]
+    geometry: tuple[Geometry, ...]
+    files: tuple[str | None, ...]
+    images: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,113 +112,161 @@ class View:
         here = whole.at(number) if whole.layers else whole
         return replace(self, network=self.network.at(number if number in whole.numbers() else None), metadata=here)
 
+    # ---- what can be asked
+
     def check_call(self, fuse: str | None, style: str) -> None:
         """Raise for what a call cannot ask of this file, whatever the layer and the method."""
         peer_styles.check(style, self.metadata)
 
-    def served(self, method: str, options: Mapping[str, Any] | None, default: str) -> Method:
-        """The method with its options set, which the file must be able to serve at this layer.
+    def served(self, name: str, options: Mapping[str, Any] | None, default: str) -> Method:
+        """The method called ``name`` with its options set, which the file must be able to serve at this layer.
 
         Args:
             default: value of the file's default layer.
+
+        Raises:
+            FastcamError: no such method or option, or one that the file cannot serve here.
         """
-        name = self.network.name
-        found = self._method(method, options)
-        if found.runs == "gradients" and not (self.network.takes_targets or self.metadata.cotangents):
+        file = self.network.name
+        method = self._method(name, options)
+        if method.runs == "gradients" and not (self.network.takes_targets or self.metadata.cotangents):
             raise FastcamError(
-                f"{name} has constant targets, and {found.title} explains one class of other images; export it "
+                f"{file} has constant targets, and {method.title} explains one class of other images; export it "
                 "again with --targets default, or required"
             )
         here = self.metadata.layer.value
-        at_layer = found.mode is not None and self.metadata.of_layer_alone()
-        if here != default and (found.runs == "layer" or at_layer):
-            held = "has the head of" if found.runs == "layer" else f"brings {found.mode} back to"
-            raise FastcamError(f"{name} {held} its default layer {default} alone; export it again with {here}")
-        return found
+        at_layer = method.mode is not None and self.metadata.of_layer_alone()
+        if here != default and (method.runs == "layer" or at_layer):
+            has = "has the head of" if method.runs == "layer" else f"brings {method.mode} back to"
+            raise FastcamError(f"{file} {has} its default layer {default} alone; export it again with {here}")
+        return method
 
     def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
         return served(name, self.metadata, self.network.name, options)
 
-    def scores(self, outputs: dict[str, Any], images: int) -> Float:
-        """[N, classes]; no classes where the file is about outputs that are no class scores."""
-        score = self.metadata.score
-        if self.metadata.cotangents and score.classes is None:
-            return np.zeros((images, 0), np.float32)
-        return _per_class(as_float(outputs[score.output]))
+    # ---- the way from a run to its explanation
 
-    def answer(
-        self, run: Run, asked: ClassTargets | CotangentTargets
-    ) -> tuple[
-        dict[str, Any], Float, NDArray[np.int64], tuple[tuple[Target, ...], ...], Callable[[], list[ImageTargets]]
-    ]:
-        """The added outputs of one run, the scores [N, classes], the class of each target, what each target was, and
-        what gives the questions to ask of other images in an image's place."""
-        if isinstance(asked, CotangentTargets):
-            arrays, scores, meant = asked.answer(run.forward.outputs, len(run))
-            classes = np.tile(np.arange(scores.shape[1]), (len(run), 1))
-            classes[classes >= np.array([[len(row)] for row in meant])] = -1  # where an image has fewer
-            questions = partial(image_targets, arrays, classes, self.metadata, self.network.name)
-            return self.network.explain(run.forward, arrays), scores, classes, meant, questions
-        found = self.network.explain(run.forward, asked.classes)
-        classes = np.asarray(found[CLASSES], np.int64)
-        if classes.min() < 0:  # how a file for another engine than ONNX Runtime says so
+    def explain(self, run: Run, request: Request) -> Explanation:
+        """The explanation of one run at this layer; ``request`` is that of its images."""
+        outputs = self.outputs(run, request.targets)
+        maps = self.maps(run, outputs, request)
+        placed = self.place(run, outputs, maps, request)
+        rows = self.rows(run, outputs)
+        return Explanation(
+            scores=rows.scores,
+            classes=rows.classes,
+            labels=self.metadata.labels,
+            maps=placed.maps,
+            heatmaps=placed.heatmaps,
+            boxes=placed.boxes,
+            components=placed.components,
+            status=status_of(placed.status, list(maps.status_names), rows.targets),
+            targets=rows.targets,
+            outputs=run.forward.outputs,
+            geometry=rows.geometry,
+            files=rows.files,
+            images=rows.images,
+            metadata=self.metadata,
+            threshold=request.threshold,
+            connectivity=request.connectivity,
+            method=request.method.name,
+            options=dict(request.method.options),
+            attributions=maps.attributions,
+            style=request.style,
+            providers=self.network.providers,
+            **self.brought_back(run, outputs),
+        )
+
+    def outputs(self, run: Run, targets: ResolvedTargets) -> TargetOutputs:
+        """The added outputs of a run for its targets.
+
+        Raises:
+            FastcamError: the file resolves a target to no class, or holds what does not add up to combinations.
+        """
+        if isinstance(targets, CotangentTargets):
+            return self._cotangent_outputs(run, targets)
+        added = self.network.explain(run.forward, targets.classes)
+        columns = np.asarray(added[CLASSES], np.int64)
+        if columns.min() < 0:  # how a file for another engine than ONNX Runtime says so
             raise FastcamError(
                 f"a target is no class, or no rank, that {self.network.name} resolves; give a class index"
             )
-        if classes.max() >= run.scores.shape[1]:
-            raise FastcamError(f"class {classes.max()} is out of range: the model has {run.scores.shape[1]} classes")
-        found = combine(asked, found, self.metadata, self.network.name)
-        questions = partial(image_targets, asked, classes, self.metadata, self.network.name)
-        return found, run.scores, *named_targets(asked, classes, self.metadata.labels), questions
+        if columns.max() >= run.scores.shape[1]:
+            raise FastcamError(f"class {columns.max()} is out of range: the model has {run.scores.shape[1]} classes")
+        added = combine(targets, added, self.metadata, self.network.name)
+        classes, names = named_targets(targets, columns, self.metadata.labels)
+        return TargetOutputs(added, run.scores, classes, names, targets, columns)
 
-    def explain(self, run: Run, targets: ClassTargets | CotangentTargets, how: How, meter: Meter) -> Explanation:
-        """The explanation of one run, and its post-processing."""
-        (found, scores, classes, asked, questions), geometry = self.answer(run, targets), run.batch.geometry
-        attributions = None
-        if how.method.per_image is None:
-            activations, weights, names = kernel_inputs(found, how.method, self.metadata)
-        else:
-            found = on_host(found)
-            again = self.network, self.inputs.layout, self.batch_size, self.scores, meter
-            said = answers(how.method, run, found, questions(), *again)
-            activations, weights, names, attributions = answered(found, said)
-        size, windows = geometry[0].network, np.array([each.target for each in geometry], np.int32)
-        explained: Any = peer_styles.explain_maps(
-            self.kernels, how.style, activations, weights, size, how.threshold, how.connectivity, windows
-        )
-        if hasattr(explained, "read"):  # on the device until now
-            explained = explained.read()
-        assert explained.heatmaps is not None
-        boxes, components = in_original(explained, geometry)
-        return Explanation(
-            scores=scores,
-            classes=classes,
-            labels=self.metadata.labels,
-            maps=explained.maps,
-            heatmaps=explained.heatmaps,
-            boxes=boxes,
-            components=components,
-            status=status_of(explained.status, names, asked),
-            targets=asked,
-            outputs=run.forward.outputs,
-            geometry=geometry,
-            files=run.batch.files,
-            images=run.batch.images,
-            metadata=self.metadata,
-            threshold=how.threshold,
-            connectivity=how.connectivity,
-            method=how.method.name,
-            options=dict(how.method.options),
-            attributions=attributions,
-            style=how.style,
-            providers=self.network.providers,
-            **brought_back(found, run.batch.tensor, self.inputs.layout),
-        )
+    def _cotangent_outputs(self, run: Run, targets: CotangentTargets) -> TargetOutputs:
+        arrays, scores, names = targets.answer(run.forward.outputs, len(run))
+        columns = np.tile(np.arange(scores.shape[1]), (len(run), 1))
+        columns[columns >= np.array([[len(row)] for row in names])] = -1  # where an image has fewer
+        return TargetOutputs(self.network.explain(run.forward, arrays), scores, columns, names, arrays, columns)
+
+    def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
+        """What the method makes of the outputs; one that asks runs the model again."""
+        method = request.method
+        if method.per_image is None:
+            return LayerMaps(*kernel_inputs(outputs.added, method, self.metadata))
+        added = on_host(outputs.added)
+        targets = image_targets(outputs.resolved, outputs.columns, self.metadata, self.network.name)
+        again = self.network, self.inputs.layout, self.batch_size, self.scores, request.progress
+        return LayerMaps(*answered(added, answers(method, run, added, targets, *again)))
+
+    def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
+        """Heatmaps of the maps, and boxes in pixels of the pictures."""
+        return place(self.kernels, maps, run.batch.geometry, request)
+
+    def rows(self, run: Run, outputs: TargetOutputs) -> Rows:
+        """What the rows of the explanation are of."""
+        batch = run.batch
+        return Rows(outputs.scores, outputs.classes, outputs.targets, batch.geometry, batch.files, batch.images)
+
+    def brought_back(self, run: Run, outputs: TargetOutputs) -> dict[str, Any]:
+        """What the mode of the file brought back to the image or the layer, by the Explanation's names."""
+        return brought_back(outputs.added, run.batch.tensor, self.inputs.layout)
+
+    def scores(self, outputs: dict[str, Any], images: int) -> Float:
+        """float32 [N, classes] of the model's outputs; no classes where the file is about what are no class scores.
+
+        What a segmenter gives at every position is summed over the positions, as it is explained.
+        """
+        score = self.metadata.score
+        if self.metadata.cotangents and score.classes is None:
+            return np.zeros((images, 0), np.float32)
+        scores = as_float(outputs[score.output])
+        return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
 
 
-def _per_class(scores: Float) -> Float:
-    """[N, classes]; what a segmenter gives at every position is summed over the positions, as it is explained."""
-    return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
+def explain_maps(
+    kernels: Any,
+    maps: LayerMaps,
+    size: Size,
+    request: Request,
+    windows: NDArray[np.int32] | None = None,
+    want_heatmaps: bool = True,
+) -> Any:
+    """Maps weighed, enlarged to ``size`` and boxed: where every explanation of pictures calls the kernels.
+
+    Args:
+        kernels: of the CPU; or those of a GPU, which leave what they return there.
+        windows: int32 [N, 4], where boxes may lie: x0, y0, x1, y1 in the network's input.
+
+    Returns:
+        see :class:`fastcam.kernels.Explained`, boxes in pixels of the network's input.
+    """
+    arrays = maps.activations, maps.weights
+    asked = request.threshold, request.connectivity
+    return peer_styles.explain_maps(kernels, request.style, *arrays, size, *asked, windows, want_heatmaps)
+
+
+def place(kernels: Any, maps: LayerMaps, geometry: Sequence[Geometry], request: Request) -> Placed:
+    """Heatmaps of maps of pictures, and boxes in pixels of the pictures, on the host."""
+    windows = np.array([each.target for each in geometry], np.int32)
+    explained = explain_maps(kernels, maps, geometry[0].network, request, windows)
+    if hasattr(explained, "read"):  # on the device until now
+        explained = explained.read()
+    return Placed(explained.maps, explained.heatmaps, *in_original(explained, geometry), explained.status)
 
 
 def in_original(
@@ -183,9 +278,9 @@ def in_original(
     start = 0
     for i, t in np.ndindex(*explained.counts.shape):
         count = int(explained.counts[i, t])
-        found = explained.components[start : start + count]
+        rows = explained.components[start : start + count]
         parts = np.empty((count, 5), np.float32)
-        parts[:, :4], parts[:, 4] = geometry[i].to_original(found[:, :4]), found[:, 4]
+        parts[:, :4], parts[:, 4] = geometry[i].to_original(rows[:, :4]), rows[:, 4]
         if count:
             boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
         components[i].append(parts)

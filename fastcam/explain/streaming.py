@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Uint8, is_picture, opencv
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.batch import Batch, Run
+from fastcam.runtime.batch import Batch, Run, join_batches
 from fastcam.runtime.thread_pipeline import Pipeline
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -50,31 +50,31 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
     if batch_size < 1 or workers < 1:
         raise FastcamError(f"batch_size and workers must be at least 1, got {batch_size} and {workers}")
 
-    def prepare(given: tuple[int, Any]) -> tuple[Frame, Batch | None]:
-        frame = Frame(*given)
+    def prepare(numbered: tuple[int, Any]) -> tuple[Frame, Batch | None]:
+        frame = Frame(*numbered)
         try:
             return frame, steps.prepare(frame.source)
         except FastcamError as error:
             return _failed(frame, error), None
 
-    def run(together: list[tuple[Frame, Batch | None]]) -> tuple[list[Frame], Run | None]:
-        members, parts = [frame for frame, _ in together], [part for _, part in together if part is not None]
+    def run(members: list[tuple[Frame, Batch | None]]) -> tuple[list[Frame], Run | None]:
+        frames, parts = [frame for frame, _ in members], [part for _, part in members if part is not None]
         if not parts:
-            return members, None
+            return frames, None
         try:
-            return members, steps.run(_joined(parts))
+            return frames, steps.run(join_batches(parts))
         except FastcamError as error:
-            return [_failed(frame, error) for frame in members], None
+            return [_failed(frame, error) for frame in frames], None
 
     def finish(ran: tuple[list[Frame], Run | None]) -> list[Frame]:
-        members, found = ran
-        if found is None:
-            return members
+        frames, result = ran
+        if result is None:
+            return frames
         try:
-            whole = steps.finish(found)
+            explanation = steps.finish(result)
         except FastcamError as error:
-            return [_failed(frame, error) for frame in members]
-        return [replace(frame, explanation=whole[i]) for i, frame in enumerate(members)]
+            return [_failed(frame, error) for frame in frames]
+        return [replace(frame, explanation=explanation[i]) for i, frame in enumerate(frames)]
 
     def shape(prepared: tuple[Frame, Batch | None]) -> Any:
         return None if prepared[1] is None else prepared[1].tensor.shape
@@ -87,15 +87,6 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
                 yield from members
 
     return explained()
-
-
-def _joined(parts: Sequence[Batch]) -> Batch:
-    """Batches of one frame each as one batch."""
-    tensor = np.concatenate([part.tensor for part in parts])
-    images, geometry, files = (
-        tuple(getattr(part, name)[0] for part in parts) for name in ("images", "geometry", "files")
-    )
-    return Batch(tensor, images, geometry, files)
 
 
 def _failed(frame: Frame, error: FastcamError) -> Frame:

@@ -69,6 +69,12 @@ class Geometry:
     source: Rect
     target: Rect
 
+    @classmethod
+    def unchanged(cls, size: Size) -> Geometry:
+        """Of a tensor that goes into the network as it is."""
+        whole = (0, 0, size[1], size[0])
+        return cls(size, size, whole, whole)
+
     def to_original(self, boxes: Any) -> Float:
         """Boxes [..., 4] in network-input pixels -> float32 [..., 4] in original pixels, clipped to the picture."""
         (sx0, sy0, sx1, sy1), (tx0, ty0, tx1, ty1) = self.source, self.target

@@ -63,15 +63,17 @@ def explain_maps(
     size: Size,
     fraction: float,
     connectivity: int,
-    windows: NDArray[np.int32],
+    windows: NDArray[np.int32] | None = None,
+    want_heatmaps: bool = True,
 ) -> kernels.Explained:
     """:meth:`fastcam.kernels.Kernels.explain_maps` with heatmaps in a style, and the boxes that follow from these.
 
-    Maps that are not finite have heatmaps of zeros. Styles of other tools are made on the CPU.
+    Maps that are not finite have heatmaps of zeros. Styles of other tools are made on the CPU and always have heatmaps,
+    from which their boxes follow; FastCAM's own leaves them out where ``want_heatmaps`` is False.
     """
     if style == "fastcam":
         plain: kernels.Explained = backend.explain_maps(
-            activations, weights, size, fraction, connectivity, windows=windows
+            activations, weights, size, fraction, connectivity, windows=windows, want_heatmaps=want_heatmaps
         )
         return plain
     on_gpu = hasattr(backend, "cupy")

@@ -20,20 +20,19 @@ from fastcam.image.preprocess import Float, Geometry, Uint8, restore
 from fastcam.labels import short_label
 from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
-from fastcam.render import drawing, peer_styles
-from fastcam.runtime.batch import join_outputs, per_image
+from fastcam.render import drawing, overlays
+from fastcam.runtime.batch import per_image
 from fastcam.schema import Metadata, Mode
 from fastcam.targets.classes import Target
-from fastcam.targets.resolved import NOT_ASKED
 
 OK = "ok"
 AROUND_GREY = {"gradient": "gradient", "guided": "guided backpropagation", "deconvolution": "deconvolution"}
 """Modes that are shown in the colours of the picture around grey, and their titles."""
 
 # what has one row per image, by how rows are put together
-_ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
-_TUPLES = ("components", "status", "geometry", "files", "images", "targets")
-_MAYBE = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
+ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
+TUPLES = ("components", "status", "geometry", "files", "images", "targets")
+OPTIONAL = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +118,8 @@ class Explanation:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"image {index} of {len(self)}")
             index = slice(index % len(self), index % len(self) + 1)
-        changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*_ARRAYS, *_TUPLES)}
-        changes |= {name: array[index] for name in _MAYBE if (array := getattr(self, name)) is not None}
+        changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*ARRAYS, *TUPLES)}
+        changes |= {name: array[index] for name in OPTIONAL if (array := getattr(self, name)) is not None}
         changes["layers"] = tuple(one[index] for one in self.layers)
         changes["outputs"] = {
             name: value[index] if per_image(value, len(self)) else value for name, value in self.outputs.items()
@@ -129,8 +128,8 @@ class Explanation:
 
     def image(self, i: int = 0) -> Uint8:
         """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
-        given = self.images[i]
-        return given if given.dtype == np.uint8 else restore(given, self.metadata.preprocessing)
+        image = self.images[i]
+        return image if image.dtype == np.uint8 else restore(image, self.metadata.preprocessing)
 
     def asked(self, i: int = 0) -> int:
         """How many targets an image has."""
@@ -152,7 +151,7 @@ class Explanation:
 
     def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The heatmap alone in colours, uint8 RGB at the picture's size."""
-        return np.take(self._table(colors), np.rint(self._heat(i, target) * 255).astype(np.intp), axis=0)
+        return overlays.coloured(self._heat(i, target), self.style, colors)
 
     def overlay(
         self,
@@ -180,7 +179,7 @@ class Explanation:
         if not -self.asked(i) <= t < self.asked(i):
             raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
         picture, factor = drawing.enlarge(self.image(i), min_side)
-        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), self._table(colors), alpha)
+        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), overlays.table(self.style, colors), alpha)
         if not annotate:
             return mixed
         status = self.status[i][t]
@@ -190,16 +189,11 @@ class Explanation:
 
     def legend(self, colors: str = "jet") -> drawing.Legend:
         """What the colours of overlays and heatmaps mean."""
-        ends = ("-", "+") if peer_styles.signed(self.style) else ("0", "1")
-        return drawing.Legend(self._table(colors), *ends)
-
-    def _table(self, colors: str) -> Uint8:
-        return drawing.diverging_table() if peer_styles.signed(self.style) else drawing.colormap(colors)
+        return overlays.legend(self.style, colors)
 
     def _heat(self, i: int, target: int, factor: int = 1) -> Float:
         """The heatmap at ``factor`` times the picture's size, as places in a colour map, 0..1."""
-        heat = self.geometry[i].magnified(factor).heatmap_to_original(self.heatmaps[i, target])
-        return np.ascontiguousarray(peer_styles.drawn(self.style, heat))
+        return overlays.places(self.style, self.heatmaps[i, target], self.geometry[i].magnified(factor))
 
     @property
     def guided_gradcam(self) -> Float:
@@ -249,15 +243,14 @@ class Explanation:
         picture, factor = drawing.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
-            heat = self._upsampled(attribution_maps.shown(mode, self.relevance[i, target]))
-            shown = np.ascontiguousarray(np.clip(geometry.heatmap_to_original(heat), 0, 1))
-            return kernels.get().overlay(picture, shown, drawing.colormap(colors), 0.5)
+            shown = attribution_maps.shown(mode, self.relevance[i, target])
+            return overlays.layer_map(picture, shown, geometry, colors)
         if self.input_gradients is None:
             raise FastcamError(
                 "the file brings nothing back to the image; export the model with --input-gradient guided"
             )
         values = self.guided_gradcam if cam else self.input_gradients
-        return self._pixels(values[i, target], geometry, mode not in AROUND_GREY)
+        return overlays.pixels(values[i, target], geometry, mode not in AROUND_GREY, self._order)
 
     def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
         """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
@@ -268,17 +261,13 @@ class Explanation:
         if self.attributions is None:
             raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
         _, factor = drawing.enlarge(self.image(i), min_side)
-        return self._pixels(
-            self.attributions[i, target], self.geometry[i].magnified(factor), METHODS[self.method].adds_up
-        )
+        geometry, adds_up = self.geometry[i].magnified(factor), METHODS[self.method].adds_up
+        return overlays.pixels(self.attributions[i, target], geometry, adds_up, self._order)
 
-    def _pixels(self, values: Float, geometry: Geometry, adds_up: bool) -> Uint8:
-        """[C, H, W] as a picture: their sum over the channels in two colours, or each channel around grey."""
-        seen = np.stack([geometry.heatmap_to_original(np.ascontiguousarray(channel)) for channel in values])
-        if adds_up:
-            return drawing.diverging(seen.sum(axis=0))
-        how = self.metadata.preprocessing
-        return drawing.on_grey(seen[::-1] if how is not None and how.color == "BGR" else seen)
+    @property
+    def _order(self) -> str:
+        """The input's order of channels, as far as it is known."""
+        return self.metadata.preprocessing.color if self.metadata.preprocessing is not None else "RGB"
 
     def gradient_legend(self, cam: bool = False, colors: str = "jet") -> tuple[str, drawing.Legend]:
         """Title and colours of :meth:`gradient_image`."""
@@ -290,18 +279,12 @@ class Explanation:
             return AROUND_GREY[mode], drawing.GREY
         if self.input_gradients is None:
             return mode, drawing.Legend(drawing.colormap(colors))
-        return mode, drawing.Legend(drawing.diverging_table(), "-", "+")
+        return mode, overlays.signed_legend()
 
     def attribution_legend(self) -> tuple[str, drawing.Legend]:
         """Title and colours of :meth:`attribution_image`."""
         known = METHODS[self.method]
-        return known.title, drawing.Legend(drawing.diverging_table(), "-", "+") if known.adds_up else drawing.GREY
-
-    def _upsampled(self, map_: Float) -> Float:
-        """A map [h, w] divided by its maximum, at the size of the network's input."""
-        k, size = kernels.get(), self.heatmaps.shape
-        large: Float = k.upsample(k.normalize(np.ascontiguousarray(map_[None])), (size[2], size[3]))[0]
-        return large
+        return known.title, overlays.signed_legend() if known.adds_up else drawing.GREY
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
@@ -394,38 +377,6 @@ class Explanation:
             picture = drawing.caption(picture, f"{self.label(i, t)}: {title}", legend=legend)
             write(folder / name, drawing.encode_png(picture))
         return list(pictures)
-
-
-def join(parts: Sequence[Explanation]) -> Explanation:
-    """Explanations of several runs of one file as one."""
-    if len(parts) == 1:
-        return parts[0]
-    most = max(part.classes.shape[1] for part in parts)
-    parts = [_widened(part, most) for part in parts]
-    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-    there = [name for name in _MAYBE if getattr(parts[0], name) is not None]
-    joined |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in there}
-    joined |= {name: tuple(row for part in parts for row in getattr(part, name)) for name in _TUPLES}
-    joined["layers"] = tuple(map(join, zip(*(part.layers for part in parts), strict=True)))
-    joined["outputs"] = join_outputs([(part.outputs, len(part)) for part in parts])
-    return replace(parts[0], **joined)
-
-
-def _widened(part: Explanation, most: int) -> Explanation:
-    """An explanation with room for ``most`` targets an image; what it was not asked is marked so."""
-    missing = most - part.classes.shape[1]
-    if not missing:
-        return part
-
-    def wide(array: NDArray[Any], fill: int = 0) -> NDArray[Any]:
-        return np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)], constant_values=fill)
-
-    names = ("maps", "heatmaps", "boxes", "scores", *(name for name in _MAYBE if name != "inputs"))
-    changes: dict[str, Any] = {name: wide(getattr(part, name)) for name in names if getattr(part, name) is not None}
-    changes["classes"] = wide(part.classes, -1)
-    changes["status"] = tuple((*row, *[NOT_ASKED] * missing) for row in part.status)
-    changes["components"] = tuple((*row, *[np.zeros((0, 5), np.float32)] * missing) for row in part.components)
-    return replace(part, **changes)
 
 
 def _rounded(value: Any) -> float:

@@ -24,6 +24,15 @@ class Batch:
     files: tuple[str | None, ...]
 
 
+def join_batches(parts: Sequence[Batch]) -> Batch:
+    """Batches of one image each as one batch."""
+    tensor = np.concatenate([part.tensor for part in parts])
+    images, geometry, files = (
+        tuple(getattr(part, name)[0] for part in parts) for name in ("images", "geometry", "files")
+    )
+    return Batch(tensor, images, geometry, files)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """Images that ran together, and what they gave."""

@@ -29,7 +29,9 @@ from fastcam.runtime.session import (
 )
 from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, OUTPUTS, PREFIX, RELEVANCE, SCORES, TARGETS, Metadata, of_layer
 
-Asked: TypeAlias = "NDArray[np.int64] | Mapping[str, NDArray[Any]] | None"
+TargetArrays: TypeAlias = "NDArray[np.int64] | Mapping[str, NDArray[Any]] | None"
+"""What a file is to explain: classes or ranks, int64 [1, T] or [images, T]; of a file whose target is a cotangent the
+arrays by name of the input; None for nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,9 @@ class Forward:
     Attributes:
         tensor: the images, as they go into the network.
         outputs: the model's own outputs by name, a row per image where they have that.
-        targets, explained: what the run has explained already: the targets, and the added outputs by name; an export in
-            two files explains nothing here.
+        explained: the added outputs by name, of what the run has explained already; an export in two files explains
+            nothing here.
+        targets: what that was, a row of classes and ranks for all images or one for each; none of cotangents.
         carried: what the explanation part takes, by name: of all images that ran together, and those that filled up a
             fixed batch, because not every value has a row per image.
         rows, ran: of the ``ran`` images that ran together, those that are meant.
@@ -48,14 +51,20 @@ class Forward:
 
     tensor: NDArray[Any] | io_binding.DeviceTensor
     outputs: dict[str, Any]
-    targets: NDArray[np.int64]
     explained: dict[str, Any]
+    targets: tuple[tuple[int, ...], ...]
     carried: dict[str, Any] = field(repr=False)
     rows: slice
     ran: int
 
     def __len__(self) -> int:
         return len(self.tensor)
+
+    def explains(self, targets: TargetArrays) -> bool:
+        """Whether ``explained`` is the explanation of ``targets``. Of cotangents it is that of those it ran with."""
+        if isinstance(targets, np.ndarray):
+            return bool(self.explained) and self.targets == _as_rows(targets)
+        return bool(self.explained)
 
     def __getitem__(self, rows: slice) -> Forward:
         """The images from ``rows.start`` to ``rows.stop``."""
@@ -138,12 +147,11 @@ class Network:
         """Whether the export is in two files, so that explaining later costs no second forward pass."""
         return self._second is not None
 
-    def forward(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: Asked) -> Forward:
+    def forward(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: TargetArrays) -> Forward:
         """Run the images of ``tensor``; a fixed batch is filled up with its last image.
 
         Args:
-            targets: int64 [1, T] or [images, T]: what an export in one file explains by the way; of a file whose target
-                is a cotangent the arrays by name of the input, or None, which explains nothing.
+            targets: what an export in one file explains by the way.
         """
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
         if missing and isinstance(tensor, io_binding.DeviceTensor):
@@ -154,10 +162,10 @@ class Network:
         on_demand = self._second is not None
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
         rows, ran = slice(0, len(tensor)), len(tensor) + missing
-        found = {name: _rows(value, rows, ran) for name, value in values.items()}
-        explained = {name: found.pop(name) for name in list(found) if name.startswith(PREFIX)}
-        known = targets if isinstance(targets, np.ndarray) else np.zeros((1, 0), np.int64)
-        return Forward(tensor, found, known, explained, carried, rows, ran)
+        own = {name: _rows(value, rows, ran) for name, value in values.items()}
+        explained = {name: own.pop(name) for name in list(own) if name.startswith(PREFIX)}
+        classes = _as_rows(targets) if isinstance(targets, np.ndarray) else ()
+        return Forward(tensor, own, explained, classes, carried, rows, ran)
 
     def own(self, tensor: NDArray[Any]) -> dict[str, Any]:
         """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
@@ -195,7 +203,7 @@ class Network:
             rows.append(self._run(session.run, [SCORES], full)[0][: size - missing])
         return np.concatenate(rows)
 
-    def explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
+    def explain(self, run: Forward, targets: TargetArrays) -> dict[str, Any]:
         """The added outputs by name, a row per image of ``run``, for targets as in :meth:`forward`.
 
         An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
@@ -203,17 +211,15 @@ class Network:
         """
         return _of_layer(self._explain(run, targets), self._number, self.metadata)
 
-    def _explain(self, run: Forward, targets: Asked) -> dict[str, Any]:
+    def _explain(self, run: Forward, targets: TargetArrays) -> dict[str, Any]:
         """The added outputs of all layers."""
+        if run.explains(targets):
+            return run.explained
         if self._second is None:
-            if isinstance(targets, np.ndarray):
-                known = np.array_equal(run.targets, targets)
-            else:
-                known = bool(run.explained)
-            return run.explained if known else self.forward(run.tensor, targets).explained
+            return self.forward(run.tensor, targets).explained
         around = run.ran - run.rows.stop, run.rows.start
-        found = self._values(self._second, run.carried | self._asked(targets, *around))
-        return {name: _rows(_array(value), run.rows, run.ran) for name, value in found.items()}
+        added = self._values(self._second, run.carried | self._target_inputs(targets, *around))
+        return {name: _rows(_array(value), run.rows, run.ran) for name, value in added.items()}
 
     def resident(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: NDArray[np.int64]) -> dict[str, Any]:
         """All outputs of one run by name, as arrays that lie on the device. With a stream of the user's among the
@@ -229,7 +235,7 @@ class Network:
             )
         if self._second is not None or self._replay is not None:
             raise FastcamError(f"{self.name}: explaining on the device takes an export in one file, and no CUDA graph")
-        feed = {self.metadata.input: tensor} | self._asked(targets, 0)
+        feed = {self.metadata.input: tensor} | self._target_inputs(targets, 0)
         run = partial(
             io_binding.run,
             self._session,
@@ -241,7 +247,7 @@ class Network:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _asked(self, targets: Asked, after: int, before: int = 0) -> dict[str, NDArray[Any]]:
+    def _target_inputs(self, targets: TargetArrays, after: int, before: int = 0) -> dict[str, NDArray[Any]]:
         """The inputs that say what is explained, filled up to the images that run."""
         if isinstance(targets, np.ndarray):
             return (
@@ -268,10 +274,10 @@ class Network:
         names = [name for name in self._outputs if not name.startswith(PREFIX)]
         return dict(zip(names, self._run(self._session.run, names, feed), strict=True))
 
-    def _whole(self, feed: dict[str, Any], targets: Asked, missing: int) -> dict[str, Any]:
+    def _whole(self, feed: dict[str, Any], targets: TargetArrays, missing: int) -> dict[str, Any]:
         if targets is None:
             return self._own(feed)
-        feed |= self._asked(targets, missing)
+        feed |= self._target_inputs(targets, missing)
         found: dict[str, Any]
         if self._replay is not None:
             found = self._run(self._replay.run, self._outputs, feed)
@@ -387,6 +393,11 @@ def _filled(array: Any, after: int, before: int = 0) -> Any:
     if not before and not after:
         return array
     return np.concatenate([np.repeat(array[:1], before, axis=0), array, np.repeat(array[-1:], after, axis=0)])
+
+
+def _as_rows(targets: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    """Targets [N, T] as tuples."""
+    return tuple(map(tuple, targets.tolist()))
 
 
 def _rows(value: Any, rows: slice, ran: int) -> Any:

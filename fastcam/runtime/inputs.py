@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,25 @@ from fastcam.schema import PRESETS, Metadata, Preprocessing, preset
 
 _DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _DTYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The images of a call before any of them is read; ``sources[a:b]`` are some of them.
+
+    Attributes:
+        images: a checked tensor [N, ...], or a list of pictures, paths or clips.
+        files: per image its path, or None.
+    """
+
+    images: Any
+    files: Sequence[str | None]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> Sources:
+        return Sources(self.images[rows], self.files[rows])
 
 
 class Inputs:
@@ -92,18 +111,23 @@ class Inputs:
         height, width = self.shape[1:3] if layout == "NHWC" else self.shape[2:4]
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
-    def sources(self, images: Any) -> tuple[Any, list[str | None]]:
-        """The images as a sequence (a checked tensor, or a list of pictures still to be read) and their paths."""
+    def sources(self, images: Any) -> Sources:
+        """What a caller gave as images, as a sequence of them.
+
+        Raises:
+            FastcamError: a tensor that does not fit the model's input, no image at all, or pictures for a file that
+                does not say how they become its input.
+        """
         if on_device(images):
             tensor = self._checked(DeviceTensor(images))
-            return tensor, [None] * len(tensor)
+            return Sources(tensor, [None] * len(tensor))
         if not isinstance(images, str | Path | list | tuple) and not hasattr(images, "convert"):
             images = images_.as_array(images)
         if self._metadata.frames:
             images = frames_.unpacked(images, self._name)
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
             tensor = self._checked(images)
-            return tensor, [None] * len(tensor)
+            return Sources(tensor, [None] * len(tensor))
         pictures = list(images) if isinstance(images, list | tuple) else [images]
         if not pictures:
             raise FastcamError("no images given; give at least one")
@@ -112,7 +136,7 @@ class Inputs:
                 f"{self._name} does not say how pictures become its input; say it with preprocess "
                 f"(--preprocess, one of: {', '.join(PRESETS)}), or give a float tensor"
             )
-        return pictures, [str(entry) if isinstance(entry, str | Path) else None for entry in pictures]
+        return Sources(pictures, [str(entry) if isinstance(entry, str | Path) else None for entry in pictures])
 
     def _checked(self, tensor: NDArray[Any] | DeviceTensor) -> NDArray[Any] | DeviceTensor:
         """A float tensor that fits the model's input, in the input's dtype."""
@@ -161,21 +185,28 @@ class Inputs:
             whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         return whole, [(picture, geometry) for picture, (_, geometry) in made]
 
-    def batch(self, sources: Any, files: Sequence[str | None]) -> Batch:
+    def batches(self, sources: Sources, size: int) -> Iterator[Batch]:
+        """All images, up to ``size`` a batch, read as they are asked for.
+
+        For a file that takes frames, a batch is neighbours of one size.
+        """
+        slices = (sources.images[start : start + size] for start in range(0, len(sources), size))
+        start = 0
+        for part in frames_.batches(sources.images, size) if self._metadata.frames else slices:
+            yield self.batch(Sources(part, sources.files[start : start + len(part)]))
+            start += len(part)
+
+    def batch(self, sources: Sources) -> Batch:
         """One run's images as the network's input."""
-        if isinstance(sources, np.ndarray | DeviceTensor):
-            size = (
-                (sources.shape[1], sources.shape[2]) if self.layout == "NHWC" else (sources.shape[2], sources.shape[3])
-            )
-            whole = (0, 0, size[1], size[0])
-            given = (
-                sources.rows() if isinstance(sources, DeviceTensor) else tuple(sources.astype(np.float32, copy=False))
-            )
-            return Batch(sources, given, (Geometry(size, size, whole, whole),) * len(sources), tuple(files))
+        images, files = sources.images, sources.files
+        if isinstance(images, np.ndarray | DeviceTensor):
+            size = (images.shape[1], images.shape[2]) if self.layout == "NHWC" else (images.shape[2], images.shape[3])
+            rows = images.rows() if isinstance(images, DeviceTensor) else tuple(images.astype(np.float32, copy=False))
+            return Batch(images, rows, (Geometry.unchanged(size),) * len(images), tuple(files))
         assert self.preprocessing is not None  # sources() refuses pictures without it
         if self._metadata.frames:
-            return frames_.prepare(sources, files, self.preprocessing, self.shape, self._name)
-        tensor, made = self._loaded(sources, self.preprocessing)
+            return frames_.prepare(images, files, self.preprocessing, self.shape, self._name)
+        tensor, made = self._loaded(images, self.preprocessing)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self.shape[axis] if len(self.shape) == 4 else None
         if isinstance(channels, int) and channels != tensor.shape[axis]:

@@ -51,7 +51,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Kernels:
     stand_in = Kernels()
     native = kernels.get()
     monkeypatch.setattr(io_binding, "on_gpu", lambda session: True)
-    monkeypatch.setattr(fastcam.explainer.kernels_, "get", lambda name="auto": stand_in if name == "cuda" else native)
+    monkeypatch.setattr(kernels, "get", lambda name="auto": stand_in if name == "cuda" else native)
     for module in (fastcam.runtime.inputs, fastcam.explain.on_device):
         monkeypatch.setattr(module, "on_device", lambda value: isinstance(value, torch.Tensor))
     return stand_in

@@ -13,7 +13,6 @@ import onnxruntime
 import pytest
 import torch
 
-import fastcam.explainer
 from fastcam import Explainer, FastcamError, cache, kernels
 from fastcam.runtime import inputs, io_binding
 from fastcam.runtime.providers import Settings
@@ -291,7 +290,7 @@ def test_kernels_on_the_device_get_activations_that_stayed_there(monkeypatch, em
             return Found(native.explain_maps(np.asarray(activations), weights, *rest, **options))
 
     monkeypatch.setattr(io_binding, "on_gpu", lambda session: True)
-    monkeypatch.setattr(fastcam.explainer.kernels_, "get", lambda name="auto": Kernels() if name == "cuda" else native)
+    monkeypatch.setattr(kernels, "get", lambda name="auto": Kernels() if name == "cuda" else native)
     model, x = random_model().file(emit=emit), images(3)
     wanted = Explainer(model)(x, targets=[-1, 2])
     explainer = Explainer(model, kernels="cuda")

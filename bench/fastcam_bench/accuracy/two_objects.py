@@ -33,7 +33,7 @@ import numpy.typing as npt
 from fastcam import Explainer, Explanation, FastcamError
 from fastcam.image.preprocess import decode
 from fastcam.methods import METHODS
-from fastcam.render import drawing
+from fastcam.render import drawing, overlays
 from fastcam.schema import Mode
 from fastcam_bench.accuracy.photos import SUBJECTS, Subject
 from fastcam_bench.oracles.machine import versions
@@ -163,8 +163,7 @@ def image_maps(found: Explanation) -> dict[str, list[Array]]:
     """What a file brought back, per target as a map of the picture: sizes, or of relevance its positive part."""
     mode, geometry = str(found.metadata.input_gradient), found.geometry[0]
     if found.relevance is not None:
-        k = [found._upsampled(np.maximum(each, 0)) for each in found.relevance[0]]
-        return {mode: [geometry.heatmap_to_original(each) for each in k]}
+        return {mode: [overlays.enlarged(np.maximum(each, 0), geometry) for each in found.relevance[0]]}
     assert found.input_gradients is not None
     signed = mode.startswith("lrp")
     values = {mode: found.input_gradients[0]}
