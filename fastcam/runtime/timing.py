@@ -1,7 +1,6 @@
 """Side-by-side measurements: interleaved timing, ratios with intervals, and the peak memory of a fresh process.
 
-    python -m fastcam.runtime.timing MODEL.onnx BATCH THREADS      # used by peak_memory: one session, one run, then its
-    peak
+    python -m fastcam.runtime.timing MODEL.onnx BATCH THREADS      # used by peak_memory: one session, one run, its peak
 
 Contestants take turns in random order, so that what the machine does meanwhile falls on all alike, and each round
 gives one ratio to the contestant that is the yardstick.
