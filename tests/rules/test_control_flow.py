@@ -72,6 +72,12 @@ def test_a_layer_before_and_behind_an_if_equals_pytorchs_autograd_for_three_targ
         np.testing.assert_allclose(pooled, got.mean((3, 4)), rtol=1e-4, atol=1e-6)
 
 
+def test_the_check_of_several_layers_leaves_what_the_export_added_alone():
+    """Of a model with bodies too: once, the part behind a further layer kept reads of ``fastcam.cotangent``."""
+    exported = export_model(classifier()[0], layer=["last", "map"], emit="gradients", targets="cotangent")
+    assert exported.check["bit_identical"] and exported.check["gradient_error"] < 1e-3
+
+
 def test_values_that_only_a_body_reads_are_layers():
     assert {"map", "chosen", "last"} <= {layer.name for layer in inspect_model(classifier()[0]).layers}
 
