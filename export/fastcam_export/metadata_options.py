@@ -15,18 +15,18 @@ from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.axis_tracing import image_order
 
 
-def preprocessing(given: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
-    if given is None:
+def preprocessing(wanted: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
+    if wanted is None:
         return None
     dims = known_dims(image) or []
     last = image_order(image).endswith("C")
     channels, (height, width) = (dims[-1], dims[-3:-1]) if last else (dims[1], dims[-2:])
     size = (height, width) if height is not None and width is not None else None
-    known = schema.preset(given, resize=resize) if isinstance(given, str) else given
+    known = schema.preset(wanted, resize=resize) if isinstance(wanted, str) else wanted
     color = "GRAY" if channels == 1 else known.color
     return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
 
 
-def labels(given: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
+def labels(wanted: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
     """Class names by index; see :func:`fastcam.labels.read_labels`."""
-    return None if given is None else read_labels(given, classes)
+    return None if wanted is None else read_labels(wanted, classes)

@@ -27,7 +27,7 @@ class Export:
         opset: (source's, exported's) opset of the default domain.
         engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
         explanation: the explanation part of an export on demand, or None.
-        head: what lies behind the layer, where that was asked for.
+        head: the part of the model behind the layer, where that was wanted.
         files: all files written.
     """
 

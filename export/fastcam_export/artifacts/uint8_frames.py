@@ -38,7 +38,7 @@ class _Nodes:
     """Nodes and constants in the order in which they are made; ``nodes.Add(a, b)`` makes one, numbers are constants."""
 
     def __init__(self) -> None:
-        self.made: list[onnx.NodeProto] = []
+        self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, value: Any) -> str:
@@ -51,9 +51,9 @@ class _Nodes:
 
     def __getattr__(self, operator: str) -> Any:
         def make(*inputs: Any, output: str = "", **attributes: Any) -> str:
-            output = output or f"{_PREFIX}{operator.lower()}_{len(self.made)}"
+            output = output or f"{_PREFIX}{operator.lower()}_{len(self.nodes)}"
             names = [self.constant(value) for value in inputs]
-            self.made.append(helper.make_node(operator, names, [output], f"{output}_node", **attributes))
+            self.nodes.append(helper.make_node(operator, names, [output], f"{output}_node", **attributes))
             return output
 
         return make
@@ -207,10 +207,10 @@ def _constants(how: Preprocessing, size: tuple[int, int]) -> tuple[Any, Any, Any
     rows, columns, inside = _sums(op, how, _ints(*size))
     names = [*rows, *columns, *([inside] if inside is not None else [])]
     outputs = [helper.make_empty_tensor_value_info(name) for name in names]
-    graph = helper.make_graph(op.made, "geometry", [], outputs, op.constants)
+    graph = helper.make_graph(op.nodes, "geometry", [], outputs, op.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    found = [np.asarray(value) for value in onnx.reference.ReferenceEvaluator(model).run(None, {})]
-    return found[:2], found[2:4], found[4] if inside is not None else None
+    values = [np.asarray(value) for value in onnx.reference.ReferenceEvaluator(model).run(None, {})]
+    return values[:2], values[2:4], values[4] if inside is not None else None
 
 
 def _normalised(op: _Nodes, placed: str, how: Preprocessing, image: onnx.ValueInfoProto) -> None:
@@ -239,7 +239,7 @@ def _joined(
     inputs, nodes = list(graph.input), list(graph.node)
     del graph.input[:], graph.node[:]
     graph.input.extend([frames if value.name == image.name else value for value in inputs])
-    graph.node.extend([*op.made, *nodes])
+    graph.node.extend([*op.nodes, *nodes])
     graph.initializer.extend(op.constants)
     return framed
 
@@ -318,8 +318,8 @@ def expected(frame: Array, how: Preprocessing) -> Array:
     whole[y : y + tall, x : x + broad] = np.rint(pixels)
     if how.color == "BGR":
         whole = whole[..., ::-1]
-    made: Array = (whole * how.scale - np.asarray(how.mean)) / np.asarray(how.std)
-    return made if how.layout == "NHWC" else made.transpose(2, 0, 1)
+    prepared: Array = (whole * how.scale - np.asarray(how.mean)) / np.asarray(how.std)
+    return prepared if how.layout == "NHWC" else prepared.transpose(2, 0, 1)
 
 
 def _middle(side: int, inner: float) -> tuple[int, int]:

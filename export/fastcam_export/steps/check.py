@@ -1,4 +1,4 @@
-"""The third step of an export: the models that were made are run and compared with the source."""
+"""The third step of an export: its models are run and compared with the source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
 
     Args:
         plan: what was planned; its graph is still the model's own.
-        attached: what was made of it.
+        attached: its models.
 
     Returns:
         What was measured, for the metadata.
@@ -57,11 +57,11 @@ def _layer_error(plan: Plan, run: verify.LayerRun) -> float:
         FastcamError: it is too large, or the gradient is zero.
     """
     source, layer = plan.loaded.proto, run.layer
-    behind = tail(plan.loaded.model, layer.value, *plan.target.differentiated)
-    error = verify.layer_error(source, behind, run)
-    if run.pooled and not error <= verify.tolerance(source, behind):
+    part = tail(plan.loaded.model, layer.value, *plan.target.differentiated)
+    error = verify.layer_error(source, part, run)
+    if run.pooled and not error <= verify.tolerance(source, part):
         whole = attach(plan.of_whole_gradient(layer)).whole
-        error = verify.whole_gradient_error(source, behind, run, whole)
+        error = verify.whole_gradient_error(source, part, run, whole)
     which = "" if layer.number is None else f" at layer {layer.value.name!r}"
-    verify.refuse_error(error, source, behind, f"the gradient{which}")
+    verify.refuse_error(error, source, part, f"the gradient{which}")
     return error

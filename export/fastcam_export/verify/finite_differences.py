@@ -29,8 +29,8 @@ DTYPES = {
 }
 LAYER = "fastcam_check.layer"
 """The name of the layer's value, where that is an input."""
-HELD = "fastcam_check.held."
-"""In front of the names of values that are inputs because the gradient holds them, see
+STOPPED = "fastcam_check.stopped."
+"""In front of the names of values that are inputs because the gradient treats them as constants, see
 :mod:`fastcam_export.verify.stop_gradient`."""
 
 
@@ -75,23 +75,23 @@ class Point:
 
 
 def score_session(
-    behind: onnx.ModelProto, feeds: Mapping[str, Array], cotangents: Sequence[Array]
+    tail: onnx.ModelProto, feeds: Mapping[str, Array], cotangents: Sequence[Array]
 ) -> tuple[Callable[[Array], Array], Array]:
     """The class scores [N, classes] behind the layer as a function of its value, and step widths for differences.
 
     Of ``cotangents`` the one "class" is their linear functional of the outputs; NaN where an output has another shape,
     as where a detector finds another number of boxes.
     """
-    run, widths = _tail_session(behind)
+    run, widths = _tail_session(tail)
     types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
     fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
-    holds = any(name.startswith(HELD) for name in types)
+    stopped = any(name.startswith(STOPPED) for name in types)
 
     def scores(at: Array) -> Array:
         try:
             outputs = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})
         except Exception:  # onnxruntime's have no common base but this
-            if not holds:
+            if not stopped:
                 raise
             return np.full((len(cotangents[0]) if cotangents else len(at), 1), np.nan)  # another number of regions
         if cotangents:
@@ -111,7 +111,7 @@ def _functional(outputs: Sequence[Array], cotangents: Sequence[Array]) -> Array:
 
 
 def gradient_error(
-    behind: onnx.ModelProto,
+    tail: onnx.ModelProto,
     feeds: Mapping[str, Array],
     point: Point,
     gradient: Array,
@@ -121,7 +121,7 @@ def gradient_error(
     """Compare a gradient with central differences of the part of the model behind the layer.
 
     Args:
-        behind: :func:`tail`.
+        tail: see :func:`fastcam_export.verify.tail.tail`.
         feeds: the model's inputs.
         point: the layer's value there.
         gradient: [N, K, h, w], or [N, K] where only its spatial mean is in the file; then directions are constant
@@ -134,7 +134,7 @@ def gradient_error(
         counts: a network is smooth only piecewise, so a wide step meets kinks and a narrow one rounding. The
         differences are taken in float64 where the runtime has the operators behind the layer in it.
     """
-    scores, widths = score_session(behind, feeds, point.cotangents)
+    scores, widths = score_session(tail, feeds, point.cotangents)
     rng = np.random.default_rng(seed)
     maps = point.maps
     pooled = gradient.ndim == 2
@@ -158,12 +158,12 @@ def gradient_error(
     return worst
 
 
-def _tail_session(behind: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
+def _tail_session(tail: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
     """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
     try:
-        wide = in_double(behind)
-        made = quiet_session(without_convolutions(wide))
+        wide = in_double(tail)
+        double = quiet_session(without_convolutions(wide))
         rounded = any(node.op_type in SINGLE for node in wide.graph.node)
-        return made, np.array([1e-2, 1e-4, 1e-6, *([1e-1, 3e-2, 3e-3, 1e-3, 3e-4] if rounded else [])])
+        return double, np.array([1e-2, 1e-4, 1e-6, *([1e-1, 3e-2, 3e-3, 1e-3, 3e-4] if rounded else [])])
     except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
-        return quiet_session(behind), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])
+        return quiet_session(tail), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])

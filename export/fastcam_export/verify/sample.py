@@ -39,8 +39,8 @@ class Sample:
     @staticmethod
     def of(graph: ir.Graph, image: ir.Value, cotangents: Sequence[Cotangent] = ()) -> Sample:
         """Random inputs; one image where an output that has cotangents has no axis of images."""
-        made = Sample(random_inputs(graph, image), image.name or "", tuple(cotangents))
-        return made if all(about.batched for about in cotangents) else made.of_one_image()
+        sample = Sample(random_inputs(graph, image), image.name or "", tuple(cotangents))
+        return sample if all(about.batched for about in cotangents) else sample.of_one_image()
 
     @property
     def images(self) -> int:
