@@ -1,10 +1,13 @@
 """What modules ask of a graph, answered in one place: bodies, absent inputs, free dimensions, names with the prefix."""
 
+from pathlib import Path
+
 import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+import fastcam_export
 from fastcam import schema
 from fastcam_export.graph import query
 
@@ -110,6 +113,11 @@ def test_what_is_added_is_told_by_its_name(known):
     assert query.is_added(onnx.NodeProto(name=f"{schema.PREFIX}x")) and not query.is_added(onnx.NodeProto())
     assert query.is_added(onnx.ValueInfoProto(name=schema.TARGETS)) and not query.is_added(ir.Value())
     assert not query.is_added(values["x"])
+
+
+def test_names_are_asked_for_the_prefix_in_one_place():
+    asking = [p.name for p in Path(fastcam_export.__file__).parent.rglob("*.py") if "PREFIX)" in p.read_text("utf-8")]
+    assert [name for name in asking if name != "cam.py"] == ["query.py"]  # cam.py takes the prefix off
 
 
 @pytest.mark.parametrize(
