@@ -14,8 +14,8 @@ from fastcam.errors import FastcamError
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.image.preprocess import Float, Geometry, Size
 from fastcam.methods import Method
-from fastcam.methods.compatibility import answered, as_float, brought_back, kernel_inputs, on_host, served
-from fastcam.methods.run import answers
+from fastcam.methods.compatibility import as_float, brought_back, kernel_inputs, on_host, served, stacked
+from fastcam.methods.run import run_method
 from fastcam.render import peer_styles
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Run
@@ -211,7 +211,7 @@ class View:
         added = on_host(outputs.added)
         targets = image_targets(outputs.resolved, outputs.columns, self.metadata, self.network.name)
         again = self.network, self.inputs.layout, self.batch_size, self.scores, request.progress
-        return LayerMaps(*answered(added, answers(method, run, added, targets, *again)))
+        return LayerMaps(*stacked(added, run_method(method, run, added, targets, *again)))
 
     def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps of the maps, and boxes in pixels of the pictures."""

@@ -124,13 +124,13 @@ def times_positions(added: dict[str, Any]) -> dict[str, Any]:
     return added | {name: mean * np.float32(positions) for name, mean in means.items()}
 
 
-def answered(
-    added: dict[str, Any], answers: Sequence[MethodResult]
+def stacked(
+    added: dict[str, Any], results: Sequence[MethodResult]
 ) -> tuple[NDArray[Any], NDArray[Any] | None, list[str], Float | None]:
-    """The same of what a method said of each image; and its attributions [N, T, C, H, W], if it has any."""
+    """The same of what a method gives for each image; and its attributions [N, T, C, H, W], if it has any."""
     names = list(kernels.STATUS_NAMES)
-    attributions = _stacked([one.attributions for one in answers])
-    maps, weights = (_stacked([getattr(one, name) for one in answers]) for name in ("maps", "weights"))
+    attributions = _stacked([one.attributions for one in results])
+    maps, weights = (_stacked([getattr(one, name) for one in results]) for name in ("maps", "weights"))
     if maps is not None:
         return maps, None, names, attributions
     return as_float(added[ACTIVATIONS]), weights, names, attributions

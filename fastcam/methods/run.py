@@ -1,4 +1,4 @@
-"""Running a method that asks: each image of a run gets a probe, and the method's answer for its own targets."""
+"""Running a method that runs the model again: each image of a run gets a probe, and zeros beyond its own targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastcam.runtime.exported_model import Network
 from fastcam.targets.resolved import ImageTargets
 
 
-def answers(
+def run_method(
     method: Method,
     run: Run,
     added: Mapping[str, Any],
@@ -27,7 +27,7 @@ def answers(
     of_outputs: Callable[[dict[str, Any], int], Float],
     meter: Meter,
 ) -> list[MethodResult]:
-    """What a method that asks says of each image of a run.
+    """What a method gives for each image of a run, by a probe of it.
 
     Args:
         added: the added outputs, put together for combinations.
