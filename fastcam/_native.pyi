@@ -4,14 +4,9 @@ import numpy.typing as npt
 
 __version__: str
 
-class Workspace:
-    def __init__(self, threads: int) -> None: ...
-
 def weigh(
     activations: npt.NDArray[np.float32] | npt.NDArray[np.float16],
     weights: npt.NDArray[np.float32],
-    height: int,
-    width: int,
 ) -> npt.NDArray[np.float32]: ...
 def status(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]: ...
 def relu(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
@@ -23,9 +18,6 @@ def boxes(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32] | 
 def overlay(
     image: npt.NDArray[np.uint8], heatmap: npt.NDArray[np.float32], lut: npt.NDArray[np.uint8], alpha: float
 ) -> npt.NDArray[np.uint8]: ...
-def overlay_map(
-    image: npt.NDArray[np.uint8], map: npt.NDArray[np.float32], lut: npt.NDArray[np.uint8], alpha: float
-) -> npt.NDArray[np.uint8]: ...
 def prepare(
     pixels: npt.NDArray[np.uint8],
     factor: npt.NDArray[np.float32],
@@ -33,11 +25,8 @@ def prepare(
     out: npt.NDArray[np.float32],
 ) -> None: ...
 def explain_maps(
-    workspace: Workspace,
     activations: npt.NDArray[np.float32] | npt.NDArray[np.float16],
     weights: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None,
-    height: int,
-    width: int,
     out_height: int,
     out_width: int,
     fraction: float,
@@ -45,14 +34,11 @@ def explain_maps(
     want_heatmaps: bool,
     windows: npt.NDArray[np.int32] | None,
     /,
-) -> (
-    tuple[
-        npt.NDArray[np.float32],
-        npt.NDArray[np.uint8],
-        npt.NDArray[np.float32] | None,
-        npt.NDArray[np.int32],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.int32],
-    ]
-    | None
-): ...
+) -> tuple[
+    npt.NDArray[np.float32],
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.float32] | None,
+    npt.NDArray[np.int32],
+    npt.NDArray[np.int32],
+    npt.NDArray[np.int32],
+]: ...

@@ -36,10 +36,8 @@ struct Kernel {
 
 // clang-format off
 const Kernel kKernels[] = {
-    KERNEL(fastcam_weigh_planes, true),
-    KERNEL(fastcam_weigh_planes_half, true),
-    KERNEL(fastcam_weigh_tokens, true),
-    KERNEL(fastcam_weigh_tokens_half, true),
+    KERNEL(fastcam_weigh, true),
+    KERNEL(fastcam_weigh_half, true),
     KERNEL(fastcam_start_ranges, false),
     KERNEL(fastcam_ranges, true),
     KERNEL(fastcam_status, false),
@@ -63,7 +61,6 @@ const Kernel kKernels[] = {
     KERNEL(fastcam_finish_rows, false),
     KERNEL(fastcam_measure_labels, true),
     KERNEL(fastcam_overlay, false),
-    KERNEL(fastcam_overlay_map, false),
 };
 // clang-format on
 

@@ -17,8 +17,9 @@ __device__ inline float widen(unsigned short half) {
 
 // Every kSpan-th product from `start` on. Four sums, so that four loads are under way at a time.
 template <typename T>
-__device__ float partial_dot(const T* values, long long stride, const float* weights, int start, int channels) {
+__device__ float partial_dot(const T* values, int area, const float* weights, int start, int channels) {
     float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    const long long stride = area;
     int k = start;
     for (; k + 3 * kSpan < channels; k += 4 * kSpan) {
         for (int j = 0; j < 4; ++j) sums[j] += weights[k + j * kSpan] * widen(values[(k + j * kSpan) * stride]);
@@ -27,27 +28,19 @@ __device__ float partial_dot(const T* values, long long stride, const float* wei
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// A block sums kSpan pixels of one (image, target), each with kSpan threads. In memory, neighbours of planes
-// [images, channels, area] are pixels, and of tokens [images, prefix + area, channels] channels, so threadIdx.x counts
-// pixels of planes, and channels of tokens. Grid: images * targets * ceil(area / kSpan).
-template <typename T, bool kTokens>
-__device__ void weigh(const T* activations, const float* weights, int targets, int channels, int area, int prefix,
-                      float* out) {
-    __shared__ float partial[kSpan][kSpan + 1];  // the odd row length keeps columns in different banks
+// A block sums kSpan pixels of one (image, target), each with kSpan threads: threadIdx.x counts pixels, which are
+// neighbours in memory, and threadIdx.y channels. Grid: images * targets * ceil(area / kSpan).
+template <typename T>
+__device__ void weigh(const T* activations, const float* weights, int targets, int channels, int area, float* out) {
+    __shared__ float partial[kSpan][kSpan];
     const int tiles = (area + kSpan - 1) / kSpan;
     const int map = static_cast<int>(blockIdx.x) / tiles, begin = static_cast<int>(blockIdx.x) % tiles * kSpan;
-    const int lane = kTokens ? threadIdx.x : threadIdx.y, own = kTokens ? threadIdx.y : threadIdx.x;
-    const T* image = activations + static_cast<long long>(map / targets) * (prefix + area) * channels;
-    const float* row = weights + static_cast<long long>(map) * channels;
-    float sum = 0.0f;
-    if (begin + own < area) {
-        const long long pixel = prefix + begin + own;
-        sum = kTokens ? partial_dot(image + pixel * channels, 1, row, lane, channels)
-                      : partial_dot(image + pixel, area, row, lane, channels);
-    }
-    partial[lane][own] = sum;
-    __syncthreads();
     const int pixel = begin + static_cast<int>(threadIdx.x);
+    const T* image = activations + static_cast<long long>(map / targets) * area * channels;
+    const float* row = weights + static_cast<long long>(map) * channels;
+    partial[threadIdx.y][threadIdx.x] =
+        pixel < area ? partial_dot(image + pixel, area, row, static_cast<int>(threadIdx.y), channels) : 0.0f;
+    __syncthreads();
     if (threadIdx.y != 0 || pixel >= area) return;
     float total = 0.0f;
     for (int i = 0; i < kSpan; ++i) total += partial[i][threadIdx.x];
@@ -55,27 +48,14 @@ __device__ void weigh(const T* activations, const float* weights, int targets, i
 }
 
 extern "C" __global__ void __launch_bounds__(kSpan* kSpan)
-    fastcam_weigh_planes(const float* activations, const float* weights, int targets, int channels, int area, int prefix,
-                         float* out) {
-    weigh<float, false>(activations, weights, targets, channels, area, prefix, out);
+    fastcam_weigh(const float* activations, const float* weights, int targets, int channels, int area, float* out) {
+    weigh(activations, weights, targets, channels, area, out);
 }
 
 extern "C" __global__ void __launch_bounds__(kSpan* kSpan)
-    fastcam_weigh_planes_half(const unsigned short* activations, const float* weights, int targets, int channels, int area,
-                              int prefix, float* out) {
-    weigh<unsigned short, false>(activations, weights, targets, channels, area, prefix, out);
-}
-
-extern "C" __global__ void __launch_bounds__(kSpan* kSpan)
-    fastcam_weigh_tokens(const float* activations, const float* weights, int targets, int channels, int area, int prefix,
-                         float* out) {
-    weigh<float, true>(activations, weights, targets, channels, area, prefix, out);
-}
-
-extern "C" __global__ void __launch_bounds__(kSpan* kSpan)
-    fastcam_weigh_tokens_half(const unsigned short* activations, const float* weights, int targets, int channels, int area,
-                              int prefix, float* out) {
-    weigh<unsigned short, true>(activations, weights, targets, channels, area, prefix, out);
+    fastcam_weigh_half(const unsigned short* activations, const float* weights, int targets, int channels, int area,
+                       float* out) {
+    weigh(activations, weights, targets, channels, area, out);
 }
 
 // ---- ranges, and what follows from them ------------------------------------------------------------------------------

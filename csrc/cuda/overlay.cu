@@ -17,13 +17,3 @@ extern "C" __global__ void fastcam_overlay(const unsigned char* image, const flo
     const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
     if (i < area) paint(image + 3 * i, heatmap[i], lut, front, out + 3 * i);
 }
-
-extern "C" __global__ void fastcam_overlay_map(const unsigned char* image, const float* map, int height, int width,
-                                               const int* first, const float* weight, int out_height, int out_width,
-                                               const unsigned char* lut, int front, unsigned char* out) {
-    const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= static_cast<long long>(out_height) * out_width) return;
-    const Enlarged enlarged = {map, first, weight, height, width, out_width};
-    const float heat = enlarged.at(static_cast<int>(i / out_width), static_cast<int>(i % out_width));
-    paint(image + 3 * i, heat, lut, front, out + 3 * i);
-}

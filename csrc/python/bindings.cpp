@@ -8,7 +8,6 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -57,17 +56,16 @@ std::unique_ptr<unsigned char[]> scratch_of(std::size_t bytes) {
     return std::unique_ptr<unsigned char[]>(new unsigned char[bytes]);
 }
 
-// [N, K, h, w], or [N, prefix + area, K] (three axes): float32, or float16, which arrives as uint16.
-fastcam_activations activations_of(const py::array& array, std::int64_t area) {
-    const bool tokens = array.ndim() == 3;
-    return {array.data(), array.itemsize() == 2 ? FASTCAM_FLOAT16 : FASTCAM_FLOAT32,
-            tokens ? FASTCAM_TOKENS : FASTCAM_PLANES, tokens ? array.shape(1) - area : 0};
+// [N, K, h, w]: float32, or float16 by its two bytes.
+fastcam_activations activations_of(const py::array& array) {
+    return {array.data(), array.itemsize() == 2 ? FASTCAM_FLOAT16 : FASTCAM_FLOAT32};
 }
 
-Floats weigh(const py::array& activations, const Floats& weights, std::int64_t height, std::int64_t width) {
+Floats weigh(const py::array& activations, const Floats& weights) {
     const std::int64_t images = weights.shape(0), targets = weights.shape(1), channels = weights.shape(2);
+    const std::int64_t height = activations.shape(2), width = activations.shape(3);
     Floats out(Shape{images, targets, height, width});
-    const fastcam_activations a = activations_of(activations, height * width);
+    const fastcam_activations a = activations_of(activations);
     const float* w = weights.data();
     float* result = out.mutable_data();
     {
@@ -179,20 +177,6 @@ Bytes overlay(const Bytes& image, const Floats& heatmap, const Bytes& lut, doubl
     return out;
 }
 
-Bytes overlay_map(const Bytes& image, const Floats& map, const Bytes& lut, double alpha) {
-    Bytes out(Shape(image.shape(), image.shape() + 3));
-    const std::int64_t height = map.shape(0), width = map.shape(1), rows = image.shape(0), columns = image.shape(1);
-    const auto scratch = scratch_of(fastcam_upsample_scratch(columns));
-    const std::uint8_t *pixels = image.data(), *colors = lut.data();
-    const float* in = map.data();
-    std::uint8_t* result = out.mutable_data();
-    {
-        const py::gil_scoped_release released;
-        fastcam_overlay_map(pixels, in, height, width, rows, columns, colors, alpha, scratch.get(), result);
-    }
-    return out;
-}
-
 // pixels [height, width, 3] with any stride from row to row; `out` is the part of the tensor to be written, [H, W, 3] in
 // any order of memory, and is written although it is an argument.
 void prepare(const py::array& pixels, const Floats& factor, const Floats& shift, py::array& out) {
@@ -213,36 +197,18 @@ struct Free {
     void operator()(fastcam_workspace* workspace) const noexcept { fastcam_workspace_free(workspace); }
 };
 
-struct Workspace {
-    explicit Workspace(int threads) : handle(fastcam_workspace_new(threads)) {
-        if (!handle) throw std::bad_alloc();
-    }
-    std::unique_ptr<fastcam_workspace, Free> handle;
-    std::atomic<bool> busy{false};  // until the components are copied, which is longer than fastcam_explain's own
-};
-
-// Takes the workspace for one call, if no other has it.
-struct Claim {
-    explicit Claim(Workspace& w) : workspace(w), taken(!w.busy.exchange(true)) {}
-    ~Claim() {
-        if (taken) workspace.busy = false;
-    }
-    Workspace& workspace;
-    const bool taken;
-};
-
-// maps, status, heatmaps (or None), counts, components, largest; None where the workspace is in use.
-py::object explain_maps(Workspace& workspace, const py::array& activations, const py::object& weights, std::int64_t height,
-                        std::int64_t width, std::int64_t out_height, std::int64_t out_width, float fraction,
-                        int connectivity, bool want_heatmaps, const py::object& windows) {
-    const Claim claim(workspace);
-    if (!claim.taken) return py::none();
+// maps, status, heatmaps (or None), counts, components, largest. The workspace is this call's own: a few allocations, which
+// nobody could measure in a call of the Explainer.
+py::tuple explain_maps(const py::array& activations, const py::object& weights, std::int64_t out_height,
+                       std::int64_t out_width, float fraction, int connectivity, bool want_heatmaps,
+                       const py::object& windows) {
+    const std::unique_ptr<fastcam_workspace, Free> workspace(fastcam_workspace_new());
+    if (!workspace) throw std::bad_alloc();
+    const std::int64_t height = activations.shape(2), width = activations.shape(3);
     fastcam_task task{};
     task.struct_size = sizeof task;
-    const bool weighed = !weights.is_none();
-    task.activations = weighed ? activations_of(activations, height * width)
-                               : fastcam_activations{activations.data(), FASTCAM_FLOAT32, FASTCAM_PLANES, 0};
-    if (weighed) {
+    task.activations = activations_of(activations);
+    if (!weights.is_none()) {
         const Floats w = py::reinterpret_borrow<Floats>(weights);
         task.weights = w.data();
         task.targets = w.shape(1);
@@ -275,12 +241,12 @@ py::object explain_maps(Workspace& workspace, const py::array& activations, cons
     int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        error = fastcam_explain(workspace.handle.get(), &task);
+        error = fastcam_explain(workspace.get(), &task);
     }
     if (error == FASTCAM_NO_MEMORY) throw std::bad_alloc();
     if (error != FASTCAM_SUCCESS) throw py::value_error("fastcam_explain: invalid task");
     std::int64_t rows = 0;
-    const std::int32_t* found = fastcam_components(workspace.handle.get(), &rows);
+    const std::int32_t* found = fastcam_components(workspace.get(), &rows);
     Ints components(Shape{rows, 5});
     std::copy(found, found + 5 * rows, components.mutable_data());
     return py::make_tuple(std::move(maps), std::move(verdicts), std::move(heatmaps), std::move(counts),
@@ -292,7 +258,7 @@ py::object explain_maps(Workspace& workspace, const py::array& activations, cons
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.doc() = "C++ kernels; call them through fastcam.kernels, which validates.";
     m.attr("__version__") = FASTCAM_VERSION;
-    m.def("weigh", &weigh, "activations"_a, py::arg("weights").noconvert(), "height"_a, "width"_a);
+    m.def("weigh", &weigh, "activations"_a, py::arg("weights").noconvert());
     m.def("status", &status, py::arg("maps").noconvert());
     m.def("relu", &relu, py::arg("maps").noconvert());
     m.def("normalize", &normalize, py::arg("maps").noconvert());
@@ -302,9 +268,6 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.def("boxes", &boxes, py::arg("labels").noconvert(), "count"_a);
     m.def("overlay", &overlay, py::arg("image").noconvert(), py::arg("heatmap").noconvert(), py::arg("lut").noconvert(),
           "alpha"_a);
-    m.def("overlay_map", &overlay_map, py::arg("image").noconvert(), py::arg("map").noconvert(), py::arg("lut").noconvert(),
-          "alpha"_a);
     m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a);
-    py::class_<Workspace>(m, "Workspace").def(py::init<int>(), "threads"_a);
     m.def("explain_maps", &explain_maps);
 }

@@ -1,5 +1,5 @@
 // fastcam_explain: weigh, status, ReLU, normalize, upsample, threshold, label and boxes of a batch, map by map, so that a
-// map stays in the cache; lanes (threads) take images, then maps, from a counter.
+// map stays in the cache.
 
 #include <algorithm>
 #include <cstddef>
@@ -18,8 +18,6 @@ struct Job {
     const fastcam_task& task;
     fastcam_workspace& workspace;
     float* maps;
-    std::atomic<std::int64_t> next{0};
-    std::atomic<bool> failed{false};
 
     std::int64_t area() const noexcept { return task.height * task.width; }
     std::int64_t count() const noexcept { return task.images * task.targets; }
@@ -43,12 +41,11 @@ bool read_task(const fastcam_task* caller, fastcam_task& task) noexcept {
 bool is_valid(const fastcam_task& t) noexcept {
     const fastcam_activations& a = t.activations;
     const bool sizes = t.images >= 0 && t.targets >= 0 && t.channels >= 0 && t.height >= 1 && t.width >= 1 &&
-                       t.out_height >= 1 && t.out_width >= 1 && a.prefix >= 0 &&
+                       t.out_height >= 1 && t.out_width >= 1 &&
                        t.height <= std::numeric_limits<std::int32_t>::max() / t.width &&
                        t.out_height <= std::numeric_limits<std::int32_t>::max() / t.out_width;
     const bool kinds = (a.dtype == FASTCAM_FLOAT32 || a.dtype == FASTCAM_FLOAT16) &&
-                       (a.layout == FASTCAM_PLANES || a.layout == FASTCAM_TOKENS) &&
-                       (t.weights != nullptr || (a.dtype == FASTCAM_FLOAT32 && a.layout == FASTCAM_PLANES));
+                       (t.weights != nullptr || a.dtype == FASTCAM_FLOAT32);
     const bool settings = t.fraction > 0.0f && t.fraction <= 1.0f && (t.connectivity == 4 || t.connectivity == 8);
     return sizes && kinds && settings;
 }
@@ -62,39 +59,18 @@ bool build(Axis& axis, Buffer<double>& memory, std::int64_t in, std::int64_t out
 }
 
 // All memory but the components', which grows with what is found.
-bool prepare(Job& job, int lanes) noexcept {
+bool prepare(Job& job) noexcept {
     const fastcam_task& t = job.task;
     fastcam_workspace& w = job.workspace;
     if (!build(w.x, w.x_memory, t.width, t.out_width) || !build(w.y, w.y_memory, t.height, t.out_height)) return false;
-    if (!w.places.reserve(static_cast<std::size_t>(job.count()))) return false;
     if (job.maps == nullptr) {
         if (!w.maps.reserve(static_cast<std::size_t>(job.count() * job.area()))) return false;
         job.maps = w.maps.data();
     }
     const std::int64_t rows = std::max(3 * t.out_width, crossing_scratch(w.x));
-    for (int i = 0; i < lanes; ++i) {
-        Lane& lane = w.lanes[i];
-        lane.used = 0;
-        if (!lane.small.reserve(static_cast<std::size_t>(job.area())) ||
-            !lane.rows.reserve(static_cast<std::size_t>(rows)) ||
-            !lane.mask.reserve(static_cast<std::size_t>(t.out_width))) {
-            return false;
-        }
-    }
-    return true;
-}
-
-void weigh_images(void* context, int) noexcept {
-    Job& job = *static_cast<Job*>(context);
-    const fastcam_task& t = job.task;
-    const std::int64_t bytes = t.activations.dtype == FASTCAM_FLOAT16 ? 2 : 4;
-    const std::int64_t stride = (t.activations.prefix + job.area()) * t.channels * bytes;
-    for (std::int64_t n = job.next++; n < t.images; n = job.next++) {
-        fastcam_activations image = t.activations;
-        image.data = static_cast<const char*>(image.data) + n * stride;
-        fastcam_weigh(image, t.weights + n * t.targets * t.channels, 1, t.targets, t.channels, job.area(),
-                      job.maps + n * t.targets * job.area());
-    }
+    w.used = 0;
+    return w.small.reserve(static_cast<std::size_t>(job.area())) && w.rows.reserve(static_cast<std::size_t>(rows)) &&
+           w.mask.reserve(static_cast<std::size_t>(t.out_width));
 }
 
 // The pixels that count of output rows and columns: begin..end.
@@ -140,30 +116,30 @@ class Pixels {
     Stretched stretched_;
 };
 
-// Hands the mask's rows to lane.components: by crossings where that is faster, else pixel by pixel.
+// Hands the mask's rows to the components: by crossings where that is faster, else pixel by pixel.
 bool find_components(const Enlarged& e, float fraction, int connectivity, const Window& window, const float* heatmap,
-                     Lane& lane) noexcept {
-    if (!lane.components.start(e.x->out, window.x0, window.x1, connectivity)) return false;
+                     fastcam_workspace& w) noexcept {
+    if (!w.components.start(e.x->out, window.x0, window.x1, connectivity)) return false;
     const bool crossings = wants_crossings(*e.x, *e.y);
     float peak = 0.0f;
     if (crossings) {
         peak = peak_of(e);
     } else {
-        Pixels pixels(e, heatmap, lane.rows.data());
+        Pixels pixels(e, heatmap, w.rows.data());
         for (std::int64_t y = 0; y < e.y->out; ++y) peak = std::max(peak, extremes(pixels.at(y), e.x->out).largest);
     }
     if (!(peak > 0.0f)) return true;
     const float cut = fraction * peak;
-    Pixels pixels(e, heatmap, lane.rows.data());
+    Pixels pixels(e, heatmap, w.rows.data());
     for (std::int32_t y = window.y0; y < window.y1; ++y) {
-        Row& row = lane.components.open();
+        Row& row = w.components.open();
         if (crossings) {
-            add_row(e, y, cut, lane.rows.data(), row);
+            add_row(e, y, cut, w.rows.data(), row);
         } else {
-            mark_row(pixels.at(y), e.x->out, cut, lane.mask.data());
-            row.add_mask(lane.mask.data(), 0, e.x->out);
+            mark_row(pixels.at(y), e.x->out, cut, w.mask.data());
+            row.add_mask(w.mask.data(), 0, e.x->out);
         }
-        if (!lane.components.close(y)) return false;
+        if (!w.components.close(y)) return false;
     }
     return true;
 }
@@ -179,9 +155,9 @@ float rectify_map(const Job& job, std::int64_t m) noexcept {
     return range.peak();
 }
 
-bool explain_map(Job& job, std::int64_t m, Lane& lane, std::int32_t lane_index) noexcept {
+bool explain_map(const Job& job, std::int64_t m) noexcept {
     const fastcam_task& t = job.task;
-    const fastcam_workspace& w = job.workspace;
+    fastcam_workspace& w = job.workspace;
     const std::int64_t enlarged = t.out_height * t.out_width;
     float* heatmap = t.heatmaps == nullptr ? nullptr : t.heatmaps + m * enlarged;
     const float peak = rectify_map(job, m);
@@ -190,58 +166,32 @@ bool explain_map(Job& job, std::int64_t m, Lane& lane, std::int32_t lane_index) 
     if (peak == 0.0f) {
         if (heatmap != nullptr) std::fill(heatmap, heatmap + enlarged, 0.0f);
     } else {
-        divide(job.maps + m * job.area(), job.area(), peak, lane.small.data());
-        const Enlarged e{lane.small.data(), &w.x, &w.y};
+        divide(job.maps + m * job.area(), job.area(), peak, w.small.data());
+        const Enlarged e{w.small.data(), &w.x, &w.y};
         if (heatmap != nullptr) {
-            Pixels pixels(e, nullptr, lane.rows.data());
+            Pixels pixels(e, nullptr, w.rows.data());
             for (std::int64_t y = 0; y < t.out_height; ++y) pixels.write(y, heatmap + y * t.out_width);
         }
-        if (!find_components(e, t.fraction, t.connectivity, window_of(t, m / t.targets), heatmap, lane)) return false;
-        count = lane.components.finish(lane.found, lane.used, largest);
+        if (!find_components(e, t.fraction, t.connectivity, window_of(t, m / t.targets), heatmap, w)) return false;
+        count = w.components.finish(w.found, w.used, largest);
         if (count < 0) return false;
     }
-    job.workspace.places[static_cast<std::size_t>(m)] = {lane.used, static_cast<std::int32_t>(count), lane_index};
-    lane.used += count;
+    w.used += count;
     if (t.counts != nullptr) t.counts[m] = static_cast<std::int32_t>(count);
     if (t.largest != nullptr) std::copy(largest, largest + 5, t.largest + 5 * m);
     return true;
 }
 
-void explain_maps(void* context, int lane) noexcept {
-    Job& job = *static_cast<Job*>(context);
-    for (std::int64_t m = job.next++; m < job.count() && !job.failed; m = job.next++) {
-        if (!explain_map(job, m, job.workspace.lanes[lane], lane)) job.failed = true;
-    }
-}
-
-// The components of all lanes in the order of the maps.
-bool gather(Job& job) noexcept {
-    fastcam_workspace& w = job.workspace;
-    std::int64_t total = 0;
-    for (std::int64_t m = 0; m < job.count(); ++m) total += w.places[static_cast<std::size_t>(m)].count;
-    if (!w.components.reserve(static_cast<std::size_t>(total) * 5 + 1)) return false;
-    std::int32_t* out = w.components.data();
-    for (std::int64_t m = 0; m < job.count(); ++m) {
-        const Place& place = w.places[static_cast<std::size_t>(m)];
-        const std::int32_t* rows = w.lanes[place.lane].found.data();
-        if (place.count > 0) out = std::copy(rows + 5 * place.start, rows + 5 * (place.start + place.count), out);
-    }
-    w.rows = total;
-    return true;
-}
-
 int explain(Job& job) noexcept {
-    const std::int64_t wanted = std::min<std::int64_t>(job.workspace.pool.threads(), job.count());
-    const int lanes = static_cast<int>(std::max<std::int64_t>(wanted, 1));
-    job.workspace.rows = 0;
-    if (!prepare(job, lanes)) return FASTCAM_NO_MEMORY;
-    if (job.task.weights != nullptr) {
-        const std::int64_t images = std::min<std::int64_t>(lanes, job.task.images);
-        job.workspace.pool.run(weigh_images, &job, static_cast<int>(std::max<std::int64_t>(images, 1)));
+    const fastcam_task& t = job.task;
+    if (!prepare(job)) return FASTCAM_NO_MEMORY;
+    if (t.weights != nullptr) {
+        fastcam_weigh(t.activations, t.weights, t.images, t.targets, t.channels, job.area(), job.maps);
     }
-    job.next = 0;
-    job.workspace.pool.run(explain_maps, &job, lanes);
-    return !job.failed && gather(job) ? FASTCAM_SUCCESS : FASTCAM_NO_MEMORY;
+    for (std::int64_t m = 0; m < job.count(); ++m) {
+        if (!explain_map(job, m)) return FASTCAM_NO_MEMORY;
+    }
+    return FASTCAM_SUCCESS;
 }
 
 }  // namespace
@@ -258,6 +208,6 @@ int fastcam_explain(fastcam_workspace* workspace, const fastcam_task* task) noex
 }
 
 const int32_t* fastcam_components(const fastcam_workspace* workspace, int64_t* rows) noexcept {
-    if (rows != nullptr) *rows = workspace->rows;
-    return workspace->components.data();
+    if (rows != nullptr) *rows = workspace->used;
+    return workspace->found.data();
 }

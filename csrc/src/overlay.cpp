@@ -7,9 +7,9 @@
 // chunks that stay in the first-level cache: heat to rows of the colour table, rows to colours, colours to the blend.
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
-#include "axis.h"
 #include "clones.h"
 #include "fastcam/cam.h"
 
@@ -91,25 +91,5 @@ void fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* 
     const Painter painter(lut, alpha);
     for (std::int64_t i = 0; i < area; i += kChunk) {
         painter.paint(image + 3 * i, heatmap + i, std::min(kChunk, area - i), out + 3 * i);
-    }
-}
-
-void fastcam_overlay_map(const uint8_t* image, const float* map, int64_t height, int64_t width, int64_t out_height,
-                         int64_t out_width, const uint8_t* lut, double alpha, void* scratch, uint8_t* out) noexcept {
-    using namespace fastcam;
-    const Painter painter(lut, alpha);
-    std::int32_t* first = static_cast<std::int32_t*>(scratch);
-    float* weight = reinterpret_cast<float*>(first + out_width);
-    taps(width, out_width, first, weight);
-    Stretched rows(map, width, first, weight, out_width, weight + out_width);
-    float heat[kChunk];
-    for (std::int64_t y = 0; y < out_height; ++y) {
-        const Tap tap = tap_at(y, height, scale_of(height, out_height));
-        rows.move_to(tap);
-        for (std::int64_t x = 0; x < out_width; x += kChunk) {
-            const std::int64_t size = std::min(kChunk, out_width - x), offset = 3 * (y * out_width + x);
-            blend(rows.upper() + x, rows.lower() + x, tap.weight, size, heat);
-            painter.paint(image + offset, heat, size, out + offset);
-        }
     }
 }

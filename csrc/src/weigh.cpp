@@ -1,9 +1,8 @@
 // weigh: the weighted sum of the feature maps, the heart of every CAM.
 //
-// Planes: a block of channels over a tile of pixels stays in the first-level cache while all targets use it; four
-// channels are added at a time, so that the output is loaded and stored a quarter as often. Tokens: one token's channels
-// stay in the cache while every target's dot product with them is taken, in sixteen lanes. float16 is widened block by
-// block on the stack, so it gives the bits that float32 activations of the same values give.
+// A block of channels over a tile of pixels stays in the first-level cache while all targets use it; four channels are
+// added at a time, so that the output is loaded and stored a quarter as often. float16 is widened block by block on the
+// stack, so it gives the bits that float32 activations of the same values give.
 
 #include <algorithm>
 
@@ -16,8 +15,6 @@ namespace {
 
 constexpr std::int64_t kTile = 512;     // pixels: 2 KiB of output
 constexpr std::int64_t kChannels = 16;  // 32 KiB of activations at most
-constexpr std::int64_t kLanes = 16;
-constexpr std::int64_t kTokenBlock = 1024;  // channels of a token; a multiple of kLanes
 
 FASTCAM_CLONES
 void widen_all(const std::uint16_t* __restrict halves, std::int64_t size, float* __restrict out) noexcept {
@@ -45,21 +42,6 @@ void accumulate(const float* __restrict values, const float* __restrict weights,
     }
 }
 
-// sum over k of a[k] * b[k], in lanes that are added pairwise at the end
-FASTCAM_CLONES
-float dot(const float* __restrict a, const float* __restrict b, std::int64_t size) noexcept {
-    float lanes[kLanes] = {};
-    std::int64_t k = 0;
-    for (; k + kLanes <= size; k += kLanes) {
-        for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] += a[k + j] * b[k + j];
-    }
-    for (std::int64_t j = 0; k + j < size; ++j) lanes[j] += a[k + j] * b[k + j];
-    for (std::int64_t half = kLanes / 2; half > 0; half /= 2) {
-        for (std::int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
-    }
-    return lanes[0];
-}
-
 // A block of channels over a tile of pixels: where it lies, or a widened copy, and the distance of its channels.
 struct Block {
     const float* values;
@@ -78,9 +60,14 @@ Block block_of(const fastcam_activations& a, std::int64_t offset, std::int64_t c
     return {copy, size};
 }
 
-void weigh_planes(const fastcam_activations& activations, const float* weights, std::int64_t images, std::int64_t targets,
-                  std::int64_t channels, std::int64_t area, float* out) noexcept {
+}  // namespace
+}  // namespace fastcam
+
+void fastcam_weigh(fastcam_activations activations, const float* weights, int64_t images, int64_t targets, int64_t channels,
+                   int64_t area, float* out) noexcept {
+    using namespace fastcam;
     float copy[kTile * kChannels];
+    std::fill(out, out + images * targets * area, 0.0f);
     for (std::int64_t n = 0; n < images; ++n) {
         const float* rows = weights + n * targets * channels;
         float* maps = out + n * targets * area;
@@ -95,32 +82,4 @@ void weigh_planes(const fastcam_activations& activations, const float* weights, 
             }
         }
     }
-}
-
-void weigh_tokens(const fastcam_activations& activations, const float* weights, std::int64_t images, std::int64_t targets,
-                  std::int64_t channels, std::int64_t area, float* out) noexcept {
-    float copy[kTokenBlock];
-    for (std::int64_t n = 0; n < images; ++n) {
-        const float* rows = weights + n * targets * channels;
-        for (std::int64_t i = 0; i < area; ++i) {
-            const std::int64_t token = (n * (activations.prefix + area) + activations.prefix + i) * channels;
-            for (std::int64_t k = 0; k < channels; k += kTokenBlock) {
-                const std::int64_t count = std::min(kTokenBlock, channels - k);
-                const float* values = block_of(activations, token + k, 1, count, count, copy).values;
-                for (std::int64_t t = 0; t < targets; ++t) {
-                    out[(n * targets + t) * area + i] += dot(rows + t * channels + k, values, count);
-                }
-            }
-        }
-    }
-}
-
-}  // namespace
-}  // namespace fastcam
-
-void fastcam_weigh(fastcam_activations activations, const float* weights, int64_t images, int64_t targets, int64_t channels,
-                   int64_t area, float* out) noexcept {
-    std::fill(out, out + images * targets * area, 0.0f);
-    const auto weigh = activations.layout == FASTCAM_TOKENS ? fastcam::weigh_tokens : fastcam::weigh_planes;
-    weigh(activations, weights, images, targets, channels, area, out);
 }

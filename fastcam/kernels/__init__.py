@@ -24,7 +24,6 @@ from fastcam.kernels.api import (
     ZERO_GRADIENT,
     Explained,
     Kernels,
-    Workspace,
 )
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Halves, Ints, Mask
 
@@ -36,7 +35,6 @@ __all__ = [
     "STATUS_NAMES",
     "Explained",
     "Kernels",
-    "Workspace",
     "Activations",
     "Bytes",
     "Floats",

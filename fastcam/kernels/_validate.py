@@ -31,34 +31,26 @@ def maps(value: Any) -> Floats:
     return checked
 
 
-def weigh(activations: Any, weights: Any, grid: Any) -> tuple[Activations, Floats, tuple[int, int]]:
-    """activations [N, K, h, w] or tokens [N, P + h * w, K], weights [N, T, K] that belong to them, and (h, w)."""
-    shape = "[N, K, h, w]" if grid is None else "[N, tokens, K]"
-    a = _array(activations, "activations", np.float16 if _is_half(activations) else np.float32, shape)
+def weigh(activations: Any, weights: Any) -> tuple[Activations, Floats]:
+    """activations [N, K, h, w], and weights [N, T, K] that belong to them."""
+    a = _array(activations, "activations", np.float16 if _is_half(activations) else np.float32, "[N, K, h, w]")
     w = _array(weights, "weights", np.float16 if _is_half(weights) else np.float32, "[N, T, K]")
-    if grid is None and (a.ndim != 4 or 0 in a.shape[-2:]):
+    if a.ndim != 4 or 0 in a.shape[-2:]:
         raise _shape_error("activations", "[N, K, h, w] with h, w >= 1", a)
-    if grid is not None and a.ndim != 3:
-        raise _shape_error("activations with a grid", "[N, tokens, K]", a)
-    height, width = size(a.shape[-2:] if grid is None else grid, "grid")
-    if grid is not None and a.shape[1] < height * width:
-        raise FastcamError(f"grid {(height, width)} has more cells than the activations {a.shape} have tokens")
     if w.ndim != 3:
         raise _shape_error("weights", "[N, T, K]", w)
-    if w.shape[0] != a.shape[0] or w.shape[2] != a.shape[1 if grid is None else 2]:
+    if w.shape[0] != a.shape[0] or w.shape[2] != a.shape[1]:
         raise FastcamError(
-            f"weights [N, T, K] {w.shape} do not fit activations {shape} {a.shape}: N and K must be the same"
+            f"weights [N, T, K] {w.shape} do not fit activations [N, K, h, w] {a.shape}: N and K must be the same"
         )
-    return a, w.astype(np.float32, copy=False), (height, width)
+    return a, w.astype(np.float32, copy=False)
 
 
-def signed_maps(value: Any, grid: Any) -> Floats:
+def signed_maps(value: Any) -> Floats:
     """float32 [N, T, h, w] with h, w >= 1, in place of activations and weights."""
     checked = _array(value, "activations without weights", np.float32, "[N, T, h, w]")
     if checked.ndim != 4 or 0 in checked.shape[-2:]:
         raise _shape_error("activations without weights", "[N, T, h, w] with h, w >= 1", checked)
-    if grid is not None:
-        raise FastcamError("grid belongs to tokens; without weights the activations are maps and have none")
     return checked
 
 
@@ -78,22 +70,6 @@ def windows(value: Any, images: int) -> Ints | None:
     if checked.shape != (images, 4):
         raise _shape_error("windows", f"[{images}, 4], one x0, y0, x1, y1 per image", checked)
     return checked
-
-
-def threads(value: Any) -> int:
-    """A whole number >= 1, and few enough to be meant."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise FastcamError(f"threads must be a whole number, got {value!r}") from None
-    if not 1 <= number <= 1024:
-        raise FastcamError(f"threads must lie in 1..1024, got {number}")
-    return number
-
-
-def workspace_busy() -> FastcamError:
-    """For a workspace that another call is using."""
-    return FastcamError("the workspace is in use by another call; give each thread its own")
 
 
 def size(value: Any, name: str = "size") -> tuple[int, int]:
@@ -175,14 +151,6 @@ def largest(value: Any) -> Ints:
 
 def overlay(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Bytes]:
     """image [H, W, 3], heatmap [H, W], colour table [256, 3]."""
-    pixels, heat, colors = overlay_map(image, heatmap, lut)
-    if heat.shape != pixels.shape[:2]:
-        raise FastcamError(f"heatmap {heat.shape} and image {pixels.shape} differ in size; upsample the map first")
-    return pixels, heat, colors
-
-
-def overlay_map(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Bytes]:
-    """image [H, W, 3], heatmap [h, w] of any size, colour table [256, 3]."""
     pixels = _array(image, "image", np.uint8, "[H, W, 3]")
     heat = _array(heatmap, "heatmap", np.float32, "[H, W]")
     colors = _array(lut, "lut", np.uint8, "[256, 3]")
@@ -192,6 +160,8 @@ def overlay_map(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Byte
         raise _shape_error("heatmap", "[H, W] with H, W >= 1", heat)
     if colors.shape != (256, 3):
         raise _shape_error("lut", "[256, 3]", colors)
+    if heat.shape != pixels.shape[:2]:
+        raise FastcamError(f"heatmap {heat.shape} and image {pixels.shape} differ in size; upsample the map first")
     return pixels, heat, colors
 
 

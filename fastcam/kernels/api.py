@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from fastcam.kernels import _validate
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 
 OK = 0
@@ -32,29 +31,6 @@ class Explained(NamedTuple):
     """int32 [N, T, 5]: each map's row with most pixels, the first of them on a tie; zeros where there is none."""
 
 
-class Workspace:
-    """Memory and threads that calls of :meth:`Kernels.explain_maps` reuse, one call at a time.
-
-    With one, the native kernels allocate nothing but their results once the sizes have been seen. It is not needed:
-    a call without makes its own. The reference backend ignores it.
-
-    Args:
-        threads: upper limit for the threads of a call, the calling one included; 1 starts none.
-
-    Raises:
-        FastcamError: ``threads`` is no whole number >= 1.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = _validate.threads(threads)
-        self._handle: Any = None
-        try:
-            import fastcam._native as native
-        except ImportError:
-            return
-        self._handle = native.Workspace(self.threads)
-
-
 class Kernels(Protocol):
     """The signatures that every backend has.
 
@@ -62,16 +38,14 @@ class Kernels(Protocol):
     least 1. All functions raise :class:`~fastcam.errors.FastcamError` for arguments that break these rules.
     """
 
-    def weigh(self, activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
+    def weigh(self, activations: Activations, weights: Activations) -> Floats:
         """The signed class activation maps, ``sum_k weights[n, t, k] * activations[n, k]``, before ReLU.
 
         float16 is widened exactly, so the result has the bits that float32 arrays of the same values give.
 
         Args:
-            activations: float32 or float16 [N, K, h, w]; with ``grid``, tokens [N, P + h * w, K], of which the first P
-                (class and register tokens) are skipped.
+            activations: float32 or float16 [N, K, h, w].
             weights: float32 or float16 [N, T, K].
-            grid: (h, w) of the tokens.
 
         Returns:
             float32 [N, T, h, w].
@@ -190,18 +164,6 @@ class Kernels(Protocol):
             uint8 [H, W, 3].
         """
 
-    def overlay_map(self, image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
-        """:meth:`overlay` of :meth:`upsample` of a small map: the same pixels, without the enlarged map.
-
-        Args:
-            image: uint8 [H, W, 3].
-            heatmap: float32 [h, w], enlarged (or reduced) to [H, W].
-            lut, alpha: as for :meth:`overlay`.
-
-        Returns:
-            uint8 [H, W, 3].
-        """
-
     def explain_maps(
         self,
         activations: Activations,
@@ -210,11 +172,8 @@ class Kernels(Protocol):
         fraction: float = 0.15,
         connectivity: int = 8,
         *,
-        grid: tuple[int, int] | None = None,
         windows: Ints | None = None,
         want_heatmaps: bool = True,
-        threads: int = 1,
-        workspace: Workspace | None = None,
     ) -> Explained:
         """Everything from activations to boxes: weigh, status, relu, normalize, upsample, threshold, label, boxes.
 
@@ -222,13 +181,11 @@ class Kernels(Protocol):
         and no components. Without heatmaps no enlarged map is built: the boxes follow exactly from the small one.
 
         Args:
-            activations, weights, grid: as for :meth:`weigh`; where weights is None, activations are the signed maps,
+            activations, weights: as for :meth:`weigh`; where weights is None, activations are the signed maps,
                 float32 [N, T, h, w].
             size: (H, W) of the heatmaps and the boxes' coordinates, at most 2**31 - 1 pixels.
             fraction, connectivity: as for :meth:`threshold` and :meth:`label`.
             windows: int32 [N, 4], one x0, y0, x1, y1 (half-open) per image, outside of which no pixel counts for the
                 components (a letterbox's bars); peaks and heatmaps do not change.
             want_heatmaps: whether the result holds them.
-            threads: at most so many, the calling one included; ignored where there is a workspace.
-            workspace: memory and threads to be reused; no other call may use it at the same time.
         """

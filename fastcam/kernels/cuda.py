@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from fastcam.errors import FastcamError
 from fastcam.kernels import _nvrtc, _validate, reference
-from fastcam.kernels.api import Explained, Workspace
+from fastcam.kernels.api import Explained
 
 DeviceArray: TypeAlias = Any
 """A ``cupy.ndarray``."""
@@ -125,15 +125,14 @@ class CudaKernels:
 
     # --- one step at a time ------------------------------------------------------------------------------------------
 
-    def weigh(self, activations: Any, weights: Any, grid: tuple[int, int] | None = None) -> DeviceArray:
+    def weigh(self, activations: Any, weights: Any) -> DeviceArray:
         """``sum_k weights[n, t, k] * activations[n, k]``, summed in float32."""
-        values, rows, (height, width) = _validate.weigh(self._given(activations), self._given(weights), grid)
-        (images, targets, channels), area = rows.shape, height * width
-        out = self._empty((images, targets, height, width))
-        name = f"weigh_{'planes' if grid is None else 'tokens'}{'_half' if values.dtype == np.float16 else ''}"
-        prefix = 0 if grid is None else values.shape[1] - area
+        values, rows = _validate.weigh(self._given(activations), self._given(weights))
+        (images, targets, channels), (height, width) = rows.shape, values.shape[2:]
+        area, out = height * width, self._empty((images, targets, height, width))
+        name = "weigh_half" if values.dtype == np.float16 else "weigh"
         blocks, arrays = images * targets * _ceil(area, _SPAN), (self._upload(values), self._upload(rows))
-        self._launch(name, blocks, *arrays, targets, channels, area, prefix, out, block=(_SPAN, _SPAN))
+        self._launch(name, blocks, *arrays, targets, channels, area, out, block=(_SPAN, _SPAN))
         return out
 
     def status(self, maps: Any) -> DeviceArray:
@@ -214,17 +213,6 @@ class CudaKernels:
         self._launch("overlay", _ceil(heat.size, _THREADS), *arguments)
         return out
 
-    def overlay_map(self, image: Any, heatmap: Any, lut: Any, alpha: float) -> DeviceArray:
-        """Upsampling, colours and blend of each pixel at once."""
-        given = _validate.overlay_map(self._given(image), self._given(heatmap), self._given(lut))
-        pixels, heat, colors = (self._upload(array) for array in given)
-        front, size = _opacity(alpha), _validate.target_size(pixels.shape[:2])
-        out = self._empty(pixels.shape, np.uint8)
-        first, weight = self._taps(heat.shape, size)
-        arguments = (pixels, heat, *heat.shape, first, weight, *size, colors, front, out)
-        self._launch("overlay_map", _ceil(math.prod(size), _THREADS), *arguments)
-        return out
-
     # --- all steps in one call ---------------------------------------------------------------------------------------
 
     def explain_maps(
@@ -235,23 +223,19 @@ class CudaKernels:
         fraction: float = 0.15,
         connectivity: int = 8,
         *,
-        grid: tuple[int, int] | None = None,
         windows: Any = None,
         want_heatmaps: bool = True,
-        threads: int = 1,
-        workspace: Workspace | None = None,
     ) -> DeviceExplained:
-        """Everything in one call that does not wait; ``threads`` and ``workspace`` are the CPU's and ignored."""
-        _validate.threads(threads)
+        """Everything in one call that does not wait."""
         target, cut, neighbours = (
             _validate.target_size(size),
             _validate.fraction(fraction),
             _validate.connectivity(connectivity),
         )
         if weights is None:
-            signed = self._upload(_validate.signed_maps(self._given(activations), grid))
+            signed = self._upload(_validate.signed_maps(self._given(activations)))
         else:
-            signed = self.weigh(activations, weights, grid)
+            signed = self.weigh(activations, weights)
         inside = _validate.windows(self._given(windows), len(signed))
         leading = signed.shape[:2]
         maps, small, status, peaks = self._rectify(signed)

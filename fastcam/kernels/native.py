@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import fastcam._native as _native  # this form raises ModuleNotFoundError where it is not built
 from fastcam.kernels import _validate
-from fastcam.kernels.api import Explained, Workspace
+from fastcam.kernels.api import Explained
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
 
 
-def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
+def weigh(activations: Activations, weights: Activations) -> Floats:
     """``sum_k weights[n, t, k] * activations[n, k]``, summed in float32."""
-    values, weights, (height, width) = _validate.weigh(activations, weights, grid)
-    return _native.weigh(values, weights, height, width)
+    return _native.weigh(*_validate.weigh(activations, weights))
 
 
 def status(maps: Floats) -> Bytes:
@@ -67,12 +66,6 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     return _native.overlay(image, heatmap, lut, _validate.alpha(alpha))
 
 
-def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
-    """Upsampling, colours and blend row by row."""
-    image, heatmap, lut = _validate.overlay_map(image, heatmap, lut)
-    return _native.overlay_map(image, heatmap, lut, _validate.alpha(alpha))
-
-
 def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
     """A picture shrunk and normalised in one pass, with the bits of :func:`fastcam.kernels.reference.prepare`."""
     pixels, factor, shift = _validate.prepare(pixels, factor, shift, out)
@@ -86,36 +79,21 @@ def explain_maps(
     fraction: float = 0.15,
     connectivity: int = 8,
     *,
-    grid: tuple[int, int] | None = None,
     windows: Ints | None = None,
     want_heatmaps: bool = True,
-    threads: int = 1,
-    workspace: Workspace | None = None,
 ) -> Explained:
     """Everything in one call, map by map."""
     if weights is None:
-        activations = _validate.signed_maps(activations, grid)
-        cells = (activations.shape[2], activations.shape[3])
+        activations = _validate.signed_maps(activations)
     else:
-        activations, weights, cells = _validate.weigh(activations, weights, grid)
+        activations, weights = _validate.weigh(activations, weights)
     found = _native.explain_maps(
-        _handle(workspace, threads),
         activations,
         weights,
-        *cells,
         *_validate.target_size(size),
         float(_validate.fraction(fraction)),
         _validate.connectivity(connectivity),
         want_heatmaps,
         _validate.windows(windows, len(activations)),
     )
-    if found is None:
-        raise _validate.workspace_busy()
     return Explained(*found)
-
-
-def _handle(workspace: Workspace | None, threads: int) -> _native.Workspace:
-    if workspace is None:
-        return _native.Workspace(_validate.threads(threads))
-    handle: _native.Workspace = workspace._handle
-    return handle

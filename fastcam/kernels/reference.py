@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcam.kernels import _validate
-from fastcam.kernels.api import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained, Workspace
+from fastcam.kernels.api import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
 
 _ZERO = np.float32(0)
@@ -17,11 +17,11 @@ _ONE = np.float32(1)
 _PLANE = (-2, -1)
 
 
-def weigh(activations: Activations, weights: Activations, grid: tuple[int, int] | None = None) -> Floats:
+def weigh(activations: Activations, weights: Activations) -> Floats:
     """``sum_k weights[n, t, k] * activations[n, k]``, summed in float64."""
-    values, weights, (height, width) = _validate.weigh(activations, weights, grid)
-    planes = values if grid is None else values[:, values.shape[1] - height * width :].transpose(0, 2, 1)
-    flat = planes.reshape(len(values), weights.shape[2], height * width).astype(np.float64)
+    values, weights = _validate.weigh(activations, weights)
+    height, width = values.shape[2:]
+    flat = values.reshape(*values.shape[:2], height * width).astype(np.float64)
     with np.errstate(all="ignore"):
         maps: Floats = (weights.astype(np.float64) @ flat).astype(np.float32)
     return maps.reshape(len(values), weights.shape[1], height, width)
@@ -118,12 +118,6 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     return (blend >> np.uint32(16)).astype(np.uint8)
 
 
-def overlay_map(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
-    """Upsample, then overlay."""
-    image, heatmap, lut = _validate.overlay_map(image, heatmap, lut)
-    return overlay(image, upsample(heatmap, (image.shape[0], image.shape[1])), lut, alpha)
-
-
 def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
     """A picture shrunk by area weighting and normalised: ``out = byte * factor - shift``. Not every backend has it.
 
@@ -160,15 +154,11 @@ def explain_maps(
     fraction: float = 0.15,
     connectivity: int = 8,
     *,
-    grid: tuple[int, int] | None = None,
     windows: Ints | None = None,
     want_heatmaps: bool = True,
-    threads: int = 1,
-    workspace: Workspace | None = None,
 ) -> Explained:
     """The other functions, one after the other."""
-    _validate.threads(threads)
-    signed = _validate.signed_maps(activations, grid) if weights is None else weigh(activations, weights, grid)
+    signed = _validate.signed_maps(activations) if weights is None else weigh(activations, weights)
     windows = _validate.windows(windows, len(signed))
     verdict = status(signed)
     maps = relu(signed)

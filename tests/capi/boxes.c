@@ -10,13 +10,13 @@ int main(void) {
     uint8_t status = 255;
     int32_t count = 0, largest[5];
     int64_t rows = 0;
-    fastcam_workspace* workspace = fastcam_workspace_new(1);
+    fastcam_workspace* workspace = fastcam_workspace_new();
     if (workspace == NULL) return 1;
     activations[15] = 2.0f; /* channel 0: the corner */
     activations[16] = 1.0f; /* channel 1: the opposite one, which counts against the class */
 
     fastcam_task task = {.struct_size = sizeof task,
-                         .activations = {.data = activations, .dtype = FASTCAM_FLOAT32, .layout = FASTCAM_PLANES},
+                         .activations = {.data = activations, .dtype = FASTCAM_FLOAT32},
                          .weights = weights,
                          .images = 1,
                          .targets = 1,

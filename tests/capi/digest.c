@@ -1,5 +1,5 @@
 /* One line per kernel: a hash of its results on fixed pseudo-random inputs. Every build on every processor must print the
- * same lines: with and without function clones, x86-64 and aarch64, one thread and several. */
+ * same lines: with and without function clones, x86-64 and aarch64. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,9 +33,9 @@ static void report(const char* name, const void* data, size_t size) { /* FNV-1a 
 
 enum { IMAGES = 3, TARGETS = 2, CHANNELS = 131, SIDE = 7, AREA = SIDE * SIDE, H = 97, W = 203 };
 
-static void explain(int threads, int want_heatmaps, const float* activations, const float* weights) {
+static void explain(int want_heatmaps, const float* activations, const float* weights) {
     const size_t maps = IMAGES * TARGETS;
-    fastcam_workspace* workspace = fastcam_workspace_new(threads);
+    fastcam_workspace* workspace = fastcam_workspace_new();
     float* heatmaps = malloc(maps * H * W * sizeof *heatmaps);
     int32_t counts[IMAGES * TARGETS], largest[IMAGES * TARGETS * 5];
     int64_t rows = 0;
@@ -75,18 +75,15 @@ int main(void) {
     void* tight = malloc(fastcam_prepare_scratch(W, W));
     const float one = 1.0f, shift[3] = {0.25f, 1.7f, 0.01f};
     const int64_t across[3] = {64, 1, 31 * 64}, along[3] = {(W - 1) / 2 * 3, 3, 1};
-    const fastcam_activations planes = {activations, FASTCAM_FLOAT32, FASTCAM_PLANES, 0};
-    const fastcam_activations tokens = {activations, FASTCAM_FLOAT32, FASTCAM_TOKENS, 1};
-    const fastcam_activations every_half = {halves, FASTCAM_FLOAT16, FASTCAM_PLANES, 0};
+    const fastcam_activations whole = {activations, FASTCAM_FLOAT32};
+    const fastcam_activations every_half = {halves, FASTCAM_FLOAT16};
 
-    fastcam_weigh(planes, weights, IMAGES, TARGETS, CHANNELS, AREA, maps);
-    report("weigh planes", maps, IMAGES * TARGETS * AREA * sizeof *maps);
-    fastcam_weigh(tokens, weights, IMAGES, TARGETS, CHANNELS, AREA - 1, maps);
-    report("weigh tokens", maps, IMAGES * TARGETS * (AREA - 1) * sizeof *maps);
+    fastcam_weigh(whole, weights, IMAGES, TARGETS, CHANNELS, AREA, maps);
+    report("weigh", maps, IMAGES * TARGETS * AREA * sizeof *maps);
     for (uint32_t i = 0; i < 65536; ++i) halves[i] = (uint16_t)((i & 0x7c00u) == 0x7c00u ? 0 : i); /* finite ones */
     fastcam_weigh(every_half, &one, 1, 1, 1, 65536, maps);
     report("weigh halves", maps, 65536 * sizeof *maps);
-    fastcam_weigh(planes, weights, 1, 1, CHANNELS, AREA, maps);
+    fastcam_weigh(whole, weights, 1, 1, CHANNELS, AREA, maps);
     fastcam_relu(maps, AREA, maps + AREA);
     fastcam_normalize(maps + AREA, 1, AREA, maps);
     fastcam_upsample(maps, 1, SIDE, SIDE, H, W, scratch, large);
@@ -97,16 +94,14 @@ int main(void) {
     report("label", labels, H * W * sizeof *labels);
     fastcam_overlay(image, large, lut, 0.3, H * W, out);
     report("overlay", out, H * W * 3);
-    fastcam_overlay_map(image, maps, SIDE, SIDE, H, W, lut, 0.7, scratch, out);
-    report("overlay map", out, H * W * 3);
     fastcam_label(mask, 1, H, W, 8, scratch, labels, &count);
     report("label corners", labels, H * W * sizeof *labels);
     fastcam_prepare(image, H, W, 3 * W, 31, 64, shift, shift, tight, large, across);
     report("prepare", large, 31 * 64 * 3 * sizeof *large);
     fastcam_prepare(image, H - 1, W - 1, 3 * W, (H - 1) / 2, (W - 1) / 2, shift, shift, tight, large, along);
     report("prepare halves", large, (H - 1) / 2 * ((W - 1) / 2) * 3 * sizeof *large);
-    explain(1, 1, activations, weights);
-    explain(3, 0, activations, weights);
+    explain(1, activations, weights);
+    explain(0, activations, weights);
 
     free(activations), free(weights), free(halves), free(maps), free(large), free(image), free(lut), free(mask), free(out);
     free(labels), free(scratch), free(tight);

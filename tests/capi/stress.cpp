@@ -74,27 +74,10 @@ std::vector<std::int32_t> separately(const Sizes& s, const float* map, bool posi
     return rows;
 }
 
-void overlays(Random& random, const Sizes& s, const float* map) {
-    std::vector<std::uint8_t> image(3 * s.out_area()), lut(768), once(image.size()), twice(image.size());
-    for (auto* bytes : {&image, &lut}) {
-        for (std::uint8_t& byte : *bytes) byte = static_cast<std::uint8_t>(random());
-    }
-    std::vector<unsigned char> scratch(fastcam_upsample_scratch(s.out_width));
-    std::vector<float> large(s.out_area());
-    const double alpha = static_cast<double>(between(random, 0, 16)) / 16.0;
-    fastcam_upsample(map, 1, s.height, s.width, s.out_height, s.out_width, scratch.data(), large.data());
-    fastcam_overlay(image.data(), large.data(), lut.data(), alpha, s.out_area(), twice.data());
-    fastcam_overlay_map(image.data(), map, s.height, s.width, s.out_height, s.out_width, lut.data(), alpha, scratch.data(),
-                        once.data());
-    check(once == twice, "overlay_map");
-}
-
 void one_round(Random& random, fastcam_workspace* workspace) {
     const Sizes s{between(random, 0, 3), between(random, 0, 3),  between(random, 0, 40), between(random, 1, 9),
                   between(random, 1, 9), between(random, 1, 90), between(random, 1, 90)};
-    const bool tokens = between(random, 0, 1) == 1;
-    const std::int64_t prefix = tokens ? between(random, 0, 2) : 0;
-    const auto activations = values(random, s.images * s.channels * (s.area() + prefix));
+    const auto activations = values(random, s.images * s.channels * s.area());
     const auto weights = values(random, s.maps() * s.channels);
     std::vector<std::int32_t> windows;
     for (std::int64_t n = 0; n < s.images; ++n) {
@@ -106,7 +89,7 @@ void one_round(Random& random, fastcam_workspace* workspace) {
     std::vector<std::int32_t> counts(s.maps());
     fastcam_task task{};
     task.struct_size = sizeof task;
-    task.activations = {activations.data(), FASTCAM_FLOAT32, tokens ? FASTCAM_TOKENS : FASTCAM_PLANES, prefix};
+    task.activations = {activations.data(), FASTCAM_FLOAT32};
     const float nothing = 0.0f;  // a pointer must be there even if no weight is
     task.weights = weights.empty() ? &nothing : weights.data();
     task.images = s.images;
@@ -132,7 +115,6 @@ void one_round(Random& random, fastcam_workspace* workspace) {
                                        windows.data() + 4 * (m / s.targets));
         check(counts[m] * std::size_t{5} == wanted.size(), "counts");
         for (const std::int32_t number : wanted) check(*found++ == number, "components");
-        if (m == 0) overlays(random, s, map);
     }
 }
 
@@ -166,13 +148,13 @@ int main(int count, char** arguments) {
     for (unsigned t = 0; t < 3; ++t) {
         threads.emplace_back([=] {
             Random random(seed + t);
-            fastcam_workspace* workspace = fastcam_workspace_new(static_cast<int>(t) + 1);
+            fastcam_workspace* workspace = fastcam_workspace_new();
             for (int i = 0; i < rounds; ++i) one_round(random, workspace), picture(random);
             fastcam_workspace_free(workspace);
         });
     }
     for (std::thread& thread : threads) thread.join();
-    fastcam_workspace* shared = fastcam_workspace_new(2);  // two callers: one of them may find it busy, no more
+    fastcam_workspace* shared = fastcam_workspace_new();  // two callers: one of them may find it busy, no more
     std::vector<float> map(49, 1.0f);
     const auto call = [&] {
         fastcam_task task{};

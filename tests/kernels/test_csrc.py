@@ -81,10 +81,10 @@ def test_only_the_bindings_know_python() -> None:
     assert knowing == ["bindings.cpp"]
 
 
-def test_only_the_workspace_allocates_throws_or_starts_threads() -> None:
+def test_only_the_workspace_allocates_and_nothing_throws_or_starts_threads() -> None:
     banned = r"\b(throw|new|malloc|realloc|std::vector|std::string|std::thread|thread_local)\b"
     using = {path.name for path in cxx_files() if re.search(banned, code_of(path))}
-    assert using == {"bindings.cpp", "workspace.cpp", "workspace.h", "memory.h"}
+    assert using == {"bindings.cpp", "workspace.cpp", "memory.h"}
 
 
 def test_no_kernel_keeps_global_state() -> None:
@@ -96,7 +96,7 @@ def test_no_kernel_keeps_global_state() -> None:
 def test_every_function_of_the_api_is_noexcept() -> None:
     code = code_of(HEADER)
     declarations = re.findall(r"^FASTCAM_API [^;]*;", code, re.MULTILINE)
-    assert len(declarations) == 19
+    assert len(declarations) == 18
     assert all(" FASTCAM_NOEXCEPT;" in declaration for declaration in declarations)
 
 
@@ -139,7 +139,7 @@ def test_the_header_serves_cpp(installed: Path, tmp_path: Path) -> None:
         '    static_assert(noexcept(fastcam_version()), "");\n    std::puts(fastcam_version());\n}\n'
     )
     [archive] = installed.rglob("libfastcam.a")
-    run(tool("c++"), "-std=c++11", f"-I{installed / 'include'}", source, archive, "-pthread", "-o", tmp_path / "host")
+    run(tool("c++"), "-std=c++11", f"-I{installed / 'include'}", source, archive, "-o", tmp_path / "host")
     assert run(tmp_path / "host").strip() == fastcam.__version__
 
 
@@ -185,9 +185,9 @@ def test_fused_and_separate_kernels_agree_in_cpp(plain: Path) -> None:
     assert run(plain / "stress", "300", "7") == "all equal\n"
 
 
-def test_threads_change_nothing(plain: Path) -> None:
+def test_boxes_without_heatmaps_are_those_with(plain: Path) -> None:
     lines = run(plain / "digest").splitlines()
-    assert lines[-3:] == lines[-6:-3]  # counts, largest and components with three threads and with one
+    assert lines[-3:] == lines[-6:-3]  # counts, largest and components
 
 
 def test_function_clones_change_nothing(plain: Path, tmp_path: Path) -> None:

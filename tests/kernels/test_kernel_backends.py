@@ -24,7 +24,7 @@ from support.kernel_inputs import ANY_FLOAT, SIDES, map_arrays
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
 NAN, INF = float("nan"), float("inf")
 NAMES = ["weigh", "status", "relu", "normalize", "upsample", "threshold", "label", "boxes", "largest", "overlay"]
-NAMES += ["overlay_map", "explain_maps"]
+NAMES += ["explain_maps"]
 
 
 @pytest.fixture(params=cuda_host.BACKENDS)
@@ -138,17 +138,12 @@ def test_inputs_are_left_as_they_were(k: kernels.Kernels) -> None:
 
 MAPS, BYTES = np.ones((1, 1, 3, 3), np.float32), np.ones((3, 3), np.uint8)
 IMAGE, HEAT, LUT = np.ones((3, 3, 3), np.uint8), np.ones((3, 3), np.float32), np.ones((256, 3), np.uint8)
-W, TOKENS = np.ones((1, 2, 1), np.float32), np.ones((1, 10, 1), np.float32)
+W = np.ones((1, 2, 1), np.float32)
 WINDOWS = np.array([[0, 0, 3, 3]], np.int32)
 FLAWS: list[tuple[str, tuple[Any, ...], str]] = [
     ("weigh", (MAPS.astype(np.float64), W), r"activations must be float32 .*got float64; convert"),
     ("weigh", (MAPS, W.astype(np.float64)), "weights must be float32"),
-    ("weigh", (MAPS, W, (3, 3)), r"activations with a grid must be \[N, tokens, K\]"),
-    ("weigh", (TOKENS, W, (3, 4)), "more cells than"),
-    ("weigh", (TOKENS, W, (3, 0)), "grid must be .*both >= 1"),
-    ("weigh", (TOKENS, W, 3), "grid must be two whole numbers"),
-    ("weigh", (TOKENS, W), r"activations must be \[N, K, h, w\]"),
-    ("weigh", (TOKENS[..., :0], W, (3, 3)), "do not fit"),
+    ("weigh", (MAPS[:, :0], W), "do not fit"),
     ("weigh", (MAPS, np.ones((1, 2, 2), np.float32)), "do not fit"),
     ("weigh", (MAPS, np.ones((2, 2, 1), np.float32)), "do not fit"),
     ("weigh", (MAPS[0], W), r"activations must be \[N, K, h, w\]"),
@@ -184,9 +179,8 @@ FLAWS: list[tuple[str, tuple[Any, ...], str]] = [
     ("overlay", (IMAGE, HEAT, LUT[:255], 0.5), r"lut must be \[256, 3\]"),
     ("overlay", (IMAGE.astype(np.float32), HEAT, LUT, 0.5), "image must be uint8"),
     *[("overlay", (IMAGE, HEAT, LUT, bad), r"alpha must lie in \[0, 1\]") for bad in (-0.1, 1.5, NAN)],
-    ("overlay_map", (IMAGE, HEAT[:0], LUT, 0.5), r"heatmap must be \[H, W\]"),
-    ("overlay_map", (IMAGE, MAPS, LUT, 0.5), r"heatmap must be \[H, W\]"),
-    ("overlay_map", (IMAGE, HEAT, LUT, 2.0), "alpha must lie in"),
+    ("overlay", (IMAGE, HEAT[:0], LUT, 0.5), r"heatmap must be \[H, W\]"),
+    ("overlay", (IMAGE, MAPS, LUT, 0.5), r"heatmap must be \[H, W\]"),
     ("explain_maps", (MAPS.astype(np.float64), W, (4, 4)), "activations must be float32"),
     ("explain_maps", (MAPS[0], None, (4, 4)), r"activations without weights must be \[N, T, h, w\]"),
     ("explain_maps", (MAPS.astype(np.float16), None, (4, 4)), "activations without weights must be float32"),
@@ -196,11 +190,8 @@ FLAWS: list[tuple[str, tuple[Any, ...], str]] = [
     ("explain_maps", (MAPS, None, (4, 4), 0.15, 6), "connectivity must be 4 or 8"),
 ]
 NAMED_FLAWS: list[tuple[dict[str, Any], str]] = [
-    ({"grid": (3, 3)}, "grid belongs to tokens"),
     ({"windows": WINDOWS[:0]}, r"windows must be \[1, 4\]"),
     ({"windows": WINDOWS.astype(np.int64)}, "windows must be int32"),
-    *[({"threads": bad}, r"threads must lie in 1\.\.1024") for bad in (0, -1, 1025)],
-    ({"threads": 1.5}, "threads must be a whole number"),
 ]
 
 
@@ -217,12 +208,6 @@ def test_bad_arguments_are_refused_with_one_line(
 def test_bad_options_of_explain_maps_are_refused(k: kernels.Kernels, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(FastcamError, match=message):
         k.explain_maps(MAPS, None, (4, 4), **arguments)
-
-
-@pytest.mark.parametrize("bad", [0, 1.5, "2", 10**6])
-def test_a_workspace_refuses_a_bad_number_of_threads(bad: Any) -> None:
-    with pytest.raises(FastcamError, match="threads must"):
-        kernels.Workspace(bad)
 
 
 # --- the backends agree ----------------------------------------------------------------------------------------------

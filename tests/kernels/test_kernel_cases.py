@@ -50,7 +50,7 @@ class Wrong:
 def test_a_small_difference_is_seen(name: str, change: Callable[[Any], Any]) -> None:
     wrong: Any = Wrong(name, change)
     with pytest.raises(AssertionError):
-        kernel_cases.run(wrong, 200)
+        kernel_cases.run(wrong, 400)
 
 
 def test_a_fraction_that_float32_has_no_number_for_is_the_smallest_it_has() -> None:

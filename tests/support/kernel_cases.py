@@ -144,15 +144,10 @@ def _overlay(draw: st.DrawFn, random: np.random.Generator, floats: Any) -> tuple
     return (image, floats(*size), lut, draw(st.floats(0, 1))), {}
 
 
-def _overlay_map(draw: st.DrawFn, random: np.random.Generator, floats: Any) -> tuple[Any, dict[str, Any]]:
-    (image, _, lut, alpha), _ = _overlay(draw, random, floats)
-    return (image, floats(*draw(st.tuples(SIDE, SIDE))), lut, alpha), {}
-
-
 def _explain_maps(draw: st.DrawFn, random: np.random.Generator, floats: Any) -> tuple[Any, dict[str, Any]]:
     n, size = draw(st.integers(0, 2)), draw(PLANE)
     maps = floats(n, draw(st.integers(0, 2)), *draw(st.tuples(st.integers(1, 9), st.integers(1, 9))))
-    options: dict[str, Any] = {"want_heatmaps": draw(st.booleans()), "threads": draw(st.integers(1, 2))}
+    options: dict[str, Any] = {"want_heatmaps": draw(st.booleans())}
     if draw(st.booleans()):
         options["windows"] = random.integers(-3, max(size) + 3, (n, 4), dtype=np.int32)
     return (maps, None, size, draw(FRACTION), draw(CONNECTIVITY)), options
@@ -175,7 +170,6 @@ ARGUMENTS: dict[str, Callable[..., tuple[Any, dict[str, Any]]]] = {
     "boxes": _boxes,
     "weigh": _weigh,
     "overlay": _overlay,
-    "overlay_map": _overlay_map,
     "explain_maps": _explain_maps,
     "explain_maps, weighed": _fused,
 }

@@ -125,7 +125,7 @@ def kernels() -> str:
         "| case | beside | speed-up |",
         "|---|---|---:|",
     ]
-    own = {"fused with heatmap", "separate", "overlay_map"}
+    own = {"fused", "fused with heatmap", "separate"}
     for result in measured["results"]:
         if any(word in result["case"] for word in ("random", "comb", "checkerboard", "diagonals", "dots")):
             continue

@@ -6,13 +6,15 @@
  * threads as long as their outputs (and workspaces) differ. Inputs and outputs of one call must not overlap.
  *
  * Callers vouch for the arguments: extents are >= 0 (heights and widths >= 1), pointers are valid for their extents.
- * fastcam/kernels/_check.py does that for Python. fastcam/kernels/reference.py defines the results: all kernels give the
- * same bits as it does, on every processor and with any number of threads; only fastcam_weigh, whose sum over the
- * channels runs in another order, differs from it in the last bits.
+ * fastcam/kernels/_validate.py does that for Python. fastcam/kernels/reference.py defines the results: all kernels give the
+ * same bits as it does, on every processor; only fastcam_weigh, whose sum over the channels runs in another order, differs
+ * from it in the last bits.
  *
  * Versions: the soname and the CMake package follow one rule. Until 1.0 each minor version has a binary interface of its
  * own (soname 0.1 for 0.1.x); from 1.0 on each major version has. A library runs programs built with an older header of
  * the same interface. fastcam_task says its size, so fields can be added at its end; the other structs stay as they are.
+ * Before the first release, 0.1 lost fastcam_overlay_map, the layout of fastcam_activations, and the threads of
+ * fastcam_workspace_new: programs built with an earlier state of this header must be built again.
  *
  * Vocabulary: a "map" is one height x width plane of float32, a "peak" the largest value of a map if all of its values are
  * finite and this one is positive, and 0 otherwise: a map without a peak explains nothing.
@@ -61,16 +63,11 @@ enum fastcam_error {
 
 /* How activations are stored. */
 enum fastcam_dtype { FASTCAM_FLOAT32 = 0, FASTCAM_FLOAT16 = 1 /* IEEE binary16 bit patterns, uint16_t */ };
-enum fastcam_layout {
-    FASTCAM_PLANES = 0, /* [images, channels, area] (NCHW) */
-    FASTCAM_TOKENS = 1  /* [images, prefix + area, channels] (transformers, NHWC); the prefix tokens are skipped */
-};
 
+/* [images, channels, area], as exported files give them whatever the layout of the model. */
 typedef struct fastcam_activations {
     const void* data;
-    int32_t dtype;  /* enum fastcam_dtype */
-    int32_t layout; /* enum fastcam_layout */
-    int64_t prefix; /* tokens before the grid; 0 for planes */
+    int32_t dtype; /* enum fastcam_dtype */
 } fastcam_activations;
 
 /* The version of this library, such as "0.1.0". */
@@ -93,8 +90,7 @@ FASTCAM_API void fastcam_relu(const float* values, int64_t count, float* out) FA
  * large for a float becomes the lowest float.   values, out [maps, area] */
 FASTCAM_API void fastcam_normalize(const float* values, int64_t maps, int64_t area, float* out) FASTCAM_NOEXCEPT;
 
-/* Bytes of scratch memory (aligned as malloc does) that fastcam_upsample and fastcam_overlay_map to rows of `out_width`
- * want. */
+/* Bytes of scratch memory (aligned as malloc does) that fastcam_upsample to rows of `out_width` wants. */
 FASTCAM_API size_t fastcam_upsample_scratch(int64_t out_width) FASTCAM_NOEXCEPT;
 
 /* Bilinear interpolation with half-pixel centres, enlarging or reducing (without antialiasing), as torch's
@@ -129,12 +125,6 @@ FASTCAM_API bool fastcam_boxes(const int32_t* labels, int64_t height, int64_t wi
 FASTCAM_API void fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* lut, double alpha, int64_t area,
                                  uint8_t* out) FASTCAM_NOEXCEPT;
 
-/* fastcam_overlay of fastcam_upsample of one map, without the enlarged map.
- *   image, out [out_height, out_width, 3], map [height, width]; scratch as for fastcam_upsample */
-FASTCAM_API void fastcam_overlay_map(const uint8_t* image, const float* map, int64_t height, int64_t width,
-                                     int64_t out_height, int64_t out_width, const uint8_t* lut, double alpha, void* scratch,
-                                     uint8_t* out) FASTCAM_NOEXCEPT;
-
 /* ---- before the model ------------------------------------------------------------------------------------------- */
 
 /* Bytes of scratch memory (aligned as malloc does) that fastcam_prepare wants. */
@@ -150,11 +140,10 @@ FASTCAM_API void fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t 
 
 /* ---- all steps in one call --------------------------------------------------------------------------------------- */
 
-/* Memory and threads that calls of fastcam_explain reuse: after the first calls of a size nothing is allocated. One call at
- * a time may use it (another one gets FASTCAM_BUSY). `threads` >= 1 counts the caller's: 1 starts none.
- * Returns NULL where memory or threads cannot be had. */
+/* Memory that calls of fastcam_explain reuse: after the first calls of a size nothing is allocated. One call at a time may
+ * use it (another one gets FASTCAM_BUSY), so give each thread its own. Returns NULL where there is no memory. */
 typedef struct fastcam_workspace fastcam_workspace;
-FASTCAM_API fastcam_workspace* fastcam_workspace_new(int threads) FASTCAM_NOEXCEPT;
+FASTCAM_API fastcam_workspace* fastcam_workspace_new(void) FASTCAM_NOEXCEPT;
 FASTCAM_API void fastcam_workspace_free(fastcam_workspace* workspace) FASTCAM_NOEXCEPT;
 
 /* weigh, status, ReLU, normalize, upsample, threshold, label and boxes of a batch. Zero the struct, then set struct_size
