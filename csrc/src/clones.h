@@ -9,10 +9,3 @@
 #else
 #define FASTCAM_CLONES
 #endif
-
-// What a function with FASTCAM_CLONES calls in its inner loops is part of it, in each version.
-#ifdef __GNUC__
-#define FASTCAM_INLINE inline __attribute__((always_inline))
-#else
-#define FASTCAM_INLINE inline
-#endif
