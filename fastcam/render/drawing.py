@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,15 +12,15 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Uint8, opencv, resize
+from fastcam.render import text as text_
 
 COLORMAPS = ("jet", "turbo", "viridis", "cividis", "inferno")
 
 _BOX = (255, 255, 255)
 _EDGE = (0, 0, 0)
 _GROUND = 24  # of contact sheets
-_FONT = 0  # cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 21.0  # pixels from baseline to the top of a capital letter at scale 1
-_SMALLEST = 0.32  # the scale below which Hershey letters run together
+_SMALLEST = 0.32  # the scale below which letters run together
 
 
 @cache
@@ -123,7 +122,7 @@ def caption(
         legend: stands at the band's right end where the text leaves room for it.
     """
     height, width = image.shape[:2]
-    text, scale = _fitted(_ascii(text), width)
+    text, scale = _fitted(text, width)
     tall, margin, band = _band(scale)
     drawn = image.copy()
     banded = bool(text) and band * 3 <= height
@@ -157,20 +156,18 @@ def label(text: str, width: int, like: int | None = None) -> Uint8:
         return np.ascontiguousarray(caption(np.zeros((3 * band, width, 3), np.uint8), text)[:band])
     scale = _letters(like)
     tall, margin, _ = _band(scale)
-    cut = _cut(_ascii(text), scale, width - 2 * margin)
-    opencv().putText(line, cut, (margin, margin + tall), _FONT, scale, (255, 255, 255), _thickness(scale), 16)
+    write(line, _cut(text, scale, width - 2 * margin), (margin, margin + tall), scale)
     return line
 
 
 def write(image: Uint8, text: str, at: tuple[int, int], scale: float) -> None:
     """Draw ``text`` in white into ``image`` itself, from (x, baseline)."""
-    cv2 = opencv()
-    cv2.putText(image, _ascii(text), at, _FONT, scale, (255, 255, 255), _thickness(scale), cv2.LINE_AA)
+    text_.write(image, text, at, scale * _FONT_HEIGHT)
 
 
 def text_width(text: str, scale: float) -> int:
     """How many pixels wide :func:`write` draws ``text``."""
-    return int(opencv().getTextSize(_ascii(text), _FONT, scale, _thickness(scale))[0][0])
+    return text_.width(text, scale * _FONT_HEIGHT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,10 +201,6 @@ def _letters(width: int) -> float:
     return max(_SMALLEST, 0.45 * min(1.0, width / 224), width / 28 / _FONT_HEIGHT)
 
 
-def _thickness(scale: float) -> int:
-    return max(1, round(scale * 1.5))
-
-
 def _band(scale: float) -> tuple[int, int, int]:
     """Height of the letters, margin around them, and height of the band that holds them."""
     tall, margin = round(scale * _FONT_HEIGHT), max(2, round(scale * _FONT_HEIGHT * 0.4))
@@ -227,12 +220,6 @@ def _cut(text: str, scale: float, room: int) -> str:
     while len(text) > 4 and text_width(text, scale) > room:
         text = text.removesuffix("...")[:-1].rstrip() + "..."
     return text if text_width(text, scale) <= room else ""
-
-
-def _ascii(text: str) -> str:
-    """What OpenCV's stroke font can draw: accents are dropped, what has no ASCII form becomes "?"."""
-    plain = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
 
 
 def contact_sheet(tiles: Sequence[tuple[Uint8, str]], columns: int | None = None, tile: int = 256) -> Uint8:
