@@ -7,8 +7,16 @@ from typing import Any
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
 from fastcam_export.steps.attach import Attached, attach
 from fastcam_export.steps.plan import Plan
-from fastcam_export.verify import check as verify
 from fastcam_export.verify import image_gradient
+from fastcam_export.verify.check import (
+    Check,
+    LayerRun,
+    layer_error,
+    refuse_error,
+    run_both,
+    tolerance,
+    whole_gradient_error,
+)
 from fastcam_export.verify.finite_differences import DIRECTIONS
 from fastcam_export.verify.sample import Sample
 from fastcam_export.verify.tail import tail
@@ -43,14 +51,14 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
     return result
 
 
-def _gradients(plan: Plan, attached: Attached, sample: Sample) -> verify.Check:
+def _gradients(plan: Plan, attached: Attached, sample: Sample) -> Check:
     """Compare the outputs, and the gradient at each target layer."""
-    compared = verify.run_both(plan.loaded.proto, attached.whole, sample, attached.values, plan.layers)
+    compared = run_both(plan.loaded.proto, attached.whole, sample, attached.values, plan.layers)
     errors = [_layer_error(plan, run) for run in compared.layers]
-    return verify.Check(compared.identical, compared.difference, max([0.0, *errors]), DIRECTIONS)
+    return Check(compared.identical, compared.difference, max([0.0, *errors]), DIRECTIONS)
 
 
-def _layer_error(plan: Plan, run: verify.LayerRun) -> float:
+def _layer_error(plan: Plan, run: LayerRun) -> float:
     """The error of the gradient at one layer.
 
     Raises:
@@ -58,10 +66,10 @@ def _layer_error(plan: Plan, run: verify.LayerRun) -> float:
     """
     source, layer = plan.loaded.proto, run.layer
     part = tail(plan.loaded.model, layer.value, *plan.target.differentiated)
-    error = verify.layer_error(source, part, run)
-    if run.pooled and not error <= verify.tolerance(source, part):
+    error = layer_error(source, part, run)
+    if run.pooled and not error <= tolerance(source, part):
         whole = attach(plan.of_whole_gradient(layer)).whole
-        error = verify.whole_gradient_error(source, part, run, whole)
+        error = whole_gradient_error(source, part, run, whole)
     which = "" if layer.number is None else f" at layer {layer.value.name!r}"
-    verify.refuse_error(error, source, part, f"the gradient{which}")
+    refuse_error(error, source, part, f"the gradient{which}")
     return error
