@@ -18,7 +18,7 @@ NEWER = 24
 
 
 def test_every_rule_has_a_case():
-    assert {name for name in RULES if "." not in name} == set(CASES)  # of the default domain; test_fusions.py
+    assert {name for name in RULES if "." not in name} == set(CASES)  # of the default domain; test_com_microsoft.py
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)

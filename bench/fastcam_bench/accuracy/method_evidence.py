@@ -94,29 +94,29 @@ ROWS: dict[str, Row] = {
     "lrp-gamma": Row(_LRP, (CAPTUM,), TO_THE_IMAGE, source="Montavon et al. 2019, LNCS 11700"),
     "input-x-gradient": Row(
         (
-            "runtime/test_runs.py::test_modes_of_the_image_as_methods",
-            "methods/test_modes_runtime.py::test_arrays_are_what_the_file_gives",
+            "methods/test_repeated_runs.py::test_modes_of_the_image_as_methods",
+            "methods/test_graph_modes.py::test_arrays_are_what_the_file_gives",
         ),
         (CAPTUM,),
         TO_THE_IMAGE,
     ),
     "guided-gradcam": Row(
         (
-            "runtime/test_runs.py::test_modes_of_the_image_as_methods",
-            "methods/test_modes_runtime.py::test_arrays_are_what_the_file_gives",
+            "methods/test_repeated_runs.py::test_modes_of_the_image_as_methods",
+            "methods/test_graph_modes.py::test_arrays_are_what_the_file_gives",
         ),
         (CAPTUM,),
         TO_THE_IMAGE,
     ),
-    "rollout": Row(("autodiff/test_attention.py::test_rollout",), (), source="Abnar and Zuidema 2020, 2005.00928"),
+    "rollout": Row(("autodiff/test_attention_maps.py::test_rollout",), (), source="Abnar and Zuidema 2020, 2005.00928"),
     "rollout-max": Row(
-        ("autodiff/test_attention.py::test_other_fusions_of_heads",), (), source="Abnar and Zuidema 2020"
+        ("autodiff/test_attention_maps.py::test_other_fusions_of_heads",), (), source="Abnar and Zuidema 2020"
     ),
     "rollout-min": Row(
-        ("autodiff/test_attention.py::test_other_fusions_of_heads",), (), source="Abnar and Zuidema 2020"
+        ("autodiff/test_attention_maps.py::test_other_fusions_of_heads",), (), source="Abnar and Zuidema 2020"
     ),
     "legrad": Row(
-        ("autodiff/test_attention.py::test_legrad",),
+        ("autodiff/test_attention_maps.py::test_legrad",),
         (TORCH_CAM,),
         TO_THE_LAYER,
         source="Bousselham et al. 2024, 2404.03214",
@@ -132,8 +132,8 @@ ROWS: dict[str, Row] = {
     ),
     "shapleycam": Row(
         (
-            "autodiff/test_shapley.py::test_equal_to_double_backward",
-            "autodiff/test_shapley.py::test_a_linear_head_gives_gradcam",
+            "autodiff/test_shapleycam.py::test_equal_to_double_backward",
+            "autodiff/test_shapleycam.py::test_a_linear_head_gives_gradcam",
         ),
         (PGC,),
         "1, and two backward passes to the layer",
@@ -147,18 +147,18 @@ ROWS: dict[str, Row] = {
         (TORCH_CAM,),
     ),
     # averages
-    "smoothgrad": Row(("runtime/test_runs.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
-    "vargrad": Row(("runtime/test_runs.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
+    "smoothgrad": Row(("methods/test_repeated_runs.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
+    "vargrad": Row(("methods/test_repeated_runs.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
     "integrated-gradients": Row(
         (
-            "runtime/test_runs.py::test_integrated_gradients_sum_to_the_scores_difference",
-            "runtime/test_runs.py::test_integrated_gradients_follow_the_straight_path",
+            "methods/test_repeated_runs.py::test_integrated_gradients_sum_to_the_scores_difference",
+            "methods/test_repeated_runs.py::test_integrated_gradients_follow_the_straight_path",
         ),
         (CAPTUM,),
     ),
-    "smoothgradcam++": Row(("runtime/test_runs.py::test_smoothgradcam_pp",), (TORCH_CAM,)),
-    "augsmooth": Row(("runtime/test_runs.py::test_augsmooth_averages_heatmaps_of_changed_images",), (PGC,)),
-    "vit-reciprocam": Row(("export/test_head.py::test_vit_reciprocam_keeps_class_token_and_residual",)),
+    "smoothgradcam++": Row(("methods/test_repeated_runs.py::test_smoothgradcam_pp",), (TORCH_CAM,)),
+    "augsmooth": Row(("methods/test_repeated_runs.py::test_augsmooth_averages_heatmaps_of_changed_images",), (PGC,)),
+    "vit-reciprocam": Row(("export/test_classifier_head.py::test_vit_reciprocam_keeps_class_token_and_residual",)),
     # functions of any score, and methods of the same name
     "scorecam": Row(
         (

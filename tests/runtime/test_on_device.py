@@ -1,4 +1,4 @@
-"""Explanations that stay on the device, with stand-ins for CUDA and CuPy; tests/test_gpu.py runs the same on a GPU."""
+"""Explanations that stay on the device, with stand-ins for CUDA and CuPy; kernels/test_gpu.py has a GPU."""
 
 from __future__ import annotations
 
