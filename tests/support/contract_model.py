@@ -213,3 +213,23 @@ def brightness_model(size: tuple[int, int], preprocessing: schema.Preprocessing,
         preprocessing=preprocessing,
         **settings,
     )
+
+
+LABELS = ("n001 ignored", "n02123045 tabby, tabby cat", "crane", "n02012849 crane, bird", "golden retriever")
+
+
+def batch(count, size=(32, 32), seed=1, channels=3):
+    return np.random.default_rng(seed).random((count, channels, *size)).astype(np.float32)
+
+
+def noise(height=40, width=50, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def same(a, b):
+    for name in ("scores", "classes", "maps", "heatmaps", "boxes"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-5, atol=1e-6, err_msg=name)
+    assert a.status == b.status and a.files == b.files and a.geometry == b.geometry
+    for one, other in zip(a.components, b.components, strict=True):
+        for parts, others in zip(one, other, strict=True):
+            np.testing.assert_allclose(parts, others, rtol=1e-5)

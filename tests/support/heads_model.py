@@ -114,3 +114,44 @@ def _with(model, name):
     copy.CopyFrom(model)
     copy.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return copy
+
+
+def detector():
+    """One image's boxes [n, 4] and scores [n]: the k best of a grid, as many as reach a threshold."""
+    node = helper.make_node
+    rng = np.random.default_rng(6)
+    nodes = [
+        node("Conv", ["image", "w1"], ["c1"], "conv1", pads=[1] * 4),
+        node("Relu", ["c1"], ["layer"], "relu1"),
+        node("Conv", ["layer", "w2"], ["c2"], "conv2"),
+        node("Reshape", ["c2", "s"], ["flat"], "reshape"),
+        node("Transpose", ["flat"], ["rows"], "transpose", perm=[1, 0]),
+        node("Slice", ["rows", "i4", "i5", "i1"], ["logit"], "scores_"),
+        node("Sigmoid", ["logit"], ["p"], "sigmoid"),
+        node("Squeeze", ["p", "i1"], ["each"], "squeeze"),
+        node("Greater", ["each", "threshold"], ["over"], "over"),
+        node("NonZero", ["over"], ["which"], "nonzero"),
+        node("Squeeze", ["which", "i0"], ["index"], "squeeze_index"),
+        node("Gather", ["each", "index"], ["scores"], "gather_scores"),
+        node("Slice", ["rows", "i0", "i4", "i1"], ["raw"], "boxes_"),
+        node("Gather", ["raw", "index"], ["boxes"], "gather_boxes", axis=0),
+    ]
+    arrays = {
+        "w1": rng.standard_normal((6, 3, 3, 3)).astype(np.float32),
+        "w2": rng.standard_normal((5, 6, 1, 1)).astype(np.float32) / 4,
+        "s": np.array([5, -1]), "i0": np.array([0]), "i1": np.array([1]), "i4": np.array([4]), "i5": np.array([5]),
+        "threshold": np.float32(0.6),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["n", 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"]),
+        ],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    return model, arrays
