@@ -4,27 +4,54 @@ At each kink PyTorch takes the side to which ONNX Runtime fell (fastcam_bench.or
 rounding decides whether these tests pass. FASTCAM_TEST_SEED=1 draws other models and pictures.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
+
+import torch
 
 from fastcam_bench.accuracy import agreement
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_export import export_model
 from support.modes_oracle import input_gradient
 
+SIZE = 128
+"""Pixels of a side: every map still has several rows and columns, and a network costs a third of one at 224."""
+
+
+def shrunk(module):
+    """AlexNet and VGG with a narrow head, and for pictures of ``SIZE``: their maps as they are."""
+    with torch.no_grad():
+        channels, side = module.features(torch.zeros(1, 3, SIZE, SIZE)).shape[1:3]
+    module.avgpool = torch.nn.AdaptiveAvgPool2d(side)
+    sides = iter([(channels * side * side, 256), (256, 128), (128, 1000)])
+    linear = torch.nn.Linear
+    head = [linear(*next(sides)) if isinstance(layer, linear) else layer for layer in module.classifier]
+    module.classifier = torch.nn.Sequential(*head).eval()
+    return module
+
+
+@functools.lru_cache(maxsize=1)
+def built(name):
+    """The module, and its file by one of torch's exporters."""
+    module = oracle.build(name)
+    if name in ("alexnet", "vgg16"):
+        module = shrunk(module)
+    return module, oracle.to_onnx(module, SIZE, dynamo=name not in oracle.OLD_EXPORTER)
+
 
 @pytest.fixture(scope="module", params=oracle.MODELS)
 def model(request):
-    module = oracle.build(request.param)
-    return request.param, module, oracle.to_onnx(module, dynamo=request.param not in oracle.OLD_EXPORTER)
+    return request.param, *built(request.param)
 
 
 def test_default_layer_equals_autograd(model):
     """Gradients, pooled weights and maps to 1e-4 of the largest value, and the outputs bit for bit."""
     _, module, proto = model
-    found = agreement.default_layer(module, proto)
+    found = agreement.default_layer(module, proto, SIZE)
     assert found["outputs_bit_identical"]
     assert max(found["gradients"], found["weights"], found["maps"]) <= 1e-4, found
 
@@ -33,11 +60,11 @@ def test_targets_are_resolved_per_picture(model):
     _, module, proto = model
     exported = export_model(proto, check=False).model
     targets = np.array([[-1, 3], [17, -2]])
-    found, kinks = agreement.at_kinks(exported, oracle.pictures(2), targets)
+    found, kinks = agreement.at_kinks(exported, oracle.pictures(2, SIZE), targets)
     order = np.argsort(-next(iter(found.values())), axis=1)
     assert found["fastcam.classes"].tolist() == [[order[0, 0], 3], [17, order[1, 1]]]
     activations, classes = found["fastcam.activations"], found["fastcam.classes"]
-    expected = oracle.gradients_at(module, oracle.pictures(2), activations, classes, kinks).mean((3, 4))
+    expected = oracle.gradients_at(module, oracle.pictures(2, SIZE), activations, classes, kinks).mean((3, 4))
     assert np.abs(expected).max() > 0
     assert oracle.difference(found["fastcam.weights"], expected) <= 1e-4
 
@@ -47,7 +74,7 @@ def test_guided_backpropagation_equals_changed_relus(model):
     """At the image, for two targets, with the map in the same run."""
     _, module, proto = model
     exported = export_model(proto, input_gradient="guided", check=False).model
-    images = oracle.pictures(1)
+    images = oracle.pictures(1, SIZE)
     found, kinks = agreement.at_kinks(exported, images, np.array([[-1, 3]]))
     expected = input_gradient(module, images, found["fastcam.classes"], "guided", kinks)
     assert np.abs(expected).max() > 0
@@ -57,6 +84,6 @@ def test_guided_backpropagation_equals_changed_relus(model):
 def test_middle_layer_equals_autograd(model):
     """In float64 to 1e-5 (the graph's constants have float32 precision), in float32 to 1e-4 on all four pictures."""
     name, module, proto = model
-    found = agreement.middle_layer(module, proto, oracle.MODELS[name])
+    found = agreement.middle_layer(module, proto, oracle.MODELS[name], SIZE)
     assert max(found["float32_per_picture"]) <= 1e-4, found
     assert max(found["float64"], found["float64_maps"]) <= 1e-5, found

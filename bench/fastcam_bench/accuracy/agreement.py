@@ -54,9 +54,11 @@ def _onnxruntime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str
     return dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
 
 
-def default_layer(module: torch.nn.Module, proto: onnx.ModelProto) -> dict[str, float | str | bool]:
-    """Gradients, weights and maps at the layer that the exporter chooses, in float32."""
-    images = oracle.pictures(2)
+def default_layer(
+    module: torch.nn.Module, proto: onnx.ModelProto, size: int = oracle.SIZE
+) -> dict[str, float | str | bool]:
+    """Gradients, weights and maps at the layer that the exporter chooses, in float32; pictures of ``size`` pixels."""
+    images = oracle.pictures(2, size)
     exported = export_model(proto, emit="gradients")
     found, sides = at_kinks(exported.model, images, TARGETS)
     activations, gradients = found[schema.ACTIVATIONS], found[schema.GRADIENTS]
@@ -74,9 +76,11 @@ def default_layer(module: torch.nn.Module, proto: onnx.ModelProto) -> dict[str, 
     }
 
 
-def middle_layer(module: torch.nn.Module, proto: onnx.ModelProto, layer: str) -> dict[str, Any]:
+def middle_layer(
+    module: torch.nn.Module, proto: onnx.ModelProto, layer: str, size: int = oracle.SIZE
+) -> dict[str, Any]:
     """Gradients at ``layer``, in float32 (a figure per picture; PyTorch's own error beside it) and in float64."""
-    images = oracle.pictures(4)
+    images = oracle.pictures(4, size)
     exported = export_model(proto, layer=layer, emit="gradients", check=False)
     found, sides = at_kinks(exported.model, images, TARGETS)
     activations, classes = found[schema.ACTIVATIONS], found[schema.CLASSES]

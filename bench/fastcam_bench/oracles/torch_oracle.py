@@ -41,6 +41,8 @@ MODELS = {
     "efficientnet_b0": "features.4",
 }
 """torchvision model -> scope of a layer in its middle."""
+SIZE = 224
+"""Pixels of a side of the pictures that these models are made for."""
 OLD_EXPORTER = frozenset({"shufflenet_v2_x1_0"})
 """Exported by torch's older exporter: opset 17, shapes computed at run time, scopes in node names, BatchNorm folded."""
 
@@ -83,7 +85,7 @@ def settle(model: torch.nn.Module, images: Array) -> None:
     model.eval()
 
 
-def pictures(n: int, size: int = 224, seed: int = 7) -> Array:
+def pictures(n: int, size: int = SIZE, seed: int = 7) -> Array:
     """Random images with structure at many scales, as photos have: float32 [n, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.zeros(n, 3, size, size)
@@ -93,7 +95,7 @@ def pictures(n: int, size: int = 224, seed: int = 7) -> Array:
     return (image / image.std()).numpy()
 
 
-def to_onnx(module: torch.nn.Module, size: int = 224, dynamo: bool = True, optimize: bool = False) -> onnx.ModelProto:
+def to_onnx(module: torch.nn.Module, size: int = SIZE, dynamo: bool = True, optimize: bool = False) -> onnx.ModelProto:
     """The module as a ModelProto with a free batch; ``optimize`` as torch does by default, BatchNorm folded."""
     image = torch.randn(2, 3, size, size)
     with warnings.catch_warnings():
