@@ -1,5 +1,7 @@
 # make demo: set up, export the bundled model, explain the bundled picture, say where the heatmap is.
-# make test: set up with all that the tests need; style, types, tests.
+# make test: set up with all that the tests need; style, types, and every test that a change needs.
+# make test-all: the same, then sanitizers, emulators and builds, and ten times as many random examples.
+# make coverage: which lines and branches of fastcam and fastcam_export the tests reach, for the documents.
 # make cases: ten thousand random cases, hostile ones among them, on every kernel backend; two minutes.
 # make soak: 32 threads share one Explainer for five minutes.
 # make bench: set up the peers as well, measure what README and docs say of speed, and write it there; an hour on two cores.
@@ -12,13 +14,24 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint cases soak bench docs clean
+.PHONY: demo test test-all coverage lint cases soak bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
 
+# a thread for each worker: more would wait for each other
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST) -m "not slow"
+
+test-all: test
+	FASTCAM_TEST_EXAMPLES=10 $(PYTEST) -m "slow or property"
+
+coverage: $(VENV)/.test
+	mkdir -p build/coverage
+	$(PYTEST) -m "not slow" --cov --cov-report=json:build/coverage/report.json
+	$(BIN)/python -m fastcam_bench.report.coverage build/coverage/report.json
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

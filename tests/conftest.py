@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support import one_thread
 from support.worker_memory import Memory
+
+one_thread.by_default()
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,8 +49,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """With ``--dist loadgroup``, tests of one PyTorch model share a worker, and with it the model's export."""
+    """Mark properties; with ``--dist loadgroup``, tests of one PyTorch model share a worker and the model's export."""
     for item in items:
+        if getattr(item.obj, "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.property)
         model = getattr(item, "callspec", None) and item.callspec.params.get("model")
         if isinstance(model, str):
             item.add_marker(pytest.mark.xdist_group(model))

@@ -9,6 +9,7 @@ from fastcam_export import export_model
 from fastcam_export.autodiff.pooled import spatial_mean
 from fastcam_export.verify.session import quiet_session
 from support.chains import CHAINS, Builder
+from support.examples import examples
 
 
 def weights_and_mean(model):
@@ -47,7 +48,7 @@ STEPS = {
 }
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=examples(30), deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=4), st.integers(0, 100))
 def test_random_chains(steps, seed):
     builder = Builder(seed)

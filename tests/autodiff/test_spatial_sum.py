@@ -19,6 +19,7 @@ from fastcam_export.autodiff.pooled.axis_maps import groups
 from fastcam_export.autodiff.rules import shape
 from fastcam_export.outputs import class_targets
 from fastcam_export.verify.session import quiet_session
+from support.examples import examples
 
 CLASSES = 5
 TARGETS = np.array([[-1, 2, 0], [4, -3, 1]])
@@ -134,7 +135,7 @@ def class_map(seed, batch, steps, end, kernel=1):
     return ENDS[end](grower).model(*[1, 1] * (end == "global, kept"))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=examples(25), deadline=None, derandomize=True)
 @given(
     st.lists(st.sampled_from(sorted(CLASS_MAP)), max_size=3),
     st.sampled_from(sorted(ENDS)),
@@ -255,7 +256,7 @@ def tokens(seed, batch, blocks, head):
     return grower.node("Gemm", grower.weight(width, CLASSES), grower.weight(CLASSES)).model()
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=examples(30), deadline=None, derandomize=True)
 @given(
     st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=4),
     st.sampled_from(sorted(HEADS)),

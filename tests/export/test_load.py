@@ -18,6 +18,7 @@ from fastcam_export.graph import symbolic_dims
 from fastcam_export.graph.load import load
 from fastcam_export.graph.symbolic_dims import from_dim, reshaped
 from fastcam_export.verify.session import quiet_session
+from support.examples import examples
 
 SIZES = {"N": 3, "M": 5}
 
@@ -209,7 +210,7 @@ dims = st.lists(st.sampled_from([1, 2, 3, 4, 6, "N", "M", "2*N", "M*N"]), min_si
 
 
 @given(dims, dims, st.integers(-1, 3), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_reshape_is_known_as_numpy_does_it(before, target, open_axis, hide):
     """Against np.empty(before).reshape(target), where NumPy allows that, for two choices of the free dimensions."""
     target = [(None if hide else -1) if axis == open_axis else dim for axis, dim in enumerate(target)]

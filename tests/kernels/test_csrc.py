@@ -190,11 +190,13 @@ def test_boxes_without_heatmaps_are_those_with(plain: Path) -> None:
     assert lines[-3:] == lines[-6:-3]  # counts, largest and components
 
 
+@pytest.mark.slow
 def test_function_clones_change_nothing(plain: Path, tmp_path: Path) -> None:
     baseline = build_programs(tmp_path, "-DFASTCAM_CLONES=OFF")
     assert run(baseline / "digest") == run(plain / "digest")
 
 
+@pytest.mark.slow
 def test_aarch64_gives_the_same_bits(plain: Path, tmp_path: Path) -> None:
     qemu = tool("qemu-aarch64", "qemu-aarch64-static")
     settings = {"SYSTEM_NAME": "Linux", "SYSTEM_PROCESSOR": "aarch64"}
@@ -233,6 +235,7 @@ def test_zig_builds_for_every_system_and_what_can_run_here_gives_the_same_bits(
         assert run(emulator, *root, digest).replace("\r", "") == run(plain / "digest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 def test_sanitizers_find_nothing(plain: Path, tmp_path: Path, sanitizer: str) -> None:
     flags = "-fsanitize=address,undefined" if sanitizer == "address" else "-fsanitize=thread"

@@ -23,6 +23,7 @@ from fastcam.kernels._cuda_source import source
 from fastcam.schema import FastcamError
 from fastcam_bench.speed import kernels_gpu
 from support import cuda_host
+from support.examples import examples
 from support.kernel_inputs import (
     FRACTIONS,
     MASKS,
@@ -38,7 +39,7 @@ from support.kernel_inputs import (
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=examples(150))
 
 
 def spread(array: np.ndarray, step: int) -> np.ndarray:
@@ -53,11 +54,12 @@ def spread(array: np.ndarray, step: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", cuda_host.CUDA)
+@pytest.mark.property
 def test_explained_maps_are_the_oracles_bit_for_bit(place: str) -> None:
     k = cuda_host.get(place)
     windows = st.none() | st.tuples(*[st.integers(-5, 70)] * 4)
 
-    @settings(PROPERTY, max_examples=250)
+    @settings(PROPERTY, max_examples=examples(250))
     @given(maps_of_any_kind(), sizes(), FRACTIONS, st.sampled_from([4, 8]), st.booleans(), windows, st.integers(1, 3))
     def check(
         maps: kernels.Floats, size: tuple[int, int], fraction: float, ways: int, heat: bool, window: Any, step: int
@@ -71,6 +73,7 @@ def test_explained_maps_are_the_oracles_bit_for_bit(place: str) -> None:
 
 
 @pytest.mark.parametrize("place", cuda_host.CUDA)
+@pytest.mark.property
 def test_single_steps_are_the_oracles_bit_for_bit(place: str) -> None:
     k = cuda_host.get(place)
 
@@ -87,10 +90,11 @@ def test_single_steps_are_the_oracles_bit_for_bit(place: str) -> None:
 
 
 @pytest.mark.parametrize("place", cuda_host.CUDA)
+@pytest.mark.property
 def test_components_boxes_and_overlays_are_the_oracles(place: str) -> None:
     k = cuda_host.get(place)
 
-    @settings(PROPERTY, max_examples=100)
+    @settings(PROPERTY, max_examples=examples(100))
     @given(st.integers(0, 2**32 - 1), st.tuples(SIDES, st.integers(1, 60)), st.floats(0, 1), st.sampled_from([4, 8]))
     def check(seed: int, size: tuple[int, int], share: float, ways: int) -> None:
         rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from scipy import ndimage
 from fastcam import kernels
 from fastcam.kernels import OK
 from support import cuda_host
+from support.examples import examples
 from support.kernel_inputs import FRACTIONS, INF, NAN, assert_same, maps_of_any_kind, signed, sizes, smooth
 
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
@@ -57,11 +58,12 @@ def separately(
 # --- explain_maps: everything that must not change the pixels -----------------------------------------------------
 
 
+@pytest.mark.property
 @pytest.mark.parametrize("part", range(4))
 def test_boxes_from_the_small_map_equal_those_of_the_pixels(part: int) -> None:
-    # 10,000 cases in four parts, each from its own seed
+    # in four parts, each from its own seed; 10,000 cases in make test-all
     @seed(part)
-    @settings(deadline=None, max_examples=2500, database=None)
+    @settings(deadline=None, max_examples=examples(250), database=None)
     @given(
         maps=maps_of_any_kind(),
         size=sizes(),
@@ -89,7 +91,7 @@ def test_boxes_from_the_small_map_equal_those_of_the_pixels(part: int) -> None:
     check()
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=examples(200))
 @given(maps=maps_of_any_kind(), size=sizes(), fraction=FRACTIONS, connectivity=st.sampled_from([4, 8]))
 def test_native_and_reference_explain_alike(
     maps: kernels.Floats, size: tuple[int, int], fraction: float, connectivity: int

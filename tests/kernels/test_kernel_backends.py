@@ -19,6 +19,7 @@ import fastcam
 from fastcam import kernels
 from fastcam.schema import FastcamError
 from support import cuda_host
+from support.examples import examples
 from support.kernel_inputs import ANY_FLOAT, SIDES, map_arrays
 
 NATIVE, REFERENCE = kernels.get("native"), kernels.get("reference")
@@ -212,7 +213,7 @@ def test_bad_options_of_explain_maps_are_refused(k: kernels.Kernels, arguments: 
 
 # --- the backends agree ----------------------------------------------------------------------------------------------
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=examples(150))
 
 
 @PROPERTY

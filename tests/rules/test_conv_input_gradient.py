@@ -11,6 +11,7 @@ from torch.nn.grad import conv2d_input
 from fastcam_bench.speed import lowerings
 from fastcam_export import vjp
 from fastcam_export.autodiff.rules import conv_input_gradient
+from support.examples import examples
 from support.rules.case import IMAGE, N, one, weight
 from support.rules.cases import CASES
 from support.rules.checks import TARGETS, agree, check, cotangents, forms, stacked
@@ -72,7 +73,7 @@ def test_each_form_is_taken_where_it_holds(form):
     assert len(taken) >= 9
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.data())
 def test_random_windows_against_pytorch(data):
     number = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731

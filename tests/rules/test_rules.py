@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fastcam_export.autodiff.core.rule import RULES
+from support.examples import examples
 from support.rules.case import Free, ints, one, weight
 from support.rules.cases import ALL, CASES
 from support.rules.checks import agree, check, cotangents
@@ -88,7 +89,7 @@ def test_a_newer_opset_gives_the_same_gradient(case):
 
 # ---- random shapes and attributes
 
-few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=examples(25), deadline=None, derandomize=True, database=None)
 small = st.integers(1, 3)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastcam.image import preprocess as fi
 from fastcam.schema import PRESETS, FastcamError, Preprocessing, preset
+from support.examples import examples
 
 
 def noise(height, width, seed=0):
@@ -127,7 +128,7 @@ def test_impossible_preprocessing_is_refused(change, words):
 sides = st.integers(1, 700)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(oh=sides, ow=sides, nh=sides, nw=sides, resize=st.sampled_from(["stretch", "crop", "letterbox"]))
 def test_geometry_is_the_affine_map_of_its_resize_rule(oh, ow, nh, nw, resize):
     geometry = fi.fit((oh, ow), (nh, nw), Preprocessing(resize=resize, crop_fraction=0.9))
