@@ -20,6 +20,7 @@ from fastcam_export.autodiff.rules import shape
 from fastcam_export.outputs import class_targets
 from fastcam_export.verify.session import quiet_session
 from support.examples import examples
+from support.narrow_heads import narrowed
 
 CLASSES = 5
 TARGETS = np.array([[-1, 2, 0], [4, -3, 1]])
@@ -335,6 +336,10 @@ LARGE = (
 )
 
 
+SIZES = {"alexnet": 128, "vgg16": 64}
+"""Of pictures, where the head reads each position of the maps: there are several."""
+
+
 def small(name):
     models = torch_oracle.torchvision.models
     torch.manual_seed(0)
@@ -348,11 +353,7 @@ def small(name):
     if name == "googlenet":
         return models.googlenet(weights=None, aux_logits=False, init_weights=False)
     made = models.get_model(name, weights=None)
-    if name in ("alexnet", "vgg16"):  # the form of the head, without its hundred million weights
-        sides = iter([(256 * 36 if name == "alexnet" else 512 * 49, 96), (96, 64), (64, 50)])
-        layers = [torch.nn.Linear(*next(sides)) if isinstance(m, torch.nn.Linear) else m for m in made.classifier]
-        made.classifier = torch.nn.Sequential(*layers)
-    return made
+    return narrowed(made, SIZES[name], 50) if name in SIZES else made
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ def small(name):
 )
 def test_architectures(model, dynamo):
     """As torchvision builds and the exporters write them; no weight is stored a second time."""
-    module, size = small(model).eval(), SMALL.get(model, 224 if model in ("alexnet", "vgg16") else 64)
+    module, size = small(model).eval(), {**SMALL, **SIZES}.get(model, 64)
     torch_oracle.settle(module, torch_oracle.pictures(2, size, seed=1))
     proto = torch_oracle.to_onnx(module, size, dynamo)
     short, _ = compare(proto, torch_oracle.pictures(2, size))

@@ -11,27 +11,14 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 
-import torch
-
 from fastcam_bench.accuracy import agreement
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_export import export_model
 from support.modes_oracle import input_gradient
+from support.narrow_heads import narrowed
 
 SIZE = 128
 """Pixels of a side: every map still has several rows and columns, and a network costs a third of one at 224."""
-
-
-def shrunk(module):
-    """AlexNet and VGG with a narrow head, and for pictures of ``SIZE``: their maps as they are."""
-    with torch.no_grad():
-        channels, side = module.features(torch.zeros(1, 3, SIZE, SIZE)).shape[1:3]
-    module.avgpool = torch.nn.AdaptiveAvgPool2d(side)
-    sides = iter([(channels * side * side, 256), (256, 128), (128, 1000)])
-    linear = torch.nn.Linear
-    head = [linear(*next(sides)) if isinstance(layer, linear) else layer for layer in module.classifier]
-    module.classifier = torch.nn.Sequential(*head).eval()
-    return module
 
 
 @functools.lru_cache(maxsize=1)
@@ -39,7 +26,7 @@ def built(name):
     """The module, and its file by one of torch's exporters."""
     module = oracle.build(name)
     if name in ("alexnet", "vgg16"):
-        module = shrunk(module)
+        module = narrowed(module, SIZE)
     return module, oracle.to_onnx(module, SIZE, dynamo=name not in oracle.OLD_EXPORTER)
 
 

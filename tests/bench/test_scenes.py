@@ -18,6 +18,8 @@ from fastcam_bench.scenes.render import Placed, coverage
 from fastcam_bench.scenes.shapes import OUTLINES
 from fastcam_bench.scenes.textures import HUES
 
+pytestmark = pytest.mark.xdist_group("scenes")  # one worker makes what its fixtures hold, once
+
 
 def digest(example):
     parts = [example.image.tobytes(), *(o.mask.tobytes() + repr(o).encode() for o in example.objects)]

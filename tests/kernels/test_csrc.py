@@ -15,6 +15,7 @@ import pytest
 import fastcam
 from fastcam import _native
 
+pytestmark = pytest.mark.xdist_group("csrc")  # one worker makes what its fixtures hold, once
 ROOT = Path(__file__).resolve().parents[2]
 CSRC, CAPI = ROOT / "csrc", ROOT / "tests" / "capi"
 HEADER = CSRC / "include" / "fastcam" / "cam.h"
