@@ -31,7 +31,7 @@ test-all: test
 coverage: $(VENV)/.test
 	mkdir -p build/coverage
 	$(PYTEST) -m "not slow" --cov --cov-report=json:build/coverage/report.json
-	$(BIN)/python -m fastcam_bench.report.coverage build/coverage/report.json
+	PYTHONPATH=bench $(BIN)/python -m fastcam_bench.report.coverage build/coverage/report.json
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
