@@ -144,6 +144,9 @@ class Explainer:
     ) -> Explanation:
         """Explain one or more pictures.
 
+        The result holds every picture, and a heatmap of the network's input size for each target: 4 bytes a pixel. To
+        explain a folder in bounded memory, call this for some pictures at a time, or use :meth:`stream`.
+
         Args:
             images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]); a list of those; or
                 a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
