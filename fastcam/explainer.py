@@ -90,6 +90,7 @@ class Explainer:
         self._batch_size = network.fixed_batch or batch_size
         view = VideoView if video else View
         self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
+        self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
 
     @property
     def metadata(self) -> Metadata:
@@ -125,7 +126,7 @@ class Explainer:
             FastcamError: the file does not explain there.
         """
         other = copy.copy(self)
-        other._view = self._whole.at(multilayer.numbers(self._whole.metadata, layer, self._name)[0])
+        other._view = self._layers[multilayer.numbers(self._whole.metadata, layer, self._name)[0]]
         return other
 
     def __call__(
@@ -324,7 +325,7 @@ class Explainer:
             wanted = "all" if asks.layers is None else asks.layers
             layers = multilayer.numbers(self._whole.metadata, wanted, self._name)
         default = self._whole.metadata.layer.value
-        views = [self._whole.at(number) for number in layers] or [self._view]
+        views = [self._layers[number] for number in layers] or [self._view]
         method, *_ = [view.served(asks.method, asks.options, default) for view in views]  # every layer must serve it
         images = self._images(images)
         count = len(images) if count is None else count
@@ -352,7 +353,7 @@ class Explainer:
         """The explanation of one run, at each of the layers if some are asked for."""
         if not request.layers:
             return self._view.explain(run, request)
-        each = [self._whole.at(number).explain(run, request) for number in request.layers]
+        each = [self._layers[number].explain(run, request) for number in request.layers]
         return multilayer.together(each, self.metadata.layer.value, request)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
