@@ -331,8 +331,9 @@ class Explainer:
         count = len(images) if count is None else count
         targets = self._resolve_targets(asks.targets, count, asks.cotangent)
         progress = Meter(asks.progress, count * len(views))
-        how = asks.fuse, asks.style, asks.threshold, asks.connectivity
-        return Request(images, targets, method, layers, *how, progress)
+        return Request(
+            images, targets, method, layers, asks.fuse, asks.style, asks.threshold, asks.connectivity, progress
+        )
 
     def _images(self, images: Any) -> Sources | Prediction:
         """What a caller gave as images."""

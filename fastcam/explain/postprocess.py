@@ -256,8 +256,8 @@ def explain_maps(
         see :class:`fastcam.kernels.Explained`, boxes in pixels of the network's input.
     """
     arrays = maps.activations, maps.weights
-    asked = request.threshold, request.connectivity
-    return peer_styles.explain_maps(kernels, request.style, *arrays, size, *asked, windows, want_heatmaps)
+    boxes = request.threshold, request.connectivity
+    return peer_styles.explain_maps(kernels, request.style, *arrays, size, *boxes, windows, want_heatmaps)
 
 
 def place(kernels: Any, maps: LayerMaps, geometry: Sequence[Geometry], request: Request) -> Placed:

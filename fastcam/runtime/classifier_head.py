@@ -17,17 +17,17 @@ class Head:
 
     Args:
         model: of the export, and
-        given: in place of the file beside it that its metadata name.
+        head: in place of the file beside it that its metadata name.
         metadata, name: of the export.
         create: path or bytes -> session.
     """
 
     def __init__(
-        self, model: Model, given: Model | None, metadata: Metadata, name: str, create: Callable[[Model], Any]
+        self, model: Model, head: Model | None, metadata: Metadata, name: str, create: Callable[[Model], Any]
     ) -> None:
-        if given is not None and metadata.head is None:
+        if head is not None and metadata.head is None:
             raise FastcamError(f"{name} was exported without its head; leave head out, or export with --head")
-        self._model, self._given, self._metadata, self._name = model, given, metadata, name
+        self._model, self._file, self._metadata, self._name = model, head, metadata, name
         self._create, self._lock, self._session = create, threading.Lock(), None
 
     def session(self) -> Any:
@@ -42,7 +42,7 @@ class Head:
             return self._session
 
     def _opened(self) -> Any:
-        ours, file = self._metadata.head, self._given
+        ours, file = self._metadata.head, self._file
         if ours is None or ours.part != "model":
             raise FastcamError(f"{self._name} has no head beside it; export with --head")
         if file is None:

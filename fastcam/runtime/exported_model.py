@@ -1,4 +1,4 @@
-"""The sessions behind an Explainer: an export in one file, or its forward part and its explanation part."""
+"""The sessions of an Explainer: an export in one file, or its forward part and its explanation part."""
 
 from __future__ import annotations
 
@@ -115,8 +115,7 @@ class Network:
             _match(self.metadata, read_metadata(self._second, model_name(other)), self.name, model_name(other))
         self.inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
-        asked = self._second or self._session
-        self.takes_targets = TARGETS in open_inputs(asked)
+        self.takes_targets = TARGETS in open_inputs(self._second or self._session)
         self._check_contract()
         self._keep = keep if io_binding.on_gpu(self._session) else None
         self._same_stream = settings.stream is not None
@@ -173,14 +172,14 @@ class Network:
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
         feed: dict[str, Any] = {self.metadata.input: _filled(tensor, missing)}
         if self.metadata.cotangents and self._second is None:
-            found = self._own(feed)
+            own = self._own(feed)
         else:
             if self._second is None and self.takes_targets:
                 feed[TARGETS] = np.array([[-1]])
             extra = self.metadata.pair.extra if self.metadata.pair is not None else ()
             names = [name for name in self._outputs if not name.startswith(PREFIX) and name not in extra]
-            found = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
-        return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in found.items()}
+            own = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+        return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in own.items()}
 
     def head(self, activations: NDArray[Any], kept: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """float32 [M, classes]: the explained scores, if the layer were ``activations`` [M, K, h, w].
@@ -270,7 +269,7 @@ class Network:
                 )
             rows = len(feed[self.metadata.input]) if one.batched else 1
             feed[one.input] = np.zeros((rows, 1, *one.shape), np.float32)
-        feed = {name: np.asarray(given) for name, given in feed.items()}
+        feed = {name: np.asarray(array) for name, array in feed.items()}
         names = [name for name in self._outputs if not name.startswith(PREFIX)]
         return dict(zip(names, self._run(self._session.run, names, feed), strict=True))
 
@@ -278,17 +277,17 @@ class Network:
         if targets is None:
             return self._own(feed)
         feed |= self._target_inputs(targets, missing)
-        found: dict[str, Any]
+        values: dict[str, Any]
         if self._replay is not None:
-            found = self._run(self._replay.run, self._outputs, feed)
-        elif self._keep is not None or any(isinstance(given, io_binding.DeviceTensor) for given in feed.values()):
+            values = self._run(self._replay.run, self._outputs, feed)
+        elif self._keep is not None or any(isinstance(array, io_binding.DeviceTensor) for array in feed.values()):
             stay = {name for name in self._outputs if self._keep is not None and name.startswith((ACTIVATIONS, CAM))}
             device = io_binding.device_of(self._session)
-            found = self._run(partial(io_binding.run, self._session, device=device, stay=stay), self._outputs, feed)
-            found |= {name: self._keep(found[name]) for name in stay if self._keep is not None}
+            values = self._run(partial(io_binding.run, self._session, device=device, stay=stay), self._outputs, feed)
+            values |= {name: self._keep(values[name]) for name in stay if self._keep is not None}
         else:
-            found = dict(zip(self._outputs, self._run(self._session.run, None, feed), strict=True))
-        return found
+            values = dict(zip(self._outputs, self._run(self._session.run, None, feed), strict=True))
+        return values
 
     def _to_carry(self, feed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The model's own outputs, and what the explanation part takes."""
@@ -307,11 +306,11 @@ class Network:
         names = [value.name for value in outputs]
         arrays = all(isinstance(value, np.ndarray) for value in feed.values())
         if arrays and not any("bfloat16" in value.type for value in outputs):
-            found = self._run(session.run, names, feed)
+            values = self._run(session.run, names, feed)
         else:
-            given = {name: _ort_value(value) for name, value in feed.items()}
-            found = self._run(session.run_with_ort_values, names, given)
-        return dict(zip(names, found, strict=True))
+            ort_feed = {name: _ort_value(value) for name, value in feed.items()}
+            values = self._run(session.run_with_ort_values, names, ort_feed)
+        return dict(zip(names, values, strict=True))
 
     def _run(self, run: Any, names: list[str] | None, feed: dict[str, Any]) -> Any:
         try:
@@ -337,7 +336,7 @@ class Network:
             )
 
 
-def _of_layer(found: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:
+def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:
     """Added outputs by name, those of the layer with this number under the plain names, without the other layers'.
 
     What a mode brings back to the default layer is left out for others.
@@ -346,8 +345,8 @@ def _of_layer(found: dict[str, Any], number: int | None, metadata: Metadata) -> 
     mine = {of_layer(name, number): name for name in of_layers}
     others = tuple(f"{name}." for name in of_layers)
     left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
-    kept = {name: value for name, value in found.items() if name not in left_out and not name.startswith(others)}
-    return kept | {plain: found[name] for name, plain in mine.items() if name in found}
+    kept = {name: value for name, value in added.items() if name not in left_out and not name.startswith(others)}
+    return kept | {plain: added[name] for name, plain in mine.items() if name in added}
 
 
 def _other(model: Model, metadata: Metadata, name: str, explanation: Model | None) -> Model | None:

@@ -77,28 +77,30 @@ class Inputs:
         """NCHW or NHWC."""
         return self.preprocessing.layout if self.preprocessing else self._guessed_layout()
 
-    def _resolve_preprocessing(self, given: Preprocessing | str | None) -> Preprocessing | None:
+    def _resolve_preprocessing(self, preprocess: Preprocessing | str | None) -> Preprocessing | None:
         """The preprocessing in force, with the input's own size where the model fixes it."""
         own = self._metadata.preprocessing
         if self._metadata.frames:
-            if given is not None:
+            if preprocess is not None:
                 raise FastcamError(f"{self._name} prepares its frames itself; leave preprocess out, or export without")
             return own
-        if given is None:
-            how = own
-        elif isinstance(given, Preprocessing):
-            how = given
+        if preprocess is None:
+            chosen = own
+        elif isinstance(preprocess, Preprocessing):
+            chosen = preprocess
         else:
             kept = {"resize": own.resize, "layout": own.layout} if own else {"layout": self._guessed_layout()}
-            how = preset(given, size=own.size if own else None, **kept)
-        if how is None:
+            chosen = preset(preprocess, size=own.size if own else None, **kept)
+        if chosen is None:
             return None
-        fixed = self._spatial(how.layout)
+        fixed = self._spatial(chosen.layout)
         if fixed is None:
-            return how
-        if isinstance(given, Preprocessing) and given.size not in (None, fixed):
-            raise FastcamError(f"preprocess has size {given.size}, but the input of {self._name} is {fixed}; use that")
-        return replace(how, size=fixed)
+            return chosen
+        if isinstance(preprocess, Preprocessing) and preprocess.size not in (None, fixed):
+            raise FastcamError(
+                f"preprocess has size {preprocess.size}, but the input of {self._name} is {fixed}; use that"
+            )
+        return replace(chosen, size=fixed)
 
     def _guessed_layout(self) -> str:
         channels_last = len(self.shape) == 4 and self.shape[-1] in (1, 3) and self.shape[1] not in (1, 3)
@@ -159,31 +161,31 @@ class Inputs:
             return tensor
         return np.ascontiguousarray(tensor, self._dtype)
 
-    def _loaded(self, sources: Any, how: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
+    def _loaded(self, sources: Any, preprocessing: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
         """All pictures' tensor, and each picture and its geometry; several at once, as many as there are threads."""
-        count = images_.CHANNELS.get(how.color)
+        count = images_.CHANNELS.get(preprocessing.color)
         whole = None
-        if how.size is not None and count is not None:  # known before the pictures are: written where it belongs
-            shape = (count, *how.size) if how.layout == "NCHW" else (*how.size, count)
+        if preprocessing.size is not None and count is not None:  # the shape is known: pictures are written in place
+            shape = (count, *preprocessing.size) if preprocessing.layout == "NCHW" else (*preprocessing.size, count)
             whole = np.empty((len(sources), *shape), np.float32)
 
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
             picture = images_.load(sources[i])
-            return picture, images_.prepare(picture, how, out=None if whole is None else whole[i : i + 1])
+            return picture, images_.prepare(picture, preprocessing, out=None if whole is None else whole[i : i + 1])
 
         if len(sources) == 1 or self._threads == 1:
-            made = [one(i) for i in range(len(sources))]
+            prepared = [one(i) for i in range(len(sources))]
         else:
-            made = self._workers.map(one, range(len(sources)))
+            prepared = self._workers.map(one, range(len(sources)))
         if whole is None:
-            tensors = [tensor for _, (tensor, _) in made]
+            tensors = [tensor for _, (tensor, _) in prepared]
             if len({tensor.shape for tensor in tensors}) > 1:
                 raise FastcamError(
                     f"{self._name} takes any size, but the pictures of one call must then have the same; "
                     "give them one by one, or set preprocess with a size"
                 )
             whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
-        return whole, [(picture, geometry) for picture, (_, geometry) in made]
+        return whole, [(picture, geometry) for picture, (_, geometry) in prepared]
 
     def batches(self, sources: Sources, size: int) -> Iterator[Batch]:
         """All images, up to ``size`` a batch, read as they are asked for.
@@ -206,7 +208,7 @@ class Inputs:
         assert self.preprocessing is not None  # sources() refuses pictures without it
         if self._metadata.frames:
             return frames_.prepare(images, files, self.preprocessing, self.shape, self._name)
-        tensor, made = self._loaded(images, self.preprocessing)
+        tensor, prepared = self._loaded(images, self.preprocessing)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self.shape[axis] if len(self.shape) == 4 else None
         if isinstance(channels, int) and channels != tensor.shape[axis]:
@@ -216,5 +218,5 @@ class Inputs:
         if np.issubdtype(self._dtype, np.integer):
             limits = np.iinfo(self._dtype)
             tensor = np.clip(np.rint(tensor), limits.min, limits.max)
-        pictures, geometry = tuple(picture for picture, _ in made), tuple(how for _, how in made)
+        pictures, geometry = tuple(picture for picture, _ in prepared), tuple(placing for _, placing in prepared)
         return Batch(tensor.astype(self._dtype, copy=False), pictures, geometry, tuple(files))

@@ -83,10 +83,10 @@ class DeviceTensor:
 
     def rows(self) -> tuple[Any, ...]:
         """One DeviceTensor [...] per image; what ONNX Runtime wants to know of it is found when it is asked for."""
-        made = [object.__new__(DeviceTensor) for _ in range(len(self))]
-        for i, row in enumerate(made):
+        rows = [object.__new__(DeviceTensor) for _ in range(len(self))]
+        for i, row in enumerate(rows):
             row._array, row.shape, row.dtype = self._array[i], self.shape[1:], self.dtype
-        return tuple(made)
+        return tuple(rows)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.value.numpy(), dtype)
@@ -116,24 +116,24 @@ def run(
             the run begins when the device has finished what was under way, and has ended when this returns.
     """
     binding = session.io_binding()
-    for name, given in feed.items():
-        binding.bind_ortvalue_input(name, as_value(given))
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, as_value(array))
     for name in names:
         binding.bind_output(name, *(device if name in stay else HOST))
-    if device != HOST and not same_stream and any(isinstance(given, DeviceTensor) for given in feed.values()):
+    if device != HOST and not same_stream and any(isinstance(array, DeviceTensor) for array in feed.values()):
         binding.synchronize_inputs()
     session.run_with_iobinding(binding, _unsynchronised() if same_stream else None)
     values = dict(zip(names, binding.get_outputs(), strict=True))
     return {name: value if name in stay else as_numpy(value) for name, value in values.items()}
 
 
-def as_value(given: Any) -> Any:
+def as_value(array: Any) -> Any:
     """An OrtValue over the memory of a NumPy array or DeviceTensor. It keeps the array alive."""
-    if isinstance(given, DeviceTensor):
-        return given.value
-    if not isinstance(given, np.ndarray):
-        return given
-    return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(given))
+    if isinstance(array, DeviceTensor):
+        return array.value
+    if not isinstance(array, np.ndarray):
+        return array
+    return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
 def as_numpy(value: Any) -> NDArray[Any]:
@@ -167,11 +167,11 @@ class Replay:
             if (known := self._recorded.get((*names, shapes))) is None:
                 known = self._recorded[(*names, shapes)] = self._prepared(names, feed)
             binding, inputs, outputs, options = known
-            for name, given in feed.items():
-                if isinstance(given, DeviceTensor) and self._device != HOST:
-                    _copy_on_device(given.value, inputs[name])
+            for name, array in feed.items():
+                if isinstance(array, DeviceTensor) and self._device != HOST:
+                    _copy_on_device(array.value, inputs[name])
                 else:
-                    inputs[name].update_inplace(np.ascontiguousarray(given))
+                    inputs[name].update_inplace(np.ascontiguousarray(array))
             self._session.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
             return {name: np.array(value.numpy()) for name, value in outputs.items()}
@@ -181,7 +181,7 @@ class Replay:
     ) -> tuple[Any, dict[str, Any], dict[str, Any], Any]:
         ort = onnxruntime()
         first, binding = self._session.io_binding(), self._session.io_binding()
-        inputs = {name: self._buffer(np.asarray(given)) for name, given in feed.items()}
+        inputs = {name: self._buffer(np.asarray(array)) for name, array in feed.items()}
         for name, value in inputs.items():
             first.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_input(name, value)

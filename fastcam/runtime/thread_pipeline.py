@@ -61,8 +61,8 @@ class Channel(Generic[T]):
             return [item]
 
     def __iter__(self) -> Iterator[T]:
-        while found := self.take():
-            yield found[0]
+        while item := self.take():
+            yield item[0]
 
 
 class Workers:
@@ -140,16 +140,16 @@ class Pipeline(ExitStack):
 
 
 def _batches(channel: Channel[Any], size: int, key: Callable[[Any], Any], wait: float | None) -> Iterator[list[Any]]:
-    held = channel.take()
-    while held:
-        batch, held = held, []
+    following = channel.take()
+    while following:
+        batch, following = following, []
         until = None if wait is None else time.monotonic() + wait
         while not isinstance(batch[0], BaseException) and len(batch) < size:
-            held = channel.take(None if until is None else max(0.0, until - time.monotonic()))
-            if not held or isinstance(held[0], BaseException) or key(held[0]) != key(batch[0]):
+            following = channel.take(None if until is None else max(0.0, until - time.monotonic()))
+            if not following or isinstance(following[0], BaseException) or key(following[0]) != key(batch[0]):
                 break
-            batch, held = batch + held, []
+            batch, following = batch + following, []
         if isinstance(batch[0], BaseException):
             raise batch[0]
         yield batch
-        held = held or channel.take()
+        following = following or channel.take()

@@ -15,30 +15,30 @@ from fastcam.schema import Preprocessing
 
 def batches(sources: Sequence[Any], most: int) -> Iterator[list[preprocess.Uint8]]:
     """The pictures, read as they are asked for; neighbours of one size, up to ``most``, are a batch."""
-    held: list[preprocess.Uint8] = []
+    batch: list[preprocess.Uint8] = []
     for source in sources:
         picture = preprocess.load(source)
-        if held and (len(held) == most or held[0].shape != picture.shape):
-            yield held
-            held = []
-        held.append(picture)
-    if held:
-        yield held
+        if batch and (len(batch) == most or batch[0].shape != picture.shape):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
 
 
 def prepare(
     sources: Sequence[Any],
     files: Sequence[str | None],
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     shape: Sequence[int | str | None],
     name: str,
 ) -> Batch:
-    """Pictures of one size as an input uint8 RGB [N, height, width, 3], and how the file will place them.
+    """Pictures of one size as an input uint8 RGB [N, height, width, 3], and where the file will place them.
 
     Args:
         sources: pictures, see :func:`fastcam.image.preprocess.load`.
         files: their paths.
-        how: what the file does with them.
+        preprocessing: what the file does with them.
         shape: of the file's input.
         name: how messages call the file.
 
@@ -56,8 +56,8 @@ def prepare(
                 f"{name} takes frames of {shape[2]} x {shape[1]}, this one is {width} x {height}; resize it, or export "
                 "for frames of any size"
             )
-    assert how.size is not None  # the export saw to it
-    geometry = preprocess.fit((height, width), how.size, how)
+    assert preprocessing.size is not None  # the export saw to it
+    geometry = preprocess.fit((height, width), preprocessing.size, preprocessing)
     return Batch(np.stack(pictures), pictures, (geometry,) * len(pictures), tuple(files))
 
 
