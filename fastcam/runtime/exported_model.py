@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.runtime import io_binding
 from fastcam.runtime.classifier_head import Head
+from fastcam.runtime.explanation_part import check_pair, explanation_part
 from fastcam.runtime.providers import DEFAULT, Settings, short
 from fastcam.runtime.session import (
     Model,
@@ -109,10 +109,10 @@ class Network:
         self.metadata = read_metadata(self._session, self.name)
         if self.metadata.head is not None and self.metadata.head.part == "head":
             raise FastcamError(f"{self.name} is the head of an export; give the model, {self.metadata.head.other}")
-        other = _other(model, self.metadata, self.name, explanation)
+        other = explanation_part(model, self.metadata, self.name, explanation)
         self._second = None if other is None else create_session(other, providers, threads, settings)
         if other is not None:
-            _match(self.metadata, read_metadata(self._second, model_name(other)), self.name, model_name(other))
+            check_pair(self.metadata, read_metadata(self._second, model_name(other)), self.name, model_name(other))
         self.inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
         self.takes_targets = TARGETS in open_inputs(self._second or self._session)
@@ -347,36 +347,6 @@ def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> 
     left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
     kept = {name: value for name, value in added.items() if name not in left_out and not name.startswith(others)}
     return kept | {plain: added[name] for name, plain in mine.items() if name in added}
-
-
-def _other(model: Model, metadata: Metadata, name: str, explanation: Model | None) -> Model | None:
-    """The explanation part that belongs to ``model``; None of an export in one file."""
-    pair = metadata.pair
-    if pair is None:
-        if explanation is not None:
-            raise FastcamError(f"{name} is an export in one file; leave explanation out, or export it with on_demand")
-        return None
-    if pair.part != "forward":
-        raise FastcamError(f"{name} is the explanation part of an export; give the forward part, {pair.other}")
-    if explanation is not None:
-        return explanation
-    if isinstance(model, bytes) or not pair.other:
-        raise FastcamError(f"{name} is the forward part of an export; give the other one as explanation")
-    beside = Path(model).parent / pair.other
-    if not beside.is_file():
-        raise FastcamError(
-            f"{name} is the forward part of an export, and the explanation part {pair.other} is not beside it; put it "
-            "there, or give it as explanation"
-        )
-    return beside
-
-
-def _match(ours: Metadata, theirs: Metadata, name: str, other: str) -> None:
-    """Raise where two files are not parts of one export."""
-    if theirs.pair is None or theirs.pair.part != "explanation":
-        raise FastcamError(f"{other} is no explanation part; give the file that was written beside {name}")
-    if ours.pair is None or ours.pair.sha256 != theirs.pair.sha256:
-        raise FastcamError(f"{name} and {other} are parts of different exports; export again, or copy both files anew")
 
 
 def _ort_value(array: Any) -> Any:
