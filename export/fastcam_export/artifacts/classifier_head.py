@@ -1,6 +1,13 @@
 """The part of a model behind the target layer as a file of its own: activations in, the explained scores out.
 
 What a method asks that changes the layer (Ablation-CAM, Recipro-CAM) is then a run of this part alone.
+
+It is a copy of the model in which the layer is made of ``fastcam.activations``, whatever layout it has. What else of
+the image its nodes read (a residual stream beside the layer's norm, a shortcut, sizes) becomes an input
+``fastcam.kept.I`` with the axis of images in front; the tokens of a sequence that are no position are
+``fastcam.tokens``. The model emits these, and a head of M changed activations takes the image's own M times. The number
+of images, where a graph computes it from the image, is read off the activations. Model and head carry one digest; the
+run time refuses another's.
 """
 
 from __future__ import annotations

@@ -3,6 +3,14 @@
 The forward part is the source with more outputs, so that a frame nobody asks about costs a plain forward pass. The
 explanation part takes these outputs under the same names, and ``fastcam.targets``, and gives what the one file gives.
 
+What follows from constants alone is computed in both. Of a value of which only the shape is read the forward part says
+the shape, and float16 copies stay where they are read. Constants of 16 KiB and more that both parts hold lie once in a
+third file, named after its content, so that no part reads another export's. Both parts carry one digest
+(:class:`fastcam.schema.Pair`), and ``Explainer`` refuses two that do not fit.
+
+One file with an If around the explanation was measured beside it (``python -m fastcam_bench.speed.on_demand``): it
+costs as little when nobody asks, but asked later it runs the model again, and OpenVINO 2026.4 refuses that file.
+
 The parts are not cut by :func:`onnx_ir.convenience.extract`: it takes the same nodes, but puts constants in the order
 of a set, and writes the type of each value, by which the explanation part of a small transformer grows by 42 %.
 """

@@ -1,4 +1,10 @@
-"""Which positions of a map the score depends on: behind a vision transformer's last attention, none of them."""
+"""Which positions of a map the score depends on: behind a vision transformer's last attention, none of them.
+
+Only the class token is read there, so the gradient at all positions is zero. Such a layer is refused by name, with the
+nearest that works, and "auto" takes the last value in front of it through which all passes that positions do for the
+score, up to the first matrix product: the first norm of the last block. The check measures the same, for graphs that
+this analysis cannot follow: a gradient of exact zeros is refused if other positions leave every score as it is.
+"""
 
 from __future__ import annotations
 
