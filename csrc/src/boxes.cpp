@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "clones.h"
-#include "extremes.h"
+#include "detail/clones.h"
+#include "detail/extremes.h"
 #include "fastcam/cam.h"
 
 namespace fastcam {

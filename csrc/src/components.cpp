@@ -1,6 +1,6 @@
 // Connected components by runs, with boxes and sizes on the way (He, Chao & Suzuki 2008, without the label image).
 
-#include "components.h"
+#include "detail/components.h"
 
 #include <algorithm>
 #include <utility>

@@ -8,12 +8,12 @@
 // others are computed as upsample computes them. The same bound narrows the search for the peak: a bilinear patch has its
 // maximum in a corner, so only pixels within kDoubt of the best corner are computed.
 
-#include "crossings.h"
+#include "detail/crossings.h"
 
 #include <cmath>
 
-#include "clones.h"
-#include "ordered.h"
+#include "detail/clones.h"
+#include "detail/ordered.h"
 
 namespace fastcam {
 namespace {

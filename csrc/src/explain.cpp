@@ -6,10 +6,10 @@
 #include <cstring>
 #include <limits>
 
-#include "clones.h"
-#include "crossings.h"
-#include "extremes.h"
-#include "workspace.h"
+#include "detail/clones.h"
+#include "detail/crossings.h"
+#include "detail/extremes.h"
+#include "detail/workspace.h"
 
 namespace fastcam {
 namespace {

@@ -8,8 +8,8 @@
 #include <cstdint>
 
 #include "fastcam/cam.h"
-#include "memory.h"
-#include "runs.h"
+#include "detail/memory.h"
+#include "detail/runs.h"
 
 namespace fastcam {
 namespace {

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <limits>
 
-#include "clones.h"
-#include "extremes.h"
+#include "detail/clones.h"
+#include "detail/extremes.h"
 #include "fastcam/cam.h"
-#include "ordered.h"
+#include "detail/ordered.h"
 
 namespace fastcam {
 

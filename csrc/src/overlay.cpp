@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "clones.h"
+#include "detail/clones.h"
 #include "fastcam/cam.h"
 
 namespace fastcam {

@@ -12,9 +12,9 @@
 #include <cstring>
 #include <limits>
 
-#include "clones.h"
+#include "detail/clones.h"
 #include "fastcam/cam.h"
-#include "memory.h"
+#include "detail/memory.h"
 
 #ifdef FASTCAM_MULTIVERSION
 #include <immintrin.h>

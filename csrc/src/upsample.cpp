@@ -5,8 +5,8 @@
 
 #include <utility>
 
-#include "axis.h"
-#include "clones.h"
+#include "detail/axis.h"
+#include "detail/clones.h"
 #include "fastcam/cam.h"
 
 namespace fastcam {

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
-#include "clones.h"
+#include "detail/clones.h"
 #include "fastcam/cam.h"
-#include "half.h"
+#include "detail/half.h"
 
 namespace fastcam {
 namespace {

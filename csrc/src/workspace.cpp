@@ -1,6 +1,6 @@
 // The workspace's life, and the library's version. Nothing else allocates but the workspace's buffers.
 
-#include "workspace.h"
+#include "detail/workspace.h"
 
 #include <new>
 

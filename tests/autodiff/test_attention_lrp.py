@@ -16,7 +16,7 @@ from fastcam.schema import INPUT_GRADIENT, TARGETS, FastcamError
 from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
 from fastcam_export.verify.session import quiet_session
-from support.small_vit import HEADS, SIZE, WIDTH, Block, Vit, build, plain, to_onnx
+from support.models.small_vit import HEADS, SIZE, WIDTH, Block, Vit, build, plain, to_onnx
 
 EPSILON = 1e-9
 

@@ -15,8 +15,8 @@ from fastcam.schema import RELEVANCE, TARGETS, FastcamError
 from fastcam_bench.oracles import torch_oracle
 from fastcam_export import export_model
 from fastcam_export.verify.session import quiet_session
-from support.small_models import classifier
-from support.small_vit import GRID, HEADS, SIZE, WIDTH, build, plain, to_onnx
+from support.models.small_models import classifier
+from support.models.small_vit import GRID, HEADS, SIZE, WIDTH, build, plain, to_onnx
 
 NETS = {
     "class token": {},

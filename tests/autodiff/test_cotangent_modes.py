@@ -12,10 +12,10 @@ from fastcam import Explainer, FastcamError
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, TARGETS
 from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
-from support import small_vit
-from support.half_models import in_half
-from support.heads_model import MASK, F, behind, heads, images, run, weights
-from support.modes_networks import network
+from support.models import small_vit
+from support.models.half_models import in_half
+from support.models.heads_model import MASK, F, behind, heads, images, run, weights
+from support.models.modes_networks import network
 from support.modes_oracle import ChangedRelu, relevance
 
 RELU_MODES = ("gradient", "guided", "deconvolution")

@@ -19,9 +19,9 @@ from fastcam_export.autodiff.core import rule
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.rule import Rule
 from fastcam_export.verify.session import quiet_session
-from support.modes_networks import NETS, SIZE, conv, head, network
+from support.models.modes_networks import NETS, SIZE, conv, head, network
+from support.models.small_models import classifier
 from support.modes_oracle import Sum, input_gradient, relevance
-from support.small_models import classifier
 
 RELU_MODES = ("gradient", "guided", "deconvolution")
 RELEVANCE_MODES = tuple(mode for mode in schema.MODES if mode not in (*RELU_MODES, *schema.MAPS))

@@ -14,7 +14,7 @@ from fastcam.schema import ACTIVATIONS, RELEVANCE, TARGETS, WEIGHTS, FastcamErro
 from fastcam_bench.oracles import kinks, torch_oracle
 from fastcam_export import export_model
 from fastcam_export.verify.session import quiet_session
-from support.small_models import classifier
+from support.models.small_models import classifier
 
 SIZE = 8
 SCORES = {"log-probability": torch.log_softmax, "probability": torch.softmax}

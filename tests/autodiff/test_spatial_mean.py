@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from fastcam_export import export_model
 from fastcam_export.autodiff.pooled import spatial_mean
 from fastcam_export.verify.session import quiet_session
-from support.chains import CHAINS, Builder
 from support.examples import examples
+from support.models.chains import CHAINS, Builder
 
 
 def weights_and_mean(model):

@@ -20,7 +20,7 @@ from fastcam_export.autodiff.rules import shape
 from fastcam_export.outputs import class_targets
 from fastcam_export.verify.session import quiet_session
 from support.examples import examples
-from support.narrow_heads import narrowed
+from support.models.narrow_heads import narrowed
 
 CLASSES = 5
 TARGETS = np.array([[-1, 2, 0], [4, -3, 1]])

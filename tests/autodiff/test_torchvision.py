@@ -14,8 +14,8 @@ pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 from fastcam_bench.accuracy import agreement
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_export import export_model
+from support.models.narrow_heads import narrowed
 from support.modes_oracle import input_gradient
-from support.narrow_heads import narrowed
 
 SIZE = 128
 """Pixels of a side: every map still has several rows and columns, and a network costs a third of one at 224."""

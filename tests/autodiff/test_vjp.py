@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcam.schema import FastcamError
 from fastcam_bench.oracles import kinks
 from fastcam_export import UnsupportedOperator, export_model, vjp
+from support.models.small_models import classifier, save, weights_of
 from support.rules.runs import reference, run
-from support.small_models import classifier, save, weights_of
 
 
 def parse(body, head="f (float[N,3] x, float[N,3] z, int64[1] k) => (float[N,3] y, float[N,3] w)", opset=18):

@@ -8,7 +8,7 @@ import pytest
 
 from fastcam import Explainer
 from fastcam_bench.speed.layouts import Layout, Sessions, compare, contestant, layouts, recommended, share_line
-from support.contract_model import random_model
+from support.models.contract_model import random_model
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from fastcam import Explainer
 from fastcam_bench.speed.soak import ROUNDS, Soak, growth, questions, verdict
-from support.contract_model import random_model
+from support.models.contract_model import random_model
 
 
 def test_many_threads_get_the_answers_of_one():

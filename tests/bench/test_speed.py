@@ -15,7 +15,7 @@ from fastcam.schema import FastcamError
 from fastcam_bench.models.networks import NETWORKS, check_activations, work_above
 from fastcam_bench.speed import __main__ as command
 from fastcam_bench.speed.networks import contestants, peers, plot, report
-from support.small_models import classifier, save
+from support.models.small_models import classifier, save
 
 # --- the loop and its statistics --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fastcam.cli import app
 from fastcam.cli.bench import cut_added
 from fastcam_export import export_model
-from support.small_models import classifier, save
+from support.models.small_models import classifier, save
 
 
 def call(*arguments):

@@ -20,7 +20,7 @@ from fastcam import Explainer, FastcamError, __version__
 from fastcam.cli import app
 from fastcam.cli.shared_options import class_targets
 from fastcam.schema import Score, preset
-from support.contract_model import brightness_model, random_model
+from support.models.contract_model import brightness_model, random_model
 
 LABELS = ("bright thing", "dark thing, shadow")
 

@@ -7,7 +7,7 @@ import json
 from typer.testing import CliRunner
 
 from fastcam.cli import app
-from support.split_models import DATA
+from support.models.split_models import DATA
 
 
 def command(*args):

@@ -9,7 +9,7 @@ from onnx import helper
 from fastcam import Explainer, FastcamError, schema
 from fastcam.methods import METHODS, eigen_smoothed, method
 from fastcam_export import export_model, inspect_model
-from support.pyramid_model import model_of
+from support.models.pyramid_model import model_of
 
 torch = pytest.importorskip("torch")
 oracle = pytest.importorskip("fastcam_bench.oracles.torch_oracle")

@@ -16,7 +16,7 @@ from fastcam import Explainer, FastcamError, schema
 from fastcam.cli import app
 from fastcam_bench.oracles import torch_oracle as oracle  # noqa: F401 - before torchvision: it says what that may go without
 from fastcam_export import export_model
-from support.small_models import classifier, save, weights_of
+from support.models.small_models import classifier, save, weights_of
 
 from torchvision.models import VisionTransformer  # isort: skip
 

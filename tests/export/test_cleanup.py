@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcam import schema
 from fastcam_export import export_model, vjp
 from fastcam_export.graph import cleanup
+from support.models.small_models import classifier
 from support.rules.runs import run
-from support.small_models import classifier
 
 FIXED, FREE = (2, 3, 4), ("N", 3, 4)
 X = np.random.default_rng(0).standard_normal(FIXED).astype(np.float32)

@@ -9,8 +9,8 @@ from fastcam import FastcamError
 from fastcam.schema import Metadata
 from fastcam.targets import cotangents
 from fastcam_export import export_model
-from support.half_models import in_half
-from support.heads_model import (
+from support.models.half_models import in_half
+from support.models.heads_model import (
     SHAPES,
     A,
     C,
@@ -22,7 +22,7 @@ from support.heads_model import (
     images,
     run,
 )
-from support.small_models import classifier, save
+from support.models.small_models import classifier, save
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 

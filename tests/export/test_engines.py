@@ -17,11 +17,11 @@ from fastcam import Explainer
 from fastcam.schema import OUTPUTS, FastcamError, Metadata
 from fastcam_export import export_model, inspect_model
 from fastcam_export.artifacts import engines
-from support.chains import CHAINS, Builder
+from support.models.chains import CHAINS, Builder
+from support.models.small_models import CLASSES, classifier, many_classes, save
 from support.rules.cases import CASES
 from support.rules.checks import TARGETS, agree, cotangents, forms, stacked
 from support.rules.runs import differentiate, run
-from support.small_models import CLASSES, classifier, many_classes, save
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 DIFFERENT = ("GatherElements", "GatherND", "MaxPool", "ScatterElements", "ScatterND", "TopK")

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcam.schema import METADATA_KEY, OUTPUTS, FastcamError, Metadata, Preprocessing
 from fastcam_export import export_model, inspect_model
 from fastcam_export.verify.session import quiet_session
-from support.small_models import CLASSES, classifier, save, weights_of
+from support.models.small_models import CLASSES, classifier, save, weights_of
 
 
 def run(model, images, targets=None):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fastcam.cli import app
 from fastcam.schema import preset
-from support.contract_model import brightness_model, random_model
+from support.models.contract_model import brightness_model, random_model
 
 IMAGE = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 16, 16])
 SCORES = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 5])

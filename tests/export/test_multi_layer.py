@@ -15,7 +15,7 @@ from fastcam.schema import FastcamError, Metadata
 from fastcam_export import export_model, inspect_model, multi_layer
 from fastcam_export.outputs import cam
 from fastcam_export.steps import check
-from support.pyramid_model import LAYERS, autograd, model_of, pyramid
+from support.models.pyramid_model import LAYERS, autograd, model_of, pyramid
 
 pytest.importorskip("torch")
 CONVOLUTIONS = ("Conv", "ConvTranspose")

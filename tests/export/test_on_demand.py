@@ -11,8 +11,8 @@ from fastcam import FastcamError, schema
 from fastcam.schema import EMITS, OUTPUTS
 from fastcam_export import export_model
 from fastcam_export.artifacts import on_demand
-from support.small_models import classifier, save
-from support.split_models import MODELS, floats, made, pictures, residual, run, run_pair
+from support.models.small_models import classifier, save
+from support.models.split_models import MODELS, floats, made, pictures, residual, run, run_pair
 
 
 @pytest.mark.parametrize("emit", EMITS)

@@ -9,7 +9,7 @@ import pytest
 
 import fastcam_export
 from fastcam_export.verify.session import quiet_options, quiet_session
-from support.small_models import classifier
+from support.models.small_models import classifier
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 

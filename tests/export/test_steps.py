@@ -17,8 +17,8 @@ from fastcam_export.steps.plan import plan
 from fastcam_export.verify.finite_differences import LAYER
 from fastcam_export.verify.sample import Sample, predicted_class
 from fastcam_export.verify.tail import tail
-from support.pyramid_model import pyramid
-from support.small_vit import build, to_onnx
+from support.models.pyramid_model import pyramid
+from support.models.small_vit import build, to_onnx
 
 FORMS = {
     "plain": {},

@@ -17,7 +17,7 @@ from fastcam.image import preprocess
 from fastcam.schema import preset
 from fastcam_export import export_model
 from fastcam_export.artifacts import engines, uint8_frames
-from support import small_models
+from support.models import small_models
 
 SIZES = [(31, 47), (12, 9), (20, 8), (7, 40), (8, 12), (96, 128)]
 

@@ -23,7 +23,7 @@ from fastcam.runtime.providers import CUDA, Settings
 from fastcam.runtime.session import onnxruntime
 from fastcam.schema import FastcamError
 from fastcam_export import export_model
-from support.small_models import classifier, many_classes
+from support.models.small_models import classifier, many_classes
 
 EXACT = [("cuda", {"use_tf32": "0"})]
 DATA = Path(str(files("fastcam"))) / "data"

@@ -16,8 +16,8 @@ from fastcam.cli import app
 from fastcam.concepts import nmf
 from fastcam.concepts.dff import color, concepts, factorised
 from fastcam_export import export_model
-from support.contract_model import random_model
-from support.pyramid_model import pyramid
+from support.models.contract_model import random_model
+from support.models.pyramid_model import pyramid
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from fastcam.image.preprocess import prepare
 from fastcam.render import drawing
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, FastcamError, preset
 from fastcam_export import export_model
-from support.small_models import classifier, save
+from support.models.small_models import classifier, save
 
 SIDE = 16
 LABELS = [f"thing {i}" for i in range(5)]

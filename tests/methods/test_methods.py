@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fastcam import Explainer, FastcamError, methods
 from fastcam.cli import app
 from fastcam.methods import METHODS
-from support.contract_model import random_model
+from support.models.contract_model import random_model
 
 FAMILY = [name for name, one in METHODS.items() if one.per_image is None]
 

@@ -17,7 +17,7 @@ from fastcam.methods import METHODS
 from fastcam.methods.options import parameters, parsed, with_options
 from fastcam_bench.oracles import kinks
 from fastcam_export import export_model
-from support.small_models import classifier, save, weights_of
+from support.models.small_models import classifier, save, weights_of
 
 SIDE = 16
 MODEL = classifier(size=SIDE)

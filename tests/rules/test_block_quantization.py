@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export import export_model, vjp
-from support.quantized import PAIR, SEED, X, gradient, graph, quantise, run_targets
+from support.models.quantized import PAIR, SEED, X, gradient, graph, quantise, run_targets
 from support.rules.runs import run
 
 

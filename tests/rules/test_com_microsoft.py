@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, vjp
 from fastcam_export.autodiff.core.rule import RULES
+from support.models.small_models import classifier
 from support.rules.runs import run
-from support.small_models import classifier
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

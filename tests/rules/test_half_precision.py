@@ -12,11 +12,11 @@ from fastcam_bench.accuracy import half as bench
 from fastcam_export import export_model, vjp
 from fastcam_export.graph import float16
 from fastcam_export.verify.session import quiet_session
-from support.half_models import BFLOAT16, FLOAT, FLOAT16, in_half
+from support.models.half_models import BFLOAT16, FLOAT, FLOAT16, in_half
+from support.models.small_models import CLASSES, classifier, weights_of
 from support.rules.cases import CASES
 from support.rules.runs import differentiate, reference
 from support.rules.runs import run as run_case
-from support.small_models import CLASSES, classifier, weights_of
 
 
 def run(model, images, targets=None):

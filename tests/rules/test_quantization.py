@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from fastcam.image.preprocess import pictures_in
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
-from support.quantized import PAIR, SEED, X, gradient, graph, quantise, run_targets
+from support.models.quantized import PAIR, SEED, X, gradient, graph, quantise, run_targets
 from support.rules.runs import run
 
 CODES = {"uint8": (np.uint8, 0, 255), "int8": (np.int8, -128, 127), "uint16": (np.uint16, 0, 65535)}

@@ -12,7 +12,7 @@ import pytest
 from fastcam import Explainer, FastcamError
 from fastcam.results.explanation import unique_stems
 from fastcam.schema import preset
-from support.contract_model import LABELS, brightness_model, noise, random_model, same
+from support.models.contract_model import LABELS, brightness_model, noise, random_model, same
 
 
 @pytest.fixture(scope="module")

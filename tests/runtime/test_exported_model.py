@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from fastcam import Explainer, FastcamError
 from fastcam.schema import METADATA_KEY
-from support.contract_model import LABELS, ContractModel, batch, random_model
+from support.models.contract_model import LABELS, ContractModel, batch, random_model
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from fastcam import Explainer, FastcamError
 from fastcam.schema import Metadata
 from fastcam_export import export_model
-from support.small_models import save
-from support.split_models import pictures, residual, run
+from support.models.small_models import save
+from support.models.split_models import pictures, residual, run
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from fastcam.runtime import io_binding, providers, session
 from fastcam.runtime.providers import CPU, CUDA, OPENVINO, TENSORRT, Settings
 from fastcam.runtime.session import create_session
 from fastcam_export import export_model
-from support.contract_model import random_model
-from support.small_models import classifier
+from support.models.contract_model import random_model
+from support.models.small_models import classifier
 
 MODEL = random_model().file()
 REQUIRED = random_model().file(targets="required")

@@ -17,8 +17,8 @@ from fastcam import Explainer, FastcamError, cache, kernels
 from fastcam.runtime import inputs, io_binding
 from fastcam.runtime.providers import Settings
 from fastcam.runtime.session import create_session
-from support import small_models
-from support.contract_model import random_model
+from support.models import small_models
+from support.models.contract_model import random_model
 
 shares = pytest.mark.skipif(
     not hasattr(onnxruntime.OrtValue, "from_dlpack"), reason="this ONNX Runtime takes no tensors by DLPack"

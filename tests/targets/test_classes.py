@@ -7,7 +7,7 @@ import pytest
 
 from fastcam import Explainer, FastcamError
 from fastcam.targets import Targets, read_labels, short_label
-from support.contract_model import LABELS, batch, random_model
+from support.models.contract_model import LABELS, batch, random_model
 
 
 @pytest.fixture(scope="module")

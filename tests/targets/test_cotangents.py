@@ -6,7 +6,7 @@ import pytest
 from fastcam import FastcamError
 from fastcam.targets import cotangents
 from fastcam_export import export_model
-from support.heads_model import (
+from support.models.heads_model import (
     MASK,
     C,
     D,

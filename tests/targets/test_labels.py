@@ -6,7 +6,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.labels import read_labels
 from fastcam.schema import Metadata
 from fastcam_export import export_model
-from support.small_models import classifier
+from support.models.small_models import classifier
 
 FILES = {
     "plain": (b"a\nb\nc\nd\ne\n", ("a", "b", "c", "d", "e")),

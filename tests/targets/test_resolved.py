@@ -11,7 +11,7 @@ from fastcam.cli import app
 from fastcam.targets import cotangents
 from fastcam.targets.classes import Targets, combined_name
 from fastcam_export import export_model
-from support.small_models import CLASSES, classifier, weights_of
+from support.models.small_models import CLASSES, classifier, weights_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 

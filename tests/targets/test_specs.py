@@ -13,8 +13,8 @@ from fastcam.cli import app
 from fastcam.targets import cotangents
 from fastcam.targets.spec_kinds import KINDS
 from fastcam_export import export_model
-from support.heads_model import MASK, F, autograd, finer, heads, images, run
-from support.small_models import classifier
+from support.models.heads_model import MASK, F, autograd, finer, heads, images, run
+from support.models.small_models import classifier
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 

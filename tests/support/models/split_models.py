@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fastcam
 from fastcam_export.verify.session import quiet_session
-from support.small_models import classifier
+from support.models.small_models import classifier
 
 DATA = Path(fastcam.__file__).parent / "data"
 

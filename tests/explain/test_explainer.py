@@ -14,7 +14,7 @@ import torch
 
 from fastcam import Explainer, FastcamError, methods
 from fastcam.schema import EMITS, preset
-from support.contract_model import LABELS, PATCH, batch, brightness_model, noise, random_model, same
+from support.models.contract_model import LABELS, PATCH, batch, brightness_model, noise, random_model, same
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from fastcam.render import drawing
 from fastcam.results import method_sheet
 from fastcam.schema import FastcamError, preset
 from fastcam_export import export_model
-from support.contract_model import random_model
-from support.small_models import classifier, save
+from support.models.contract_model import random_model
+from support.models.small_models import classifier, save
 
 METHODS = ("gradcam", "layercam", "eigencam")
 SIDE = 160

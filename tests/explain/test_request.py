@@ -12,7 +12,7 @@ import pytest
 from fastcam import Explainer, FastcamError
 from fastcam.explain.request import ExplainOptions
 from fastcam_export import export_model
-from support.small_models import classifier
+from support.models.small_models import classifier
 
 X = np.random.default_rng(3).standard_normal((3, 3, 8, 8)).astype(np.float32)
 

@@ -14,7 +14,7 @@ from fastcam import Explainer, FastcamError, kernels
 from fastcam.image.preprocess import prepare
 from fastcam.render import peer_styles
 from fastcam.schema import preset
-from support.contract_model import random_model
+from support.models.contract_model import random_model
 
 SIZES = [((7, 7), (224, 224)), ((13, 9), (50, 61)), ((14, 14), (10, 5))]
 

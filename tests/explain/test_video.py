@@ -14,7 +14,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.concepts.dff import concepts
 from fastcam_export import export_model
-from support.pyramid_model import model_of
+from support.models.pyramid_model import model_of
 
 F = torch.nn.functional
 RNG = np.random.default_rng(0)

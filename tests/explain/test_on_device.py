@@ -17,8 +17,8 @@ from fastcam.runtime.providers import CPU, Settings
 from fastcam.schema import FastcamError
 from fastcam_export import export_model
 from support import cuda_host
-from support.contract_model import random_model
-from support.small_models import classifier
+from support.models.contract_model import random_model
+from support.models.small_models import classifier
 
 pytestmark = pytest.mark.skipif(
     not hasattr(onnxruntime.OrtValue, "from_dlpack"), reason="this onnxruntime does not speak DLPack"

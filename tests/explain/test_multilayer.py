@@ -18,7 +18,7 @@ from fastcam.methods import layer_fusion
 from fastcam.render import drawing
 from fastcam.results.layer_sheet import strip
 from fastcam_export import export_model
-from support.pyramid_model import LAYERS, autograd, pyramid
+from support.models.pyramid_model import LAYERS, autograd, pyramid
 
 F = torch.nn.functional
 IMAGES = np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32)

@@ -21,7 +21,7 @@ from fastcam_bench.models.train_bundled import PICTURE_SEED, PICTURE_SIZE
 from fastcam_bench.scenes import CLASSES, scene, scenes
 from fastcam_export import export_model
 from fastcam_export.verify.session import quiet_session
-from support.contract_model import brightness_model
+from support.models.contract_model import brightness_model
 
 DATA = Path(str(files("fastcam"))) / "data"
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

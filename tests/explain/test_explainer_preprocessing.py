@@ -9,7 +9,7 @@ import pytest
 
 from fastcam import Explainer, FastcamError
 from fastcam.schema import Preprocessing, preset
-from support.contract_model import LABELS, batch, brightness_model, noise, random_model
+from support.models.contract_model import LABELS, batch, brightness_model, noise, random_model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.explain.streaming import read_video
 from fastcam.schema import preset
-from support.contract_model import brightness_model, random_model
+from support.models.contract_model import brightness_model, random_model
 
 LABELS = ("bright thing", "dark thing, shadow")
 
