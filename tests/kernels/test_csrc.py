@@ -72,7 +72,7 @@ def code_of(path: Path) -> str:
 
 def cxx_files() -> list[Path]:
     """The header, the kernels and the bindings; not the CUDA."""
-    return [HEADER, *sorted((CSRC / "src").iterdir()), *sorted((CSRC / "python").iterdir())]
+    return [HEADER, *sorted((CSRC / "src").rglob("*.[ch]*")), *sorted((CSRC / "python").iterdir())]
 
 
 def test_only_the_bindings_know_python() -> None:
