@@ -44,8 +44,8 @@ bool is_valid(const fastcam_task& t) noexcept {
                        t.out_height >= 1 && t.out_width >= 1 &&
                        t.height <= std::numeric_limits<std::int32_t>::max() / t.width &&
                        t.out_height <= std::numeric_limits<std::int32_t>::max() / t.out_width;
-    const bool kinds = (a.dtype == FASTCAM_FLOAT32 || a.dtype == FASTCAM_FLOAT16) &&
-                       (t.weights != nullptr || a.dtype == FASTCAM_FLOAT32);
+    const bool kinds =
+        (a.dtype == FASTCAM_FLOAT32 || a.dtype == FASTCAM_FLOAT16) && (t.weights != nullptr || a.dtype == FASTCAM_FLOAT32);
     const bool settings = t.fraction > 0.0f && t.fraction <= 1.0f && (t.connectivity == 4 || t.connectivity == 8);
     return sizes && kinds && settings;
 }

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "fastcam/cam.h"
 #include "detail/memory.h"
 #include "detail/runs.h"
+#include "fastcam/cam.h"
 
 namespace fastcam {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "detail/clones.h"
 #include "detail/extremes.h"
-#include "fastcam/cam.h"
 #include "detail/ordered.h"
+#include "fastcam/cam.h"
 
 namespace fastcam {
 

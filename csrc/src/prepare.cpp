@@ -13,8 +13,8 @@
 #include <limits>
 
 #include "detail/clones.h"
-#include "fastcam/cam.h"
 #include "detail/memory.h"
+#include "fastcam/cam.h"
 
 #ifdef FASTCAM_MULTIVERSION
 #include <immintrin.h>

@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "detail/clones.h"
-#include "fastcam/cam.h"
 #include "detail/half.h"
+#include "fastcam/cam.h"
 
 namespace fastcam {
 namespace {
