@@ -89,8 +89,7 @@ def export_model(
         input_gradient_at: "image" or "layer", where excitation and lrp are read.
         on_demand: export two files, see :mod:`fastcam_export.artifacts.on_demand`: ``output`` is the model with what
             the explanation needs as further outputs, ``x.cam.explain.onnx`` beside it the explanation. Large constants
-            of both lie in a
-            third file, ``x.cam.*.data``; all of them belong together.
+            of both lie in a third file, ``x.cam.*.data``; all of them belong together.
         head: also write ``x.cam.head.onnx``, what lies behind the layer, for methods that change the layer:
             ``fastcam.activations`` [M, K, h, w] (and of a sequence ``fastcam.tokens`` [M, P, K], what stands for no
             position) in, ``fastcam.scores`` [M, classes], the explained scores, out.
