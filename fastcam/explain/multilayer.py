@@ -113,8 +113,8 @@ def _status(
     that of the first layer that is not "ok"."""
 
     def word(n: int, t: int) -> str:
-        if codes[n, t] == kernels.OK:
-            return OK
+        if codes[n, t] in (kernels.OK, kernels.CONSTANT):
+            return kernels.STATUS_NAMES[codes[n, t]]
         words = [main[n][t], *(status[n][t] for status in each)]
         return NON_FINITE if NON_FINITE in words else next((w for w in words if w != OK), "no_positive")
 

@@ -266,7 +266,30 @@ def place(kernels: Any, maps: LayerMaps, geometry: Sequence[Geometry], request: 
     explained = explain_maps(kernels, maps, geometry[0].network, request, windows)
     if hasattr(explained, "read"):  # on the device until now
         explained = explained.read()
-    return Placed(explained.maps, explained.heatmaps, *in_original(explained, geometry), explained.status)
+    placed = Placed(explained.maps, explained.heatmaps, *in_original(explained, geometry), explained.status)
+    return without_constants(placed)
+
+
+def without_constants(placed: Placed) -> Placed:
+    """Maps that are the same everywhere say nothing about where: their status is "constant", and they have no heat."""
+    constant = (placed.status == kernels_.OK) & same_everywhere(placed.maps)
+    if not constant.any():
+        return placed
+    heatmaps, boxes, status = placed.heatmaps.copy(), placed.boxes.copy(), placed.status.copy()
+    heatmaps[constant], boxes[constant], status[constant] = 0, 0, kernels_.CONSTANT
+    components = tuple(
+        tuple(found[:0] if constant[n, t] else found for t, found in enumerate(row))
+        for n, row in enumerate(placed.components)
+    )
+    return Placed(placed.maps, heatmaps, boxes, components, status)
+
+
+def same_everywhere(maps: Float) -> NDArray[np.bool_]:
+    """Which of the maps [N, T, ...] are; differences below a millionth of the value are rounding."""
+    area = tuple(range(2, maps.ndim))
+    high = maps.max(area)
+    same: NDArray[np.bool_] = high - maps.min(area) <= 1e-6 * high
+    return same
 
 
 def in_original(

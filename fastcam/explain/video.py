@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.errors import FastcamError
-from fastcam.explain.postprocess import LayerMaps, Placed, Rows, TargetOutputs, View, in_original
+from fastcam.explain.postprocess import LayerMaps, Placed, Rows, TargetOutputs, View, in_original, same_everywhere
 from fastcam.explain.request import Request
 from fastcam.explain.streaming import is_video, read_video
 from fastcam.image import preprocess as images_
@@ -147,14 +147,16 @@ class VideoView(View):
             signed = k.weigh(signed, np.asarray(maps.weights))
         times = (added[ACTIVATIONS] if ACTIVATIONS in added else added[CAM]).shape[2]
         positive = k.relu(signed)
-        heat = by_frame(k.normalize(positive), times, frames)  # [N, T, frames, h, w]
+        status = k.status(signed)
+        status[(status == kernels.OK) & same_everywhere(positive)] = kernels.CONSTANT
+        kept = np.where((status == kernels.CONSTANT)[..., None, None], np.float32(0), positive)
+        heat = by_frame(k.normalize(kept), times, frames)  # [N, T, frames, h, w]
         heat = k.upsample(heat, run.batch.geometry[0].network)
         least = request.threshold * np.repeat(heat.max((2, 3, 4)), frames, axis=0)
         geometry = _per_frame(run.batch.geometry, frames)
         explained = _boxed(_rows(heat), least, request.connectivity, geometry)
-        status = np.repeat(k.status(signed), frames, axis=0)
         shown = _rows(by_frame(positive, times, frames))
-        return Placed(shown, explained.maps, *in_original(explained, geometry), status)
+        return Placed(shown, explained.maps, *in_original(explained, geometry), np.repeat(status, frames, axis=0))
 
     def rows(self, run: Run, outputs: TargetOutputs) -> Rows:
         """The frames of all clips."""

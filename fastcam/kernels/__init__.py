@@ -18,6 +18,7 @@ from typing import cast
 from fastcam.errors import FastcamError
 from fastcam.kernels.api import (
     ALL_NEGATIVE,
+    CONSTANT,
     NON_FINITE,
     OK,
     STATUS_NAMES,
@@ -32,6 +33,7 @@ __all__ = [
     "ALL_NEGATIVE",
     "ZERO_GRADIENT",
     "NON_FINITE",
+    "CONSTANT",
     "STATUS_NAMES",
     "Explained",
     "Kernels",

@@ -10,8 +10,10 @@ OK = 0
 ALL_NEGATIVE = 1
 ZERO_GRADIENT = 2
 NON_FINITE = 3
-STATUS_NAMES = ("ok", "all_negative", "zero_gradient", "non_finite")
-"""The verdicts of :meth:`Kernels.status`, and their names by number."""
+CONSTANT = 4
+STATUS_NAMES = ("ok", "all_negative", "zero_gradient", "non_finite", "constant")
+"""The verdicts of :meth:`Kernels.status`, and their names by number; the last is of maps that are the same everywhere,
+which no backend gives: :mod:`fastcam.explain.postprocess` does."""
 
 
 class Explained(NamedTuple):

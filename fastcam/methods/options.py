@@ -78,6 +78,8 @@ def _as(kind: type, value: Any, name: str) -> Any:
             raise ValueError("give a finite number")
         return number
     if kind is tuple:
+        if value in ("auto", ()):
+            return ()
         sides = re.split(r"[x,]", value) if isinstance(value, str) else value
         sides = list(sides) if isinstance(sides, Sequence) else [sides]
         if len(sides) not in (1, 2):
@@ -101,4 +103,4 @@ def _count(value: Any, least: int) -> int:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ("x".join(map(str, value)) or "auto") if isinstance(value, tuple) else str(value)

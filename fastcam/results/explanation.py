@@ -57,8 +57,9 @@ class Explanation:
             of mask pixels at the network's resolution, in raster order of their first pixel.
         status: [N, T] of "ok", "all_negative" (nothing speaks for the class), "zero_gradient" (the score does not
             depend on the layer), "non_finite" (NaN or infinity in the model), and, only for files of the emit level
-            "cam", "no_positive" (one of the middle two; the file holds the map after its ReLU); "not_asked" where an
-            image has fewer targets than another.
+            "cam", "no_positive" (one of these two; the file holds the map after its ReLU); "constant" (the map is the
+            same everywhere, so that it says nothing about where); "not_asked" where an image has fewer targets than
+            another.
         outputs: the model's own outputs by name.
         geometry: per image, how it became the network's input.
         files: per image its path, or None.

@@ -25,6 +25,7 @@ STATUS = {
     "all_negative": "nothing speaks for it",
     "no_positive": "nothing speaks for it",
     "zero_gradient": "the score does not depend on the layer",
+    "constant": "the map is the same everywhere",
     "non_finite": "NaN or infinity in the model",
     "not_asked": "",
 }

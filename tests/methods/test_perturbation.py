@@ -160,3 +160,17 @@ def test_rise_finds_the_patch_that_matters():
     for wrong in ({"masks": 0}, {"cells": 0}, {"keep": 0.0}):
         with pytest.raises(FastcamError, match="RISE needs"):
             p.rise(score, ones, [0], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride"),
+    [
+        ((224, 224), (32, 32), (16, 16)),
+        ((28, 48), (4, 7), (2, 3)),
+        ((5, 320), (2, 46), (1, 23)),
+        ((1, 40), (1, 6), (1, 3)),
+    ],
+)
+def test_the_window_goes_with_the_size_of_the_image(size, window, stride):
+    assert p.windows(size) == (window, stride)
+    assert p.windows(size, (1, 9)) == ((1, 9), (1, 9))  # what is said stays

@@ -133,8 +133,8 @@ def occlusion(
     score: Score,
     x: Float,
     classes: Sequence[int],
-    window: tuple[int, int] = (32, 32),
-    stride: tuple[int, int] = (16, 16),
+    window: Sequence[int] = (),
+    stride: Sequence[int] = (),
     value: float | Float = 0.0,
     batch_size: int = 16,
 ) -> Float:
@@ -144,10 +144,11 @@ def occlusion(
     pixel's value is the mean fall over the windows that cover it; the last row and column of windows end at the border.
 
     Args:
-        window, stride: (rows, columns), at most the image's.
+        window, stride: (rows, columns), at most the image's; empty takes those of :func:`windows`.
         value: what covers, a number or one per channel [C, 1, 1]: 0 is the mean of a normalised input.
     """
     size = (x.shape[1], x.shape[2])
+    window, stride = windows(size, window, stride)
     if not all(1 <= w <= s and 1 <= d <= w for w, d, s in zip(window, stride, size, strict=True)):
         raise FastcamError(
             f"occlusion with window {window} and stride {stride}: the window must fit in the image {size}, and a "
@@ -172,6 +173,20 @@ def occlusion(
     return (fall / count).astype(np.float32)
 
 
+def windows(
+    size: tuple[int, int], window: Sequence[int] = (), stride: Sequence[int] = ()
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Window and stride (rows, columns) for an image of ``size``, where the caller leaves them open.
+
+    A window is a seventh of each side (32 of 224), at least 3, and at most half of it, so that a map has differences;
+    the stride is half of it. A stride for a window that the caller says is 16, at most the window.
+    """
+    if window:
+        return tuple(window), tuple(stride) or tuple(min(16, side) for side in window)
+    sides = tuple(min(max(round(side / 7), 3), max(side // 2, 1)) for side in size)
+    return sides, tuple(stride) or tuple(max(side // 2, 1) for side in sides)
+
+
 def _starts(size: int, window: int, stride: int) -> list[int]:
     return [*range(0, size - window, stride), size - window]
 
@@ -185,10 +200,11 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
     cost="1 + windows",
 )
 def _occlusion(
-    probe: Probe, *, window: tuple[int, int] = (32, 32), stride: tuple[int, int] = (16, 16), value: float = 0.0
+    probe: Probe, *, window: tuple[int, ...] = (), stride: tuple[int, ...] = (), value: float = 0.0
 ) -> MethodResult:
-    """The map has the image's size. ``value`` is what covers, in the network's input: 0 is the mean picture of a
-    normalised one."""
+    """The map has the image's size. ``window`` is by default a seventh of each side. ``value`` is what covers, in the
+    network's input: 0 is the mean picture of a normalised one."""
+    window, stride = windows(probe.size, window, stride)
     rows, columns = (-(-max(s - w, 0) // d) + 1 for s, w, d in zip(probe.size, window, stride, strict=True))
     probe.expect(rows * columns + 1)
     maps = occlusion(probe.scores, probe.x, range(probe.targets), window, stride, value, probe.batch_size)
