@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,13 @@ from fastcam.explain import multilayer, on_device
 from fastcam.explain.on_device import Resident
 from fastcam.explain.postprocess import View
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets
+from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, Steps, stream
 from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.labels import read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation
-from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction, joined
-from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs import Inputs, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
@@ -42,7 +40,8 @@ LATER = Sources((), ())
 class Explainer:
     """Explains what an exported file sees in pictures.
 
-    Safe to share between threads: a call keeps nothing, and ONNX Runtime sessions run concurrently.
+    Safe to share between threads: a call keeps nothing, and ONNX Runtime sessions run concurrently. Pickled (for worker
+    processes) it is the model's path, or bytes, and the settings: the other process opens sessions of its own.
 
     Args:
         model: path or bytes of a file that ``fastcam export`` wrote.
@@ -91,6 +90,9 @@ class Explainer:
         view = VideoView if video else View
         self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
+        self._runner = Runner(self._whole, self._layers)
+        self._opened = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
+        self._at: str | int | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -125,9 +127,24 @@ class Explainer:
         Raises:
             FastcamError: the file does not explain there.
         """
-        other = copy.copy(self)
-        other._view = self._layers[multilayer.numbers(self._whole.metadata, layer, self._name)[0]]
+        other = self.__copy__()
+        other._at = multilayer.numbers(self._whole.metadata, layer, self._name)[0]
+        other._view = self._layers[other._at]
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was made of: another process opens the same files in sessions of its own."""
+        opened = [str(Path(one).resolve()) if isinstance(one, Path) else one for one in self._opened]
+        return _opened, (*opened, self._at)
+
+    def __copy__(self) -> Explainer:
+        """The same sessions: an Explainer keeps nothing between calls."""
+        other = object.__new__(Explainer)
+        other.__dict__ |= self.__dict__
+        return other
+
+    def __deepcopy__(self, memo: object) -> Explainer:
+        return self.__copy__()
 
     def __call__(
         self,
@@ -149,11 +166,12 @@ class Explainer:
         explain a folder in bounded memory, call this for some pictures at a time, or use :meth:`stream`.
 
         Args:
-            images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]); a list of those; or
-                a float tensor [N, C, H, W] (the model's own layout), used as it is. Tensors may be anything that
-                speaks DLPack (torch, CuPy, ...); they are not copied, on a GPU either. Of a video model a clip: a video
-                file, a list of pictures, or uint8 [frames, h, w, 3]; a list of those; or a float tensor. The
-                explanation then has a row for each frame, see :mod:`fastcam.explain.video`.
+            images: a path; a picture (uint8 [h, w, 3] RGB, grey [h, w] or with alpha [h, w, 4]; a PIL image; the bytes
+                of a picture file, or an open one); a list of those; or a float tensor [N, C, H, W] (the model's own
+                layout), used as it is. Tensors may be anything that speaks DLPack (torch, CuPy, ...); they are not
+                copied, on a GPU either. Of a video model a clip: a video file, a list of pictures, or uint8 [frames, h,
+                w, 3]; a list of those; or a float tensor. The explanation then has a row for each frame, see
+                :mod:`fastcam.explain.video`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
@@ -180,7 +198,7 @@ class Explainer:
                 message says why.
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
-        return self._explain(self._request(ExplainOptions(*parameters), images))
+        return self._runner.explain(self._request(ExplainOptions(*parameters), images), self._view)
 
     def predict(self, images: Any) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -195,7 +213,7 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         by_the_way = None if self.metadata.cotangents else PREDICTED
-        return joined(list(self._runs(self._inputs.sources(images), by_the_way)), self._whole.metadata)
+        return joined(list(self._runner.runs(self._inputs.sources(images), by_the_way)), self._whole.metadata)
 
     def explain(
         self,
@@ -222,7 +240,7 @@ class Explainer:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
-        return self._explain(self._request(ExplainOptions(*parameters), prediction))
+        return self._runner.explain(self._request(ExplainOptions(*parameters), prediction), self._view)
 
     def on_device(
         self,
@@ -294,8 +312,8 @@ class Explainer:
         request = self._request(ExplainOptions(*parameters), LATER, 1)
         steps = Steps(
             prepare=lambda source: self._inputs.batch(self._inputs.sources([source])),
-            run=lambda batch: self._run(batch, request.targets),
-            finish=lambda run: self._explain_run(run, request),
+            run=lambda batch: self._runner.run(batch, request.targets),
+            finish=lambda run: self._runner.explain_run(run, request, self._view),
         )
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
@@ -341,22 +359,6 @@ class Explainer:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
         return images if isinstance(images, Sources | Prediction) else self._inputs.sources(images)
 
-    def _explain(self, request: Request) -> Explanation:
-        """The explanation of a request whose images are there: run by run."""
-        images = request.images
-        parts, start = [], 0
-        for run in images.runs if isinstance(images, Prediction) else self._runs(images, request.targets):
-            parts.append(self._explain_run(run, request.of(slice(start, start + len(run)))))
-            start += len(run)
-        return join(parts)
-
-    def _explain_run(self, run: Run, request: Request) -> Explanation:
-        """The explanation of one run, at each of the layers if some are asked for."""
-        if not request.layers:
-            return self._view.explain(run, request)
-        each = [self._layers[number].explain(run, request) for number in request.layers]
-        return multilayer.together(each, self.metadata.layer.value, request)
-
     def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
         about = self.metadata.cotangents
         if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
@@ -380,20 +382,9 @@ class Explainer:
             )
         return resolved
 
-    def _runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
-        """Run the images; an export in one file explains ``targets`` by the way."""
-        start = 0
-        for batch in self._inputs.batches(sources, self._batch_size):
-            rows = slice(start, start + len(batch.files))
-            start = rows.stop
-            yield self._run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
 
-    def _run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
-        """Run one batch."""
-        by_the_way: Any = None
-        if isinstance(targets, ClassTargets):
-            by_the_way = targets.classes
-        elif targets is not None and targets.known:  # cotangents that follow from the outputs have to wait for them
-            by_the_way = targets.arrays(len(batch.files))
-        forward = self._network.forward(batch.tensor, by_the_way)
-        return Run(batch, forward, self._view.scores(forward.outputs, len(batch.files)))
+def _opened(*opened: Any) -> Explainer:
+    """An Explainer of what another one was made of, at its layer."""
+    *arguments, at = opened
+    explainer = Explainer(*arguments)
+    return explainer if at is None else explainer.at(at)

@@ -1,56 +1,35 @@
-"""Pictures in, pixels out: decoding, the model's preprocessing, and the way back to the original picture.
+"""Pixels to the network's input and back: the model's preprocessing, and the way back to the original picture.
 
 A picture is uint8 RGB [height, width, 3] throughout. Coordinates are continuous: pixel i covers [i, i + 1), so that a
-resize is a pure scale, and a box [x0, y0, x1, y1) means the same in every resolution. OpenCV is imported on first use.
+resize is a pure scale, and a box [x0, y0, x1, y1) means the same in every resolution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.image.decode import JPEG as JPEG
+from fastcam.image.decode import SUFFIXES as SUFFIXES
+from fastcam.image.decode import Uint8 as Uint8
+from fastcam.image.decode import as_array as as_array
+from fastcam.image.decode import cut_short as cut_short
+from fastcam.image.decode import decode as decode
+from fastcam.image.decode import is_encoded as is_encoded
+from fastcam.image.decode import is_picture as is_picture
+from fastcam.image.decode import load as load
+from fastcam.image.decode import opencv as opencv
+from fastcam.image.decode import picture as picture
+from fastcam.image.decode import pictures_in as pictures_in
 from fastcam.schema import Preprocessing
 
 Size: TypeAlias = tuple[int, int]
 Rect: TypeAlias = tuple[int, int, int, int]
-Uint8: TypeAlias = NDArray[np.uint8]
 Float: TypeAlias = NDArray[np.float32]
-
-JPEG = (".jpg", ".jpeg")
-SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""Endings of picture files, in upper or lower case, for folders; a single file is decoded whatever its name."""
-
-
-def is_picture(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
-    """Whether a path is a picture's by its ending, such as ``.JPEG``; the file itself is not read."""
-    return path.suffix.lower() in suffixes
-
-
-def pictures_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The picture files of a folder, those of its subfolders not among them, sorted by name."""
-    return sorted(path for path in folder.iterdir() if is_picture(path, suffixes) and path.is_file())
-
-
-def opencv() -> ModuleType:
-    """The cv2 module.
-
-    Raises:
-        FastcamError: OpenCV is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise FastcamError(
-            f"reading and drawing pictures needs OpenCV ({error}); run: pip install opencv-python"
-        ) from error
-    return cv2
 
 
 @dataclass(frozen=True)
@@ -265,100 +244,3 @@ def restore(tensor: NDArray[Any], how: Preprocessing | None) -> Uint8:
         pixels = pixels[..., ::-1]
     rounded = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(rounded, (*rounded.shape[:2], 3)))
-
-
-def decode(path: str | Path) -> Uint8:
-    """The picture in a file: uint8 RGB [height, width, 3], turned as its EXIF orientation says, alpha dropped.
-
-    Raises:
-        FastcamError: no such file, not readable, not a picture, or a picture that is cut short.
-    """
-    cv2 = opencv()
-    try:
-        # not cv2.imread: it cannot open names outside the code page on Windows
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise FastcamError(f"{path}: cannot be read ({error.strerror or error}); give a picture file") from error
-    if cut_short(data.tobytes()):
-        raise FastcamError(f"{path}: the picture is cut short; copy it again")
-    image = None
-    if data.size:
-        try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        except cv2.error as error:  # e.g. more pixels than OpenCV accepts
-            raise FastcamError(f"{path}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
-    if image is None or image.size == 0:
-        raise FastcamError(f"{path}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file")
-    rgb: Uint8 = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return rgb
-
-
-def cut_short(data: bytes) -> bool:
-    """Whether a PNG or JPEG lacks its end. Some OpenCV versions fill such a picture with grey and say nothing."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the first scan:
-        if data[at + 1 : at + 2] == b"\xff":  # a fill byte, or
-            at += 1
-        else:  # marker and length; an embedded thumbnail, which has an end of its own, is skipped with its segment
-            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return data.find(b"\xff\xd9", at) < 0
-
-
-def picture(array: Any) -> Uint8:
-    """An array as a picture: uint8 [h, w], [h, w, 1], [h, w, 3] (RGB) or [h, w, 4] (alpha dropped) -> [h, w, 3].
-
-    Raises:
-        FastcamError: another dtype or shape, or no pixels.
-    """
-    image = np.asarray(array)
-    if image.dtype != np.uint8:
-        raise FastcamError(
-            f"a picture must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}; "
-            "float arrays are taken as [N, C, H, W] tensors, ready for the network"
-        )
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise FastcamError(
-            f"a picture must be uint8 [height, width, 3], got {list(image.shape)}; give several pictures as a list"
-        )
-    if image.size == 0:
-        raise FastcamError(
-            f"the picture has no pixels: {image.shape[1]} x {image.shape[0]}; give one with at least 1 x 1"
-        )
-    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
-    return np.ascontiguousarray(rgb)
-
-
-def load(image: Any) -> Uint8:
-    """A picture from a path, an array (see :func:`picture`), a PIL image or anything that speaks DLPack.
-
-    Raises:
-        FastcamError: see :func:`decode` and :func:`picture`.
-    """
-    if isinstance(image, str | Path):
-        return decode(image)
-    if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL, whose raw array may hold palette indices
-        return picture(image.convert("RGB"))
-    return picture(as_array(image))
-
-
-def as_array(value: Any) -> NDArray[Any]:
-    """``value`` as a NumPy array, without a copy where it is one or speaks DLPack (CPU tensors of torch and others).
-
-    Raises:
-        FastcamError: it cannot be read as an array.
-    """
-    if isinstance(value, np.ndarray):
-        return value
-    try:
-        array: NDArray[Any] = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
-    except (RuntimeError, TypeError, ValueError, BufferError) as error:
-        raise FastcamError(
-            f"cannot read {type(value).__name__} as an array ({error}); give a path, a NumPy array or a CPU tensor"
-        ) from error
-    return array

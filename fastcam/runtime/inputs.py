@@ -123,7 +123,7 @@ class Inputs:
         if on_device(images):
             tensor = self._checked(DeviceTensor(images))
             return Sources(tensor, [None] * len(tensor))
-        if not isinstance(images, str | Path | list | tuple) and not hasattr(images, "convert"):
+        if not isinstance(images, str | Path | list | tuple) and not images_.is_encoded(images):
             images = images_.as_array(images)
         if self._metadata.frames:
             images = frames_.unpacked(images, self._name)

@@ -1,0 +1,64 @@
+"""Running what a request asks: images through the network, run by run, and the explanation of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastcam.explain import multilayer
+from fastcam.explain.postprocess import View
+from fastcam.explain.request import Request, ResolvedTargets
+from fastcam.results.explanation import Explanation
+from fastcam.results.joining import join
+from fastcam.results.prediction import Prediction
+from fastcam.runtime.batch import Batch, Run
+from fastcam.runtime.inputs import Sources
+from fastcam.targets.classes import ClassTargets
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """An opened file that explains.
+
+    Attributes:
+        whole: the file at its default layer.
+        layers: the file at each of its layers, by number.
+    """
+
+    whole: View
+    layers: Mapping[int, View]
+
+    def explain(self, request: Request, view: View) -> Explanation:
+        """The explanation of a request whose images are there, run by run, at the layer of ``view``."""
+        images = request.images
+        parts, start = [], 0
+        for run in images.runs if isinstance(images, Prediction) else self.runs(images, request.targets):
+            parts.append(self.explain_run(run, request.of(slice(start, start + len(run))), view))
+            start += len(run)
+        return join(parts)
+
+    def explain_run(self, run: Run, request: Request, view: View) -> Explanation:
+        """The explanation of one run, at each of the layers if some are asked for."""
+        if not request.layers:
+            return view.explain(run, request)
+        each = [self.layers[number].explain(run, request) for number in request.layers]
+        return multilayer.together(each, view.metadata.layer.value, request)
+
+    def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
+        """Run the images; an export in one file explains ``targets`` by the way."""
+        start = 0
+        for batch in self.whole.inputs.batches(sources, self.whole.batch_size):
+            rows = slice(start, start + len(batch.files))
+            start = rows.stop
+            yield self.run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
+
+    def run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
+        """Run one batch."""
+        by_the_way: Any = None
+        if isinstance(targets, ClassTargets):
+            by_the_way = targets.classes
+        elif targets is not None and targets.known:  # cotangents that follow from the outputs have to wait for them
+            by_the_way = targets.arrays(len(batch.files))
+        forward = self.whole.network.forward(batch.tensor, by_the_way)
+        return Run(batch, forward, self.whole.scores(forward.outputs, len(batch.files)))

@@ -1,0 +1,175 @@
+"""Pictures as uint8 RGB [height, width, 3], from files, bytes, open files, arrays and PIL.
+
+OpenCV is imported on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+
+Uint8: TypeAlias = NDArray[np.uint8]
+
+JPEG = (".jpg", ".jpeg")
+SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+"""Endings of picture files, in upper or lower case, for folders; a single file is decoded whatever its name."""
+
+
+def is_picture(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
+    """Whether a path is a picture's by its ending, such as ``.JPEG``; the file itself is not read."""
+    return path.suffix.lower() in suffixes
+
+
+def pictures_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The picture files of a folder, those of its subfolders not among them, sorted by name."""
+    return sorted(path for path in folder.iterdir() if is_picture(path, suffixes) and path.is_file())
+
+
+def opencv() -> ModuleType:
+    """The cv2 module.
+
+    Raises:
+        FastcamError: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise FastcamError(
+            f"reading and drawing pictures needs OpenCV ({error}); run: pip install opencv-python"
+        ) from error
+    return cv2
+
+
+def decode(path: str | Path) -> Uint8:
+    """The picture in a file: uint8 RGB [height, width, 3], turned as its EXIF orientation says, alpha dropped.
+
+    Raises:
+        FastcamError: no such file, not readable, not a picture, or a picture that is cut short.
+    """
+    return _decoded(_content(path), str(path))
+
+
+def _content(path: str | Path) -> Uint8:
+    """The bytes of a file."""
+    try:
+        # not cv2.imread: it cannot open names outside the code page on Windows
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise FastcamError(f"{path}: cannot be read ({error.strerror or error}); give a picture file") from error
+
+
+def _decoded(data: Uint8, path: str) -> Uint8:
+    """The picture that the bytes of a file hold."""
+    cv2 = opencv()
+    if cut_short(data.tobytes()):
+        raise FastcamError(f"{path}: the picture is cut short; copy it again")
+    image = None
+    if data.size:
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        except cv2.error as error:  # e.g. more pixels than OpenCV accepts
+            raise FastcamError(f"{path}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
+    if image is None or image.size == 0:
+        raise FastcamError(f"{path}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file")
+    rgb: Uint8 = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def cut_short(data: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end. Some OpenCV versions fill such a picture with grey and say nothing."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the first scan:
+        if data[at + 1 : at + 2] == b"\xff":  # a fill byte, or
+            at += 1
+        else:  # marker and length; an embedded thumbnail, which has an end of its own, is skipped with its segment
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return data.find(b"\xff\xd9", at) < 0
+
+
+def picture(array: Any) -> Uint8:
+    """An array as a picture: uint8 [h, w], [h, w, 1], [h, w, 3] (RGB) or [h, w, 4] (alpha dropped) -> [h, w, 3].
+
+    Raises:
+        FastcamError: another dtype or shape, or no pixels.
+    """
+    image = np.asarray(array)
+    if image.dtype != np.uint8:
+        raise FastcamError(
+            f"a picture must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}; "
+            "float arrays are taken as [N, C, H, W] tensors, ready for the network"
+        )
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise FastcamError(
+            f"a picture must be uint8 [height, width, 3], got {list(image.shape)}; give several pictures as a list"
+        )
+    if image.size == 0:
+        raise FastcamError(
+            f"the picture has no pixels: {image.shape[1]} x {image.shape[0]}; give one with at least 1 x 1"
+        )
+    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    return np.ascontiguousarray(rgb)
+
+
+def is_encoded(image: Any) -> bool:
+    """Whether this is a picture that has to be decoded or converted: bytes, an open file, or a PIL image."""
+    return isinstance(image, bytes | bytearray | memoryview) or hasattr(image, "read") or _is_pil(image)
+
+
+def _is_pil(image: Any) -> bool:
+    return hasattr(image, "convert") and hasattr(image, "mode")
+
+
+def load(image: Any) -> Uint8:
+    """A picture from a path, the bytes of a picture file, an open one, an array (see :func:`picture`), a PIL image or
+    anything that speaks DLPack.
+
+    Raises:
+        FastcamError: see :func:`decode` and :func:`picture`.
+    """
+    if isinstance(image, str | Path):
+        return decode(image)
+    if _is_pil(image):  # whose raw array may hold palette indices
+        return picture(image.convert("RGB"))
+    if is_encoded(image):
+        return _decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given")
+    return picture(as_array(image))
+
+
+def _bytes(image: Any) -> bytes | bytearray | memoryview:
+    """The bytes of a picture file that is given as such, or open."""
+    content = image.read() if hasattr(image, "read") else image
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise FastcamError(
+            f"a file that is open for text gives no picture; open {getattr(image, 'name', 'it')} as bytes"
+        )
+    return content
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """``value`` as a NumPy array, without a copy where it is one or speaks DLPack (CPU tensors of torch and others).
+
+    Raises:
+        FastcamError: it cannot be read as an array.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array: NDArray[Any] = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    except (RuntimeError, TypeError, ValueError, BufferError) as error:
+        raise FastcamError(
+            f"cannot read {type(value).__name__} as an array ({error}); give a path, a NumPy array or a CPU tensor"
+        ) from error
+    return array
