@@ -8,7 +8,7 @@ to know about it is one JSON object under the metadata key ``fastcam``, which :c
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from fastcam.errors import FastcamError as FastcamError
@@ -168,12 +168,14 @@ class Score:
 
     ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it), "raw" (the
     output has no such activation) or "log-probability" (the logarithm of what the activation gives, or would give).
+    ``reason`` says why this output, where the model has several that might be it; "" where there is nothing to say.
     """
 
     output: str
     value: str
     kind: Literal["logit", "probability", "raw", "log-probability"]
     classes: int | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,7 @@ class Metadata:
         said = asdict(self)
         if not self.layers:  # files with one layer say what they always said
             del said["layers"]
+        said["score"] = _without_defaults(said["score"], Score)
         return json.dumps(said, ensure_ascii=False)
 
     @staticmethod
@@ -345,6 +348,12 @@ class Metadata:
             return cast(Metadata, _build(Metadata, raw))
         except (TypeError, KeyError) as error:
             raise FastcamError(f"the file's fastcam metadata is incomplete ({error}); export it again") from error
+
+
+def _without_defaults(said: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Fields that say something: what most files do not need stays out of them."""
+    unsaid = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+    return {name: value for name, value in said.items() if name not in unsaid or value != unsaid[name]}
 
 
 def _build(kind: type[Any], raw: dict[str, Any]) -> Any:

@@ -148,7 +148,7 @@ def inspect_model(
     loaded = load(model).model
     graph = loaded.graph
     image = target_layer.find_image(graph)
-    description, score_value = find_score(graph, output_name, score, any_output=True)
+    description, score_value = find_score(graph, image, output_name, score, any_output=True)
     maps = target_layer.Maps.of(graph, image, score_value)
     layers = target_layer.find_layers(maps, description.classes)
     chosen, reason = target_layer.choose(layers)

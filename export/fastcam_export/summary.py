@@ -23,6 +23,7 @@ def about(meta: Metadata) -> list[str]:
     scores = [f"score   what {one.input} says of {one.output}" for one in meta.cotangents]
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
+        scores += [f"        {meta.score.reason}"] if meta.score.reason else []
     return [
         f"layer   {_named(meta.layer)}",
         f"        {meta.layer.reason}",

@@ -24,7 +24,7 @@ SCORES = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 5])
 def network(middle=(), inputs=(), outputs=(SCORES,), opset=18, image=IMAGE, end=(), features="x"):
     """image -> conv -> "features" -> relu -> "x" -> (middle) -> mean -> linear -> scores, as a ModelProto."""
     rng = np.random.default_rng(0)
-    constants = {"w": rng.normal(size=(4, 3, 3, 3)), "head": rng.normal(size=(4, 5))}
+    constants = {"w": rng.normal(size=(4, 3, 3, 3)), "head": rng.normal(size=(4, 5)), "head3": rng.normal(size=(4, 3))}
     nodes = [
         helper.make_node("Conv", ["image", "w"], ["features"], name="stem/conv", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["features"], ["x"], name="stem/relu"),
@@ -32,6 +32,7 @@ def network(middle=(), inputs=(), outputs=(SCORES,), opset=18, image=IMAGE, end=
         helper.make_node("GlobalAveragePool", [features], ["mean"], name="mean_node"),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("MatMul", ["flat", "head"], ["scores"], name="linear"),
+        helper.make_node("MatMul", ["flat", "head3"], ["more"], name="second"),
         *end,
     ]
     tensors = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items()]
@@ -69,8 +70,9 @@ def models():
         "old.onnx": network(opset=6),
         "future.onnx": network(opset=onnx.defs.onnx_opset_version() + 1),
         "map_only.onnx": network(outputs=[value("x", ["N", 4, 16, 16])]),
-        "whole_numbers.onnx": network(
-            outputs=[value("best", ["N", 1], TensorProto.INT64)], end=[node("ArgMax", "scores", output="best", axis=1)]
+        "two_heads.onnx": network(
+            outputs=[value("p", ["N", 5]), value("other", ["N", 3])],
+            end=[node("Softmax", "scores", output="p"), node("Softmax", "more", output="other")],
         ),
         "vector.onnx": network(image=value("image", ["N", 3])),
         "two_inputs.onnx": network([node("Add", "x", "bias")], inputs=[value("bias", ["N", 4, 1, 1])], features="y"),
@@ -160,7 +162,7 @@ BAD = {
     "export plain.onnx --grid 4x4": ("grid are for token sequences",),
     "export plain.onnx --grid 4by4": ("--grid", "14x14"),
     "export map_only.onnx": ("no output", "[N, classes]", "x"),
-    "export whole_numbers.onnx": ("no output", "[N, classes]", "best"),
+    "export two_heads.onnx": ("several outputs may be the class scores", "p [N, 5], other [N, 3]", "--output-name"),
     "export vector.onnx": ("no image input", "four axes"),
     "export done.cam.onnx": ("done.cam.onnx was already exported", "export the original model"),
     "export plain.onnx --labels three.txt": ("3 labels", "5 classes", "one"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
+from dataclasses import replace
 from typing import Literal, get_args
 
 import onnx_ir as ir
@@ -11,23 +11,27 @@ import onnx_ir as ir
 from fastcam.schema import PREFIX, FastcamError, Score
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import unquantised
-from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS
-
-ELEMENTS = VIEWS | ELEMENTS_KEPT
-"""Operators that hand on the values of their first input, at most in another shape or type."""
-ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS
+from fastcam_export.layers.output_meaning import output_meanings
+from fastcam_export.layers.score_choice import choose_scores, named_output
 
 Want = Literal["logit", "probability", "log-probability"]
 WANTS: tuple[Want, ...] = get_args(Want)
 
 
 def find_score(
-    graph: ir.Graph, output_name: str | None = None, want: Want = "logit", any_output: bool = False
+    graph: ir.Graph,
+    image: ir.Value,
+    output_name: str | None = None,
+    want: Want = "logit",
+    any_output: bool = False,
 ) -> tuple[Score, ir.Value]:
-    """The score of ``output_name`` (default: the first float output that has one number per class).
+    """The score of ``output_name`` (default: the output that reads as class scores, see
+    :func:`fastcam_export.layers.score_choice.choose_scores`).
 
     Args:
         graph: of a loaded model.
+        image: its image input.
         output_name: a model output; may also be one of class scores at positions, [N, classes, h, w].
         want: "logit" looks through a final Softmax, LogSoftmax or Sigmoid, as the paper does; "probability" does not.
             "log-probability" is the logarithm of what such an activation gives, or a Softmax would: nodes that are
@@ -41,9 +45,15 @@ def find_score(
     Raises:
         FastcamError: no such output, or it is not one number per class and image.
     """
-    output = _choose_output(graph, output_name, any_output)
+    output, why = _choose_output(graph, image, output_name, any_output)
     if any_output and not (_is_class_scores(output) or _is_class_map(output)):
         return Score(output.name or "", output.name or "", "raw", None), output
+    score, value = _explained(graph, output, want)
+    return replace(score, reason=why), value
+
+
+def _explained(graph: ir.Graph, output: ir.Value, want: Want) -> tuple[Score, ir.Value]:
+    """What is explained of an output of class scores."""
     value, kind = _before_activation(output)
     if want == "log-probability":
         made = _logarithm(graph, value, "Softplus" if kind == "Sigmoid" else "LogSoftmax")
@@ -82,31 +92,33 @@ def classes(value: ir.Value) -> int | None:
     return math.prod(rest) if len(rest) == len(value.shape) - 1 else None
 
 
-def _choose_output(graph: ir.Graph, name: str | None, any_output: bool) -> ir.Value:
-    names = [output.name or "" for output in graph.outputs]
+def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_output: bool) -> tuple[ir.Value, str]:
+    """The output that is explained, and why that one; "" where there was no choice."""
+    meanings = output_meanings(graph, image)
     if name is not None:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1, 0)
-            raise FastcamError(
-                f"the model has no output {name!r}; the nearest is {near[0]!r} (outputs: {', '.join(names)})"
-            )
-        output = graph.outputs[names.index(name)]
+        output = graph.outputs[meanings.index(named_output(meanings, name))]
         if any_output and output.dtype in FLOATS:
-            return output
+            return output, ""
         if not _is_class_scores(output) and not _is_class_map(output):
             raise FastcamError(
                 f"output {name!r} ({_describe(output)}) is not one number per class and image, [N, classes], nor a map "
                 "of them, [N, classes, h, w]; differentiate it with fastcam_export.vjp"
             )
-        return output
-    for output in graph.outputs:
-        if _is_class_scores(output):
-            return output
-    found = ", ".join(f"{output.name} {_describe(output)}" for output in graph.outputs)
+        return output, ""
+    choice = choose_scores(meanings)
+    if choice is not None and _is_class_scores(choice.meaning.value):
+        return _as_output(graph, choice.meaning.value), choice.reason
     raise FastcamError(
-        f"no output of the model has one number per class and image, [N, classes]; it has: {found}; "
-        "export it with its class scores as an output"
+        f"no output of the model has one number per class and image, [N, classes]; it has: "
+        f"{', '.join(map(str, meanings))}; export it with its class scores as an output"
     )
+
+
+def _as_output(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """``value``, which becomes an output where it lies in front of one: a run then says the scores as well."""
+    if not value.is_graph_output():
+        graph.outputs.append(value)
+    return value
 
 
 def _is_class_scores(value: ir.Value) -> bool:

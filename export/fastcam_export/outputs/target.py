@@ -83,7 +83,7 @@ def find_target(
     if cotangents:
         functional = cotangent_targets.find(graph, image, output_name)
         return Target(functional.score, functional.values[0], functional)
-    return Target(*find_score(graph, _one_name(output_name), want))
+    return Target(*find_score(graph, image, _one_name(output_name), want))
 
 
 def _one_name(names: str | Sequence[str] | None) -> str | None:
