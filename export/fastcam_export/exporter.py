@@ -145,7 +145,8 @@ def inspect_model(
         FastcamError: as in :func:`export_model`.
     """
     one_of("for_engine", for_engine, schema.ENGINES)
-    loaded = load(model).model
+    read = load(model)
+    loaded = read.model
     graph = loaded.graph
     image = target_layer.find_image(graph)
     description, score_value = find_score(graph, image, output_name, score, any_output=True)
@@ -171,4 +172,4 @@ def inspect_model(
         lines.append(line)
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
     unread = engines.report(graph, for_engine, engines.refused(graph, for_engine))
-    return Inspection(lines, reason, description, missing.most_common(), unread)
+    return Inspection(lines, reason, description, missing.most_common(), unread, read.repairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Export:
         explanation: the explanation part of an export on demand, or None.
         head: the part of the model behind the layer, where that was wanted.
         files: all files written.
+        repairs: what was repaired or rewritten to read the source.
     """
 
     model: onnx.ModelProto
@@ -40,6 +42,7 @@ class Export:
     explanation: onnx.ModelProto | None = None
     head: onnx.ModelProto | None = None
     files: tuple[Path, ...] = ()
+    repairs: tuple[str, ...] = ()
 
     def summary(self) -> list[str]:
         """Lines that tell a person what was done and why."""
@@ -49,6 +52,7 @@ class Export:
             height, width = meta.input_shape[1:3]
             size = f"{height} x {width}" if isinstance(height, int) else "of any size"
             lines.append(f"input   {meta.input}, uint8 RGB pictures {size}, which the file prepares itself")
+        lines += read_lines(self.repairs)
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
         if meta.engine != "onnxruntime":
@@ -87,6 +91,11 @@ class Export:
         return lines
 
 
+def read_lines(repairs: Sequence[str]) -> list[str]:
+    """What a summary says of repairs."""
+    return [f"{'read' if i == 0 else '':8}{text}" for i, text in enumerate(repairs)]
+
+
 @dataclass(frozen=True)
 class InspectedLayer:
     """One line of :func:`fastcam_export.inspect_model`: a layer that can be explained.
@@ -114,6 +123,7 @@ class Inspection:
         score: the explained score.
         missing: (operator, number of nodes) between image and score that have no gradient rule.
         engine: lines on what the engine asked for does not read of the model; empty if nothing.
+        repairs: what was repaired or rewritten to read the model.
     """
 
     layers: list[InspectedLayer]
@@ -121,3 +131,4 @@ class Inspection:
     score: Score
     missing: list[tuple[str, int]]
     engine: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()

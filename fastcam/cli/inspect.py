@@ -24,6 +24,8 @@ def inspect(
             say(line)
         return
     found = exporter().inspect_model(model, output_name=output_name, score=score, for_engine=for_engine)
+    for text in found.repairs:
+        say(f"read: {text}")
     rows = []
     for layer in found.layers:
         shape = " x ".join(str(side) for side in layer.shape)

@@ -30,13 +30,16 @@ def path(nodes: Iterable[ir.Node], sources: Iterable[ir.Value], sinks: Iterable[
 
     A derivative flows through floating point values and through the integers that stand for them in quantised graphs;
     shapes, indices and masks are constants to it. A value whose type nobody knows (a custom operator's) counts as one:
-    leaving it out would be a silent zero.
+    leaving it out would be a silent zero. So does the picture itself where it is of integers, until it is made a float.
     """
     reached = set(sources)
+    pixels = {value for value in reached if _is_integer(value)}
     forward = []
     for node in nodes:
         if any(value in reached for value in _differentiable_inputs(node)):
-            outputs = [value for value in node.outputs if _flows(value)]
+            if node.op_type in ON_PIXELS and pixels.intersection(node.inputs):
+                pixels.update(value for value in node.outputs if _is_integer(value))
+            outputs = [value for value in node.outputs if value in pixels or _flows(value)]
             reached.update(outputs)
             if outputs:
                 forward.append(node)
@@ -47,6 +50,15 @@ def path(nodes: Iterable[ir.Node], sources: Iterable[ir.Value], sinks: Iterable[
             needed.update(value for value in _differentiable_inputs(node) if value in reached)
             between.append(node)
     return between[::-1]
+
+
+ON_PIXELS = MOVES | {"Add", "Cast", "Clip", "DepthToSpace", "Div", "GatherND", "Mul", "Pad", "Resize", "SpaceToDepth"}
+ON_PIXELS |= {"Sub", "Tile", "Upsample", "Where"}
+"""Operators that models apply to pictures of integers before these become floats."""
+
+
+def _is_integer(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_integer() and not is_code(value)
 
 
 def _flows(value: ir.Value) -> bool:

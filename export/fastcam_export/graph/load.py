@@ -13,8 +13,10 @@ from onnx import version_converter
 from onnx_ir.passes import common as common_passes
 
 from fastcam.schema import METADATA_KEY, FastcamError
+from fastcam_export.graph import legacy
 from fastcam_export.graph.control_flow import settle
 from fastcam_export.graph.query import is_added
+from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
 from fastcam_export.graph.shape_inference import infer_types
 
 Source = str | Path | bytes | onnx.ModelProto
@@ -30,11 +32,12 @@ class Loaded:
     """A source model, read.
 
     Attributes:
-        proto: as it was given, with external data in it.
+        proto: as it was given, with external data in it, but for what was repaired.
         model: the same graph in opset form, shapes inferred.
         file: base name of the file ("" if there was none).
         sha256: digest of the file's bytes.
         opset: opset of the default domain in the source.
+        repairs: what was repaired or rewritten to read it, in a few words each.
     """
 
     proto: onnx.ModelProto
@@ -42,6 +45,7 @@ class Loaded:
     file: str
     sha256: str
     opset: int
+    repairs: tuple[str, ...] = ()
 
 
 def load(source: Source) -> Loaded:
@@ -59,6 +63,12 @@ def load(source: Source) -> Loaded:
         raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
     _refuse_optimised(proto, opset, file)
     skeleton, weights = _strip(proto)
+    skeleton, repairs = repair(skeleton)
+    if repairs:
+        repaired = onnx.ModelProto()
+        repaired.CopyFrom(skeleton)
+        proto = _restore(repaired, weights, 3)
+    legacy.put_aside(skeleton, opset)
     try:
         onnx.checker.check_model(skeleton)
     except onnx.checker.ValidationError as error:
@@ -66,13 +76,15 @@ def load(source: Source) -> Loaded:
             f"{file or 'the model'} is not a valid ONNX graph ({_one_line(error)}); export it again"
         ) from error
     skeleton = _convert(_inline(skeleton, file), opset, file)
+    legacy.resize_as_it_was(skeleton, opset)
+    repairs += legacy.said(legacy.put_back(skeleton))
     try:
         skeleton = settle(infer_types(skeleton))
     except onnx.shape_inference.InferenceError as error:
         raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
     model = ir.from_proto(_restore(skeleton, weights))
     _refuse_training(model)
-    return Loaded(proto, model, file, digest, opset)
+    return Loaded(proto, model, file, digest, opset, tuple(repairs))
 
 
 def _read(source: Source) -> tuple[onnx.ModelProto, str, str]:
@@ -98,7 +110,7 @@ def _parse(data: bytes, file: str, folder: Path | None) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise FastcamError(f"{name} is not an ONNX model, or it is truncated; export or copy it again") from error
-    if not proto.opset_import or not proto.graph.node or not proto.graph.output:
+    if not proto.graph.node or not proto.graph.output:
         raise FastcamError(f"{name} is not an ONNX model (no graph in it); give the .onnx file of a trained model")
     if folder is not None:
         try:
@@ -114,7 +126,9 @@ def _parse(data: bytes, file: str, folder: Path | None) -> onnx.ModelProto:
 
 
 def _opset(proto: onnx.ModelProto, file: str) -> int:
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in proto.opset_import if entry.domain in DEFAULT]
+    if not versions and any(node.domain in DEFAULT for node in proto.graph.node):
+        versions = [newest_opset(proto.ir_version)]
     newest = onnx.defs.onnx_opset_version()
     name = file or "the model"
     if not versions:
@@ -198,7 +212,7 @@ def _convert(skeleton: onnx.ModelProto, opset: int, file: str) -> onnx.ModelProt
         ) from error
 
 
-def _restore(skeleton: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
+def _restore(skeleton: onnx.ModelProto, weights: dict[str, onnx.TensorProto], ir_version: int = 8) -> onnx.ModelProto:
     """Put the weights back; a weight that was listed among the inputs (as old exporters do) is a constant from here."""
     graph = skeleton.graph
     inputs = [value for value in graph.input if value.name not in weights]
@@ -206,7 +220,7 @@ def _restore(skeleton: onnx.ModelProto, weights: dict[str, onnx.TensorProto]) ->
     del graph.input[:], graph.initializer[:]
     graph.input.extend(inputs)
     graph.initializer.extend([*weights.values(), *added])
-    skeleton.ir_version = max(skeleton.ir_version, 8)
+    skeleton.ir_version = max(skeleton.ir_version, ir_version)
     return skeleton
 
 

@@ -44,6 +44,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
         engine=attached.unread,
         explanation=explanation,
         head=attached.head.model if attached.head is not None else None,
+        repairs=plan.loaded.repairs,
     )
     return finish(export, output)
 
