@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTar
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, Steps, stream
 from fastcam.explain.video import ClipInputs, VideoView
-from fastcam.labels import read_labels
+from fastcam.labels import Labels, read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
@@ -48,7 +48,7 @@ class Explainer:
         providers, threads, settings: see :func:`fastcam.runtime.session.create_session`.
         preprocess: how pictures become the input, in place of what the file says: a name from
             :data:`fastcam.schema.PRESETS` (size, resize rule and layout stay the file's) or a Preprocessing.
-        labels: class names by index, or a file with one per line, in place of the file's.
+        labels: class names by index in any form of :mod:`fastcam.labels`, in place of the file's.
         kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
@@ -64,7 +64,7 @@ class Explainer:
         providers: Providers = "auto",
         threads: int | None = None,
         preprocess: Preprocessing | str | None = None,
-        labels: str | Path | Sequence[str] | None = None,
+        labels: Labels | None = None,
         kernels: str = "auto",
         batch_size: int = 16,
         explanation: Model | None = None,
@@ -84,7 +84,7 @@ class Explainer:
         self._inputs = inputs(self._name, metadata, network.inputs[metadata.input], preprocess, threads)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
-            metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes))
+            metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes), labels_from="")
         self._targets = Targets(metadata.score.classes, metadata.labels)
         self._batch_size = network.fixed_batch or batch_size
         view = VideoView if video else View

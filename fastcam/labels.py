@@ -1,15 +1,29 @@
-"""Class names: read from a file or a list, and shortened for captions. The exporter reads them by the same function."""
+"""Class names in every form that people keep them in, by index. The exporter reads them by the same functions.
+
+A text file with one name per line, numbered or not; a list; a dict of numbers to names ({0: "cat"}, as Ultralytics'
+``names``; {"0": "cat"}, as JSON has it) or of names to numbers; JSON or YAML that holds one of these, also under
+``names`` (Ultralytics) or ``id2label`` (config.json of Hugging Face); the text of a Python dict or list.
+"""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError
 
 WORDNET = re.compile(r"^(n\d{8})\s+(?=\S)")
 """The identifier in front of ImageNet's class names."""
+KEYS = ("names", "id2label", "classes", "labels", "class_names", "label2id", "categories", "thing_classes")
+"""Where files of several kinds keep their class names."""
+NUMBERED = re.compile(r"\s*(\d+)\s*[:,;=\t ]\s*(\S.*?)\s*,?\s*$")
+"""A line "0: cat", "0 cat" or "0,cat"."""
+Labels: TypeAlias = "str | Path | Sequence[str] | Mapping[Any, Any]"
+"""A file, or the names themselves."""
 
 
 def short_label(label: str) -> str:
@@ -17,26 +31,188 @@ def short_label(label: str) -> str:
     return WORDNET.sub("", label.strip()).split(",")[0].strip()
 
 
-def read_labels(source: str | Path | Sequence[str], classes: int | None) -> tuple[str, ...]:
-    """Class names by index, from a file with one per line or from a sequence.
+def read_labels(source: Labels, classes: int | None) -> tuple[str, ...]:
+    """Class names by index, from a file, a list or a dict, see the module.
 
     Args:
-        source: a UTF-8 file, with or without a byte order mark; empty lines at its end do not count. Or the names.
+        source: a UTF-8 file, with or without a byte order mark; of one with a name per line, empty lines at its end do
+            not count. Or the names: a sequence by index, or a dict from index to name or from name to index.
         classes: how many there must be; None where the model does not say.
 
     Raises:
-        FastcamError: the file cannot be read, or their number is not the model's number of classes.
+        FastcamError: the file cannot be read or holds no names, numbers have gaps, or the number of names is not the
+            model's number of classes.
     """
     if isinstance(source, str | Path):
-        try:
-            lines = Path(source).read_text(encoding="utf-8-sig").rstrip().splitlines()
-        except OSError as error:
-            raise FastcamError(f"{source}: cannot be read ({error.strerror}); give one class name per line") from error
-        except UnicodeDecodeError as error:
-            raise FastcamError(f"{source}: not UTF-8 text; give one class name per line") from error
-        labels = tuple(line.strip() for line in lines)
+        labels = _of_file(Path(source))
     else:
-        labels = tuple(str(label) for label in source)
+        labels = names_by_index(source, "the labels")
     if classes is not None and len(labels) != classes:
         raise FastcamError(f"{len(labels)} labels do not fit a model with {classes} classes; give one label per class")
     return labels
+
+
+def names_in(text: str) -> tuple[str, ...] | None:
+    """The class names in a text of a model's metadata: JSON, a Python dict or list, one a line, or between commas.
+
+    None where it holds none.
+    """
+    try:
+        found = _literal(text)
+        if found is not None:
+            return _names(found, "the text")
+    except FastcamError:
+        return None
+    lines = tuple(line.strip("\r") for line in text.split("\n"))
+    lines = lines[:-1] if lines[-1] == "" else lines
+    return lines if len(lines) > 1 else tuple(part.strip() for part in text.split(",")) if "," in text else None
+
+
+def names_by_index(names: Any, what: str) -> tuple[str, ...]:
+    """The names of a list or a dict, in the order of their numbers.
+
+    Args:
+        names: a sequence by index; or a dict from index (a number, or its digits) to name, or from name to index.
+        what: how messages call it.
+
+    Raises:
+        FastcamError: it is none of these, or the numbers do not run from 0 without a gap.
+    """
+    if not isinstance(names, Mapping):
+        if not isinstance(names, Iterable) or isinstance(names, str | bytes):
+            raise FastcamError(f"{what} are {type(names).__name__}; give a list of names, or a dict from index to name")
+        return tuple(_name(name) for name in names)
+    numbered = {_number(key): _name(name) for key, name in names.items()}
+    if None in numbered:
+        numbered = {_number(number): _name(name) for name, number in names.items()}
+    if None in numbered or len(numbered) != len(names):
+        raise FastcamError(f"{what} are a dict, but its keys are no class numbers; give a dict from index to name")
+    missing = next((i for i in range(len(numbered)) if i not in numbered), None)
+    if missing is not None:
+        raise FastcamError(f"{what} have {len(numbered)} names, but none for class {missing}; numbers run from 0 on")
+    return tuple(numbered[i] for i in range(len(numbered)))
+
+
+# ---- files
+
+
+def _of_file(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FastcamError(f"{path}: cannot be read ({error.strerror}); give one class name per line") from error
+    except UnicodeDecodeError as error:
+        raise FastcamError(f"{path}: not UTF-8 text; give one class name per line") from error
+    found = _literal(text)
+    if found is None and path.suffix.lower() in (".yaml", ".yml"):
+        found = _yaml(text)
+        if found is None:
+            raise FastcamError(f"{path}: YAML without class names; it keeps them under names, a list or numbered")
+    if found is not None:
+        return _names(found, str(path))
+    if re.match(r"\s*item\s*\{", text):
+        raise FastcamError(f"{path}: a label map of TensorFlow, which is not read; write one class name per line")
+    if path.suffix.lower() == ".json":
+        raise FastcamError(f"{path}: no valid JSON; give a list of names, or a dict from index to name")
+    return _lines(text)
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """One name per line. Where every line begins with its own number, that is not a part of the name."""
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    matches = [NUMBERED.match(line) for line in lines]
+    if len(lines) > 1 and all(match and int(match[1]) == i for i, match in enumerate(matches)):
+        return tuple(_unquoted(match[2]) for match in matches if match)
+    return tuple(lines)
+
+
+def _names(found: Any, what: str) -> tuple[str, ...]:
+    """The names in what a JSON, YAML or Python text holds."""
+    if isinstance(found, Mapping):
+        key = next((key for key in KEYS if isinstance(found.get(key), Mapping | list | tuple)), None)
+        if key is not None:
+            return _names(found[key], f"{what}: {key}")
+        if not found or isinstance(next(iter(found.values())), Mapping):
+            raise FastcamError(f"{what}: no class names in it; they are a list, or stand under names or id2label")
+    if isinstance(found, list | tuple) and found and all(isinstance(one, Mapping) and "name" in one for one in found):
+        ids = [one.get("id", i) for i, one in enumerate(found)]
+        return names_by_index(dict(zip(ids, (one["name"] for one in found), strict=True)), what)
+    return names_by_index(found, what)
+
+
+def _literal(text: str) -> Any:
+    """A list or dict that is all of a text, as JSON or as Python, with ``names =`` in front or not; else None."""
+    text = re.sub(r"^\s*\w+\s*=\s*(?=[\[{])", "", text).strip()
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list | tuple) else None
+
+
+def _yaml(text: str) -> Any:
+    """The block or list of names of a YAML file, of which nothing else is read; None where there is none.
+
+    ``names:`` with "  0: cat" or "  - cat" below it, or [cat, dog] behind it.
+    """
+    lines = [re.sub(r"(^|\s)#.*$", "", line).rstrip() for line in text.splitlines()]
+    for key in KEYS:
+        for i, line in enumerate(lines):
+            match = re.fullmatch(rf"{key}\s*:\s*(.*)", line)
+            if match and match[1]:
+                flow = _flow(" ".join([match[1], *lines[i + 1 :]]))
+                return {"names": flow} if flow is not None else None
+            if match:
+                below = lines[i + 1 :]
+                end = next((j for j, one in enumerate(below) if one and not re.match(r"\s|-", one)), len(below))
+                return {"names": block} if (block := _block(below[:end])) else None
+    return _block(lines)
+
+
+def _block(lines: Sequence[str]) -> Any:
+    """The entries of an indented list or dict."""
+    entries = [line.strip() for line in lines if line.strip()]
+    if entries and all(entry.startswith("-") for entry in entries):
+        return [_unquoted(entry[1:].strip()) for entry in entries]
+    pairs = [re.fullmatch(r"(.+?)\s*:\s*(.*)", entry) for entry in entries]
+    if entries and all(pairs):
+        return {_unquoted(pair[1]): _unquoted(pair[2]) for pair in pairs if pair}
+    return None
+
+
+def _flow(text: str) -> Any:
+    """[cat, 'dog'] or {0: cat, 1: dog}, with quotes or without."""
+    match = re.match(r"\[(.*?)\]|\{(.*?)\}", text)
+    if match is None:
+        return None
+    parts = re.findall(r"""\s*((?:'[^']*'|"[^"]*"|[^,'"])+)""", match[1] if match[1] is not None else match[2])
+    parts = [part.strip() for part in parts if part.strip()]
+    if match[1] is not None:
+        return [_unquoted(part) for part in parts]
+    pairs = [part.partition(":") for part in parts]
+    return {_unquoted(key.strip()): _unquoted(name.strip()) for key, _, name in pairs}
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _number(key: Any) -> int | None:
+    """A class number, or its digits."""
+    if isinstance(key, bool):
+        return None
+    if isinstance(key, str):
+        return int(key) if re.fullmatch(r"\s*\d{1,9}\s*", key) else None
+    number = getattr(key, "__index__", None)
+    return int(number()) if number is not None else None
+
+
+def _name(name: Any) -> str:
+    """A name; several of one class ("n01440764", "tench") are one text."""
+    return " ".join(map(str, name)) if isinstance(name, list | tuple) else str(name)

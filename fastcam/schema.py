@@ -225,12 +225,15 @@ class Cotangent:
         output: the model output.
         shape: of that output, for one image; free dimensions are strings.
         batched: whether the output's first axis counts the images. If not (the boxes of one image), N is 1.
+        axes: a letter for each axis of ``shape`` where the graph tells more than the shape does: "HWC" of a map with
+            the classes last, "LC" of a text, the words (characters) of each step, "LNC" with the images between them.
     """
 
     input: str
     output: str
     shape: tuple[int | str, ...]
     batched: bool
+    axes: str = ""
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,7 @@ class Metadata:
         cotangents: the inputs of a file whose target is a cotangent, in place of :data:`TARGETS`; empty otherwise.
         frames: whether the input takes pictures as they are, uint8 RGB [N, height, width, 3], and the file itself makes
             of them what ``preprocessing`` says.
+        labels_from: where the names are from, if the model brought them; "" where the user of the export gave them.
         version: FastCAM's version that wrote the file.
     """
 
@@ -279,6 +283,7 @@ class Metadata:
     cotangents: tuple[Cotangent, ...] = ()
     frames: bool = False
     layers: tuple[TargetLayer, ...] = ()
+    labels_from: str = ""
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
@@ -314,7 +319,10 @@ class Metadata:
         said = asdict(self)
         if not self.layers:  # files with one layer say what they always said
             del said["layers"]
+        if not self.labels_from:
+            del said["labels_from"]
         said["score"] = _without_defaults(said["score"], Score)
+        said["cotangents"] = [_without_defaults(one, Cotangent) for one in said["cotangents"]]
         return json.dumps(said, ensure_ascii=False)
 
     @staticmethod

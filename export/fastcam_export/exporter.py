@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastcam import schema
+from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export import multi_layer
 from fastcam_export.artifacts import engines
@@ -41,7 +42,7 @@ def export_model(
     output_name: str | Sequence[str] | None = None,
     preprocess: str | Preprocessing | None = None,
     resize: schema.Resize = "stretch",
-    labels: str | Path | Sequence[str] | None = None,
+    labels: Labels | None = None,
     for_engine: Engine = "onnxruntime",
     input_gradient: Mode | None = None,
     input_gradient_at: Place | None = None,
@@ -72,7 +73,9 @@ def export_model(
             float output, or a list of them, by default the only one.
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
-        labels: file with one class name per line, or the names.
+        labels: class names: a file with one per line, JSON or YAML of Hugging Face or Ultralytics, a list, or a dict
+            from index to name, see :mod:`fastcam.labels`; by default those that the model brings: in its metadata, in a
+            ZipMap, or in a config.json beside it.
         for_engine: "onnxruntime"; "cuda": ONNX Runtime on a GPU, where no added node then has to be read on the host,
             so that runs are queued whole and CUDA graphs can be recorded; or "tensorrt": what is added then consists of
             operators that TensorRT's parser reads, without indices of pools, Col2Im and scatters, and ``targets``

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.labels import read_labels
+from fastcam.labels import Labels, read_labels
 from fastcam.schema import Preprocessing
+from fastcam_export.graph import class_names
+from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.axis_tracing import image_order
 
@@ -27,6 +27,21 @@ def preprocessing(wanted: str | Preprocessing | None, resize: schema.Resize, ima
     return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
 
 
-def labels(wanted: str | Path | Sequence[str] | None, classes: int | None) -> tuple[str, ...] | None:
-    """Class names by index; see :func:`fastcam.labels.read_labels`."""
-    return None if wanted is None else read_labels(wanted, classes)
+def labels(
+    wanted: Labels | None, loaded: Loaded, classes: int | None, words: int | None = None
+) -> tuple[tuple[str, ...] | None, str]:
+    """Class names by index, see :func:`fastcam.labels.read_labels`, and where they are from if the model brings them.
+
+    Args:
+        wanted: what the user gives.
+        loaded: the model.
+        classes: how many there must be; None takes any number.
+        words: of a text output the number of its words or characters, a blank included.
+    """
+    if wanted is not None:
+        names = read_labels(wanted, classes)
+        paddle = words is not None and len(names) + 2 == words
+        return class_names.with_blank(names, words) if words is not None and paddle else names, ""
+    if words is not None:
+        return class_names.characters(loaded, words)
+    return class_names.carried(loaded, classes)

@@ -29,6 +29,7 @@ def about(meta: Metadata) -> list[str]:
         f"        {meta.layer.reason}",
         *(f"layer {n} {_named(meta.layers[n - 1])}, {meta.layers[n - 1].reason}" for n in meta.numbers()),
         *scores,
+        *([f"names   {len(meta.labels)}, from {meta.labels_from}"] if meta.labels and meta.labels_from else []),
         f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
     ]
 

@@ -19,7 +19,10 @@ ExportedFile = Annotated[
 Pictures = Annotated[
     list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False)
 ]
-Labels = Annotated[Path | None, typer.Option("--labels", help="Class names, one per line.", show_default=False)]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Class names: one per line, JSON, or YAML.", show_default="those of the file"),
+]
 OutputName = Annotated[
     str | None, typer.Option("--output-name", help="The model output to explain.", show_default="the first that fits")
 ]

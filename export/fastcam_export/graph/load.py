@@ -38,6 +38,7 @@ class Loaded:
         sha256: digest of the file's bytes.
         opset: opset of the default domain in the source.
         repairs: what was repaired or rewritten to read it, in a few words each.
+        folder: where the file lies; None if there was none.
     """
 
     proto: onnx.ModelProto
@@ -46,6 +47,7 @@ class Loaded:
     sha256: str
     opset: int
     repairs: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 def load(source: Source) -> Loaded:
@@ -84,7 +86,8 @@ def load(source: Source) -> Loaded:
         raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
     model = ir.from_proto(_restore(skeleton, weights))
     _refuse_training(model)
-    return Loaded(proto, model, file, digest, opset, tuple(repairs))
+    folder = Path(source).absolute().parent if isinstance(source, str | Path) else None
+    return Loaded(proto, model, file, digest, opset, tuple(repairs), folder)
 
 
 def _read(source: Source) -> tuple[onnx.ModelProto, str, str]:

@@ -25,6 +25,7 @@ from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import Known, trace
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
+from fastcam_export.layers.output_meaning import Meaning, output_meanings
 from fastcam_export.layers.score import classes
 from fastcam_export.outputs import cam
 
@@ -81,17 +82,25 @@ def find(graph: ir.Graph, image: ir.Value, names: str | Sequence[str] | None) ->
     axes = trace(graph, image)
     values = tuple(floats[name] for name in wanted)
     inputs = [COTANGENT if len(wanted) == 1 else f"{COTANGENT}.{name}" for name in wanted]
-    return Functional(tuple(_about(axes, image, *pair) for pair in zip(inputs, values)), values)
+    meanings = {one.output: one for one in output_meanings(graph, image)}
+    return Functional(tuple(_about(axes, image, meanings[v.name or ""], n, v) for n, v in zip(inputs, values)), values)
 
 
 def _described(value: ir.Value) -> str:
     return f"{value.name} {'of unknown shape' if value.shape is None else list(readable_dims(value))}"
 
 
-def _about(axes: Known, image: ir.Value, name: str, output: ir.Value) -> Cotangent:
+def _about(axes: Known, image: ir.Value, meaning: Meaning, name: str, output: ir.Value) -> Cotangent:
     dims = readable_dims(output)
+    if meaning.kind == "sequence" and meaning.steps == 0:
+        return Cotangent(name, output.name or "", dims, False, "LNC")
     batched = _has_images(axes, image, output)
-    return Cotangent(name, output.name or "", dims[1:] if batched else dims, batched)
+    letters = ""
+    if meaning.kind == "sequence" and batched:
+        letters = "LC"
+    elif meaning.kind == "map" and batched and meaning.axis == len(dims) - 1 and not meaning.decided:
+        letters = "HWC" if len(dims) == 4 else "THWC"
+    return Cotangent(name, output.name or "", dims[1:] if batched else dims, batched, letters)
 
 
 def _has_images(axes: Known, image: ir.Value, output: ir.Value) -> bool:

@@ -44,6 +44,12 @@ class Target:
         """What the contract says of each output that takes cotangents; empty of class scores."""
         return self.functional.about if self.functional is not None else ()
 
+    @property
+    def words(self) -> int | None:
+        """Of a text output the number of its words or characters, as far as the file says it."""
+        texts = [one.shape[-1] for one in self.cotangents if one.axes in ("LC", "LNC")]
+        return texts[0] if texts and isinstance(texts[0], int) else None
+
     def layers(self, maps: target_layer.Maps) -> list[target_layer.Layer]:
         """All layers at which it can be explained, in the graph's order."""
         if self.functional is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fastcam import schema
+from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export.artifacts import engines
 from fastcam_export.layers.layout import UserLayout
@@ -32,7 +32,7 @@ class ExportOptions:
     output_name: str | Sequence[str] | None = None
     preprocess: str | Preprocessing | None = None
     resize: schema.Resize = "stretch"
-    labels: str | Path | Sequence[str] | None = None
+    labels: Labels | None = None
     for_engine: Engine = "onnxruntime"
     input_gradient: Mode | None = None
     input_gradient_at: Place | None = None

@@ -89,6 +89,7 @@ def _metadata(
     loaded: Loaded, image: ir.Value, target: Target, layers: tuple[ExplainedLayer, ...], options: ExportOptions
 ) -> Metadata:
     """What the file says of itself."""
+    labels, labels_from = metadata_options.labels(options.labels, loaded, target.score.classes, target.words)
     return Metadata(
         emit=options.emit,
         layer=layers[0].about,
@@ -97,7 +98,8 @@ def _metadata(
         input=image.name or "",
         input_shape=readable_dims(image),
         preprocessing=metadata_options.preprocessing(options.preprocess, options.resize, image),
-        labels=metadata_options.labels(options.labels, target.score.classes),
+        labels=labels,
+        labels_from=labels_from,
         source={"file": loaded.file, "sha256": loaded.sha256},
         engine=options.for_engine,
         input_gradient=options.input_gradient,
