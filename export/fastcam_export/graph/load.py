@@ -17,6 +17,7 @@ from fastcam_export.graph import legacy
 from fastcam_export.graph.control_flow import settle
 from fastcam_export.graph.query import is_added
 from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
+from fastcam_export.graph.set_aside import Aside, mark, take
 from fastcam_export.graph.shape_inference import infer_types
 
 Source = str | Path | bytes | onnx.ModelProto
@@ -39,6 +40,7 @@ class Loaded:
         opset: opset of the default domain in the source.
         repairs: what was repaired or rewritten to read it, in a few words each.
         folder: where the file lies; None if there was none.
+        aside: outputs that are no tensors, with the nodes that make them, which ``model`` lacks; None: there are none.
     """
 
     proto: onnx.ModelProto
@@ -48,6 +50,7 @@ class Loaded:
     opset: int
     repairs: tuple[str, ...] = ()
     folder: Path | None = None
+    aside: Aside | None = None
 
 
 def load(source: Source) -> Loaded:
@@ -71,6 +74,7 @@ def load(source: Source) -> Loaded:
         repaired.CopyFrom(skeleton)
         proto = _restore(repaired, weights, 3)
     legacy.put_aside(skeleton, opset)
+    aside = take(skeleton)
     try:
         onnx.checker.check_model(skeleton)
     except onnx.checker.ValidationError as error:
@@ -85,9 +89,10 @@ def load(source: Source) -> Loaded:
     except onnx.shape_inference.InferenceError as error:
         raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
     model = ir.from_proto(_restore(skeleton, weights))
+    mark(model, aside)
     _refuse_training(model)
     folder = Path(source).absolute().parent if isinstance(source, str | Path) else None
-    return Loaded(proto, model, file, digest, opset, tuple(repairs), folder)
+    return Loaded(proto, model, file, digest, opset, tuple(repairs), folder, aside)
 
 
 def _read(source: Source) -> tuple[onnx.ModelProto, str, str]:

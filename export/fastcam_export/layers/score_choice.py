@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.graph.set_aside import FEEDS
 from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS
 from fastcam_export.layers.output_meaning import Meaning
 
@@ -57,10 +58,12 @@ def choose_scores(meanings: Sequence[Meaning]) -> Choice | None:
         return None
     firsts = [sorted(group, key=lambda one: bool(one.decided))[0] for group in groups.values()]
     winner, why = (firsts[0], firsts[0].reason) if len(firsts) == 1 else _best(firsts)
+    feeds = winner.value.meta.get(FEEDS)
+    why += f", in front of {feeds}" if feeds else ""
     others = [
         one for one in meanings if one.output != winner.output and _before(one.value) is not _before(winner.value)
     ]
-    if not others and not winner.decided:
+    if not others and not winner.decided and not feeds:
         return Choice(winner)
     passed = f"; passed over: {', '.join(map(_short, others))} (--output-name takes another)" if others else ""
     return Choice(winner, why + passed)
@@ -88,7 +91,7 @@ def _before(value: ir.Value) -> ir.Value:
     """The value that ``value`` is a view or the activation of: two outputs of one are the same scores."""
     value = unquantised(value)
     while (node := value.producer()) is not None and (node.op_type in ELEMENTS or node.op_type in ACTIVATIONS):
-        if node.inputs[0] is None:
+        if not node.inputs or node.inputs[0] is None:
             break
         value = unquantised(node.inputs[0])
     return value

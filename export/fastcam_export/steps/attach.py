@@ -11,6 +11,7 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam_export.artifacts import classifier_head, engines, on_demand, uint8_frames
 from fastcam_export.graph import float16
+from fastcam_export.graph.set_aside import put_back
 from fastcam_export.outputs import cam, cotangent_targets, input_attribution
 from fastcam_export.steps.plan import Plan
 
@@ -56,6 +57,8 @@ def attach(plan: Plan) -> Attached:
     unread = engines.hold(model.graph, options.for_engine)
     model.producer_name, model.producer_version = "fastcam", schema.__version__
     whole = ir.to_proto(model)
+    explained = {plan.target.score.output, *(one.output for one in plan.target.cotangents)}
+    put_back(whole, plan.loaded.aside, explained)
     return Attached(
         whole,
         {name: value.name or "" for name, value in values.items()},

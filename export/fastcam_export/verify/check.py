@@ -113,9 +113,12 @@ class Check:
 
 
 def difference(before: Sequence[Array], after: Sequence[Array]) -> tuple[bool, float]:
-    """Whether two lists of arrays are equal bit for bit, and the largest difference as a share of the largest value."""
+    """Whether two lists of arrays are equal bit for bit, and the largest difference as a share of the largest value.
+
+    Sequences and maps count by what is in them; of texts it only counts whether they are the same.
+    """
     identical, worst = True, 0.0
-    for a, b in zip(before, after):
+    for a, b in zip(_numbers(before), _numbers(after)):
         identical &= a.shape == b.shape and a.tobytes() == b.tobytes()
         if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
             return False, float("inf")
@@ -123,6 +126,21 @@ def difference(before: Sequence[Array], after: Sequence[Array]) -> tuple[bool, f
         x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
         worst = max(worst, float(np.abs(x - y).max(initial=0) / max(np.abs(x).max(initial=0), 1e-30)))
     return identical, worst
+
+
+def _numbers(values: Any) -> list[Array]:
+    """All arrays in outputs, those in sequences and maps too; of a text its bytes."""
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OUS":
+        return [values]
+    if isinstance(values, str | bytes):
+        return [np.frombuffer(values.encode() if isinstance(values, str) else values, np.uint8)]
+    if isinstance(values, Mapping):
+        return _numbers([*values.keys(), *values.values()])
+    if isinstance(values, np.ndarray):
+        values = values.ravel().tolist()
+    if isinstance(values, list | tuple):
+        return [array for value in values for array in _numbers(value)]
+    return [np.asarray(values)]
 
 
 def run_both(
@@ -317,7 +335,7 @@ def _run(
     try:
         runner = quiet_session(model)
         runs = [runner.run(list(names), dict(feeds)) for feeds in inputs]
-        return [{name: np.asarray(value) for name, value in zip(names, run)} for run in runs]
+        return [dict(zip(names, run)) for run in runs]
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         why = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", " ".join(str(error).split()))[-1]
         raise FastcamError(f"{what} ({why[:200].rstrip(' .')}); {advice}") from error

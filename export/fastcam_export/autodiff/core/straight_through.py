@@ -88,7 +88,7 @@ def unquantised(score: ir.Value) -> ir.Value:
     surest predictions lie, its derivative would be zero.
     """
     value = score
-    while (node := value.producer()) is not None and node.inputs[0] is not None:
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         if node.op_type == DEQUANTIZE:
             quantize = node.inputs[0].producer()
             paired = quantize is not None and quantize.op_type == QUANTIZE and same_scale(quantize, node)
