@@ -16,13 +16,14 @@ from fastcam.explain.on_device import Resident
 from fastcam.explain.postprocess import View
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets
 from fastcam.explain.runner import Runner
-from fastcam.explain.streaming import Frame, Steps, stream
+from fastcam.explain.streaming import Frame, stream
 from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.labels import Labels, read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.exported_model import Network
+from fastcam.runtime.further_inputs import Values
 from fastcam.runtime.inputs import Inputs, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
@@ -53,6 +54,7 @@ class Explainer:
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
         head: the same of what lies behind the layer, of a file exported with its head.
+        inputs: values of the model's further inputs for every call, by name; see :meth:`__call__`.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -70,6 +72,7 @@ class Explainer:
         explanation: Model | None = None,
         settings: Settings = DEFAULT,
         head: Model | None = None,
+        inputs: Values | None = None,
     ) -> None:
         self._kernels = kernel_backends.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
@@ -80,8 +83,9 @@ class Explainer:
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
         video = len(metadata.input_shape) == 5
-        inputs = ClipInputs if video else Inputs
-        self._inputs = inputs(self._name, metadata, network.inputs[metadata.input], preprocess, threads)
+        kind = ClipInputs if video else Inputs
+        image = network.inputs[metadata.input]
+        self._inputs = kind(self._name, metadata, image, preprocess, threads, network.further, inputs)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes), labels_from="")
@@ -91,8 +95,8 @@ class Explainer:
         self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
-        self._opened = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
-        self._at: str | int | None = None
+        self._opened = [model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head]
+        self._further, self._at = inputs, 0
 
     @property
     def metadata(self) -> Metadata:
@@ -134,8 +138,8 @@ class Explainer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made of: another process opens the same files in sessions of its own."""
-        opened = [str(Path(one).resolve()) if isinstance(one, Path) else one for one in self._opened]
-        return _opened, (*opened, self._at)
+        opened = [str(one.resolve()) if isinstance(one, Path) else one for one in self._opened]
+        return _opened, (*opened, self._further, self._at)
 
     def __copy__(self) -> Explainer:
         """The same sessions: an Explainer keeps nothing between calls."""
@@ -159,6 +163,7 @@ class Explainer:
         style: str = "fastcam",
         options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        inputs: Values | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -192,28 +197,30 @@ class Explainer:
             fuse: a name from :data:`fastcam.methods.layer_fusion.FUSIONS`: the explanation is then that of the layers'
                 maps as one.
             style: whose heatmaps, a name from :data:`fastcam.render.peer_styles.STYLES`; boxes follow from them.
+            inputs: values of the model's other inputs by name: a row for each image, or one for all; numbers, arrays,
+                .npy, .json or .csv files, or pictures. ``images`` may also be a dict of all inputs.
 
         Raises:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
-        return self._runner.explain(self._request(ExplainOptions(*parameters), images), self._view)
+        return self._runner.explain(self._request(ExplainOptions(*parameters), images, inputs=inputs), self._view)
 
-    def predict(self, images: Any) -> Prediction:
+    def predict(self, images: Any, inputs: Values | None = None) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
 
         An export on demand (``fastcam export --on-demand``) runs the plain model here. One in one file explains the
         predicted class by the way, and runs again for other targets.
 
         Args:
-            images: see :meth:`__call__`.
+            images, inputs: see :meth:`__call__`.
 
         Raises:
             FastcamError: a picture that cannot be used; the message says why.
         """
         by_the_way = None if self.metadata.cotangents else PREDICTED
-        return joined(list(self._runner.runs(self._inputs.sources(images), by_the_way)), self._whole.metadata)
+        return joined(list(self._runner.runs(self._inputs.sources(images, inputs), by_the_way)), self._whole.metadata)
 
     def explain(
         self,
@@ -270,7 +277,8 @@ class Explainer:
         kernels: Any = self._kernels
         if not hasattr(kernels, "cupy"):
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
-        request = self._request(parameters, LATER, len(images))
+        later = replace(LATER, further=self._inputs.further(None, len(images)))
+        request = self._request(parameters, later, len(images))
         with kernels.on_stream(self._stream):
             return on_device.explain(self._network, kernels, images, request, heatmaps)
 
@@ -289,6 +297,7 @@ class Explainer:
         fuse: str | None = None,
         style: str = "fastcam",
         options: Mapping[str, Any] | None = None,
+        inputs: Values | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -298,7 +307,8 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
-            targets, cotangent, method, layers, fuse, style, options: for every frame the same, see :meth:`__call__`.
+            targets, cotangent, method, layers, fuse, style, options, inputs: for every frame the same, see
+                :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -310,11 +320,7 @@ class Explainer:
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
         request = self._request(ExplainOptions(*parameters), LATER, 1)
-        steps = Steps(
-            prepare=lambda source: self._inputs.batch(self._inputs.sources([source])),
-            run=lambda batch: self._runner.run(batch, request.targets),
-            finish=lambda run: self._runner.explain_run(run, request, self._view),
-        )
+        steps = self._runner.steps(request, self._view, inputs)
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
@@ -330,12 +336,15 @@ class Explainer:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _request(self, asks: ExplainOptions, images: Any, count: int | None = None) -> Request:
+    def _request(
+        self, asks: ExplainOptions, images: Any, count: int | None = None, inputs: Values | None = None
+    ) -> Request:
         """What a call asks, resolved and checked.
 
         Args:
             images: as the caller gave them, a prediction, or LATER; then
             count: says for how many images there may be targets.
+            inputs: values of further inputs.
         """
         self._view.check_call(asks.fuse, asks.style)
         layers: tuple[int, ...] = ()
@@ -345,7 +354,7 @@ class Explainer:
         default = self._whole.metadata.layer.value
         views = [self._layers[number] for number in layers] or [self._view]
         method, *_ = [view.served(asks.method, asks.options, default) for view in views]  # every layer must serve it
-        images = self._images(images)
+        images = self._images(images, inputs)
         count = len(images) if count is None else count
         targets = self._resolve_targets(asks.targets, count, asks.cotangent)
         progress = Meter(asks.progress, count * len(views))
@@ -353,11 +362,11 @@ class Explainer:
             images, targets, method, layers, asks.fuse, asks.style, asks.threshold, asks.connectivity, progress
         )
 
-    def _images(self, images: Any) -> Sources | Prediction:
+    def _images(self, images: Any, inputs: Values | None) -> Sources | Prediction:
         """What a caller gave as images."""
         if isinstance(images, Prediction) and images.metadata != self._whole.metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
-        return images if isinstance(images, Sources | Prediction) else self._inputs.sources(images)
+        return images if isinstance(images, Sources | Prediction) else self._inputs.sources(images, inputs)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
         about = self.metadata.cotangents
@@ -387,4 +396,4 @@ def _opened(*opened: Any) -> Explainer:
     """An Explainer of what another one was made of, at its layer."""
     *arguments, at = opened
     explainer = Explainer(*arguments)
-    return explainer if at is None else explainer.at(at)
+    return explainer.at(at) if at else explainer

@@ -237,6 +237,23 @@ class Cotangent:
 
 
 @dataclass(frozen=True)
+class FurtherInput:
+    """An input of the model beside the one that is explained.
+
+    Attributes:
+        name: its name.
+        default: its value where a caller gives none, as a flat list; None where every call has to give one.
+        default_shape: the shape of that.
+        read: whether anything depends on it.
+    """
+
+    name: str
+    default: tuple[float, ...] | None = None
+    default_shape: tuple[int, ...] = ()
+    read: bool = True
+
+
+@dataclass(frozen=True)
 class Metadata:
     """Everything under ``metadata_props["fastcam"]``.
 
@@ -262,6 +279,7 @@ class Metadata:
         frames: whether the input takes pictures as they are, uint8 RGB [N, height, width, 3], and the file itself makes
             of them what ``preprocessing`` says.
         labels_from: where the names are from, if the model brought them; "" where the user of the export gave them.
+        inputs: the model's inputs beside ``input``, if it has any.
         version: FastCAM's version that wrote the file.
     """
 
@@ -284,6 +302,7 @@ class Metadata:
     frames: bool = False
     layers: tuple[TargetLayer, ...] = ()
     labels_from: str = ""
+    inputs: tuple[FurtherInput, ...] = ()
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
@@ -317,10 +336,9 @@ class Metadata:
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         said = asdict(self)
-        if not self.layers:  # files with one layer say what they always said
-            del said["layers"]
-        if not self.labels_from:
-            del said["labels_from"]
+        for name in ("layers", "inputs", "labels_from"):  # files with one layer and input say what they always said
+            if not said[name]:
+                del said[name]
         said["score"] = _without_defaults(said["score"], Score)
         said["cotangents"] = [_without_defaults(one, Cotangent) for one in said["cotangents"]]
         return json.dumps(said, ensure_ascii=False)
@@ -353,6 +371,7 @@ class Metadata:
             if raw.get("head") is not None:
                 raw["head"] = _build(Head, raw["head"])
             raw["cotangents"] = [_build(Cotangent, one) for one in raw.get("cotangents", ())]
+            raw["inputs"] = [_build(FurtherInput, one) for one in raw.get("inputs", ())]
             return cast(Metadata, _build(Metadata, raw))
         except (TypeError, KeyError) as error:
             raise FastcamError(f"the file's fastcam metadata is incomplete ({error}); export it again") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastcam import schema
 from fastcam.labels import Labels
@@ -15,6 +16,7 @@ from fastcam_export.autodiff.reverse import path, unsupported
 from fastcam_export.graph.load import Source, load
 from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import target_layer
+from fastcam_export.layers.image_input import find_image
 from fastcam_export.layers.score import Want, find_score
 from fastcam_export.outputs.cam import Targets
 from fastcam_export.result import Export, InspectedLayer, Inspection
@@ -50,6 +52,8 @@ def export_model(
     head: bool = False,
     frames: bool | tuple[int, int] = False,
     check: bool = True,
+    input_name: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Export:
     """Rewrite a model so that it also emits what explains its predictions.
 
@@ -99,6 +103,10 @@ def export_model(
         frames: True puts the preprocessing into the file, which then takes uint8 RGB pictures [N, height, width, 3] of
             any size; (height, width) of one size, which is faster, and what TensorRT reads.
         check: run the check that ends an export; a failed one writes nothing.
+        input_name: the input that is explained; by default the first that holds pictures (the first of three channels,
+            if several do).
+        inputs: values of other inputs by name: numbers or arrays, for one image or for all. The check runs with them,
+            and who uses the file need not give them.
 
     Returns:
         The exported model with its metadata and the check's result.
@@ -127,6 +135,8 @@ def export_model(
         head=head,
         frames=frames,
         check=check,
+        input_name=input_name,
+        inputs=inputs,
     )
     if check:
         onnxruntime()  # said before the work, not after it
@@ -137,12 +147,16 @@ def export_model(
 
 
 def inspect_model(
-    model: Source, output_name: str | None = None, score: Want = "logit", for_engine: Engine = "onnxruntime"
+    model: Source,
+    output_name: str | None = None,
+    score: Want = "logit",
+    for_engine: Engine = "onnxruntime",
+    input_name: str | None = None,
 ) -> Inspection:
     """The layers of a model that can be explained, the one that "auto" chooses, and operators without a rule.
 
     Args:
-        model, output_name, score, for_engine: as in :func:`export_model`.
+        model, output_name, score, for_engine, input_name: as in :func:`export_model`.
 
     Raises:
         FastcamError: as in :func:`export_model`.
@@ -151,7 +165,7 @@ def inspect_model(
     read = load(model)
     loaded = read.model
     graph = loaded.graph
-    image = target_layer.find_image(graph)
+    image = find_image(graph, input_name)
     description, score_value = find_score(graph, image, output_name, score, any_output=True)
     maps = target_layer.Maps.of(graph, image, score_value)
     layers = target_layer.find_layers(maps, description.classes)

@@ -77,14 +77,11 @@ class Export:
     def _next(self) -> list[str]:
         """What the file that was written is for: the command that explains with it, where there is one."""
         meta = self.metadata
-        known = {meta.input, schema.TARGETS, *(one.input for one in meta.cotangents)}
-        known |= {value.name for value in self.model.graph.initializer}
-        others = [value.name for value in self.model.graph.input if value.name not in known]
-        if others:
-            return [f"next    run it in ONNX Runtime: fastcam explain cannot fill the input {', '.join(others)}"]
         how = "" if meta.preprocessing is not None else " --preprocess NAME"
         spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
-        lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}"]
+        wanted = [one.name for one in meta.inputs if one.read and one.default is None]
+        values = "".join(f" --input-value {name}=VALUE" for name in wanted)
+        lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}{values}"]
         sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
         if sizes and meta.pair is None:
             lines.append(f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand")

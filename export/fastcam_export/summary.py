@@ -30,8 +30,20 @@ def about(meta: Metadata) -> list[str]:
         *(f"layer {n} {_named(meta.layers[n - 1])}, {meta.layers[n - 1].reason}" for n in meta.numbers()),
         *scores,
         *([f"names   {len(meta.labels)}, from {meta.labels_from}"] if meta.labels and meta.labels_from else []),
+        *_inputs(meta),
         f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
     ]
+
+
+def _inputs(meta: Metadata) -> list[str]:
+    """The input that is explained, and what becomes of the others."""
+    if not meta.inputs:
+        return []
+    lines = [f"input   {meta.input} is explained"]
+    for one in meta.inputs:
+        fate = "has a default" if one.default is not None else "wants a value" if one.read else "is read by nothing"
+        lines.append(f"        {one.name} {fate}")
+    return lines
 
 
 def _named(layer: TargetLayer) -> str:

@@ -16,6 +16,7 @@ from fastcam.cli.shared_options import (
     ColorsName,
     Cotangents,
     ExportedFile,
+    InputValues,
     Labels,
     MethodNames,
     MethodOptions,
@@ -76,11 +77,13 @@ def explain(
     fuse: Annotated[Fuse | None, typer.Option(help="Make one map of the layers' maps.")] = None,
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",
+    input_value: InputValues = None,
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.atomic_files import staged
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
+    from fastcam.runtime import further_inputs
 
     targets = class_targets(target, cotangent)
     files, methods = picture_files(images), method_names(method)
@@ -95,6 +98,7 @@ def explain(
             "layers": "all" if layers == ["all"] else layers,
             "fuse": fuse,
             "options": parsed(option or ()),
+            "inputs": further_inputs.parsed(input_value or ()),
         }
         if len(methods) > 1 and layers and not fuse:
             raise FastcamError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fastcam.cli.console import say
-from fastcam.cli.shared_options import ForEngine, Labels, OnnxFile, PreprocessName, ScoreKind
+from fastcam.cli.shared_options import ForEngine, InputName, InputValues, Labels, OnnxFile, PreprocessName, ScoreKind
 from fastcam.errors import FastcamError
 from fastcam.schema import Emit, LayoutName, Mode, Place, Resize
 
@@ -51,6 +51,8 @@ def export(
     preprocess: PreprocessName = None,
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
     labels: Labels = None,
+    input_name: InputName = None,
+    input_value: InputValues = None,
     score: ScoreKind = "logit",
     output_name: Annotated[
         list[str] | None,
@@ -97,6 +99,8 @@ def export(
     output = output or model.with_name(f"{model.stem}.cam.onnx")
     if output.exists() and model.exists() and output.samefile(model):
         raise FastcamError(f"{output}: the export would overwrite the model; choose another name with -o")
+    from fastcam.runtime.further_inputs import arrays
+
     result = exporter().export_model(
         model,
         output,
@@ -117,6 +121,8 @@ def export(
         input_gradient_at=input_gradient_at,
         on_demand=on_demand,
         head=head,
+        input_name=input_name,
+        inputs=arrays(input_value or ()),
     )
     for line in result.summary():
         say(line)

@@ -6,13 +6,17 @@ import typer
 
 from fastcam.cli.console import print_table, say
 from fastcam.cli.export import exporter
-from fastcam.cli.shared_options import ForEngine, OnnxFile, OutputName, ScoreKind
+from fastcam.cli.shared_options import ForEngine, InputName, OnnxFile, OutputName, ScoreKind
 
 EXAMPLES = ("fastcam inspect resnet50.onnx", "fastcam inspect resnet50.cam.onnx")
 
 
 def inspect(
-    model: OnnxFile, output_name: OutputName = None, score: ScoreKind = "logit", for_engine: ForEngine = "onnxruntime"
+    model: OnnxFile,
+    output_name: OutputName = None,
+    score: ScoreKind = "logit",
+    for_engine: ForEngine = "onnxruntime",
+    input_name: InputName = None,
 ) -> None:
     """Show the layers that can be explained, the one chosen and why, and operators without a gradient rule.
 
@@ -23,7 +27,9 @@ def inspect(
         for line in exported:
             say(line)
         return
-    found = exporter().inspect_model(model, output_name=output_name, score=score, for_engine=for_engine)
+    found = exporter().inspect_model(
+        model, output_name=output_name, score=score, for_engine=for_engine, input_name=input_name
+    )
     for text in found.repairs:
         say(f"read: {text}")
     rows = []

@@ -36,6 +36,20 @@ PreprocessName = Annotated[
     str | None,
     typer.Option("--preprocess", help=f"How pictures become the input: {', '.join(PRESETS)}.", show_default=False),
 ]
+InputName = Annotated[
+    str | None,
+    typer.Option("--input", help="The model's input that is explained.", show_default="the first that holds pictures"),
+]
+InputValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-value",
+        metavar="NAME=VALUE",
+        help="The value of another input of the model: numbers (age=0.4, meta=1,0,3), or a file (.npy, .json, .csv, a "
+        "picture where it takes one); repeatable.",
+        show_default=False,
+    ),
+]
 ForEngine = Annotated[Engine, typer.Option("--for-engine", help="The engine that must be able to read what is added.")]
 Providers = Annotated[
     str,

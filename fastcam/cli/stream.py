@@ -19,6 +19,7 @@ from fastcam.cli.shared_options import (
     ColorsName,
     Cotangents,
     ExportedFile,
+    InputValues,
     Labels,
     MethodName,
     MethodOptions,
@@ -69,11 +70,13 @@ def stream(
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",
     option: MethodOptions = None,
+    input_value: InputValues = None,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explain.streaming import VIDEOS
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
+    from fastcam.runtime import further_inputs
 
     targets = class_targets(target, cotangent)
     frames, total, fps = _frames(sources)
@@ -90,6 +93,7 @@ def stream(
         cotangent=cotangent or None,
         style=style,
         options=parsed(option or ()),
+        inputs=further_inputs.parsed(input_value or ()),
     )
     sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0

@@ -9,10 +9,12 @@ from typing import Any
 from fastcam.explain import multilayer
 from fastcam.explain.postprocess import View
 from fastcam.explain.request import Request, ResolvedTargets
+from fastcam.explain.streaming import Steps
 from fastcam.results.explanation import Explanation
 from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction
 from fastcam.runtime.batch import Batch, Run
+from fastcam.runtime.further_inputs import Values
 from fastcam.runtime.inputs import Sources
 from fastcam.targets.classes import ClassTargets
 
@@ -45,6 +47,19 @@ class Runner:
         each = [self.layers[number].explain(run, request) for number in request.layers]
         return multilayer.together(each, view.metadata.layer.value, request)
 
+    def steps(self, request: Request, view: View, inputs: Values | None) -> Steps:
+        """What is done to the frames of a stream; ``inputs`` are values of further inputs."""
+
+        def prepare(source: Any) -> Batch:
+            given = source if isinstance(source, Mapping) else [source]
+            return view.inputs.batch(view.inputs.sources(given, inputs))
+
+        return Steps(
+            prepare=prepare,
+            run=lambda batch: self.run(batch, request.targets),
+            finish=lambda run: self.explain_run(run, request, view),
+        )
+
     def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
         """Run the images; an export in one file explains ``targets`` by the way."""
         start = 0
@@ -60,5 +75,5 @@ class Runner:
             by_the_way = targets.classes
         elif targets is not None and targets.known:  # cotangents that follow from the outputs have to wait for them
             by_the_way = targets.arrays(len(batch.files))
-        forward = self.whole.network.forward(batch.tensor, by_the_way)
+        forward = self.whole.network.forward(batch.tensor, by_the_way, batch.further)
         return Run(batch, forward, self.whole.scores(forward.outputs, len(batch.files)))

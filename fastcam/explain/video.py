@@ -58,7 +58,7 @@ class ClipInputs(Inputs):
         height, width = (self.shape[self.order.index(axis)] for axis in "HW")
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
-    def sources(self, images: Any) -> Sources:
+    def _sources(self, images: Any) -> Sources:
         """Clips: a checked tensor, or a list of paths, lists of pictures and arrays."""
         if not isinstance(images, str | Path | list | tuple):
             images = images_.as_array(images)
@@ -74,7 +74,7 @@ class ClipInputs(Inputs):
             raise FastcamError("no clip given; give at least one")
         return Sources(clips, [str(clip) if isinstance(clip, str | Path) else None for clip in clips])
 
-    def batch(self, sources: Sources) -> Batch:
+    def _batch(self, sources: Sources) -> Batch:
         """One run's clips as the network's input; ``images`` of the batch are the clips' frames."""
         order, clips, files = self.order, sources.images, tuple(sources.files)
         if isinstance(clips, np.ndarray):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastcam import kernels
 from fastcam.image.preprocess import Float
 from fastcam.runtime.exported_model import Network
+from fastcam.runtime.further_inputs import FurtherValues
 from fastcam.schema import (
     ACTIVATIONS,
     CAM,
@@ -84,6 +85,7 @@ class Probe:
     _dtype: Any
     _of_outputs: Callable[[dict[str, Any], int], Float]
     _meter: Meter
+    _further: FurtherValues
 
     # ---- the image's own run
 
@@ -160,7 +162,7 @@ class Probe:
         while part := list(islice(rest, self.batch_size)):
             tensor = self._tensor(np.stack(part))
             targets = self.explained.targets(len(part))
-            run = self._network.forward(tensor, targets)
+            run = self._network.forward(tensor, targets, self._further.repeated(len(part)))
             added = self.explained.combined(self._network.explain(run, targets))
             self._meter.add(len(part))
             for i in range(len(part)):
@@ -180,7 +182,7 @@ class Probe:
         return np.concatenate(rows)
 
     def _scores(self, images: Float) -> Float:
-        outputs = self._network.own(self._tensor(images))
+        outputs = self._network.own(self._tensor(images), self._further.repeated(len(images)))
         return self.explained.scores(self._of_outputs(outputs, len(images)), outputs, len(images))
 
     def _tensor(self, images: Float) -> NDArray[Any]:

@@ -48,7 +48,7 @@ def run_method(
     for i, target in enumerate(targets):
         x = np.ascontiguousarray(np.moveaxis(tensor[i], -1, 0) if last else tensor[i], np.float32)
         own = {name: value[i] for name, value in added.items()}
-        again = (batch_size, network, last, tensor.dtype, of_outputs, meter)
+        again = (batch_size, network, last, tensor.dtype, of_outputs, meter, run.batch.further[i : i + 1])
         probe = Probe(x, target, target.count, own, *again)
         results.append(_own_targets_only(method(probe), target.own_count))
         meter.image_done()

@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 
 from fastcam.image.preprocess import Float, Geometry
 from fastcam.runtime.exported_model import Forward
+from fastcam.runtime.further_inputs import NONE, FurtherValues, join_values
 from fastcam.runtime.io_binding import DeviceTensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One run's worth of images: the network's input, what was given, and how the one became the other."""
+    """One run's worth of images: the network's input, what was given, how the one became the other, and the values of
+    the model's further inputs."""
 
     tensor: NDArray[Any] | DeviceTensor
     images: tuple[NDArray[Any], ...]
     geometry: tuple[Geometry, ...]
     files: tuple[str | None, ...]
+    further: FurtherValues = NONE
 
 
 def join_batches(parts: Sequence[Batch]) -> Batch:
@@ -30,7 +33,7 @@ def join_batches(parts: Sequence[Batch]) -> Batch:
     images, geometry, files = (
         tuple(getattr(part, name)[0] for part in parts) for name in ("images", "geometry", "files")
     )
-    return Batch(tensor, images, geometry, files)
+    return Batch(tensor, images, geometry, files, join_values([part.further for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,9 @@ class Run:
 
     def __getitem__(self, rows: slice) -> Run:
         """The images from ``rows.start`` to ``rows.stop``."""
-        batch = Batch(*(getattr(self.batch, name)[rows] for name in ("tensor", "images", "geometry", "files")))
+        batch = Batch(
+            *(getattr(self.batch, name)[rows] for name in ("tensor", "images", "geometry", "files", "further"))
+        )
         return Run(batch, self.forward[rows], self.scores[rows])
 
 

@@ -15,6 +15,7 @@ from fastcam.errors import FastcamError
 from fastcam.runtime import io_binding
 from fastcam.runtime.classifier_head import Head
 from fastcam.runtime.explanation_part import check_pair, explanation_part
+from fastcam.runtime.further_inputs import NONE, FurtherValues
 from fastcam.runtime.providers import DEFAULT, Settings, short
 from fastcam.runtime.session import (
     Model,
@@ -47,6 +48,7 @@ class Forward:
         carried: what the explanation part takes, by name: of all images that ran together, and those that filled up a
             fixed batch, because not every value has a row per image.
         rows, ran: of the ``ran`` images that ran together, those that are meant.
+        further: the values of the model's further inputs, for these images.
     """
 
     tensor: NDArray[Any] | io_binding.DeviceTensor
@@ -56,6 +58,7 @@ class Forward:
     carried: dict[str, Any] = field(repr=False)
     rows: slice
     ran: int
+    further: FurtherValues = NONE
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -75,6 +78,7 @@ class Forward:
             targets=self.targets if len(self.targets) == 1 else self.targets[rows],
             explained={name: _rows(value, rows, len(self)) for name, value in self.explained.items()},
             rows=slice(self.rows.start + rows.start, self.rows.start + rows.stop),
+            further=self.further[rows],
         )
 
 
@@ -114,6 +118,8 @@ class Network:
         if other is not None:
             check_pair(self.metadata, read_metadata(self._second, model_name(other)), self.name, model_name(other))
         self.inputs = {value.name: value for value in self._session.get_inputs()}
+        known = {self.metadata.input, TARGETS, *(one.input for one in self.metadata.cotangents)}
+        self.further = {name: value for name, value in self.inputs.items() if name not in known}
         self._outputs = [value.name for value in self._session.get_outputs()]
         self.takes_targets = TARGETS in open_inputs(self._second or self._session)
         self._check_contract()
@@ -146,31 +152,37 @@ class Network:
         """Whether the export is in two files, so that explaining later costs no second forward pass."""
         return self._second is not None
 
-    def forward(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: TargetArrays) -> Forward:
+    def forward(
+        self,
+        tensor: NDArray[Any] | io_binding.DeviceTensor,
+        targets: TargetArrays,
+        further: FurtherValues = NONE,
+    ) -> Forward:
         """Run the images of ``tensor``; a fixed batch is filled up with its last image.
 
         Args:
             targets: what an export in one file explains by the way.
+            further: the values of the model's further inputs.
         """
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
         if missing and isinstance(tensor, io_binding.DeviceTensor):
             raise FastcamError(
                 f"{self.name} takes {self.fixed_batch} images per run, and {len(tensor)} on a device are not filled up"
             )
-        feed = {self.metadata.input: _filled(tensor, missing)}
+        feed = self._feed(tensor, missing, further)
         on_demand = self._second is not None
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
         rows, ran = slice(0, len(tensor)), len(tensor) + missing
         own = {name: _rows(value, rows, ran) for name, value in values.items()}
         explained = {name: own.pop(name) for name in list(own) if name.startswith(PREFIX)}
         classes = _as_rows(targets) if isinstance(targets, np.ndarray) else ()
-        return Forward(tensor, own, explained, classes, carried, rows, ran)
+        return Forward(tensor, own, explained, classes, carried, rows, ran, further)
 
-    def own(self, tensor: NDArray[Any]) -> dict[str, Any]:
+    def own(self, tensor: NDArray[Any], further: FurtherValues = NONE) -> dict[str, Any]:
         """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
         explains, which no run time option keeps it from."""
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
-        feed: dict[str, Any] = {self.metadata.input: _filled(tensor, missing)}
+        feed = self._feed(tensor, missing, further)
         if self.metadata.cotangents and self._second is None:
             own = self._own(feed)
         else:
@@ -215,12 +227,17 @@ class Network:
         if run.explains(targets):
             return run.explained
         if self._second is None:
-            return self.forward(run.tensor, targets).explained
+            return self.forward(run.tensor, targets, run.further).explained
         around = run.ran - run.rows.stop, run.rows.start
         added = self._values(self._second, run.carried | self._target_inputs(targets, *around))
         return {name: _rows(_array(value), run.rows, run.ran) for name, value in added.items()}
 
-    def resident(self, tensor: NDArray[Any] | io_binding.DeviceTensor, targets: NDArray[np.int64]) -> dict[str, Any]:
+    def resident(
+        self,
+        tensor: NDArray[Any] | io_binding.DeviceTensor,
+        targets: NDArray[np.int64],
+        further: FurtherValues = NONE,
+    ) -> dict[str, Any]:
         """All outputs of one run by name, as arrays that lie on the device. With a stream of the user's among the
         settings they are ready when that stream is, else when this returns.
 
@@ -234,7 +251,7 @@ class Network:
             )
         if self._second is not None or self._replay is not None:
             raise FastcamError(f"{self.name}: explaining on the device takes an export in one file, and no CUDA graph")
-        feed = {self.metadata.input: tensor} | self._target_inputs(targets, 0)
+        feed = self._feed(tensor, 0, further) | self._target_inputs(targets, 0)
         run = partial(
             io_binding.run,
             self._session,
@@ -245,6 +262,10 @@ class Network:
         return {name: self._keep(value) for name, value in self._run(run, self._outputs, feed).items()}
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _feed(self, tensor: Any, missing: int, further: FurtherValues) -> dict[str, Any]:
+        """The model's own inputs, filled up to the images that run."""
+        return {self.metadata.input: _filled(tensor, missing), **further.feeds(lambda rows: _filled(rows, missing))}
 
     def _target_inputs(self, targets: TargetArrays, after: int, before: int = 0) -> dict[str, NDArray[Any]]:
         """The inputs that say what is explained, filled up to the images that run."""
@@ -319,21 +340,13 @@ class Network:
             raise FastcamError(f"{self.name}: ONNX Runtime could not run it ({one_line(error)})") from error
 
     def _check_contract(self) -> None:
-        """The files have the inputs and outputs that their metadata promises, and need no others."""
+        """The files have the inputs and outputs that their metadata promises."""
         second = self._second.get_outputs() if self._second is not None else ()
         emitted = {*self._outputs, *(value.name for value in second)}
         absent = sorted({*self.metadata.emitted(), *self.metadata.further(), self.metadata.score.output} - emitted)
         absent += [self.metadata.input] * (self.metadata.input not in self.inputs)
         if absent:
             raise FastcamError(f"{self.name} lacks {', '.join(absent)}, which its metadata promises; export it again")
-        others = sorted(
-            set(self.inputs) - {self.metadata.input, TARGETS, *(one.input for one in self.metadata.cotangents)}
-        )
-        if others:
-            raise FastcamError(
-                f"{self.name} needs further inputs ({', '.join(others)}), which Explainer cannot fill; "
-                "run it in ONNX Runtime directly"
-            )
 
 
 def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Float, Geometry, Size, Uint8
 from fastcam.runtime import uint8_frames as frames_
 from fastcam.runtime.batch import Batch
+from fastcam.runtime.further_inputs import NONE, FurtherInputs, FurtherValues, Values
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.runtime.thread_pipeline import Workers
 from fastcam.schema import PRESETS, Metadata, Preprocessing, preset
@@ -31,16 +32,18 @@ class Sources:
     Attributes:
         images: a checked tensor [N, ...], or a list of pictures, paths or clips.
         files: per image its path, or None.
+        further: the values of the model's further inputs.
     """
 
     images: Any
     files: Sequence[str | None]
+    further: FurtherValues = NONE
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: slice) -> Sources:
-        return Sources(self.images[rows], self.files[rows])
+        return Sources(self.images[rows], self.files[rows], self.further[rows])
 
 
 class Inputs:
@@ -52,9 +55,11 @@ class Inputs:
         value: its image input, as ONNX Runtime describes it.
         preprocess: in place of what the file says, see :class:`fastcam.Explainer`.
         threads: how many pictures of a run may be read and prepared at once; by default one a core.
+        further: the model's further inputs by name, as ONNX Runtime describes them.
+        given: values of those for every call, by name.
 
     Raises:
-        FastcamError: a preprocessing that does not fit the file.
+        FastcamError: a preprocessing that does not fit the file, or a value for an input that it does not have.
     """
 
     def __init__(
@@ -64,6 +69,8 @@ class Inputs:
         value: Any,
         preprocess: Preprocessing | str | None,
         threads: int | None = None,
+        further: Mapping[str, Any] | None = None,
+        given: Values | None = None,
     ) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._workers = Workers(self._threads)
@@ -71,6 +78,7 @@ class Inputs:
         self.shape: tuple[int | str | None, ...] = tuple(value.shape)
         self._dtype = _DTYPES.get(value.type, np.float32)
         self.preprocessing = self._resolve_preprocessing(preprocess)
+        self._further = FurtherInputs(name, further or {}, value, metadata.inputs, given or {}, self.preprocessing)
 
     @property
     def layout(self) -> str:
@@ -113,13 +121,35 @@ class Inputs:
         height, width = self.shape[1:3] if layout == "NHWC" else self.shape[2:4]
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
-    def sources(self, images: Any) -> Sources:
-        """What a caller gave as images, as a sequence of them.
+    def sources(self, images: Any, inputs: Values | None = None) -> Sources:
+        """What a caller gave as images, as a sequence of them, with the values of the further inputs.
+
+        Args:
+            images: see :meth:`fastcam.Explainer.__call__`.
+            inputs: values of further inputs by name.
 
         Raises:
             FastcamError: a tensor that does not fit the model's input, no image at all, or pictures for a file that
-                does not say how they become its input.
+                does not say how they become its input; a further input without a value, or with one that does not fit.
         """
+        if isinstance(images, Mapping):
+            if self._metadata.input not in images:
+                have = ", ".join(map(str, images))
+                raise FastcamError(
+                    f"{self._name} explains its input {self._metadata.input!r}, got {have}; give that too"
+                )
+            inputs = {name: value for name, value in images.items() if name != self._metadata.input} | dict(
+                inputs or {}
+            )
+            images = images[self._metadata.input]
+        found = self._sources(images)
+        return replace(found, further=self.further(inputs, len(found))) if inputs or self._further.values else found
+
+    def further(self, inputs: Values | None, images: int) -> FurtherValues:
+        """The values of the further inputs for so many images; see :meth:`FurtherInputs.of`."""
+        return self._further.of(inputs, images)
+
+    def _sources(self, images: Any) -> Sources:
         if on_device(images):
             tensor = self._checked(DeviceTensor(images))
             return Sources(tensor, [None] * len(tensor))
@@ -195,11 +225,16 @@ class Inputs:
         slices = (sources.images[start : start + size] for start in range(0, len(sources), size))
         start = 0
         for part in frames_.batches(sources.images, size) if self._metadata.frames else slices:
-            yield self.batch(Sources(part, sources.files[start : start + len(part)]))
+            rows = slice(start, start + len(part))
+            yield self.batch(Sources(part, sources.files[rows], sources.further[rows]))
             start += len(part)
 
     def batch(self, sources: Sources) -> Batch:
-        """One run's images as the network's input."""
+        """One run's images as the network's input, and the values of the further inputs."""
+        batch = self._batch(sources)
+        return batch if sources.further is NONE else replace(batch, further=sources.further)
+
+    def _batch(self, sources: Sources) -> Batch:
         images, files = sources.images, sources.files
         if isinstance(images, np.ndarray | DeviceTensor):
             size = (images.shape[1], images.shape[2]) if self.layout == "NHWC" else (images.shape[2], images.shape[3])

@@ -150,7 +150,7 @@ def exporter(monkeypatch):
         calls.append((model, output, options))
         return SimpleNamespace(summary=lambda: ["layer   features", f"wrote   {output}"])
 
-    def inspect_model(path, output_name=None, score="logit", for_engine="onnxruntime"):
+    def inspect_model(path, output_name=None, score="logit", for_engine="onnxruntime", input_name=None):
         calls.append((path, output_name, score, for_engine))
         layers = [
             SimpleNamespace(
@@ -176,7 +176,8 @@ def exporter(monkeypatch):
         ]
         found = Score("scores", "logits", "logit", 5)
         engine = ("TensorRT 10: it does not read Col2Im",) if for_engine == "tensorrt" else ()
-        return SimpleNamespace(layers=layers, reason="because", score=found, missing=[("NonZero", 2)], engine=engine)
+        missing = [("NonZero", 2)]
+        return SimpleNamespace(layers=layers, reason="because", score=found, missing=missing, engine=engine, repairs=())
 
     module = ModuleType("fastcam_export")
     module.export_model, module.inspect_model, module.exported = export_model, inspect_model, lambda path: None
@@ -207,6 +208,8 @@ def test_export_passes_its_options_on(desk, exporter):
         "on_demand": False,
         "head": False,
         "frames": False,
+        "input_name": None,
+        "inputs": {},
     }
     call(
         *("export", "plain.onnx", "-o", "x.onnx", "--layer", "conv", "--emit", "cam", "--preprocess", "tf"),
@@ -254,6 +257,8 @@ def test_export_passes_its_options_on(desk, exporter):
         "on_demand": False,
         "head": False,
         "frames": (20, 30),
+        "input_name": None,
+        "inputs": {},
     }
     call("export", "plain.onnx", "--frames", "any")
     assert exporter[2][2]["frames"] is True
@@ -422,9 +427,9 @@ def test_python_dash_m_fastcam_explains(desk):
 
 def test_a_defect_is_a_traceback_and_exit_code_1(desk):
     code = (
-        "import sys, fastcam.image.preprocess, fastcam.cli\n"
+        "import sys, fastcam.image.decode, fastcam.cli\n"
         "def broken(path): raise ZeroDivisionError('a defect')\n"
-        "fastcam.image.preprocess.decode = broken\n"
+        "fastcam.image.decode.decode = broken\n"
         "sys.argv = ['fastcam', 'explain', 'model.cam.onnx', 'photo.png']\n"
         "fastcam.cli.main()"
     )

@@ -266,13 +266,13 @@ def test_an_operator_without_a_rule_does_not_matter_before_the_layer(bench, tmp_
     assert done.exit_code == 0 and (tmp_path / "detour.cam.onnx").exists(), done.output
 
 
-def test_a_second_input_exports_but_pictures_alone_cannot_fill_it(bench, tmp_path, monkeypatch):
+def test_a_second_input_exports_and_the_command_asks_for_its_value(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["export", str(bench / "two_inputs.onnx"), "-o", "two.onnx", "--preprocess", "unit"])
     assert done.exit_code == 0, done.output
-    assert "fill the input bias" in done.stdout and "fastcam explain two.onnx" not in done.stdout
+    assert "fastcam explain two.onnx PICTURE --input-value bias=VALUE" in done.stdout
     refused = CliRunner().invoke(app, ["explain", "two.onnx", str(bench / "photo.png")])
-    assert refused.exit_code == 2 and "needs further inputs (bias)" in refused.stderr
+    assert refused.exit_code == 2 and "needs a value for its input 'bias'" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["two.onnx"]
 
 

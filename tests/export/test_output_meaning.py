@@ -7,8 +7,8 @@ from onnx import helper
 from fastcam.schema import FastcamError
 from fastcam_export import export_model
 from fastcam_export.graph.load import load
+from fastcam_export.layers.image_input import find_image
 from fastcam_export.layers.output_meaning import output_meanings
-from fastcam_export.layers.target_layer import find_image
 from support.models.heads_model import detector, heads
 from support.models.many_outputs import INT64, SIZE, images, matrix, network, node, run, value
 

@@ -78,8 +78,8 @@ def test_further_required_inputs_are_named(model):
     proto = onnx.load_from_string(model.file())
     proto.graph.input.append(onnx.helper.make_tensor_value_info("extra", 1, [1]))
     proto.graph.node.append(onnx.helper.make_node("Add", ["logits", "extra"], ["unused"]))
-    with pytest.raises(FastcamError, match=r"needs further inputs \(extra\)"):
-        Explainer(proto.SerializeToString())
+    with pytest.raises(FastcamError, match=r"needs a value for its input 'extra' \(float \[1\]\)"):
+        Explainer(proto.SerializeToString())(batch(1))
 
 
 def test_a_failing_run_is_reported_in_one_line(model):

@@ -163,6 +163,7 @@ def metadata() -> str:
         schema.Score,
         schema.Preprocessing,
         schema.Cotangent,
+        schema.FurtherInput,
         schema.Pair,
         schema.Head,
     ):

@@ -51,22 +51,6 @@ class Layer:
         return "one channel per class" if self.per_class else "pooled" if self.pooled else ""
 
 
-def find_image(graph: ir.Graph) -> ir.Value:
-    """The model's image input: the first float (or uint8) input of four axes, else of five, a video.
-
-    Raises:
-        FastcamError: there is none.
-    """
-    for rank in (4, 5):
-        for value in graph.inputs:
-            if value.dtype in (*FLOATS, ir.DataType.UINT8) and value.shape is not None and len(value.shape) == rank:
-                return value
-    names = ", ".join(str(value.name) for value in graph.inputs)
-    raise FastcamError(
-        f"the model has no image input, a tensor of four axes (inputs: {names}); nothing to draw a map on"
-    )
-
-
 @dataclass(frozen=True)
 class Maps:
     """Where the image's positions lie in the values of a graph, and which nodes carry them to the score.

@@ -36,7 +36,7 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
         FastcamError: something differs, or the runtime refuses a model.
     """
     source, target, options = plan.loaded.proto, plan.target, plan.options
-    sample = Sample.of(plan.loaded.model.graph, plan.image, target.cotangents)
+    sample = Sample.of(plan.loaded.model.graph, plan.image, target.cotangents, plan.metadata.inputs)
     result = _gradients(plan, attached, sample).to_dict()
     if options.input_gradient == "gradient":
         whole = tail(plan.loaded.model, plan.image, *target.differentiated)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fastcam import schema
 from fastcam.labels import Labels
@@ -40,6 +41,8 @@ class ExportOptions:
     head: bool = False
     frames: bool | tuple[int, int] = False
     check: bool = True
+    input_name: str | None = None
+    inputs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         one_of("emit", self.emit, schema.EMITS)

@@ -11,8 +11,9 @@ from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
-from fastcam_export.layers import target_layer
+from fastcam_export.layers import further_inputs, target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
+from fastcam_export.layers.image_input import find_image
 from fastcam_export.outputs import cotangent_targets, input_attribution
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.steps.options import ExportOptions
@@ -75,11 +76,12 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
         cotangent_targets.refuse_options(options.score, options.input_gradient)
     names = multi_layer.listed(options.layer)
     graph = loaded.model.graph
-    image = target_layer.find_image(graph)
+    image = find_image(graph, options.input_name)
+    further = further_inputs.described(graph, image, options.inputs)
     target = find_target(graph, image, options.cotangents, options.score, options.output_name)
     maps = target_layer.Maps.of(graph, image, target.value)
     layers = multi_layer.Search(loaded.model, maps, target, options.user_layout).find(names)
-    metadata = _metadata(loaded, image, target, layers, options)
+    metadata = replace(_metadata(loaded, image, target, layers, options), inputs=further)
     if options.frames:
         uint8_frames.refuse(metadata, options.frames, options.on_demand)
     return Plan(loaded, image, target, layers, options, metadata)

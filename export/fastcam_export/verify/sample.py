@@ -12,8 +12,9 @@ import onnx
 import onnx_ir as ir
 
 from fastcam import schema
-from fastcam.schema import Cotangent, FastcamError
+from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
+from fastcam_export.layers import further_inputs
 from fastcam_export.layers.axis_tracing import image_order
 
 Array = npt.NDArray[Any]
@@ -37,9 +38,14 @@ class Sample:
     cotangents: tuple[Cotangent, ...] = ()
 
     @staticmethod
-    def of(graph: ir.Graph, image: ir.Value, cotangents: Sequence[Cotangent] = ()) -> Sample:
+    def of(
+        graph: ir.Graph,
+        image: ir.Value,
+        cotangents: Sequence[Cotangent] = (),
+        further: Sequence[FurtherInput] = (),
+    ) -> Sample:
         """Random inputs; one image where an output that has cotangents has no axis of images."""
-        sample = Sample(random_inputs(graph, image), image.name or "", tuple(cotangents))
+        sample = Sample(random_inputs(graph, image, further=further), image.name or "", tuple(cotangents))
         return sample if all(about.batched for about in cotangents) else sample.of_one_image()
 
     @property
@@ -49,7 +55,8 @@ class Sample:
 
     def of_one_image(self) -> Sample:
         """The same with the first image alone."""
-        first = {name: array[:1] if name == self.image else array for name, array in self.feeds.items()}
+        images = self.images
+        first = {name: array[:1] if array.shape[:1] == (images,) else array for name, array in self.feeds.items()}
         return replace(self, feeds=first)
 
     def targets(self, exported: onnx.ModelProto, outputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -67,24 +74,25 @@ class Sample:
         return predicted_class(exported)
 
 
-def random_inputs(graph: ir.Graph, image: ir.Value, seed: int = 0) -> dict[str, Array]:
-    """Standard normal images (two where the batch is free) and zeros for any further input that has no default."""
+def random_inputs(
+    graph: ir.Graph, image: ir.Value, seed: int = 0, further: Sequence[FurtherInput] = ()
+) -> dict[str, Array]:
+    """Standard normal images (two where the batch is free), and values of all further inputs that have no default.
+
+    Args:
+        further: what the metadata say of the further inputs, see :func:`fastcam_export.layers.further_inputs.fed`.
+    """
     rng = np.random.default_rng(seed)
-    feeds: dict[str, Array] = {}
-    for value in graph.inputs:
-        if value.name in graph.initializers or value.name == schema.TARGETS:
-            continue
-        dims = known_dims(value) or []
-        free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
-        fill = [free[axis] for axis in image_order(image)] if value is image else [2] * len(dims)
-        shape = [d if d is not None else fill[axis] for axis, d in enumerate(dims)]
-        dtype = value.dtype.numpy()  # type: ignore[union-attr]
-        if value is image:
-            sample = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 256, shape)
-        else:
-            sample = np.zeros(shape)
-        feeds[value.name or ""] = sample.astype(dtype)
-    return feeds
+    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
+    dims = known_dims(image) or []
+    shape = [d if d is not None else free[axis] for d, axis in zip(dims, image_order(image))]
+    dtype = image.dtype.numpy()  # type: ignore[union-attr]
+    sample = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 256, shape)
+    feed = sample.astype(dtype)
+    about = {one.name: one for one in further}
+    others = [value for value in further_inputs.of(graph, image) if value.name != schema.TARGETS]
+    values = {value.name: further_inputs.fed(value, image, feed, about.get(value.name or ""), rng) for value in others}
+    return {value.name or "": feed if value is image else values[value.name] for value in [image, *others]}
 
 
 def random_cotangents(cotangents: Sequence[Cotangent], outputs: Mapping[str, Array], images: int) -> dict[str, Array]:

@@ -1,0 +1,294 @@
+"""Inputs beside the image that is explained: a second picture, numbers, a mask, a state; their values for each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+from fastcam.image import preprocess as images_
+from fastcam.image.preprocess import Size
+from fastcam.schema import FurtherInput, Preprocessing
+
+Array: TypeAlias = NDArray[Any]
+Values: TypeAlias = Mapping[str, Any]
+"""What a caller gives, by the name of the input: numbers, arrays, pictures, or files of those."""
+TYPES: dict[str, Any] = {
+    **{f"tensor({name})": np.dtype(name) for name in ("float16", "double", "uint8", "int8", "uint16", "int16")},
+    **{f"tensor({name})": np.dtype(name) for name in ("uint32", "int32", "uint64", "int64", "bool")},
+    "tensor(float)": np.dtype(np.float32),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FurtherValues:
+    """Values of further inputs for some images.
+
+    Attributes:
+        rows: by name, [images, ...]: a row for each image.
+        shared: by name, what is the same for all images.
+    """
+
+    rows: Mapping[str, Array] = field(default_factory=dict)
+    shared: Mapping[str, Array] = field(default_factory=dict)
+
+    def __getitem__(self, rows: slice) -> FurtherValues:
+        """The values for the images from ``rows.start`` to ``rows.stop``."""
+        if not self.rows:
+            return self
+        return FurtherValues({name: array[rows] for name, array in self.rows.items()}, self.shared)
+
+    def repeated(self, count: int) -> FurtherValues:
+        """Those of one image for ``count`` copies of it."""
+        return FurtherValues({name: np.repeat(array, count, 0) for name, array in self.rows.items()}, self.shared)
+
+    def feeds(self, fill: Callable[[Array], Array]) -> dict[str, Array]:
+        """What a session takes; ``fill`` fills rows up to the images that run."""
+        return {name: fill(array) for name, array in self.rows.items()} | dict(self.shared)
+
+
+NONE = FurtherValues()
+
+
+def join_values(parts: Sequence[FurtherValues]) -> FurtherValues:
+    """Values of several groups of images as those of all."""
+    first = parts[0]
+    return FurtherValues(
+        {name: np.concatenate([part.rows[name] for part in parts]) for name in first.rows}, first.shared
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FurtherInputs:
+    """The inputs of a file that are neither explained nor FastCAM's own.
+
+    Args:
+        file: how messages call it.
+        values: these inputs by name, as ONNX Runtime describes them.
+        image: the explained input, as ONNX Runtime describes it.
+        about: what the metadata says of them.
+        given: values for every call, by name.
+        preprocessing: of pictures.
+
+    Raises:
+        FastcamError: ``given`` names no such input, or has a value that does not fit.
+    """
+
+    file: str
+    values: Mapping[str, Any]
+    image: Any
+    about: tuple[FurtherInput, ...]
+    given: Values
+    preprocessing: Preprocessing | None
+
+    def __post_init__(self) -> None:
+        self._refuse_unknown(self.given)
+
+    def of(self, given: Values | None, images: int) -> FurtherValues:
+        """The values for a call of ``images`` images.
+
+        Args:
+            given: by name; what is not among them has the value of every call, or the file's default.
+
+        Raises:
+            FastcamError: an input has no value, or one that does not fit; the message says how to give it.
+        """
+        if not self.values:
+            if given:
+                self._refuse_unknown(given)
+            return NONE
+        self._refuse_unknown(given or {})
+        known = {one.name: one for one in self.about}
+        rows, shared = {}, {}
+        for name, value in self.values.items():
+            about = known.get(name)
+            if given is not None and name in given:
+                array = self._array(value, given[name])
+            elif name in self.given:
+                array = self._array(value, self.given[name])
+            elif about is not None and about.default is not None:
+                array = self._array(value, np.reshape(about.default, about.default_shape))
+            elif about is not None and not about.read:  # the runtime wants it, and nothing depends on it
+                array = np.zeros([side if isinstance(side, int) else 1 for side in value.shape], _dtype(value))
+            else:
+                raise FastcamError(
+                    f"{self.file} needs a value for its input {_described(value)}: give inputs={{{name!r}: ...}} "
+                    f"(--input-value {name}=...), or one for all calls at the export"
+                )
+            if self._batched(value, array, images):
+                rows[name] = np.repeat(array, images, 0) if len(array) == 1 else array
+            else:
+                shared[name] = array
+        return FurtherValues(rows, shared)
+
+    # ---- inside
+
+    def _refuse_unknown(self, given: Values) -> None:
+        for name in given:
+            if name not in self.values:
+                have = ", ".join(map(_described, self.values.values())) or "none"
+                raise FastcamError(f"{self.file} has no further input {name!r}; it has {have}")
+
+    def _array(self, value: Any, given: Any) -> Array:
+        """A value as the input takes it: its dtype, and its rank."""
+        shape = list(value.shape)
+        array = self._read(value, given)
+        if array.ndim == 0 and shape:
+            array = np.full([side if isinstance(side, int) else 1 for side in shape], array)
+        elif array.ndim == len(shape) - 1:
+            array = array[None]
+        fits = array.ndim == len(shape) and all(
+            not isinstance(side, int) or side == have for side, have in zip(shape[1:], array.shape[1:], strict=True)
+        )
+        if not fits or array.size == 0:
+            raise FastcamError(
+                f"input {_described(value)} of {self.file} got a value of shape {list(array.shape)}; give one that fits"
+            )
+        dtype = _dtype(value)
+        cast = array.astype(dtype)
+        if dtype.kind in "iub" and not np.array_equal(cast, array):
+            raise FastcamError(
+                f"input {_described(value)} of {self.file} takes {dtype}, and got other numbers; cast them"
+            )
+        return np.ascontiguousarray(cast)
+
+    def _read(self, value: Any, given: Any) -> Array:
+        """What a caller gave, as an array."""
+        several = isinstance(given, list | tuple) and given and all(map(_is_source, given))
+        if several:
+            return np.stack([self._one(value, each) for each in given])
+        if _is_source(given):
+            return self._one(value, given)
+        array = images_.as_array(given)
+        picture = array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] in (1, 3, 4)
+        return self._picture(value, array) if picture and self._takes_pictures(value) else array
+
+    def _one(self, value: Any, source: Any) -> Array:
+        """A file, or an encoded picture."""
+        if isinstance(source, str | Path) and Path(source).suffix.lower() in (".npy", ".json", ".txt", ".csv"):
+            return read_array(source)
+        if not self._takes_pictures(value):
+            raise FastcamError(f"input {_described(value)} of {self.file} is no picture; give numbers, .npy or .json")
+        return self._picture(value, source)
+
+    def _takes_pictures(self, value: Any) -> bool:
+        return len(value.shape) == 4
+
+    def _picture(self, value: Any, source: Any) -> Array:
+        """A picture [C, H, W], prepared as the explained one is."""
+        if self.preprocessing is None:
+            raise FastcamError(
+                f"{self.file} does not say how pictures become its input; say it with preprocess (--preprocess), or "
+                f"give {value.name!r} as an array"
+            )
+        size = _size(value.shape, self.preprocessing.layout) or self.preprocessing.size
+        tensor, _ = images_.prepare(images_.load(source), self.preprocessing, size)
+        return np.asarray(tensor[0])
+
+    def _batched(self, value: Any, array: Array, images: int) -> bool:
+        """Whether an array has a row for each image.
+
+        Raises:
+            FastcamError: it has rows, but not as many as there are images.
+        """
+        if not value.shape:
+            return False
+        first, batch = value.shape[0], self.image.shape[0]
+        if isinstance(first, int):
+            rows = bool(first == batch)
+        else:
+            rows = first in (None, batch) or len(array) == images or not isinstance(batch, str)
+        if rows and len(array) not in (1, images):
+            raise FastcamError(
+                f"input {_described(value)} of {self.file} got {len(array)} rows for {images} images; give one for "
+                "each, or one for all"
+            )
+        if not rows and isinstance(first, int) and first != len(array):
+            raise FastcamError(f"input {_described(value)} of {self.file} got {len(array)} rows; it takes {first}")
+        return rows
+
+
+def read_array(path: str | Path) -> Array:
+    """The array in a .npy, .json or text file (numbers with commas or blanks between them).
+
+    Raises:
+        FastcamError: it cannot be read.
+    """
+    try:
+        suffix = Path(path).suffix.lower()
+        if suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        text = Path(path).read_text("utf-8")
+        if suffix == ".json":
+            return _numbers(json.loads(text))
+        lines = [line.replace(",", " ").replace(";", " ").split() for line in text.splitlines() if line.strip()]
+        return np.squeeze(np.array(lines, np.float64))
+    except (OSError, ValueError, EOFError) as error:
+        raise FastcamError(f"{path}: no array can be read from it ({error}); give .npy, .json, .csv or .txt") from error
+
+
+def parsed(texts: Sequence[str]) -> dict[str, Any]:
+    """``--input-value`` of the command line, "NAME=VALUE" each: numbers, JSON, or a file.
+
+    Raises:
+        FastcamError: one is not.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise FastcamError(f"--input-value is {text!r}; give NAME=VALUE, like age=0.4 or depth=depth.npy")
+        found[name] = _value(value)
+    return found
+
+
+def arrays(texts: Sequence[str]) -> dict[str, Array]:
+    """The same with files read: what an export takes, which has no pictures.
+
+    Raises:
+        FastcamError: a file that holds no array.
+    """
+    return {name: read_array(value) if isinstance(value, Path) else value for name, value in parsed(texts).items()}
+
+
+def _value(text: str) -> Any:
+    if Path(text).is_file():
+        return Path(text)
+    try:
+        return _numbers(json.loads(text if text.lstrip().startswith("[") or "," not in text else f"[{text}]"))
+    except ValueError:
+        raise FastcamError(f"{text}: no such file, and no numbers; give a file, or numbers like 0.4,1") from None
+
+
+def _numbers(value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError("not numbers")
+    return array
+
+
+def _is_source(value: Any) -> bool:
+    """Whether a value is a file, or an encoded picture."""
+    return isinstance(value, str | Path) or images_.is_encoded(value)
+
+
+def _size(shape: Sequence[Any], layout: str) -> Size | None:
+    height, width = shape[1:3] if layout == "NHWC" else shape[2:4]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _dtype(value: Any) -> Any:
+    if value.type not in TYPES:
+        raise FastcamError(f"input {value.name!r} is a {value.type}, which FastCAM cannot fill; make it a constant")
+    return TYPES[value.type]
+
+
+def _described(value: Any) -> str:
+    sides = ", ".join("?" if side is None else str(side) for side in value.shape)
+    return f"{value.name!r} ({value.type.removeprefix('tensor(').rstrip(')')} [{sides}])"
