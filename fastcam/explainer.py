@@ -14,7 +14,7 @@ from fastcam.errors import FastcamError
 from fastcam.explain import multilayer, on_device
 from fastcam.explain.on_device import Resident
 from fastcam.explain.postprocess import View
-from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets
+from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, with_defaults
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, stream
 from fastcam.explain.video import ClipInputs, VideoView
@@ -157,7 +157,7 @@ class Explainer:
         threshold: float = 0.15,
         connectivity: int = 8,
         cotangent: CotangentLike | None = None,
-        method: str = "gradcam",
+        method: str | None = None,
         layers: Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
@@ -189,7 +189,8 @@ class Explainer:
                 name) that returns one of them; see :mod:`fastcam.targets.cotangents`. For words and functions the model
                 runs first by itself.
             method: a name from :data:`fastcam.methods.METHODS` (``fastcam methods``): a member of the CAM family, a
-                method that runs the model again, or a backward mode of the file.
+                method that runs the model again, or a backward mode of the file. By default Grad-CAM; of targets with a
+                place in the picture (boxes, regions, elements) HiResCAM where the file emits gradients.
             options: of the method: {"samples": 50}; see ``fastcam methods`` for names and defaults.
             progress: of a method that runs again, called as ``progress(done, total)``.
             layers: of a file with several target layers "all", or some by name or number: the explanation then has one
@@ -229,7 +230,7 @@ class Explainer:
         threshold: float = 0.15,
         connectivity: int = 8,
         cotangent: CotangentLike | None = None,
-        method: str = "gradcam",
+        method: str | None = None,
         layers: Layers = None,
         fuse: str | None = None,
         style: str = "fastcam",
@@ -291,7 +292,7 @@ class Explainer:
         batch_size: int | None = None,
         workers: int = 2,
         wait: float | None = None,
-        method: str = "gradcam",
+        method: str | None = None,
         cotangent: CotangentLike | None = None,
         layers: Layers = None,
         fuse: str | None = None,
@@ -346,6 +347,11 @@ class Explainer:
             count: says for how many images there may be targets.
             inputs: values of further inputs.
         """
+        images = self._images(images, inputs)
+        count = len(images) if count is None else count
+        targets = self._resolve_targets(asks.targets, count, asks.cotangent)
+        at_one = self._view is not self._whole
+        asked, asks = asks, with_defaults(asks, targets, self._whole.metadata, self._name, at_one)
         self._view.check_call(asks.fuse, asks.style)
         layers: tuple[int, ...] = ()
         if asks.layers is not None or asks.fuse is not None:
@@ -353,14 +359,11 @@ class Explainer:
             layers = multilayer.numbers(self._whole.metadata, wanted, self._name)
         default = self._whole.metadata.layer.value
         views = [self._layers[number] for number in layers] or [self._view]
-        method, *_ = [view.served(asks.method, asks.options, default) for view in views]  # every layer must serve it
-        images = self._images(images, inputs)
-        count = len(images) if count is None else count
-        targets = self._resolve_targets(asks.targets, count, asks.cotangent)
+        name = asks.method or "gradcam"
+        method, *_ = [view.served(name, asks.options, default) for view in views]  # every layer must serve it
         progress = Meter(asks.progress, count * len(views))
-        return Request(
-            images, targets, method, layers, asks.fuse, asks.style, asks.threshold, asks.connectivity, progress
-        )
+        by_default, how = asks.fuse != asked.fuse, (asks.style, asks.threshold, asks.connectivity)
+        return Request(images, targets, method, layers, asks.fuse, by_default, *how, progress)
 
     def _images(self, images: Any, inputs: Values | None) -> Sources | Prediction:
         """What a caller gave as images."""

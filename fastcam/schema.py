@@ -267,7 +267,10 @@ class Metadata:
         input_shape: its shape; free dimensions are strings.
         preprocessing: None where the user gave none: pictures are then refused unless the user of the file says how.
         labels: class names by index, or None.
-        method: the method the graph serves.
+        method: the method by which the file is explained where none is asked for: "hirescam" of outputs whose numbers
+            have a place in the picture, else "gradcam".
+        fuse: how the maps of its layers then become one, a name of :data:`fastcam.methods.layer_fusion.FUSIONS`; None:
+            the default layer alone is shown.
         source: ``{"file": base name, "sha256": hex digest}`` of the source model.
         check: result of the check that ended the export; empty if it was skipped.
         engine: for which engine the added nodes were chosen, see :data:`ENGINES`.
@@ -291,6 +294,7 @@ class Metadata:
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
     method: str = "gradcam"
+    fuse: str | None = None
     source: dict[str, str] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
     engine: Engine = "onnxruntime"
@@ -341,6 +345,8 @@ class Metadata:
                 del said[name]
         said["score"] = _without_defaults(said["score"], Score)
         said["cotangents"] = [_without_defaults(one, Cotangent) for one in said["cotangents"]]
+        if self.fuse is None:
+            del said["fuse"]
         return json.dumps(said, ensure_ascii=False)
 
     @staticmethod

@@ -38,7 +38,7 @@ def export_model(
     layout: schema.LayoutName | None = None,
     prefix_tokens: int | None = None,
     grid: Sequence[int] | None = None,
-    emit: Emit = "weights",
+    emit: Emit | None = None,
     targets: Targets = "default",
     score: Want = "logit",
     output_name: str | Sequence[str] | None = None,
@@ -60,13 +60,16 @@ def export_model(
     Args:
         model: path, bytes or ModelProto; opset 7 or later.
         output: file to write; None only returns the model.
-        layer: "auto", or the name of a value, node or scope; several of them for one file that explains at each, the
-            first by default; "all" for the last map of each resolution (``auto`` is its default layer). The outputs of
-            further layers carry their number in :attr:`fastcam.schema.Metadata.layers`.
+        layer: "auto" (of numbers with a place the maps in front of the heads, see :mod:`fastcam_export.layers.heads`;
+            else the last map before the head), or the name of a value, node or scope; several of them for one file that
+            explains at each, the first by default; "all" for the last map of each resolution (``auto`` is its default
+            layer). The outputs of further layers carry their number in :attr:`fastcam.schema.Metadata.layers`.
         layout: how the layer lies in the graph, one of :data:`fastcam.schema.LAYOUTS`; by default the graph tells.
         prefix_tokens: of a token sequence: tokens in front of the image's positions; by default the graph tells.
         grid: of a token sequence: (h, w) of its positions; by default the graph tells, else a square.
-        emit: "weights" (activations and pooled gradient), "gradients" (activations and gradient) or "cam" (the map).
+        emit: "weights" (activations and pooled gradient), "gradients" (activations and gradient) or "cam" (the map); by
+            default gradients where an explained number has a place in the picture (cotangents of boxes, maps and
+            sequences), else weights.
         targets: "default" (input ``fastcam.targets`` with default [[-1]]), "required" (no default), "constant"
             (the predicted class, no input), "cotangent" (any linear functional of outputs as the model gives them:
             the required input ``fastcam.cotangent`` float32 [N, T, *output without N], ``fastcam.cotangent.NAME`` of

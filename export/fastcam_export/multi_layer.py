@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,13 +15,16 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.reverse import path
+from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import target_layer
+from fastcam_export.layers.axis_tracing import image_order
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.gap_head import is_averaged
+from fastcam_export.layers.heads import head_maps
 from fastcam_export.layers.layout import Layout, UserLayout
 from fastcam_export.outputs import cotangent_targets
 from fastcam_export.outputs.target import Target
-from fastcam_export.verify.sample import random_inputs
+from fastcam_export.verify.sample import FREE_SIZE, random_inputs
 from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[np.generic]
@@ -29,6 +33,8 @@ MOST = 6
 """How many layers "all" takes of a network with one resolution."""
 SUMS = frozenset({"Add", "Sum"})
 MOVED = target_layer.REARRANGED | {"Cast", "Dropout", "Identity", "Pad"}
+HEAD, HEADS = "the map in front of the heads", "the map in front of the heads of its resolution"
+FINER = "the last map of a finer resolution that the heads share"
 LAST, ALONG = "the last map of its resolution", "a place along the residual stream"
 
 
@@ -157,13 +163,20 @@ class Search:
         Raises:
             FastcamError: a name means no map between image and score, or two mean the same one.
         """
+        heads = self._in_front_of_heads() if names == ("auto",) else []
+        if heads:
+            return _numbered(self.maps.graph, [self._with_head(layer) for layer in heads])
         first = self._named("auto" if names == (ALL,) else names[0])
         others = self._all_beside(first) if names == (ALL,) else [self._named(name) for name in names[1:]]
-        return _numbered(self.maps.graph, [self._with_head(layer) for layer in (first, *others)])
+        layers = [first, *others]
+        if self.target.functional is not None:
+            values = [layer.value for layer in layers]
+            cotangent_targets.refuse_unreached(self.maps.graph, self.maps.image, values, self.target.functional)
+        return _numbered(self.maps.graph, [self._with_head(layer) for layer in layers])
 
     def _named(self, name: str) -> ExplainedLayer:
         """The layer that one name means."""
-        graph, image = self.maps.graph, self.maps.image
+        graph = self.maps.graph
         if name == "auto":
             value, reason, derived = self.target.default_layer(self.maps)
             name = value.name or ""
@@ -172,9 +185,23 @@ class Search:
             derived = self.maps.layout(value)
         _refuse_unreached(graph, value, self.target.values)
         layout = target_layer.usable(self.maps, name, value, self.layout.completed(value, derived))
-        if self.target.functional is not None:
-            cotangent_targets.refuse_unreached(graph, image, value, self.target.functional)
         return ExplainedLayer(value, layout, target_layer.describe(value, reason, layout))
+
+    def _in_front_of_heads(self) -> list[ExplainedLayer]:
+        """Of targets with a place the maps in front of the heads, and a finer one behind them; of others none."""
+        if not self.target.has_places or len(image_order(self.maps.image)) > 4:
+            return []
+        image, sizes = self.maps.image, partial(measure, self.model, self.maps.image)
+        dims = zip(image_order(image), known_dims(image) or ())
+        pixels = math.prod(size or FREE_SIZE for axis, size in dims if axis in "HW")
+        found = head_maps(self.maps.graph, image, self.target.differentiated, sizes, pixels)
+        named = [(one, HEADS if len(found.levels) > 1 else HEAD) for one in found.levels]
+        named += [(found.finer, FINER)] if found.finer is not None else []
+        layers = []
+        for one, reason in named:
+            layout = self.layout.completed(one.value, one.layout) or one.layout
+            layers.append(ExplainedLayer(one.value, layout, target_layer.describe(one.value, reason, layout)))
+        return layers
 
     def _all_beside(self, first: ExplainedLayer) -> list[ExplainedLayer]:
         """The further layers that "all" stands for."""
@@ -226,6 +253,14 @@ def _in_order(graph: ir.Graph, layers: Sequence[ExplainedLayer]) -> list[Explain
     """The layers in the graph's order."""
     order = {output: i for i, node in enumerate(graph) for output in node.outputs}
     return sorted(layers, key=lambda layer: order[layer.value])
+
+
+def fusion(layers: Sequence[ExplainedLayer]) -> str | None:
+    """How the maps in front of heads become one, see :mod:`fastcam.methods.layer_fusion`; None of other layers."""
+    reasons = {layer.about.reason.partition(";")[0] for layer in layers}
+    if FINER in reasons:
+        return "place"
+    return "last" if HEADS in reasons else None
 
 
 def described(graph: ir.Graph, layers: Sequence[ExplainedLayer]) -> tuple[TargetLayer, ...]:

@@ -65,7 +65,7 @@ def explain(
     labels: Labels = None,
     threads: Threads = None,
     providers: Providers = "auto",
-    method: MethodNames = "gradcam",
+    method: MethodNames = None,
     option: MethodOptions = None,
     cotangent: Cotangents = None,
     layers: Annotated[
@@ -86,7 +86,7 @@ def explain(
     from fastcam.runtime import further_inputs
 
     targets = class_targets(target, cotangent)
-    files, methods = picture_files(images), method_names(method)
+    files, methods = picture_files(images), method_names(method) if method is not None else []
     explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
@@ -107,11 +107,13 @@ def explain(
         if len(methods) > 1:
             report, names = explain_methods(explainer, files, targets, stage, methods, colors, **options)
         else:
-            report, names = explain_all(explainer, files, targets, stage, methods[0], colors, **options)
+            report, names = explain_all(explainer, files, targets, stage, next(iter(methods), None), colors, **options)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
     print_report(report)
+    if method is None and report["method"] != "gradcam":
+        typer.echo(f"by {_title(report)}; --method gradcam, the other way, forgets where a box or region is")
     if len(methods) > 1:
         typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
         return
@@ -126,7 +128,7 @@ def explain_all(
     files: Sequence[Path],
     targets: Any,
     stage: Path | None,
-    method: str = "gradcam",
+    method: str | None = None,
     colors: str = "jet",
     **options: Any,
 ) -> tuple[dict[str, Any], list[str]]:
@@ -144,7 +146,7 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {}
     names: list[str] = []
-    again = named(method).runs is not None
+    again = method is not None and named(method).runs is not None
     with progress(len(files), again) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
@@ -160,6 +162,14 @@ def explain_all(
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def _title(report: dict[str, Any]) -> str:
+    """The method of a report, and where: "HiResCAM at P3, P4 and P5"."""
+    from fastcam.methods import method as named
+
+    *names, last = report.get("fused", [report["layer"]])
+    return f"{named(report['method']).title} at {', '.join(names)}{' and ' if names else ''}{last}"
 
 
 def by_row(stems: Sequence[str], rows: int) -> list[str]:

@@ -47,7 +47,13 @@ def export(
         str | None,
         typer.Option(help="Of a sequence: its rows and columns, as 14x14.", show_default="as the graph tells"),
     ] = None,
-    emit: Annotated[Emit, typer.Option(help="What the file adds: pooled gradients, gradients, or maps.")] = "weights",
+    emit: Annotated[
+        Emit | None,
+        typer.Option(
+            help="What the file adds: pooled gradients, gradients, or maps.",
+            show_default="gradients of boxes and regions, else weights",
+        ),
+    ] = None,
     preprocess: PreprocessName = None,
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
     labels: Labels = None,

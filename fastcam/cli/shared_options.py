@@ -61,9 +61,16 @@ ColorsName = Annotated[
     Literal["jet", "turbo", "viridis", "cividis", "inferno"],
     typer.Option("--colors", help="Colour map; viridis, cividis and inferno suit print and colour-blind readers."),
 ]
-MethodName = Annotated[str, typer.Option("--method", "-m", help="How maps are made; fastcam methods lists them.")]
+BY_TARGET = "hirescam of boxes, regions and elements, else gradcam"
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", "-m", help="How maps are made; fastcam methods lists them.", show_default=BY_TARGET),
+]
 MethodNames = Annotated[
-    str, typer.Option("--method", "-m", help="How maps are made (fastcam methods), or several ways: a,b,c.")
+    str | None,
+    typer.Option(
+        "--method", "-m", help="How maps are made (fastcam methods), or several ways: a,b,c.", show_default=BY_TARGET
+    ),
 ]
 MethodOptions = Annotated[
     list[str] | None,

@@ -65,7 +65,7 @@ def stream(
     preprocess: PreprocessName = None,
     labels: Labels = None,
     providers: Providers = "auto",
-    method: MethodName = "gradcam",
+    method: MethodName = None,
     cotangent: Cotangents = None,
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",

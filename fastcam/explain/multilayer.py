@@ -84,7 +84,9 @@ def together(explanations: Sequence[Explanation], default: str, request: Request
     """
     main = next((one for one in explanations if one.metadata.layer.value == default), explanations[-1])
     whole = main if request.fuse is None else _fused(main, explanations, request.fuse, request)
-    return replace(whole, layers=tuple(explanations), fuse=request.fuse)
+    layers = () if request.by_default else tuple(explanations)
+    fused = tuple(one.metadata.layer.value for one in explanations) if request.fuse is not None else ()
+    return replace(whole, layers=layers, fuse=request.fuse, fused=fused)
 
 
 def _fused(main: Explanation, explanations: Sequence[Explanation], fuse: str, request: Request) -> Explanation:

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError
-from fastcam.methods import Method
+from fastcam.methods import METHODS, Method
 from fastcam.methods.context import Meter, Progress
+from fastcam.methods.registry import EIGEN
+from fastcam.render import peer_styles
 from fastcam.results.prediction import Prediction
 from fastcam.runtime.inputs import Sources
+from fastcam.runtime.session import warn_once
+from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets
 from fastcam.targets.resolved import CotangentTargets
 from fastcam.targets.spec_kinds import CotangentLike
@@ -31,7 +35,7 @@ class ExplainOptions:
     threshold: float = 0.15
     connectivity: int = 8
     cotangent: CotangentLike | None = None
-    method: str = "gradcam"
+    method: str | None = None
     layers: Layers = None
     fuse: str | None = None
     style: str = "fastcam"
@@ -41,6 +45,35 @@ class ExplainOptions:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {self.threshold}")
+
+
+def with_defaults(
+    asks: ExplainOptions, targets: ResolvedTargets, metadata: Metadata, file: str, one_layer: bool
+) -> ExplainOptions:
+    """The method, and what is fused, where the caller leaves them to the file.
+
+    A target with a place keeps it: HiResCAM at the maps in front of the heads, where the file has them. Grad-CAM of
+    such maps, asked for by name, is fused as well, since one layer of several may say nothing of a box.
+
+    Args:
+        file: its name, for a warning.
+        one_layer: whether the caller explains at a layer that was chosen before (:meth:`fastcam.Explainer.at`).
+    """
+    place = targets.place if isinstance(targets, CotangentTargets) else False
+    method = asks.method
+    if method is None:
+        keeps = metadata.emit == "gradients" and (place or (place is None and metadata.method == "hirescam"))
+        method = "hirescam" if keeps else "gradcam"
+        if place and not keeps:
+            warn_once(
+                f"{file} emits {metadata.emit}, of which Grad-CAM is made: it forgets where a box or region is, and "
+                "shows what resembles it everywhere; export with --emit gradients"
+            )
+    of_layers = METHODS.get(method.partition(EIGEN)[0])
+    fused = of_layers is not None and of_layers.per_image is None and of_layers.of_class
+    alone = one_layer or asks.layers is not None or peer_styles.signed(asks.style) or place is False
+    fuse = metadata.fuse if asks.fuse is None and fused and not alone else asks.fuse
+    return replace(asks, method=method, fuse=fuse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +88,7 @@ class Request:
         layers: numbers of the layers asked for, from 1, in the order in which an image passes them; none where it is
             the default layer alone.
         fuse: a name of :data:`fastcam.methods.layer_fusion.FUSIONS`, or None.
+        by_default: whether the file chose this, and nobody asked for layers: the explanation then has none.
         style: a name of :data:`fastcam.render.peer_styles.STYLES`.
         threshold, connectivity: how boxes are made.
         progress: counts what methods run again.
@@ -65,6 +99,7 @@ class Request:
     method: Method
     layers: tuple[int, ...]
     fuse: str | None
+    by_default: bool
     style: str
     threshold: float
     connectivity: int

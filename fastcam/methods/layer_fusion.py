@@ -14,7 +14,7 @@ from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 
 Array = NDArray[Any]
-Fuse = Literal["max", "mean", "layercam", "refinecam"]
+Fuse = Literal["max", "mean", "layercam", "refinecam", "last", "place"]
 NAMES: tuple[Fuse, ...] = get_args(Fuse)
 GAMMA = 2.0
 """LayerCAM's factor in tanh(gamma M / max M)."""
@@ -48,12 +48,29 @@ def _scaled(maps: Float) -> Array:
     return scaled
 
 
+def _last(maps: Array) -> Array:
+    """The map of the last layer that has one: of a detector, that in front of the head that made the box."""
+    there: Array = np.asarray(maps.any((3, 4)))
+    last = np.where(there.any(0), len(maps) - 1 - there[::-1].argmax(0), 0)
+    own: Array = np.take_along_axis(maps, last[None, :, :, None, None], axis=0)[0]
+    return own
+
+
+def _at_place(maps: Array) -> Array:
+    """The same times the map of the first layer, which is finer; where the two share no place, by itself."""
+    own = _last(maps[1:] if len(maps) > 1 else maps)
+    sharpened = own * maps[0]
+    return np.where(sharpened.any((2, 3), keepdims=True), sharpened, own)
+
+
 FUSIONS: dict[Fuse, Fusion] = {
     "max": Fusion("max_l M_l", "torch-cam's fuse_cams", _same, lambda maps: maps.max(0)),
     "mean": Fusion("mean_l M_l", "as pytorch-grad-cam joins layers", _same, lambda maps: maps.mean(0)),
     "layercam": Fusion(
         "max_l tanh(2 M_l)", "Jiang et al. 2021, TIP 30, equation 9; torch-cam", _scaled, lambda maps: maps.max(0)
     ),
+    "last": Fusion("M_l, l the last layer with a map", "FastCAM, for detectors of several levels", _same, _last),
+    "place": Fusion("M_1 M_l, the same sharpened", "FastCAM; multiplied as in RefineCAM", _same, _at_place),
     "refinecam": Fusion(
         "prod_l M_l", "Domeniconi et al. 2026, 2605.14641; pytorch-grad-cam", _same, lambda maps: maps.prod(0), True
     ),

@@ -80,6 +80,7 @@ class Explanation:
             (``metadata.layer`` names each one's); otherwise empty.
         fuse: how their maps became the one here, a name from :data:`fastcam.methods.layer_fusion.FUSIONS`; None if they
             did not.
+        fused: the layers whose maps these were.
         attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
             network's input; None of others.
     """
@@ -109,6 +110,7 @@ class Explanation:
     inputs: Float | None = None
     layers: tuple[Explanation, ...] = ()
     fuse: str | None = None
+    fused: tuple[str, ...] = ()
     attributions: Float | None = None
 
     def __len__(self) -> int:
@@ -289,7 +291,11 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, ready for :func:`json.dumps`; what is not finite becomes None."""
-        several = {"layers": [layer.to_dict() for layer in self.layers], "fuse": self.fuse} if self.layers else {}
+        several: dict[str, Any] = {"layers": [one.to_dict() for one in self.layers]} if self.layers else {}
+        if self.layers or self.fuse is not None:
+            several["fuse"] = self.fuse
+        if self.fused and not self.layers:
+            several["fused"] = list(self.fused)
         return several | {
             "fastcam": self.metadata.version,
             "model": self.metadata.source.get("file"),

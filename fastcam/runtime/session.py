@@ -111,13 +111,13 @@ def _first_that_runs(ort: Any, model: Model, chosen: Sequence[str], threads: int
             failed.append("openvino makes constants of inputs with a default; export with --targets required to use it")
         else:
             for reason in failed:
-                _warn(f"{reason}; going on with {short(name)}")
+                warn_once(f"{reason}; going on with {short(name)}")
             return session
     raise FastcamError(failed[-1])
 
 
 @functools.cache
-def _warn(text: str) -> None:
+def warn_once(text: str) -> None:
     """A warning, once in a process, that names the line outside this package that asked."""
     warnings.warn(text, stacklevel=_depth())
 

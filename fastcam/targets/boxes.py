@@ -202,5 +202,6 @@ KINDS = {
     "box": Kind(
         "box:NAME,x0", "detection: the best box (of a class), its score or sides x0 y0 x1 y1; box=-2 is the second",
         (1, 2), ("box", "layout", "form", "boxes", "scores", "output"), _box_spec,
+        lambda spec: True,
     )
 }  # fmt: skip

@@ -142,10 +142,10 @@ def _refuse_absent(spec: Spec, y: Double, classes: list[int], file: File) -> Non
 KINDS = {
     "element": Kind(
         "element:INDEX", "one number of an output: element:3, or of a map element:3,0,7", (1, 2, 3, 4), ("output",),
-        _element_spec,
+        _element_spec, lambda spec: len(spec.words) > 1,
     ),
     "region": Kind(
         "region:NAME", "segmentation: a class where it is predicted, or within mask=FILE; axis=last of maps [h, w, C]",
-        (3,), ("output", "mask", "axis"), _region_spec,
+        (3,), ("output", "mask", "axis"), _region_spec, lambda spec: True,
     ),
 }  # fmt: skip

@@ -197,6 +197,11 @@ class CotangentTargets:
         """Whether the arrays are there before the model has run."""
         return not callable(self.source) and not isinstance(self.source, PerImageSpecs)
 
+    @property
+    def place(self) -> bool | None:
+        """Whether one has a place in the picture; None of arrays and functions, of which nobody knows."""
+        return getattr(self.source, "place", None)
+
     def answer(
         self, outputs: dict[str, Any], images: int
     ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:

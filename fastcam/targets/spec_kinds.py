@@ -54,10 +54,11 @@ def spec(text: str) -> Spec:
 
 @dataclass(frozen=True)
 class BoundSpecs:
-    """Specs, ready for the outputs of a run."""
+    """Specs, ready for the outputs of a run; ``place``: whether one has a place in the picture."""
 
     about: tuple[Cotangent, ...]
     functions: tuple[SpecFunction, ...]
+    place: bool = False
 
     def __call__(self, outputs: Outputs) -> SpecResult:
         """The cotangents of all specs, in order, with names and values."""
@@ -88,7 +89,9 @@ def bind(
     if not all(isinstance(one, str) for one in texts):
         return cotangent  # type: ignore[return-value]
     file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of)
-    return BoundSpecs(metadata.cotangents, tuple(_resolve(spec(str(one)), file, metadata) for one in texts))
+    specs = [spec(str(one)) for one in texts]
+    functions = tuple(_resolve(one, file, metadata) for one in specs)
+    return BoundSpecs(metadata.cotangents, functions, any(KINDS[one.kind].place(one) for one in specs))
 
 
 def _resolve(one: Spec, file: File, metadata: Metadata) -> SpecFunction:

@@ -175,6 +175,7 @@ class Kind:
         axes: of one image's output that it is about.
         options: those it knows.
         resolve: a spec of this kind, for a file -> what gives cotangents, names and values of the outputs of a run.
+        place: whether what a spec of this kind explains has a place in the picture, which a map should keep.
     """
 
     form: str
@@ -182,6 +183,7 @@ class Kind:
     axes: tuple[int, ...]
     options: tuple[str, ...]
     resolve: Callable[[Spec, File], SpecFunction]
+    place: Callable[[Spec], bool] = lambda spec: False
 
 
 def of_output(about: Cotangent, explain: Callable[[Double], Explained]) -> SpecFunction:
@@ -221,6 +223,11 @@ class PerImageSpecs:
     """Specs for each image of a call, lists that may have different lengths."""
 
     rows: tuple[SpecFunction, ...]
+
+    @property
+    def place(self) -> bool:
+        """Whether one of them has a place in the picture."""
+        return any(getattr(row, "place", False) for row in self.rows)
 
     def of(self, start: int, outputs: Outputs, images: int) -> SpecResult:
         """Of the images from ``start`` on that ran together, with cotangents of zero where one has fewer targets."""

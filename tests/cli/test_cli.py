@@ -195,7 +195,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "layout": None,
         "prefix_tokens": None,
         "grid": None,
-        "emit": "weights",
+        "emit": None,
         "targets": "default",
         "score": "logit",
         "output_name": None,

@@ -24,7 +24,7 @@ def test_the_explainer_takes_outputs_of_any_kind():
     """A segmentation map of several images, and the boxes and scores of one."""
     made = export_model(heads(), layer="layer", targets="cotangent", output_name="map", check=False)
     explainer = Explainer(made.model.SerializeToString(), batch_size=2)
-    e = explainer(images(3), cotangent=lambda outputs: cotangents.region(outputs["map"], [0, 1], MASK))
+    e = explainer(images(3), cotangent=lambda y: cotangents.region(y["map"], [0, 1], MASK), method="gradcam")
     layer = torch.from_numpy(run(_with(heads(), "layer"), {"image": images(3)})["layer"])
     gradient = autograd(layer.numpy(), lambda o: [o["map"][:, c, MASK].sum(1) for c in (0, 1)])
     expected = np.maximum(np.einsum("ntk,nkhw->nthw", gradient.mean((3, 4)), layer), 0)
@@ -54,7 +54,7 @@ def test_the_explainer_takes_the_boxes_of_one_image(on_demand):
         outputs = run(model, {"image": images(1)})
         assert explainer(images(1), cotangent=best(outputs)).status == (("ok",),)
         return
-    e = explainer(images(2), cotangent=best)
+    e = explainer(images(2), cotangent=best, method="gradcam")
     for i in range(2):
         plain = run(_with(model, "layer"), {"image": images(2)[i : i + 1]})
         layer = torch.from_numpy(plain["layer"]).requires_grad_()

@@ -85,10 +85,27 @@ def test_combinations_of_classes_reach_every_layer(network, explainer):
         np.testing.assert_allclose(one.maps[:, 0], expected, rtol=1e-4, atol=1e-6)
 
 
+def owns(maps):
+    """Of each image and target the map of the last layer that has one."""
+    chosen = np.zeros_like(maps[0])
+    for one in maps:
+        chosen = np.where(one.any((2, 3), keepdims=True), one, chosen)
+    return chosen
+
+
+def sharpened(maps):
+    """The same times that of the first layer, unless nothing is left."""
+    own = owns(maps[1:])
+    product = own * maps[0]
+    return np.where(product.any((2, 3), keepdims=True), product, own)
+
+
 FORMULAS = {
     "max": lambda maps: np.max([enlarged(normalised(m), (8, 8)) for m in maps], 0),
     "mean": lambda maps: np.mean([enlarged(normalised(m), (8, 8)) for m in maps], 0),
     "layercam": lambda maps: np.max([enlarged(np.tanh(2 * normalised(m)), (8, 8)) for m in maps], 0),
+    "last": lambda maps: owns([enlarged(normalised(m), (8, 8)) for m in maps]),
+    "place": lambda maps: sharpened([enlarged(normalised(m), (8, 8)) for m in maps]),
     "refinecam": lambda maps: np.prod([enlarged(normalised(m), (8, 8)) for m in maps], 0),
 }
 

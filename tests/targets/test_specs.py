@@ -108,7 +108,7 @@ def cams(explainer, pictures, scalars):
 @pytest.mark.parametrize("case", SPECS)
 def test_a_spec_equals_autograd_of_its_scalar(case, explainers):
     output, labels, spec, scalars, names = SPECS[case]
-    e = explainers(output, labels)(images(), cotangent=spec)
+    e = explainers(output, labels)(images(), cotangent=spec, method="gradcam")
     maps, values = cams(explainers(output, labels), images(), scalars)
     assert e.maps.shape == maps.shape
     np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
@@ -165,7 +165,8 @@ def test_several_outputs_and_which_one(tmp_path):
         heads(), layer="layer", targets="cotangent", output_name=["logits", "numbers", "map"], check=False
     )
     explainer = Explainer(file.model.SerializeToString())
-    e = explainer(images(), cotangent=["element:1,output=numbers", "region:1", "class:2,output=logits"])
+    specs = ["element:1,output=numbers", "region:1", "class:2,output=logits"]
+    e = explainer(images(), cotangent=specs, method="gradcam")
     maps, values = cams(
         explainer, images(),
         lambda o: [o["numbers"][:, 1], (o["map"][:, 1] * (o["map"].argmax(1) == 1)).sum((1, 2)), o["logits"][:, 2]],
@@ -251,7 +252,7 @@ def test_maps_with_channels_last():
         labels=CLASSES, check=False,
     )  # fmt: skip
     explainer = Explainer(file.model.SerializeToString())
-    e = explainer(images(), cotangent="region:person,axis=last")
+    e = explainer(images(), cotangent="region:person,axis=last", method="gradcam")
     maps, values = cams(explainer, images(), SPECS["region"][3])
     np.testing.assert_allclose(e.maps, maps, atol=2e-5 * maps.max())
     np.testing.assert_allclose(e.scores, values, rtol=1e-4)

@@ -99,7 +99,9 @@ def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
             f"the score {maps.score.name!r} does not depend on the image {maps.image.name!r} by a differentiable path"
             f"{_obstacle(maps.graph, maps.image)}; {UNOPTIMISED if optimised else advice}"
         )
-    found = [_layer(maps, value, classes) for value in _passed(nodes, maps.image, maps.score, lambda node, value: True)]
+    found = [
+        layer_of(maps, value, classes) for value in passed(nodes, maps.image, [maps.score], lambda node, value: True)
+    ]
     layers = [layer for layer in found if layer is not None]
     if any(layer.live for layer in layers) and not layers[-1].live:
         layers += [layer for layer in _narrowed(maps, nodes, layers, classes) if layer not in layers]
@@ -108,7 +110,7 @@ def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
     return layers
 
 
-def _layer(maps: Maps, value: ir.Value, classes: int | None) -> Layer | None:
+def layer_of(maps: Maps, value: ir.Value, classes: int | None) -> Layer | None:
     """``value`` as a layer, if it is a map."""
     layout = maps.layout(value) if value.dtype in FLOATS and seen(value) is value else None
     if layout is None or all(side == 1 for side in layout.grid):
@@ -149,19 +151,19 @@ def _projected(value: ir.Value, layout: Layout) -> bool:
     return bool(readers) and all(reader.op_type in REARRANGED | {"Split", "Gather"} for reader in readers)
 
 
-def _passed(
-    nodes: Sequence[ir.Node], source: ir.Value, score: ir.Value, counts: Callable[[ir.Node, ir.Value], bool]
+def passed(
+    nodes: Sequence[ir.Node], source: ir.Value, ends: Sequence[ir.Value], counts: Callable[[ir.Node, ir.Value], bool]
 ) -> list[ir.Value]:
-    """The outputs of ``nodes`` that every path from ``source`` to ``score`` passes through, by edges that count."""
+    """The outputs of ``nodes`` that every path from ``source`` to each of ``ends`` passes, by edges that count."""
     last_use = {value: position for position, node in enumerate(nodes) for value in reads(node) if counts(node, value)}
-    last_use[score] = len(nodes)
-    passed = []
+    last_use |= dict.fromkeys(ends, len(nodes))
+    made = []
     reach = last_use.get(source, 0)  # how far along the list anything computed so far is still read
     for position, node in enumerate(nodes):
         if reach <= position and len([o for o in node.outputs if o in last_use]) <= 1:
-            passed.append(node.outputs[0])
+            made.append(node.outputs[0])
         reach = max([reach, *(last_use.get(output, -1) for output in node.outputs)])
-    return passed
+    return made
 
 
 def _narrowed(maps: Maps, nodes: Sequence[ir.Node], layers: Sequence[Layer], classes: int | None) -> list[Layer]:
@@ -177,13 +179,13 @@ def _narrowed(maps: Maps, nodes: Sequence[ir.Node], layers: Sequence[Layer], cla
         if any(value in reached and maps.through(node, value) for value in reads(node)):
             behind.append(node)
             reached.update(node.outputs)
-    counted = _passed(behind, start.value, maps.score, lambda node, v: v in reached and maps.through(node, v))
+    counted = passed(behind, start.value, [maps.score], lambda node, v: v in reached and maps.through(node, v))
     made = []
     for value in counted:
         producer = value.producer()
         if producer is None or producer.op_type in LINEAR:
             break
-        layer = _layer(maps, value, classes)
+        layer = layer_of(maps, value, classes)
         if layer is not None and layer.live and layer.layout.name == start.layout.name:
             made.append(layer)
     return made

@@ -27,6 +27,7 @@ from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.output_meaning import Meaning, output_meanings
 from fastcam_export.layers.score import classes
+from fastcam_export.layers.token_liveness import live
 from fastcam_export.outputs import cam
 
 FLOAT = ir.DataType.FLOAT
@@ -50,6 +51,11 @@ class Functional:
     def explained(self) -> list[ir.Value]:
         """What is differentiated: the outputs, before a quantisation of their own."""
         return [unquantised(value) for value in self.values]
+
+    @property
+    def has_places(self) -> bool:
+        """Whether numbers of an output belong to places of the picture: boxes, pixels, or positions."""
+        return any(len(about.shape) > 1 or not about.batched for about in self.about)
 
     @property
     def score(self) -> Score:
@@ -168,17 +174,21 @@ def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:
     return any(node.op_type in target_layer.LINEAR for node in path(graph, [image], [value]))
 
 
-def refuse_unreached(graph: ir.Graph, image: ir.Value, layer: ir.Value, functional: Functional) -> None:
-    """Raise where an output does not depend on the layer, or only on other tokens than its positions."""
+def refuse_unreached(graph: ir.Graph, image: ir.Value, layers: Sequence[ir.Value], functional: Functional) -> None:
+    """Raise where an output depends on none of the layers, or only on other tokens than their positions."""
+    known = trace(graph, image)
+    named = " or ".join(repr(layer.name) for layer in layers)
     for output in functional.explained:
-        if not path(graph, [layer], [output]):
+        reached = [layer for layer in layers if path(graph, [layer], [output])]
+        if not reached:
             raise FastcamError(
-                f"output {output.name!r} cannot be reached from layer {layer.name!r}; name a layer between image and "
+                f"output {output.name!r} cannot be reached from layer {named}; name a layer between image and "
                 "output (fastcam inspect --output-name lists them), or leave the output out"
             )
-        if not target_layer.Maps.of(graph, image, output).live(layer):
+        maps = target_layer.Maps(graph, image, output, known, live(graph, known, output))
+        if not any(maps.live(layer) for layer in reached):
             raise FastcamError(
-                f"output {output.name!r} does not depend on the image positions of layer {layer.name!r}, only on its "
+                f"output {output.name!r} does not depend on the image positions of layer {named}, only on its "
                 "other tokens, so its gradient is zero everywhere; name an earlier layer"
             )
 

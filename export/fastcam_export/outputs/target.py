@@ -50,6 +50,11 @@ class Target:
         texts = [one.shape[-1] for one in self.cotangents if one.axes in ("LC", "LNC")]
         return texts[0] if texts and isinstance(texts[0], int) else None
 
+    @property
+    def has_places(self) -> bool:
+        """Whether what is explained has a place in the picture, see :class:`cotangent_targets.Functional`."""
+        return self.functional is not None and self.functional.has_places
+
     def layers(self, maps: target_layer.Maps) -> list[target_layer.Layer]:
         """All layers at which it can be explained, in the graph's order."""
         if self.functional is None:

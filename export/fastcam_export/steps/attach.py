@@ -51,7 +51,7 @@ def attach(plan: Plan) -> Attached:
     further = _further_output(plan)
     head = _head(plan) if options.head else None
     values = _backward_pass(plan, further, head)
-    cam.make_outputs(model.graph, values, options.emit, plan.layers)
+    cam.make_outputs(model.graph, values, options.emitted, plan.layers)
     if not engines.has_list(options.for_engine):
         float16.settle(model.graph, plan.loaded.opset)
     unread = engines.hold(model.graph, options.for_engine)
@@ -96,7 +96,7 @@ def _backward_pass(
             plan.image,
             plan.layers,
             target.functional,
-            emit=options.emit,
+            emit=options.emitted,
             engine=options.for_engine,
             further=further,
         )
@@ -105,7 +105,7 @@ def _backward_pass(
         plan.layers,
         target.value,
         targets=options.targets_input,
-        emit=options.emit,
+        emit=options.emitted,
         engine=options.for_engine,
         further=further,
         beside=head.emitted if head is not None else None,

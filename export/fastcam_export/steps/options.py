@@ -27,7 +27,7 @@ class ExportOptions:
     layout: schema.LayoutName | None = None
     prefix_tokens: int | None = None
     grid: Sequence[int] | None = None
-    emit: Emit = "weights"
+    emit: Emit | None = None
     targets: Targets = "default"
     score: Want = "logit"
     output_name: str | Sequence[str] | None = None
@@ -45,7 +45,7 @@ class ExportOptions:
     inputs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        one_of("emit", self.emit, schema.EMITS)
+        one_of("emit", self.emit or schema.EMITS[0], schema.EMITS)
         one_of("targets", self.targets, TARGETS_MODES)
         one_of("score", self.score, WANTS)
         one_of("for_engine", self.for_engine, schema.ENGINES)
@@ -66,6 +66,12 @@ class ExportOptions:
     def user_layout(self) -> UserLayout:
         """What the user says of the layers' layout."""
         return UserLayout(self.layout, self.prefix_tokens, self.grid)
+
+    @property
+    def emitted(self) -> Emit:
+        """The emit level of a plan, whose options name one."""
+        assert self.emit is not None
+        return self.emit
 
     def of_whole_gradient(self) -> ExportOptions:
         """The same for one file that emits the whole gradient and nothing else."""

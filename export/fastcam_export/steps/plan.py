@@ -70,8 +70,6 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     Raises:
         FastcamError: the options do not go together, or mean nothing for this model.
     """
-    if options.head:
-        classifier_head.refuse(options.emit, options.cotangents)
     if options.cotangents:
         cotangent_targets.refuse_options(options.score, options.input_gradient)
     names = multi_layer.listed(options.layer)
@@ -79,6 +77,9 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     image = find_image(graph, options.input_name)
     further = further_inputs.described(graph, image, options.inputs)
     target = find_target(graph, image, options.cotangents, options.score, options.output_name)
+    options = replace(options, emit=options.emit or ("gradients" if target.has_places else "weights"))
+    if options.head:
+        classifier_head.refuse(options.emitted, options.cotangents)
     maps = target_layer.Maps.of(graph, image, target.value)
     layers = multi_layer.Search(loaded.model, maps, target, options.user_layout).find(names)
     metadata = replace(_metadata(loaded, image, target, layers, options), inputs=further)
@@ -93,7 +94,7 @@ def _metadata(
     """What the file says of itself."""
     labels, labels_from = metadata_options.labels(options.labels, loaded, target.score.classes, target.words)
     return Metadata(
-        emit=options.emit,
+        emit=options.emitted,
         layer=layers[0].about,
         layers=multi_layer.described(loaded.model.graph, layers),
         score=target.score,
@@ -107,4 +108,6 @@ def _metadata(
         input_gradient=options.input_gradient,
         input_gradient_at=input_attribution.place(options.input_gradient, options.input_gradient_at),
         cotangents=target.cotangents,
+        method="hirescam" if target.has_places and options.emit == "gradients" else "gradcam",
+        fuse=multi_layer.fusion(layers),
     )
