@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from support.worker_memory import Memory
 one_thread.by_default()
 
 ROOT = Path(__file__).parent.parent
+
+# a graph is many small objects that live long: the default, a search for cycles every 700 of them, is a tenth of all time
+gc.set_threshold(50_000, 20, 100)
 
 
 def shift_seeds(by):
@@ -47,7 +51,7 @@ def pytest_configure(config):
     config.pluginmanager.register(Memory())
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)  # ahead of pytest-xdist, which reads the groups in a hook of its own that goes first
 def pytest_collection_modifyitems(items):
     """Mark properties; with ``--dist loadgroup``, tests of one PyTorch model share a worker and the model's export."""
     for item in items:
@@ -56,6 +60,7 @@ def pytest_collection_modifyitems(items):
         model = getattr(item, "callspec", None) and item.callspec.params.get("model")
         if isinstance(model, str):
             item.add_marker(pytest.mark.xdist_group(model))
+    return (yield)
 
 
 @pytest.fixture(scope="session")
