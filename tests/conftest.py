@@ -14,7 +14,7 @@ one_thread.by_default()
 
 ROOT = Path(__file__).parent.parent
 
-# a graph is many small objects that live long: the default, a search for cycles every 700 of them, is a tenth of all time
+# a graph is many small objects that live long: a search for cycles every 700 of them is a tenth of all time
 gc.set_threshold(50_000, 20, 100)
 
 

@@ -1,5 +1,7 @@
 """Gradients that are swept in slices, or summed over positions on the way, equal those that are built in full."""
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -324,15 +326,15 @@ def test_a_strided_view_of_memory_in_order_is_a_reshape(offset):
 
 SMALL = {
     "squeezenet1_1": 64,
-    "mobilenet_v3_small": 64,
-    "shufflenet_v2_x0_5": 64,
+    "mobilenet_v3": 64,
+    "shufflenet_v2": 64,
     "vit": 32,
     "swin": 32,
     "convnext": 32,
 }
 LARGE = (
     *("alexnet", "vgg16", "googlenet", "resnet50", "densenet121"),
-    *("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"),
+    *("mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x0_5", "efficientnet_b0"),
 )
 
 
@@ -350,6 +352,12 @@ def small(name):
     if name == "convnext":
         block = models.convnext.CNBlockConfig
         return models.ConvNeXt([block(16, 24, 1), block(24, None, 1)], num_classes=50)
+    if name == "mobilenet_v3":
+        block = functools.partial(models.mobilenetv3.InvertedResidualConfig, dilation=1, width_mult=1.0)
+        blocks = [block(16, 3, 16, 16, True, "RE", 2), block(16, 3, 72, 24, False, "HS", 2)]
+        return models.MobileNetV3([*blocks, block(24, 5, 96, 40, True, "HS", 1)], 64, num_classes=50)
+    if name == "shufflenet_v2":
+        return models.ShuffleNetV2([2, 1, 1], [24, 48, 96, 192, 256], num_classes=50)
     if name == "googlenet":
         return models.googlenet(weights=None, aux_logits=False, init_weights=False)
     made = models.get_model(name, weights=None)

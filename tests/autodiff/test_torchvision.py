@@ -21,13 +21,17 @@ SIZE = 128
 """Pixels of a side: every map still has several rows and columns, and a network costs a third of one at 224."""
 
 
+NEWER = frozenset({"alexnet", "vgg16", "resnet50", "squeezenet1_1", "mobilenet_v2"})
+"""Exported by torch's newer exporter, which takes 5 to 15 seconds for one of the others; the benchmark has them all."""
+
+
 @functools.lru_cache(maxsize=1)
 def built(name):
-    """The module, and its file by one of torch's exporters."""
+    """The module, and its file by one of torch's exporters, with BatchNorm in it (OLD_EXPORTER: folded)."""
     module = oracle.build(name)
     if name in ("alexnet", "vgg16"):
         module = narrowed(module, SIZE)
-    return module, oracle.to_onnx(module, SIZE, dynamo=name not in oracle.OLD_EXPORTER)
+    return module, oracle.to_onnx(module, SIZE, dynamo=name in NEWER, normed=name not in oracle.OLD_EXPORTER)
 
 
 @pytest.fixture(scope="module", params=oracle.MODELS)
