@@ -22,7 +22,7 @@ from fastcam_export.outputs.cam import Targets
 from fastcam_export.result import Export, InspectedLayer, Inspection
 from fastcam_export.steps.attach import attach
 from fastcam_export.steps.check import check as check_models
-from fastcam_export.steps.options import ExportOptions, one_of
+from fastcam_export.steps.options import Check, ExportOptions, one_of
 from fastcam_export.steps.package import package
 from fastcam_export.steps.plan import plan
 from fastcam_export.verify.session import onnxruntime
@@ -51,7 +51,7 @@ def export_model(
     on_demand: bool = False,
     head: bool = False,
     frames: bool | tuple[int, int] = False,
-    check: bool = True,
+    check: Check = True,
     input_name: str | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> Export:
@@ -105,7 +105,8 @@ def export_model(
             position) in, ``fastcam.scores`` [M, classes], the explained scores, out.
         frames: True puts the preprocessing into the file, which then takes uint8 RGB pictures [N, height, width, 3] of
             any size; (height, width) of one size, which is faster, and what TensorRT reads.
-        check: run the check that ends an export; a failed one writes nothing.
+        check: run the check that ends an export; a failed one writes nothing. What it cannot confirm is said in the
+            metadata and the summary, or refused if this is "strict".
         input_name: the input that is explained; by default the first that holds pictures (the first of three channels,
             if several do).
         inputs: values of other inputs by name: numbers or arrays, for one image or for all. The check runs with them,

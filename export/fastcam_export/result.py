@@ -13,7 +13,7 @@ from fastcam import schema
 from fastcam.schema import Metadata, Score
 from fastcam_export.artifacts import classifier_head, engines
 from fastcam_export.summary import about
-from fastcam_export.verify import image_gradient
+from fastcam_export.verify import check, image_gradient
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,7 @@ class Export:
             lines.append(f"engine  added nodes are for {engines.title(meta.engine)}{note}")
             lines += [f"        warning: {line}" for line in self.engine]
         if self.check:
-            same = "bit-identical" if self.check["bit_identical"] else f"equal to {self.check['output_difference']:.1e}"
-            lines.append(
-                f"check   outputs {same} to the source's; gradient equal to central differences within "
-                f"{self.check['gradient_error']:.1e} in {self.check['directions']} random directions"
-                + (", and one at each further layer" if meta.layers else "")
-            )
+            lines += check.summary_lines(self.check, bool(meta.layers))
             lines += image_gradient.summary_lines(meta.input_gradient, self.check)
             lines += classifier_head.summary_lines(self.check)
         if self.output is not None:

@@ -100,6 +100,13 @@ def export(
         bool,
         typer.Option("--on-demand", help="Two files: one to predict at the price of the model, one to explain later."),
     ] = False,
+    check: Annotated[
+        Literal["default", "strict"],
+        typer.Option(help="strict refuses a gradient that the check at the end cannot confirm; default says so."),
+    ] = "default",
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Leave out the check: the file is written as it was made.")
+    ] = False,
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
     output = output or model.with_name(f"{model.stem}.cam.onnx")
@@ -129,6 +136,7 @@ def export(
         head=head,
         input_name=input_name,
         inputs=arrays(input_value or ()),
+        check=not no_check and (check == "default" or "strict"),
     )
     for line in result.summary():
         say(line)

@@ -210,6 +210,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "frames": False,
         "input_name": None,
         "inputs": {},
+        "check": True,
     }
     call(
         *("export", "plain.onnx", "-o", "x.onnx", "--layer", "conv", "--emit", "cam", "--preprocess", "tf"),
@@ -257,6 +258,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "on_demand": False,
         "head": False,
         "frames": (20, 30),
+        "check": True,
         "input_name": None,
         "inputs": {},
     }

@@ -15,6 +15,8 @@ from fastcam.schema import FastcamError, Metadata
 from fastcam_export import export_model, inspect_model, multi_layer
 from fastcam_export.outputs import cam
 from fastcam_export.steps import check
+from fastcam_export.verify.check import Judgement
+from fastcam_export.verify.finite_differences import Agreement
 from support.models.pyramid_model import LAYERS, autograd, model_of, pyramid
 
 pytest.importorskip("torch")
@@ -150,7 +152,7 @@ def dead_regions():
 
 def test_pooled_gradients_are_checked_where_a_common_step_meets_kinks(monkeypatch):
     assert export_model(dead_regions(), layer="r1").check["gradient_error"] < 1e-3
-    monkeypatch.setattr(check, "whole_gradient_error", lambda *args: 1.0)
+    monkeypatch.setattr(check, "judge_whole", lambda *args: Judgement(Agreement(1.0, 4)))
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(dead_regions(), layer="r1")
 

@@ -33,7 +33,7 @@ from fastcam_export.graph.query import dependents, dims_of, is_added, reads
 from fastcam_export.graph.save import stamp
 from fastcam_export.layers.layout import MAP_ORDER, Layout
 from fastcam_export.outputs.cam import FLOAT, per_class
-from fastcam_export.verify.check import difference, output_tolerance
+from fastcam_export.verify.equal_outputs import difference, output_tolerance
 from fastcam_export.verify.sample import predicted_class
 from fastcam_export.verify.session import quiet_session
 
@@ -148,11 +148,11 @@ def head(model: ir.Model, layer: ir.Value, layout: Layout, score: ir.Value) -> C
     inputs = [_input(schema.ACTIVATIONS, [batch, *_sides(cut, layout)])]
     if has_tokens(layout):
         inputs.append(_input(schema.TOKENS, [batch, None, cut.shape[layout.channels]]))  # type: ignore[index]
+    graph.outputs.clear()  # the layer may be one of them
     ir.convenience.replace_all_uses_with(cut, _laid_out(op, inputs[0], inputs[-1], cut, layout))
     scores = per_class(op, explained)
     scores = op.Cast(scores, to=FLOAT) if scores.dtype != ir.DataType.FLOAT else op.Identity(scores)
     scores.name = schema.SCORES
-    del graph.outputs[:]
     graph.outputs.append(scores)
     graph.inputs.extend(inputs)
     _tidy(part)

@@ -32,8 +32,9 @@ from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Pair
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import is_added
-from fastcam_export.verify.check import difference, output_tolerance
-from fastcam_export.verify.sample import Sample
+from fastcam_export.verify import stop_gradient
+from fastcam_export.verify.equal_outputs import difference, output_tolerance
+from fastcam_export.verify.runs import SourceRun
 from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[Any]
@@ -171,7 +172,7 @@ def _described(graph: onnx.GraphProto, names: Iterable[str]) -> Iterator[onnx.Va
         yield found[name]
 
 
-def check(source: onnx.ModelProto, whole: onnx.ModelProto, parts: Parts, sample: Sample) -> dict[str, bool | float]:
+def check(source: onnx.ModelProto, whole: onnx.ModelProto, parts: Parts, run: SourceRun) -> dict[str, bool | float]:
     """Run the pair; what is to be said of its outputs, under the names of :class:`fastcam_export.verify.check.Check`.
 
     The forward part must give what the source gives, and the explanation part, of that, what the one file gives, whose
@@ -181,23 +182,22 @@ def check(source: onnx.ModelProto, whole: onnx.ModelProto, parts: Parts, sample:
         source: the source model.
         whole: its export in one file.
         parts: its export in two.
-        sample: the inputs.
+        run: the source on the check's images.
 
     Raises:
         FastcamError: one of them gives something else.
     """
-    feeds = dict(sample.feeds)
-    forward = quiet_session(parts.forward)
+    sample, drawn = run.sample, list(run.sample.drawn)
+    feeds = dict(sample.with_drawn)
+    forward = quiet_session(stop_gradient.with_inputs(parts.forward, drawn))
     names = [value.name for value in forward.get_outputs()]
     values = {**feeds, **dict(zip(names, forward.run(None, feeds)))}
-    own = [value.name for value in source.graph.output]
-    before = quiet_session(source).run(own, feeds)
-    identical, worst = difference(before, [values[name] for name in own])
+    identical, worst = difference(list(run.outputs.values()), [values[name] for name in run.outputs])
     explanation = quiet_session(parts.explanation)
     taken = {value.name: values[value.name] for value in explanation.get_inputs() if value.name in values}
     targets = sample.targets(parts.explanation, values)
     added = [value.name for value in explanation.get_outputs()]
-    in_one = quiet_session(whole).run(added, {**feeds, **targets})
+    in_one = quiet_session(stop_gradient.with_inputs(whole, drawn)).run(added, {**feeds, **targets})
     _, apart = difference(in_one, explanation.run(added, {**taken, **targets}))
     if max(worst, apart) > output_tolerance(source):
         raise FastcamError(

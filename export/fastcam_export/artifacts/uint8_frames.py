@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import schema
 from fastcam.schema import FastcamError, Metadata, Preprocessing
-from fastcam_export.verify.check import difference
+from fastcam_export.verify.equal_outputs import difference
 from fastcam_export.verify.sample import predicted_class
 from fastcam_export.verify.session import quiet_session
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -12,7 +13,8 @@ from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import is_code, maker, seen
 from fastcam_export.autodiff.reverse import OPTIMISED, UNOPTIMISED, path
-from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, reads
+from fastcam_export.graph.constants import is_constant
+from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, in_default_domain, reads
 from fastcam_export.layers.axis_tracing import POOLS, Known, trace
 from fastcam_export.layers.layout import Layout, read, shape_text
 from fastcam_export.layers.token_liveness import live
@@ -20,6 +22,10 @@ from fastcam_export.layers.token_liveness import live
 REARRANGED = VIEWS | ELEMENTS_KEPT | {"Transpose", "Slice"}
 LINEAR = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "Attention"})
 """What ends a block's normalisation: behind it lie the projections of an attention."""
+FIRST = VIEWS | ELEMENTS_KEPT | {"Clip", "Resize", "Slice", "Upsample"}
+"""Operators whose first input alone is handed on."""
+SAME_FORM = FIRST | {"Add", "Div", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Log", "LogSoftmax", "Mul", "Neg", "Relu"}
+SAME_FORM |= {"Sigmoid", "Softmax", "Softplus", "Sqrt", "Sub", "Tanh", "Transpose"}
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -33,7 +39,8 @@ class Layer:
         value: the graph's value.
         layout: how its positions lie.
         pooled: it only pools, rescales or rearranges the map before it, or is an attention's projection of it.
-        per_class: it already has one channel per class.
+        per_class: it already has one channel per class, which nothing mixes any more.
+        output: an output follows from it element by element: it is what is explained, in another form.
         live: the score depends on its positions; behind a vision transformer's last attention only on other tokens.
     """
 
@@ -42,13 +49,25 @@ class Layer:
     pooled: bool
     per_class: bool
     live: bool = True
+    output: bool = False
 
     @property
     def note(self) -> str:
         """What speaks against choosing it, in a few words."""
         if not self.live:
             return "its positions do not reach the score"
+        if self.output:
+            return "the output itself"
         return "one channel per class" if self.per_class else "pooled" if self.pooled else ""
+
+    def and_of(self, other: Layer) -> Layer:
+        """The same value as a layer of both what this one and what ``other`` is a layer of."""
+        return replace(
+            self,
+            per_class=self.per_class or other.per_class,
+            live=self.live and other.live,
+            output=self.output or other.output,
+        )
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,11 @@ class Maps:
         known = trace(graph, image)
         return Maps(graph, image, score, known, live(graph, known, score))
 
+    @cached_property
+    def output(self) -> frozenset[ir.Value]:
+        """The score, and what it follows from element by element."""
+        return _in_other_forms(self.score)
+
     def layout(self, value: ir.Value) -> Layout | None:
         """How the positions lie in ``value``; None if it is no map, as far as the graph tells."""
         return read(value, self.known.get(value))
@@ -81,12 +105,30 @@ class Maps:
         """Whether the score depends on the positions of ``value``."""
         return value is self.score or any(self.through(node, value) for node in self._readers(value))
 
+    def mixed(self, value: ir.Value) -> bool:
+        """Whether a matrix product or a convolution lies between ``value`` and the score: channels are no classes yet.
+
+        A last map of as many channels as an embedding has numbers is one in front of a matrix.
+        """
+        return any(node.op_type in LINEAR for node in path(self.graph, [value], [self.score]))
+
     def _readers(self, value: ir.Value) -> list[ir.Node]:
         """The graph's nodes that read a value, themselves or in a body of theirs."""
         users = [node for node, _ in value.uses()]
         if all(node.graph is self.graph for node in users):
             return users
         return [node for node in self.graph if value in reads(node)]
+
+
+def _in_other_forms(score: ir.Value) -> frozenset[ir.Value]:
+    """The score, and the values that it is a view, an enlargement or a function element by element of."""
+    found = [score]
+    while (node := found[-1].producer()) is not None and (in_default_domain(node) and node.op_type in SAME_FORM):
+        computed = [x for x in node.inputs[: 1 if node.op_type in FIRST else None] if not is_constant(x)]
+        if len(computed) != 1 or computed[0] is None:
+            break
+        found.append(computed[0])
+    return frozenset(found)
 
 
 def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
@@ -120,8 +162,9 @@ def layer_of(maps: Maps, value: ir.Value, classes: int | None) -> Layer | None:
         value,
         layout,
         _rearranged(maps, value, layout) or _projected(value, layout),
-        classes not in (None, 0) and channels == classes,
+        classes not in (None, 0) and channels == classes and not maps.mixed(value),
         maps.live(value),
+        value in maps.output,
     )
 
 
@@ -213,14 +256,18 @@ def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
     working = [layer for layer in layers if layer.live]
     for found, reason in (
         (
-            [layer for layer in working if not (layer.pooled or layer.per_class)],
+            [layer for layer in working if not (layer.pooled or layer.per_class or layer.output)],
             "the last feature map with spatial extent before the head",
         ),
         (
-            [layer for layer in working if not layer.per_class],
+            [layer for layer in working if not (layer.per_class or layer.output)],
             "the last map with spatial extent (all others have one channel per class)",
         ),
-        (working, "the last map with spatial extent; it has one channel per class"),
+        (
+            [layer for layer in working if not layer.output],
+            "the last map with spatial extent; it has one channel per class",
+        ),
+        (working, "the last map with spatial extent; it is the output itself"),
     ):
         if found:
             later = layers[layers.index(found[-1]) + 1 :]

@@ -159,14 +159,18 @@ def choose_layer(graph: ir.Graph, image: ir.Value, functional: Functional) -> tu
 
 
 def learned_layers(graph: ir.Graph, image: ir.Value, functional: Functional) -> list[target_layer.Layer]:
-    """The maps that every path from the image to each of the outputs passes through, behind a first convolution."""
-    common: list[target_layer.Layer] = []
+    """The maps that every path from the image to each of the outputs passes through, behind a first convolution.
+
+    What speaks against a layer for one of the outputs speaks against it for all: each has a gradient there or none.
+    """
+    common: dict[ir.Value, target_layer.Layer] = {}
     for index, output in enumerate(functional.values):
         maps = target_layer.Maps.of(graph, image, output)
         channels = classes(output) if len(functional.about[index].shape) > 2 else None
-        layers = target_layer.find_layers(maps, channels)
-        common = layers if index == 0 else [layer for layer in layers if layer.value in {one.value for one in common}]
-    return [layer for layer in common if layer.value not in functional.values and is_learned(graph, image, layer.value)]
+        found = {layer.value: layer for layer in target_layer.find_layers(maps, channels)}
+        common = found if index == 0 else {v: common[v].and_of(layer) for v, layer in found.items() if v in common}
+    taken = [layer for value, layer in common.items() if value not in functional.values]
+    return [layer for layer in taken if is_learned(graph, image, layer.value)]
 
 
 def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
+from fastcam_export.graph.constants import RANDOM
+from fastcam_export.graph.query import in_default_domain
 from fastcam_export.steps.attach import Attached, attach
 from fastcam_export.steps.plan import Plan
 from fastcam_export.verify import image_gradient
 from fastcam_export.verify.check import (
     Check,
-    LayerRun,
-    layer_error,
+    Judgement,
+    judge,
+    judge_whole,
     refuse_error,
-    run_both,
-    tolerance,
-    whole_gradient_error,
+    refuse_unconfirmed,
 )
 from fastcam_export.verify.finite_differences import DIRECTIONS
-from fastcam_export.verify.sample import Sample
+from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both
 from fastcam_export.verify.tail import tail
 
 
@@ -33,43 +34,91 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
         What was measured, for the metadata.
 
     Raises:
-        FastcamError: something differs, or the runtime refuses a model.
+        FastcamError: something differs, the runtime refuses a model, or, where the check is strict, the gradient is not
+            confirmed.
     """
     source, target, options = plan.loaded.proto, plan.target, plan.options
-    sample = Sample.of(plan.loaded.model.graph, plan.image, target.cotangents, plan.metadata.inputs)
-    result = _gradients(plan, attached, sample).to_dict()
+    began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs)
+    run = began.first()
+    measured, run = _gradients(plan, attached, began, run)
+    if options.check == "strict":
+        refuse_unconfirmed(measured)
+    result = measured.to_dict()
+    if run.missing:
+        return result
     if options.input_gradient == "gradient":
         whole = tail(plan.loaded.model, plan.image, *target.differentiated)
-        result["input_gradient_error"] = image_gradient.check(source, attached.whole, whole, sample)
+        result["input_gradient_error"] = image_gradient.check(plan.loaded, attached.whole, whole, run)
     if attached.head is not None:
         score = target.differentiated[0].name or ""
-        result |= classifier_head.check(attached.whole, attached.head.model, score, sample.feeds)
+        result |= classifier_head.check(attached.whole, attached.head.model, score, run.sample.feeds)
     if attached.framed is not None:
-        result |= uint8_frames.check(attached.whole, attached.framed, plan.metadata, options.frames, sample.feeds)
+        result |= uint8_frames.check(attached.whole, attached.framed, plan.metadata, options.frames, run.sample.feeds)
     if attached.parts is not None:
-        result |= on_demand.check(source, attached.whole, attached.parts, sample)
+        result |= on_demand.check(source, attached.whole, attached.parts, run)
     return result
 
 
-def _gradients(plan: Plan, attached: Attached, sample: Sample) -> Check:
-    """Compare the outputs, and the gradient at each target layer."""
-    compared = run_both(plan.loaded.proto, attached.whole, sample, attached.values, plan.layers)
-    errors = [_layer_error(plan, run) for run in compared.layers]
-    return Check(compared.identical, compared.difference, max([0.0, *errors]), DIRECTIONS)
+def _gradients(plan: Plan, attached: Attached, began: Source, run: SourceRun) -> tuple[Check, SourceRun]:
+    """Compare the outputs, and the gradient at each target layer; and the run in which this was done."""
+    compared = _compared(plan, attached, run)
+    if not run.missing and not all(layer.gradient.any() for layer in compared.layers):
+        for other in began.others(run):  # a dead unit may live on another picture
+            again = _compared(plan, attached, other) if not other.missing else None
+            if again is not None and all(layer.gradient.any() for layer in again.layers):
+                compared, run = again, other
+                break
+    notes = tuple(_notes(plan, compared))
+    if run.missing:
+        why = f"{' and '.join(run.missing)} empty on every picture that the check tried: nothing was found in them"
+        return Check(compared.identical, compared.difference, None, 0, unconfirmed=why, notes=notes), run
+    found = [_judged(plan, layer) for layer in compared.layers]
+    errors = [one.error for one in found if one.error is not None]
+    unconfirmed = next((one.unconfirmed for one in found if one.unconfirmed), "")
+    first = found[0].agreement
+    return Check(
+        compared.identical,
+        compared.difference,
+        max(errors) if errors else None,
+        first.directions if first is not None else DIRECTIONS,
+        sum(one.agreement.crossing for one in found if one.agreement is not None),
+        unconfirmed,
+        notes,
+    ), run
 
 
-def _layer_error(plan: Plan, run: LayerRun) -> float:
-    """The error of the gradient at one layer.
+def _compared(plan: Plan, attached: Attached, run: SourceRun) -> Comparison:
+    return run_both(plan.loaded.proto, attached.whole, run, attached.values, plan.layers)
+
+
+def _notes(plan: Plan, compared: Comparison) -> list[str]:
+    """What a user should know of the model and its layers."""
+    notes = []
+    drawn = sorted(
+        {node.op_type for node in plan.loaded.model.graph if in_default_domain(node) and node.op_type in RANDOM}
+    )
+    if drawn:
+        notes.append(
+            f"the model draws random numbers ({', '.join(drawn)}): two runs of it differ; the check holds them"
+        )
+    for run in compared.layers:
+        if all(side == 1 for side in run.point.maps.shape[2:]):
+            name = run.layer.value.name
+            notes.append(f"warning: layer {name} has one position only, so that its map is the same all over")
+    return notes
+
+
+def _judged(plan: Plan, run: LayerRun) -> Judgement:
+    """What differences say of the gradient at one layer.
 
     Raises:
-        FastcamError: it is too large, or the gradient is zero.
+        FastcamError: it is wrong, or zero.
     """
-    source, layer = plan.loaded.proto, run.layer
-    part = tail(plan.loaded.model, layer.value, *plan.target.differentiated)
-    error = layer_error(source, part, run)
-    if run.pooled and not error <= tolerance(source, part):
-        whole = attach(plan.of_whole_gradient(layer)).whole
-        error = whole_gradient_error(source, part, run, whole)
+    model, source, layer = plan.loaded.model, plan.loaded.proto, run.layer
+    part = tail(model, layer.value, *plan.target.differentiated)
+    found = judge(model, source, part, run)
+    if run.pooled and found.agreement is not None and not found.agreement.good:
+        found = judge_whole(model, source, part, run, attach(plan.of_whole_gradient(layer)).whole)
     which = "" if layer.number is None else f" at layer {layer.value.name!r}"
-    refuse_error(error, source, part, f"the gradient{which}")
-    return error
+    refuse_error(found.agreement, f"the gradient{which}")
+    return found

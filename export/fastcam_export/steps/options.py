@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from fastcam import schema
 from fastcam.labels import Labels
@@ -13,6 +13,9 @@ from fastcam_export.artifacts import engines
 from fastcam_export.layers.layout import UserLayout
 from fastcam_export.layers.score import WANTS, Want
 from fastcam_export.outputs.cam import TARGETS_MODES, Targets
+
+Check = bool | Literal["strict"]
+"""Whether the check runs; "strict" refuses what it cannot confirm."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class ExportOptions:
     on_demand: bool = False
     head: bool = False
     frames: bool | tuple[int, int] = False
-    check: bool = True
+    check: Check = True
     input_name: str | None = None
     inputs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.check not in (True, False):
+            one_of("check", str(self.check), ("strict",))
         one_of("emit", self.emit or schema.EMITS[0], schema.EMITS)
         one_of("targets", self.targets, TARGETS_MODES)
         one_of("score", self.score, WANTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +15,29 @@ from fastcam_export.layers.layout import Layout
 from fastcam_export.verify.float64 import SINGLE, in_double, without_convolutions
 from fastcam_export.verify.session import quiet_session
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
 Array = npt.NDArray[Any]
 DIRECTIONS = 4
-DTYPES = {
+MORE = 12
+"""Directions that are added where one of the first does not agree."""
+EXACT = 3e-4
+"""Largest accepted error where differences are taken in float64: a gradient that is a thousandth too large is not."""
+SUMMED = 3e-9
+"""What each position may add to it: a pooled gradient may be a sum of as many numbers in float32."""
+SHARE = 5
+"""A direction agrees, where others do not, if its error is smaller than what is accepted by this factor."""
+WIDTHS = {
+    "double": (1e-4, 1e-6, 1e-2, 1e-8),
+    "rounded": (1e-3, 1e-2, 1e-4, 1e-1, 3e-4, 3e-3, 3e-2, 1e-6),
+    "single": (1e-2, 1e-1, 1e-3, 1, 10, 1e2, 3e-2, 3e-3, 3e-4, 1e-4),
+}
+"""Step widths as shares of the mean absolute activation, the most promising first, by the precision of the tail:
+float64, float64 with operators of :data:`fastcam_export.verify.float64.SINGLE`, float32."""
+DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+    **{f"tensor({kind})": np.dtype(kind) for kind in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")},
 }
 LAYER = "fastcam_check.layer"
 """The name of the layer's value, where that is an input."""
@@ -74,32 +86,80 @@ class Point:
         return self.layout.write(self.raw.astype(np.float64), self.maps.astype(np.float64) + step)
 
 
-def score_session(
-    tail: onnx.ModelProto, feeds: Mapping[str, Array], cotangents: Sequence[Array]
-) -> tuple[Callable[[Array], Array], Array]:
-    """The class scores [N, classes] behind the layer as a function of its value, and step widths for differences.
+@dataclass(frozen=True)
+class Agreement:
+    """How a gradient compares with central differences.
 
-    Of ``cotangents`` the one "class" is their linear functional of the outputs; NaN where an output has another shape,
-    as where a detector finds another number of boxes.
+    Attributes:
+        error: |<v, g> - difference| as a share of the gradient's norm, the worst of the directions and images that
+            count.
+        directions: how many count.
+        crossing: how many more there are in which every step meets a kink, or none is narrow enough.
+        allowed: the largest error that is accepted.
     """
-    run, widths = _tail_session(tail)
+
+    error: float
+    directions: int
+    crossing: int = 0
+    allowed: float = EXACT
+
+    @property
+    def good(self) -> bool:
+        """Whether the error is accepted."""
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores behind a layer as a function of its value.
+
+    Attributes:
+        of: the layer's value -> [N, classes]; of cotangents the one "class" is their linear functional of the outputs,
+            NaN where an output has another shape.
+        precision: a key of :data:`WIDTHS`.
+    """
+
+    of: Callable[[Array], Array]
+    precision: str
+
+
+def scores_behind(
+    tail: onnx.ModelProto, feeds: Mapping[str, Array], cotangents: Sequence[Array], at: Array | None = None
+) -> Scores:
+    """The scores of a tail, in float64 if the runtime can run it so.
+
+    Args:
+        tail: see :func:`fastcam_export.verify.tail.tail`.
+        feeds: the model's inputs, and what gradients hold constant.
+        cotangents: what is explained of each output; empty of class scores.
+        at: a value of the layer, to try it with: an operator may refuse float64 only when it runs.
+    """
+    try:
+        wide = in_double(tail)
+        precision = "rounded" if any(node.op_type in SINGLE for node in wide.graph.node) else "double"
+        found = Scores(_session(without_convolutions(wide), feeds, cotangents), precision)
+        if at is not None:
+            found.of(at)
+        return found
+    except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
+        return Scores(_session(tail, feeds, cotangents), "single")
+
+
+def _session(
+    tail: onnx.ModelProto, feeds: Mapping[str, Array], cotangents: Sequence[Array]
+) -> Callable[[Array], Array]:
+    run = quiet_session(tail)
     types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
     fixed = {name: array.astype(types[name]) for name, array in feeds.items() if name in types}
-    stopped = any(name.startswith(STOPPED) for name in types)
 
     def scores(at: Array) -> Array:
-        try:
-            outputs = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])})
-        except Exception:  # onnxruntime's have no common base but this
-            if not stopped:
-                raise
-            return np.full((len(cotangents[0]) if cotangents else len(at), 1), np.nan)  # another number of regions
+        outputs = run.run(None, {**fixed, LAYER: at.astype(types[LAYER])} if LAYER in types else fixed)
         if cotangents:
             return _functional(outputs, cotangents)
         out = np.asarray(outputs[0], np.float64)
         return np.asarray(out.reshape(*out.shape[:2], -1).sum(2))
 
-    return scores, widths
+    return scores
 
 
 def _functional(outputs: Sequence[Array], cotangents: Sequence[Array]) -> Array:
@@ -110,60 +170,81 @@ def _functional(outputs: Sequence[Array], cotangents: Sequence[Array]) -> Array:
     return np.asarray(sum(pair.sum(1, keepdims=True) for pair in pairs))
 
 
-def gradient_error(
+def compare(
     tail: onnx.ModelProto,
     feeds: Mapping[str, Array],
     point: Point,
     gradient: Array,
+    tolerance: float,
+    exact: bool = False,
     seed: int = 1,
     directions: int = DIRECTIONS,
-) -> float:
+) -> Agreement:
     """Compare a gradient with central differences of the part of the model behind the layer.
+
+    A network is smooth only piecewise: of several step widths the best counts, for a wide step meets kinks and a narrow
+    one rounding. Where a direction still disagrees, more are tried. A wrong gradient disagrees in nearly all of them;
+    where more than half agree closely, the others are those in which every step met a kink.
 
     Args:
         tail: see :func:`fastcam_export.verify.tail.tail`.
-        feeds: the model's inputs.
+        feeds: the model's inputs, and what gradients hold constant.
         point: the layer's value there.
         gradient: [N, K, h, w], or [N, K] where only its spatial mean is in the file; then directions are constant
             over space.
+        tolerance: the largest error that is accepted.
+        exact: accept :data:`EXACT` only, where the differences are taken in float64.
         seed: of the directions.
         directions: how many.
-
-    Returns:
-        The worst error over directions and images, as a share of the gradient's norm. Of several step widths the best
-        counts: a network is smooth only piecewise, so a wide step meets kinks and a narrow one rounding. The
-        differences are taken in float64 where the runtime has the operators behind the layer in it.
     """
-    scores, widths = score_session(tail, feeds, point.cotangents)
-    rng = np.random.default_rng(seed)
-    maps = point.maps
-    pooled = gradient.ndim == 2
-    area = int(np.prod(maps.shape[2:])) if pooled else 1
+    scores = scores_behind(tail, feeds, point.cotangents, point.raw)
+    if exact and scores.precision == "double":
+        positions = int(np.prod(point.maps.shape[2:])) if gradient.ndim == 2 else 0
+        tolerance = min(tolerance, EXACT + SUMMED * positions)
+    tried = _Directions(scores, point, gradient, tolerance / SHARE, np.random.default_rng(seed))
+    errors = [tried.error() for _ in range(directions)]
+    if np.max(errors) <= tolerance:
+        return Agreement(float(np.max(errors)), directions, allowed=tolerance)
+    errors += [tried.error() for _ in range(MORE)]
+    found = np.array(errors)  # [directions, N]
+    agree = found <= tolerance / SHARE
+    if (2 * agree.sum(0) > len(found)).all():
+        whole = agree.all(1)
+        return Agreement(float(found[agree].max()), int(whole.sum()), int((~whole).sum()), tolerance)
+    return Agreement(float(found[:directions].max()), directions, allowed=tolerance)
 
-    def score(step: Array) -> Array:
-        return np.asarray(np.take_along_axis(scores(point.moved(step)), point.classes, axis=1)[:, 0])
 
-    spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0
-    norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
-    worst = 0.0
-    for _ in range(directions):
-        v = rng.standard_normal(gradient.shape)
+@dataclass(frozen=True)
+class _Directions:
+    """Random directions at a point, one after the other."""
+
+    scores: Scores
+    point: Point
+    gradient: Array
+    close: float
+    rng: np.random.Generator
+
+    def error(self) -> Array:
+        """[N]: how far the gradient is from the differences in the next direction."""
+        maps, gradient = self.point.maps, self.gradient
+        pooled = gradient.ndim == 2
+        area = int(np.prod(maps.shape[2:])) if pooled else 1
+        v = self.rng.standard_normal(gradient.shape)
         if not pooled:
             v *= maps != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
         step = np.broadcast_to(v.reshape(*v.shape[:2], *[1] * (maps.ndim - 2)) if pooled else v, maps.shape)
         expected = (v * gradient).reshape(len(v), -1).sum(1) * area
-        slopes = [(score(h * step) - score(-h * step)) / (2 * h) for h in widths * spread]
-        errors = np.abs(np.array(slopes) - expected) / np.maximum(norm, 1e-30)
-        worst = float(np.maximum(worst, np.fmin.reduce(errors, axis=0).max()))  # NaN only where no width gives a number
-    return worst
+        norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
+        spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0
+        best = np.full(len(gradient), np.nan)
+        for width in WIDTHS[self.scores.precision]:
+            h = width * spread
+            slope = (self._score(h * step) - self._score(-h * step)) / (2 * h)
+            best = np.fmin(best, np.abs(slope - expected) / np.maximum(norm, 1e-30))
+            if (best <= self.close / 10).all():
+                break
+        return np.where(np.isnan(best), np.inf, best)  # where no width gives a number
 
-
-def _tail_session(tail: onnx.ModelProto) -> tuple[ort.InferenceSession, Array]:
-    """A session of the tail, in float64 if the runtime can, and the step widths that suit its precision."""
-    try:
-        wide = in_double(tail)
-        double = quiet_session(without_convolutions(wide))
-        rounded = any(node.op_type in SINGLE for node in wide.graph.node)
-        return double, np.array([1e-2, 1e-4, 1e-6, *([1e-1, 3e-2, 3e-3, 1e-3, 3e-4] if rounded else [])])
-    except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
-        return quiet_session(tail), np.array([1e2, 10, 1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4])
+    def _score(self, step: Array) -> Array:
+        found = self.scores.of(self.point.moved(step))
+        return np.asarray(np.take_along_axis(found, self.point.classes, axis=1)[:, 0])

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from fastcam_export.verify import recurrent, resize
+
 Array = npt.NDArray[Any]
 
 
@@ -24,7 +26,10 @@ def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
             array = numpy_helper.to_array(tensor).astype(np.float64)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 18)
+
     def widen(graph: onnx.GraphProto) -> None:
+        known = resize.shapes(graph)
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type in narrow:
@@ -40,7 +45,8 @@ def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
                     convert(attribute.t)
                 elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in narrow:
                     attribute.i = double
-        _kept_in_single(graph)
+        recurrent.spelled(graph)
+        _kept_in_single(graph, known, opset)
 
     widen(wide.graph)
     return wide
@@ -50,8 +56,9 @@ SINGLE: dict[str, tuple[int, ...]] = {"NonMaxSuppression": (0, 1, 3, 4), "Resize
 """Operators that the runtime has in float32 alone, and those of their inputs that are float32 then."""
 
 
-def _kept_in_single(graph: onnx.GraphProto) -> None:
-    """Casts around :data:`SINGLE`: of a detector's boxes, which give indices, and of the pictures that it resizes."""
+def _kept_in_single(graph: onnx.GraphProto, shapes: dict[str, list[int]], opset: int) -> None:
+    """A Resize by repeating or by matrices, where the file says how; else casts around :data:`SINGLE`: of a detector's
+    boxes, which give indices, and of the pictures that it resizes."""
     if all(node.op_type not in SINGLE for node in graph.node):
         return
     ordered = onnx.GraphProto()
@@ -62,6 +69,11 @@ def _kept_in_single(graph: onnx.GraphProto) -> None:
         factors = _whole_factors(node, weights)
         if factors is not None:
             ordered.node.extend(_repeated(graph, node, factors, name))
+            continue
+        dims = shapes.get(node.input[0]) if node.op_type == "Resize" else None
+        along = resize.matrices(node, dims, weights, opset) if dims else None
+        if along is not None and dims is not None:
+            ordered.node.extend(resize.nodes(graph, node, along, len(dims)))
             continue
         for i in SINGLE.get(node.op_type, ()):
             if i < len(node.input) and node.input[i]:

@@ -10,10 +10,11 @@ import onnx
 
 from fastcam import schema
 from fastcam.schema import Mode
+from fastcam_export.graph.load import Loaded
 from fastcam_export.layers.layout import Layout
 from fastcam_export.verify import finite_differences, stop_gradient
-from fastcam_export.verify.check import refuse_error
-from fastcam_export.verify.sample import Sample
+from fastcam_export.verify.check import refuse_error, tolerance
+from fastcam_export.verify.runs import SourceRun
 from fastcam_export.verify.session import quiet_session
 
 
@@ -28,35 +29,37 @@ def summary_lines(mode: Mode | None, check: Mapping[str, Any]) -> list[str]:
     return [f"        {mode} is no derivative, which differences could confirm: its outputs were not checked"]
 
 
-def check(source: onnx.ModelProto, exported: onnx.ModelProto, tail: onnx.ModelProto, sample: Sample) -> float:
+def check(loaded: Loaded, exported: onnx.ModelProto, tail: onnx.ModelProto, run: SourceRun) -> float:
     """Compare the gradient at the image with central differences; the worst error, as a share of the gradient's norm.
 
     Args:
-        source, exported: the two models.
+        loaded, exported: the two models.
         tail: :func:`fastcam_export.verify.tail.tail` of the source, behind the image.
-        sample: the inputs.
+        run: the source on the check's images.
 
     Raises:
         FastcamError: the error is larger than :data:`fastcam_export.verify.check.GRADIENT_TOLERANCE` allows.
     """
-    image = sample.image
+    sample, image = run.sample, run.sample.image
     dims = next(value.type.tensor_type.shape.dim for value in exported.graph.input if value.name == image)
-    if len(sample.feeds) == 1 and dims[0].dim_param:
+    outputs = run.outputs
+    if len(sample.feeds) == 1 and dims[0].dim_param and not sample.drawn:
         sample = sample.of_one_image()  # each step takes the whole model in float64
-    outputs = {}
-    if sample.cotangents:
-        own = [value.name for value in source.graph.output]
-        outputs = dict(zip(own, quiet_session(source).run(own, dict(sample.feeds))))
+        if sample.cotangents:
+            own = list(run.outputs)
+            outputs = dict(zip(own, quiet_session(loaded.proto).run(own, dict(sample.feeds))))
     targets = sample.targets(exported, outputs)
     names = [schema.INPUT_GRADIENT] if sample.cotangents else [schema.INPUT_GRADIENT, schema.CLASSES]
-    run = dict(zip(names, quiet_session(exported).run(names, {**sample.feeds, **targets})))
-    gradient = run[schema.INPUT_GRADIENT]
+    session = quiet_session(stop_gradient.with_inputs(exported, list(sample.drawn)))
+    found = dict(zip(names, session.run(names, {**sample.with_drawn, **targets})))
+    gradient = found[schema.INPUT_GRADIENT]
     cotangents = tuple(targets.values()) if sample.cotangents else ()
-    classes = np.zeros((len(gradient), 1), np.int64) if sample.cotangents else run[schema.CLASSES]
+    classes = np.zeros((len(gradient), 1), np.int64) if sample.cotangents else found[schema.CLASSES]
     pixels = sample.feeds[image]
     layout = Layout("NCHW" if pixels.ndim == 4 else "NCTHW")  # as it lies: nothing is to be reordered
     point = finite_differences.Point(pixels, layout, pixels, classes, cotangents)
-    feeds = stop_gradient.fed(source, tail, sample.feeds)
-    error = finite_differences.gradient_error(tail, feeds, point, gradient[:, 0], directions=1)
-    refuse_error(error, source, tail, "the gradient at the image")
-    return error
+    feeds = stop_gradient.fed(loaded.model, tail, sample.with_drawn)
+    allowed = tolerance(loaded.proto, tail)
+    agreement = finite_differences.compare(tail, feeds, point, gradient[:, 0], allowed, directions=1)
+    refuse_error(agreement, "the gradient at the image")
+    return agreement.error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,20 @@ from fastcam import schema
 from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import further_inputs
+from fastcam_export.layers.axis_semantics import integers
 from fastcam_export.layers.axis_tracing import image_order
+from fastcam_export.verify import pictures
 
 Array = npt.NDArray[Any]
 FREE_SIZE = 224
+FREE_SIZES = (FREE_SIZE, 256, 320, 384, 512, 640, 448, 192, 128, 96, 64, 32, 48, 299, 288, 416, 480, 800, 1024)
 FREE_FRAMES = 16
-"""Height and width of the check's image, and frames of its video, where the model takes any."""
+"""Height and width of the check's image, those that are tried where the first does not run, and frames of its video,
+where the model takes any."""
+STRIDES = (1, 2, 4, 8, 14, 16, 32, 64)
+"""How many pixels a side of a map's cell may have."""
+MOST = 48
+"""How many sizes are tried."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,13 @@ class Sample:
         feeds: inputs of the source by name.
         image: name of the image input.
         cotangents: the outputs whose cotangents the export takes; empty where its targets are classes.
+        drawn: what the source drew at random, by the names of its values.
     """
 
     feeds: Mapping[str, Array]
     image: str
     cotangents: tuple[Cotangent, ...] = ()
+    drawn: Mapping[str, Array] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -43,15 +54,36 @@ class Sample:
         image: ir.Value,
         cotangents: Sequence[Cotangent] = (),
         further: Sequence[FurtherInput] = (),
+        size: int = FREE_SIZE,
     ) -> Sample:
-        """Random inputs; one image where an output that has cotangents has no axis of images."""
-        sample = Sample(random_inputs(graph, image, further=further), image.name or "", tuple(cotangents))
+        """Random inputs; one image where an output that has cotangents has no axis of images.
+
+        Args:
+            graph: a loaded model's.
+            image: its image input.
+            cotangents: the outputs whose cotangents the export takes.
+            further: what the metadata say of further inputs.
+            size: height and width, where the model takes any.
+        """
+        sample = Sample(random_inputs(graph, image, further=further, size=size), image.name or "", tuple(cotangents))
         return sample if all(about.batched for about in cotangents) else sample.of_one_image()
 
     @property
     def images(self) -> int:
         """The number of images."""
         return len(self.feeds[self.image])
+
+    @property
+    def with_drawn(self) -> Mapping[str, Array]:
+        """The feeds of a model that takes what the source draws as inputs."""
+        return {**self.feeds, **self.drawn}
+
+    def of_kind(self, kind: int, graph: ir.Graph, image: ir.Value) -> Sample:
+        """The same with pictures of another kind."""
+        pixels = self.feeds[self.image]
+        rng = np.random.default_rng(0)
+        made = pictures.picture(kind, rng, pixels.shape, image_order(image), pixels.dtype)
+        return replace(self, feeds={**self.feeds, self.image: made})
 
     def of_one_image(self) -> Sample:
         """The same with the first image alone."""
@@ -75,24 +107,68 @@ class Sample:
 
 
 def random_inputs(
-    graph: ir.Graph, image: ir.Value, seed: int = 0, further: Sequence[FurtherInput] = ()
+    graph: ir.Graph, image: ir.Value, seed: int = 0, further: Sequence[FurtherInput] = (), size: int = FREE_SIZE
 ) -> dict[str, Array]:
     """Standard normal images (two where the batch is free), and values of all further inputs that have no default.
 
     Args:
         further: what the metadata say of the further inputs, see :func:`fastcam_export.layers.further_inputs.fed`.
+        size: height and width, where the model takes any.
     """
     rng = np.random.default_rng(seed)
-    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
+    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": size, "W": size}
     dims = known_dims(image) or []
     shape = [d if d is not None else free[axis] for d, axis in zip(dims, image_order(image))]
-    dtype = image.dtype.numpy()  # type: ignore[union-attr]
-    sample = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 256, shape)
-    feed = sample.astype(dtype)
+    feed = pictures.picture(0, rng, shape, image_order(image), image.dtype.numpy())  # type: ignore[union-attr]
     about = {one.name: one for one in further}
     others = [value for value in further_inputs.of(graph, image) if value.name != schema.TARGETS]
     values = {value.name: further_inputs.fed(value, image, feed, about.get(value.name or ""), rng) for value in others}
     return {value.name or "": feed if value is image else values[value.name] for value in [image, *others]}
+
+
+def sizes(graph: ir.Graph, image: ir.Value) -> list[int]:
+    """Heights and widths to try, where the model takes any: usual ones, then those that its own shapes make likely.
+
+    A file with free sizes may still take some only: multiples of 64, or those that a Reshape in it was traced for.
+    """
+    dims = known_dims(image) or []
+    if all(dims[axis] is not None for axis, letter in enumerate(image_order(image)) if letter in "HW"):
+        return [FREE_SIZE]
+    values = (value for node in graph for value in node.outputs)
+    sides = dict.fromkeys(side for value in values for side in (known_dims(value) or [])[2:4] if side and side > 1)
+    for node in graph:
+        if node.op_type == "Reshape":
+            sides |= dict.fromkeys(n for n in (integers(node.inputs[1]) or [])[1:] if 1 < n <= 1024)
+            tokens = [n for n in integers(node.inputs[1]) or [] if n > 3 and math.isqrt(n) ** 2 == n]
+            sides |= dict.fromkeys(map(math.isqrt, tokens))
+    likely = [side * stride for side in sides for stride in STRIDES if 32 <= side * stride <= 1024]
+    return list(dict.fromkeys([*FREE_SIZES, *sorted(likely, key=lambda size: abs(size - FREE_SIZE))]))[:MOST]
+
+
+def that_runs(
+    graph: ir.Graph,
+    image: ir.Value,
+    cotangents: Sequence[Cotangent],
+    run: Callable[[Sample], object],
+    further: Sequence[FurtherInput] = (),
+) -> Sample:
+    """The first sample that a model runs on: two images of a usual size, else others, else one image.
+
+    Raises:
+        Exception: that of ``run`` for the first one, where it runs on none.
+    """
+    first: Exception | None = None
+    for size in sizes(graph, image):
+        sample = Sample.of(graph, image, cotangents, further, size)
+        for each in [sample, sample.of_one_image()] if sample.images > 1 else [sample]:
+            try:
+                run(each)
+            except Exception as error:  # the runtime's exceptions have no common base but this
+                first = first or error
+            else:
+                return each
+    assert first is not None
+    raise first
 
 
 def random_cotangents(cotangents: Sequence[Cotangent], outputs: Mapping[str, Array], images: int) -> dict[str, Array]:

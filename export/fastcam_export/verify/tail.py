@@ -26,10 +26,10 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     without_rounding(part.graph, layer.name)
     values = {value.name: value for value in (*part.graph.inputs, *(y for node in part.graph for y in node.outputs))}
     cut = ir.Value(name=LAYER, type=layer.type, shape=layer.shape)
+    part.graph.outputs.clear()  # the layer may be one of them
     ir.convenience.replace_all_uses_with(values[layer.name], cut)
     part.graph.inputs.append(cut)
-    stop_gradient.cut(part.graph)
-    del part.graph.outputs[:]
     part.graph.outputs.extend(values[score.name] for score in scores)
+    stop_gradient.cut(part.graph, cut)
     common_passes.RemoveUnusedNodesPass()(part)
     return ir.to_proto(part)
