@@ -106,8 +106,8 @@ def _of_file(path: Path) -> tuple[str, ...]:
     found = _literal(text)
     if found is None and path.suffix.lower() in (".yaml", ".yml"):
         found = _yaml(text)
-        if found is None:
-            raise FastcamError(f"{path}: YAML without class names; it keeps them under names, a list or numbered")
+        if not isinstance(found, dict | list):
+            raise FastcamError(f"{path}: no valid YAML with class names; they are a list, or numbered, under names")
     if found is not None:
         return _names(found, str(path))
     if re.match(r"\s*item\s*\{", text):
@@ -157,46 +157,13 @@ def _literal(text: str) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    """The block or list of names of a YAML file, of which nothing else is read; None where there is none.
+    """What a YAML file holds, each scalar as the text that it is: a class may be called "no"."""
+    import yaml
 
-    ``names:`` with "  0: cat" or "  - cat" below it, or [cat, dog] behind it.
-    """
-    lines = [re.sub(r"(^|\s)#.*$", "", line).rstrip() for line in text.splitlines()]
-    for key in KEYS:
-        for i, line in enumerate(lines):
-            match = re.fullmatch(rf"{key}\s*:\s*(.*)", line)
-            if match and match[1]:
-                flow = _flow(" ".join([match[1], *lines[i + 1 :]]))
-                return {"names": flow} if flow is not None else None
-            if match:
-                below = lines[i + 1 :]
-                end = next((j for j, one in enumerate(below) if one and not re.match(r"\s|-", one)), len(below))
-                return {"names": block} if (block := _block(below[:end])) else None
-    return _block(lines)
-
-
-def _block(lines: Sequence[str]) -> Any:
-    """The entries of an indented list or dict."""
-    entries = [line.strip() for line in lines if line.strip()]
-    if entries and all(entry.startswith("-") for entry in entries):
-        return [_unquoted(entry[1:].strip()) for entry in entries]
-    pairs = [re.fullmatch(r"(.+?)\s*:\s*(.*)", entry) for entry in entries]
-    if entries and all(pairs):
-        return {_unquoted(pair[1]): _unquoted(pair[2]) for pair in pairs if pair}
-    return None
-
-
-def _flow(text: str) -> Any:
-    """[cat, 'dog'] or {0: cat, 1: dog}, with quotes or without."""
-    match = re.match(r"\[(.*?)\]|\{(.*?)\}", text)
-    if match is None:
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # which makes texts, lists and dicts, and nothing else
+    except yaml.YAMLError:
         return None
-    parts = re.findall(r"""\s*((?:'[^']*'|"[^"]*"|[^,'"])+)""", match[1] if match[1] is not None else match[2])
-    parts = [part.strip() for part in parts if part.strip()]
-    if match[1] is not None:
-        return [_unquoted(part) for part in parts]
-    pairs = [part.partition(":") for part in parts]
-    return {_unquoted(key.strip()): _unquoted(name.strip()) for key, _, name in pairs}
 
 
 def _unquoted(text: str) -> str:

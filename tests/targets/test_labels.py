@@ -38,6 +38,11 @@ KEPT = {
         "path: ../coco  # root\nnames:\n" + "".join(f"  {i}: {name!r}\n" for i, name in enumerate(NAMES)) + "nc: 5\n",
     ),
     "YAML list": ("data.yaml", "nc: 5\nnames: [cat, 'dog', \"n01440764 tench, Tinca tinca\",\n d, traffic light]\n"),
+    "YAML, indented rows": ("data.yaml", "names:\n" + "".join(f"    - {name}\n" for name in NAMES) + "train: x\n"),
+    "YAML flow dict": (
+        "data.yaml",
+        "names: {0: cat, 1: dog, 2: 'n01440764 tench, Tinca tinca', 3: d, 4: traffic light}",
+    ),
     "YAML rows": ("data.yml", "names:\n" + "".join(f"- {name}\n" for name in NAMES)),
     "numbered lines": ("names.txt", "".join(f"{i}: {name}\n" for i, name in enumerate(NAMES))),
     "dict, int keys": ("", {i: NAMES[i] for i in (4, 3, 1, 0, 2)}),
@@ -54,6 +59,7 @@ BAD_FORMS = {
     "other JSON": ("n.json", '{"model": {"layers": 5}}', "n.json: no class names in it"),
     "broken JSON": ("n.json", "{0: cat", "n.json: no valid JSON"),
     "other YAML": ("n.yaml", "nc: 5\npath: here\nname: [a, b]\n", "n.yaml"),
+    "broken YAML": ("n.yaml", "names: [a, b\n", "n.yaml: no valid YAML"),
     "label map": ("n.pbtxt", "item {\n id: 1\n name: 'x'\n}\n", "a label map of TensorFlow"),
     "no numbers": ("", {"cat": "feline", "dog": "canine"}, "keys are no class numbers"),
     "a number": ("", 5, "the labels are int"),
@@ -64,6 +70,11 @@ BAD = {
     "no text": (b"\xff\xfe\x00", r"names\.txt: not UTF-8 text"),
     "absent": (None, r"names\.txt: cannot be read"),
 }
+
+
+def test_a_class_of_a_yaml_file_may_be_called_no(tmp_path):
+    (tmp_path / "data.yaml").write_text("names:\n- yes\n- no\n- 1.50\n- null\n", encoding="utf-8")
+    assert read_labels(tmp_path / "data.yaml", 4) == ("yes", "no", "1.50", "null")
 
 
 @pytest.fixture(scope="module")
