@@ -169,6 +169,9 @@ class Score:
     ``kind`` is "logit" (before the final softmax or sigmoid, as in the paper), "probability" (after it), "raw" (the
     output has no such activation) or "log-probability" (the logarithm of what the activation gives, or would give).
     ``reason`` says why this output, where the model has several that might be it; "" where there is nothing to say.
+    ``axis`` is the axis of the classes in the output: 1, or the last of maps [N, h, w, classes]. ``single`` says what
+    an output of one number for each image holds, of which the scores of two classes follow: s, "logit", which are -s
+    and s; or p, "probability", which are 1 - p and p.
     """
 
     output: str
@@ -176,6 +179,8 @@ class Score:
     kind: Literal["logit", "probability", "raw", "log-probability"]
     classes: int | None
     reason: str = ""
+    axis: int = 1
+    single: Literal["", "logit", "probability"] = ""
 
 
 @dataclass(frozen=True)

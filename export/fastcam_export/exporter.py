@@ -17,7 +17,7 @@ from fastcam_export.graph.load import Source, load
 from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.image_input import find_image
-from fastcam_export.layers.score import Want, find_score
+from fastcam_export.layers.score import OutputLayout, Want, find_score
 from fastcam_export.outputs.cam import Targets
 from fastcam_export.result import Export, InspectedLayer, Inspection
 from fastcam_export.steps.attach import attach
@@ -42,6 +42,7 @@ def export_model(
     targets: Targets = "default",
     score: Want = "logit",
     output_name: str | Sequence[str] | None = None,
+    output_layout: OutputLayout | None = None,
     preprocess: str | Preprocessing | None = None,
     resize: schema.Resize = "stretch",
     labels: Labels | None = None,
@@ -76,8 +77,11 @@ def export_model(
             several outputs; no ``fastcam.classes``).
         score: "logit" explains what goes into a final softmax or sigmoid, "probability" what comes out,
             "log-probability" its logarithm, also of a model that ends before its softmax.
-        output_name: the model output to explain; by default the first with one number per class; with cotangents any
-            float output, or a list of them, by default the only one.
+        output_name: the model output to explain; by default the one that reads as class scores
+            (:mod:`fastcam_export.layers.score_choice`), a question where several do; with cotangents any float output,
+            or a list of them, by default the only one.
+        output_layout: where the classes of an output of maps lie: "NCHW", in front of the positions, or "NHWC"; by
+            default the graph tells.
         preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
         resize: resize rule of a named preset.
         labels: class names: a file with one per line, JSON or YAML of Hugging Face or Ultralytics, a list, or a dict
@@ -129,6 +133,7 @@ def export_model(
         targets=targets,
         score=score,
         output_name=output_name,
+        output_layout=output_layout,
         preprocess=preprocess,
         resize=resize,
         labels=labels,

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.labels import Labels, read_labels
-from fastcam.schema import Preprocessing
+from fastcam.schema import Preprocessing, Score
 from fastcam_export.graph import class_names
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import known_dims
@@ -27,21 +27,32 @@ def preprocessing(wanted: str | Preprocessing | None, resize: schema.Resize, ima
     return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
 
 
+def names_known(wanted: Labels | None, loaded: Loaded) -> int | None:
+    """How many class names the user gives; or 2 where the model brings names of two classes; else None."""
+    if wanted is not None:
+        return len(read_labels(wanted, None))
+    return 2 if class_names.carried(loaded, 2)[0] is not None else None
+
+
 def labels(
-    wanted: Labels | None, loaded: Loaded, classes: int | None, words: int | None = None
+    wanted: Labels | None, loaded: Loaded, score: Score, words: int | None = None
 ) -> tuple[tuple[str, ...] | None, str]:
     """Class names by index, see :func:`fastcam.labels.read_labels`, and where they are from if the model brings them.
 
     Args:
-        wanted: what the user gives.
+        wanted: what the user gives. Of a model that says one number, one name is the second class's: the first is "not"
+            that.
         loaded: the model.
-        classes: how many there must be; None takes any number.
+        score: what is explained.
         words: of a text output the number of its words or characters, a blank included.
     """
-    if wanted is not None:
-        names = read_labels(wanted, classes)
-        paddle = words is not None and len(names) + 2 == words
-        return class_names.with_blank(names, words) if words is not None and paddle else names, ""
-    if words is not None:
-        return class_names.characters(loaded, words)
-    return class_names.carried(loaded, classes)
+    if wanted is None:
+        if words is not None:
+            return class_names.characters(loaded, words)
+        return class_names.carried(loaded, score.classes)
+    names = read_labels(wanted, None)
+    if score.single and len(names) == 1:
+        return (f"not {names[0]}", names[0]), ""
+    if words is not None and len(names) + 2 == words:  # Paddle's list of characters
+        return class_names.with_blank(names, words), ""
+    return read_labels(names, score.classes), ""

@@ -63,7 +63,13 @@ def export(
     output_name: Annotated[
         list[str] | None,
         typer.Option(
-            help="The output to explain; with --targets cotangent several.", show_default="the first that fits"
+            help="The output to explain; with --targets cotangent several.", show_default="the one of class scores"
+        ),
+    ] = None,
+    output_layout: Annotated[
+        Literal["NCHW", "NHWC"] | None,
+        typer.Option(
+            help="Whether the classes of a map stand before its positions or behind.", show_default="as the graph tells"
         ),
     ] = None,
     targets: Annotated[
@@ -125,6 +131,7 @@ def export(
         targets=targets,
         score=score,
         output_name=output_name[0] if output_name is not None and len(output_name) == 1 else output_name,
+        output_layout=output_layout,
         preprocess=preprocess,
         resize=resize,
         labels=labels,

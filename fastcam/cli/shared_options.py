@@ -24,7 +24,8 @@ Labels = Annotated[
     typer.Option("--labels", help="Class names: one per line, JSON, or YAML.", show_default="those of the file"),
 ]
 OutputName = Annotated[
-    str | None, typer.Option("--output-name", help="The model output to explain.", show_default="the first that fits")
+    str | None,
+    typer.Option("--output-name", help="The model output to explain.", show_default="the one of class scores"),
 ]
 ScoreKind = Annotated[
     Literal["logit", "probability", "log-probability"],

@@ -21,7 +21,7 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs import Inputs
-from fastcam.schema import CLASSES, Metadata
+from fastcam.schema import CLASSES, Metadata, Score
 from fastcam.targets.classes import ClassTargets, Target
 from fastcam.targets.resolved import CotangentTargets, combine, image_targets, named_targets, status_of
 
@@ -234,8 +234,16 @@ class View:
         score = self.metadata.score
         if self.metadata.cotangents and score.classes is None:
             return np.zeros((images, 0), np.float32)
-        scores = as_float(outputs[score.output])
-        return np.asarray(scores.reshape(*scores.shape[:2], -1).sum(axis=2), np.float32)
+        return class_scores(as_float(outputs[score.output]), score)
+
+
+def class_scores(output: Float, score: Score) -> Float:
+    """float32 [N, classes] of the output that holds them, see :class:`fastcam.schema.Score`."""
+    if score.single:
+        one = output.reshape(len(output), 1)
+        return np.asarray(np.concatenate([-one if score.single == "logit" else 1 - one, one], axis=1), np.float32)
+    first = np.moveaxis(output, score.axis, 1) if output.ndim > 1 else output[:, None]
+    return np.asarray(first.reshape(*first.shape[:2], -1).sum(axis=2), np.float32)
 
 
 def explain_maps(

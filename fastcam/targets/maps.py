@@ -90,7 +90,8 @@ def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -
 def _region_spec(spec: Spec, file: File) -> SpecFunction:
     """A class where it is predicted, or within a mask; one target for each word."""
     about = file.output(spec, (3,))
-    last = spec.choice("axis", ("first", "last")) == "last"
+    by_graph = ("last", "first") if about.axes in ("HWC", "THWC") else ("first", "last")
+    last = spec.choice("axis", by_graph) == "last"
     channels = about.shape[-1 if last else 0]
     known = file.classes(spec, channels if isinstance(channels, int) else None)
     spec.none_but(1, 1000, "a class, by name or number")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import onnx_ir as ir
 
 from fastcam.schema import PREFIX, FastcamError, Score
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import unquantised
+from fastcam_export.graph.query import ELEMENTS_KEPT, dims_of
 from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS
-from fastcam_export.layers.output_meaning import output_meanings
+from fastcam_export.layers.output_meaning import Meaning, output_meanings
 from fastcam_export.layers.score_choice import choose_scores, named_output
 
 Want = Literal["logit", "probability", "log-probability"]
 WANTS: tuple[Want, ...] = get_args(Want)
+OutputLayout = Literal["NCHW", "NHWC"]
+OUTPUT_LAYOUTS: tuple[OutputLayout, ...] = get_args(OutputLayout)
+"""Where the classes of an output of maps lie: in front of the positions, or behind them."""
 
 
 def find_score(
@@ -25,6 +30,8 @@ def find_score(
     output_name: str | None = None,
     want: Want = "logit",
     any_output: bool = False,
+    names: int | None = None,
+    layout: OutputLayout | None = None,
 ) -> tuple[Score, ir.Value]:
     """The score of ``output_name`` (default: the output that reads as class scores, see
     :func:`fastcam_export.layers.score_choice.choose_scores`).
@@ -37,6 +44,8 @@ def find_score(
             "log-probability" is the logarithm of what such an activation gives, or a Softmax would: nodes that are
             appended to the graph.
         any_output: take the named output whatever its shape is, as a detector's boxes; for looking, not for exporting.
+        names: how many class names are known. One number an image with two names is the second class against the first.
+        layout: where the classes of a map lie; None: as the graph tells.
 
     Returns:
         The score's description and its value, of shape [N, classes], [N, classes, 1, ...] or, to be summed over the
@@ -45,29 +54,148 @@ def find_score(
     Raises:
         FastcamError: no such output, or it is not one number per class and image.
     """
-    output, why = _choose_output(graph, image, output_name, any_output)
-    if any_output and not (_is_class_scores(output) or _is_class_map(output)):
+    meaning, why = _choose_output(graph, image, output_name, any_output)
+    output = meaning.value
+    if any_output and meaning.kind not in ("one score", "map") and not _is_class_scores(output):
         return Score(output.name or "", output.name or "", "raw", None), output
-    score, value = _explained(graph, output, want)
-    return replace(score, reason=why), value
+    if meaning.kind == "one score" and (meaning.activation == "Sigmoid" or names == 2):
+        score, value = _two_classes(graph, meaning, want)
+    elif meaning.kind == "one score":
+        score, value = _explained(graph, output, want)
+    elif meaning.kind == "map":
+        score, value = _class_map(graph, meaning, want, layout)
+    else:
+        score, value = _explained(graph, output, want)
+    return replace(score, reason="; ".join(filter(None, (score.reason, why)))), value
 
 
 def _explained(graph: ir.Graph, output: ir.Value, want: Want) -> tuple[Score, ir.Value]:
     """What is explained of an output of class scores."""
     value, kind = _before_activation(output)
+    name = output.name or ""
     if want == "log-probability":
         made = _logarithm(graph, value, "Softplus" if kind == "Sigmoid" else "LogSoftmax")
-        return Score(output.name or "", made.name or "", "log-probability", classes(value)), made
+        return Score(name, made.name or "", "log-probability", classes(value)), made
     if kind is None and want == "probability":
         raise FastcamError(
             f"output {output.name!r} does not come from a Softmax or Sigmoid, so it is no probability; "
             "export without --score probability to explain it as it is"
         )
     if kind is None:
-        return Score(output.name or "", output.name or "", "raw", classes(output)), output
+        value = output if len(dims_of(output)) > 1 else _through_views(output)
+        return Score(name, value.name or "", "raw", classes(value)), value
     if want == "probability":
-        return Score(output.name or "", output.name or "", "probability", classes(output)), output
-    return Score(output.name or "", value.name or "", "logit", classes(value)), value
+        return Score(name, name, "probability", classes(output)), output
+    return Score(name, value.name or "", "logit", classes(value)), value
+
+
+def _two_classes(graph: ir.Graph, meaning: Meaning, want: Want) -> tuple[Score, ir.Value]:
+    """The scores (-s, s) of two classes, of which the output says one number: s itself, or its sigmoid.
+
+    Where s < 0, and the sigmoid below 0.5, the first class is predicted, and its gradient is that of s with the other
+    sign. Its probability is 1 - sigmoid(s) = sigmoid(-s).
+    """
+    output = meaning.value
+    logit, activation = _before_activation(output)
+    logit = logit if activation is not None else _through_views(output)
+    shape = ir.Shape([2 if axis == 1 else dim for axis, dim in enumerate(dims_of(logit))])
+    negative = _append(graph, "Neg", [logit], "other_class", logit.shape)
+    value = _append(graph, "Concat", [negative, logit], "two_classes", shape, axis=1)
+    kind: Literal["logit", "probability", "log-probability", "raw"] = "logit" if activation is not None else "raw"
+    if want == "probability":
+        value, kind = _append(graph, "Sigmoid", [value], "two_probabilities", shape), "probability"
+    elif want == "log-probability":
+        value, kind = _logarithm(graph, value, "Softplus"), "log-probability"
+    behind = f"one number behind the sigmoid {output.name!r}" if activation else f"the one number {output.name!r}"
+    border = "0.5" if activation is not None else "0"
+    about = Score(output.name or "", value.name or "", kind, 2, f"{behind}: class 1 above {border}, class 0 below")
+    return replace(about, single="probability" if activation is not None else "logit"), value
+
+
+def _class_map(graph: ir.Graph, meaning: Meaning, want: Want, layout: OutputLayout | None) -> tuple[Score, ir.Value]:
+    """What is explained of class scores at positions, [N, classes, h, w], or with the classes last."""
+    output = meaning.value
+    last = classes_last(meaning, layout)
+    node, moves = _activation_and_moves(output)
+    if not last and all(move.op_type in ELEMENTS_KEPT for move in moves):
+        return _explained(graph, output, want)
+    value, kind = output, "raw" if node is None else "probability"
+    if want == "probability" and node is None:
+        raise FastcamError(f"output {output.name!r} does not come from a Softmax or Sigmoid, so it is no probability")
+    if node is not None and want != "probability" and node.inputs[0] is not None:
+        value, kind = _moved_too(graph, node.inputs[0], moves), "logit"
+    value = _classes_first(graph, value) if last else value
+    if want == "log-probability":
+        sigmoid = node is not None and node.op_type == "Sigmoid"
+        value, kind = _logarithm(graph, value, "Softplus" if sigmoid else "LogSoftmax"), "log-probability"
+    axis = len(dims_of(output)) - 1 if last else 1
+    return Score(output.name or "", value.name or "", kind, classes(value), axis=axis), value  # type: ignore[arg-type]
+
+
+def classes_last(meaning: Meaning, layout: OutputLayout | None = None) -> bool:
+    """Whether the classes of a map are its last axis.
+
+    Raises:
+        FastcamError: neither the graph nor ``layout`` tells.
+    """
+    dims = dims_of(meaning.value)
+    if layout is not None or meaning.axis is not None:
+        return layout == "NHWC" if layout is not None else meaning.axis == len(dims) - 1
+    sizes = [dim for dim in dims[1:] if isinstance(dim, int)]
+    if len(sizes) == len(dims) - 1 and sizes[-1] < min(sizes[:-1]):
+        raise FastcamError(
+            f"the layout of output {meaning.output!r} {list(dims)} is not clear: classes may come first or last; say "
+            "which with --output-layout NCHW or NHWC"
+        )
+    return False
+
+
+def _classes_first(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """[N, classes, h, w] of [N, h, w, classes]: what was transposed to it, or a transpose of it."""
+    rank = len(dims_of(value))
+    node, behind = value.producer(), [0, *range(2, rank), 1]
+    if node is not None and node.op_type == "Transpose" and list(node.attributes.get_ints("perm", ())) == behind:
+        assert node.inputs[0] is not None
+        return node.inputs[0]
+    perm = [0, rank - 1, *range(1, rank - 1)]
+    shape = ir.Shape([dims_of(value)[axis] for axis in perm])
+    return _append(graph, "Transpose", [value], "classes_first", shape, perm=perm)
+
+
+def _activation_and_moves(output: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
+    """The final activation, and the nodes behind it that only move its values; None and nothing where there is none."""
+    value = unquantised(output)
+    moves: list[ir.Node] = []
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
+        if node.op_type in ACTIVATIONS:
+            return node, moves[::-1]
+        if node.op_type not in ELEMENTS and node.op_type != "Transpose":
+            break
+        moves.append(node)
+        value = unquantised(node.inputs[0])
+    return None, []
+
+
+def _moved_too(graph: ir.Graph, value: ir.Value, moves: Sequence[ir.Node]) -> ir.Value:
+    """What goes into an activation, moved as its result is."""
+    for number, node in enumerate(moves):
+        made = ir.Value(name=f"{PREFIX}logits_{number}", type=value.type, shape=node.outputs[0].shape)
+        inputs = [value, *node.inputs[1:]]
+        attributes = [ir.Attr(a.name, a.type, a.value) for a in node.attributes.values()]
+        if node.op_type != "Cast":
+            graph.append(ir.Node("", node.op_type, inputs, attributes, outputs=[made], name=f"{made.name}_node"))
+            value = made
+    return value
+
+
+def _append(
+    graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, shape: ir.Shape | None, **attributes: Any
+) -> ir.Value:
+    """The result of a node at the end of the graph."""
+    made = ir.Value(name=f"{PREFIX}{name}", type=inputs[0].type, shape=shape)
+    attrs = ir.convenience.convert_attributes(attributes)
+    graph.append(ir.Node("", op_type, inputs, attrs, outputs=[made], name=f"{made.name}_node"))
+    return made
 
 
 def _logarithm(graph: ir.Graph, logits: ir.Value, how: str) -> ir.Value:
@@ -75,10 +203,7 @@ def _logarithm(graph: ir.Graph, logits: ir.Value, how: str) -> ir.Value:
     chain = [("LogSoftmax", {"axis": 1})] if how == "LogSoftmax" else [("Neg", {}), ("Softplus", {}), ("Neg", {})]
     value = logits
     for number, (op_type, attributes) in enumerate(chain):
-        made = ir.Value(name=f"{PREFIX}log_probability_{number}", type=logits.type, shape=logits.shape)
-        attrs = ir.convenience.convert_attributes(attributes)
-        graph.append(ir.Node("", op_type, [value], attrs, outputs=[made], name=f"{made.name}_node"))
-        value = made
+        value = _append(graph, op_type, [value], f"log_probability_{number}", logits.shape, **attributes)
     return value
 
 
@@ -92,22 +217,22 @@ def classes(value: ir.Value) -> int | None:
     return math.prod(rest) if len(rest) == len(value.shape) - 1 else None
 
 
-def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_output: bool) -> tuple[ir.Value, str]:
+def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_output: bool) -> tuple[Meaning, str]:
     """The output that is explained, and why that one; "" where there was no choice."""
     meanings = output_meanings(graph, image)
     if name is not None:
-        output = graph.outputs[meanings.index(named_output(meanings, name))]
-        if any_output and output.dtype in FLOATS:
-            return output, ""
-        if not _is_class_scores(output) and not _is_class_map(output):
+        meaning = named_output(meanings, name)
+        value = meaning.value
+        if not any_output and not (_is_class_scores(value) or _is_class_map(value) or meaning.kind == "one score"):
             raise FastcamError(
-                f"output {name!r} ({_describe(output)}) is not one number per class and image, [N, classes], nor a map "
+                f"output {name!r} ({_describe(value)}) is not one number per class and image, [N, classes], nor a map "
                 "of them, [N, classes, h, w]; differentiate it with fastcam_export.vjp"
             )
-        return output, ""
+        decided = f"{value.name!r} in front of {meaning.decided}" if meaning.decided else ""
+        return replace(meaning, value=_as_output(graph, value)), decided
     choice = choose_scores(meanings)
-    if choice is not None and _is_class_scores(choice.meaning.value):
-        return _as_output(graph, choice.meaning.value), choice.reason
+    if choice is not None:
+        return replace(choice.meaning, value=_as_output(graph, choice.meaning.value)), choice.reason
     raise FastcamError(
         f"no output of the model has one number per class and image, [N, classes]; it has: "
         f"{', '.join(map(str, meanings))}; export it with its class scores as an output"

@@ -26,7 +26,7 @@ from fastcam_export.layers.axis_tracing import Known, trace
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.output_meaning import Meaning, output_meanings
-from fastcam_export.layers.score import classes
+from fastcam_export.layers.score import OutputLayout, classes, classes_last
 from fastcam_export.layers.token_liveness import live
 from fastcam_export.outputs import cam
 
@@ -65,8 +65,10 @@ class Functional:
         return Score(first.output, first.output, "raw", classes(self.values[0]) if of_classes else None)
 
 
-def find(graph: ir.Graph, image: ir.Value, names: str | Sequence[str] | None) -> Functional:
-    """The outputs ``names`` (default: the only float output).
+def find(
+    graph: ir.Graph, image: ir.Value, names: str | Sequence[str] | None, layout: OutputLayout | None = None
+) -> Functional:
+    """The outputs ``names`` (default: the only float output); ``layout``: where the classes of a map lie.
 
     Raises:
         FastcamError: no such output, one that is named twice, or that is no float tensor of known rank.
@@ -89,14 +91,17 @@ def find(graph: ir.Graph, image: ir.Value, names: str | Sequence[str] | None) ->
     values = tuple(floats[name] for name in wanted)
     inputs = [COTANGENT if len(wanted) == 1 else f"{COTANGENT}.{name}" for name in wanted]
     meanings = {one.output: one for one in output_meanings(graph, image)}
-    return Functional(tuple(_about(axes, image, meanings[v.name or ""], n, v) for n, v in zip(inputs, values)), values)
+    about = (_about(axes, image, meanings[v.name or ""], n, v, layout) for n, v in zip(inputs, values))
+    return Functional(tuple(about), values)
 
 
 def _described(value: ir.Value) -> str:
     return f"{value.name} {'of unknown shape' if value.shape is None else list(readable_dims(value))}"
 
 
-def _about(axes: Known, image: ir.Value, meaning: Meaning, name: str, output: ir.Value) -> Cotangent:
+def _about(
+    axes: Known, image: ir.Value, meaning: Meaning, name: str, output: ir.Value, layout: OutputLayout | None
+) -> Cotangent:
     dims = readable_dims(output)
     if meaning.kind == "sequence" and meaning.steps == 0:
         return Cotangent(name, output.name or "", dims, False, "LNC")
@@ -104,7 +109,7 @@ def _about(axes: Known, image: ir.Value, meaning: Meaning, name: str, output: ir
     letters = ""
     if meaning.kind == "sequence" and batched:
         letters = "LC"
-    elif meaning.kind == "map" and batched and meaning.axis == len(dims) - 1 and not meaning.decided:
+    elif meaning.kind == "map" and batched and not meaning.decided and classes_last(meaning, layout):
         letters = "HWC" if len(dims) == 4 else "THWC"
     return Cotangent(name, output.name or "", dims[1:] if batched else dims, batched, letters)
 
@@ -166,11 +171,18 @@ def learned_layers(graph: ir.Graph, image: ir.Value, functional: Functional) -> 
     common: dict[ir.Value, target_layer.Layer] = {}
     for index, output in enumerate(functional.values):
         maps = target_layer.Maps.of(graph, image, output)
-        channels = classes(output) if len(functional.about[index].shape) > 2 else None
+        channels = _channels(functional.about[index], output)
         found = {layer.value: layer for layer in target_layer.find_layers(maps, channels)}
         common = found if index == 0 else {v: common[v].and_of(layer) for v, layer in found.items() if v in common}
     taken = [layer for value, layer in common.items() if value not in functional.values]
     return [layer for layer in taken if is_learned(graph, image, layer.value)]
+
+
+def _channels(about: Cotangent, output: ir.Value) -> int | None:
+    """The channels of a map; None of another output, or where the file does not say it."""
+    if about.axes in ("HWC", "THWC"):
+        return about.shape[-1] if isinstance(about.shape[-1], int) else None
+    return classes(output) if len(about.shape) > 2 else None
 
 
 def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:

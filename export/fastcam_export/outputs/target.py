@@ -11,7 +11,7 @@ from fastcam.schema import Cotangent, FastcamError, Score
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.layout import Layout
-from fastcam_export.layers.score import Want, find_score
+from fastcam_export.layers.score import OutputLayout, Want, find_score
 from fastcam_export.outputs import cotangent_targets
 
 
@@ -77,7 +77,13 @@ class Target:
 
 
 def find_target(
-    graph: ir.Graph, image: ir.Value, cotangents: bool, want: Want, output_name: str | Sequence[str] | None
+    graph: ir.Graph,
+    image: ir.Value,
+    cotangents: bool,
+    want: Want,
+    output_name: str | Sequence[str] | None,
+    names: int | None = None,
+    layout: OutputLayout | None = None,
 ) -> Target:
     """The target that the options name.
 
@@ -87,14 +93,15 @@ def find_target(
         cotangents: whether targets are cotangents, not classes.
         want: which number of a class is explained, see :func:`fastcam_export.layers.score.find_score`.
         output_name: the output or outputs; None takes the default.
+        names, layout: see :func:`fastcam_export.layers.score.find_score`.
 
     Raises:
         FastcamError: no such output, or several of class scores.
     """
     if cotangents:
-        functional = cotangent_targets.find(graph, image, output_name)
+        functional = cotangent_targets.find(graph, image, output_name, layout)
         return Target(functional.score, functional.values[0], functional)
-    return Target(*find_score(graph, image, _one_name(output_name), want))
+    return Target(*find_score(graph, image, _one_name(output_name), want, names=names, layout=layout))
 
 
 def _one_name(names: str | Sequence[str] | None) -> str | None:

@@ -11,7 +11,7 @@ from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export.artifacts import engines
 from fastcam_export.layers.layout import UserLayout
-from fastcam_export.layers.score import WANTS, Want
+from fastcam_export.layers.score import OUTPUT_LAYOUTS, WANTS, OutputLayout, Want
 from fastcam_export.outputs.cam import TARGETS_MODES, Targets
 
 Check = bool | Literal["strict"]
@@ -34,6 +34,7 @@ class ExportOptions:
     targets: Targets = "default"
     score: Want = "logit"
     output_name: str | Sequence[str] | None = None
+    output_layout: OutputLayout | None = None
     preprocess: str | Preprocessing | None = None
     resize: schema.Resize = "stretch"
     labels: Labels | None = None
@@ -53,6 +54,7 @@ class ExportOptions:
         one_of("emit", self.emit or schema.EMITS[0], schema.EMITS)
         one_of("targets", self.targets, TARGETS_MODES)
         one_of("score", self.score, WANTS)
+        one_of("output_layout", self.output_layout or OUTPUT_LAYOUTS[0], OUTPUT_LAYOUTS)
         one_of("for_engine", self.for_engine, schema.ENGINES)
         one_of("input_gradient", self.input_gradient or schema.MODES[0], schema.MODES)
         one_of("input_gradient_at", self.input_gradient_at or schema.PLACES[0], schema.PLACES)

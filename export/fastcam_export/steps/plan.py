@@ -76,7 +76,9 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     graph = loaded.model.graph
     image = find_image(graph, options.input_name)
     further = further_inputs.described(graph, image, options.inputs)
-    target = find_target(graph, image, options.cotangents, options.score, options.output_name)
+    names_known = metadata_options.names_known(options.labels, loaded)
+    asked = options.score, options.output_name, names_known, options.output_layout
+    target = find_target(graph, image, options.cotangents, *asked)
     options = replace(options, emit=options.emit or ("gradients" if target.has_places else "weights"))
     if options.head:
         classifier_head.refuse(options.emitted, options.cotangents)
@@ -92,7 +94,7 @@ def _metadata(
     loaded: Loaded, image: ir.Value, target: Target, layers: tuple[ExplainedLayer, ...], options: ExportOptions
 ) -> Metadata:
     """What the file says of itself."""
-    labels, labels_from = metadata_options.labels(options.labels, loaded, target.score.classes, target.words)
+    labels, labels_from = metadata_options.labels(options.labels, loaded, target.score, target.words)
     return Metadata(
         emit=options.emitted,
         layer=layers[0].about,

@@ -41,8 +41,9 @@ def network(ends, outputs, batch="N", opset=18, domains=(), **constants):
 
 
 def matrix(classes):
-    """The last layer of a head with so many classes."""
-    return np.random.default_rng(classes).standard_normal((CHANNELS, classes)).astype(np.float32)
+    """The last layer of a head with so many classes; its columns have mean zero, so that scores have either sign."""
+    made = np.random.default_rng(classes).standard_normal((CHANNELS, classes)).astype(np.float32)
+    return made - made.mean(0)
 
 
 def images(n=2, seed=1):
