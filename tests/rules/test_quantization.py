@@ -110,8 +110,8 @@ def test_another_scale_on_the_way_back_is_a_factor():
 @pytest.mark.parametrize(
     ("nodes", "word"),
     [
-        ([("MaxPool q -> p", {"kernel_shape": [1, 1]}), ("DequantizeLinear p s z -> y", {})], "MaxPool"),
-        ([("Cast q -> y", {"to": TensorProto.FLOAT})], "Cast"),
+        ([("Add q z -> p", {}), ("DequantizeLinear p s z -> y", {})], "Add"),
+        ([("Mul q z -> p", {}), ("DequantizeLinear p s z -> y", {})], "Mul"),
     ],
 )
 def test_arithmetic_on_integers_is_refused_and_named(nodes, word):

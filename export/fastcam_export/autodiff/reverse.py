@@ -17,7 +17,7 @@ from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.function_bodies import find, made_from
 from fastcam_export.autodiff.core.rule import Gradient, Lookup, Node, Rule, _Zero, describe
 from fastcam_export.autodiff.core.shapes import adopt_dims, sum_to
-from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, MOVES, is_code
+from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, MOVES, is_code, is_step
 from fastcam_export.graph.query import captured
 
 NO_RULE = "there is no gradient rule for it"
@@ -62,7 +62,7 @@ def _is_integer(value: ir.Value) -> bool:
 
 
 def _flows(value: ir.Value) -> bool:
-    return value.dtype is None or value.dtype.is_floating_point() or is_code(value)
+    return value.dtype is None or (value.dtype.is_floating_point() and not is_step(value)) or is_code(value)
 
 
 def _differentiable_inputs(node: ir.Node) -> Iterator[ir.Value]:

@@ -5,7 +5,7 @@ Such a node is replaced, for the inference alone, by standard nodes whose result
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 from onnx import NodeProto, helper
@@ -67,7 +67,35 @@ def _unpooled(node: NodeProto) -> list[NodeProto]:
     return [filled, helper.make_node("CastLike", [zeros, node.input[0]], node.output[:1])]
 
 
+def _floats(op_type: str, *indices: int, like: int | None = None, names: Sequence[str] = ()) -> StandIn:
+    """The operator on the numbers that integers stand for; the result in the type of the zero point ``like``."""
+
+    def make(node: NodeProto) -> list[NodeProto]:
+        prefix, made = f"{PREFIX}{node.output[0]}", []
+        chosen = [i for i in indices or range(2, len(node.input), 3) if i < len(node.input)]
+        for i in chosen:
+            made.append(helper.make_node("Cast", [node.input[i]], [f"{prefix}.{i}"], to=onnx.TensorProto.FLOAT))
+        typed = like is not None and like < len(node.input) and bool(node.input[like])
+        result = f"{prefix}.y" if typed else node.output[0]
+        made.append(helper.make_node(op_type, [f"{prefix}.{i}" for i in chosen], [result]))
+        made[-1].attribute.extend(attribute for attribute in node.attribute if attribute.name in names)
+        if typed and like is not None:
+            made.append(helper.make_node("CastLike", [result, node.input[like]], node.output[:1]))
+        last = any(attribute.name == "channels_last" and attribute.i for attribute in node.attribute)
+        return [node] if last else made
+
+    return make
+
+
+def _recurrent(node: NodeProto) -> list[NodeProto]:
+    """An LSTM of floats."""
+    made = helper.make_node("LSTM", [node.input[0], node.input[0], node.input[0]], node.output)
+    made.attribute.extend(a for a in node.attribute if a.name in ("direction", "hidden_size", "layout"))
+    return [made]
+
+
 MICROSOFT = "com.microsoft"
+POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 STAND_INS: dict[tuple[str, str], StandIn] = {
     ("", "GroupNormalization"): _like_first,
@@ -80,6 +108,18 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
     (MICROSOFT, "FusedGemm"): _standard("Gemm", "alpha", "beta", "transA", "transB"),
     (MICROSOFT, "FusedMatMul"): _product,
     (MICROSOFT, "TransposeMatMul"): _product,
+    **{(MICROSOFT, f"QLinear{name}"): _like_first for name in ("LeakyRelu", "Sigmoid", "Softmax")},
+    (MICROSOFT, "QLinearAdd"): _floats("Add", 0, 3, like=7),
+    (MICROSOFT, "QLinearMul"): _floats("Mul", 0, 3, like=7),
+    (MICROSOFT, "QLinearWhere"): _floats("Sum", 0, 1, 4, like=8),
+    (MICROSOFT, "QLinearConcat"): _floats("Concat", like=1, names=["axis"]),
+    (MICROSOFT, "QLinearConv"): _floats("Conv", 0, 3, like=7, names=WINDOW),
+    (MICROSOFT, "QLinearAveragePool"): _floats("AveragePool", 0, like=4, names=POOL),
+    (MICROSOFT, "QLinearGlobalAveragePool"): _floats("GlobalAveragePool", 0, like=4),
+    (MICROSOFT, "QGemm"): _floats("Gemm", 0, 3, like=8, names=["transA", "transB"]),
+    (MICROSOFT, "MatMulIntegerToFloat"): _floats("MatMul", 0, 1),
+    (MICROSOFT, "DynamicQuantizeMatMul"): _floats("MatMul", 0, 1),
+    (MICROSOFT, "DynamicQuantizeLSTM"): _recurrent,
 }
 """(domain, operator) -> nodes that have the same result types, for operators of which ONNX infers none."""
 

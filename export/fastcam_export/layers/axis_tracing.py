@@ -28,9 +28,9 @@ from fastcam_export.layers.axis_semantics import (
 )
 
 LAST = (1 << 63) - 1
-POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
 WINDOWS = POOLS | {"Conv", "FusedConv", "ConvTranspose", "DeformConv", "QLinearConv", "ConvInteger"}
-WHOLE = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
+WHOLE = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool"})
 NORMS = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"})
 RESAMPLED = frozenset({"Resize", "Upsample", "GridSample", "AffineGrid", "RoiAlign", "MaxUnpool", "Col2Im"})
 CHANNELS_SECOND = WINDOWS | WHOLE | NORMS | RESAMPLED | {"DepthToSpace", "SpaceToDepth"}
@@ -280,10 +280,11 @@ def _split(node: ir.Node, known: Known) -> None:
         start += size or 0
 
 
-@rule("Concat")
+@rule("Concat", "QLinearConcat")
 def _concat(node: ir.Node, known: Known) -> Axes | None:
     value = node.outputs[0]
-    inputs = [x for x in node.inputs if x is not None]
+    parted = node.inputs[2::3] if node.op_type == "QLinearConcat" else node.inputs
+    inputs = [x for x in parted if x is not None]
     found = [known[x] for x in inputs if x in known]
     if not found:
         return None
@@ -297,9 +298,10 @@ def _concat(node: ir.Node, known: Known) -> Axes | None:
     return made if agreed(value, made) is not None else None
 
 
-@rule("MatMul")
+@rule("DynamicQuantizeMatMul", "MatMul", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul")
 def _matmul(node: ir.Node, known: Known) -> Axes | None:
-    a, b = (known.get(x) if x is not None else None for x in node.inputs)
+    second = 3 if node.op_type == "QLinearMatMul" else 1
+    a, b = (known.get(x) if x is not None else None for x in (node.inputs[0], node.inputs[second]))
     if a is None and b is None:
         return None
     rank = len(known_dims(node.outputs[0]) or a or b or ())
@@ -335,7 +337,7 @@ def _if(node: ir.Node, known: Known) -> Axes | None:
     return tuple(x if x == y else _resized(x) for x, y in zip(first, second)) if same else None
 
 
-@rule("Gemm", "FusedGemm")
+@rule("Gemm", "FusedGemm", "QGemm")
 def _gemm(node: ir.Node, known: Known) -> Axes | None:
     x = _first(node, known)
     if x is None or len(x) != 2:

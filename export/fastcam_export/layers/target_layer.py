@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.core.builder import FLOATS
-from fastcam_export.autodiff.core.straight_through import is_code, maker, seen
+from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, is_code, is_map, maker, seen
 from fastcam_export.autodiff.reverse import OPTIMISED, UNOPTIMISED, path
 from fastcam_export.graph.constants import is_constant
 from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, in_default_domain, reads
@@ -20,7 +20,10 @@ from fastcam_export.layers.layout import Layout, read, shape_text
 from fastcam_export.layers.token_liveness import live
 
 REARRANGED = VIEWS | ELEMENTS_KEPT | {"Transpose", "Slice"}
-LINEAR = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "Attention"})
+LINEAR = frozenset({"Attention", "Conv", "Einsum", "Gemm", "MatMul"})
+LINEAR |= {"FusedConv", "FusedGemm", "FusedMatMul", "MultiHeadAttention", "NhwcFusedConv", "QAttention"}
+LINEAR |= {"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QLinearConv"}
+LINEAR |= {"QLinearMatMul"}
 """What ends a block's normalisation: behind it lie the projections of an attention."""
 FIRST = VIEWS | ELEMENTS_KEPT | {"Clip", "Resize", "Slice", "Upsample"}
 """Operators whose first input alone is handed on."""
@@ -33,7 +36,8 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 class Layer:
     """A value that every path from the image to the score passes through and that has spatial axes.
 
-    In a quantised graph it is a dequantised value, which the next layer reads.
+    In a quantised graph it is a dequantised value, which the next layer reads, or where that reads integers these: what
+    is explained are the numbers that they stand for.
 
     Attributes:
         value: the graph's value.
@@ -154,7 +158,8 @@ def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
 
 def layer_of(maps: Maps, value: ir.Value, classes: int | None) -> Layer | None:
     """``value`` as a layer, if it is a map."""
-    layout = maps.layout(value) if value.dtype in FLOATS and seen(value) is value else None
+    readable = value.dtype in FLOATS or is_map(value)
+    layout = maps.layout(value) if readable and seen(value) is value else None
     if layout is None or all(side == 1 for side in layout.grid):
         return None
     channels = value.shape[layout.channels] if value.shape is not None else None
@@ -293,7 +298,9 @@ def resolve(graph: ir.Graph, name: str) -> tuple[ir.Value, str]:
         value, reason = nodes[name].outputs[0], f"named as node {name!r}"
     else:
         value, reason = _of_scope(graph, name, {*values, *nodes})
-    if value.dtype not in FLOATS:
+    if is_code(value) and not is_map(value):
+        value = next((node.outputs[0] for node, _ in value.uses() if node.op_type == DEQUANTIZE), value)
+    if value.dtype not in FLOATS and not is_map(value):
         raise FastcamError(f"layer {name!r} is {value.dtype}, not a floating point feature map; name another layer")
     dequantised = seen(value)
     if dequantised is not value:
@@ -310,7 +317,7 @@ def _of_scope(graph: ir.Graph, name: str, others: set[str]) -> tuple[ir.Value, s
         raise FastcamError(
             f"no value, node or scope is named {name!r}; the nearest is {near[0]!r} (fastcam inspect lists the layers)"
         )
-    floats = [node for node in inside if node.outputs[0].dtype in FLOATS]
+    floats = [node for node in inside if node.outputs[0].dtype in FLOATS or is_map(node.outputs[0])]
     if not floats:
         raise FastcamError(f"scope {name!r} computes no floating point value; name another (fastcam inspect)")
     return floats[-1].outputs[0], f"the last value computed in scope {name!r}"

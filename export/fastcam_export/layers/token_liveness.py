@@ -76,10 +76,14 @@ def _selects_others(node: ir.Node, index: int, axes: Axes) -> bool:
     return False
 
 
+PRODUCTS = frozenset({"FusedGemm", "Gemm", "MatMul", "QGemm", "QLinearMatMul"})
+PRODUCTS |= {"DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"}
+
+
 def mixes(node: ir.Node, value: ir.Value, known: Known) -> bool:
     """Whether a node computes each of its outputs from several positions of ``value``."""
     axes = known[value]
-    if node.op_type in ("MatMul", "Gemm"):
+    if node.op_type in PRODUCTS:
         return _contracts(node, value, axes)
     if node.op_type in ("Softmax", "LogSoftmax", "LpNormalization", "CumSum"):
         axis = integers(node.inputs[1]) if node.op_type == "CumSum" else [node.attributes.get_int("axis", -1)]
@@ -91,12 +95,12 @@ def mixes(node: ir.Node, value: ir.Value, known: Known) -> bool:
         return which is None or any(is_spatial(axes[i]) for i in which)
     if node.op_type in CHANNELS_SECOND:
         return not (is_pointwise(node) or node.op_type in ("BatchNormalization", "LRN"))
-    return node.op_type in ("Einsum", "Attention")
+    return node.op_type in ("Attention", "Einsum", "MultiHeadAttention", "QAttention")
 
 
 def _contracts(node: ir.Node, value: ir.Value, axes: Axes) -> bool:
     first = node.inputs[0] is value
-    if node.op_type == "Gemm":
+    if node.op_type in ("Gemm", "FusedGemm", "QGemm"):
         transposed = node.attributes.get_int("transA" if first else "transB", 0)
         return is_spatial(axes[0 if first == bool(transposed) else 1])
     return is_spatial(axes[-1] if first or len(axes) < 2 else axes[-2])

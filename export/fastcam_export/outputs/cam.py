@@ -13,6 +13,7 @@ from fastcam import schema
 from fastcam.schema import Emit, Engine, FastcamError, of_layer
 from fastcam_export.autodiff.core.batching import BatchedBuilder
 from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.codes import as_numbers
 from fastcam_export.autodiff.core.shapes import cast_like, product, reshape_to, sizes, vector, wide
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.autodiff.pooled import sparse_seeds
@@ -181,8 +182,8 @@ def _narrowed(
 
 def activations(op: Builder, layer: ExplainedLayer) -> ir.Value:
     """float32 [N, K, h, w]: the layer's maps."""
-    maps = layer.layout.maps(op, layer.value, layer.value)
-    return op.Cast(maps, to=FLOAT) if layer.value.dtype != ir.DataType.FLOAT else op.Identity(maps)
+    maps = layer.layout.maps(op, as_numbers(op, layer.value), layer.value)
+    return op.Cast(maps, to=FLOAT) if maps.dtype != ir.DataType.FLOAT else op.Identity(maps)
 
 
 def handed_back(

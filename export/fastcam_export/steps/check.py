@@ -19,6 +19,7 @@ from fastcam_export.verify.check import (
     refuse_unconfirmed,
 )
 from fastcam_export.verify.finite_differences import DIRECTIONS
+from fastcam_export.verify.rounded_point import at_rounded_point
 from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both
 from fastcam_export.verify.tail import tail
 
@@ -116,6 +117,7 @@ def _judged(plan: Plan, run: LayerRun) -> Judgement:
     """
     model, source, layer = plan.loaded.model, plan.loaded.proto, run.layer
     part = tail(model, layer.value, *plan.target.differentiated)
+    run = at_rounded_point(model, part, run)
     found = judge(model, source, part, run)
     if run.pooled and found.agreement is not None and not found.agreement.good:
         found = judge_whole(model, source, part, run, attach(plan.of_whole_gradient(layer)).whole)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from fastcam.schema import FastcamError
-from fastcam_export.autodiff.core.straight_through import QUANTIZE
+from fastcam_export.autodiff.core.straight_through import COUNTS, DYNAMIC, QUANTIZE
 
 Array = npt.NDArray[Any]
 OUTPUT_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
@@ -60,7 +60,8 @@ def is_half(model: onnx.ModelProto) -> bool:
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether a model rounds its values."""
-    return any(node.op_type == QUANTIZE for node in model.graph.node)
+    plain = (QUANTIZE, DYNAMIC, *COUNTS)
+    return any(node.op_type in plain or node.op_type.startswith(("QLinear", "DynamicQ")) for node in model.graph.node)
 
 
 def other_outputs(worst: float, quantised: bool) -> FastcamError:

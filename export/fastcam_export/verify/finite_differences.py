@@ -14,6 +14,7 @@ from fastcam.schema import FastcamError
 from fastcam_export.layers.layout import Layout
 from fastcam_export.verify.float64 import SINGLE, in_double, without_convolutions
 from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.without_quantization import OFFSET
 
 Array = npt.NDArray[Any]
 DIRECTIONS = 4
@@ -27,11 +28,13 @@ SHARE = 5
 """A direction agrees, where others do not, if its error is smaller than what is accepted by this factor."""
 WIDTHS = {
     "double": (1e-4, 1e-6, 1e-2, 1e-8),
+    "lines": (1e-6, 1e-8, 1e-9, 1e-4, 1e-2),
     "rounded": (1e-3, 1e-2, 1e-4, 1e-1, 3e-4, 3e-3, 3e-2, 1e-6),
     "single": (1e-2, 1e-1, 1e-3, 1, 10, 1e2, 3e-2, 3e-3, 3e-4, 1e-4),
 }
 """Step widths as shares of the mean absolute activation, the most promising first, by the precision of the tail:
-float64, float64 with operators of :data:`fastcam_export.verify.float64.SINGLE`, float32."""
+float64; float64 where what rounding made equal lies close together (:mod:`fastcam_export.verify.rounded_point`);
+float64 with operators of :data:`fastcam_export.verify.float64.SINGLE`; float32."""
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -136,13 +139,31 @@ def scores_behind(
     """
     try:
         wide = in_double(tail)
-        precision = "rounded" if any(node.op_type in SINGLE for node in wide.graph.node) else "double"
+        lines = any(value.name.startswith(OFFSET) for value in tail.graph.input)
+        rounded = any(node.op_type in SINGLE for node in wide.graph.node)
+        precision = "rounded" if rounded else "lines" if lines else "double"
         found = Scores(_session(without_convolutions(wide), feeds, cotangents), precision)
         if at is not None:
             found.of(at)
         return found
     except Exception:  # no float64 kernel for an operator; the runtime has no narrower exception
         return Scores(_session(tail, feeds, cotangents), "single")
+
+
+def outputs_behind(tail: onnx.ModelProto, feeds: Mapping[str, Array], at: Array) -> list[Array]:
+    """The outputs of a tail as they are, in float64 if the runtime can run it so."""
+    try:
+        return _outputs(without_convolutions(in_double(tail)), feeds, at)
+    except Exception:  # as in :func:`scores_behind`
+        return _outputs(tail, feeds, at)
+
+
+def _outputs(tail: onnx.ModelProto, feeds: Mapping[str, Array], at: Array) -> list[Array]:
+    run = quiet_session(tail)
+    given = {**feeds, LAYER: at}
+    types = {value.name: DTYPES[value.type] for value in run.get_inputs()}
+    found = run.run(None, {name: given[name].astype(dtype) for name, dtype in types.items()})
+    return [np.asarray(array) for array in found]
 
 
 def _session(

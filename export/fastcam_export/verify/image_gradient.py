@@ -14,6 +14,7 @@ from fastcam_export.graph.load import Loaded
 from fastcam_export.layers.layout import Layout
 from fastcam_export.verify import finite_differences, stop_gradient
 from fastcam_export.verify.check import refuse_error, tolerance
+from fastcam_export.verify.rounded_point import measured
 from fastcam_export.verify.runs import SourceRun
 from fastcam_export.verify.session import quiet_session
 
@@ -58,7 +59,7 @@ def check(loaded: Loaded, exported: onnx.ModelProto, tail: onnx.ModelProto, run:
     pixels = sample.feeds[image]
     layout = Layout("NCHW" if pixels.ndim == 4 else "NCTHW")  # as it lies: nothing is to be reordered
     point = finite_differences.Point(pixels, layout, pixels, classes, cotangents)
-    feeds = stop_gradient.fed(loaded.model, tail, sample.with_drawn)
+    feeds = measured(loaded.model, tail, stop_gradient.fed(loaded.model, tail, sample.with_drawn), pixels)
     allowed = tolerance(loaded.proto, tail)
     agreement = finite_differences.compare(tail, feeds, point, gradient[:, 0], allowed, directions=1)
     refuse_error(agreement, "the gradient at the image")

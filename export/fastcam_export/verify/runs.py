@@ -15,6 +15,7 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.autodiff.core.builder import HALF
+from fastcam_export.autodiff.core.straight_through import is_code
 from fastcam_export.graph.query import is_added
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.verify import pictures, stop_gradient
@@ -22,6 +23,7 @@ from fastcam_export.verify.equal_outputs import difference, is_half, is_quantise
 from fastcam_export.verify.finite_differences import DIRECTIONS, LAYER, Point
 from fastcam_export.verify.sample import Sample, sizes, that_runs
 from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.without_quantization import numbers_of
 
 Array = npt.NDArray[Any]
 
@@ -340,8 +342,11 @@ def _probe(
 
 def _readable(probe: onnx.ModelProto, layer: ExplainedLayer, name: str) -> str:
     """The name of a value that holds the layer; of half precision it is read as :mod:`fastcam_export.graph.float16` has
-    it."""
+    it, of integers as the numbers that they stand for."""
     raw = layer.value.name or ""
+    if is_code(layer.value):
+        probe.graph.node.append(numbers_of(layer.value, name))
+        return name
     if layer.value.dtype not in HALF:
         return raw
     probe.graph.node.append(onnx.helper.make_node("Sum", [raw], [f"{name}.half"]))

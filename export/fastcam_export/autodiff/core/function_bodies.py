@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx import defs, helper
 
-from fastcam_export.autodiff.core import rule
+from fastcam_export.autodiff.core import codes, rule
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.inlining import copied
@@ -25,7 +25,7 @@ Attributes = Mapping[str, onnx.AttributeProto]
 
 def find(node: ir.Node) -> Rule | None:
     """The rule for ``node``: a registered one, or its function body's; None where there is neither."""
-    found = rule.find(node)
+    found = codes.find(node) or rule.find(node)
     if found is None and in_default_domain(node) and _has_body(node):
         return rule.expanded(body)
     return found

@@ -182,14 +182,19 @@ def expanded(function: Definition, ignores: Collection[int] = ()) -> Rule:
     return Rule(gradients, several=True, ignores=frozenset(ignores), expand=function)
 
 
-def within(op_type: str) -> Callable[[Within], Within]:
+def within(op_type: str, domain: str = "") -> Callable[[Within], Within]:
     """Register a function that differentiates the bodies of ``op_type``: see ``Rule.within``."""
 
     def register(function: Within) -> Within:
-        _register("", op_type, replace(expanded(_no_definition), within=function))
+        _register(domain, op_type, within_rule(function))
         return function
 
     return register
+
+
+def within_rule(function: Within) -> Rule:
+    """The rule of an operator that ``function`` differentiates by what it emits."""
+    return replace(expanded(_no_definition), within=function)
 
 
 def _no_definition(op: Builder, node: Node) -> Sequence[ir.Value | None]:

@@ -9,14 +9,34 @@ layer reads, the dequantised value.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.graph.constants import Array, constant_array
-from fastcam_export.graph.query import in_default_domain, input_at, only_consumer
+from fastcam_export.graph.query import in_default_domain, input_at, is_added, only_consumer, qualified_op_type
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+QUANTIZE, DEQUANTIZE, DYNAMIC = "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"
+RESCALED: dict[str, tuple[int, int]] = {
+    "QLinearConv": (6, 7),
+    "QLinearMatMul": (6, 7),
+    "com.microsoft.QGemm": (7, 8),
+    "com.microsoft.QLinearAdd": (6, 7),
+    "com.microsoft.QLinearAveragePool": (3, 4),
+    "com.microsoft.QLinearConcat": (0, 1),
+    "com.microsoft.QLinearConv": (6, 7),
+    "com.microsoft.QLinearGlobalAveragePool": (3, 4),
+    "com.microsoft.QLinearLeakyRelu": (3, 4),
+    "com.microsoft.QLinearMul": (6, 7),
+    "com.microsoft.QLinearReduceMean": (3, 4),
+    "com.microsoft.QLinearSigmoid": (3, 4),
+    "com.microsoft.QLinearSoftmax": (3, 4),
+    "com.microsoft.QLinearWhere": (7, 8),
+}
+"""Operators that give integers of a scale and zero point of their own, and which inputs these are."""
+COUNTS = frozenset({"ConvInteger", "MatMulInteger"})
+"""Operators that give int32 counts, whose scale lies in float operators behind."""
 LIMITS = {
     ir.DataType.UINT4: (0, 15),
     ir.DataType.INT4: (-8, 7),
@@ -30,8 +50,16 @@ LIMITS = {
 MOVES = frozenset({"Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"})
 MOVES |= {"Transpose", "Unsqueeze"}
 """Operators that hand elements on as they are, integers too."""
+SELECTIONS = frozenset(
+    {"Clip", "DepthToSpace", "GatherElements", "GatherND", "Max", "MaxPool", "Min", "Pad", "ReduceMax"}
+)
+SELECTIONS |= {"ReduceMin", "Resize", "SpaceToDepth", "Tile", "Upsample", "Where"}
+"""Operators that hand on some of their elements, integers too, or means of them that they round."""
 ACTIVATIONS = frozenset({"Clip", "Elu", "HardSigmoid", "LogSoftmax", "Relu", "Selu", "Sigmoid", "Softmax", "Tanh"})
 """Activations whose derivative can be taken at the dequantised value in place of the float one."""
+LAST = frozenset({"ArgMax", "Cast", "Flatten", "Identity", "LogSoftmax", "QLinearSigmoid", "QLinearSoftmax", "Reshape"})
+LAST |= {DEQUANTIZE, QUANTIZE, "Sigmoid", "Softmax", "Squeeze", "TopK"}
+"""What stands between scores and outputs."""
 WITHIN = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
 KEEPS_BOUNDS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin"})
 KEEPS_BOUNDS |= MOVES - {"Concat"}
@@ -42,15 +70,62 @@ def is_code(value: ir.Value) -> bool:
     node = value.producer()
     if node is None or value.dtype not in LIMITS:
         return False
-    return node.op_type == QUANTIZE or any(x is not None and is_code(x) for x in node.inputs)
+    if node.op_type == DYNAMIC:
+        return value is node.outputs[0]
+    if node.op_type == QUANTIZE or qualified_op_type(node) in RESCALED:
+        return True
+    return any(x is not None and is_code(x) for x in node.inputs)
 
 
-def origin(code: ir.Value) -> ir.Node | None:
-    """The QuantizeLinear whose integers ``code`` holds, perhaps rearranged."""
-    node = code.producer()
-    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node if node is not None and node.op_type == QUANTIZE else None
+def is_step(value: ir.Value) -> bool:
+    """Whether a value is the scale or zero point that a DynamicQuantizeLinear chose: constants to a gradient."""
+    node = value.producer()
+    return node is not None and node.op_type == DYNAMIC and value is not node.outputs[0]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What integers stand for: (code - zero) * scale. Without a scale they are counts, which stand for themselves.
+
+    Attributes:
+        node: what made them.
+        scale, zero: its values.
+    """
+
+    node: ir.Node
+    scale: ir.Value | None = None
+    zero: ir.Value | None = None
+
+    def same(self, scale: ir.Value | None, zero: ir.Value | None) -> bool:
+        """Whether a scale and a zero point are this one's, as far as is known at export."""
+        pairs = ((self.scale, scale), (self.zero, zero))
+        return all(_known_equal(a, b) for a, b in pairs if a is not b)
+
+
+def coding(code: ir.Value) -> Coding | None:
+    """What ``code`` stands for, perhaps rearranged; None where it is not known."""
+    value: ir.Value | None = code
+    while value is not None and (node := value.producer()) is not None:
+        rescaled = RESCALED.get(qualified_op_type(node))
+        if node.op_type == QUANTIZE:
+            return Coding(node, input_at(node, 1), input_at(node, 2))
+        if rescaled is not None:
+            return Coding(node, *(input_at(node, index) for index in rescaled))
+        if node.op_type == DYNAMIC:
+            return Coding(node, node.outputs[1], node.outputs[2])
+        if node.op_type in COUNTS:
+            return Coding(node)
+        if node.op_type not in MOVES | SELECTIONS:
+            return None
+        value = next((x for x in node.inputs if x is not None and is_code(x)), None)
+    return None
+
+
+def is_map(value: ir.Value) -> bool:
+    """Whether integers can be explained in the place of the numbers that they stand for: no float reads them alone."""
+    known = coding(value) if is_code(value) else None
+    readers = [node for node, _ in value.uses() if not is_added(node)]
+    return known is not None and known.scale is not None and any(node.op_type != DEQUANTIZE for node in readers)
 
 
 def same_scale(quantize: ir.Node, dequantize: ir.Node) -> bool:
@@ -136,6 +211,36 @@ def limits(node: ir.Node) -> tuple[Array | None, Array | None] | None:
     return _scalar(below), _scalar(above)
 
 
+def rescaled_limits(
+    node: ir.Node, inner: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[Array | None, Array | None]:
+    """As :func:`limits` of an operator of :data:`RESCALED`, whose results lie between the numbers ``inner``."""
+    code = node.outputs[0]
+    if code.dtype not in LIMITS or is_last(code):
+        return None, None
+    ends = [np.asarray(float(end)) for end in LIMITS[code.dtype]]
+    scale, zero = (constant_array(input_at(node, index)) for index in RESCALED[qualified_op_type(node)])
+    if scale is None or scale.size != 1:
+        return ends[0], ends[1]
+    offset = 0.0 if zero is None else zero.astype(np.float64).reshape(())
+    low, high = (end / scale.astype(np.float64).reshape(()) + offset for end in inner)
+    return ends[0] if low < ends[0] - 0.5 else None, ends[1] if high > ends[1] + 0.5 else None
+
+
+def is_last(code: ir.Value) -> bool:
+    """Whether only the model's outputs are made of ``code``: scores, explained as if they could not saturate."""
+    stack, entered = [code], {code}
+    while stack:
+        value = stack.pop()
+        readers = [node for node, _ in value.uses() if not is_added(node)]
+        if any(node.op_type not in LAST for node in readers):
+            return False
+        new = [y for node in readers for y in node.outputs if y not in entered]
+        entered.update(new)
+        stack += new
+    return True
+
+
 def saturation(node: ir.Node) -> tuple[Array | None, Array | None]:
     """The numbers at :func:`limits` of a QuantizeLinear with a constant scale, in a form that broadcasts with x."""
     scale, zero = (constant_array(input_at(node, index)) for index in (1, 2))
@@ -184,7 +289,11 @@ def bounds(value: ir.Value | None) -> tuple[float, float]:
 
 
 def _representable(node: ir.Node) -> tuple[float, float]:
-    code, scale, zero = (input_at(node, index) for index in range(3))
+    return representable(*(input_at(node, index) for index in range(3)))
+
+
+def representable(code: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None) -> tuple[float, float]:
+    """The least and the largest number that integers of this type, scale and zero point stand for."""
     step, offset = constant_array(scale), constant_array(zero)
     dtype = code.dtype if code is not None else None
     if step is None or (offset is None and zero is not None) or dtype not in LIMITS:
@@ -202,6 +311,11 @@ def _equal(a: Array | None, b: Array | None) -> bool:
     if a is None or b is None:
         return a is b
     return a.dtype == b.dtype and np.array_equal(a.reshape(-1), b.reshape(-1))
+
+
+def _known_equal(a: ir.Value | None, b: ir.Value | None) -> bool:
+    x, y = constant_array(a), constant_array(b)
+    return x is not None and y is not None and _equal(x, y)
 
 
 def _scalar(array: Array | None) -> Array | None:

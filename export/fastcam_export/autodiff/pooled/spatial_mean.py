@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.codes import masked
 from fastcam_export.autodiff.core.rule import Node
 from fastcam_export.autodiff.core.shapes import cast_like, product, reshape_to, sizes, wide
 from fastcam_export.autodiff.reverse import backward, path
@@ -196,7 +197,7 @@ def quantize_linear(op: Builder, node: Node, index: int, channels: int) -> Ident
         return None
     flat = op.Reshape(mask, [-1, channels])
     flat.shape = ir.Shape(op.dims(node.x)[:2])
-    return Identity(lambda s: quantization.masked(op, flat, s), channels=channels)
+    return Identity(lambda s: masked(op, flat, s), channels=channels)
 
 
 @rule("DequantizeLinear")

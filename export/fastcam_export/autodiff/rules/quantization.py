@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.core import straight_through
 from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.codes import masked, passes
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import along, cast_like, one_hot, reshape_like, scalar
@@ -28,7 +29,7 @@ def quantize_linear(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """
     mask = inside(op, node)
     dx = cast_like(op, dy, node.x)
-    dx = dx if mask is None else masked(op, mask, dx)
+    dx = masked(op, mask, dx)
 
     def step() -> ir.Value:
         x, scale = node.inputs[:2]
@@ -53,16 +54,8 @@ def inside(op: Builder, node: Node) -> ir.Value | None:
     found = straight_through.limits(node.node)
     if found is None:
         raise UnsupportedOperator(f"it quantises to {node.y.dtype}, which is no integer")
-    code = op.Cast(node.y, to=int(ir.DataType.FLOAT))
     below, above = (_limit(op, node, end) for end in found)
-    parts = [] if below is None else [op.Greater(code, below)]
-    parts += [] if above is None else [op.Less(code, above)]
-    return op.And(*parts) if len(parts) == 2 else parts[0] if parts else None
-
-
-def masked(op: Builder, mask: ir.Value, dy: ir.Value) -> ir.Value:
-    """``dy`` where ``mask``, else zero."""
-    return op.Where(mask, dy, op.constant(np.zeros((), (dy.dtype or ir.DataType.FLOAT).numpy())))
+    return passes(op, node.y, below, above)
 
 
 def decoded(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
@@ -71,20 +64,29 @@ def decoded(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     Raises:
         UnsupportedOperator: the integers come from elsewhere, or were quantised with another scale per channel.
     """
-    quantize = straight_through.origin(node.x)
-    if quantize is None:
+    known = straight_through.coding(node.x)
+    if known is None:
         made = node.x.producer()
         by = f" {made.op_type}" if made is not None else ""
         raise UnsupportedOperator(f"the operator{by} before it computes with quantised integers")
-    direct = node.x.producer() is quantize
-    scale, coarse = node.inputs[1], quantize.inputs[1]
-    single = all(dim == 1 for each in (scale, coarse) if each is not None for dim in op.dims(each))
-    if straight_through.same_scale(quantize, node.node) and (direct or single):
+    direct = node.x.producer() is known.node
+    scale = node.inputs[1]
+    single = all(dim == 1 for each in (scale, known.scale) if each is not None for dim in op.dims(each))
+    if _same(node, known) and (direct or single):
         return dy
-    if coarse is None or not (direct or single):
+    if not (direct or single):
         raise UnsupportedOperator("its scale differs, channel by channel, from that of the QuantizeLinear before it")
-    ratio = op.Div(_beside(op, node, scale), _beside(op, Node(quantize, (None,)), coarse))
+    ratio = _beside(op, node, scale)
+    if known.scale is not None:
+        ratio = op.Div(ratio, _beside(op, Node(known.node, (None,)), known.scale))
     return op.Mul(dy, cast_like(op, ratio, dy))
+
+
+def _same(node: Node, known: straight_through.Coding) -> bool:
+    """Whether a DequantizeLinear has the scale and zero point of what it reads."""
+    if known.node.op_type == straight_through.QUANTIZE:
+        return straight_through.same_scale(known.node, node.node)
+    return known.scale is not None and known.same(node.inputs[1], node.input(2))
 
 
 def _scale_gradient(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
