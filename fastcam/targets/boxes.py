@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
-from fastcam.targets.arrays import Double, check_index
-from fastcam.targets.box_layouts import SIDES, Layout, Parts, Side, layout_of, refuse_unexplained, side_slope
+from fastcam.targets.arrays import check_index
+from fastcam.targets.box_layouts import SIDES, Layout, Parts, Side, side_slope
+from fastcam.targets.detectors.forms import Detections
+from fastcam.targets.detectors.picks import Picks
+from fastcam.targets.detectors.recognised import form_of, refuse_unexplained
+from fastcam.targets.detectors.rows import DECODES
 from fastcam.targets.spec_parser import File, Kind, Outputs, Spec, SpecFunction, SpecResult, index
 
 Form = Literal["corners", "centre"]
@@ -119,89 +123,71 @@ def _box_spec(spec: Spec, file: File) -> SpecFunction:
     parts = [word for word in spec.words if word in (*SIDES, "score")] or ["score"]
     named = [word for word in spec.words if word not in (*SIDES, "score")]
     if len(named) > 1:
-        raise spec.wrong(f"one class at a time, got {', '.join(named)}; repeat --cotangent for others")
+        raise spec.wrong(f"one class at a time, got {', '.join(named)}; repeat --target for others")
     wanted = index(spec, named[0], file.classes(spec, None)) if named else None
-    which = int(spec.number("box", -1))
-    option = spec.choice("form", ("", "corners", "centre"))
+    spec.choice("form", ("", *DECODES))
+    picks = Picks(spec, file, wanted, int(spec.number("box", -1)), int(spec.number("most", 1)))
     refuse_unexplained(spec, file)
 
     def function(outputs: Outputs) -> SpecResult:
-        layout = layout_of(spec, file, outputs, parts, wanted)
-        boxes, scores = layout.values()
-        form = option or layout.form
-        if boxes is not None and parts != ["score"]:
-            _check_form(spec, boxes, form)
-        arrays, names, values = layout.zeros(len(parts), [one.output for one in file.about]), [], []
-        cotangents = layout.parts(arrays)
-        for n, (k, c, label) in enumerate(_picked(spec, file, scores, layout.labels, which, wanted)):
-            for t, part in enumerate(parts):
-                layout.fill(cotangents, (n, t), k, c if part == "score" else part, form)
-            names.append(tuple(f"{part} of {label}" if part != "score" else label for part in parts))
-            values.append([_value(boxes, scores[n, k, c], (n, k), part, form) for part in parts])
-        return SpecResult(arrays, tuple(names), np.array(values))
+        form = form_of(spec, file, outputs)
+        _refuse_parts(spec, file, form, parts)
+        rows = picks.of(form)
+        most = len(parts) * max(map(len, rows))
+        arrays = form.zeros(most, [one.output for one in file.about])
+        values, drawn = np.zeros((len(rows), most)), np.full((len(rows), most, 4), np.nan)
+        names = []
+        for n, row in enumerate(rows):
+            targets = [(k, c, label, part) for k, c, label in row for part in parts]
+            for t, (k, c, _, part) in enumerate(targets):
+                values[n, t] = _explained(form, arrays, (n, t), k, c, part)
+                if form.pixels is not None:
+                    drawn[n, t] = form.pixels[n, k]
+            names.append(tuple(label if part == "score" else f"{part} of {label}" for _, _, label, part in targets))
+        return SpecResult(arrays, tuple(names), values, drawn)
 
     return function
 
 
-def _picked(
-    spec: Spec, file: File, scores_of: Double, labels_of: NDArray[np.int64] | None, which: int, wanted: int | None
-) -> Iterator[tuple[int, int, str]]:
-    """Of each image the box, the column of its score, and what it is called."""
-    for n, scores in enumerate(scores_of):
-        if not len(scores):
-            raise spec.wrong(f"the model finds no box in picture {n + 1} of its run")
-        labels = None if labels_of is None else labels_of[n]
-        column = _column(spec, file, scores, labels, wanted)
-        order = np.argsort(-column, kind="stable")[: int((column > -np.inf).sum())]
-        if not -len(order) <= which < len(scores):
-            raise spec.wrong(
-                f"there are {len(order)} such boxes; box is a number from 0, or a rank -1 to -{len(order)}"
-            )
-        k = int(order[-which - 1]) if which < 0 else which
-        c = 0 if scores.shape[1] == 1 else int(scores[k].argmax()) if wanted is None else wanted
-        meant = c if labels is None else int(labels[k])
-        known = scores.shape[1] > 1 or labels is not None
-        yield k, c, f"{file.label(meant)} (box {k})" if known else f"box {k}"
-
-
-def _column(spec: Spec, file: File, scores: Double, labels: NDArray[np.int64] | None, wanted: int | None) -> Double:
-    """[B]: what boxes are ranked by; -inf where one is of another class."""
-    if wanted is None:
-        return np.asarray(scores.max(1))
-    if labels is not None:
-        if wanted not in labels:
-            best = labels[np.argsort(-scores[:, 0], kind="stable")].tolist()
-            there = ", ".join(file.label(int(k)) for k in list(dict.fromkeys(best))[:8])
-            raise spec.wrong(f"no box of {file.label(wanted)}; there are boxes of {there}")
-        return np.where(labels == wanted, scores[:, 0], -np.inf)
-    if scores.shape[1] == 1:
-        raise spec.wrong("no output says labels of these boxes, so none can be named; leave the class out")
-    if wanted >= scores.shape[1]:
-        raise spec.wrong(f"class {wanted} is out of range: boxes have {scores.shape[1]} classes, from 0")
-    return np.asarray(scores[:, wanted])
-
-
-def _value(boxes: Double | None, score: float, at: tuple[int, int], part: str, form: str) -> float:
-    """The score, or a side of the box of an image."""
+def _explained(form: Detections, arrays: dict[str, Float], at: tuple[int, int], k: int, c: int, part: str) -> float:
+    """Sets the cotangent of a target, and gives its value."""
     if part == "score":
-        return float(score)
-    assert boxes is not None
-    return float(side_slope(part, form).astype(np.float64) @ boxes[at])
+        form.fill_score(arrays, at, k, c)
+        return float(form.scores[at[0], k, c])
+    assert form.corners is not None
+    form.fill_side(arrays, at, k, part)
+    return float(form.corners[at[0], k, SIDES.index(part)])
 
 
-def _check_form(spec: Spec, boxes: Double, form: str) -> None:
-    """Raise where the boxes' numbers contradict what they are taken for."""
-    sizes = boxes[..., 2:] - boxes[..., :2] if form == "corners" else boxes[..., 2:]
-    span = float(np.abs(boxes).max(initial=0)) or 1.0
-    if (sizes < -1e-4 * span).any():
-        other = "centre" if form == "corners" else "corners"
-        raise spec.wrong(f"taken as {form}, some boxes have a negative size; add form={other}")
+def _refuse_parts(spec: Spec, file: File, form: Detections, parts: list[str]) -> None:
+    """Raise where the file does not explain what is asked of a box, or nobody knows where its sides are."""
+    explained = [one.output for one in file.about]
+    asked = {name for part in parts for name in form.reads(part != "score")}
+    for name in sorted(asked - {*explained}):
+        raise spec.wrong(f"{file.name} does not explain {name}; export again with --output-name {name} as well")
+    if parts == ["score"]:
+        return
+    if form.corners is None:
+        raise spec.wrong(
+            "no output says where these boxes count from; explain their score, or give the anchors as priors=FILE.npy "
+            "([boxes, 4]: centre and size)"
+        )
+    sizes = form.corners[..., 2:] - form.corners[..., :2]
+    if (sizes < -1e-4 * (float(np.abs(form.corners).max(initial=0)) or 1.0)).any():
+        other = "centre" if spec.options.get("form", "corners") == "corners" else "corners"
+        raise spec.wrong(
+            f"taken as {spec.options.get('form', form.name)}, some boxes have a negative size; add form={other}"
+        )
 
 
 KINDS = {
     "box": Kind(
-        "box:NAME,x0", "detection: the best box (of a class), its score or sides x0 y0 x1 y1; box=-2 is the second",
-        (1, 2), ("box", "layout", "form", "boxes", "scores", "output"), _box_spec,
+        "box:NAME,x0",
+        "detection: the best box (of a class), its score or sides x0 y0 x1 y1; box=-2 is the second, most=5 are the "
+        "best five that do not overlap",
+        (1, 2, 3, 4),
+        ("box", "most", "layout", "form", "boxes", "scores", "priors", "output"),
+        _box_spec,
         lambda spec: True,
     )
-}  # fmt: skip
+}

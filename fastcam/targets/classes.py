@@ -26,10 +26,12 @@ class Target:
     Attributes:
         name: "tabby - tiger cat", "not tabby"; of a cotangent "target 1".
         terms: (column of the scores, coefficient): what was explained is their sum.
+        box: of a detector's box its corners x0, y0, x1, y1 in pixels of the network's input, where they are known.
     """
 
     name: str
     terms: Terms
+    box: tuple[float, float, float, float] | None = None
 
 
 def combined_name(terms: Terms, labels: Sequence[str] | None) -> str:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
+from fastcam.targets.arrays import Double
 from fastcam.targets.classes import ClassTargets, Target, Terms, combined_name
-from fastcam.targets.spec_parser import Names, PerImageSpecs, SpecResult
+from fastcam.targets.spec_parser import INPUT_SIZE, Names, PerImageSpecs, SpecResult
 
 NOT_ASKED = "not_asked"
 
@@ -78,6 +79,7 @@ def status_of(
     words = [[names[code] for code in row] for row in codes]
     for row, own in zip(words, targets, strict=False):
         row[len(own) :] = [NOT_ASKED] * (len(row) - len(own))
+        row[:] = [word if t >= len(own) or own[t].name else NOT_ASKED for t, word in enumerate(row)]
     return tuple(map(tuple, words))
 
 
@@ -203,24 +205,30 @@ class CotangentTargets:
         return getattr(self.source, "place", None)
 
     def answer(
-        self, outputs: dict[str, Any], images: int
+        self, outputs: dict[str, Any], images: int, size: tuple[int, int] | None = None
     ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
-        """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is."""
-        result = self._of(outputs, images)
+        """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is.
+
+        Args:
+            size: height and width of the network's input.
+        """
+        result = self._of(outputs, images, size)
         if isinstance(result, SpecResult):
             arrays = self._checked(result.arrays, outputs, images)
-            return arrays, result.values.astype(np.float32), cotangent_names(result.names)
+            return arrays, result.values.astype(np.float32), cotangent_names(result.names, result.boxes)
         arrays = self._checked(result, outputs, images)
         scores = values(self.about, arrays, outputs, images)
         names = tuple(f"target {t + 1}" for t in range(scores.shape[1]))
         return arrays, scores, cotangent_names((names,) * images)
 
-    def _of(self, outputs: dict[str, Any], images: int) -> Arrays | SpecResult:
-        if isinstance(self.source, PerImageSpecs):
+    def _of(self, outputs: dict[str, Any], images: int, size: tuple[int, int] | None) -> Arrays | SpecResult:
+        if isinstance(self.source, PerImageSpecs) and len(self.source.rows) != self.images:
             lists = len(self.source.rows)
-            if lists != self.images:
-                raise FastcamError(f"cotangents of {lists} images, there are {self.images}; give one list each")
-            return self.source.of(self.start, outputs, images)
+            raise FastcamError(f"cotangents of {lists} images, there are {self.images}; give one list each")
+        if hasattr(self.source, "of_run"):  # words
+            known = outputs if size is None else {**outputs, INPUT_SIZE: np.array([size])}
+            result: SpecResult = self.source.of_run(self.start, known, images)
+            return result
         return self.source(outputs) if callable(self.source) else self.source
 
     def arrays(self, images: int) -> dict[str, Float]:
@@ -274,6 +282,12 @@ def values(about: tuple[Cotangent, ...], arrays: dict[str, Float], outputs: dict
     return total.astype(np.float32)
 
 
-def cotangent_names(names: Names) -> tuple[tuple[Target, ...], ...]:
-    """The targets of a cotangent, whose scores are the scalars themselves."""
-    return tuple(tuple(Target(name, ((t, 1.0),)) for t, name in enumerate(row)) for row in names)
+def cotangent_names(names: Names, boxes: Double | None = None) -> tuple[tuple[Target, ...], ...]:
+    """The targets of a cotangent, whose scores are the scalars themselves; ``boxes`` [N, T, 4] where some are boxes."""
+
+    def box(n: int, t: int) -> Any:
+        return None if boxes is None or np.isnan(boxes[n, t]).any() else tuple(map(float, boxes[n, t]))
+
+    return tuple(
+        tuple(Target(name, ((t, 1.0),), box(n, t)) for t, name in enumerate(row)) for n, row in enumerate(names)
+    )

@@ -60,6 +60,10 @@ class BoundSpecs:
     functions: tuple[SpecFunction, ...]
     place: bool = False
 
+    def of_run(self, start: int, outputs: Outputs, images: int) -> SpecResult:
+        """The same for the images of a run, whatever their number."""
+        return self(outputs)
+
     def __call__(self, outputs: Outputs) -> SpecResult:
         """The cotangents of all specs, in order, with names and values."""
         return joined([function(outputs) for function in self.functions], outputs, self.about)

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.labels import short_label
-from fastcam.schema import Cotangent, Preprocessing
+from fastcam.schema import PREFIX, Cotangent, Preprocessing
 from fastcam.targets.arrays import Double
 from fastcam.targets.classes import Targets, Terms
 
 Outputs: TypeAlias = Mapping[str, Any]
+"""The outputs of a run by name; beside them, under :data:`INPUT_SIZE`, of what size the input was."""
+INPUT_SIZE = f"{PREFIX}input_size"
+"""[1, 2]: height and width of the network's input."""
 Names: TypeAlias = tuple[tuple[str, ...], ...]
 
 
@@ -153,11 +156,14 @@ class SpecResult:
         names: per image what each of the T targets is.
         values: [N, T], the scalars themselves. Where they are not linear in the outputs, the cotangents are their
             derivatives.
+        boxes: [N, T, 4], of boxes the detector's own in pixels of the network's input; not a number where nobody
+            knows. None: there are none.
     """
 
     arrays: Mapping[str, Float]
     names: Names
     values: Double
+    boxes: Double | None = None
 
 
 SpecFunction: TypeAlias = Callable[[Outputs], SpecResult]
@@ -214,8 +220,26 @@ def joined(pieces: Sequence[SpecResult], outputs: Outputs, about: Sequence[Cotan
             shape = (n if one.batched else 1, t, *rest)
             parts.append(piece.arrays.get(one.output, np.zeros(shape, np.float32)).reshape(shape))
         arrays[one.output] = np.concatenate(parts, axis=1, dtype=np.float32)
-    names = tuple(tuple(name for piece in pieces for name in piece.names[n]) for n in range(len(pieces[0].names)))
-    return SpecResult(arrays, names, np.concatenate([piece.values for piece in pieces], axis=1))
+    rows = ([name for piece in pieces for name in _filled(piece, n)] for n in range(len(pieces[0].names)))
+    values = np.concatenate([piece.values for piece in pieces], axis=1)
+    return SpecResult(arrays, tuple(map(_without_end, rows)), values, np.concatenate([*map(_boxes, pieces)], axis=1))
+
+
+def _filled(piece: SpecResult, n: int) -> list[str]:
+    """The names of an image's targets, "" where it has fewer than another."""
+    own = piece.names[n]
+    return [*own, *[""] * (piece.values.shape[1] - len(own))]
+
+
+def _without_end(names: list[str]) -> tuple[str, ...]:
+    while names and not names[-1]:
+        names.pop()
+    return tuple(names)
+
+
+def _boxes(piece: SpecResult) -> Double:
+    """Its boxes, [N, T, 4]."""
+    return np.full((*piece.values.shape, 4), np.nan) if piece.boxes is None else piece.boxes
 
 
 @dataclass(frozen=True)
@@ -229,7 +253,7 @@ class PerImageSpecs:
         """Whether one of them has a place in the picture."""
         return any(getattr(row, "place", False) for row in self.rows)
 
-    def of(self, start: int, outputs: Outputs, images: int) -> SpecResult:
+    def of_run(self, start: int, outputs: Outputs, images: int) -> SpecResult:
         """Of the images from ``start`` on that ran together, with cotangents of zero where one has fewer targets."""
         each = []
         for n, function in enumerate(self.rows[start : start + images]):
@@ -245,6 +269,7 @@ class PerImageSpecs:
             arrays,
             tuple(piece.names[0] for piece in each),
             np.concatenate([padded(piece.values) for piece in each]),
+            np.concatenate([padded(_boxes(piece)) for piece in each]),
         )
 
 

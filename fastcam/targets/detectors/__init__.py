@@ -1,0 +1,1 @@
+"""Detectors: where their outputs keep boxes and scores, and how a box's sides follow from its numbers."""
