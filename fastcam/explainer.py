@@ -24,10 +24,10 @@ from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.further_inputs import Values
-from fastcam.runtime.inputs import Inputs, Sources
+from fastcam.runtime.inputs import Inputs, Preprocess, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
-from fastcam.schema import Metadata, Preprocessing
+from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
 from fastcam.targets.resolved import CotangentSource, CotangentTargets
 from fastcam.targets.spec_kinds import CotangentLike, bind, supported_forms
@@ -48,7 +48,8 @@ class Explainer:
         model: path or bytes of a file that ``fastcam export`` wrote.
         providers, threads, settings: see :func:`fastcam.runtime.session.create_session`.
         preprocess: how pictures become the input, in place of what the file says: a name from
-            :data:`fastcam.schema.PRESETS` (size, resize rule and layout stay the file's) or a Preprocessing.
+            :data:`fastcam.schema.PRESETS` (size, resize rule and layout stay the file's), changes ({"mean": 0.4}) of
+            what the file says or of a "preset", or a Preprocessing.
         labels: class names by index in any form of :mod:`fastcam.labels`, in place of the file's.
         kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
         batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
@@ -65,7 +66,7 @@ class Explainer:
         model: Model,
         providers: Providers = "auto",
         threads: int | None = None,
-        preprocess: Preprocessing | str | None = None,
+        preprocess: Preprocess = None,
         labels: Labels | None = None,
         kernels: str = "auto",
         batch_size: int = 16,

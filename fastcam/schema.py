@@ -12,6 +12,11 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from fastcam.errors import FastcamError as FastcamError
+from fastcam.preprocessing import PRESETS as PRESETS
+from fastcam.preprocessing import Color as Color
+from fastcam.preprocessing import Preprocessing as Preprocessing
+from fastcam.preprocessing import Resize as Resize
+from fastcam.preprocessing import preset as preset
 
 __version__ = "0.1.0"
 
@@ -79,60 +84,13 @@ ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
 """For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
 CUDA graphs want it; or an engine that reads fewer operators."""
 
-Resize = Literal["stretch", "crop", "letterbox"]
+ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NCL", "NLC", "NL")
+"""How the explained input may lie: pictures; videos and sequences of T pictures; volumes of D slices; signals of L
+samples."""
 LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL"]
 LAYOUTS: tuple[LayoutName, ...] = ("NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL")
 """How a target layer may lie in the source graph: maps, maps with channels last, both of videos (T frames), and
 sequences: "tokens" is [N, L, C], the others are named by their axes."""
-Color = Literal["RGB", "BGR", "GRAY"]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the model's input: ``x = (pixel * scale - mean) / std``, pixels in 0..255.
-
-    Attributes:
-        size: (height, width) of the input, or None where the model takes any size (the picture's own is used).
-        resize: "stretch" maps the whole picture onto ``size``; "crop" takes the central region that has the input's
-            aspect ratio and covers ``crop_fraction`` of the picture's shorter side; "letterbox" keeps the aspect
-            ratio and fills the rest with ``pad_value``.
-        crop_fraction: used by "crop" only; torchvision's "resize 256, crop 224" is 0.875.
-        color: order of the channels the model was trained with.
-        scale, mean, std: see the formula; mean and std have one number, or one per channel.
-        layout: "NCHW" or "NHWC" of the model's input.
-        pad_value: pixel value (0..255) of a letterbox's bars.
-    """
-
-    size: tuple[int, int] | None = (224, 224)
-    resize: Resize = "stretch"
-    crop_fraction: float = 0.875
-    color: Color = "RGB"
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    pad_value: float = 114.0
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # torchvision and timm: RGB in 0..1, then the ImageNet statistics
-    "imagenet": {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
-    # TensorFlow / Keras "tf" mode: RGB in -1..1
-    "tf": {"scale": 1 / 255, "mean": (0.5,), "std": (0.5,)},
-    # MobileNet files quantised with zero point 128: (x - 128) / 128
-    "tf128": {"scale": 1.0, "mean": (128.0,), "std": (128.0,)},
-    # Caffe and the Keras "caffe" mode: BGR, mean of ImageNet in pixels subtracted
-    "caffe": {"color": "BGR", "scale": 1.0, "mean": (103.939, 116.779, 123.68), "std": (1.0,)},
-    # OpenAI CLIP
-    "clip": {
-        "scale": 1 / 255,
-        "mean": (0.48145466, 0.4578275, 0.40821073),
-        "std": (0.26862954, 0.26130258, 0.27577711),
-    },
-    "unit": {"scale": 1 / 255},  # 0..1
-    "raw": {},  # 0..255
-}
-"""Named settings for ``--preprocess``: everything but size, resize rule and layout, which come from model and user."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +246,8 @@ class Metadata:
             of them what ``preprocessing`` says.
         labels_from: where the names are from, if the model brought them; "" where the user of the export gave them.
         inputs: the model's inputs beside ``input``, if it has any.
+        order: of the axes of ``input``, one of :data:`ORDERS`; empty of pictures and videos whose one or three channels
+            say it.
         version: FastCAM's version that wrote the file.
     """
 
@@ -312,6 +272,7 @@ class Metadata:
     layers: tuple[TargetLayer, ...] = ()
     labels_from: str = ""
     inputs: tuple[FurtherInput, ...] = ()
+    order: str = ""
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
@@ -345,7 +306,12 @@ class Metadata:
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         said = asdict(self)
-        for name in ("layers", "inputs", "labels_from"):  # files with one layer and input say what they always said
+        for name in (
+            "layers",
+            "inputs",
+            "labels_from",
+            "order",
+        ):  # files with one layer and input say what they always said
             if not said[name]:
                 del said[name]
         said["score"] = _without_defaults(said["score"], Score)
@@ -397,14 +363,3 @@ def _without_defaults(said: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
 def _build(kind: type[Any], raw: dict[str, Any]) -> Any:
     """A dataclass from its JSON form: lists become the tuples that the frozen classes hold."""
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
-
-
-def preset(name: str, **changes: Any) -> Preprocessing:
-    """The preprocessing called ``name`` (see :data:`PRESETS`), with ``changes`` to single fields.
-
-    Raises:
-        FastcamError: no preset has this name.
-    """
-    if name not in PRESETS:
-        raise FastcamError(f"no preprocessing preset {name!r}; there are: {', '.join(PRESETS)}")
-    return Preprocessing(**{**PRESETS[name], **changes})

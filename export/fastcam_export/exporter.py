@@ -43,7 +43,7 @@ def export_model(
     score: Want = "logit",
     output_name: str | Sequence[str] | None = None,
     output_layout: OutputLayout | None = None,
-    preprocess: str | Preprocessing | None = None,
+    preprocess: str | Preprocessing | Mapping[str, Any] | None = None,
     resize: schema.Resize = "stretch",
     labels: Labels | None = None,
     for_engine: Engine = "onnxruntime",
@@ -55,6 +55,8 @@ def export_model(
     check: Check = True,
     input_name: str | None = None,
     inputs: Mapping[str, Any] | None = None,
+    size: Sequence[int] | None = None,
+    order: str | None = None,
 ) -> Export:
     """Rewrite a model so that it also emits what explains its predictions.
 
@@ -82,7 +84,8 @@ def export_model(
             or a list of them, by default the only one.
         output_layout: where the classes of an output of maps lie: "NCHW", in front of the positions, or "NHWC"; by
             default the graph tells.
-        preprocess: name of a preset or a Preprocessing, kept in the metadata; its size and layout come from the model.
+        preprocess: name of a preset, changes of one ({"preset": "tf", "mean": 0.4}) or a Preprocessing, kept in the
+            metadata. Size and layout come from the model; one that does not fit it is refused.
         resize: resize rule of a named preset.
         labels: class names: a file with one per line, JSON or YAML of Hugging Face or Ultralytics, a list, or a dict
             from index to name, see :mod:`fastcam.labels`; by default those that the model brings: in its metadata, in a
@@ -115,6 +118,9 @@ def export_model(
             if several do).
         inputs: values of other inputs by name: numbers or arrays, for one image or for all. The check runs with them,
             and who uses the file need not give them.
+        size: (height, width) of the input where the model leaves them free, for pictures and for the check; by default
+            the file's metadata say them, or the first size is taken that the model runs at, and the summary says so.
+        order: of the axes of the input, one of :data:`fastcam.schema.ORDERS`; by default the graph tells.
 
     Returns:
         The exported model with its metadata and the check's result.
@@ -146,6 +152,8 @@ def export_model(
         check=check,
         input_name=input_name,
         inputs=inputs,
+        size=size,
+        order=order,
     )
     if check:
         onnxruntime()  # said before the work, not after it

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 
 from fastcam import schema
 from fastcam.labels import Labels, read_labels
+from fastcam.preprocessing import fitted, named
 from fastcam.schema import Preprocessing, Score
 from fastcam_export.graph import class_names
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import known_dims
-from fastcam_export.layers.axis_tracing import image_order
+from fastcam_export.layers.image_order import image_order
 
 
-def preprocessing(wanted: str | Preprocessing | None, resize: schema.Resize, image: ir.Value) -> Preprocessing | None:
+def preprocessing(
+    wanted: str | Preprocessing | Mapping[str, Any] | None,
+    resize: schema.Resize,
+    image: ir.Value,
+    size: Sequence[int] | None = None,
+) -> tuple[Preprocessing | None, str]:
+    """The preprocessing that the file says, and what was changed to fit the model, for people.
+
+    Args:
+        wanted: the name of a preset, a Preprocessing, or changes of a preset: ``{"preset": "imagenet", "mean": ...}``.
+        resize: the resize rule of a preset.
+        image: the input.
+        size: its (height, width).
+
+    Raises:
+        FastcamError: no such preset, or one that does not fit the input.
+    """
     if wanted is None:
-        return None
+        return None, ""
     dims = known_dims(image) or []
     last = image_order(image).endswith("C")
-    channels, (height, width) = (dims[-1], dims[-3:-1]) if last else (dims[1], dims[-2:])
-    size = (height, width) if height is not None and width is not None else None
-    known = schema.preset(wanted, resize=resize) if isinstance(wanted, str) else wanted
-    color = "GRAY" if channels == 1 else known.color
-    return replace(known, size=size or known.size, color=color, layout="NHWC" if last else "NCHW")
+    known = named(wanted, resize=resize, size=None)
+    assert image.dtype is not None
+    fits, note = fitted(known, dims[-1] if last else dims[1], image.dtype.numpy().name, image.name or "")
+    own = isinstance(wanted, Preprocessing) and wanted.size is None and None in dims
+    sides = known.size if size is None or own else (size[0], size[1])
+    return replace(fits, size=sides, layout="NHWC" if last else "NCHW"), note
 
 
 def names_known(wanted: Labels | None, loaded: Loaded) -> int | None:

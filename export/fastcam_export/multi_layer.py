@@ -17,10 +17,10 @@ from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.reverse import path
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import target_layer
-from fastcam_export.layers.axis_tracing import image_order
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.gap_head import is_averaged
 from fastcam_export.layers.heads import head_maps
+from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.layout import Layout, UserLayout
 from fastcam_export.outputs import cotangent_targets
 from fastcam_export.outputs.target import Target
@@ -99,11 +99,15 @@ def _is_sum(value: ir.Value) -> bool:
 
 
 def all_of(
-    model: ir.Model, maps: target_layer.Maps, layers: Sequence[target_layer.Layer], chosen: ir.Value
+    model: ir.Model,
+    maps: target_layer.Maps,
+    layers: Sequence[target_layer.Layer],
+    chosen: ir.Value,
+    size: Sequence[int] | None = None,
 ) -> tuple[list[target_layer.Layer], str]:
-    """:func:`every` of a loaded model."""
+    """:func:`every` of a loaded model; ``size`` is that of its image where it is free."""
     learned = partial(cotangent_targets.is_learned, maps.graph, maps.image)
-    return every(layers, chosen, learned, lambda: measure(model, maps.image, layers))
+    return every(layers, chosen, learned, lambda: measure(model, maps.image, layers, size))
 
 
 def if_known(
@@ -116,8 +120,10 @@ def if_known(
         return []
 
 
-def measure(model: ir.Model, image: ir.Value, layers: Sequence[target_layer.Layer]) -> dict[ir.Value, tuple[int, ...]]:
-    """The grids of layers of a model that takes images of any size, for one of 224 x 224, by running it.
+def measure(
+    model: ir.Model, image: ir.Value, layers: Sequence[target_layer.Layer], size: Sequence[int] | None = None
+) -> dict[ir.Value, tuple[int, ...]]:
+    """The grids of layers of a model that takes images of any size, for one of ``size`` (224 x 224), by running it.
 
     Raises:
         FastcamError: the runtime refuses the model.
@@ -127,7 +133,7 @@ def measure(model: ir.Model, image: ir.Value, layers: Sequence[target_layer.Laye
     del part.graph.output[:]
     part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
-        arrays = quiet_session(part).run(names, random_inputs(model.graph, image))
+        arrays = quiet_session(part).run(names, random_inputs(model.graph, image, size=size))
     except FastcamError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -150,12 +156,14 @@ class Search:
         maps: the maps between its image and the explained output.
         target: what is explained.
         layout: what the user says of the layers' layout.
+        size: of the image, where it is free.
     """
 
     model: ir.Model
     maps: target_layer.Maps
     target: Target
     layout: UserLayout
+    size: Sequence[int] | None = None
 
     def find(self, names: Sequence[str]) -> tuple[ExplainedLayer, ...]:
         """The layers that ``names`` (see :func:`listed`) mean: the default one, then the others by their numbers.
@@ -191,7 +199,7 @@ class Search:
         """Of targets with a place the maps in front of the heads, and a finer one behind them; of others none."""
         if not self.target.has_places or len(image_order(self.maps.image)) > 4:
             return []
-        image, sizes = self.maps.image, partial(measure, self.model, self.maps.image)
+        image, sizes = self.maps.image, partial(measure, self.model, self.maps.image, size=self.size)
         dims = zip(image_order(image), known_dims(image) or ())
         pixels = math.prod(size or FREE_SIZE for axis, size in dims if axis in "HW")
         found = head_maps(self.maps.graph, image, self.target.differentiated, sizes, pixels)
@@ -205,7 +213,7 @@ class Search:
 
     def _all_beside(self, first: ExplainedLayer) -> list[ExplainedLayer]:
         """The further layers that "all" stands for."""
-        taken, reason = all_of(self.model, self.maps, self.target.layers(self.maps), first.value)
+        taken, reason = all_of(self.model, self.maps, self.target.layers(self.maps), first.value, self.size)
         others = []
         for one in taken:
             if one.value is not first.value:

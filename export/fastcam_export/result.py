@@ -31,6 +31,7 @@ class Export:
         head: the part of the model behind the layer, where that was wanted.
         files: all files written.
         repairs: what was repaired or rewritten to read the source.
+        notes: lines on what was found out about the input: its size, numbers for grey.
     """
 
     model: onnx.ModelProto
@@ -43,6 +44,7 @@ class Export:
     head: onnx.ModelProto | None = None
     files: tuple[Path, ...] = ()
     repairs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> list[str]:
         """Lines that tell a person what was done and why."""
@@ -53,6 +55,7 @@ class Export:
             size = f"{height} x {width}" if isinstance(height, int) else "of any size"
             lines.append(f"input   {meta.input}, uint8 RGB pictures {size}, which the file prepares itself")
         lines += read_lines(self.repairs)
+        lines += self.notes
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset   converted from {self.opset[0]} to {self.opset[1]}")
         if meta.engine != "onnxruntime":

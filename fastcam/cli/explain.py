@@ -13,22 +13,29 @@ import typer
 
 from fastcam.cli.console import counted, print_table, progress
 from fastcam.cli.shared_options import (
+    ColorName,
     ColorsName,
     Cotangents,
     ExportedFile,
     InputValues,
     Labels,
+    Mean,
     MethodNames,
     MethodOptions,
     Pictures,
     PreprocessName,
     Providers,
+    Scale,
+    SizeOption,
+    Std,
     StyleName,
     TargetNames,
     Threads,
     Threshold,
     class_targets,
     picture_files,
+    preprocess_option,
+    sides,
 )
 from fastcam.cli.sheets import explain_methods, method_names
 from fastcam.errors import FastcamError
@@ -62,6 +69,11 @@ def explain(
     threshold: Threshold = 0.15,
     batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
     preprocess: PreprocessName = None,
+    color: ColorName = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    size: SizeOption = None,
     labels: Labels = None,
     threads: Threads = None,
     providers: Providers = "auto",
@@ -87,7 +99,8 @@ def explain(
 
     targets = class_targets(target, cotangent)
     files, methods = picture_files(images), method_names(method) if method is not None else []
-    explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
+    how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
+    explainer = Explainer(model, providers, threads, preprocess=how, labels=labels, batch_size=batch_size)
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None

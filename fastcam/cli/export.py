@@ -9,9 +9,24 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fastcam.cli.console import say
-from fastcam.cli.shared_options import ForEngine, InputName, InputValues, Labels, OnnxFile, PreprocessName, ScoreKind
+from fastcam.cli.shared_options import (
+    ColorName,
+    ForEngine,
+    InputName,
+    InputValues,
+    Labels,
+    Mean,
+    OnnxFile,
+    PreprocessName,
+    Scale,
+    ScoreKind,
+    SizeOption,
+    Std,
+    preprocess_option,
+    sides,
+)
 from fastcam.errors import FastcamError
-from fastcam.schema import Emit, LayoutName, Mode, Place, Resize
+from fastcam.schema import ORDERS, Emit, LayoutName, Mode, Place, Resize
 
 EXAMPLES = (
     "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
@@ -55,6 +70,18 @@ def export(
         ),
     ] = None,
     preprocess: PreprocessName = None,
+    color: ColorName = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    size: SizeOption = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help=f"The axes of the input: {', '.join(ORDERS)} (T pictures, D slices, L samples).",
+            show_default="as the graph tells",
+        ),
+    ] = None,
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
     labels: Labels = None,
     input_name: InputName = None,
@@ -132,7 +159,9 @@ def export(
         score=score,
         output_name=output_name[0] if output_name is not None and len(output_name) == 1 else output_name,
         output_layout=output_layout,
-        preprocess=preprocess,
+        preprocess=preprocess_option(preprocess, color, mean, std, scale),
+        size=sides("size", size),
+        order=order,
         resize=resize,
         labels=labels,
         for_engine=for_engine,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fastcam.errors import FastcamError
-from fastcam.schema import PRESETS, Engine
+from fastcam.schema import PRESETS, Color, Engine
 
 OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
 ExportedFile = Annotated[
@@ -49,6 +50,31 @@ InputValues = Annotated[
         help="The value of another input of the model: numbers (age=0.4, meta=1,0,3), or a file (.npy, .json, .csv, a "
         "picture where it takes one); repeatable.",
         show_default=False,
+    ),
+]
+ColorName = Annotated[
+    Color | None,
+    typer.Option(
+        "--color", help="The channels of the input, in order; BANDS: as many as a picture has.", show_default=False
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean", help="Subtracted after --scale: a number, or one a channel, as 0.48,0.46,0.41.", show_default=False
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option("--std", help="What is then divided by: a number, or one a channel.", show_default=False)
+]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", help="What pixels 0..255 are multiplied by first, as 1/255.", show_default=False),
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--size", help="Height and width of the input where the model leaves them free, as 48x320.", show_default=False
     ),
 ]
 ForEngine = Annotated[Engine, typer.Option("--for-engine", help="The engine that must be able to read what is added.")]
@@ -104,6 +130,50 @@ Cotangents = Annotated[
 ]
 Threshold = Annotated[float, typer.Option("--threshold", help="Boxes surround what reaches this share of the maximum.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads of ONNX Runtime.", show_default="its choice")]
+
+
+def preprocess_option(
+    name: str | None, color: str | None, mean: str | None, std: str | None, scale: str | None, **more: Any
+) -> str | dict[str, Any] | None:
+    """What --preprocess, --color, --mean, --std and --scale say together: nothing, a preset, or changes.
+
+    Raises:
+        FastcamError: one is no number.
+    """
+    changes: dict[str, Any] = {key: value for key, value in {"color": color, **more}.items() if value is not None}
+    for key, text in (("mean", mean), ("std", std)):
+        if text is not None:
+            changes[key] = tuple(_number(key, part) for part in text.split(","))
+    if scale is not None:
+        changes["scale"] = _number("scale", scale)
+    if not changes:
+        return name
+    return changes | ({"preset": name} if name is not None else {})
+
+
+def _number(option: str, text: str) -> float:
+    above, _, below = text.partition("/")
+    try:
+        number = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise FastcamError(f"--{option} has {text!r}; give numbers, like 0.5 or 1/255") from None
+    if not math.isfinite(number) or (option == "std" and number == 0):
+        raise FastcamError(f"--{option} has {text!r}; give a finite number, no standard deviation of 0")
+    return number
+
+
+def sides(option: str, text: str | None, least: int = 2, most: int = 2) -> tuple[int, ...] | None:
+    """An option like 48x320.
+
+    Raises:
+        FastcamError: it is none.
+    """
+    if text is None:
+        return None
+    found = tuple(int(side) for side in text.split("x")) if re.fullmatch(r"\d+(x\d+)*", text) else ()
+    if not least <= len(found) <= most or min(found) < 1:
+        raise FastcamError(f"--{option} is {text!r}; give sides like {'x'.join(['48', '320', '320'][:most])}")
+    return found
 
 
 def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) -> int | list[int | str]:

@@ -16,21 +16,28 @@ import typer
 
 from fastcam.cli.console import counted, progress
 from fastcam.cli.shared_options import (
+    ColorName,
     ColorsName,
     Cotangents,
     ExportedFile,
     InputValues,
     Labels,
+    Mean,
     MethodName,
     MethodOptions,
     PreprocessName,
     Providers,
+    Scale,
+    SizeOption,
+    Std,
     StyleName,
     TargetNames,
     Threads,
     Threshold,
     class_targets,
     picture_files,
+    preprocess_option,
+    sides,
 )
 from fastcam.errors import FastcamError
 
@@ -63,6 +70,11 @@ def stream(
     workers: Annotated[int, typer.Option(help="Threads that decode and prepare frames.")] = 2,
     threads: Threads = None,
     preprocess: PreprocessName = None,
+    color: ColorName = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    size: SizeOption = None,
     labels: Labels = None,
     providers: Providers = "auto",
     method: MethodName = None,
@@ -83,7 +95,8 @@ def stream(
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
-    explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels, batch_size=batch_size)
+    how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
+    explainer = Explainer(model, providers, threads, preprocess=how, labels=labels, batch_size=batch_size)
     explained = explainer.stream(
         frames,
         targets,

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 
 Uint8: TypeAlias = NDArray[np.uint8]
+Pixels: TypeAlias = NDArray[Any]
+"""uint8 or uint16 [height, width, channels]."""
+Floats: TypeAlias = NDArray[np.float32]
+_DEEP = np.float32(257)  # 65535 / 255
 
 JPEG = (".jpg", ".jpeg")
 SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -53,7 +57,12 @@ def decode(path: str | Path) -> Uint8:
     Raises:
         FastcamError: no such file, not readable, not a picture, or a picture that is cut short.
     """
-    return _decoded(_content(path), str(path))
+    return eight_bits(_decoded(_content(path), str(path)))
+
+
+def eight_bits(pixels: Pixels) -> Uint8:
+    """Pixels of 16 bits as bytes, their upper half; bytes as they are."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def _content(path: str | Path) -> Uint8:
@@ -65,21 +74,27 @@ def _content(path: str | Path) -> Uint8:
         raise FastcamError(f"{path}: cannot be read ({error.strerror or error}); give a picture file") from error
 
 
-def _decoded(data: Uint8, path: str) -> Uint8:
-    """The picture that the bytes of a file hold."""
+def _decoded(data: Uint8, path: str, whole: bool = False) -> Pixels:
+    """The picture that the bytes of a file hold, RGB of 8 or 16 bits; ``whole``: its own channels, alpha among them."""
     cv2 = opencv()
     if cut_short(data.tobytes()):
         raise FastcamError(f"{path}: the picture is cut short; copy it again")
     image = None
     if data.size:
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if whole else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         except cv2.error as error:  # e.g. more pixels than OpenCV accepts
             raise FastcamError(f"{path}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
-    if image is None or image.size == 0:
-        raise FastcamError(f"{path}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file")
-    rgb: Uint8 = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return rgb
+    if image is None or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
+        raise FastcamError(
+            f"{path}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file of 8 or 16 bits, "
+            "or an array of bands as .npy"
+        )
+    if image.ndim == 2:
+        return np.asarray(image)[..., None]
+    if image.shape[2] > 4:
+        return np.asarray(image)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA))
 
 
 def cut_short(data: bytes) -> bool:
@@ -104,7 +119,7 @@ def picture(array: Any) -> Uint8:
         FastcamError: another dtype or shape, or no pixels.
     """
     image = np.asarray(array)
-    if image.dtype != np.uint8:
+    if image.dtype not in (np.uint8, np.uint16):
         raise FastcamError(
             f"a picture must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}; "
             "float arrays are taken as [N, C, H, W] tensors, ready for the network"
@@ -120,7 +135,70 @@ def picture(array: Any) -> Uint8:
             f"the picture has no pixels: {image.shape[1]} x {image.shape[0]}; give one with at least 1 x 1"
         )
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
-    return np.ascontiguousarray(rgb)
+    return np.ascontiguousarray(eight_bits(rgb))
+
+
+def read(image: Any, color: str) -> tuple[Uint8, Pixels | Floats]:
+    """A picture to look at, and its pixels as a model of channels ``color`` wants them.
+
+    Both are uint8 RGB [h, w, 3] of an ordinary picture. Pixels of 16 bits become float32 in 0..255. With "RGBA", "BGRA"
+    and "BANDS" they keep the picture's own channels, [h, w, C].
+
+    Raises:
+        FastcamError: see :func:`load`.
+    """
+    whole = color in ("RGBA", "BGRA", "BANDS")
+    if isinstance(image, str | Path):
+        if Path(image).suffix.lower() == ".npy":
+            pixels = _bands(load_array(image), whole)
+        elif whole:
+            pixels = _decoded(_content(image), str(image), whole)
+        else:
+            pixels = deep(image)
+    elif _is_pil(image):
+        mode = image.mode if image.mode in ("L", "RGB", "RGBA", "I;16") else "RGBA" if whole else "RGB"
+        pixels = _bands(np.asarray(image if image.mode == mode else image.convert(mode)), whole)
+    elif is_encoded(image):
+        pixels = _decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given", whole)
+    else:
+        pixels = _bands(as_array(image), whole)
+    if pixels.dtype == np.uint8 and not whole:
+        return pixels, pixels
+    shown = eight_bits(pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2))
+    return np.ascontiguousarray(shown), pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / _DEEP
+
+
+def deep(path: str | Path) -> Pixels:
+    """:func:`decode` without losing the lower half of 16 bits."""
+    return _decoded(_content(path), str(path))
+
+
+def load_array(path: str | Path) -> NDArray[Any]:
+    """The array in a .npy file.
+
+    Raises:
+        FastcamError: it cannot be read.
+    """
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise FastcamError(f"{path}: no array can be read from it ({error})") from error
+
+
+def _bands(array: NDArray[Any], whole: bool) -> Pixels:
+    """An array of 8 or 16 bits as [h, w, C]; as RGB where not ``whole``."""
+    if not whole and array.dtype != np.uint16:
+        return picture(array)
+    image = array[..., None] if array.ndim == 2 else array
+    channels = image.shape[2] if image.ndim == 3 else 0
+    if image.dtype not in (np.uint8, np.uint16) or image.size == 0 or not channels or (not whole and channels == 2):
+        raise FastcamError(
+            f"a picture must be uint8 or uint16 [height, width, channels], got {array.dtype} {list(array.shape)}; "
+            "float arrays are taken as [N, C, H, W] tensors, ready for the network"
+        )
+    if whole:
+        return np.ascontiguousarray(image)
+    return np.ascontiguousarray(np.repeat(image, 3, axis=2) if channels == 1 else image[..., :3])
 
 
 def is_encoded(image: Any) -> bool:
@@ -144,7 +222,7 @@ def load(image: Any) -> Uint8:
     if _is_pil(image):  # whose raw array may hold palette indices
         return picture(image.convert("RGB"))
     if is_encoded(image):
-        return _decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given")
+        return eight_bits(_decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given"))
     return picture(as_array(image))
 
 

@@ -25,7 +25,9 @@ from fastcam.image.decode import load as load
 from fastcam.image.decode import opencv as opencv
 from fastcam.image.decode import picture as picture
 from fastcam.image.decode import pictures_in as pictures_in
-from fastcam.schema import Preprocessing
+from fastcam.image.decode import read as read
+from fastcam.preprocessing import CHANNELS as CHANNELS
+from fastcam.preprocessing import Preprocessing
 
 Size: TypeAlias = tuple[int, int]
 Rect: TypeAlias = tuple[int, int, int, int]
@@ -135,12 +137,13 @@ def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
 
 
 def prepare(
-    image: Uint8, how: Preprocessing, size: Size | None = None, out: Float | None = None
+    image: Uint8 | Float, how: Preprocessing, size: Size | None = None, out: Float | None = None
 ) -> tuple[Float, Geometry]:
     """A picture as the network's input, ``(pixel * scale - mean) / std``, and the way back.
 
     Args:
-        image: uint8 RGB [height, width, 3].
+        image: uint8 RGB [height, width, 3], or what :func:`fastcam.image.decode.read` gives of deeper pixels and other
+            channels.
         how: the model's preprocessing.
         size: (H, W) of the input; None takes ``how.size``, and where that is None too, the picture's own.
         out: where the result is written, of its shape and dtype; None makes a new array.
@@ -154,9 +157,9 @@ def prepare(
     original = (image.shape[0], image.shape[1])
     network = size or how.size or original
     geometry = fit(original, network, how)
-    count = CHANNELS.get(how.color)
-    if count is None:
+    if how.color not in CHANNELS:
         raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(CHANNELS)}")
+    count = CHANNELS[how.color] or image.shape[2]
     if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
         raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
     # one multiply and one subtraction per pixel: x = pixel * (scale / std) - mean / std, in float32
@@ -175,11 +178,9 @@ def prepare(
     return x, geometry
 
 
-CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
-"""How many channels a model of each order takes."""
-
-
-def _shrink(image: Uint8, how: Preprocessing, geometry: Geometry, factor: Float, shift: Float, planes: Float) -> bool:
+def _shrink(
+    image: Uint8 | Float, how: Preprocessing, geometry: Geometry, factor: Float, shift: Float, planes: Float
+) -> bool:
     """What follows in one pass and with the same bits, where a colour picture shrinks: into ``planes`` [H, W, 3].
 
     False, and nothing is done, where it grows (or shrinks beyond measure), is grey, or the native kernels are missing.
@@ -188,7 +189,12 @@ def _shrink(image: Uint8, how: Preprocessing, geometry: Geometry, factor: Float,
     x0, y0, x1, y1 = geometry.target
     size, seen = (y1 - y0, x1 - x0), image[top:bottom, left:right]
     grows = size[0] > seen.shape[0] or size[1] > seen.shape[1]
-    if how.color == "GRAY" or grows or seen.shape[0] * seen.shape[1] > 65536 * size[0] * size[1]:
+    if (
+        how.color not in ("RGB", "BGR")
+        or image.dtype != np.uint8
+        or grows
+        or seen.shape[0] * seen.shape[1] > 65536 * size[0] * size[1]
+    ):
         return False
     try:
         from fastcam.kernels import native
@@ -198,32 +204,47 @@ def _shrink(image: Uint8, how: Preprocessing, geometry: Geometry, factor: Float,
         planes, factor, shift = planes[..., ::-1], factor[::-1], shift[::-1]
     if (y0, x0, y1, x1) != (0, 0, *geometry.network):
         planes[...] = np.float32(how.pad_value) * factor - shift
-    native.prepare(seen, factor, shift, planes[y0:y1, x0:x1])
+    native.prepare(seen.view(np.uint8), factor, shift, planes[y0:y1, x0:x1])
     return True
 
 
-def _channels(image: Uint8, how: Preprocessing) -> Uint8:
-    """RGB [h, w, 3] in the order and number of the model's channels."""
-    if how.color == "RGB":
+def _channels(image: Uint8 | Float, how: Preprocessing) -> NDArray[Any]:
+    """Pixels in the order and number of the model's channels."""
+    if how.color in ("RGB", "BANDS"):
         return image
     if how.color == "BGR":
         return np.ascontiguousarray(image[..., ::-1])
+    if how.color in ("RGBA", "BGRA"):
+        if image.shape[2] not in (1, 3, 4):
+            raise FastcamError(
+                f"a picture of {image.shape[2]} channels has no red, green, blue and alpha; see color BANDS"
+            )
+        colours = np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
+        alpha = image[..., 3:] if image.shape[2] == 4 else np.full((*image.shape[:2], 1), 255, image.dtype)
+        return np.concatenate([colours if how.color == "RGBA" else colours[..., ::-1], alpha], axis=2)
     cv2 = opencv()
-    grey: Uint8 = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+    grey: Uint8 | Float = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
     return grey
 
 
-def _place(image: Uint8, geometry: Geometry, pad_value: float) -> NDArray[Any]:
+def _place(image: NDArray[Any], geometry: Geometry, pad_value: float) -> NDArray[Any]:
     """The source rectangle, resized into the target rectangle; bars (letterbox) hold ``pad_value``."""
     left, top, right, bottom = geometry.source
     x0, y0, x1, y1 = geometry.target
-    seen = resize(np.ascontiguousarray(image[top:bottom, left:right]), (y1 - y0, x1 - x0))
+    seen = _resized(np.ascontiguousarray(image[top:bottom, left:right]), (y1 - y0, x1 - x0))
     seen = seen.reshape(y1 - y0, x1 - x0, image.shape[2])  # cv2 drops a single channel's axis
     if (y0, x0, y1, x1) == (0, 0, *geometry.network):
         return seen
     whole = np.full((*geometry.network, image.shape[2]), pad_value, np.float32)
     whole[y0:y1, x0:x1] = seen
     return whole
+
+
+def _resized(image: NDArray[Any], size: Size) -> NDArray[Any]:
+    """:func:`resize` of any number of channels; OpenCV's area average takes four."""
+    if image.shape[2] <= 4:
+        return resize(image, size)
+    return np.stack([resize(np.ascontiguousarray(image[..., c]), size) for c in range(image.shape[2])], axis=2)
 
 
 def restore(tensor: NDArray[Any], how: Preprocessing | None) -> Uint8:
@@ -238,9 +259,11 @@ def restore(tensor: NDArray[Any], how: Preprocessing | None) -> Uint8:
         how = Preprocessing(layout="NHWC" if x.shape[-1] in (1, 3) and x.shape[0] not in (1, 3) else "NCHW")
     hwc = x if how.layout == "NHWC" else x.transpose(1, 2, 0)
     pixels = (hwc * np.asarray(how.std, np.float32) + np.asarray(how.mean, np.float32)) / np.float32(how.scale)
+    if how.color in ("RGBA", "BGRA") and pixels.shape[2] == 4:
+        pixels = pixels[..., :3]
     if pixels.shape[2] not in (1, 3):  # not a picture in any order of channels: show how bright each place is
         pixels = pixels.mean(axis=2, keepdims=True)
-    if how.color == "BGR":
+    if how.color in ("BGR", "BGRA") and pixels.shape[2] == 3:
         pixels = pixels[..., ::-1]
     rounded = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(rounded, (*rounded.shape[:2], 3)))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,20 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Float, Geometry, Size, Uint8
+from fastcam.preprocessing import fitted, named
 from fastcam.runtime import uint8_frames as frames_
 from fastcam.runtime.batch import Batch
 from fastcam.runtime.further_inputs import NONE, FurtherInputs, FurtherValues, Values
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.runtime.thread_pipeline import Workers
-from fastcam.schema import PRESETS, Metadata, Preprocessing, preset
+from fastcam.schema import PRESETS, Metadata, Preprocessing
 
 _DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _DTYPES |= {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
+
+
+Preprocess: TypeAlias = "Preprocessing | str | Mapping[str, Any] | None"
+"""How pictures become the input: all of it, the name of a preset, or fields that are changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +72,7 @@ class Inputs:
         name: str,
         metadata: Metadata,
         value: Any,
-        preprocess: Preprocessing | str | None,
+        preprocess: Preprocess,
         threads: int | None = None,
         further: Mapping[str, Any] | None = None,
         given: Values | None = None,
@@ -85,7 +90,7 @@ class Inputs:
         """NCHW or NHWC."""
         return self.preprocessing.layout if self.preprocessing else self._guessed_layout()
 
-    def _resolve_preprocessing(self, preprocess: Preprocessing | str | None) -> Preprocessing | None:
+    def _resolve_preprocessing(self, preprocess: Preprocess) -> Preprocessing | None:
         """The preprocessing in force, with the input's own size where the model fixes it."""
         own = self._metadata.preprocessing
         if self._metadata.frames:
@@ -96,11 +101,16 @@ class Inputs:
             chosen = own
         elif isinstance(preprocess, Preprocessing):
             chosen = preprocess
+        elif isinstance(preprocess, Mapping) and own is not None and "preset" not in preprocess:
+            changed = named(preprocess)  # fields that are said go into what the file says
+            chosen = replace(own, **{name: getattr(changed, name) for name in preprocess})
         else:
             kept = {"resize": own.resize, "layout": own.layout} if own else {"layout": self._guessed_layout()}
-            chosen = preset(preprocess, size=own.size if own else None, **kept)
+            chosen = named(preprocess, size=own.size if own else None, **kept)
         if chosen is None:
             return None
+        if preprocess is not None:
+            chosen = self._fitted(chosen)
         fixed = self._spatial(chosen.layout)
         if fixed is None:
             return chosen
@@ -110,7 +120,15 @@ class Inputs:
             )
         return replace(chosen, size=fixed)
 
+    def _fitted(self, preprocessing: Preprocessing) -> Preprocessing:
+        """A preprocessing that somebody else than the export chose, if it fits the input."""
+        axis = 3 if preprocessing.layout == "NHWC" else 1
+        channels = self.shape[axis] if len(self.shape) == 4 else None
+        return fitted(preprocessing, channels, np.dtype(self._dtype).name, self._metadata.input)[0]
+
     def _guessed_layout(self) -> str:
+        if self._metadata.order:
+            return "NHWC" if self._metadata.order.endswith("C") else "NCHW"
         channels_last = len(self.shape) == 4 and self.shape[-1] in (1, 3) and self.shape[1] not in (1, 3)
         return "NHWC" if channels_last else "NCHW"
 
@@ -189,19 +207,48 @@ class Inputs:
                     f"the input of {self._name} is {np.dtype(self._dtype)}, the tensor {tensor.dtype}; cast it"
                 )
             return tensor
+        self._refuse_range(tensor)
         return np.ascontiguousarray(tensor, self._dtype)
+
+    def _refuse_range(self, tensor: NDArray[Any]) -> None:
+        """Raise for values that the input cannot mean: fractions for whole numbers, pixels that were not normalised,
+        shares of one for pixels."""
+        high = float(tensor.max())
+        if np.issubdtype(self._dtype, np.integer):
+            limits = np.iinfo(self._dtype)
+            if high > limits.max or tensor.min() < limits.min or not np.array_equal(tensor, np.rint(tensor)):
+                raise FastcamError(
+                    f"{self._name} takes {limits.dtype}, and the tensor holds other numbers than whole ones from "
+                    f"{limits.min} to {limits.max}; give pixels as they are"
+                )
+            return
+        how = self.preprocessing
+        if how is None or self._metadata.frames:
+            return
+        least, most = how.range()
+        if np.isfinite(high) and high > most + 20 * (most - least):
+            raise FastcamError(
+                f"the tensor holds values up to {high:.4g}, and the input of {self._name} lies in {least:.3g} to "
+                f"{most:.3g}; give pictures (uint8), or normalise the tensor"
+            )
+        if (least, most) == (0, 255) and 0 < high <= 1 and tensor.min() >= 0:
+            raise FastcamError(
+                f"the tensor lies in 0 to 1, and the input of {self._name} in 0 to 255; multiply it by 255, or give "
+                "pictures (uint8)"
+            )
 
     def _loaded(self, sources: Any, preprocessing: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
         """All pictures' tensor, and each picture and its geometry; several at once, as many as there are threads."""
-        count = images_.CHANNELS.get(preprocessing.color)
+        count = images_.CHANNELS.get(preprocessing.color) or self._channels(preprocessing.layout)
         whole = None
         if preprocessing.size is not None and count is not None:  # the shape is known: pictures are written in place
             shape = (count, *preprocessing.size) if preprocessing.layout == "NCHW" else (*preprocessing.size, count)
             whole = np.empty((len(sources), *shape), np.float32)
 
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
-            picture = images_.load(sources[i])
-            return picture, images_.prepare(picture, preprocessing, out=None if whole is None else whole[i : i + 1])
+            picture, pixels = images_.read(sources[i], preprocessing.color)
+            self._refuse_bands(pixels, count)
+            return picture, images_.prepare(pixels, preprocessing, out=None if whole is None else whole[i : i + 1])
 
         if len(sources) == 1 or self._threads == 1:
             prepared = [one(i) for i in range(len(sources))]
@@ -216,6 +263,17 @@ class Inputs:
                 )
             whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         return whole, [(picture, geometry) for picture, (_, geometry) in prepared]
+
+    def _channels(self, layout: str) -> int | None:
+        """The channels of the input, where it fixes them."""
+        channels = self.shape[3 if layout == "NHWC" else 1] if len(self.shape) == 4 else None
+        return channels if isinstance(channels, int) else None
+
+    def _refuse_bands(self, pixels: NDArray[Any], count: int | None) -> None:
+        """Raise where a picture of bands has another number of them than the model."""
+        assert self.preprocessing is not None
+        if self.preprocessing.color == "BANDS" and count not in (None, pixels.shape[2]):
+            raise FastcamError(f"{self._name} takes {count} bands, the picture has {pixels.shape[2]}")
 
     def batches(self, sources: Sources, size: int) -> Iterator[Batch]:
         """All images, up to ``size`` a batch, read as they are asked for.
@@ -245,8 +303,8 @@ class Inputs:
             return frames_.prepare(images, files, self.preprocessing, self.shape, self._name)
         tensor, prepared = self._loaded(images, self.preprocessing)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
-        channels = self.shape[axis] if len(self.shape) == 4 else None
-        if isinstance(channels, int) and channels != tensor.shape[axis]:
+        channels = self._channels(self.preprocessing.layout)
+        if channels is not None and channels != tensor.shape[axis]:
             raise FastcamError(
                 f"{self._name} takes {channels} channels, its preprocessing makes {tensor.shape[axis]}; set its color"
             )

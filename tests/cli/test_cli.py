@@ -212,6 +212,8 @@ def test_export_passes_its_options_on(desk, exporter):
         "input_name": None,
         "inputs": {},
         "check": True,
+        "size": None,
+        "order": None,
     }
     call(
         *("export", "plain.onnx", "-o", "x.onnx", "--layer", "conv", "--emit", "cam", "--preprocess", "tf"),
@@ -263,6 +265,8 @@ def test_export_passes_its_options_on(desk, exporter):
         "check": True,
         "input_name": None,
         "inputs": {},
+        "size": None,
+        "order": None,
     }
     call("export", "plain.onnx", "--frames", "any")
     assert exporter[2][2]["frames"] is True
@@ -433,7 +437,7 @@ def test_a_defect_is_a_traceback_and_exit_code_1(desk):
     code = (
         "import sys, fastcam.image.decode, fastcam.cli\n"
         "def broken(path): raise ZeroDivisionError('a defect')\n"
-        "fastcam.image.decode.decode = broken\n"
+        "fastcam.image.decode.deep = broken\n"
         "sys.argv = ['fastcam', 'explain', 'model.cam.onnx', 'photo.png']\n"
         "fastcam.cli.main()"
     )

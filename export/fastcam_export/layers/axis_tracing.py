@@ -26,6 +26,7 @@ from fastcam_export.layers.axis_semantics import (
     regroup,
     vector,
 )
+from fastcam_export.layers.image_order import axis_kinds, image_order
 
 LAST = (1 << 63) - 1
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
@@ -44,20 +45,11 @@ RULES: dict[str, Follow] = {}
 
 def trace(graph: ir.Graph, image: ir.Value) -> Known:
     """The axes of every value whose axes are known, from the image on."""
-    known: Known = {image: fresh(image, image_order(image))}
+    known: Known = {image: fresh(image, axis_kinds(image_order(image)))}
     for _ in range(2):  # once more for what a later sum told about a branch
         for node in graph:
             _follow(node, known)
     return known
-
-
-def image_order(image: ir.Value) -> str:
-    """The axes of the model's image input: "NCHW", "NHWC", "NCTHW" or "NTHWC" by where one or three channels lie."""
-    dims = known_dims(image) or []
-    last = dims[-1] in (1, 3) and dims[1] not in (1, 3)
-    if len(dims) == 5:
-        return "NTHWC" if last else "NCTHW"
-    return "NHWC" if last else "NCHW"
 
 
 def _follow(node: ir.Node, known: Known) -> None:

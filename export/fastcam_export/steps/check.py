@@ -39,7 +39,7 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
             confirmed.
     """
     source, target, options = plan.loaded.proto, plan.target, plan.options
-    began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs)
+    began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs, plan.size.sides)
     run = began.first()
     measured, run = _gradients(plan, attached, began, run)
     if options.check == "strict":

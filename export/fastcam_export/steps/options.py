@@ -35,7 +35,7 @@ class ExportOptions:
     score: Want = "logit"
     output_name: str | Sequence[str] | None = None
     output_layout: OutputLayout | None = None
-    preprocess: str | Preprocessing | None = None
+    preprocess: str | Preprocessing | Mapping[str, Any] | None = None
     resize: schema.Resize = "stretch"
     labels: Labels | None = None
     for_engine: Engine = "onnxruntime"
@@ -47,6 +47,8 @@ class ExportOptions:
     check: Check = True
     input_name: str | None = None
     inputs: Mapping[str, Any] | None = None
+    size: Sequence[int] | None = None
+    order: str | None = None
 
     def __post_init__(self) -> None:
         if self.check not in (True, False):

@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from fastcam.schema import Metadata
+from fastcam.schema import FurtherInput, Metadata, Preprocessing
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
-from fastcam_export.layers import further_inputs, target_layer
+from fastcam_export.layers import further_inputs, image_order, target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.image_input import find_image
 from fastcam_export.outputs import cotangent_targets, input_attribution
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.steps.options import ExportOptions
+from fastcam_export.verify import input_size
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Plan:
         layers: the target layers: the default one, then the others by their numbers.
         options: the options of the export.
         metadata: what the file says of itself, without the check's result and the names of other files.
+        size: of the explained input.
+        notes: what was found out about the input, for people.
     """
 
     loaded: Loaded
@@ -38,6 +41,8 @@ class Plan:
     layers: tuple[ExplainedLayer, ...]
     options: ExportOptions
     metadata: Metadata
+    size: input_size.InputSize
+    notes: tuple[str, ...]
 
     def copy(self) -> Plan:
         """The same plan on a copy of the graph. The weights are shared."""
@@ -75,6 +80,7 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     names = multi_layer.listed(options.layer)
     graph = loaded.model.graph
     image = find_image(graph, options.input_name)
+    image_order.say(image, options.order)
     further = further_inputs.described(graph, image, options.inputs)
     names_known = metadata_options.names_known(options.labels, loaded)
     asked = options.score, options.output_name, names_known, options.output_layout
@@ -83,11 +89,31 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     if options.head:
         classifier_head.refuse(options.emitted, options.cotangents)
     maps = target_layer.Maps.of(graph, image, target.value)
-    layers = multi_layer.Search(loaded.model, maps, target, options.user_layout).find(names)
-    metadata = replace(_metadata(loaded, image, target, layers, options), inputs=further)
+    size = _size(loaded, image, options, further)
+    layers = multi_layer.Search(loaded.model, maps, target, options.user_layout, size.sides).find(names)
+    preprocessing, note = metadata_options.preprocessing(options.preprocess, options.resize, image, size.sides)
+    metadata = replace(_metadata(loaded, image, target, layers, options), inputs=further, preprocessing=preprocessing)
     if options.frames:
         uint8_frames.refuse(metadata, options.frames, options.on_demand)
-    return Plan(loaded, image, target, layers, options, metadata)
+    notes = [f"size    {size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
+    return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes))
+
+
+def _order(image: ir.Value) -> str:
+    """What the file says of the order of the input's axes: nothing where every run time takes it for granted."""
+    order = image_order.image_order(image)
+    return "" if order == image_order.guessed(readable_dims(image)) else order
+
+
+def _size(
+    loaded: Loaded, image: ir.Value, options: ExportOptions, further: tuple[FurtherInput, ...]
+) -> input_size.InputSize:
+    """The size of the input: as the option says, a Preprocessing that fits, or as found out."""
+    said = options.preprocess.size if isinstance(options.preprocess, Preprocessing) else None
+    own = input_size.spatial(image)
+    if said is not None and (None not in own or not all(a in (None, b) for a, b in zip(own, said))):
+        said = None
+    return input_size.find(loaded, image, options.size or said, further, bool(options.check))
 
 
 def _metadata(
@@ -102,7 +128,7 @@ def _metadata(
         score=target.score,
         input=image.name or "",
         input_shape=readable_dims(image),
-        preprocessing=metadata_options.preprocessing(options.preprocess, options.resize, image),
+        order=_order(image),
         labels=labels,
         labels_from=labels_from,
         source={"file": loaded.file, "sha256": loaded.sha256},

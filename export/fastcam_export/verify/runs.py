@@ -115,6 +115,7 @@ class Source:
         image: its image input.
         cotangents: the outputs whose cotangents the export takes.
         further: what the metadata say of further inputs.
+        size: (height, width) of the images, where it is known.
     """
 
     def __init__(
@@ -124,8 +125,10 @@ class Source:
         image: ir.Value,
         cotangents: Sequence[Cotangent],
         further: Sequence[FurtherInput] = (),
+        size: Sequence[int] | None = None,
     ) -> None:
         self._model, self._image, self._cotangents, self._further = model, image, cotangents, further
+        self._size = size
         self._names = [value.name for value in proto.graph.output]
         self._drawn = stop_gradient.drawn(model.graph)
         try:
@@ -143,7 +146,7 @@ class Source:
         graph = self._model.graph
         try:
             sample = that_runs(
-                graph, self._image, self._cotangents, lambda one: runs.append(self.run(one)), self._further
+                graph, self._image, self._cotangents, lambda one: runs.append(self.run(one)), self._further, self._size
             )
         except FastcamError:
             raise
@@ -169,15 +172,15 @@ class Source:
 
     def _tried(self) -> str:
         """What it was run on, for people."""
-        tried = sizes(self._model.graph, self._image)
-        feeds = Sample.of(self._model.graph, self._image, self._cotangents, self._further).feeds
+        tried = [self._size] if self._size is not None else sizes(self._model.graph, self._image)
+        feeds = Sample.of(self._model.graph, self._image, self._cotangents, self._further, tried[0]).feeds
         first = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
         return f" on {first}" + (f", nor on {len(tried) - 1} other sizes" if len(tried) > 1 else "")
 
     def _refusal(self, error: Exception, tried: str) -> FastcamError:
         free = len(sizes(self._model.graph, self._image)) > 1
         advice = (
-            "give a file whose input has the size that the model takes, or export with --no-check"
+            "say the size that it takes (--size HEIGHTxWIDTH), or export with --no-check"
             if free
             else "repair the model, or export with --no-check"
         )

@@ -17,7 +17,7 @@ from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import further_inputs
 from fastcam_export.layers.axis_semantics import integers
-from fastcam_export.layers.axis_tracing import image_order
+from fastcam_export.layers.image_order import image_order
 from fastcam_export.verify import pictures
 
 Array = npt.NDArray[Any]
@@ -26,6 +26,10 @@ FREE_SIZES = (FREE_SIZE, 256, 320, 384, 512, 640, 448, 192, 128, 96, 64, 32, 48,
 FREE_FRAMES = 16
 """Height and width of the check's image, those that are tried where the first does not run, and frames of its video,
 where the model takes any."""
+LINES = ((48, 320), (32, 320), (48, 192), (32, 128), (32, 100), (64, 256))
+"""Heights and widths of lines of text."""
+SIDES = "HW"
+"""The letters of the sides of an input."""
 STRIDES = (1, 2, 4, 8, 14, 16, 32, 64)
 """How many pixels a side of a map's cell may have."""
 MOST = 48
@@ -54,7 +58,7 @@ class Sample:
         image: ir.Value,
         cotangents: Sequence[Cotangent] = (),
         further: Sequence[FurtherInput] = (),
-        size: int = FREE_SIZE,
+        size: Sequence[int] | None = None,
     ) -> Sample:
         """Random inputs; one image where an output that has cotangents has no axis of images.
 
@@ -63,7 +67,7 @@ class Sample:
             image: its image input.
             cotangents: the outputs whose cotangents the export takes.
             further: what the metadata say of further inputs.
-            size: height and width, where the model takes any.
+            size: (height, width), where the model takes any.
         """
         sample = Sample(random_inputs(graph, image, further=further, size=size), image.name or "", tuple(cotangents))
         return sample if all(about.batched for about in cotangents) else sample.of_one_image()
@@ -107,16 +111,21 @@ class Sample:
 
 
 def random_inputs(
-    graph: ir.Graph, image: ir.Value, seed: int = 0, further: Sequence[FurtherInput] = (), size: int = FREE_SIZE
+    graph: ir.Graph,
+    image: ir.Value,
+    seed: int = 0,
+    further: Sequence[FurtherInput] = (),
+    size: Sequence[int] | None = None,
 ) -> dict[str, Array]:
     """Standard normal images (two where the batch is free), and values of all further inputs that have no default.
 
     Args:
         further: what the metadata say of the further inputs, see :func:`fastcam_export.layers.further_inputs.fed`.
-        size: height and width, where the model takes any.
+        size: (height, width), where the model takes any.
     """
     rng = np.random.default_rng(seed)
-    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": size, "W": size}
+    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
+    free |= dict(zip(filter(SIDES.__contains__, image_order(image)), size or ()))
     dims = known_dims(image) or []
     shape = [d if d is not None else free[axis] for d, axis in zip(dims, image_order(image))]
     feed = pictures.picture(0, rng, shape, image_order(image), image.dtype.numpy())  # type: ignore[union-attr]
@@ -126,14 +135,16 @@ def random_inputs(
     return {value.name or "": feed if value is image else values[value.name] for value in [image, *others]}
 
 
-def sizes(graph: ir.Graph, image: ir.Value) -> list[int]:
+def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     """Heights and widths to try, where the model takes any: usual ones, then those that its own shapes make likely.
 
-    A file with free sizes may still take some only: multiples of 64, or those that a Reshape in it was traced for.
+    A file with free sizes may still take some only: multiples of 64, or those that a Reshape in it was traced for. Of a
+    height that is fixed and at most 64 the width is that of a line of text.
     """
     dims = known_dims(image) or []
-    if all(dims[axis] is not None for axis, letter in enumerate(image_order(image)) if letter in "HW"):
-        return [FREE_SIZE]
+    own = [dims[axis] for axis, letter in enumerate(image_order(image)) if letter in SIDES]
+    if None not in own:
+        return [tuple(side for side in own if side is not None)]
     values = (value for node in graph for value in node.outputs)
     sides = dict.fromkeys(side for value in values for side in (known_dims(value) or [])[2:4] if side and side > 1)
     for node in graph:
@@ -142,7 +153,13 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[int]:
             tokens = [n for n in integers(node.inputs[1]) or [] if n > 3 and math.isqrt(n) ** 2 == n]
             sides |= dict.fromkeys(map(math.isqrt, tokens))
     likely = [side * stride for side in sides for stride in STRIDES if 32 <= side * stride <= 1024]
-    return list(dict.fromkeys([*FREE_SIZES, *sorted(likely, key=lambda size: abs(size - FREE_SIZE))]))[:MOST]
+    squares = list(dict.fromkeys([*FREE_SIZES, *sorted(likely, key=lambda size: abs(size - FREE_SIZE))]))[:MOST]
+    tried: list[Sequence[int]] = [[side] * len(own) for side in squares]
+    if len(own) == 2:
+        line = own[0] is not None and own[0] <= 64
+        tried = [*LINES, *tried] if line else [*tried, *LINES]
+    fixed = [tuple(want if have is None else have for have, want in zip(own, sides)) for sides in tried]
+    return list(dict.fromkeys(fixed))
 
 
 def that_runs(
@@ -151,15 +168,16 @@ def that_runs(
     cotangents: Sequence[Cotangent],
     run: Callable[[Sample], object],
     further: Sequence[FurtherInput] = (),
+    size: Sequence[int] | None = None,
 ) -> Sample:
-    """The first sample that a model runs on: two images of a usual size, else others, else one image.
+    """The first sample that a model runs on: two images of ``size`` or a usual one, else others, else one image.
 
     Raises:
         Exception: that of ``run`` for the first one, where it runs on none.
     """
     first: Exception | None = None
-    for size in sizes(graph, image):
-        sample = Sample.of(graph, image, cotangents, further, size)
+    for tried in [size] if size is not None else sizes(graph, image):
+        sample = Sample.of(graph, image, cotangents, further, tried)
         for each in [sample, sample.of_one_image()] if sample.images > 1 else [sample]:
             try:
                 run(each)

@@ -1,0 +1,179 @@
+"""How pictures become a model's input: the settings, those with a name, and whether they fit an input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from fastcam.errors import FastcamError
+
+Resize = Literal["stretch", "crop", "letterbox"]
+Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA", "BANDS"]
+CHANNELS: dict[str, int | None] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4, "BANDS": None}
+"""How many channels a model of each order takes; None is the picture's own number."""
+WHOLE = {"uint8": (0, 255), "int8": (-128, 127), "uint16": (0, 65535), "int32": (-(2**31), 2**31 - 1)}
+"""The ranges of inputs of whole numbers."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the model's input: ``x = (pixel * scale - mean) / std``, pixels in 0..255.
+
+    Pixels of 16 bits count as value / 257, so that they lie in 0..255 too and keep their precision.
+
+    Attributes:
+        size: (height, width) of the input, or None where the model takes any size (the picture's own is used).
+        resize: "stretch" maps the whole picture onto ``size``; "crop" takes the central region that has the input's
+            aspect ratio and covers ``crop_fraction`` of the picture's shorter side; "letterbox" keeps the aspect
+            ratio and fills the rest with ``pad_value``.
+        crop_fraction: used by "crop" only; torchvision's "resize 256, crop 224" is 0.875.
+        color: the channels that the model was trained with, in order: "RGB", "BGR", "GRAY"; with alpha "RGBA", "BGRA"
+            (opaque where the picture has none); "BANDS" takes the picture's own, as many as there are.
+        scale, mean, std: see the formula; mean and std have one number, or one per channel.
+        layout: "NCHW" or "NHWC" of the model's input.
+        pad_value: pixel value (0..255) of a letterbox's bars.
+    """
+
+    size: tuple[int, int] | None = (224, 224)
+    resize: Resize = "stretch"
+    crop_fraction: float = 0.875
+    color: Color = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    pad_value: float = 114.0
+
+    def of(self, *pixels: float) -> list[float]:
+        """What pixels become, in each channel."""
+        mean, std = self.mean, self.std
+        each = [(mean[k % len(mean)], std[k % len(std)]) for k in range(max(len(mean), len(std)))]
+        return [(pixel * self.scale - m) / s for m, s in each for pixel in pixels]
+
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest number that pixels become."""
+        ends = self.of(0, 255)
+        return min(ends), max(ends)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # torchvision and timm: RGB in 0..1, then the ImageNet statistics
+    "imagenet": {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    # TensorFlow / Keras "tf" mode: RGB in -1..1
+    "tf": {"scale": 1 / 255, "mean": (0.5,), "std": (0.5,)},
+    # MobileNet files quantised with zero point 128: (x - 128) / 128
+    "tf128": {"scale": 1.0, "mean": (128.0,), "std": (128.0,)},
+    # Caffe and the Keras "caffe" mode: BGR, mean of ImageNet in pixels subtracted
+    "caffe": {"color": "BGR", "scale": 1.0, "mean": (103.939, 116.779, 123.68), "std": (1.0,)},
+    # OpenAI CLIP
+    "clip": {
+        "scale": 1 / 255,
+        "mean": (0.48145466, 0.4578275, 0.40821073),
+        "std": (0.26862954, 0.26130258, 0.27577711),
+    },
+    "unit": {"scale": 1 / 255},  # 0..1
+    "raw": {},  # 0..255
+}
+"""Named settings for ``--preprocess``: everything but size, resize rule and layout, which come from model and user."""
+
+
+def preset(name: str, **changes: Any) -> Preprocessing:
+    """The preprocessing called ``name`` (see :data:`PRESETS`), with ``changes`` to single fields.
+
+    Raises:
+        FastcamError: no preset has this name.
+    """
+    if name not in PRESETS:
+        raise FastcamError(f"no preprocessing preset {name!r}; there are: {', '.join(PRESETS)}")
+    return Preprocessing(**{**PRESETS[name], **changes})
+
+
+def named(wanted: str | Mapping[str, Any] | Preprocessing, **base: Any) -> Preprocessing:
+    """A preprocessing as a caller says it: itself, the name of a preset, or changes of one, by field.
+
+    Args:
+        wanted: ``{"preset": "imagenet", "color": "GRAY", "mean": 0.45}``; without a preset "raw" is changed.
+        base: fields of a preset that are not changed.
+
+    Raises:
+        FastcamError: no such preset or field.
+    """
+    if isinstance(wanted, Preprocessing):
+        return wanted
+    changes: dict[str, Any] = {"preset": wanted} if isinstance(wanted, str) else dict(wanted)
+    name = changes.pop("preset", None) or "raw"
+    known = {field.name for field in fields(Preprocessing)}
+    for field in changes:
+        if field not in known:
+            raise FastcamError(f"a preprocessing has no {field!r}; it has {', '.join(sorted(known))}")
+    for field in ("mean", "std"):
+        if field in changes:
+            numbers = changes[field]
+            changes[field] = tuple(map(float, numbers if isinstance(numbers, Sequence) else (numbers,)))
+    return preset(name, **{**base, **changes})
+
+
+def fitted(how: Preprocessing, channels: Any, dtype: str, name: str) -> tuple[Preprocessing, str]:
+    """``how`` as an input of so many channels takes it, and what was changed, for people.
+
+    Of three numbers for the three colours a grey input takes the mean.
+
+    Args:
+        channels: of the input, where it is a number.
+        dtype: of the input, as NumPy calls it.
+        name: of the input.
+
+    Raises:
+        FastcamError: it makes another number of channels than the input has, or no whole numbers for one that takes
+            those.
+    """
+    if how.color not in CHANNELS:
+        raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(CHANNELS)}")
+    note = ""
+    if channels == 1 and how.color in ("RGB", "BGR"):
+        if len(how.mean) == 3 or len(how.std) == 3:
+            mean, std = _mean(how.mean), _mean(how.std)
+            note = f"grey: the mean of the three numbers, mean {mean[0]:.4g} and std {std[0]:.4g}"
+            how = replace(how, mean=mean, std=std)
+        how = replace(how, color="GRAY")
+    count = CHANNELS[how.color]
+    if isinstance(channels, int) and count not in (None, channels):
+        raise FastcamError(
+            f"input {name!r} takes {channels} channels, and {how.color} makes {count}; {_advice(channels)}"
+        )
+    count = channels if isinstance(channels, int) else count
+    if count is not None and not {len(how.mean), len(how.std)} <= {1, count}:
+        raise FastcamError(
+            f"mean {how.mean} and std {how.std} do not fit the {count} channels of input {name!r}; give one number or "
+            f"{count} (--mean, --std)"
+        )
+    if dtype in WHOLE:
+        _refuse_fractions(how, dtype, name)
+    return how, note
+
+
+def _mean(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    return (round(sum(numbers) / len(numbers), 6),)
+
+
+def _advice(channels: int) -> str:
+    if channels in (1, 3):
+        return f"say its color (--color {'GRAY' if channels == 1 else 'RGB, BGR'})"
+    alpha = "--color RGBA for red, green, blue and alpha, " if channels == 4 else ""
+    return (
+        f"say {alpha}--color BANDS for pictures of {channels} bands (--mean and --std of one number or {channels}), or "
+        "leave the preprocessing out and give float tensors"
+    )
+
+
+def _refuse_fractions(how: Preprocessing, dtype: str, name: str) -> None:
+    """Raise where pixels do not become whole numbers in the range of ``dtype``."""
+    low, high = WHOLE[dtype]
+    values = how.of(0, 1, 255)
+    if any(value != round(value) or not low <= value <= high for value in values):
+        right = "raw --mean 128" if dtype == "int8" else "raw"
+        raise FastcamError(
+            f"input {name!r} takes {dtype}, {low} to {high}, and this preprocessing makes {min(values):.3g} to "
+            f"{max(values):.3g} of its pixels; such a model prepares its pixels itself: use --preprocess {right}"
+        )
