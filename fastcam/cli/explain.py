@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcam.cli import failures
 from fastcam.cli.console import counted, print_table, progress
 from fastcam.cli.shared_options import (
     ColorName,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fastcam.explainer import Explainer
+    from fastcam.results.explanation import Explanation
 
 EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
@@ -107,7 +109,7 @@ def explain(
         options: dict[str, Any] = {
             "threshold": threshold,
             "style": style,
-            "cotangent": explainer.question(cotangent) if cotangent else None,
+            "cotangent": cotangent or None,
             "layers": "all" if layers == ["all"] else layers,
             "fuse": fuse,
             "options": parsed(option or ()),
@@ -123,17 +125,20 @@ def explain(
             report, names = explain_all(explainer, files, targets, stage, next(iter(methods), None), colors, **options)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        failures.raise_for(report)
         return
     print_report(report)
     if method is None and report["method"] != "gradcam":
         typer.echo(f"by {_title(report)}; --method gradcam, the other way, forgets where a box or region is")
     if len(methods) > 1:
         typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
+        failures.raise_for(report)
         return
     mode = explainer.metadata.input_gradient
     also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
     kinds = counted(len(names), "overlay") if not also else f"{len(names)} pictures (overlays and {', '.join(also)})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
+    failures.raise_for(report)
 
 
 def explain_all(
@@ -147,7 +152,12 @@ def explain_all(
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
 
+    A picture or a target that cannot be explained has its error in the report.
+
     ``options``: further arguments of :meth:`fastcam.Explainer.__call__`.
+
+    Raises:
+        FastcamError: a wrong call, or no picture could be explained.
     """
     from fastcam.methods import method as named
     from fastcam.results.explanation import unique_stems, write_json
@@ -157,24 +167,52 @@ def explain_all(
     # pictures that keep their own size cannot share a run
     step = 1 if preprocessing is not None and preprocessing.size is None else explainer.batch_size
     stems = unique_stems([str(file) for file in files])
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"images": []}
     names: list[str] = []
+    call = asker(explainer, targets, method, options)
+    asked = options["cotangent"] if options.get("cotangent") else targets if isinstance(targets, list) else [targets]
     again = method is not None and named(method).runs is not None
     with progress(len(files), again) as bar:
         for start in range(0, len(files), step):
             part = list(files[start : start + step])
             meter = partial(_advance, bar, start / len(part), len(files) / len(part))
-            explanation = explainer(part, targets=targets, method=method, progress=meter, **options)
-            if stage is not None:
-                rows = by_row(stems[start : start + step], len(explanation))
-                names += explanation.write_overlays(stage, rows, colors)
-                names += write_strips(explanation, stage, rows, colors)
-            add(report, explanation.to_dict())
+            for numbers, explanation, errors in failures.attempts(partial(call, meter), part, asked):
+                if explanation is None:
+                    report["images"].append(failures.entry(part[numbers.start], errors[""]))
+                    continue
+                if stage is not None:
+                    rows = by_row([stems[start + i] for i in numbers], len(explanation))
+                    names += explanation.write_overlays(stage, rows, colors)
+                    names += write_strips(explanation, stage, rows, colors)
+                add(report, explanation.to_dict(), errors)
             if not again:
                 bar.advance(bar.task_ids[0], len(part))
+    if "method" not in report:  # not one was explained
+        raise FastcamError(report["images"][0]["error"])
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def asker(explainer: Explainer, targets: Any, method: str | None, options: Mapping[str, Any]) -> Any:
+    """(progress, pictures, targets) -> their explanation.
+
+    Raises:
+        FastcamError: the call is wrong whatever the pictures are.
+    """
+    others = {name: value for name, value in options.items() if name != "cotangent"}
+    cotangent = options.get("cotangent")
+    bound = explainer.question(cotangent) if cotangent else None
+    if len(explainer.metadata.input_shape) != 5:
+        explainer.stream((), targets, method=method, cotangent=bound, **others)
+
+    def call(progress: Any, files: Sequence[Path], asked: Sequence[Any]) -> Explanation:
+        own: dict[str, Any] = {"targets": asked}
+        if cotangent:
+            own = {"targets": targets, "cotangent": bound if asked is cotangent else explainer.question(list(asked))}
+        return explainer(list(files), method=method, progress=progress, **own, **others)
+
+    return call
 
 
 def _title(report: dict[str, Any]) -> str:
@@ -196,14 +234,19 @@ def _advance(bar: Progress, before: float, parts: float, done: int, total: int) 
     bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
 
 
-def add(report: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Add what :meth:`fastcam.Explanation.to_dict` says of one run to that of all; of several layers to each."""
-    if not report:
-        report.update(entry)
+def add(report: dict[str, Any], entry: dict[str, Any], errors: Mapping[str, FastcamError]) -> None:
+    """Add what :meth:`fastcam.Explanation.to_dict` says of one run to that of all; of several layers to each.
+
+    ``errors``: of targets that the run is without.
+    """
+    for image in entry["images"]:
+        image["targets"] += [failures.target_entry(target, error) for target, error in errors.items()]
+    if "method" not in report:
+        report.update({**entry, "images": report["images"] + entry["images"]})
         return
     report["images"] += entry["images"]
     for layer, more in zip(report.get("layers", ()), entry.get("layers", ()), strict=True):
-        add(layer, more)
+        add(layer, more, {})
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -212,10 +255,16 @@ def print_report(report: dict[str, Any]) -> None:
     parts = report.get("methods", [report])
     rows = []
     for part, image in ((one, image) for one in parts for image in one["images"]):
+        name = Path(image["file"]).name
+        if "error" in image:
+            why = image["error"].removeprefix(f"{image['file']}: ")
+            rows.append((name, part["method"] if len(parts) > 1 else "", "", "", "", f"not explained: {why}"))
         for target in image["targets"]:
             label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
-            score = "not finite" if target["score"] is None else f"{target['score']:.4g}"
+            absent = "" if "error" in target else "not finite"
+            score = absent if target["score"] is None else f"{target['score']:.4g}"
             box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
             method = part["method"] if len(parts) > 1 else ""
-            rows.append((Path(image["file"]).name, method, label, score, box, target["status"]))
+            status = f"not explained: {target['error']}" if "error" in target else target["status"]
+            rows.append((name, method, label, score, box, status))
     print_table(("image", "method", "class", "score", "box x0 y0 x1 y1", "status"), rows)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcam.cli import failures
 from fastcam.cli.console import progress
 from fastcam.errors import FastcamError
 
@@ -52,6 +53,8 @@ def explain_methods(
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets.
 
+    A picture that cannot be explained has its error in the report.
+
     ``options``: further arguments of :meth:`fastcam.Explainer.__call__`; each method gets those of its own that it has.
     """
     from fastcam.atomic_files import write
@@ -61,22 +64,30 @@ def explain_methods(
 
     of_methods = split_options(methods, options.pop("options", None) or {})
     stems = unique_stems([str(file) for file in files])
-    report: dict[str, Any] = {"methods": []}
+    rows: list[list[list[dict[str, Any]]]] = []
+    wholes: list[dict[str, Any]] = []
     names: list[str] = []
     with progress(len(files)) as bar:
         for file, stem in zip(files, stems, strict=True):
-            explanations = [
-                explainer(file, targets=targets, method=name, options=own, **options)
-                for name, own in zip(methods, of_methods, strict=True)
-            ]
-            entries = [e.to_dict() for e in explanations]
-            report["methods"] = report["methods"] or [{**entry, "images": []} for entry in entries]
-            for whole, entry in zip(report["methods"], entries, strict=True):
-                whole["images"] += entry["images"]
+            try:
+                explanations = [
+                    explainer(file, targets=targets, method=name, options=own, **options)
+                    for name, own in zip(methods, of_methods, strict=True)
+                ]
+            except FastcamError as error:
+                rows.append([[failures.entry(file, error)]] * len(methods))
+                continue
+            wholes = [e.to_dict() for e in explanations]
+            rows.append([whole["images"] for whole in wholes])
             if stage is not None:
                 names.append(f"{stem}-methods.png")
                 write(stage / names[-1], drawing.encode_png(methods_sheet(explanations, colors=colors)))
             bar.advance(bar.task_ids[0])
+    if not wholes:  # not one was explained
+        raise FastcamError(rows[0][0][0]["error"])
+    for whole, own in zip(wholes, zip(*rows, strict=True), strict=True):
+        whole["images"] = [image for images in own for image in images]
+    report = {"methods": wholes}
     if stage is not None:
         write_json(stage, report)
     return report, names

@@ -32,8 +32,9 @@ def is_picture(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
 
 
 def pictures_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The picture files of a folder, those of its subfolders not among them, sorted by name."""
-    return sorted(path for path in folder.iterdir() if is_picture(path, suffixes) and path.is_file())
+    """The picture files of a folder, hidden ones and those of its subfolders not among them, sorted by name."""
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))  # macOS: "._photo.jpg"
+    return sorted(path for path in visible if is_picture(path, suffixes) and path.is_file())
 
 
 def opencv() -> ModuleType:

@@ -57,6 +57,36 @@ def call(*arguments):
 # --- explain ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["gradcam", "gradcam,eigencam"])
+def test_one_bad_picture_is_a_row_with_its_error_and_not_the_end(desk, method):
+    """Exit code 2 says that something is missing; what macOS hides beside pictures is no picture."""
+    (desk / "album" / "p1.jpg").write_bytes(b"\0\5\x16\7 no picture")
+    (desk / "album" / "._p2.jpg").write_bytes(b"\0\5\x16\7 no picture")
+    result = call("explain", "model.cam.onnx", "album", "-m", method, "-o", "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("fastcam: 1 of 3 pictures could not be explained: album/p1.jpg: not a picture")
+    assert [row.split()[0] for row in result.stdout.splitlines()[1:4]] == ["p0.jpg", "p1.jpg", "p2.jpg"]
+    assert "not explained: not a picture that OpenCV can decode" in result.stdout.splitlines()[2]
+    names = [name for name in files(desk / "out") if name.endswith(".png")]
+    assert [name[:2] for name in names] == ["p0", "p2"]
+    report = json.loads((desk / "out" / "explanation.json").read_text(encoding="utf-8"))
+    for part in report.get("methods", [report]):
+        p0, p1, p2 = part["images"]
+        assert (p0["file"], p1["file"], p2["file"]) == ("album/p0.jpg", "album/p1.jpg", "album/p2.jpg")
+        assert "not a picture" in p1["error"] and p1["targets"] == []
+        assert len(p0["targets"]) == len(p2["targets"]) == 1
+    alone = call("explain", "model.cam.onnx", "album/p2.jpg", "--json")
+    assert p2["targets"][0]["score"] == json.loads(alone.stdout)["images"][0]["targets"][0]["score"]
+
+
+def test_bad_pictures_without_a_good_one_write_nothing(desk):
+    for name in ("p0.jpg", "p1.jpg", "p2.jpg"):
+        (desk / "album" / name).write_bytes(b"no picture")
+    result = call("explain", "model.cam.onnx", "album", "-o", "out")
+    assert result.exit_code == 2 and result.stdout == "" and "album/p0.jpg: not a picture" in result.stderr
+    assert "out" not in files(desk)
+
+
 def test_explain_writes_overlays_and_a_report_and_prints_a_table(desk):
     result = call(
         "explain", "model.cam.onnx", "photo.png", "-t", "bright thing", "-t", "1", "-o", "out", "--threshold", 0.5
@@ -347,8 +377,12 @@ BAD = [
     (["explain", "short.onnx", "photo.png"], "short.onnx: not an ONNX file, or cut short"),
     (["explain", "detached.onnx", "photo.png"], "detached.onnx: its external data, gone.data, is missing"),
     (["explain", "model.cam.onnx", "album/notes.txt"], "notes.txt: not a picture"),
-    (["explain", "model.cam.onnx", "photo.png", "empty.png"], "empty.png: not a picture"),
-    (["explain", "model.cam.onnx", "album", "short.png"], "short.png: the picture is cut short"),
+    (["explain", "model.cam.onnx", "empty.png"], "empty.png: not a picture"),
+    (["explain", "model.cam.onnx", "short.png", "empty.png"], "short.png: the picture is cut short"),
+    (
+        ["explain", "model.cam.onnx", "short.png", "empty.png", "-m", "gradcam,eigencam"],
+        "short.png: the picture is cut",
+    ),
     (["explain", "model.cam.onnx", "nothing"], "nothing: no pictures in this folder"),
     (["explain", "model.cam.onnx", "photo.png", "--target", "2"], "class 2 is out of range: the model has 2 classes"),
     (["explain", "model.cam.onnx", "photo.png", "--target", "-3"], "class -3 is out of range"),
@@ -416,7 +450,7 @@ def command(*arguments, **options):
 def test_python_dash_m_fastcam_refuses_in_one_line(trouble):
     before = files(trouble)
     for arguments, words in [
-        (["explain", "model.cam.onnx", "album", "short.png"], "short.png: the picture is cut short"),
+        (["explain", "model.cam.onnx", "short.png"], "short.png: the picture is cut short"),
         (["explain", "short.onnx", "photo.png"], "not an ONNX file, or cut short"),
         (["explain", "plain.onnx", "photo.png"], "run: fastcam export plain.onnx"),
     ]:

@@ -188,7 +188,7 @@ BAD = {
     "explain done.cam.onnx short.png": ("short.png: the picture is cut short", "copy it again"),
     "explain done.cam.onnx flat.bmp": ("flat.bmp: not a picture",),
     "explain done.cam.onnx flat.pgm": ("flat.pgm: not a picture",),
-    "explain done.cam.onnx photo.png plain.onnx": ("plain.onnx: not a picture",),
+    "explain done.cam.onnx plain.onnx": ("plain.onnx: not a picture",),
     "explain done.cam.onnx photo.png -t 2": ("class 2 is out of range", "0 to 1"),
     "explain done.cam.onnx photo.png -t -3": ("class -3 is out of range",),
     "explain done.cam.onnx photo.png -t brigt": ("no class 'brigt'", "'bright'"),

@@ -1,6 +1,7 @@
 """Cotangents in words: what each spec explains, its value and its name, against PyTorch autograd of the very scalar."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.labels import short_label
 from fastcam.targets import cotangents
 from fastcam.targets.spec_kinds import KINDS
 from fastcam_export import export_model
@@ -357,3 +359,28 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert "map [5, 8, 8]" in listed and "region:NAME" in listed and "probability" not in listed
     every = CliRunner().invoke(app, ["cotangents"]).output
     assert all(kind.form in every for kind in KINDS.values())
+
+
+def test_a_target_that_a_picture_does_not_have_is_a_row_with_its_error(tmp_path, monkeypatch):
+    """The picture's other targets are explained, and so are the other pictures, which may have it."""
+    monkeypatch.chdir(tmp_path)
+    export_model(
+        heads(), "m.onnx", layer="layer", targets="cotangent", output_name="map", labels=CLASSES, preprocess="unit",
+        check=False,
+    )  # fmt: skip
+    for seed in range(3):
+        picture(f"p{seed}.png", seed)
+    best = [set(run(heads(), {"image": tensor(f"p{seed}.png")})["map"][0].argmax(0).ravel()) for seed in range(3)]
+    here = next(c for c in range(5) if all(c in one for one in best))
+    absent = next(c for c in range(5) if any(c not in one for one in best) and c != here)
+    specs, names = [f"region:{here}", f"region:{absent}"], [short_label(CLASSES[c]) for c in (here, absent)]
+    line = ["explain", "m.onnx", *(f"p{seed}.png" for seed in range(3)), "--cotangent", specs[0], "-c", specs[1]]
+    result = CliRunner().invoke(app, line)
+    lacking = [seed for seed in range(3) if absent not in best[seed]]
+    assert result.exit_code == 2 and f"{len(lacking)} of 3 pictures could not be explained whole" in result.stderr
+    images = json.loads(Path("fastcam-out/explanation.json").read_text())["images"]
+    for seed, image in enumerate(images):
+        assert [one["target"] for one in image["targets"]] == ([names[0], specs[1]] if seed in lacking else names)
+        assert ("predicted nowhere" in image["targets"][1].get("error", "")) == (seed in lacking)
+    overlays = list(Path("fastcam-out").glob("*.png"))
+    assert len(overlays) == 6 - len(lacking)
