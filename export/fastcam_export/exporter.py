@@ -185,7 +185,7 @@ def inspect_model(
     image = find_image(graph, input_name)
     description, score_value = find_score(graph, image, output_name, score, any_output=True)
     maps = target_layer.Maps.of(graph, image, score_value)
-    layers = target_layer.find_layers(maps, description.classes)
+    layers = multi_layer.measured_sides(loaded, image, target_layer.find_layers(maps, description.classes))
     chosen, reason = target_layer.choose(layers)
     in_all = multi_layer.if_known(loaded, maps, layers, chosen.value)
     if chosen.layout.name != "NCHW":

@@ -24,7 +24,7 @@ from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.layout import Layout, UserLayout
 from fastcam_export.outputs import cotangent_targets
 from fastcam_export.outputs.target import Target
-from fastcam_export.verify.sample import FREE_SIZE, random_inputs
+from fastcam_export.verify.sample import FREE_SIZE, that_runs
 from fastcam_export.verify.session import quiet_session
 
 Array = npt.NDArray[np.generic]
@@ -123,7 +123,7 @@ def if_known(
 def measure(
     model: ir.Model, image: ir.Value, layers: Sequence[target_layer.Layer], size: Sequence[int] | None = None
 ) -> dict[ir.Value, tuple[int, ...]]:
-    """The grids of layers of a model that takes images of any size, for one of ``size`` (224 x 224), by running it.
+    """The grids of layers of a model that takes images of any size, for one of ``size`` a usual size, by running it.
 
     Raises:
         FastcamError: the runtime refuses the model.
@@ -133,7 +133,9 @@ def measure(
     del part.graph.output[:]
     part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
-        arrays = quiet_session(part).run(names, random_inputs(model.graph, image, size=size))
+        session = quiet_session(part)
+        sample = that_runs(model.graph, image, (), lambda one: session.run(names, dict(one.feeds)), size=size)
+        arrays = session.run(names, dict(sample.feeds))
     except FastcamError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -141,6 +143,19 @@ def measure(
             "which maps have which size could not be found out by running the model; name the layers in place of all"
         ) from error
     return {one.value: _grid(one.layout, np.asarray(array)) for one, array in zip(layers, arrays)}
+
+
+def measured_sides(model: ir.Model, image: ir.Value, layers: list[target_layer.Layer]) -> list[target_layer.Layer]:
+    """The layers, those marked that have one position in a run, where the file does not say how large they are."""
+    try:
+        chosen, _ = target_layer.choose(layers)
+        if chosen.layout.fixed_grid is not None or math.prod(measure(model, image, [chosen])[chosen.value]) > 1:
+            return layers
+        free = [layer for layer in layers if layer.layout.fixed_grid is None]
+        grids = measure(model, image, free)
+    except FastcamError:  # it is said where the layer is chosen, or by the check
+        return layers
+    return [replace(one, flat=math.prod(grids[one.value]) == 1) if one.value in grids else one for one in layers]
 
 
 def _grid(layout: Layout, array: Array) -> tuple[int, ...]:
@@ -186,7 +201,8 @@ class Search:
         """The layer that one name means."""
         graph = self.maps.graph
         if name == "auto":
-            value, reason, derived = self.target.default_layer(self.maps)
+            run = partial(measured_sides, self.model, self.maps.image)
+            value, reason, derived = self.target.default_layer(self.maps, run)
             name = value.name or ""
         else:
             value, reason = target_layer.resolve(graph, name)

@@ -25,7 +25,7 @@ from fastcam.image.preprocess import Float, Geometry, Uint8
 from fastcam.methods import Method
 from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.inputs import Inputs, Sources
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, clip_order
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -42,8 +42,8 @@ class ClipInputs(Inputs):
 
     @property
     def order(self) -> str:
-        """The input's axes, as the exporter reads them: "NCTHW" or "NTHWC", by where one or three channels lie."""
-        return "NTHWC" if self.shape[-1] in (1, 3) and self.shape[1] not in (1, 3) else "NCTHW"
+        """The input's axes, see :func:`fastcam.schema.clip_order`."""
+        return self._metadata.order or clip_order(self.shape)
 
     @property
     def frames(self) -> int:
@@ -179,10 +179,10 @@ class VideoView(View):
         if INPUT_GRADIENT not in added:
             return {}
         gradient, inputs = np.asarray(added[INPUT_GRADIENT]), np.asarray(run.batch.tensor)
-        if self.inputs.layout == "NHWC":  # [N, T, frames, H, W, C]
-            gradient, inputs = np.moveaxis(gradient, -1, 3), np.moveaxis(inputs, -1, 2)
-        else:
-            gradient, inputs = np.moveaxis(gradient, 3, 2), np.moveaxis(inputs, 2, 1)
+        order = self.metadata.order or clip_order(self.inputs.shape)
+        axes = [order.index(letter) for letter in "NTCHW"]
+        inputs = inputs.transpose(axes)
+        gradient = gradient.transpose(0, 1, *(1 + axis for axis in axes[1:]))  # [N, targets, frames, C, H, W]
         return {
             "input_gradients": _rows(gradient.astype(np.float32, copy=False)),
             "inputs": np.ascontiguousarray(inputs.reshape(-1, *inputs.shape[2:]), np.float32),

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam_export.verify.float64 import in_double, without_convolutions
+from fastcam_export.verify.convolutions import without_convolutions
+from fastcam_export.verify.float64 import in_double
 from fastcam_export.verify.session import quiet_session
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
@@ -69,9 +70,102 @@ def test_one_and_three_axes(rank):
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
 
 
-def test_groups_of_several_channels_stay():
-    model = convolution(np.ones((4, 2, 3, 3), np.float32), None, [1, 4, 5, 5], group=2)
-    assert [node.op_type for node in without_convolutions(model).graph.node] == ["Conv"]
+def test_groups_of_several_channels():
+    rng = np.random.default_rng(2)
+    weight, x = rng.standard_normal((6, 2, 3, 3)).astype(np.float32), rng.standard_normal((2, 4, 5, 5))
+    found = run(without_convolutions(in_double(convolution(weight, None, [2, 4, 5, 5], group=2))), x)
+    expected = F.conv2d(torch.tensor(x), torch.tensor(weight.astype(np.float64)), groups=2)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
+
+
+TRANSPOSED = {
+    "plain": ({}, {}),
+    "strides, pads and more": (
+        {"strides": [2, 3], "pads": [1, 0, 1, 0], "output_padding": [1, 2]},
+        {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)},
+    ),
+    "dilations": ({"dilations": [2, 1], "pads": [3, 1, 3, 1]}, {"dilation": (2, 1), "padding": (3, 1)}),
+    "groups": ({"group": 2, "strides": [2, 2]}, {"groups": 2, "stride": 2}),
+}
+
+
+@pytest.mark.parametrize("form", TRANSPOSED)
+def test_transposed_convolutions(form):
+    attributes, given = TRANSPOSED[form]
+    rng, groups = np.random.default_rng(0), attributes.get("group", 1)
+    weight, bias = rng.standard_normal((4, 3, 3, 2)).astype(np.float32), rng.standard_normal(3 * groups)
+    x = rng.standard_normal((2, 4, 5, 4))
+    nodes = [helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], **attributes)]
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in (("w", weight), ("b", bias))]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    graph = helper.make_graph(nodes, "one", values[:1], values[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = run(without_convolutions(in_double(model)), x)
+    wide = [torch.tensor(array.astype(np.float32).astype(np.float64)) for array in (weight, bias)]
+    expected = F.conv_transpose2d(torch.tensor(x), *wide, **given)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
+
+
+SPELLED = {
+    "Erf": ({}, torch.erf),
+    "Gelu": ({}, F.gelu),
+    "Gelu tanh": ({"approximate": "tanh"}, lambda x: F.gelu(x, approximate="tanh")),
+    "HardSwish": ({}, F.hardswish),
+    "HardSigmoid": ({"alpha": 1 / 6}, F.hardsigmoid),
+    "Softplus": ({}, F.softplus),
+    "Softsign": ({}, F.softsign),
+    "Elu": ({"alpha": 0.7}, lambda x: F.elu(x, 0.7)),
+    "Selu": ({}, F.selu),
+    "Celu": ({"alpha": 1.5}, lambda x: F.celu(x, 1.5)),
+    "Mish": ({}, F.mish),
+    "LeakyRelu": ({"alpha": 0.3}, lambda x: F.leaky_relu(x, 0.3)),
+    "ThresholdedRelu": ({"alpha": 0.6}, lambda x: F.threshold(x, 0.6, 0)),
+    "GlobalAveragePool": ({}, lambda x: x.mean((2, 3, 4), keepdim=True)),
+    "GlobalMaxPool": ({}, lambda x: x.amax((2, 3, 4), keepdim=True)),
+    "AveragePool": (
+        {"kernel_shape": [3, 2, 2], "pads": [1, 0, 1, 1, 0, 1], "strides": [2, 1, 1]},
+        lambda x: F.avg_pool3d(x, (3, 2, 2), (2, 1, 1), (1, 0, 1), count_include_pad=False),
+    ),
+    "AveragePool padded": (
+        {"kernel_shape": [2, 2, 2], "pads": [1] * 6, "count_include_pad": 1},
+        lambda x: F.avg_pool3d(x, 2, 1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SPELLED)
+def test_operators_that_the_runtime_does_not_have_in_float64(form):
+    attributes, function = SPELLED[form]
+    x = 4 * np.random.default_rng(0).standard_normal((2, 3, 4, 5, 6))
+    node = helper.make_node(form.split()[0], ["x"], ["y"], **attributes)
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in (("x", x.shape), ("y", None))
+    ]
+    graph = helper.make_graph([node], "one", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    found = run(in_double(model), x)
+    np.testing.assert_allclose(
+        found, function(torch.tensor(x)).numpy(), rtol=0, atol=1e-6 if form in ("Selu", "Hard") else 3e-7
+    )
+
+
+def test_instance_normalisation_and_slopes_per_channel():
+    rng = np.random.default_rng(1)
+    x, scale, bias, slope = (rng.standard_normal(s) for s in ((2, 3, 4, 5), 3, 3, (3, 1, 1)))
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "s", "b"], ["n"], epsilon=0.01),
+        helper.make_node("PRelu", ["n", "p"], ["y"]),
+    ]
+    arrays = {"s": scale, "b": bias, "p": slope}
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in (("x", x.shape), ("y", None))
+    ]
+    graph = helper.make_graph(nodes, "two", values[:1], values[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    wide = {name: torch.tensor(array.astype(np.float32).astype(np.float64)) for name, array in arrays.items()}
+    unit = F.instance_norm(torch.tensor(x), weight=wide["s"], bias=wide["b"], eps=float(np.float32(0.01)))
+    np.testing.assert_allclose(run(in_double(model), x), F.prelu(unit, wide["p"].ravel()).numpy(), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("given", ["initializer", "constant"])

@@ -193,7 +193,8 @@ def _laid_out(op: Builder, activations: ir.Value, rest: ir.Value, layer: ir.Valu
     order, made = layout.order, activations
     if "L" in order:
         n, k, *grid = sizes(op, activations)
-        made = op.Transpose(reshape_to(op, activations, [n, k, product(op, grid)]), perm=[0, 2, 1])
+        lie = op.Transpose(activations, perm=[0, 1, 3, 4, 2]) if layout.time_last else activations
+        made = op.Transpose(reshape_to(op, lie, [n, k, product(op, grid)]), perm=[0, 2, 1])
         made = _joined(op, made, rest, layout) if has_tokens(layout) else made
         made = op.Transpose(made, perm=["NLC".index(letter) for letter in order])
     elif order not in ("NCHW", "NCTHW"):

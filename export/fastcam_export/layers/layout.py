@@ -17,9 +17,12 @@ from fastcam_export.autodiff.core.shapes import Size, adopt_dims, product, resha
 from fastcam_export.graph.query import known_dims, readable_dims
 from fastcam_export.layers.axis_semantics import (
     CHANNEL,
+    HEIGHT,
     IMAGE,
     SPATIAL,
+    TIME,
     TOKENS,
+    WIDTH,
     Atom,
     Axes,
     Axis,
@@ -51,6 +54,7 @@ class Layout:
         grid: (h, w) or (t, h, w); None where it is free.
         found: how it was found, for people.
         measured: for each side of the grid the value and axis where a free one is read at run time.
+        time_last: of a sequence of a clip's positions: frames lie innermost, (h, w, t), not outermost.
     """
 
     name: LayoutName
@@ -59,6 +63,7 @@ class Layout:
     grid: tuple[int | None, ...] = ()
     found: str = ""
     measured: tuple[tuple[ir.Value, int] | None, ...] = ()
+    time_last: bool = False
 
     @property
     def order(self) -> str:
@@ -96,8 +101,10 @@ class Layout:
         if "L" not in order:
             return op.Transpose(value, perm=[order.index(letter) for letter in MAP_ORDER[len(order)]])
         rows = op.Transpose(self.positions(op, value), perm=[order.index(letter) for letter in "NCL"])
-        have = sizes(op, layer)
-        return reshape_to(op, rows, [have[order.index("N")], have[order.index("C")], *self.sides(op)])
+        have, sides = sizes(op, layer), self.sides(op)
+        lie = [*sides[1:], sides[0]] if self.time_last else sides
+        made = reshape_to(op, rows, [have[order.index("N")], have[order.index("C")], *lie])
+        return op.Transpose(made, perm=[0, 1, 4, 2, 3]) if self.time_last else made
 
     def positions(self, op: Builder, value: ir.Value) -> ir.Value:
         """The value without the tokens that are no positions."""
@@ -129,7 +136,8 @@ class Layout:
         order = self.order
         if "L" not in order:
             return maps.transpose([MAP_ORDER[len(order)].index(letter) for letter in order])
-        flat = maps.reshape(*maps.shape[:2], -1)
+        lie = np.moveaxis(maps, 2, -1) if self.time_last else maps
+        flat = lie.reshape(*maps.shape[:2], -1)
         made = np.array(raw)
         where = [slice(None)] * 3
         where[order.index("L")] = slice(self.prefix, self.prefix + flat.shape[2])
@@ -157,12 +165,14 @@ def read(value: ir.Value, axes: Axes | None) -> Layout | None:
     around = axis[0] if axis[0].kind == TOKENS else None
     if around is not None and around.before is None:
         return None
+    time_last = len(inner) == 3 and inner[-1].kind == TIME
+    inner = (inner[-1], *inner[:-1]) if time_last else inner
     grid = tuple(atom.size for atom in inner)
     measured = tuple(atom.source for atom in inner)
     if any(side is None and where is None for side, where in zip(grid, measured)):
         return None
     prefix, suffix = (around.before or 0, around.after) if around is not None else (0, 0)
-    return Layout(name, prefix, suffix, grid, _found(value, name, inner, around), measured)
+    return Layout(name, prefix, suffix, grid, _found(value, name, inner, around), measured, time_last)
 
 
 def _letter(axis: Axis) -> str:
@@ -172,7 +182,7 @@ def _letter(axis: Axis) -> str:
     if not is_spatial(axis):
         return "C"
     kinds = tuple(atom.kind for atom in positions(axis))
-    if kinds in SPATIAL.values():
+    if kinds in SPATIAL.values() or kinds == (HEIGHT, WIDTH, TIME):
         return "L"
     if len(kinds) == 1 and kinds[0] != TOKENS:
         return kinds[0]

@@ -13,6 +13,8 @@ from fastcam.schema import PREFIX, FastcamError, Score
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.graph.query import ELEMENTS_KEPT, dims_of
+from fastcam_export.layers.axis_semantics import IMAGE
+from fastcam_export.layers.axis_tracing import trace
 from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS
 from fastcam_export.layers.output_meaning import Meaning, output_meanings
 from fastcam_export.layers.score_choice import choose_scores, named_output
@@ -55,6 +57,8 @@ def find_score(
         FastcamError: no such output, or it is not one number per class and image.
     """
     meaning, why = _choose_output(graph, image, output_name, any_output)
+    if not any_output:
+        meaning = _images_first(graph, image, meaning)
     output = meaning.value
     if any_output and meaning.kind not in ("one score", "map") and not _is_class_scores(output):
         return Score(output.name or "", output.name or "", "raw", None), output
@@ -237,6 +241,17 @@ def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_outpu
         f"no output of the model has one number per class and image, [N, classes]; it has: "
         f"{', '.join(map(str, meanings))}; export it with its class scores as an output"
     )
+
+
+def _images_first(graph: ir.Graph, image: ir.Value, meaning: Meaning) -> Meaning:
+    """Scores [N, classes] of an output [classes, N], as of each text and image; they become an output as well."""
+    output = meaning.value
+    kinds = [{atom.kind for atom in axis} for axis in trace(graph, image).get(output) or ()]
+    if len(kinds) != 2 or kinds[1] != {IMAGE} or IMAGE in kinds[0] or output.shape is None:
+        return meaning
+    made = ir.Value(name=f"{output.name}.per_image", type=output.type, shape=ir.Shape(list(output.shape)[::-1]))
+    graph.append(ir.Node("", "Transpose", [output], outputs=[made], name=f"{made.name}_node"))
+    return replace(meaning, value=_as_output(graph, made))
 
 
 def _as_output(graph: ir.Graph, value: ir.Value) -> ir.Value:

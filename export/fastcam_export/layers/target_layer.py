@@ -45,6 +45,7 @@ class Layer:
         pooled: it only pools, rescales or rearranges the map before it, or is an attention's projection of it.
         per_class: it already has one channel per class, which nothing mixes any more.
         output: an output follows from it element by element: it is what is explained, in another form.
+        flat: a run gives it one position, which the file does not say.
         live: the score depends on its positions; behind a vision transformer's last attention only on other tokens.
     """
 
@@ -54,12 +55,15 @@ class Layer:
     per_class: bool
     live: bool = True
     output: bool = False
+    flat: bool = False
 
     @property
     def note(self) -> str:
         """What speaks against choosing it, in a few words."""
         if not self.live:
             return "its positions do not reach the score"
+        if self.flat:
+            return "one position in a run"
         if self.output:
             return "the output itself"
         return "one channel per class" if self.per_class else "pooled" if self.pooled else ""
@@ -71,6 +75,7 @@ class Layer:
             per_class=self.per_class or other.per_class,
             live=self.live and other.live,
             output=self.output or other.output,
+            flat=self.flat or other.flat,
         )
 
 
@@ -258,7 +263,7 @@ def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
     """
     if not layers:
         raise FastcamError("no value between image and score has spatial axes; name one with --layer (fastcam inspect)")
-    working = [layer for layer in layers if layer.live]
+    working = [layer for layer in layers if layer.live and not layer.flat]
     for found, reason in (
         (
             [layer for layer in working if not (layer.pooled or layer.per_class or layer.output)],

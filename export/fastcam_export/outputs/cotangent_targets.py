@@ -24,7 +24,6 @@ from fastcam_export.layers import target_layer
 from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import Known, trace
 from fastcam_export.layers.explained_layer import ExplainedLayer
-from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.output_meaning import Meaning, output_meanings
 from fastcam_export.layers.score import OutputLayout, classes, classes_last
 from fastcam_export.layers.token_liveness import live
@@ -142,30 +141,19 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
 # ---- the layer
 
 
-def choose_layer(graph: ir.Graph, image: ir.Value, functional: Functional) -> tuple[ir.Value, str, Layout | None]:
-    """The deepest map that every path from the image to each of the outputs passes through, and why.
-
-    Maps that already have the channels of an output which is a map itself are left out as
-    :func:`fastcam_export.layers.target_layer.choose` does, and so is what no convolution or matrix product has made
-    yet.
-
-    Raises:
-        FastcamError: there is none, so that one has to be named.
-    """
-    learned = learned_layers(graph, image, functional)
-    if not learned:
-        outputs = ", ".join(repr(value.name) for value in functional.values)
-        raise FastcamError(
-            f"no feature map lies on every path from the image to {outputs}; name a layer with --layer (a value, node "
-            "or scope of the model)"
-        )
-    chosen, reason = target_layer.choose(learned)
-    return chosen.value, reason, chosen.layout
+def no_layer(functional: Functional) -> FastcamError:
+    """What to say where no map lies on every path, so that a layer has to be named."""
+    outputs = ", ".join(repr(value.name) for value in functional.values)
+    return FastcamError(
+        f"no feature map lies on every path from the image to {outputs}; name a layer with --layer (a value, node "
+        "or scope of the model)"
+    )
 
 
 def learned_layers(graph: ir.Graph, image: ir.Value, functional: Functional) -> list[target_layer.Layer]:
     """The maps that every path from the image to each of the outputs passes through, behind a first convolution.
 
+    Maps that already have the channels of an output which is a map itself are noted as having one a class.
     What speaks against a layer for one of the outputs speaks against it for all: each has a gradient there or none.
     """
     common: dict[ir.Value, target_layer.Layer] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -13,6 +13,8 @@ from fastcam_export.layers import target_layer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.score import OutputLayout, Want, find_score
 from fastcam_export.outputs import cotangent_targets
+
+Measured = Callable[[list[target_layer.Layer]], list[target_layer.Layer]]
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Target:
             return target_layer.find_layers(maps, self.score.classes)
         return cotangent_targets.learned_layers(maps.graph, maps.image, self.functional)
 
-    def default_layer(self, maps: target_layer.Maps) -> tuple[ir.Value, str, Layout | None]:
-        """The layer that "auto" takes, why, and its layout."""
-        if self.functional is not None:
-            return cotangent_targets.choose_layer(maps.graph, maps.image, self.functional)
-        chosen, reason = target_layer.choose(self.layers(maps))
+    def default_layer(self, maps: target_layer.Maps, run: Measured) -> tuple[ir.Value, str, Layout | None]:
+        """The layer that "auto" takes, why, and its layout; ``run`` tells which layers have one position only."""
+        layers = self.layers(maps)
+        if self.functional is not None and not layers:
+            raise cotangent_targets.no_layer(self.functional)
+        chosen, reason = target_layer.choose(run(layers))
         return chosen.value, reason, chosen.layout
 
     def among(self, values: Mapping[str | None, ir.Value]) -> Target:

@@ -12,7 +12,8 @@ import onnx
 
 from fastcam.schema import FastcamError
 from fastcam_export.layers.layout import Layout
-from fastcam_export.verify.float64 import SINGLE, in_double, without_convolutions
+from fastcam_export.verify.convolutions import without_convolutions
+from fastcam_export.verify.float64 import SINGLE, in_double
 from fastcam_export.verify.session import quiet_session
 from fastcam_export.verify.without_quantization import OFFSET
 

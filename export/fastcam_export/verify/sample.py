@@ -154,7 +154,8 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
             sides |= dict.fromkeys(map(math.isqrt, tokens))
     likely = [side * stride for side in sides for stride in STRIDES if 32 <= side * stride <= 1024]
     squares = list(dict.fromkeys([*FREE_SIZES, *sorted(likely, key=lambda size: abs(size - FREE_SIZE))]))[:MOST]
-    tried: list[Sequence[int]] = [[side] * len(own) for side in squares]
+    other = [side for side in own if side is not None]  # what is fixed may be as large as what is free
+    tried: list[Sequence[int]] = [[side] * len(own) for side in [squares[0], *other, *squares[1:]]]
     if len(own) == 2:
         line = own[0] is not None and own[0] <= 64
         tried = [*LINES, *tried] if line else [*tried, *LINES]

@@ -67,12 +67,21 @@ def of_class(
     nodes, count = path(op.graph, [layer], [score]), dims[1]
     if not isinstance(count, int):
         return None
-    region = _Region(op, nodes, {score: 1}, count, layer, lambda node: node.op_type in PER_CLASS)
+    region = _Region(op, nodes, {score: 1}, count, layer, _keeps_class)
     if not region.nodes:
         return None
     start = _of_each_target(op, score, scale)
     slices, whole = region.sweep({score: start}, lambda value, axis: _class_slice(op, value, axis, classes))
     return _narrowed(op, slices, whole, lambda v, g, axis: op.Mul(on_axis(op, hot, axis, op.rank(v)), g))
+
+
+def _keeps_class(node: ir.Node) -> bool:
+    """Whether a node may lie between a class's channel and its score: images stay on the first axis.
+
+    A score that is written as the transpose of one number per text and image has them on the last.
+    """
+    perm = list(node.attributes.get_ints("perm", ())) if node.op_type == "Transpose" else [0]
+    return node.op_type in PER_CLASS and perm[:1] == [0]
 
 
 def of_token(op: Builder, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value) -> Narrowed | None:
