@@ -8,7 +8,7 @@ from fastcam_export.autodiff.core.batching import BatchedBuilder
 from fastcam_export.autodiff.core.builder import Builder
 from support.rules.cases import ALL
 from support.rules.checks import TARGETS, agree, cotangents, forms, stacked
-from support.rules.runs import differentiate, run
+from support.rules.runs import differentiate, run, runner
 
 FLAT = {"Ceil", "Floor", "Round", "Sign", "Hardmax", "EyeLike", "MelWeightMatrix"}
 RUNNABLE = [case for case in ALL if case.runtime and case.nodes[-1][0] not in FLAT]
@@ -19,8 +19,8 @@ def test_three_targets_at_once_equal_three_runs(case):
     feeds, fixed = case.feeds(np.float32), case.model()
     outputs = run(fixed, feeds)
     each = [cotangents({name: outputs[name] for name in case.outputs}, seed) for seed in range(TARGETS)]
-    single = differentiate(fixed, case.outputs, case.wrt)
-    apart = [run(single, {**feeds, **seeds}) for seeds in each]
+    single = runner(differentiate(fixed, case.outputs, case.wrt))
+    apart = [single({**feeds, **seeds}) for seeds in each]
     stored = {name: stacked([seeds[name] for seeds in each]) for name in each[0]}
     expected = {name: stacked([one[name] for one in apart]) for name in apart[0]}
     for shapes in forms(case):

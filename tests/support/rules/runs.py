@@ -48,12 +48,21 @@ def differentiate(proto, cotangents, wrt, lifted=False, engine="onnxruntime"):
     return ir.to_proto(model)
 
 
-def run(model, feeds):
-    """What ONNX Runtime computes, by output name."""
+def runner(model):
+    """A function from feeds to what ONNX Runtime computes, by output name."""
     session = quiet_session(model, threads=1)
     names = {value.name for value in session.get_inputs()}
-    made = session.run(None, {name: array for name, array in feeds.items() if name in names})
-    return dict(zip([output.name for output in session.get_outputs()], made))
+    outputs = [output.name for output in session.get_outputs()]
+
+    def run(feeds):
+        return dict(zip(outputs, session.run(None, {name: feeds[name] for name in feeds if name in names})))
+
+    return run
+
+
+def run(model, feeds):
+    """What ONNX Runtime computes, by output name."""
+    return runner(model)(feeds)
 
 
 def reference(model, feeds):
