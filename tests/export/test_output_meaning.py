@@ -62,8 +62,8 @@ ASKED = {
 }  # fmt: skip
 
 
-def made(ends, outputs):
-    return network(ends, outputs, one=[1], k=np.ones((3, 6, 1, 1), np.float32))
+def made(ends, outputs, **constants):
+    return network(ends, outputs, one=[1], k=np.ones((3, 6, 1, 1), np.float32), **constants)
 
 
 @pytest.mark.parametrize("name", CHOSEN)
@@ -118,6 +118,13 @@ def test_a_decision_is_explained_at_the_scores_in_front(ends, output):
     classes = np.stack([scores.argmax(1), np.full(2, 2)], 1)
     np.testing.assert_array_equal(after["fastcam.classes"], classes)
     np.testing.assert_allclose(after["fastcam.weights"], matrix(3).T[classes] / SIZE**2, rtol=1e-5)
+
+
+def test_the_best_place_of_each_class_is_a_score_of_the_class():
+    """Global maximum pooling behind a sigmoid; the maximum over classes would be the best class's probability."""
+    ends = [node("Conv", "feat k", "m"), node("Sigmoid", "m", "p"), node("ReduceMax", "p places", "scores", keepdims=0)]
+    export = export_model(made(ends, [value("scores", ["N", 3])], places=[2, 3]), check=False)
+    assert (export.metadata.score.output, export.metadata.score.classes) == ("scores", 3)
 
 
 def meanings(model):

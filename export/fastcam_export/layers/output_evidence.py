@@ -12,7 +12,7 @@ from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, dims_of, input_at
 from fastcam_export.layers.axis_semantics import IMAGE
-from fastcam_export.layers.axis_tracing import Known
+from fastcam_export.layers.axis_tracing import Known, reduced_axes
 
 Activation = Literal["", "Softmax", "LogSoftmax", "Sigmoid"]
 ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -66,13 +66,24 @@ def _decided_about(node: ir.Node, value: ir.Value) -> ir.Value | None:
         return open_inputs[0] if len(open_inputs) == 1 and open_inputs[0].dtype in FLOATS else None
     if node.op_type in DECISIONS:
         return node.inputs[0]
-    if node.op_type == "ReduceMax" and value.dtype in FLOATS:  # the probability of the best class
-        source = node.inputs[0]
-        ends = source is not None and final_activation(source)[0]
-        return source if ends else None
+    if node.op_type == "ReduceMax" and value.dtype in FLOATS:
+        return node.inputs[0] if _is_best_class(node) else None
     if node.op_type == "NonMaxSuppression":
         return input_at(node, 1)
     return None
+
+
+def _is_best_class(node: ir.Node) -> bool:
+    """Whether a ReduceMax gives the probability of the best class; the best place of each class is another thing."""
+    source = node.inputs[0]
+    if source is None:
+        return False
+    rank = len(dims_of(source))
+    activation, axis = final_activation(source)
+    reduced = reduced_axes(node, rank)
+    if not activation or reduced is None or len(reduced) != 1:
+        return False
+    return reduced[0] == axis if axis is not None else reduced[0] == 1 or reduced[0] == rank - 1 < 3
 
 
 def final_activation(value: ir.Value) -> tuple[Activation, int | None]:
