@@ -91,7 +91,8 @@ class Explainer:
         if labels is not None:
             metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes), labels_from="")
         self._targets = Targets(metadata.score.classes, metadata.labels)
-        self._batch_size = network.fixed_batch or batch_size
+        alone = not all(one.batched for one in metadata.cotangents)  # an output without an axis of images in front
+        self._batch_size = network.fixed_batch or (1 if alone else batch_size)
         view = VideoView if video else View
         self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}

@@ -293,6 +293,18 @@ class Metadata:
             of_layer(name, n) for n in self.numbers() for name in OUTPUTS[self.emit] if name != CLASSES
         )
 
+    def size_of(self, about: Cotangent, image: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of an output for pictures of a shape [N, ...]; None where only a run tells it.
+
+        The check that ended the export measured it for pictures of one size.
+        """
+        fixed = tuple(size for size in about.shape if isinstance(size, int))
+        if len(fixed) == len(about.shape):
+            return fixed
+        measured = self.check.get("output_shapes", {}).get(about.output)
+        same = measured is not None and list(image[1:]) == self.check.get("image_shape")
+        return tuple(measured) if same and measured is not None else None
+
     def numbers(self) -> tuple[int, ...]:
         """The numbers of the layers beside the default one."""
         return tuple(n for n, one in enumerate(self.layers, 1) if one.value != self.layer.value)

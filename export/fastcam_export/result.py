@@ -80,7 +80,10 @@ class Export:
         wanted = [one.name for one in meta.inputs if one.read and one.default is None]
         values = "".join(f" --input-value {name}=VALUE" for name in wanted)
         lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}{values}"]
-        sizes = [one.output for one in meta.cotangents if not all(isinstance(d, int) for d in one.shape)]
+        size = meta.preprocessing.size if meta.preprocessing is not None else None
+        measured = meta.check.get("image_shape", []) if size is not None else []
+        image = (1, *measured) if size is not None and set(size) <= set(measured) else (1,)
+        sizes = [one.output for one in meta.cotangents if meta.size_of(one, image) is None]
         if sizes and meta.pair is None:
             lines.append(f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand")
         return lines

@@ -283,13 +283,14 @@ class Network:
     def _own(self, feed: dict[str, Any]) -> dict[str, Any]:
         """The model's own outputs, of a file whose cotangents are still to be given: with one of zeros."""
         for one in self.metadata.cotangents:
-            if not all(isinstance(size, int) for size in one.shape):
+            shape = self.metadata.size_of(one, feed[self.metadata.input].shape)
+            if shape is None:
                 raise FastcamError(
                     f"{self.name}: only a run tells the size of output {one.output}, and this file runs with a "
                     "cotangent alone; export in two files (--on-demand), or give the cotangent as an array"
                 )
             rows = len(feed[self.metadata.input]) if one.batched else 1
-            feed[one.input] = np.zeros((rows, 1, *one.shape), np.float32)
+            feed[one.input] = np.zeros((rows, 1, *shape), np.float32)
         feed = {name: np.asarray(array) for name, array in feed.items()}
         names = [name for name in self._outputs if not name.startswith(PREFIX)]
         return dict(zip(names, self._run(self._session.run, names, feed), strict=True))

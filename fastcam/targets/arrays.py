@@ -23,21 +23,33 @@ def linear(cotangent: Float, output: Double) -> Scalars:
     return cotangent, np.asarray(np.einsum("nti,ni->nt", c, output.reshape(len(output), -1)))
 
 
+def numbers(values: ArrayLike, what: str = "outputs") -> Double:
+    """An array as float64.
+
+    Raises:
+        FastcamError: text, rows of different lengths, or other things that are no numbers.
+    """
+    try:
+        return np.asarray(values, np.float64)
+    except (ValueError, TypeError) as error:
+        raise FastcamError(f"{what} are an array of numbers, every row of one length, got {values!r:.80}") from error
+
+
 def class_rows(scores: ArrayLike) -> Double:
     """Class scores as float64 [N, classes].
 
     Raises:
         FastcamError: another shape.
     """
-    y = np.asarray(scores, np.float64)
+    y = numbers(scores, "class scores")
     if y.ndim != 2:
         raise FastcamError(f"class scores are [N, classes], got {list(y.shape)}; maps take region, sequences caption")
     return y
 
 
 def are_probabilities(y: Double) -> bool:
-    """Whether scores [N, classes] have visibly passed a softmax."""
-    return bool(y.shape[1] > 1 and (y >= 0).all() and np.allclose(y.sum(1), 1, atol=1e-3))
+    """Whether scores [..., classes] have visibly passed a softmax."""
+    return bool(y.shape[-1] > 1 and (y >= 0).all() and np.allclose(y.sum(-1), 1, atol=1e-3))
 
 
 def softmax(y: Double) -> Double:

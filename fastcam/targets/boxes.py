@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
-from fastcam.targets.arrays import check_index
+from fastcam.targets.arrays import check_index, numbers
 from fastcam.targets.box_layouts import SIDES, Layout, Parts, Side, side_slope
 from fastcam.targets.detectors.forms import Detections
 from fastcam.targets.detectors.picks import Picks
@@ -81,7 +81,7 @@ def dense(
         objectness: a fifth number in front of the classes (YOLOv5, v7), whose product with the class's is the score.
         form: of the first four numbers, see :func:`coordinate`.
     """
-    y = np.asarray(output, np.float64)
+    y = numbers(output)
     first = 5 if objectness else 4
     if y.ndim != 3 or y.shape[axis] <= first:
         raise FastcamError(f"the output is [N, boxes, {first} + classes], or transposed; got {list(y.shape)}: set axis")

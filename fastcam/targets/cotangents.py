@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
+from fastcam.targets.arrays import numbers
 from fastcam.targets.box_layouts import SIDES
 from fastcam.targets.boxes import best_box, coordinate, dense
 from fastcam.targets.class_scores import class_score, combination, difference, finer, multi_label, probability
@@ -33,9 +34,9 @@ def stack(*cotangents: ArrayLike) -> Float:
     """Several arrays [N, T_i, ...] of one output as one, [N, sum T_i, ...].
 
     Raises:
-        FastcamError: none, or arrays of other images or outputs.
+        FastcamError: none, no arrays [N, T_i, ...], or arrays of other images or outputs.
     """
-    arrays = [np.asarray(one, np.float32) for one in cotangents]
-    if not arrays or len({(one.shape[0], *one.shape[2:]) for one in arrays}) > 1:
+    arrays = [numbers(one, "cotangents").astype(np.float32) for one in cotangents]
+    if not arrays or min(one.ndim for one in arrays) < 2 or len({(one.shape[0], *one.shape[2:]) for one in arrays}) > 1:
         raise FastcamError("cotangents of one output and of the same images can be stacked; give at least one")
     return np.concatenate(arrays, axis=1)

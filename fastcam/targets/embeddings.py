@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.schema import Cotangent
-from fastcam.targets.arrays import Double, Scalars
+from fastcam.targets.arrays import Double, Scalars, numbers
 from fastcam.targets.spec_parser import Explained, File, Kind, Spec, SpecFunction, array_of, of_output
 
 # ---- with a reference
@@ -27,11 +27,11 @@ def similarity(embedding: ArrayLike, references: ArrayLike, kind: Literal["cosin
     Raises:
         FastcamError: they are of another length, or all zeros, which has no direction.
     """
-    return _similarity(np.asarray(embedding, np.float64), references, kind)[0]
+    return _similarity(numbers(embedding, "embeddings"), references, kind)[0]
 
 
 def _similarity(y: Double, references: ArrayLike, kind: str) -> Scalars:
-    flat, others = y.reshape(len(y), -1), np.atleast_2d(np.asarray(references, np.float64))
+    flat, others = y.reshape(len(y), -1), np.atleast_2d(numbers(references, "references"))
     if others.ndim != 2 or others.shape[1] != flat.shape[1]:
         raise FastcamError(f"references are {list(np.shape(references))}, the embedding has {flat.shape[1]} numbers")
     if kind not in ("cosine", "dot"):
@@ -77,8 +77,8 @@ def _reference(spec: Spec, file: File, about: Cotangent, word: str) -> Double:
     if Path(word).suffix.lower() != ".npy":
         return array_of(file.outputs_of(word), about).reshape(1, -1)
     try:
-        numbers: NDArray[Any] = np.load(word, allow_pickle=False)
-        return np.asarray(numbers, np.float64).reshape(1, -1)
+        saved: NDArray[Any] = np.load(word, allow_pickle=False)
+        return np.asarray(saved, np.float64).reshape(1, -1)
     except (ValueError, OSError, EOFError) as error:
         raise spec.wrong(f"{word}: no array of numbers ({error})") from error
 
@@ -92,7 +92,7 @@ def pairs(embedding: ArrayLike, kind: Literal["cosine", "dot"] = "cosine") -> Fl
     Args:
         embedding: [N, D] with an even N.
     """
-    return _pairs(np.asarray(embedding, np.float64), kind)[0]
+    return _pairs(numbers(embedding, "embeddings"), kind)[0]
 
 
 def _pairs(y: Double, kind: str) -> Scalars:

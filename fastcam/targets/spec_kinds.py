@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError
 from fastcam.schema import Cotangent, Metadata
-from fastcam.targets import boxes, class_scores, embeddings, maps, sequences
+from fastcam.targets import boxes, class_scores, embeddings, maps, texts
 from fastcam.targets.resolved import CotangentSource
 from fastcam.targets.spec_parser import (
     File,
@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
     **maps.KINDS,
     **boxes.KINDS,
     **embeddings.KINDS,
-    **sequences.KINDS,
+    **texts.KINDS,
 }
 """What can be explained of an output, by the word in front of the colon."""
 
@@ -83,19 +83,21 @@ def bind(
     Raises:
         FastcamError: a spec that is none, or that the file does not answer; the message says what it answers.
     """
-    texts = [cotangent] if isinstance(cotangent, str) else cotangent
-    if not isinstance(texts, list | tuple) or not texts:
+    said = [cotangent] if isinstance(cotangent, str) else cotangent
+    if not isinstance(said, list | tuple) or not said:
         return cotangent  # type: ignore[return-value]
-    if all(isinstance(row, list | tuple) for row in texts):
-        rows = [bind(row, metadata, name, outputs_of) for row in texts]
+    if all(isinstance(row, list | tuple) for row in said):
+        rows = [bind(row, metadata, name, outputs_of) for row in said]
         if all(isinstance(row, BoundSpecs) for row in rows):
             return PerImageSpecs(tuple(row for row in rows if isinstance(row, BoundSpecs)))
-    if not all(isinstance(one, str) for one in texts):
+    if not all(isinstance(one, str) for one in said):
         return cotangent  # type: ignore[return-value]
     file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of)
-    specs = [spec(str(one)) for one in texts]
+    specs = [spec(str(one)) for one in said]
     functions = tuple(_resolve(one, file, metadata) for one in specs)
-    return BoundSpecs(metadata.cotangents, functions, any(KINDS[one.kind].place(one) for one in specs))
+    text = any(map(texts.is_text, metadata.cotangents))  # a character is where it is read
+    place = any(KINDS[one.kind].place(one) or (text and one.kind in texts.KINDS) for one in specs)
+    return BoundSpecs(metadata.cotangents, functions, place)
 
 
 def _resolve(one: Spec, file: File, metadata: Metadata) -> SpecFunction:
@@ -118,6 +120,8 @@ def supported_forms(metadata: Metadata) -> str:
 def kinds_for(about: Cotangent, names: int | None = None) -> list[str]:
     """The kinds that an output is likely to be asked by; ``names``: how many class names there are."""
     shape = sizes(about)
+    if texts.is_text(about):
+        return ["words", "caption", "element"]
     if not about.batched or (len(shape) == 2 and (shape[-1] in (4, 6) or "box" in about.output.lower())):
         return ["box", "element"]
     fitting = [name for name, kind in KINDS.items() if len(shape) in kind.axes]

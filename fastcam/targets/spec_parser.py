@@ -131,6 +131,16 @@ class File:
         wanted = " or ".join(str(count) for count in axes)
         raise spec.wrong(f"that needs an output with {wanted} axes for one image, {self.name} explains {have}")
 
+    def text(self, spec: Spec) -> Cotangent:
+        """The output of a sequence that a spec is about: a text, or one with two axes for one image.
+
+        Raises:
+            FastcamError: there is none, or there are several.
+        """
+        name = spec.options.get("output")
+        texts = [one for one in self.about if one.axes in ("LC", "LNC") and name in (None, one.output)]
+        return texts[0] if len(texts) == 1 else self.output(spec, (2,))
+
     def classes(self, spec: Spec, count: int | None) -> Targets:
         """What resolves class names; they count where there is one for each of ``count`` classes."""
         fits = self.labels is not None and count in (None, len(self.labels))
@@ -220,9 +230,23 @@ def joined(pieces: Sequence[SpecResult], outputs: Outputs, about: Sequence[Cotan
             shape = (n if one.batched else 1, t, *rest)
             parts.append(piece.arrays.get(one.output, np.zeros(shape, np.float32)).reshape(shape))
         arrays[one.output] = np.concatenate(parts, axis=1, dtype=np.float32)
-    rows = ([name for piece in pieces for name in _filled(piece, n)] for n in range(len(pieces[0].names)))
+    rows = [[name for piece in pieces for name in _filled(piece, n)] for n in range(len(pieces[0].names))]
     values = np.concatenate([piece.values for piece in pieces], axis=1)
-    return SpecResult(arrays, tuple(map(_without_end, rows)), values, np.concatenate([*map(_boxes, pieces)], axis=1))
+    boxes = np.concatenate([*map(_boxes, pieces)], axis=1)
+    if len(pieces) > 1 and not all(map(all, rows)):  # what an image does not have stands behind what it has
+        orders = np.array([np.argsort([not name for name in row], kind="stable") for row in rows])
+        most = max(sum(map(bool, row)) for row in rows)
+        orders = orders[:, :most]
+        arrays = {name: _picked(array, orders) for name, array in arrays.items()}
+        rows = [[row[t] for t in order] for row, order in zip(rows, orders, strict=True)]
+        values, boxes = _picked(values, orders), _picked(boxes, orders)
+    return SpecResult(arrays, tuple(map(_without_end, rows)), values, boxes)
+
+
+def _picked(array: NDArray[Any], orders: NDArray[np.int64]) -> NDArray[Any]:
+    """The targets of each image [N, T, ...] in another order, [N, T]; an array for all images by the first's order."""
+    orders = orders[: len(array)]
+    return np.take_along_axis(array, orders.reshape(*orders.shape, *[1] * (array.ndim - 2)), axis=1)
 
 
 def _filled(piece: SpecResult, n: int) -> list[str]:

@@ -103,7 +103,8 @@ def _about(
 ) -> Cotangent:
     dims = readable_dims(output)
     if meaning.kind == "sequence" and meaning.steps == 0:
-        return Cotangent(name, output.name or "", dims, False, "LNC")
+        alone = dims if isinstance(dims[1], int) else (dims[0], 1, dims[2])  # of one picture a run
+        return Cotangent(name, output.name or "", alone, False, "LNC")
     batched = _has_images(axes, image, output)
     letters = ""
     if meaning.kind == "sequence" and batched:

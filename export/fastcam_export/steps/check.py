@@ -44,7 +44,7 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
     measured, run = _gradients(plan, attached, began, run)
     if options.check == "strict":
         refuse_unconfirmed(measured)
-    result = measured.to_dict()
+    result = measured.to_dict() | _sizes(plan, run)
     if run.missing:
         return result
     if options.input_gradient == "gradient":
@@ -58,6 +58,14 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
     if attached.parts is not None:
         result |= on_demand.check(source, attached.whole, attached.parts, run)
     return result
+
+
+def _sizes(plan: Plan, run: SourceRun) -> dict[str, Any]:
+    """The sizes of texts and maps that follow from the picture's alone, where the file does not say them."""
+    about = [one for one in plan.target.cotangents if one.axes and not all(isinstance(d, int) for d in one.shape)]
+    shapes = {one.output: list(run.outputs[one.output].shape[one.batched :]) for one in about}
+    image = list(run.sample.feeds[plan.image.name or ""].shape[1:])
+    return {"output_shapes": shapes, "image_shape": image} if shapes else {}
 
 
 def _gradients(plan: Plan, attached: Attached, began: Source, run: SourceRun) -> tuple[Check, SourceRun]:
