@@ -245,7 +245,8 @@ class Metadata:
         fuse: how the maps of its layers then become one, a name of :data:`fastcam.methods.layer_fusion.FUSIONS`; None:
             the default layer alone is shown.
         source: ``{"file": base name, "sha256": hex digest}`` of the source model.
-        check: result of the check that ended the export; empty if it was skipped.
+        check: result of the check that ended the export; empty if it was skipped. ``output_shapes`` are sizes of texts
+            and maps that only a run tells, for pictures of ``image_shape``.
         engine: for which engine the added nodes were chosen, see :data:`ENGINES`.
         pair: what the file is a part of, or None where it is all of the export.
         input_gradient: the mode of :data:`INPUT_GRADIENT` or :data:`RELEVANCE`; None where the file has neither.

@@ -51,6 +51,25 @@ def two_objects() -> str:
     return "\n".join(lines)
 
 
+def characters() -> str:
+    """Whether the map of a character lies on it, a line per method."""
+    measured = json.loads((RESULTS / "pictures" / "characters.json").read_text(encoding="utf-8"))
+    captchas = measured["captchas"]
+    lines = [
+        f"Lines of text that were drawn at known columns and read by PP-OCR (`{measured['command']}`): the highest",
+        "column of a character's map lies on the character, and the share of the heat between its sides. Chance is",
+        f"{measured['chance']:.2f}. {measured['read']} of {measured['lines']} lines are read as they were drawn, and "
+        f"{captchas['right']} of {captchas['pictures']} captchas by another",
+        "recogniser; some of them: [characters.jpg](bench/results/pictures/characters.jpg).",
+        "",
+        "| method | maximum on the character | heat inside |",
+        "|---|---:|---:|",
+    ]
+    for name, found in measured["methods"].items():
+        lines.append(f"| {name} | {found['hit']} of {found['characters']} | {found['inside']:.2f} |")
+    return "\n".join(lines)
+
+
 def speed() -> str:
     """The cost of an explanation, a line per network and batch size, and the plot."""
     from fastcam_bench.speed.networks import report
@@ -252,4 +271,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "gpu": gpu,
     "photos": photos,
     "two_objects": two_objects,
+    "characters": characters,
 }
