@@ -159,7 +159,9 @@ def export_model(
         onnxruntime()  # said before the work, not after it
     planned = plan(load(model), options)
     attached = attach(planned)
-    result = check_models(planned, attached) if check else {}
+    result: dict[str, Any] = {}
+    if check:
+        attached, result = check_models(planned, attached)
     return package(planned, attached, result, output)
 
 

@@ -1,8 +1,11 @@
 """Quantised (QDQ) files: straight-through gradients by NumPy, outputs bit for bit, maps like the float twins'."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr
@@ -10,6 +13,10 @@ from scipy.stats import spearmanr
 from fastcam.image.preprocess import pictures_in
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, inspect_model, vjp
+from fastcam_export.steps import check
+from fastcam_export.verify import runs
+from fastcam_export.verify.sample import Sample
+from fastcam_export.verify.session import quiet_session
 from support.models.quantized import PAIR, SEED, X, gradient, graph, quantise, run_targets
 from support.rules.runs import run
 
@@ -123,10 +130,12 @@ def test_arithmetic_on_integers_is_refused_and_named(nodes, word):
 # ---- export of a small classifier
 
 
-def classifier(activation="Relu", kind="uint8", channelwise=False, seed=0):
+def classifier(activation="Relu", kind="uint8", channelwise=False, seed=0, symmetric=False):
     """Two quantised convolutions, mean, fully connected layer, every value between them quantised; 5 classes."""
     rng = np.random.default_rng(seed)
     dtype, low, _ = CODES[kind]
+    low = low + 128 if symmetric else low
+    middle = low if symmetric else low + 128
     nodes, tensors = [], []
 
     def constant(array, name):
@@ -154,7 +163,7 @@ def classifier(activation="Relu", kind="uint8", channelwise=False, seed=0):
             return node("Clip", [x, constant(np.float32(0), f"{x}_0"), constant(np.float32(6), f"{x}_6")], output)
         return node("Relu", [x], output) if activation == "Relu" else x
 
-    x = pair("image", 0.03, low + 128)
+    x = pair("image", 0.03, middle)
     bias = constant(rng.standard_normal(8).astype(np.float32) / 4, "bias1")
     x = activate(node("Conv", [x, weight("w1", 8, 3, 3, 3), bias], "c1", pads=[1, 1, 1, 1]), "r1")
     x = pair(x, 6 / 255, low)  # zero at the lower end: where there is no activation, the quantisation is the Relu
@@ -162,7 +171,7 @@ def classifier(activation="Relu", kind="uint8", channelwise=False, seed=0):
     x = pair(x, 10 / 255, low)
     x = pair(node("GlobalAveragePool", [x], "mean"), 10 / 255, low)
     x = node("Conv", [x, weight("fc", 5, 6, 1, 1)], "scores")
-    x = pair(x, 0.1, low + 128)
+    x = pair(x, 0.1, middle)
     node("Flatten", [x], "logits")
     value = helper.make_tensor_value_info
     inputs = [value("image", TensorProto.FLOAT, ["N", 3, 12, 12])]
@@ -176,7 +185,11 @@ IMAGES = np.random.default_rng(7).standard_normal((2, 3, 12, 12)).astype(np.floa
 
 def explain(model, **options):
     exported = export_model(model, **options)
-    return exported, run_targets(exported.model, {"image": IMAGES, "fastcam.targets": np.array([[-1, 2, -3]])})
+    return exported, explain_with(exported.model)
+
+
+def explain_with(model):
+    return run_targets(model, {"image": IMAGES, "fastcam.targets": np.array([[-1, 2, -3]])})
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -191,6 +204,45 @@ def test_outputs_stay_bit_identical_and_levels_agree(form, layer):
     gradients = made["gradients"][1]["fastcam.gradients"]
     assert np.abs(gradients).max() > 0
     np.testing.assert_allclose(made["weights"][1]["fastcam.weights"], gradients.mean((3, 4)), rtol=1e-4, atol=1e-7)
+
+
+def kernels(model, path):
+    """How many kernels of integers the runtime makes of a model."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(path), 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(path).graph.node if node.op_type.startswith("QLinear"))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_int8_values_that_are_read_besides_keep_the_runtimes_kernels_as_uint8(tmp_path, monkeypatch, symmetric):
+    model = classifier("Relu", "int8", channelwise=True, symmetric=symmetric)
+    own, layer = kernels(model, tmp_path / "own"), inspect_model(model).layers[1].name
+    plain = export_model(model, layer=layer)
+    if kernels(plain.model, tmp_path / "plain") == own:
+        pytest.skip("this processor has kernels for int8")
+    answers = iter([False, True])  # outputs differ as the values are, and keep their bits as uint8
+    monkeypatch.setattr(check, "same_bits", lambda exported, run: next(answers))
+    kept = export_model(model, layer=layer)
+    assert kernels(kept.model, tmp_path / "kept") == own
+    assert kept.check["bit_identical"] and "int8 values" in kept.check["notes"][0]
+    out = [explain_with(exported.model) for exported in (plain, kept)]
+    for name, array in out[0].items():
+        np.testing.assert_allclose(out[1][name], array, rtol=1e-5, atol=1e-7)
+
+
+def test_outputs_may_differ_by_what_the_runtimes_own_ways_differ_and_it_is_said():
+    model = classifier("none", "uint8", seed=1, symmetric=True)
+    for tensor in model.graph.initializer:  # steps so small that a rounding shows
+        if tensor.name in ("mean_s", "scores_s"):
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(0.004), tensor.name))
+    plain, whole = (quiet_session(model, plain=way).run(None, {"image": IMAGES})[0] for way in (True, False))
+    assert plain.tobytes() != whole.tobytes()
+    source = runs.SourceRun(Sample({"image": IMAGES}, "image"), {"logits": whole})
+    identical, worst, note = runs._same_outputs(model, source, {"logits": plain})
+    assert not identical and f"{worst:.1e}" in note and "other kernels" in note
+    with pytest.raises(FastcamError, match="name another layer"):
+        runs._same_outputs(model, source, {"logits": whole + 3 * (plain - whole)})
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam_export.artifacts import classifier_head, engines, on_demand, uint8_frames
-from fastcam_export.graph import float16
+from fastcam_export.graph import float16, signed_codes
 from fastcam_export.graph.set_aside import put_back
 from fastcam_export.outputs import cam, cotangent_targets, input_attribution
 from fastcam_export.steps.plan import Plan
@@ -48,6 +48,7 @@ def attach(plan: Plan) -> Attached:
     """
     plan = plan.copy()
     model, options = plan.loaded.model, plan.options
+    signed_codes.write_unsigned(model.graph, plan.unsigned)
     further = _further_output(plan)
     head = _head(plan) if options.head else None
     values = _backward_pass(plan, further, head)

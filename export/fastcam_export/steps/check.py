@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
+from fastcam_export.graph import signed_codes
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import in_default_domain
 from fastcam_export.steps.attach import Attached, attach
@@ -20,11 +22,16 @@ from fastcam_export.verify.check import (
 )
 from fastcam_export.verify.finite_differences import DIRECTIONS
 from fastcam_export.verify.rounded_point import at_rounded_point
-from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both
+from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both, same_bits
 from fastcam_export.verify.tail import tail
 
+UNSIGNED = (
+    "int8 values that the explanation reads are uint8 in the file, 128 larger, as ONNX Runtime itself has them on this "
+    "processor: so outputs keep their bits"
+)
 
-def check(plan: Plan, attached: Attached) -> dict[str, Any]:
+
+def check(plan: Plan, attached: Attached) -> tuple[Attached, dict[str, Any]]:
     """Compare outputs with the source's, gradients with central differences, and further models with the one file.
 
     Args:
@@ -32,7 +39,7 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
         attached: its models.
 
     Returns:
-        What was measured, for the metadata.
+        The models, attached once more where this keeps the outputs' bits; and what was measured, for the metadata.
 
     Raises:
         FastcamError: something differs, the runtime refuses a model, or, where the check is strict, the gradient is not
@@ -41,12 +48,13 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
     source, target, options = plan.loaded.proto, plan.target, plan.options
     began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs, plan.size.sides)
     run = began.first()
+    plan, attached = _keeping_bits(plan, attached, run)
     measured, run = _gradients(plan, attached, began, run)
     if options.check == "strict":
         refuse_unconfirmed(measured)
     result = measured.to_dict() | _sizes(plan, run)
     if run.missing:
-        return result
+        return attached, result
     if options.input_gradient == "gradient":
         whole = tail(plan.loaded.model, plan.image, *target.differentiated)
         result["input_gradient_error"] = image_gradient.check(plan.loaded, attached.whole, whole, run)
@@ -57,7 +65,17 @@ def check(plan: Plan, attached: Attached) -> dict[str, Any]:
         result |= uint8_frames.check(attached.whole, attached.framed, plan.metadata, options.frames, run.sample.feeds)
     if attached.parts is not None:
         result |= on_demand.check(source, attached.whole, attached.parts, run)
-    return result
+    return attached, result
+
+
+def _keeping_bits(plan: Plan, attached: Attached, run: SourceRun) -> tuple[Plan, Attached]:
+    """The same, with int8 values as uint8 where outputs keep their bits only so. Other engines keep int8."""
+    names = frozenset[str]() if plan.options.for_engine != "onnxruntime" else signed_codes.read_beside(attached.whole)
+    if not names or run.missing or same_bits(attached.whole, run):
+        return plan, attached
+    unsigned = replace(plan, unsigned=names)
+    again = attach(unsigned)
+    return (unsigned, again) if same_bits(again.whole, run) else (plan, attached)
 
 
 def _sizes(plan: Plan, run: SourceRun) -> dict[str, Any]:
@@ -102,7 +120,9 @@ def _compared(plan: Plan, attached: Attached, run: SourceRun) -> Comparison:
 
 def _notes(plan: Plan, compared: Comparison) -> list[str]:
     """What a user should know of the model and its layers."""
-    notes = []
+    notes = [compared.note] if compared.note else []
+    if plan.unsigned:
+        notes.append(f"{len(plan.unsigned)} {UNSIGNED}")
     drawn = sorted(
         {node.op_type for node in plan.loaded.model.graph if in_default_domain(node) and node.op_type in RANDOM}
     )

@@ -33,6 +33,7 @@ class Plan:
         metadata: what the file says of itself, without the check's result and the names of other files.
         size: of the explained input.
         notes: what was found out about the input, for people.
+        unsigned: int8 values that the exported file has as uint8, see :mod:`fastcam_export.graph.signed_codes`.
     """
 
     loaded: Loaded
@@ -43,6 +44,7 @@ class Plan:
     metadata: Metadata
     size: input_size.InputSize
     notes: tuple[str, ...]
+    unsigned: frozenset[str] = frozenset()
 
     def copy(self) -> Plan:
         """The same plan on a copy of the graph. The weights are shared."""

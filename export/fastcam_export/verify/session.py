@@ -35,25 +35,30 @@ def onnxruntime() -> Any:
     return onnxruntime
 
 
-def quiet_options(threads: int | None = None) -> ort.SessionOptions:
+def quiet_options(threads: int | None = None, plain: bool = False) -> ort.SessionOptions:
     """Options of a session that logs nothing and whose threads sleep between runs.
 
     Args:
         threads: threads inside one operator; None leaves the choice to ONNX Runtime.
+        plain: run the graph as it is written: no operators are fused.
     """
     options: ort.SessionOptions = onnxruntime().SessionOptions()
     options.log_severity_level = SILENT
+    if plain:
+        options.graph_optimization_level = onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # results are the same with and without
     return options
 
 
-def quiet_session(model: onnx.ModelProto | PathLike[str] | str, threads: int | None = None) -> ort.InferenceSession:
+def quiet_session(
+    model: onnx.ModelProto | PathLike[str] | str, threads: int | None = None, plain: bool = False
+) -> ort.InferenceSession:
     """A session of a model or file on the CPU, with :func:`quiet_options`.
 
     Raises:
         FastcamError: ONNX Runtime is not installed.
     """
     given = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
-    return onnxruntime().InferenceSession(given, quiet_options(threads), providers=["CPUExecutionProvider"])
+    return onnxruntime().InferenceSession(given, quiet_options(threads, plain), providers=["CPUExecutionProvider"])
