@@ -161,6 +161,8 @@ def classifier(activation="Relu", kind="uint8", channelwise=False, seed=0, symme
     def activate(x, output):
         if activation == "Clip":
             return node("Clip", [x, constant(np.float32(0), f"{x}_0"), constant(np.float32(6), f"{x}_6")], output)
+        if activation == "Swish":
+            return node("Mul", [x, node("Sigmoid", [x], f"{output}_gate")], output)
         return node("Relu", [x], output) if activation == "Relu" else x
 
     x = pair("image", 0.03, middle)
@@ -285,6 +287,11 @@ def test_layers_are_what_the_next_layer_reads():
     assert [layer.name for layer in found.layers if layer.chosen] == ["r2_dq"] and found.missing == []
     moved = export_model(model, layer="c1").metadata.layer
     assert moved.value == "r1_dq" and "dequantised" in moved.reason
+
+
+def test_a_model_without_kinks_is_checked_at_its_own_values():
+    checked = export_model(classifier("Swish", symmetric=True), layer="r1_dq").check
+    assert checked["bit_identical"] and 0 < checked["gradient_error"] < 2e-6
 
 
 def test_a_gradient_that_is_wrong_fails_the_check(monkeypatch):

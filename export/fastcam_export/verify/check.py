@@ -27,8 +27,8 @@ GRADIENT_TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "rounded": 1.0, "quantis
 
 "rounded" is for float16 models with kinks behind the layer: without rounding, as the differences are taken, a share of
 the values lies on another side of a kink, more of them the deeper the layer. This finds gross errors only: what is
-larger than :data:`CONFIRMED` is not confirmed by it. "quantised" is for models of integers with kinks; what these are
-is measured, see :mod:`fastcam_export.verify.rounded_point`, what other roundings do is not.
+larger than :data:`CONFIRMED` is not confirmed by it. "quantised" is for models of integers: what these are is measured,
+see :mod:`fastcam_export.verify.rounded_point`, what other roundings do is not.
 """
 CONFIRMED = 5e-2
 """Error up to which differences confirm a gradient."""
@@ -179,8 +179,10 @@ def tolerance(source: onnx.ModelProto, tail: onnx.ModelProto) -> float:
     """What :data:`GRADIENT_TOLERANCE` allows for this model."""
     half, quantised = is_half(source), is_quantised(source)
     kinked = any(node.op_type in KINKS for node in tail.graph.node)
-    if kinked and (half or quantised):
-        return GRADIENT_TOLERANCE["rounded" if half else "quantised"]
+    if quantised and not half:
+        return GRADIENT_TOLERANCE["quantised"]
+    if kinked and half:
+        return GRADIENT_TOLERANCE["rounded"]
     return GRADIENT_TOLERANCE["float16" if half else "float32"]
 
 

@@ -1,9 +1,9 @@
 """The point at which a quantised model's gradient is checked: what each of its integers is in a run of the model.
 
 :mod:`fastcam_export.verify.without_quantization` says the tail by lines y = m x + c. Here m and c are measured: m is
-one where the gradient passes, c what the model's rounding adds there. Each y is moved by a small part of a step below,
-more for each later element, so that values that rounding made equal (zeros at the kink of a ReLU, ties of a MaxPool)
-stand on the side of PyTorch's conventions.
+one where the gradient passes, c what the model's rounding adds there. Where an operator with a kink reads y, it is
+moved by a small part of a step below, more for each later element, so that values that rounding made equal (zeros at
+the kink of a ReLU, ties of a MaxPool) stand on the side of PyTorch's conventions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core import integers
-from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, DYNAMIC, coding, is_code, limits
+from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, DYNAMIC, MOVES, coding, is_code, limits
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.verify import stop_gradient
 from fastcam_export.verify.finite_differences import Point, outputs_behind
@@ -26,6 +26,12 @@ from fastcam_export.verify.runs import LayerRun
 from fastcam_export.verify.without_quantization import BEFORE, OFFSET, SLOPE, passed_over
 
 Array = npt.NDArray[Any]
+KINKS = frozenset(
+    {"Abs", "Celu", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Min", "PRelu", "Relu"}
+)
+KINKS |= {"QLinearLeakyRelu", "Selu", "Shrink", "ThresholdedRelu"}
+POOLED = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMin"})
+PASSED = MOVES | {DEQUANTIZE, "Cast", "Pad"}
 ASIDE = 0.05
 """By what part of a step values are moved off the kinks that rounding put them on."""
 
@@ -44,7 +50,7 @@ def off_kinks(layer: ir.Value, point: Point) -> Point:
     code = node.inputs[0] if node is not None and node.op_type == DEQUANTIZE else layer
     known = coding(code) if code is not None and is_code(code) else None
     scale = constant_array(known.scale) if known is not None else None
-    if scale is None:
+    if scale is None or code is None or not _meets_kinks(code):
         return point
     return replace(point, maps=_aside(point.maps.astype(np.float64), np.asarray(scale.min(), np.float64)))
 
@@ -140,7 +146,21 @@ def _passes(code: ir.Value, run: Mapping[str, Array]) -> Array:
 
 
 def _moved(code: ir.Value, run: Mapping[str, Array]) -> Array:
-    return _aside(*_numbers(code, run))
+    number, step = _numbers(code, run)
+    return _aside(number, step) if _meets_kinks(code) else number
+
+
+def _meets_kinks(code: ir.Value) -> bool:
+    """Whether an operator with a kink reads the numbers themselves, perhaps rearranged."""
+    stack, met = [code], {code}
+    while stack:
+        for node, _ in stack.pop().uses():
+            if node.op_type in KINKS or node.op_type in POOLED:
+                return True
+            if node.op_type in PASSED:
+                stack += [value for value in node.outputs if value not in met]
+                met.update(node.outputs)
+    return False
 
 
 def _aside(number: Array, step: Array) -> Array:
