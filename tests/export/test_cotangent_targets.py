@@ -9,6 +9,7 @@ from fastcam import FastcamError
 from fastcam.schema import Metadata
 from fastcam.targets import cotangents
 from fastcam_export import export_model
+from support.models.detector_files import STRIDES, Network
 from support.models.half_models import in_half
 from support.models.heads_model import (
     SHAPES,
@@ -175,3 +176,16 @@ def test_the_exported_file_keeps_the_source(tmp_path):
     assert list(made.graph.node[: len(classifier().graph.node)]) == list(classifier().graph.node)
     assert {node.domain for node in made.graph.node} == {""}
     onnx.checker.check_model(made, full_check=True)
+
+
+def test_outputs_of_one_name_for_different_counts():
+    """Exporters call the rows of every level by one name, however many there are."""
+    n = Network()
+    for stride in STRIDES:
+        rows = n.reshape(n.node("Transpose", n.head(stride, 8), perm=[0, 2, 3, 1]), 1, -1, 8)
+        n.give(rows, f"rows_{stride}", "dim", 8)
+    n.side = ("height", "width")
+    made = export_model(n.model(), size=(64, 96), targets="cotangent", output_name=[f"rows_{s}" for s in STRIDES])
+    assert made.check["gradient_error"] < 1e-3
+    counts = {value.type.tensor_type.shape.dim[2].dim_param for value in made.model.graph.input[1:]}
+    assert len(counts) == 3

@@ -19,7 +19,7 @@ from fastcam_export.autodiff.core import batching
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.autodiff.reverse import path
-from fastcam_export.graph.query import readable_dims
+from fastcam_export.graph.query import dims_of, readable_dims
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import Known, trace
@@ -86,12 +86,29 @@ def find(
             raise FastcamError(f"output {name!r} is named twice; name each output once")
         if floats[name].shape is None or len(floats[name].shape or ()) == 0:
             raise FastcamError(f"output {name!r} ({_described(floats[name])}) has no axes; name another ({known})")
-    axes = trace(graph, image)
     values = tuple(floats[name] for name in wanted)
+    _tell_apart(graph, values)
+    axes = trace(graph, image)
     inputs = [COTANGENT if len(wanted) == 1 else f"{COTANGENT}.{name}" for name in wanted]
     meanings = {one.output: one for one in output_meanings(graph, image)}
     about = (_about(axes, image, meanings[v.name or ""], n, v, layout) for n, v in zip(inputs, values))
     return Functional(tuple(about), values)
+
+
+def _tell_apart(graph: ir.Graph, outputs: Sequence[ir.Value]) -> None:
+    """Give free dimensions that several outputs call by one name, and no input has, names of their own.
+
+    Exporters of detectors call the boxes of every level "dim", however many there are.
+    """
+    taken = {dim for value in graph.inputs for dim in dims_of(value)}
+    called = [dim for value in outputs for dim in dims_of(value)[1:] if isinstance(dim, str)]
+    for value in outputs:
+        dims = list(dims_of(value))
+        for axis, dim in enumerate(dims):
+            if axis and isinstance(dim, str) and dim not in taken and called.count(dim) > 1:
+                dims[axis] = f"{value.name}.{dim}"
+        if tuple(dims) != dims_of(value):
+            value.shape = ir.Shape(dims)
 
 
 def _described(value: ir.Value) -> str:
