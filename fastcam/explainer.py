@@ -14,7 +14,7 @@ from fastcam.errors import FastcamError
 from fastcam.explain import multilayer, on_device
 from fastcam.explain.on_device import Resident
 from fastcam.explain.postprocess import View
-from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, with_defaults
+from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, stream
 from fastcam.explain.video import ClipInputs, VideoView
@@ -29,8 +29,8 @@ from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
-from fastcam.targets.resolved import CotangentSource, CotangentTargets
-from fastcam.targets.spec_kinds import CotangentLike, bind, supported_forms
+from fastcam.targets.resolved import CotangentSource
+from fastcam.targets.spec_kinds import CotangentLike, bind
 
 PREDICTED = ClassTargets(np.array([[-1]]))
 """The target of a prediction: what an export in one file explains by the way."""
@@ -181,8 +181,10 @@ class Explainer:
                 :mod:`fastcam.explain.video`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
-                or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); a list of those for every
-                image, or one such list per image, which may be of different lengths.
+                or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); or what else the file
+                answers, "box:dog", "region:person", "words" (:data:`fastcam.targets.spec_kinds.KINDS`), by default what
+                it is most likely asked: the best boxes, the largest region. A list of those for every image, or one
+                such list per image, which may be of different lengths.
             threshold: boxes surround what reaches this share of the heatmap's maximum; 0.15 is the paper's.
             connectivity: 8 or 4 neighbours of a pixel.
             cotangent: in place of targets, for a file exported with ``targets="cotangent"``: words, "region:person", a
@@ -374,27 +376,8 @@ class Explainer:
         return images if isinstance(images, Sources | Prediction) else self._inputs.sources(images, inputs)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
-        about = self.metadata.cotangents
-        if about and (cotangent is None or not (isinstance(targets, int) and targets == -1)):
-            raise FastcamError(
-                f"{self._name} explains cotangents of {', '.join(one.output for one in about)}, and no targets; give "
-                f"cotangent (--cotangent): {supported_forms(self.metadata)}"
-            )
-        if about:
-            assert cotangent is not None
-            return CotangentTargets(about, self.question(cotangent), count)
-        if cotangent is not None:
-            raise FastcamError(
-                f"{self._name} explains classes, by targets (-t); for cotangents export the model again with --targets "
-                "cotangent"
-            )
-        resolved = self._targets.resolve(targets, count)
-        if not self._network.takes_targets and not (resolved.classes == -1).all():
-            raise FastcamError(
-                f"{self._name} has constant targets on {', '.join(map(short, self.providers))}; export it again with "
-                "--targets default, or required for TensorRT and OpenVINO"
-            )
-        return resolved
+        constant = None if self._network.takes_targets else ", ".join(map(short, self.providers))
+        return resolved(targets, cotangent, count, self.metadata, self._name, self._targets, self.question, constant)
 
 
 def _opened(*opened: Any) -> Explainer:

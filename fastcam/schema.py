@@ -189,6 +189,10 @@ class Head:
     sha256: str
 
 
+Answer = Literal["class", "element", "box", "region", "words", "similarity", ""]
+"""The kind of target that an output is asked by where a person names none; "" where nothing tells."""
+
+
 @dataclass(frozen=True)
 class Cotangent:
     """An input that says what is explained of an output: sum_i cotangent[n, t, i] output[n, i], float32 [N, T, *shape].
@@ -200,6 +204,8 @@ class Cotangent:
         batched: whether the output's first axis counts the images. If not (the boxes of one image), N is 1.
         axes: a letter for each axis of ``shape`` where the graph tells more than the shape does: "HWC" of a map with
             the classes last, "LC" of a text, the words (characters) of each step, "LNC" with the images between them.
+        answer: the kind of target by which it is asked, see :data:`Answer`.
+        activation: what its values have passed last, as the graph tells; "" where they have passed none.
     """
 
     input: str
@@ -207,6 +213,8 @@ class Cotangent:
     shape: tuple[int | str, ...]
     batched: bool
     axes: str = ""
+    answer: Answer = ""
+    activation: Literal["", "Softmax", "LogSoftmax", "Sigmoid"] = ""
 
 
 @dataclass(frozen=True)

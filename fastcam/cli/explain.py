@@ -98,11 +98,14 @@ def explain(
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
     from fastcam.runtime import further_inputs
+    from fastcam.targets.grammar import in_words
 
     targets = class_targets(target, cotangent)
     files, methods = picture_files(images), method_names(method) if method is not None else []
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     explainer = Explainer(model, providers, threads, preprocess=how, labels=labels, batch_size=batch_size)
+    if explainer.metadata.cotangents and not cotangent:
+        cotangent, targets = in_words(targets, explainer.metadata, model.name), -1
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None

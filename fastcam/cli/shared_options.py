@@ -114,8 +114,9 @@ TargetNames = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="Class index, rank (-1 is the predicted class) or name; repeatable.",
-        show_default="-1",
+        help="What is explained: a class index, rank (-1 is the predicted class) or name; of other files box:dog, "
+        "region:person, element:3, words (fastcam cotangents lists them); repeatable.",
+        show_default="-1, the best boxes, the largest region or the words",
     ),
 ]
 Cotangents = Annotated[
@@ -124,7 +125,7 @@ Cotangents = Annotated[
         "--cotangent",
         "-c",
         help="Of files exported with --targets cotangent: region:person, box:dog,x0, probability:tabby, ... "
-        "(see fastcam cotangents); repeatable.",
+        "(see fastcam cotangents); repeatable. The same as --target.",
         show_default=False,
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -15,8 +15,9 @@ from fastcam.results.prediction import Prediction
 from fastcam.runtime.inputs import Sources
 from fastcam.runtime.session import warn_once
 from fastcam.schema import Metadata
-from fastcam.targets.classes import ClassTargets
-from fastcam.targets.resolved import CotangentTargets
+from fastcam.targets import grammar
+from fastcam.targets.classes import ClassTargets, Targets
+from fastcam.targets.resolved import CotangentSource, CotangentTargets
 from fastcam.targets.spec_kinds import CotangentLike
 
 Layers: TypeAlias = "str | int | Sequence[str | int] | None"
@@ -47,6 +48,52 @@ class ExplainOptions:
             raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {self.threshold}")
 
 
+def resolved(
+    targets: Any,
+    cotangent: CotangentLike | None,
+    count: int,
+    metadata: Metadata,
+    file: str,
+    classes: Targets,
+    bind: Callable[[CotangentLike], CotangentSource],
+    constant: str | None,
+) -> ResolvedTargets:
+    """What a call wants explained: words as cotangents or classes, as the file has them.
+
+    Args:
+        targets, cotangent: as the caller gave them; the first is -1 where nobody did.
+        count: of the images.
+        metadata, file: of the file, and its name.
+        classes: its classes.
+        bind: makes words ready, see :meth:`fastcam.Explainer.question`.
+        constant: the providers on which the file explains the predicted class alone; None where it takes targets.
+
+    Raises:
+        FastcamError: both were given, or what the file does not answer.
+    """
+    asked = not (isinstance(targets, int) and targets == -1)
+    if asked and cotangent is not None:
+        raise FastcamError("targets and cotangent were both given; give one of the two")
+    about = metadata.cotangents
+    if about:
+        return CotangentTargets(
+            about, bind(grammar.in_words(targets, metadata, file) if cotangent is None else cotangent), count
+        )
+    if cotangent is not None and not grammar.are_words(cotangent):
+        raise FastcamError(
+            f"{file} explains classes, by targets (-t); for cotangents export the model again with --targets cotangent"
+        )
+    found = classes.resolve(
+        grammar.as_classes(targets if cotangent is None else cotangent, metadata, file, classes.knows), count
+    )
+    if constant is not None and not (found.classes == -1).all():
+        raise FastcamError(
+            f"{file} has constant targets on {constant}; export it again with --targets default, or required for "
+            "TensorRT and OpenVINO"
+        )
+    return found
+
+
 def with_defaults(
     asks: ExplainOptions, targets: ResolvedTargets, metadata: Metadata, file: str, one_layer: bool
 ) -> ExplainOptions:
@@ -62,12 +109,13 @@ def with_defaults(
     place = targets.place if isinstance(targets, CotangentTargets) else False
     method = asks.method
     if method is None:
-        keeps = metadata.emit == "gradients" and (place or (place is None and metadata.method == "hirescam"))
+        keeps = metadata.emit == "gradients" and metadata.method == "hirescam" and place is not False
         method = "hirescam" if keeps else "gradcam"
         if place and not keeps:
+            way = "ask for --method hirescam" if metadata.emit == "gradients" else "export with --emit gradients"
             warn_once(
-                f"{file} emits {metadata.emit}, of which Grad-CAM is made: it forgets where a box or region is, and "
-                "shows what resembles it everywhere; export with --emit gradients"
+                f"{file} is explained by Grad-CAM at {metadata.layer.value}: it forgets where a box or region is, and "
+                f"shows what resembles it everywhere; {way}"
             )
     of_layers = METHODS.get(method.partition(EIGEN)[0])
     fused = of_layers is not None and of_layers.per_image is None and of_layers.of_class

@@ -137,7 +137,7 @@ class Targets:
 
     def terms(self, target: Any) -> Terms:
         """One target as a combination of class indices and ranks."""
-        if isinstance(target, str) and not self._known(target):
+        if isinstance(target, str) and not self.knows(target):
             combination = _expression(target)
             if combination is not None:
                 return tuple((self._term(name), a) for name, a in combination)
@@ -152,9 +152,10 @@ class Targets:
 
     def _term(self, text: str) -> int:
         """A class in a combination that is given as text."""
-        return self.one(int(text) if re.fullmatch(r"[+-]?\d+", text) and not self._known(text) else text)
+        return self.one(int(text) if re.fullmatch(r"[+-]?\d+", text) and not self.knows(text) else text)
 
-    def _known(self, name: str) -> bool:
+    def knows(self, name: str) -> bool:
+        """Whether a text is the name of a class, whatever signs it has in it."""
         return any(_key(name) in table for table in self._names)
 
     def one(self, target: Any) -> int:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, load, prepare, resize
-from fastcam.schema import Preprocessing
+from fastcam.schema import Cotangent, Preprocessing
 from fastcam.targets.arrays import Classes, Double, check_index, linear
 from fastcam.targets.spec_parser import Explained, File, Kind, Spec, SpecFunction, index, integers, of_output, sizes
 
@@ -38,15 +38,22 @@ def element(output: ArrayLike, *where: Any, batched: bool = True) -> Float:
 
 def _element_spec(spec: Spec, file: File) -> SpecFunction:
     at = tuple(integers(spec, "an index"))
-    spec.none_but(1, 8, "an index, one number for each axis of one image's output")
-    about = file.output(spec, (len(at),))
+    alone = [
+        one for one in file.about if sizes(one) in ((), (1,)) and one.output == spec.options.get("output", one.output)
+    ]
+    if alone and at in ((), (0,)):  # one number for each image, [N] or [N, 1]
+        at = (0,) * len(sizes(alone[0]))
+        about = alone[0] if len(alone) == 1 else file.output(spec, (len(at),))
+    else:
+        spec.none_but(1, 8, "an index, one number for each axis of one image's output")
+        about = file.output(spec, (len(at),))
     for i, size in zip(at, sizes(about), strict=True):
         if i < 0 or (isinstance(size, int) and i >= size):
             raise spec.wrong(f"index {list(at)} is outside of {list(about.shape)}; numbers count from 0")
 
     def explain(y: Double) -> Explained:
         label = file.label(at[0], y.shape[1]) if y.ndim == 2 else "class"
-        name = f"{about.output} {list(at)}" if label.startswith("class") else label
+        name = f"{about.output} {list(at) or ''}".rstrip() if label.startswith("class") else label
         return *linear(element(y, at), y), ((name,),) * len(y)
 
     return of_output(about, explain)
@@ -88,28 +95,73 @@ def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -
 
 
 def _region_spec(spec: Spec, file: File) -> SpecFunction:
-    """A class where it is predicted, or within a mask; one target for each word."""
-    about = file.output(spec, (3,))
+    """A class where it is predicted, or within a mask; one target for each word, without one the largest region."""
+    about = _map_output(spec, file)
+    plain = len(sizes(about)) == 2
     by_graph = ("last", "first") if about.axes in ("HWC", "THWC") else ("first", "last")
-    last = spec.choice("axis", by_graph) == "last"
-    channels = about.shape[-1 if last else 0]
+    last = spec.choice("axis", by_graph) == "last" and not plain
+    channels = 1 if plain else about.shape[-1 if last else 0]
     known = file.classes(spec, channels if isinstance(channels, int) else None)
-    spec.none_but(1, 1000, "a class, by name or number")
     classes = [index(spec, word, known) for word in spec.words]
     path = spec.options.get("mask")
     mask = _mask(spec, path, file.preprocessing) if path is not None else None
     where = f" within {Path(path).stem}" if path is not None else ""
 
     def explain(y: Double) -> Explained:
-        y = np.moveaxis(y, -1, 1) if last else y
-        if mask is None:
-            _refuse_absent(spec, y, classes, file)
-        small = None if mask is None else resize(mask, (y.shape[2], y.shape[3])) >= 0.5
-        cotangent, values = linear(region(y, classes, small), y)
-        names = tuple(file.label(k, y.shape[1]) + where for k in classes)
-        return np.moveaxis(cotangent, 2, -1) if last else cotangent, values, (names,) * len(y)
+        y = np.moveaxis(y, -1, 1) if last else y[:, None] if plain else y
+        rows = [classes or [_largest(one, file)] for one in y]
+        inside = np.stack([[_inside(spec, y, n, c, about) for c in row] for n, row in enumerate(rows)])
+        if mask is not None:
+            inside = np.broadcast_to(resize(mask, (y.shape[2], y.shape[3])) >= 0.5, inside.shape)
+        for n, t in np.argwhere(~inside.any((2, 3))):
+            raise _absent(spec, y[n], rows[n][t], n, file)
+        cotangent = np.zeros((len(y), inside.shape[1], *y.shape[1:]), np.float32)
+        for n, row in enumerate(rows):
+            for t, c in enumerate(row):
+                check_index((c,), y.shape[1:2])
+                cotangent[n, t, c] = inside[n, t]
+        names = tuple(tuple(_named(file, c, y.shape[1]) + where for c in row) for row in rows)
+        values = linear(cotangent, y)[1]
+        return np.moveaxis(cotangent, 2, -1) if last else cotangent, values, names
 
     return of_output(about, explain)
+
+
+def _map_output(spec: Spec, file: File) -> Cotangent:
+    """The output with a map: of classes, or without an axis of them, [N, h, w]."""
+    maps = any(len(sizes(one)) == 3 for one in file.about)
+    plain = any(len(sizes(one)) == 2 and one.answer in ("region", "") for one in file.about)
+    return file.output(spec, (3,) if maps or not plain else (2,))
+
+
+def _named(file: File, c: int, channels: int) -> str:
+    """The class of a region; of a map of one class its own name, or what is there."""
+    return file.label(c, channels) if channels > 1 or file.labels is not None else "what is there"
+
+
+def _inside(spec: Spec, y: Double, n: int, c: int, about: Cotangent) -> NDArray[np.bool_]:
+    """Where a class is in image ``n`` [h, w]: above the threshold, or where it has the highest score.
+
+    A map of one class has no rival: it is there above 0.5 behind a sigmoid, and above 0 of logits.
+    """
+    check_index((c,), y.shape[1:2])
+    if "threshold" in spec.options:
+        return np.asarray(y[n, c] > spec.number("threshold", 0))
+    if y.shape[1] == 1:
+        shares = about.activation == "Sigmoid" or bool(y.min() >= 0 and y.max() <= 1)
+        return np.asarray(y[n, 0] > (0.5 if shares else 0))
+    return np.asarray(y[n].argmax(0) == c)
+
+
+def _largest(y: Double, file: File) -> int:
+    """The class that is predicted at most positions of [classes, h, w]; the first, if it is the background, last."""
+    if len(y) == 1:
+        return 0
+    counts = np.bincount(y.argmax(0).ravel(), minlength=len(y))
+    first = file.label(0, len(y)).casefold().strip("_")
+    if len(y) > 2 and counts[1:].any() and (file.labels is None or first in ("background", "unlabeled", "bg", "void")):
+        counts[0] = 0
+    return int(counts.argmax())
 
 
 def _mask(spec: Spec, path: str, preprocessing: Preprocessing | None) -> Float:
@@ -125,28 +177,33 @@ def _mask(spec: Spec, path: str, preprocessing: Preprocessing | None) -> Float:
     return np.ascontiguousarray(prepare(pixels, plain)[0][0, 0])
 
 
-def _refuse_absent(spec: Spec, y: Double, classes: list[int], file: File) -> None:
-    """Raise where a class is predicted nowhere, and say which are."""
-    best = y.argmax(1)
-    for n, row in enumerate(best):
-        for c in classes:
-            if not (row == c).any():
-                counts = np.bincount(row.ravel(), minlength=y.shape[1])
-                order = [k for k in np.argsort(-counts, kind="stable")[:5] if counts[k]]
-                there = ", ".join(f"{file.label(int(k), y.shape[1])} {counts[k] / row.size:.0%}" for k in order)
-                raise spec.wrong(
-                    f"{file.label(c, y.shape[1])} is predicted nowhere in picture {n + 1} of its run (there are: "
-                    f"{there}); give a mask=FILE"
-                )
+def _absent(spec: Spec, y: Double, c: int, n: int, file: File) -> FastcamError:
+    """What to say where a class is nowhere in [classes, h, w], the map of image ``n``."""
+    where, ways = f"nowhere in picture {n + 1} of its run", "a threshold=NUMBER, or a mask=FILE"
+    if len(y) == 1 or "threshold" in spec.options:
+        return spec.wrong(f"{_named(file, c, len(y))} is {where} (the largest score is {y[c].max():.3g}); give {ways}")
+    counts = np.bincount(y.argmax(0).ravel(), minlength=len(y))
+    order = [k for k in np.argsort(-counts, kind="stable")[:5] if counts[k]]
+    there = ", ".join(f"{file.label(int(k), len(y))} {counts[k] / counts.sum():.0%}" for k in order)
+    return spec.wrong(f"{file.label(c, len(y))} is predicted {where} (there are: {there}); give {ways}")
 
 
 KINDS = {
     "element": Kind(
-        "element:INDEX", "one number of an output: element:3, or of a map element:3,0,7", (1, 2, 3, 4), ("output",),
-        _element_spec, lambda spec: len(spec.words) > 1,
+        "element:INDEX",
+        "one number of an output: element:3, or of a map element:3,0,7; element alone of outputs of one number",
+        (0, 1, 2, 3, 4),
+        ("output",),
+        _element_spec,
+        lambda spec: len(spec.words) > 1,
     ),
     "region": Kind(
-        "region:NAME", "segmentation: a class where it is predicted, or within mask=FILE; axis=last of maps [h, w, C]",
-        (3,), ("output", "mask", "axis"), _region_spec, lambda spec: True,
+        "region:NAME",
+        "segmentation: a class where it is predicted, above threshold=0.3, or within mask=FILE; region alone is the "
+        "largest; axis=last of maps [h, w, C]",
+        (2, 3),
+        ("output", "threshold", "mask", "axis"),
+        _region_spec,
+        lambda spec: True,
     ),
-}  # fmt: skip
+}

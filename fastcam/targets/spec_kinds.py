@@ -131,4 +131,6 @@ def kinds_for(about: Cotangent, names: int | None = None) -> list[str]:
     elif len(shape) == 2 and names is not None:
         boxes = {names + 4, names + 5} & {*shape}
         left_out = ("caption", "words") if boxes else ("box",) if shape[1] == names else ()
+    if len(shape) == 2 and about.answer != "region":
+        left_out = (*left_out, "region")
     return [name for name in fitting if name not in left_out]

@@ -213,8 +213,8 @@ def test_one_row_is_for_all_images(functional):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "explains cotangents of logits, and no targets; give cotangent .*: class:NAME, probability:NAME"),
-        ({"targets": 1, "cotangent": np.zeros((1, 1, CLASSES))}, "and no targets"),
+        ({"targets": "box"}, "'box': .* explains logits .*no boxes .*it answers class:NAME, probability:NAME"),
+        ({"targets": 1, "cotangent": np.zeros((1, 1, CLASSES))}, "both given"),
         ({"cotangent": np.zeros((1, 1, 4))}, r"is \[N, T, 5\], got \[1, 1, 4\]"),
         ({"cotangent": np.zeros((1, 0, CLASSES))}, r"is \[N, T, 5\]"),
         ({"cotangent": np.zeros((2, 1, CLASSES))}, "for 2 images, there are 3"),

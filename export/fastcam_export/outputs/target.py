@@ -13,6 +13,7 @@ from fastcam_export.layers import target_layer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.score import OutputLayout, Want, find_score
 from fastcam_export.outputs import cotangent_targets
+from fastcam_export.outputs.answers import with_answers
 
 Measured = Callable[[list[target_layer.Layer]], list[target_layer.Layer]]
 
@@ -51,6 +52,11 @@ class Target:
         """Of a text output the number of its words or characters, as far as the file says it."""
         texts = [one.shape[-1] for one in self.cotangents if one.axes in ("LC", "LNC")]
         return texts[0] if texts and isinstance(texts[0], int) else None
+
+    @property
+    def needs_a_run(self) -> bool:
+        """Whether only a run tells the size of an output, so that its cotangents have to wait for one."""
+        return any(not all(isinstance(d, int) for d in one.shape) for one in self.cotangents)
 
     @property
     def has_places(self) -> bool:
@@ -103,6 +109,7 @@ def find_target(
     """
     if cotangents:
         functional = cotangent_targets.find(graph, image, output_name, layout)
+        functional = with_answers(functional, graph, image, names)
         return Target(functional.score, functional.values[0], functional)
     return Target(*find_score(graph, image, _one_name(output_name), want, names=names, layout=layout))
 

@@ -1,0 +1,93 @@
+"""By which kind of target an output is asked, "box" of a detector, "region" of a segmenter, and what is then explained.
+
+A layer over what outputs mean (:mod:`fastcam_export.layers.output_meaning`): tables of boxes are told from maps of
+classes by their company, their numbers and how they were put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from fastcam.schema import Answer
+from fastcam_export.graph.query import dims_of
+from fastcam_export.layers.axis_semantics import is_spatial
+from fastcam_export.layers.axis_tracing import Known, trace
+from fastcam_export.layers.output_evidence import ELEMENTS
+from fastcam_export.layers.output_meaning import DETECTED, Kind, Meaning, output_meanings
+from fastcam_export.outputs.cotangent_targets import Functional
+
+BY_KIND: dict[Kind, Answer] = {
+    "scores": "class",
+    "one score": "element",
+    "box scores": "box",
+    "sequence": "words",
+    "embedding": "similarity",
+    "indices": "",
+}
+BINS = (8, 16, 17, 32, 33)
+Names = int | None
+
+
+def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) -> Answer:
+    """The kind of target that an output is asked by.
+
+    Args:
+        one: what the output means.
+        each: what all outputs of the model mean, itself among them.
+        names: how many class names are known.
+        known: the axes of the graph's values.
+    """
+    if len(dims_of(one.value)) == 3 and all(map(is_spatial, known.get(one.value, ((), (), ()))[1:])):
+        return "region"  # a map of one class, without an axis of classes
+    if one.kind == "map":
+        return "box" if _is_map_of_boxes(one, each, names) else "region"
+    if one.kind in ("unknown", "boxes"):
+        listed = len(dims_of(one.value)) == 2 and one.reason == DETECTED
+        return "box" if len(dims_of(one.value)) == 3 or listed else ""
+    return BY_KIND[one.kind]
+
+
+def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> bool:
+    """Whether a map holds a detector's numbers: of anchors, of several resolutions, or joined of 1, 4 and more."""
+    dims = dims_of(one.value)
+    if len(dims) == 5 or one.named == "boxes":
+        return True
+    channels = dims[one.axis] if one.axis is not None else None
+    if names is not None and channels == names:
+        return False
+    if names is not None and isinstance(channels, int):
+        counted = any(channels == count * (5 + names) for count in (1, 2, 3, 5, 9))
+        if counted or any(channels == 4 * bins + names for bins in BINS):
+            return True
+    maps = [other for other in each if other.kind == "map"]
+    sizes = {tuple(d for i, d in enumerate(dims_of(other.value)) if i not in (0, other.axis)) for other in maps}
+    numbers = all(isinstance(side, int) for size in sizes for side in size)
+    if numbers and len(sizes) > 1:
+        return True
+    return {1, 4} <= _pieces(one)
+
+
+def _pieces(one: Meaning) -> set[int | str | None]:
+    """The channels of the values that a map is put together of."""
+    value = one.value
+    while (node := value.producer()) is not None:
+        if node.op_type == "Concat" and one.axis is not None:
+            return {dims_of(x)[one.axis] for x in node.inputs if x is not None and len(dims_of(x)) > one.axis}
+        if node.op_type not in ELEMENTS or node.inputs[0] is None:
+            break
+        value = node.inputs[0]
+    return set()
+
+
+def with_answers(functional: Functional, graph: ir.Graph, image: ir.Value, names: Names) -> Functional:
+    """Outputs that say by which kind of target they are asked, and what their values have passed last."""
+    each, known = output_meanings(graph, image), trace(graph, image)
+    found = {one.output: one for one in each}
+    about = (
+        replace(one, answer=answer(found[one.output], each, names, known), activation=found[one.output].activation)
+        for one in functional.about
+    )
+    return replace(functional, about=tuple(about))

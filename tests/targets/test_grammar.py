@@ -1,0 +1,106 @@
+"""Targets are said by one grammar: the same word in targets= and -t, of files of classes and of every other kind.
+
+What a word explains is held against autograd in test_specs.py; here, that it arrives there, and what is refused.
+"""
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fastcam import Explainer, FastcamError
+from fastcam.cli import app
+from fastcam_export import export_model
+from support.models.heads_model import heads, images, run
+
+CLASSES = ("tabby, tabby cat", "tiger cat", "sky", "person", "box")
+
+
+@pytest.fixture(scope="module")
+def explainers():
+    """Of an output by cotangents; of "classes" the logits by class."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            how = {"targets": "cotangent", "output_name": name} if name != "classes" else {"output_name": "logits"}
+            file = export_model(heads(), layer="layer", labels=CLASSES, preprocess="unit", check=False, **how)
+            made[name] = Explainer(file.model.SerializeToString(), batch_size=2)
+        return made[name]
+
+    return of
+
+
+SAME = [
+    ("logits", "sky", "class:sky"),
+    ("logits", 2, "class:2"),
+    ("logits", "-2", "class:-2"),
+    ("logits", "tabby - 0.5*sky", "class:tabby - 0.5*sky"),
+    ("logits", {"tabby": 1, "sky": -0.5}, "class:tabby - 0.5*sky"),
+    ("logits", {"sky": -1}, "class:not sky"),
+    ("logits", "box", "class:box"),
+    ("map", "Tiger cat", "region:tiger cat"),
+    ("map", "tabby, tabby cat", "region:0"),
+    ("map", "element:0,1,2", "element:0,1,2"),
+    ("words", "words", "words"),
+    ("logits", np.int64(1), "class:1"),
+]
+
+
+@pytest.mark.parametrize(("output", "target", "spec"), SAME, ids=str)
+def test_a_target_is_the_cotangent_of_the_same_words(output, target, spec, explainers):
+    explainer = explainers(output)
+    asked, said = explainer(images(), targets=[target]), explainer(images(), cotangent=[spec])
+    assert asked.label(0, 0) == said.label(0, 0)
+    np.testing.assert_array_equal(asked.maps, said.maps)
+    assert asked.maps.any()
+
+
+def test_each_picture_has_its_own_words(explainers):
+    explainer = explainers("map")
+    e = explainer(images(), targets=[["tiger cat"], ["region:person", 0]])
+    assert [e.label(0, 0), e.label(1, 0), e.label(1, 1)] == ["tiger cat", "person", "tabby"]
+
+
+def test_without_a_word_the_largest_region_and_the_likeliest_words(explainers):
+    largest = np.bincount(run(heads(), {"image": images()})["map"][0].argmax(0).ravel(), minlength=5).argmax()
+    assert explainers("map")(images()).label(0, 0) == CLASSES[largest].partition(",")[0]
+    assert explainers("words")(images()).label(0, 0).startswith("word 1")
+
+
+def test_a_file_of_classes_takes_the_words_of_a_class(explainers):
+    explainer = explainers("classes")
+    np.testing.assert_array_equal(
+        explainer(images(), targets=["element:2"]).maps, explainer(images(), targets=["sky"]).maps
+    )
+    assert explainer(images(), targets="box").label(0, 0) == "box"  # a class of this name
+
+
+REFUSED = {
+    "another kind": ("classes", "probability:sky", r"export it for that: .*--targets cotangent --output-name logits"),
+    "no such kind here": ("logits", "box:sky", "which are no boxes or scores of boxes; it answers class:NAME"),
+    "no class": ("map", "sgy", "no class 'sgy'; did you mean 'sky'"),
+    "none": ("map", 1.5, "a word, a number or a combination of classes, got 1.5"),
+    "a factor": ("logits", {"sky": float("nan")}, "the coefficient of class 'sky' must be a number other than zero"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused(case, explainers):
+    output, target, message = REFUSED[case]
+    with pytest.raises(FastcamError, match=message):
+        explainers(output)(images(), targets=[target])
+
+
+@pytest.mark.parametrize("verb", ["explain", "stream"])
+def test_the_command_line_takes_every_word_as_target(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    how = {"layer": "layer", "labels": CLASSES, "preprocess": "unit", "check": False}
+    export_model(heads(), "m.onnx", targets="cotangent", output_name="map", **how)
+    picture = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    cv2.imwrite("p.png", picture)
+    result = CliRunner().invoke(app, [verb, "m.onnx", "p.png", "-t", "element:0,1,2", "-t", "region"])
+    assert result.exit_code == 0, result.output
+    assert "map [0, 1, 2]" in result.output
+    result = CliRunner().invoke(app, [verb, "m.onnx", "p.png"])
+    assert result.exit_code == 0, result.output
