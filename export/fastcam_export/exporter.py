@@ -49,7 +49,7 @@ def export_model(
     for_engine: Engine = "onnxruntime",
     input_gradient: Mode | None = None,
     input_gradient_at: Place | None = None,
-    on_demand: bool = False,
+    on_demand: bool | None = None,
     head: bool = False,
     frames: bool | tuple[int, int] = False,
     check: Check = True,

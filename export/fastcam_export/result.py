@@ -12,7 +12,7 @@ import onnx
 from fastcam import schema
 from fastcam.schema import Metadata, Score
 from fastcam_export.artifacts import classifier_head, engines
-from fastcam_export.summary import about
+from fastcam_export.summary import about, answers, taken_for
 from fastcam_export.verify import check, image_gradient
 
 
@@ -72,20 +72,27 @@ class Export:
             lines += self._next()
         return lines
 
+    def taken_for(self) -> str:
+        """What kind of model this is, where it is none of classes: "a detector: output0 is explained"."""
+        return taken_for(self.metadata)
+
     def _next(self) -> list[str]:
         """What the file that was written is for: the command that explains with it, where there is one."""
         meta = self.metadata
         how = "" if meta.preprocessing is not None else " --preprocess NAME"
-        spec = f" --cotangent SPEC (see: fastcam cotangents {self.output})" if meta.cotangents else ""
+        known = answers(meta)
+        spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
         wanted = [one.name for one in meta.inputs if one.read and one.default is None]
         values = "".join(f" --input-value {name}=VALUE" for name in wanted)
         lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}{values}"]
+        if meta.cotangents:
+            lines.append(f"        fastcam cotangents {self.output} lists what -t takes")
         size = meta.preprocessing.size if meta.preprocessing is not None else None
         measured = meta.check.get("image_shape", []) if size is not None else []
         image = (1, *measured) if size is not None and set(size) <= set(measured) else (1,)
         sizes = [one.output for one in meta.cotangents if meta.size_of(one, image) is None]
         if sizes and meta.pair is None:
-            lines.append(f"        only a run tells the size of {', '.join(sizes)}: SPEC needs an export --on-demand")
+            lines.append(f"        only a run tells the size of {', '.join(sizes)}: words need an export --on-demand")
         return lines
 
 

@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from fastcam import schema
-from fastcam.schema import Metadata, TargetLayer
+from fastcam.schema import Answer, Metadata, TargetLayer
 
 SCORE = {
     "logit": "before its final activation, as in the paper",
@@ -16,11 +16,21 @@ SCORE = {
     "raw": "as it is",
     "log-probability": "the logarithm of a probability",
 }
+ANSWERS: dict[Answer, tuple[str, str]] = {
+    "box": ("a detector", "by default the best boxes; box:NAME, box:NAME,x0, box:box=-2"),
+    "region": ("a segmenter", "by default the largest region; region:NAME, element:CLASS,ROW,COLUMN"),
+    "words": ("a reader of texts", "by default its likeliest words; words, caption"),
+    "class": ("a classifier", "by default the likeliest class; class:NAME, probability:NAME"),
+    "element": ("a model of one number", "element"),
+    "similarity": ("a model of embeddings", "similarity:PICTURE, pair"),
+}
+"""What a file is taken for that answers this, and what it can be asked."""
 
 
 def about(meta: Metadata) -> list[str]:
     """What is explained, why, and what the file says of it."""
     scores = [f"score   what {one.input} says of {one.output}" for one in meta.cotangents]
+    scores += [f"targets {ANSWERS[kind][1]}" for kind in answers(meta)]
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
         scores += [f"        {meta.score.reason}"] if meta.score.reason else []
@@ -33,6 +43,18 @@ def about(meta: Metadata) -> list[str]:
         *_inputs(meta),
         f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
     ]
+
+
+def answers(meta: Metadata) -> list[Answer]:
+    """The kinds of target that a file of cotangents says it is asked by, each once."""
+    return [kind for kind in dict.fromkeys(one.answer for one in meta.cotangents) if kind]
+
+
+def taken_for(meta: Metadata) -> str:
+    """What a model was taken for whose kind nobody said, and of which outputs; "" where it answers classes."""
+    kinds = [ANSWERS[kind][0] for kind in answers(meta)]
+    outputs = ", ".join(one.output for one in meta.cotangents)
+    return f"{kinds[0]}: {outputs} {'is' if len(meta.cotangents) == 1 else 'are'} explained" if kinds else ""
 
 
 def _inputs(meta: Metadata) -> list[str]:

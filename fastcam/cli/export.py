@@ -130,9 +130,13 @@ def export(
         ),
     ] = False,
     on_demand: Annotated[
-        bool,
-        typer.Option("--on-demand", help="Two files: one to predict at the price of the model, one to explain later."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--on-demand/--one-file",
+            help="Two files: one to predict at the price of the model, one to explain later.",
+            show_default="two where only a run tells the size of boxes or maps",
+        ),
+    ] = None,
     check: Annotated[
         Literal["default", "strict"],
         typer.Option(help="strict refuses a gradient that the check at the end cannot confirm; default says so."),
@@ -174,6 +178,9 @@ def export(
         inputs=arrays(input_value or ()),
         check=not no_check and (check == "default" or "strict"),
     )
+    kind = result.taken_for() if targets == "default" else ""
+    if kind:
+        typer.echo(f"{model.name} is taken for {kind}; --targets and --output-name say otherwise", err=True)
     for line in result.summary():
         say(line)
 

@@ -178,7 +178,7 @@ def exporter(monkeypatch):
 
     def export_model(model, output, **options):
         calls.append((model, output, options))
-        return SimpleNamespace(summary=lambda: ["layer   features", f"wrote   {output}"])
+        return SimpleNamespace(summary=lambda: ["layer   features", f"wrote   {output}"], taken_for=lambda: "")
 
     def inspect_model(path, output_name=None, score="logit", for_engine="onnxruntime", input_name=None):
         calls.append((path, output_name, score, for_engine))
@@ -236,7 +236,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "for_engine": "onnxruntime",
         "input_gradient": None,
         "input_gradient_at": None,
-        "on_demand": False,
+        "on_demand": None,
         "head": False,
         "frames": False,
         "input_name": None,
@@ -289,7 +289,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "for_engine": "tensorrt",
         "input_gradient": None,
         "input_gradient_at": None,
-        "on_demand": False,
+        "on_demand": None,
         "head": False,
         "frames": (20, 30),
         "check": True,

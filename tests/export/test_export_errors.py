@@ -161,7 +161,6 @@ BAD = {
     "export plain.onnx --layout tokens": ("layout tokens (N, L, C)", "'x' [N, 4, 16, 16]"),
     "export plain.onnx --grid 4x4": ("grid are for token sequences",),
     "export plain.onnx --grid 4by4": ("--grid", "14x14"),
-    "export map_only.onnx": ("no output", "[N, classes]", "x"),
     "export two_heads.onnx": ("several outputs may be the class scores", "p [N, 5], other [N, 3]", "--output-name"),
     "export vector.onnx": ("no image input", "four axes"),
     "export done.cam.onnx": ("done.cam.onnx was already exported", "export the original model"),

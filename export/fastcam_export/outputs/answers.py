@@ -12,6 +12,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fastcam.schema import Answer
+from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.graph.query import dims_of
 from fastcam_export.layers.axis_semantics import is_spatial
 from fastcam_export.layers.axis_tracing import Known, trace
@@ -91,3 +92,30 @@ def with_answers(functional: Functional, graph: ir.Graph, image: ir.Value, names
         for one in functional.about
     )
     return replace(functional, about=tuple(about))
+
+
+def to_explain(graph: ir.Graph, image: ir.Value, wanted: str | Sequence[str] | None, names: Names) -> list[str] | None:
+    """The outputs that are explained by cotangents where the user says nothing of them; None where classes are.
+
+    A model with class scores is asked by classes, also one whose named output is a map of them. Beside a detector's
+    rows its maps, which are masks or the same boxes undecoded, are left out.
+
+    Args:
+        wanted: the outputs that the user names, if any.
+        names: how many class names are known.
+    """
+    each, known = output_meanings(graph, image), trace(graph, image)
+    named = [wanted] if isinstance(wanted, str) else list(wanted or ())
+    chosen = [one for one in each if one.output in named] if named else list(each)
+    if len(chosen) < len(named) or any(one.kind in ("scores", "one score") for one in chosen):
+        return None
+    if named and len(chosen) == 1 and chosen[0].kind == "map":
+        return None
+    usable = [one for one in chosen if one.value.dtype in FLOATS and not one.decided and one.value.is_graph_output()]
+    answers = {one.output: answer(one, each, names, known) for one in usable}
+    first: Answer = next((kind for kind in ("box", "region", "words") if kind in answers.values()), "")
+    if not first:
+        return None
+    kept = [one for one in usable if answers[one.output] == first]
+    rows = [one for one in kept if one.kind != "map"]
+    return [one.output for one in (rows if first == "box" and rows else kept)]

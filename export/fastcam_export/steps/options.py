@@ -41,7 +41,7 @@ class ExportOptions:
     for_engine: Engine = "onnxruntime"
     input_gradient: Mode | None = None
     input_gradient_at: Place | None = None
-    on_demand: bool = False
+    on_demand: bool | None = None
     head: bool = False
     frames: bool | tuple[int, int] = False
     check: Check = True
@@ -81,6 +81,10 @@ class ExportOptions:
         """The emit level of a plan, whose options name one."""
         assert self.emit is not None
         return self.emit
+
+    def by_kind(self, outputs: Sequence[str]) -> ExportOptions:
+        """The same for cotangents of outputs that were found out."""
+        return replace(self, targets="cotangent", output_name=list(outputs))
 
     def of_whole_gradient(self) -> ExportOptions:
         """The same for one file that emits the whole gradient and nothing else."""

@@ -14,10 +14,13 @@ from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import further_inputs, image_order, target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.image_input import find_image
-from fastcam_export.outputs import cotangent_targets, input_attribution
+from fastcam_export.outputs import answers, cotangent_targets, input_attribution
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.steps.options import ExportOptions
 from fastcam_export.verify import input_size
+
+OURS = ("auto", multi_layer.ALL)
+"""Layers that nobody names."""
 
 
 @dataclass(frozen=True)
@@ -77,26 +80,32 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     Raises:
         FastcamError: the options do not go together, or mean nothing for this model.
     """
-    if options.cotangents:
-        cotangent_targets.refuse_options(options.score, options.input_gradient)
-    names = multi_layer.listed(options.layer)
+    was, names = options, multi_layer.listed(options.layer)
     graph = loaded.model.graph
     image = find_image(graph, options.input_name)
     image_order.say(image, options.order)
     further = further_inputs.described(graph, image, options.inputs)
     names_known = metadata_options.names_known(options.labels, loaded)
+    options = _by_kind(graph, image, options, names_known)
+    if options.cotangents:
+        cotangent_targets.refuse_options(options.score, options.input_gradient)
     asked = options.score, options.output_name, names_known, options.output_layout
     target = find_target(graph, image, options.cotangents, *asked)
     options = replace(options, emit=options.emit or ("gradients" if target.has_places else "weights"))
+    if options.on_demand is None:
+        options = replace(options, on_demand=target.needs_a_run and was.targets != options.targets)
     if options.head:
         classifier_head.refuse(options.emitted, options.cotangents)
     maps = target_layer.Maps.of(graph, image, target.value)
     size = _size(loaded, image, options, further)
     layers = multi_layer.Search(loaded.model, maps, target, options.user_layout, size.sides).find(names)
     preprocessing, note = metadata_options.preprocessing(options.preprocess, options.resize, image, size.sides)
-    metadata = replace(_metadata(loaded, image, target, layers, options), inputs=further, preprocessing=preprocessing)
+    # at a layer that a person names Grad-CAM is the default, as of classes, unless gradients were asked for as well
+    keeps_place = target.has_places and options.emit == "gradients" and (was.emit is not None or names[0] in OURS)
+    metadata = _metadata(loaded, image, target, layers, options, keeps_place)
+    metadata = replace(metadata, inputs=further, preprocessing=preprocessing)
     if options.frames:
-        uint8_frames.refuse(metadata, options.frames, options.on_demand)
+        uint8_frames.refuse(metadata, options.frames, bool(options.on_demand))
     notes = [f"size    {size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
     return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes))
 
@@ -118,8 +127,21 @@ def _size(
     return input_size.find(loaded, image, options.size or said, further, bool(options.check))
 
 
+def _by_kind(graph: ir.Graph, image: ir.Value, options: ExportOptions, names: int | None) -> ExportOptions:
+    """The options, with cotangents where the model has no class scores, but boxes, maps or words."""
+    if options.targets != "default" or options.head or options.score != "logit":
+        return options
+    outputs = answers.to_explain(graph, image, options.output_name, names)
+    return options if outputs is None else options.by_kind(outputs)
+
+
 def _metadata(
-    loaded: Loaded, image: ir.Value, target: Target, layers: tuple[ExplainedLayer, ...], options: ExportOptions
+    loaded: Loaded,
+    image: ir.Value,
+    target: Target,
+    layers: tuple[ExplainedLayer, ...],
+    options: ExportOptions,
+    keeps_place: bool,
 ) -> Metadata:
     """What the file says of itself."""
     labels, labels_from = metadata_options.labels(options.labels, loaded, target.score, target.words)
@@ -138,6 +160,6 @@ def _metadata(
         input_gradient=options.input_gradient,
         input_gradient_at=input_attribution.place(options.input_gradient, options.input_gradient_at),
         cotangents=target.cotangents,
-        method="hirescam" if target.has_places and options.emit == "gradients" else "gradcam",
+        method="hirescam" if keeps_place else "gradcam",
         fuse=multi_layer.fusion(layers),
     )
