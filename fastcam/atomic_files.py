@@ -1,18 +1,90 @@
-"""Files out: a folder receives all of a result or nothing of it."""
+"""Files out: a file is complete or untouched, a folder receives all of a result or nothing of it.
+
+What is replaced is a regular file, never a device, a pipe or a folder. A new file has the mode that the umask leaves,
+an existing one keeps its own; a link stays a link, to the new content.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastcam.errors import FastcamError
+
+LONGEST = 160
+"""Of a path in a message, in characters."""
+
+
+@contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """A new, empty file beside ``path`` that takes its name at the end; after an error it is gone.
+
+    Raises:
+        FastcamError: it cannot be written, or there is something of that name that is no file.
+    """
+    path = Path(path)
+    with refused(path):
+        target = destination(path)
+        kept = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+        partial = target.with_name(f".fastcam-{secrets.token_hex(6)}{target.suffix[:8]}")
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        with refused(path):
+            yield partial
+            if kept is not None:
+                partial.chmod(kept)
+            os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write all files under other names first, so that each is complete or untouched.
+
+    Raises:
+        FastcamError: one cannot be written; then none is.
+    """
+    with ExitStack() as stack:
+        for path, content in files.items():
+            write(stack.enter_context(replaced(path)), content, path)
+
+
+def destination(path: Path) -> Path:
+    """The file that writing to ``path`` replaces or makes: through a link to where it leads.
+
+    Raises:
+        FastcamError: there is something that is no regular file.
+        OSError, ValueError: no such name is possible, or a folder on the way cannot be read.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    if not stat.S_ISREG(mode):
+        raise FastcamError(f"{shown(path)}: cannot be written ({_kind(mode)}); choose another name for the file")
+    return target
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "it is a folder", stat.S_IFIFO: "it is a pipe", stat.S_IFSOCK: "it is a socket"}
+    return kinds.get(stat.S_IFMT(mode), "it is a device")
+
+
+def shown(path: str | Path) -> str:
+    """A path for a message: of sensible length, with what cannot be printed escaped."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= LONGEST else f"{text[:40]}...{text[-60:]}"
 
 
 @contextmanager
@@ -26,43 +98,52 @@ def staged(folder: str | Path) -> Iterator[Path]:
         FastcamError: the folder cannot be written.
     """
     folder = Path(folder)
-    home = folder
-    while not home.exists() and home != home.parent:
-        home = home.parent
-    with _refused(folder):
+    with refused(folder, "folder"):
+        home = folder
+        while not home.exists() and home != home.parent:
+            home = home.parent
         stage = Path(tempfile.mkdtemp(prefix=".fastcam-", dir=home))
     try:
         yield stage
-        with _refused(folder):
+        with refused(folder, "folder"):
             folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(stage.iterdir()):
-                os.replace(path, folder / path.name)
+            moves = {path: destination(folder / path.name) for path in sorted(stage.iterdir())}
+            for path, target in moves.items():
+                if target.exists():
+                    path.chmod(stat.S_IMODE(target.stat().st_mode))
+                os.replace(path, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
 @contextmanager
-def _refused(folder: Path) -> Iterator[None]:
+def refused(path: Path, what: str = "file") -> Iterator[None]:
+    """What the system refuses while ``path`` is written, as one line."""
     try:
         yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise FastcamError(f"{folder}: cannot be written ({why}); choose another output folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise FastcamError(f"{shown(path)}: cannot be written ({why}); choose another output {what}") from error
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write ``data`` to a file of a staged folder.
+def write(path: Path, data: bytes, called: Path | None = None) -> None:
+    """Write ``data`` to a file of a staged folder, or to one that takes the name of ``called`` later.
 
     Raises:
         FastcamError: the disk refuses.
     """
-    with _refused(path):
+    with refused(called or path):
         path.write_bytes(data)
 
 
 def write_json(folder: Path, report: dict[str, Any]) -> None:
     """``explanation.json`` in ``folder``."""
-    write(folder / "explanation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write(folder / "explanation.json", json_bytes(report))
+
+
+def json_bytes(report: Any) -> bytes:
+    """JSON as it is written; what is no UTF-8 in a file's name stands there as an escape."""
+    return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def unique_stems(files: Sequence[str | None]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastcam.atomic_files import write_files
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 
@@ -85,15 +86,8 @@ def _identity(path: Path) -> list[int]:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file of the cache under another name first; that it cannot be written is no error."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(FastcamError):
+        write_files({path: data})
 
 
 def optimized(
