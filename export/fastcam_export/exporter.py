@@ -23,7 +23,7 @@ from fastcam_export.result import Export, InspectedLayer, Inspection
 from fastcam_export.steps.attach import attach
 from fastcam_export.steps.check import check as check_models
 from fastcam_export.steps.options import Check, ExportOptions, one_of
-from fastcam_export.steps.package import package
+from fastcam_export.steps.package import package, spare
 from fastcam_export.steps.plan import plan
 from fastcam_export.verify.session import onnxruntime
 
@@ -157,7 +157,9 @@ def export_model(
     )
     if check:
         onnxruntime()  # said before the work, not after it
-    planned = plan(load(model), options)
+    loaded = load(model)
+    spare(loaded.files, output)
+    planned = plan(loaded, options)
     attached = attach(planned)
     result: dict[str, Any] = {}
     if check:

@@ -147,8 +147,6 @@ def export(
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
     output = output or model.with_name(f"{model.stem}.cam.onnx")
-    if output.exists() and model.exists() and output.samefile(model):
-        raise FastcamError(f"{output}: the export would overwrite the model; choose another name with -o")
     from fastcam.runtime.further_inputs import arrays
 
     result = exporter().export_model(

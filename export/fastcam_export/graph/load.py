@@ -40,6 +40,7 @@ class Loaded:
         opset: opset of the default domain in the source.
         repairs: what was repaired or rewritten to read it, in a few words each.
         folder: where the file lies; None if there was none.
+        files: all that was read: the file, and those of its external data.
         aside: outputs that are no tensors, with the nodes that make them, which ``model`` lacks; None: there are none.
     """
 
@@ -50,6 +51,7 @@ class Loaded:
     opset: int
     repairs: tuple[str, ...] = ()
     folder: Path | None = None
+    files: tuple[Path, ...] = ()
     aside: Aside | None = None
 
 
@@ -60,7 +62,7 @@ def load(source: Source) -> Loaded:
         FastcamError: not ONNX, truncated, external data missing, opset too old or not convertible, already exported,
             or in training mode.
     """
-    proto, file, digest = _read(source)
+    proto, file, digest, files = _read(source)
     opset = _opset(proto, file)
     if any(entry.key == METADATA_KEY for entry in proto.metadata_props) or any(
         is_added(value) for value in (*proto.graph.input, *proto.graph.output)
@@ -92,26 +94,29 @@ def load(source: Source) -> Loaded:
     mark(model, aside)
     _refuse_training(model)
     folder = Path(source).absolute().parent if isinstance(source, str | Path) else None
-    return Loaded(proto, model, file, digest, opset, tuple(repairs), folder, aside)
+    return Loaded(proto, model, file, digest, opset, tuple(repairs), folder, files, aside)
 
 
-def _read(source: Source) -> tuple[onnx.ModelProto, str, str]:
+def _read(source: Source) -> tuple[onnx.ModelProto, str, str, tuple[Path, ...]]:
     if isinstance(source, onnx.ModelProto):
-        return source, "", hashlib.sha256(source.SerializeToString()).hexdigest()
-    file, folder = "", None
+        return source, "", hashlib.sha256(source.SerializeToString()).hexdigest(), ()
+    file, folder, files = "", None, list[Path]()
     if isinstance(source, bytes):
         data = source
     else:
         path = Path(source)
         file, folder = path.name, path.parent
+        files.append(path)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise FastcamError(f"cannot read {source} ({error.strerror or error}); give an ONNX file") from error
-    return _parse(data, file, folder), file, hashlib.sha256(data).hexdigest()
+    proto = _parse(data, file)
+    files += _take_external_data(proto, file, folder)
+    return proto, file, hashlib.sha256(data).hexdigest(), tuple(files)
 
 
-def _parse(data: bytes, file: str, folder: Path | None) -> onnx.ModelProto:
+def _parse(data: bytes, file: str) -> onnx.ModelProto:
     name = file or "the model"
     proto = onnx.ModelProto()
     try:
@@ -120,17 +125,25 @@ def _parse(data: bytes, file: str, folder: Path | None) -> onnx.ModelProto:
         raise FastcamError(f"{name} is not an ONNX model, or it is truncated; export or copy it again") from error
     if not proto.graph.node or not proto.graph.output:
         raise FastcamError(f"{name} is not an ONNX model (no graph in it); give the .onnx file of a trained model")
-    if folder is not None:
-        try:
-            onnx.load_external_data_for_model(proto, str(folder))
-        except (OSError, onnx.checker.ValidationError, ValueError) as error:
-            raise FastcamError(
-                f"{name} keeps weights in another file that cannot be read ({_one_line(error)}); "
-                f"copy that file again and put it beside {name}"
-            ) from error
-    elif any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-        raise FastcamError("the model keeps weights in another file; give its path instead of its bytes")
     return proto
+
+
+def _take_external_data(proto: onnx.ModelProto, file: str, folder: Path | None) -> list[Path]:
+    """Put weights of other files into ``proto``; those files."""
+    outside = [tensor for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    if folder is None:
+        if outside:
+            raise FastcamError("the model keeps weights in another file; give its path instead of its bytes")
+        return []
+    places = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
+    try:
+        onnx.load_external_data_for_model(proto, str(folder))
+    except (OSError, onnx.checker.ValidationError, ValueError) as error:
+        raise FastcamError(
+            f"{file} keeps weights in another file that cannot be read ({_one_line(error)}); "
+            f"copy that file again and put it beside {file}"
+        ) from error
+    return [folder / place for place in sorted(places)]
 
 
 def _opset(proto: onnx.ModelProto, file: str) -> int:

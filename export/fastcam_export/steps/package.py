@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
+from fastcam.atomic_files import destination, refused, shown, write_files
+from fastcam.schema import FastcamError
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
-from fastcam_export.graph.save import stamp, write
+from fastcam_export.graph.save import stamp
 from fastcam_export.result import Export
 from fastcam_export.steps.attach import Attached
 from fastcam_export.steps.plan import Plan
@@ -65,8 +68,36 @@ def finish(export: Export, output: str | Path | None) -> Export:
     stamp(export.model, metadata)
     files: dict[Path, bytes] = {}
     if path is not None:
-        beside = {path.with_name(f"{path.stem}.{name}.onnx"): part for name, part in parts.items()}
+        beside = {_beside(path, name): part for name, part in parts.items()}
         models = beside | {path: export.model}
         files = on_demand.contents(models, path) if beside else {path: export.model.SerializeToString()}
-    write(files)
+    write_files(files)
     return replace(export, metadata=metadata, output=path, files=tuple(files))
+
+
+def spare(read: Iterable[Path], output: str | Path | None) -> None:
+    """Make sure that an export can be written and replaces no file that it was made of.
+
+    Args:
+        read: the model's files.
+        output: the file to write; its further files lie beside it.
+
+    Raises:
+        FastcamError: it would, or there can be no file of that name.
+    """
+    if output is None:
+        return
+    path = Path(output)
+    with refused(path):
+        if not destination(path).parent.is_dir():
+            raise FileNotFoundError(ENOENT, "there is no such folder")
+        for place in (path, *(_beside(path, name) for name in ("head", "explain"))):
+            for source in read:
+                if destination(place).exists() and destination(place).samefile(source):
+                    raise FastcamError(
+                        f"{shown(place)}: the export would overwrite the model; choose another name with -o"
+                    )
+
+
+def _beside(path: Path, part: str) -> Path:
+    return path.with_name(f"{path.stem}.{part}.onnx")
