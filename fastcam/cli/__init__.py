@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,10 @@ app = typer.Typer(
 def main() -> None:
     """Console entry point."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is reported once, by us
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, io.TextIOWrapper):  # names that are no UTF-8, and a terminal's narrower encoding
+            out.reconfigure(errors="backslashreplace")
     app(prog_name="fastcam")
 
 

@@ -46,7 +46,7 @@ def concepts(
         for i, stem in enumerate(unique_stems(found.files)):
             write(stage / f"{stem}-concepts.png", encode_png(found.picture(i)))
         text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
-        write(stage / "concepts.json", text.encode())
+        write(stage / "concepts.json", text.encode(errors="backslashreplace"))
     shares = found.strengths.sum(0) / (found.strengths.sum() or 1)
     rows = []
     for c in range(len(found.vectors)):

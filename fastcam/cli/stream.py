@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcam.atomic_files import replaced
 from fastcam.cli.console import counted, progress
 from fastcam.cli.shared_options import (
     ColorName,
@@ -161,20 +161,26 @@ def _lines(output: Path | None) -> Iterator[Callable[[Frame], None]]:
     if output is None:
         yield lambda frame: typer.echo(line(frame))
         return
-    with _renamed(output) as partial, partial.open("w", encoding="utf-8") as file:
+    with replaced(output) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         yield lambda frame: print(line(frame), file=file)
 
 
 @contextmanager
 def _video(output: Path, fps: float, colors: str = "jet") -> Iterator[Callable[[Frame], None]]:
-    """The overlays as a video; a frame of another size than the first is resized to it, a failed one left out."""
+    """The overlays as a video; a frame of another size than the first is resized to it, a failed one left out.
+
+    OpenCV does not say what a full disk cost, so the frames are counted in the file afterwards.
+    """
     from fastcam.image.preprocess import opencv
 
     cv2 = opencv()
     writers: list[Any] = []
+    written = 0
 
     def write(frame: Frame) -> None:
+        nonlocal written
         if frame.explanation is None:
+            print(f"frame {frame.index}: {frame.error}", file=sys.stderr)
             return
         picture = frame.explanation.overlay(colors=colors)
         if not writers:
@@ -187,24 +193,28 @@ def _video(output: Path, fps: float, colors: str = "jet") -> Iterator[Callable[[
         if picture.shape[1::-1] != size:
             picture = cv2.resize(picture, size)
         writer.write(picture[:, :, ::-1])
+        written += 1
 
-    with _renamed(output) as partial:
+    with replaced(output) as partial:
         try:
             yield write
         finally:
             for writer, _ in writers:
                 writer.release()
+        if not written:
+            raise FastcamError(f"{output}: no frame could be explained, so there is no video")
+        kept = _count(partial)
+        if kept != written:
+            raise FastcamError(f"{output}: only {kept} of {counted(written, 'frame')} reached the disk; is it full?")
 
 
-@contextmanager
-def _renamed(output: Path) -> Iterator[Path]:
-    """A file beside ``output`` that takes its name at the end; after an error it is gone."""
-    partial = output.with_name(f".fastcam-{os.getpid()}-{output.name}")
-    try:
-        yield partial
-        if partial.exists():
-            os.replace(partial, output)
-    except OSError as error:
-        raise FastcamError(f"{output}: cannot be written ({error.strerror}); choose another with -o") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _count(video: Path) -> int:
+    """How many frames a video file really holds."""
+    from fastcam.image.preprocess import opencv
+
+    reader = opencv().VideoCapture(str(video))
+    frames = 0
+    while reader.grab():
+        frames += 1
+    reader.release()
+    return frames

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import os
 import re
 import sys
 import warnings
@@ -15,6 +16,7 @@ from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 from fastcam import cache
+from fastcam.atomic_files import shown
 from fastcam.errors import FastcamError
 from fastcam.runtime.providers import CPU as CPU
 from fastcam.runtime.providers import (
@@ -241,10 +243,14 @@ def read_metadata(session: Any, name: str) -> Metadata:
 
 
 def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise FastcamError(f"{path}: no such file; give the path of an exported ONNX file")
+    if not os.path.exists(path):  # Path.exists raises where a name is too long
+        raise FastcamError(f"{shown(path)}: no such file; give the path of an exported ONNX file")
     if not path.is_file():
         raise FastcamError(f"{path}: not a file; give the path of an exported ONNX file")
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise FastcamError(f"{shown(path)}: ONNX Runtime opens no file whose name is not UTF-8; rename it") from error
 
 
 def ort_errors(ort: ModuleType) -> tuple[type[BaseException], ...]:
