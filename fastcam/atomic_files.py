@@ -121,6 +121,8 @@ def refused(path: Path, what: str = "file") -> Iterator[None]:
     """What the system refuses while ``path`` is written, as one line."""
     try:
         yield
+    except FastcamError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise FastcamError(f"{shown(path)}: cannot be written ({why}); choose another output {what}") from error

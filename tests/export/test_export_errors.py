@@ -173,8 +173,8 @@ BAD = {
     "export plain.onnx --targets never": ("--targets", "constant"),
     "export plain.onnx --score odds": ("--score", "probability"),
     "export plain.onnx -o photo.png/out.onnx": ("photo.png/out.onnx", "Not a directory"),
-    "export plain.onnx -o absent/out.onnx": ("absent/out.onnx", "No such"),
-    "export plain.onnx -o nothing": ("nothing", "directory"),
+    "export plain.onnx -o absent/out.onnx": ("absent/out.onnx", "there is no such folder"),
+    "export plain.onnx -o nothing": ("nothing", "it is a folder"),
     "export plain.onnx -o plain.onnx": ("plain.onnx", "overwrite"),
     "export": ("MODEL.onnx", "fastcam export --help"),
     "inspect text.onnx": ("text.onnx", "not an ONNX model"),
@@ -200,7 +200,7 @@ BAD = {
     "demo -o photo.png/deep": ("cannot be written",),
 }
 if os.path.isdir("/proc"):  # a folder that even root cannot write to
-    BAD["export plain.onnx -o /proc/out.onnx"] = ("cannot write /proc/out.onnx",)
+    BAD["export plain.onnx -o /proc/out.onnx"] = ("/proc/out.onnx: cannot be written",)
     BAD["explain done.cam.onnx photo.png -o /proc/out"] = ("/proc/out: cannot be written", "another output folder")
     BAD["demo -o /proc/out"] = ("/proc/out: cannot be written",)
 

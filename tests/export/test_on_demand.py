@@ -129,7 +129,7 @@ def test_real_half_and_quantised_files(assets, name):
 
 def test_nothing_is_written_when_one_file_cannot_be(tmp_path):
     (tmp_path / "net.cam.explain.onnx").mkdir()
-    with pytest.raises(FastcamError, match=r"cannot write .*net\.cam\.explain\.onnx"):
+    with pytest.raises(FastcamError, match=r"net\.cam\.explain\.onnx: cannot be written"):
         export_model(residual(), tmp_path / "net.cam.onnx", on_demand=True, check=False)
     assert [path.name for path in tmp_path.iterdir()] == ["net.cam.explain.onnx"]
 

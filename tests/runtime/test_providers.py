@@ -61,7 +61,7 @@ class FakeRuntime(types.SimpleNamespace):
 @pytest.fixture
 def runtime(monkeypatch, tmp_path):
     monkeypatch.setenv("FASTCAM_CACHE", str(tmp_path / "cache"))
-    session._warn.cache_clear()
+    session.warn_once.cache_clear()
 
     def install(*available, working=(), silent=()):
         fake = FakeRuntime(available, working, silent)
