@@ -7,9 +7,9 @@ that it read is explained. Counted over the characters of all lines that are rea
     inside   the share of the heat between the sides, and
     chance   what a map without any place would have: the character's width over the width of the picture
 
-Captchas whose file is called as they read say whether the text is right. Writes ``characters.json`` and ``characters.jpg`` (some
-of the maps) to ``--out``. Models and photos come from a folder that is no part of the project: ``--assets``,
-FASTCAM_ASSETS or ../shared/assets.
+Captchas whose file is called as they read say whether the text is right. Writes ``characters.json`` and
+``characters.jpg`` (some of the maps) to ``--out``. Models and photos come from a folder that is no part of the project:
+``--assets``, FASTCAM_ASSETS or ../shared/assets.
 """
 
 from __future__ import annotations

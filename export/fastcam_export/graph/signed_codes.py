@@ -1,8 +1,8 @@
 """int8 values written as uint8, as ONNX Runtime does itself on processors whose int8 kernels it does not use (x86).
 
 It does so only where one DequantizeLinear, for one reader, is all that reads a QuantizeLinear. Where an explanation
-reads as well it would leave int8 and compute in float around it, so that outputs change. The numbers are the same either
-way: integer and zero point are both 128 larger.
+reads as well it would leave int8 and compute in float around it, so that outputs change. The numbers are the same
+either way: integer and zero point are both 128 larger.
 """
 
 from __future__ import annotations
