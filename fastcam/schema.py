@@ -94,13 +94,15 @@ ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
 """For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
 CUDA graphs want it; or an engine that reads fewer operators."""
 
-ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NCL", "NLC", "NL")
+Kind = Literal["picture", "video", "volume", "signal"]
+ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NDHW", "NCL", "NLC", "NL")
 """How the explained input may lie: pictures; videos and sequences of T pictures; volumes of D slices; signals of L
 samples."""
-LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL"]
-LAYOUTS: tuple[LayoutName, ...] = ("NCHW", "NHWC", "NCTHW", "NTHWC", "tokens", "LNC", "NCL")
-"""How a target layer may lie in the source graph: maps, maps with channels last, both of videos (T frames), and
-sequences: "tokens" is [N, L, C], the others are named by their axes."""
+LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "FCHW", "FHWC", "NCW", "NWC", "tokens", "LNC", "NCL"]
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
+"""How a target layer may lie in the source graph: maps, maps with channels last, both of videos (T frames), of pictures
+that are folded into the batch (F = N T), of signals (W samples), and sequences: "tokens" is [N, L, C], the others are
+named by their axes."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ class TargetLayer:
         value: its name in the graph.
         node, op_type: name and operator of the node that computes it.
         scope: the exporter's module path of that node ("" where the file does not say).
-        layout: how the value is laid out in the source graph; ``fastcam.activations`` is always [N, K, h, w]
-            (of videos [N, K, t, h, w]).
+        layout: how the value is laid out in the source graph; ``fastcam.activations`` is always [N, K, h, w] (of
+            signals [N, K, l]; of videos and volumes [N, K, t, h, w], and so of pictures that are folded into the batch,
+            whose ``fastcam.weights`` are [N, T, K, t]).
         prefix_tokens: of a sequence: the class token and its like in front of the positions; not among the activations.
         grid: of a sequence: (h, w) or (t, h, w) of its positions; None where it is free, or the layout has it as axes.
         reason: one sentence: why this layer.
@@ -294,6 +297,13 @@ class Metadata:
     order: str = ""
     version: str = __version__
     schema: int = SCHEMA_VERSION
+
+    @property
+    def kind(self) -> Kind:
+        """What the explained input holds."""
+        letters = {"L": "signal", "D": "volume", "T": "video"}
+        found = [cast(Kind, letters[letter]) for letter in self.order if letter in letters]
+        return found[0] if found else "video" if len(self.input_shape) == 5 else "picture"
 
     def emitted(self) -> tuple[str, ...]:
         """The outputs of the emit level: :data:`OUTPUTS`, without classes where the target is a cotangent."""

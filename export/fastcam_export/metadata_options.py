@@ -40,11 +40,18 @@ def preprocessing(
     dims = known_dims(image) or []
     last = image_order(image).endswith("C")
     known = named(wanted, resize=resize, size=None)
+    if {*"DL"} & {*image_order(image)}:  # numbers of any kind, not pixels
+        known, size = replace(known, color="BANDS", size=None), None
     assert image.dtype is not None
-    fits, note = fitted(known, dims[-1] if last else dims[1], image.dtype.numpy().name, image.name or "")
+    fits, note = fitted(known, _channels(dims, image_order(image)), image.dtype.numpy().name, image.name or "")
     own = isinstance(wanted, Preprocessing) and wanted.size is None and None in dims
     sides = known.size if size is None or own else (size[0], size[1])
     return replace(fits, size=sides, layout="NHWC" if last else "NCHW"), note
+
+
+def _channels(dims: Sequence[int | None], order: str) -> int | None:
+    """The channels of an input: one, where it has no axis of them."""
+    return dims[order.index("C")] if "C" in order else 1
 
 
 def names_known(wanted: Labels | None, loaded: Loaded) -> int | None:

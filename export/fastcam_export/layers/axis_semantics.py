@@ -17,7 +17,7 @@ from fastcam_export.graph.constants import constant_array
 from fastcam_export.graph.query import known_dims
 
 IMAGE, CHANNEL, TIME, HEIGHT, WIDTH, TOKENS = "N", "C", "T", "H", "W", "L"
-SPATIAL = {2: (HEIGHT, WIDTH), 3: (TIME, HEIGHT, WIDTH)}
+SPATIAL = {1: (WIDTH,), 2: (HEIGHT, WIDTH), 3: (TIME, HEIGHT, WIDTH)}
 """The spatial axes of a map, by their number."""
 
 
@@ -114,6 +114,24 @@ def tokens(inner: Axis, before: int | None, after: int | None, added: ir.Node | 
 
 
 # ---- reshapes
+
+
+def first_two_merged(axes: Axes, node: ir.Node) -> Axes | None:
+    """The axes of a Reshape that makes one axis of the first two and leaves the others, free ones by their names.
+
+    Axes of length one may come and go. None where it does something else, or the file does not tell.
+    """
+    shapes = [value.shape if value is not None else None for value in (node.inputs[0], node.outputs[0])]
+    if shapes[0] is None or shapes[1] is None or len(shapes[1]) < 4:
+        return None
+    old, new = ([side if isinstance(side, int) else side.value for side in shape] for shape in shapes if shape)
+    kept = [i for i, side in enumerate(old) if side != 1 or i == 0]
+    tail = [side for side in new[1:] if side != 1]
+    if len(kept) < 2 or None in tail or [old[i] for i in kept[2:]] != tail or old[0] == new[0]:
+        return None
+    rest = iter(kept[2:])
+    merged = axes[0] + axes[kept[1]]
+    return (merged, *((Atom(CHANNEL, 1),) if side == 1 else axes[next(rest)] for side in new[1:]))
 
 
 def regroup(axes: Axes, dims: Sequence[int | None]) -> Axes | None:

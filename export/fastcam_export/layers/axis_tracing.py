@@ -18,6 +18,7 @@ from fastcam_export.layers.axis_semantics import (
     Axis,
     agreed,
     cut,
+    first_two_merged,
     fresh,
     integers,
     is_spatial,
@@ -36,7 +37,7 @@ NORMS = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormaliz
 RESAMPLED = frozenset({"Resize", "Upsample", "GridSample", "AffineGrid", "RoiAlign", "MaxUnpool", "Col2Im"})
 CHANNELS_SECOND = WINDOWS | WHOLE | NORMS | RESAMPLED | {"DepthToSpace", "SpaceToDepth"}
 """Operators whose maps are [N, K, h, w] whatever the exporter's habit."""
-MAPS = {3: "NCL", 4: "NCHW", 5: "NCTHW"}
+MAPS = {3: "NCW", 4: "NCHW", 5: "NCTHW"}
 
 Known = dict[ir.Value, Axes]
 Follow = Callable[[ir.Node, Known], "Axes | None"]
@@ -62,8 +63,7 @@ def _follow(node: ir.Node, known: Known) -> None:
     value = node.outputs[0]
     if value in known:
         return
-    rule = RULES.get(node.op_type, _same_shape)
-    axes = rule(node, known)
+    axes = RULES.get(node.op_type, _same_shape)(node, known)
     axes = agreed(value, axes) if axes is not None else None
     if axes is None and _read_as_map(value):
         axes = _of_images(value, fresh(value, "NCHW"), known)
@@ -149,14 +149,21 @@ def _channels_second(node: ir.Node, known: Known) -> Axes | None:
     rank = len(dims) if dims is not None else len(x) if x is not None else 0
     if x is not None and len(x) == rank and is_pointwise(node):
         return (x[0], CHANNELS, *x[2:])
-    if rank not in (4, 5):
+    signal = len(known_dims(next(iter(known))) or []) < 4
+    if rank not in (4, 5) and not (signal and rank == 3):
         return None
     if node.op_type in WHOLE:
         return (x[0] if x is not None else UNKNOWN, CHANNELS, *[UNKNOWN] * (rank - 2))
-    if x is not None and len(x) == rank and not all(map(is_spatial, x[2:])):
+    over = [axis for axis in x[2:] if not (signal and _is_one(axis))] if x is not None else []
+    if x is not None and len(x) == rank and not all(map(is_spatial, over)):
         return None  # windows over something else than positions
     made = fresh(value, MAPS[rank])
     return _of_images(value, made, known) if x is None or len(x) != rank else (x[0], *made[1:])
+
+
+def _is_one(axis: Axis) -> bool:
+    """Whether an axis was put in with length one, as exporters do around a signal for two-dimensional windows."""
+    return len(axis) == 1 and axis[0].size == 1
 
 
 def _of_images(value: ir.Value, axes: Axes, known: Known) -> Axes:
@@ -194,7 +201,7 @@ def _reshape(node: ir.Node, known: Known) -> Axes | None:
         old = known_dims(node.inputs[0]) or [None] * len(x)
         said = [old[i] if d == 0 and i < len(old) else None if d == -1 else d for i, d in enumerate(target)]
         dims = [d if d is not None else s for d, s in zip(dims, said)] if dims is not None else said
-    return regroup(x, dims) if x is not None and dims is not None else None
+    return first_two_merged(x, node) or (regroup(x, dims) if dims is not None else None) if x is not None else None
 
 
 @rule("Squeeze", "Unsqueeze")

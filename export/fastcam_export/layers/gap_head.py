@@ -33,7 +33,7 @@ def is_averaged(graph: ir.Graph, image: ir.Value, layer: ir.Value, layout: Layou
     most one Gemm, MatMul or 1 x 1 Conv, biases, and what moves values only. Anything else makes it False, a case that
     is not recognised as well.
     """
-    if layout.prefix or layout.suffix != 0:
+    if layout.prefix or layout.suffix != 0 or layout.folded:
         return False
     of_image = dependents(graph, [image])
     value, state = layer, _State(tuple(layout.spatial))

@@ -12,29 +12,49 @@ from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.layout import shape_text
 
 TYPES = (*FLOATS, ir.DataType.UINT8)
+CONVOLUTIONS = frozenset({"Conv", "FusedConv", "QLinearConv", "ConvInteger", "ConvTranspose"})
+
+SAMPLES = 16
+"""A row of numbers is a signal of at least so many samples."""
 
 
 def find_image(graph: ir.Graph, name: str | None = None) -> ir.Value:
     """The input that is explained: the one called ``name``, else the first that holds pictures.
 
-    Pictures are a float (or uint8) input of four axes that something reads, else of five, a video. Of several the first
-    of three channels is taken, a picture beside a depth map or a mask.
+    Pictures are a float (or uint8) input of four axes that something reads, else of five, a video or a volume. Of
+    several the first of three channels is taken, a picture beside a depth map or a mask. Where there are none, a signal
+    is: a float input of three axes, or of two that a convolution reads.
 
     Raises:
         FastcamError: there is none; or none of this name, or it is no such input.
     """
     if name is not None:
         return _named(graph, name)
-    for rank in (4, 5):
+    for rank in (4, 5, 3, 2):
         fits = [value for value in graph.inputs if value.dtype in TYPES and value.shape is not None]
-        fits = [value for value in fits if len(value.shape or ()) == rank]
+        fits = [value for value in fits if len(value.shape or ()) == rank and _is_image(graph, value, rank)]
         read = [value for value in fits if value.uses()] or fits
         of_three = [value for value in read if 3 in (known_dims(value) or [])[1:]]
         if read:
             return (of_three or read)[0]
     raise FastcamError(
-        f"the model has no image input, a tensor of four axes (inputs: {_listed(graph)}); nothing to draw a map on"
+        "the model has no image input, a tensor of four axes (a video or volume has five, a signal three) "
+        f"(inputs: {_listed(graph)}); nothing to draw a map on"
     )
+
+
+def _is_image(graph: ir.Graph, value: ir.Value, rank: int) -> bool:
+    """Whether an input of so many axes may be what a map is drawn on."""
+    if rank >= 4:
+        return True
+    if value.dtype not in FLOATS or value.name in graph.initializers:
+        return False
+    dims = known_dims(value) or []
+    if rank == 2 and (dims[1] or SAMPLES) < SAMPLES:
+        return False
+    unbatched = rank == 3 and dims[0] == 3 and min((dims[1] or 9, dims[2] or 9)) > 8  # a picture without a batch
+    convolved = any(node.op_type in CONVOLUTIONS for node in graph)
+    return not unbatched and convolved
 
 
 def _named(graph: ir.Graph, name: str) -> ir.Value:
@@ -45,7 +65,9 @@ def _named(graph: ir.Graph, name: str) -> ir.Value:
         nearest = f"; the nearest is {near[0]!r}" if near else ""
         raise FastcamError(f"the model has no input {name!r}{nearest} (inputs: {_listed(graph)})")
     value = inputs[name]
-    if value.dtype not in TYPES or value.shape is None or len(value.shape) not in (4, 5):
+    dims = known_dims(value)
+    few = dims is not None and len(dims) == 2 and (dims[1] or SAMPLES) < SAMPLES  # numbers beside a picture
+    if value.dtype not in TYPES or dims is None or len(dims) not in (2, 3, 4, 5) or few:
         raise FastcamError(
             f"input {name!r} is {value.dtype} {shape_text(value)}, which holds no pictures; name another with "
             f"input_name (--input) (inputs: {_listed(graph)})"

@@ -48,6 +48,8 @@ def image_order(image: ir.Value) -> str:
     if len(dims) == 5:
         return _of_five(image, dims)
     if len(dims) == 4:
+        if _one_channel_added(image):
+            return "NDHW"
         return "NHWC" if _last_has_few(dims) or _moved_last(image) else "NCHW"
     if len(dims) == 3:
         return "NLC" if _samples_first(image, dims) else "NCL"
@@ -90,13 +92,29 @@ def _of_five(image: ir.Value, dims: Sequence[int | None]) -> str:
     return ("NTHWC" if video else "NDHWC") if last else ("NCTHW" if video else "NCDHW")
 
 
+def _one_channel_added(image: ir.Value) -> bool:
+    """Whether the graph makes of [N, D, H, W] volumes of one channel, [N, 1, D, H, W], or slices, [N D, 1, H, W]."""
+    node, dims = _first(image), known_dims(image) or []
+    if node is None or node.op_type not in ("Unsqueeze", "Reshape"):
+        return False
+    made = known_dims(node.outputs[0])
+    if node.op_type == "Unsqueeze":
+        axes = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
+        return axes is not None and [int(axis) % 5 for axis in axes] in ([1], [2])
+    if made is None or dims[1] == 1:
+        return False
+    return made[1] == 1 and (len(made) == 5 or (len(made) == 4 and made[2:] == dims[2:]))
+
+
 def _folded(image: ir.Value) -> str | None:
     """The order of pictures that the graph folds into the batch, [N, T, ...] to [N T, ...]."""
     node = _first(image)
-    if node is None or node.op_type != "Reshape":
+    if node is None or node.op_type not in ("Reshape", "Squeeze"):
         return None
     dims, made = known_dims(image) or [], known_dims(node.outputs[0])
-    target = constant_array(node.inputs[1])
+    if node.op_type == "Squeeze" and (made is None or dims[0] != 1 or made[:1] != dims[1:2]):
+        return None
+    target = constant_array(node.inputs[1]) if node.op_type == "Reshape" else None
     sizes = [int(size) for size in target] if target is not None else made
     if sizes is None or len(sizes) != 4 or any(a != b for a, b in zip(sizes[1:], dims[2:]) if None not in (a, b)):
         return None

@@ -29,6 +29,7 @@ from fastcam_export.layers.axis_semantics import (
     is_spatial,
     positions,
 )
+from fastcam_export.layers.image_order import image_order
 
 Array = npt.NDArray[Any]
 ORDER: dict[LayoutName, str] = {
@@ -36,11 +37,17 @@ ORDER: dict[LayoutName, str] = {
     "NHWC": "NHWC",
     "NCTHW": "NCTHW",
     "NTHWC": "NTHWC",
+    "NTCHW": "NTCHW",
+    "FCHW": "FCHW",
+    "FHWC": "FHWC",
+    "NCW": "NCW",
+    "NWC": "NWC",
     "tokens": "NLC",
     "LNC": "LNC",
     "NCL": "NCL",
 }
-"""The axes of each layout: N images, C channels, L positions in rows and columns, T frames, H rows, W columns."""
+"""The axes of each layout: N images, C channels, L positions in rows and columns, T frames, H rows, W columns, F the
+frames of all images one after the other."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Layout:
         found: how it was found, for people.
         measured: for each side of the grid the value and axis where a free one is read at run time.
         time_last: of a sequence of a clip's positions: frames lie innermost, (h, w, t), not outermost.
+        sequence: of pictures that are folded into the batch: the image input, and its axis of pictures.
     """
 
     name: LayoutName
@@ -64,6 +72,12 @@ class Layout:
     found: str = ""
     measured: tuple[tuple[ir.Value, int] | None, ...] = ()
     time_last: bool = False
+    sequence: tuple[ir.Value, int] | None = None
+
+    @property
+    def folded(self) -> bool:
+        """Whether the batch holds the pictures of all sequences."""
+        return self.order[0] == "F"
 
     @property
     def order(self) -> str:
@@ -84,20 +98,27 @@ class Layout:
     @property
     def spatial(self) -> list[int]:
         """The axes of the positions."""
-        return [i for i, letter in enumerate(self.order) if letter not in "NC"]
+        return [i for i, letter in enumerate(self.order) if letter not in "NCF"]
 
     def among(self, values: Mapping[str | None, ir.Value]) -> Layout:
         """The same layout in a copy of the graph, whose values are given by name."""
         sides = (side if side is None else (values[side[0].name], side[1]) for side in self.measured)
-        return replace(self, measured=tuple(sides))
+        sequence = self.sequence
+        if sequence is not None:
+            sequence = values[sequence[0].name], sequence[1]
+        return replace(self, measured=tuple(sides), sequence=sequence)
 
     # ---- in the graph
 
     def maps(self, op: Builder, value: ir.Value, layer: ir.Value) -> ir.Value:
-        """Nodes that bring ``layer``, or its gradient, into the form [N, K, h, w] (video: [N, K, t, h, w])."""
+        """Nodes that bring ``layer``, or its gradient, into the form [N, K, h, w] (video: [N, K, t, h, w], signal:
+        [N, K, l])."""
         order = self.order
-        if order in ("NCHW", "NCTHW"):
+        if order in ("NCHW", "NCTHW", "NCW"):
             return value
+        if self.folded:
+            apart = reshape_to(op, value, [*self._images(op), *sizes(op, layer)[1:]])
+            return op.Transpose(apart, perm=[("NT" + order[1:]).index(letter) for letter in "NCTHW"])
         if "L" not in order:
             return op.Transpose(value, perm=[order.index(letter) for letter in MAP_ORDER[len(order)]])
         rows = op.Transpose(self.positions(op, value), perm=[order.index(letter) for letter in "NCL"])
@@ -105,6 +126,19 @@ class Layout:
         lie = [*sides[1:], sides[0]] if self.time_last else sides
         made = reshape_to(op, rows, [have[order.index("N")], have[order.index("C")], *lie])
         return op.Transpose(made, perm=[0, 1, 4, 2, 3]) if self.time_last else made
+
+    def by_image(self, op: Builder, value: ir.Value) -> ir.Value:
+        """[N T, K], a row for each picture that is folded into the batch, as [N, K, T]."""
+        channels = op.dims(value)[1]
+        assert isinstance(channels, int)
+        return op.Transpose(reshape_to(op, value, [*self._images(op), channels]), perm=[0, 2, 1])
+
+    def _images(self, op: Builder) -> list[Size]:
+        """How many sequences there are, and of how many pictures."""
+        assert self.sequence is not None
+        image, axis = self.sequence
+        have = sizes(op, image)
+        return [have[0], have[axis]]
 
     def positions(self, op: Builder, value: ir.Value) -> ir.Value:
         """The value without the tokens that are no positions."""
@@ -134,6 +168,9 @@ class Layout:
     def write(self, raw: Array, maps: Array) -> Array:
         """``raw`` with its positions replaced by ``maps``, [N, K, h, w]."""
         order = self.order
+        if self.folded:
+            apart = maps.transpose(["NCTHW".index(letter) for letter in "NT" + order[1:]])
+            return apart.reshape(raw.shape)
         if "L" not in order:
             return maps.transpose([MAP_ORDER[len(order)].index(letter) for letter in order])
         lie = np.moveaxis(maps, 2, -1) if self.time_last else maps
@@ -144,24 +181,46 @@ class Layout:
         made[tuple(where)] = flat.transpose(["NCL".index(letter) for letter in order])
         return made
 
+    def first(self, raw: Array, images: int) -> Array:
+        """The rows of the first of so many images."""
+        if self.folded:
+            return raw[: len(raw) // images]
+        return np.take(raw, [0], axis=self.order.index("N"))
 
-MAP_ORDER = {4: "NCHW", 5: "NCTHW"}
+
+MAP_ORDER = {3: "NCW", 4: "NCHW", 5: "NCTHW"}
 
 
-def read(value: ir.Value, axes: Axes | None) -> Layout | None:
-    """The layout of a value, as its axes tell it; None if it is no map."""
+def read(value: ir.Value, axes: Axes | None, image: ir.Value) -> Layout | None:
+    """The layout of a value, as its axes tell it; None if it is no map.
+
+    What lies along one axis is a map of a signal only: of a picture it is a row that lost its columns.
+    """
     if axes is None or value.shape is None or len(value.shape) != len(axes):
         return None
     letters = "".join(_letter(axis) for axis in axes)
+    if letters[:1] == "T" and (known_dims(image) or [None])[0] == 1:
+        letters = "F" + letters[1:]  # the pictures of the one sequence that there is
     name = next((name for name, order in ORDER.items() if order == letters), None)
-    if name is None:
+    signal = len(image.shape or ()) < 4
+    if name is None or (name in ("NCW", "NWC") and not signal):
         return None
     if "L" not in letters:
         dims = known_dims(value) or [None] * len(axes)
-        grid = tuple(dims[i] for i, letter in enumerate(letters) if letter not in "NC")
-        return Layout(name, grid=grid, found=f"{name} {shape_text(value)}")
+        grid = tuple(dims[i] for i, letter in enumerate(letters) if letter not in "NCF")
+        if letters[0] != "F":
+            return Layout(name, grid=grid, found=f"{name} {shape_text(value)}")
+        sequence = image, max(map(image_order(image).find, "TD"))
+        return Layout(
+            name,
+            grid=grid,
+            found=f"{shape_text(value)}, whose batch holds the pictures of a sequence",
+            sequence=sequence,
+        )
     axis = axes[letters.index("L")]
     inner = positions(axis)
+    if len(inner) == 1 and not signal:
+        return None
     around = axis[0] if axis[0].kind == TOKENS else None
     if around is not None and around.before is None:
         return None
@@ -179,13 +238,15 @@ def _letter(axis: Axis) -> str:
     """The letter of :data:`ORDER` for an axis; "?" for one that fits none."""
     if axis and all(atom.kind == IMAGE for atom in axis):
         return "N"
+    if tuple(atom.kind for atom in axis) == (IMAGE, TIME) and all(atom.stride == 1 for atom in axis):
+        return "F"
     if not is_spatial(axis):
         return "C"
     kinds = tuple(atom.kind for atom in positions(axis))
+    if len(kinds) == 1 and axis[0].kind != TOKENS:
+        return kinds[0]
     if kinds in SPATIAL.values() or kinds == (HEIGHT, WIDTH, TIME):
         return "L"
-    if len(kinds) == 1 and kinds[0] != TOKENS:
-        return kinds[0]
     return "C" if axis[-1].kind == CHANNEL or len(kinds) > 1 else "?"
 
 
@@ -245,11 +306,17 @@ class UserLayout:
         """
         if self.name is None and self.prefix_tokens is None and self.grid is None:
             return derived
+        if derived is not None and derived.folded and self.name in (None, "NCHW", "NHWC", derived.name):
+            return derived  # whose batch the user cannot see to hold several pictures
         tokens = len(value.shape or ()) == 3
         chosen = self.name or (derived.name if derived is not None else "tokens" if tokens else "NCHW")
         if chosen not in LAYOUTS:
             raise FastcamError(f"layout is {chosen!r}; it must be one of: {', '.join(LAYOUTS)}")
         order = ORDER[chosen]
+        if order[0] == "F":
+            raise FastcamError(
+                f"the graph does not tell which pictures layer {value.name!r} holds; name an earlier one"
+            )
         if value.shape is None or len(value.shape) != len(order):
             raise FastcamError(
                 f"layout {chosen} ({', '.join(order)}) does not fit layer {value.name!r} {shape_text(value)}; give "

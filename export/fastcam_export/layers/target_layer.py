@@ -108,7 +108,7 @@ class Maps:
 
     def layout(self, value: ir.Value) -> Layout | None:
         """How the positions lie in ``value``; None if it is no map, as far as the graph tells."""
-        return read(value, self.known.get(value))
+        return read(value, self.known.get(value), self.image)
 
     def live(self, value: ir.Value) -> bool:
         """Whether the score depends on the positions of ``value``."""
@@ -184,7 +184,7 @@ def _rearranged(maps: Maps, value: ir.Value, layout: Layout) -> bool:
     if made is None or made.op_type in POOLS:
         return made is not None
     while made is not None and made.op_type in REARRANGED and made.inputs[0] is not None:
-        before = maps.layout(made.inputs[0])
+        before = layout if made.inputs[0] is maps.image else maps.layout(made.inputs[0])
         if before is not None:
             return before.grid == layout.grid or made.op_type != "Slice"
         made = maker(made.inputs[0])

@@ -135,9 +135,8 @@ def _mark_unknown_classes(
     """Put NaN in place of what is emitted of targets that are no class."""
     classes, last = values[schema.CLASSES], schema.OUTPUTS[emit][-1]
     for layer in layers:
-        rank = op.rank(values[layer.output(schema.ACTIVATIONS)])
-        axes = {schema.WEIGHTS: 1, schema.GRADIENTS: rank - 1, schema.CAM: rank - 2}[last]
-        values[layer.output(last)] = _only_of_classes(op, values[layer.output(last)], classes, axes)
+        value = values[layer.output(last)]
+        values[layer.output(last)] = _only_of_classes(op, value, classes, op.rank(value) - 2)
     if further is not None:
         value = values[further.name]
         values[further.name] = _only_of_classes(op, value, classes, op.rank(value) - 2)
@@ -147,7 +146,7 @@ def add_maps(op: Builder, values: dict[str, ir.Value], layers: Sequence[Explaine
     """Add the map of each layer to ``values``, which have their activations and weights."""
     for layer in layers:
         maps, weights = (values[layer.output(name)] for name in (schema.ACTIVATIONS, schema.WEIGHTS))
-        values[layer.output(schema.CAM)] = cam(op, maps, weights)
+        values[layer.output(schema.CAM)] = (cam_of_each if layer.layout.folded else cam)(op, maps, weights)
 
 
 def seed_scale(graph: ir.Graph, sources: Sequence[ir.Value], score: ir.Value) -> float:
@@ -205,8 +204,17 @@ def handed_back(
 def _pooled(
     op: Builder, cotangents: Values, sums: Values, token: sparse_seeds.Narrowed | None, layer: ir.Value, layout: Layout
 ) -> ir.Value | None:
-    """The gradient's mean over the layer's positions, [N, K]."""
-    if layout.order in ("NCHW", "NCTHW"):
+    """The gradient's mean over the layer's positions, [N, K]; of pictures folded into the batch over each one's, [N, K,
+    t]."""
+    mean = _mean(op, cotangents, sums, token, layer, layout)
+    return layout.by_image(op, mean) if layout.folded and mean is not None else mean
+
+
+def _mean(
+    op: Builder, cotangents: Values, sums: Values, token: sparse_seeds.Narrowed | None, layer: ir.Value, layout: Layout
+) -> ir.Value | None:
+    """The gradient's mean over the layer's positions, for each row of its batch."""
+    if layout.order in ("NCHW", "NCTHW", "FCHW"):
         return pooled_gradient(op, cotangents, layer, sums)
     summed = _summed(op, cotangents, token, layer, layout)
     if summed is None:
@@ -284,10 +292,16 @@ def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str
     return {
         schema.CLASSES: (n, "T"),
         schema.ACTIVATIONS: (n, k, *grid),
-        schema.WEIGHTS: (n, "T", k),
+        schema.WEIGHTS: (n, "T", k, *grid[:1]) if _of_each(name, number, values) else (n, "T", k),
         schema.GRADIENTS: (n, "T", k, *grid),
         schema.CAM: (n, "T", *grid),
     }[name]
+
+
+def _of_each(name: str, number: str, values: Mapping[str, ir.Value]) -> bool:
+    """Whether the weights are those of each picture of a sequence."""
+    value = values.get(f"{name}.{number}" if number else name)
+    return value is not None and value.shape is not None and len(value.shape) == 4
 
 
 def _only_of_classes(op: Builder, value: ir.Value, classes: ir.Value, axes: int) -> ir.Value:
@@ -303,3 +317,9 @@ def cam(op: Builder, activations: ir.Value, weights: ir.Value) -> ir.Value:
     maps = op.Relu(op.MatMul(weights, flat))
     number = op.copies if op.copies is not None else [1]
     return op.Reshape(maps, op.concat([[-1], number, op.shape(activations, 2)]))
+
+
+def cam_of_each(op: Builder, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """The same for each picture of a sequence with its own weights: [N, K, t, h, w] and [N, T, K, t] -> [N, T, t, h,
+    w]."""
+    return op.Relu(op.Einsum(weights, activations, equation="ntkf,nkfhw->ntfhw"))

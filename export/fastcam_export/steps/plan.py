@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from fastcam.schema import FurtherInput, Metadata, Preprocessing
+from fastcam.schema import FastcamError, FurtherInput, Metadata, Preprocessing
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
 from fastcam_export.graph.load import Loaded
@@ -100,6 +100,11 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     size = _size(loaded, image, options, further)
     layers = multi_layer.Search(loaded.model, maps, target, options.user_layout, size.sides).find(names)
     preprocessing, note = metadata_options.preprocessing(options.preprocess, options.resize, image, size.sides)
+    if options.head and layers[0].layout.folded:
+        raise FastcamError(
+            f"layer {layers[0].about.value!r} holds the pictures of a sequence one after the other, and a head takes "
+            "one map for each input; leave head (--head) out"
+        )
     # at a layer that a person names Grad-CAM is the default, as of classes, unless gradients were asked for as well
     keeps_place = target.has_places and options.emit == "gradients" and (was.emit is not None or names[0] in OURS)
     metadata = _metadata(loaded, image, target, layers, options, keeps_place)

@@ -148,7 +148,7 @@ def judge_whole(
     session = quiet_session(stop_gradient.with_inputs(whole, drawn))
     given |= {name: run.feeds[name] for name in drawn}
     gradient = np.asarray(session.run([schema.GRADIENTS], {**given, **targets})[0])[:, 0]
-    mean = gradient.mean(tuple(range(2, gradient.ndim)), dtype=np.float64)
+    mean = gradient.mean(tuple(range(run.gradient.ndim, gradient.ndim)), dtype=np.float64)
     apart = difference([run.gradient], [mean])[1]
     if apart > output_tolerance(source):
         return Judgement(Agreement(apart, run.directions, allowed=0))

@@ -82,7 +82,7 @@ class Point:
 
     def first(self) -> Point:
         """The first image's; not of cotangents."""
-        raw = np.take(self.raw, [0], axis=self.layout.order.index("N"))
+        raw = self.layout.first(self.raw, len(self.maps))
         return replace(self, raw=raw, maps=self.maps[:1], classes=self.classes[:1])
 
     def moved(self, step: Array) -> Array:
@@ -221,7 +221,7 @@ def compare(
     """
     scores = scores_behind(tail, feeds, point.cotangents, point.raw)
     if exact and scores.precision == "double":
-        positions = int(np.prod(point.maps.shape[2:])) if gradient.ndim == 2 else 0
+        positions = int(np.prod(point.maps.shape[2:])) if gradient.ndim < point.maps.ndim else 0
         tolerance = min(tolerance, EXACT + SUMMED * positions)
     tried = _Directions(scores, point, gradient, tolerance / SHARE, np.random.default_rng(seed))
     errors = [tried.error() for _ in range(directions)]
@@ -249,12 +249,12 @@ class _Directions:
     def error(self) -> Array:
         """[N]: how far the gradient is from the differences in the next direction."""
         maps, gradient = self.point.maps, self.gradient
-        pooled = gradient.ndim == 2
-        area = int(np.prod(maps.shape[2:])) if pooled else 1
+        pooled = gradient.ndim < maps.ndim
+        area = int(np.prod(maps.shape[gradient.ndim :]))
         v = self.rng.standard_normal(gradient.shape)
         if not pooled:
             v *= maps != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
-        step = np.broadcast_to(v.reshape(*v.shape[:2], *[1] * (maps.ndim - 2)) if pooled else v, maps.shape)
+        step = np.broadcast_to(v.reshape(*v.shape, *[1] * (maps.ndim - v.ndim)) if pooled else v, maps.shape)
         expected = (v * gradient).reshape(len(v), -1).sum(1) * area
         norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
         spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from fastcam import schema
 from fastcam.schema import Mode
@@ -28,6 +29,14 @@ def summary_lines(mode: Mode | None, check: Mapping[str, Any]) -> list[str]:
             f"        gradient at the image equal to central differences within {check['input_gradient_error']:.1e}"
         ]
     return [f"        {mode} is no derivative, which differences could confirm: its outputs were not checked"]
+
+
+class AsItLies(Layout):
+    """That of the input itself, of any number of axes: nothing is to be reordered."""
+
+    def write(self, raw: NDArray[Any], maps: NDArray[Any]) -> NDArray[Any]:
+        """The input in place of itself."""
+        return maps
 
 
 def check(loaded: Loaded, exported: onnx.ModelProto, tail: onnx.ModelProto, run: SourceRun) -> float:
@@ -57,7 +66,7 @@ def check(loaded: Loaded, exported: onnx.ModelProto, tail: onnx.ModelProto, run:
     cotangents = tuple(targets.values()) if sample.cotangents else ()
     classes = np.zeros((len(gradient), 1), np.int64) if sample.cotangents else found[schema.CLASSES]
     pixels = sample.feeds[image]
-    layout = Layout("NCHW" if pixels.ndim == 4 else "NCTHW")  # as it lies: nothing is to be reordered
+    layout = AsItLies("NCHW")
     point = finite_differences.Point(pixels, layout, pixels, classes, cotangents)
     feeds = measured(loaded.model, tail, stop_gradient.fed(loaded.model, tail, sample.with_drawn), pixels)
     allowed = tolerance(loaded.proto, tail)

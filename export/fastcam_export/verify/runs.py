@@ -53,7 +53,7 @@ class LayerRun:
     Attributes:
         layer: the target layer.
         point: its value and the classes or cotangents explained.
-        gradient: [N, K, h, w], or its mean over positions [N, K].
+        gradient: [N, K, h, w], or its mean over positions [N, K], [N, K, t] over those of each picture of a sequence.
         feeds: the inputs of that run, for the images of ``point``.
     """
 
@@ -65,7 +65,7 @@ class LayerRun:
     @property
     def pooled(self) -> bool:
         """Whether the gradient is a mean over positions."""
-        return self.gradient.ndim == 2
+        return self.gradient.ndim < self.point.maps.ndim
 
     @property
     def directions(self) -> int:

@@ -23,12 +23,14 @@ from fastcam_export.verify import pictures
 Array = npt.NDArray[Any]
 FREE_SIZE = 224
 FREE_SIZES = (FREE_SIZE, 256, 320, 384, 512, 640, 448, 192, 128, 96, 64, 32, 48, 299, 288, 416, 480, 800, 1024)
-FREE_FRAMES = 16
+FREE_FRAMES, FREE_SLICES, FREE_SAMPLES = 16, 32, 1024
+SIGNALS = (1024, 1000, 5000, 2048, 512, 256, 128, 4096, 8000, 16000, 187, 3000)
+VOLUMES = ((32, 64, 64), (64, 64, 64), (96, 96, 96), (128, 128, 128), (32, 32, 32), (16, 112, 112), (16, 16, 16))
 """Height and width of the check's image, those that are tried where the first does not run, and frames of its video,
 where the model takes any."""
 LINES = ((48, 320), (32, 320), (48, 192), (32, 128), (32, 100), (64, 256))
 """Heights and widths of lines of text."""
-SIDES = "HW"
+SIDES = "DHWL"
 """The letters of the sides of an input."""
 STRIDES = (1, 2, 4, 8, 14, 16, 32, 64)
 """How many pixels a side of a map's cell may have."""
@@ -124,7 +126,7 @@ def random_inputs(
         size: (height, width), where the model takes any.
     """
     rng = np.random.default_rng(seed)
-    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE}
+    free = {"N": 2, "C": 3, "T": FREE_FRAMES, "H": FREE_SIZE, "W": FREE_SIZE, "D": FREE_SLICES, "L": FREE_SAMPLES}
     free |= dict(zip(filter(SIDES.__contains__, image_order(image)), size or ()))
     dims = known_dims(image) or []
     shape = [d if d is not None else free[axis] for d, axis in zip(dims, image_order(image))]
@@ -156,6 +158,8 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     squares = list(dict.fromkeys([*FREE_SIZES, *sorted(likely, key=lambda size: abs(size - FREE_SIZE))]))[:MOST]
     other = [side for side in own if side is not None]  # what is fixed may be as large as what is free
     tried: list[Sequence[int]] = [[side] * len(own) for side in [squares[0], *other, *squares[1:]]]
+    if len(own) != 2:
+        tried = [[side] for side in SIGNALS] if len(own) == 1 else list(VOLUMES)
     if len(own) == 2:
         line = own[0] is not None and own[0] <= 64
         tried = [*LINES, *tried] if line else [*tried, *LINES]
