@@ -12,19 +12,18 @@ import numpy as np
 from fastcam import kernels as kernel_backends
 from fastcam.errors import FastcamError
 from fastcam.explain import multilayer, on_device
+from fastcam.explain.kinds import KINDS
 from fastcam.explain.on_device import Resident
-from fastcam.explain.postprocess import View
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, stream
-from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.labels import Labels, read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.further_inputs import Values
-from fastcam.runtime.inputs import Inputs, Preprocess, Sources
+from fastcam.runtime.inputs import Preprocess, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata
@@ -83,18 +82,16 @@ class Explainer:
         self._name, metadata = network.name, network.metadata
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        video = len(metadata.input_shape) == 5
-        kind = ClipInputs if video else Inputs
+        inputs_of, view_of = KINDS[metadata.kind]
         image = network.inputs[metadata.input]
-        self._inputs = kind(self._name, metadata, image, preprocess, threads, network.further, inputs)
+        self._inputs = inputs_of(self._name, metadata, image, preprocess, threads, network.further, inputs)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes), labels_from="")
         self._targets = Targets(metadata.score.classes, metadata.labels)
         alone = not all(one.batched for one in metadata.cotangents)  # an output without an axis of images in front
         self._batch_size = network.fixed_batch or (1 if alone else batch_size)
-        view = VideoView if video else View
-        self._whole = self._view = view(network, metadata, self._inputs, self._kernels, self._batch_size)
+        self._whole = self._view = view_of(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
         self._opened = [model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head]
@@ -178,7 +175,8 @@ class Explainer:
                 layout), used as it is. Tensors may be anything that speaks DLPack (torch, CuPy, ...); they are not
                 copied, on a GPU either. Of a video model a clip: a video file, a list of pictures, or uint8 [frames, h,
                 w, 3]; a list of those; or a float tensor. The explanation then has a row for each frame, see
-                :mod:`fastcam.explain.video`.
+                :mod:`fastcam.explain.video`. Of a model of signals or volumes arrays, or .npy, .csv or NIfTI files, see
+                :mod:`fastcam.runtime.sample_inputs`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); or what else the file
@@ -199,8 +197,7 @@ class Explainer:
             progress: of a method that runs again, called as ``progress(done, total)``.
             layers: of a file with several target layers "all", or some by name or number: the explanation then has one
                 of each as its ``layers``, and is itself that of the default layer, or of the last of them.
-            fuse: a name from :data:`fastcam.methods.layer_fusion.FUSIONS`: the explanation is then that of the layers'
-                maps as one.
+            fuse: a name from :data:`fastcam.methods.layer_fusion.FUSIONS`: explain the layers' maps as one.
             style: whose heatmaps, a name from :data:`fastcam.render.peer_styles.STYLES`; boxes follow from them.
             inputs: values of the model's other inputs by name: a row for each image, or one for all; numbers, arrays,
                 .npy, .json or .csv files, or pictures. ``images`` may also be a dict of all inputs.
@@ -321,7 +318,7 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        if isinstance(self._view, VideoView):
+        if self.metadata.kind == "video":
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
         request = self._request(ExplainOptions(*parameters), LATER, 1)

@@ -8,7 +8,6 @@ to know about it is one JSON object under the metadata key ``fastcam``, which :c
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
@@ -48,15 +47,6 @@ OUTPUTS: dict[Emit, tuple[str, ...]] = {
     "cam": (CLASSES, CAM),
 }
 """What each emit level adds behind the model's own outputs, in order."""
-
-
-ClipOrder = Literal["NCTHW", "NTCHW", "NTHWC"]
-
-
-def clip_order(shape: Sequence[int | str | None]) -> ClipOrder:
-    """The axes of a video input of this shape, by where one or three channels lie: PyTorch's, Transformers', Keras'."""
-    channels = [axis for axis in (1, 2, 4) if shape[axis] in (1, 3)]
-    return {2: "NTCHW", 4: "NTHWC"}.get(channels[0] if channels else 1, "NCTHW")  # type: ignore[return-value]
 
 
 def of_layer(name: str, number: int | None) -> str:

@@ -139,7 +139,8 @@ def explain(
         return
     mode = explainer.metadata.input_gradient
     also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
-    kinds = counted(len(names), "overlay") if not also else f"{len(names)} pictures (overlays and {', '.join(also)})"
+    also = ["arrays"] if explainer.metadata.kind in ("signal", "volume") else also
+    kinds = counted(len(names), "overlay") if not also else f"{len(names)} files (overlays and {', '.join(also)})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
     failures.raise_for(report)
 
@@ -270,4 +271,7 @@ def print_report(report: dict[str, Any]) -> None:
             method = part["method"] if len(parts) > 1 else ""
             status = f"not explained: {target['error']}" if "error" in target else target["status"]
             rows.append((name, method, label, score, box, status))
-    print_table(("image", "method", "class", "score", "box x0 y0 x1 y1", "status"), rows)
+    sizes = {key for part in parts for image in part["images"] for key in image}
+    corners = "segment x0 x1" if "samples" in sizes else "box x0 y0 x1 y1"
+    corners = "box x0 y0 z0 x1 y1 z1" if "depth" in sizes else corners
+    print_table(("image", "method", "class", "score", corners, "status"), rows)

@@ -191,7 +191,7 @@ def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) 
 
 
 def picture_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; of a folder its pictures, sorted by name.
+    """Files as given; of a folder its pictures, signals and volumes, sorted by name.
 
     Raises:
         FastcamError: a path that is not there, or a folder without pictures.
@@ -202,7 +202,7 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FastcamError(f"{path}: no such file; give pictures or folders of pictures")
-        inside = pictures_in(path) if path.is_dir() else [path]
+        inside = pictures_in(path, (*SUFFIXES, ".npy", ".csv", ".nii", ".gz")) if path.is_dir() else [path]
         if not inside:
             raise FastcamError(f"{path}: no pictures in this folder ({', '.join(SUFFIXES)})")
         files += inside

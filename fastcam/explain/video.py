@@ -7,7 +7,7 @@ with half-pixel centres in time as in space. A clip has one maximum, so that its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +25,18 @@ from fastcam.image.preprocess import Float, Geometry, Uint8
 from fastcam.methods import Method
 from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.inputs import Inputs, Sources
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, clip_order
+from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
 T = TypeVar("T")
 Array = NDArray[Any]
 FREE_FRAMES = 16
 """Frames of a clip where the model takes any number."""
+
+
+def clip_order(shape: Sequence[int | str | None]) -> str:
+    """The axes of a video input of this shape, by where one or three channels lie: PyTorch's, Transformers', Keras'."""
+    channels = [axis for axis in (1, 2, 4) if shape[axis] in (1, 3)]
+    return {2: "NTCHW", 4: "NTHWC"}.get(channels[0] if channels else 1, "NCTHW")
 
 
 class ClipInputs(Inputs):
@@ -42,7 +48,7 @@ class ClipInputs(Inputs):
 
     @property
     def order(self) -> str:
-        """The input's axes, see :func:`fastcam.schema.clip_order`."""
+        """The input's axes, see :func:`clip_order`."""
         return self._metadata.order or clip_order(self.shape)
 
     @property
@@ -87,7 +93,7 @@ class ClipInputs(Inputs):
         prepared = [[images_.prepare(frame, preprocessing) for frame in clip] for clip in pictures]
         if len({tensor.shape for clip in prepared for tensor, _ in clip}) > 1:
             raise FastcamError(f"the frames of one call of {self._name} must have one size; give clips one by one")
-        axis = 2 if order == "NCTHW" else 1  # of what prepare gives, [1, C, H, W] or [1, H, W, C], side by side
+        axis = order.index("T")  # of what prepare gives, [1, C, H, W] or [1, H, W, C], side by side
         tensor = np.concatenate([np.stack([tensor for tensor, _ in clip], axis) for clip in prepared])
         geometry = tuple(clip[0][1] for clip in prepared)
         return Batch(tensor.astype(self._dtype, copy=False), tuple(map(np.stack, pictures)), geometry, files)
@@ -137,7 +143,8 @@ class VideoView(View):
 
     def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
         """The maps of the clips, with time under the rows."""
-        return super().maps(run, replace(outputs, added=time_under_rows(outputs.added)), request)
+        of_pictures = super().maps
+        return maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
 
     def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps and boxes of each frame."""
@@ -207,6 +214,28 @@ def _under(maps: Array) -> Array:
 def time_under_rows(added: dict[str, Any]) -> dict[str, Any]:
     """The added outputs with time under the rows: [..., t, h, w] as [..., t h, w]."""
     return added | {name: _under(np.asarray(added[name])) for name in (ACTIVATIONS, GRADIENTS, CAM) if name in added}
+
+
+def maps_under_rows(
+    metadata: Metadata, outputs: TargetOutputs, of_pictures: Callable[[TargetOutputs], LayerMaps], clips: int
+) -> LayerMaps:
+    """The maps that a method of pictures makes of clips or volumes, [N, T, t h, w]: all times or slices of one as a
+    picture; where a layer has those of all clips in its batch, each as a picture of its own."""
+    if metadata.layer.layout not in ("FCHW", "FHWC"):
+        return of_pictures(replace(outputs, added=time_under_rows(outputs.added)))
+    found = of_pictures(replace(outputs, added=apart(outputs.added)))
+    signed = np.asarray(found.activations)
+    if found.weights is not None:
+        signed = kernels.get().weigh(signed, np.asarray(found.weights))
+    together = signed.reshape(clips, -1, *signed.shape[1:])  # [N, t, T, h, w]
+    return replace(found, activations=_under(np.ascontiguousarray(np.moveaxis(together, 1, 2))), weights=None)
+
+
+def apart(added: dict[str, Any]) -> dict[str, Any]:
+    """The added outputs of sequences of pictures as those of their pictures: the axis of pictures joins the images."""
+    axes = {ACTIVATIONS: 2, WEIGHTS: 3, GRADIENTS: 3, CAM: 2}
+    there = {name: np.moveaxis(np.asarray(added[name]), axis, 1) for name, axis in axes.items() if name in added}
+    return added | {name: np.ascontiguousarray(a.reshape(-1, *a.shape[2:])) for name, a in there.items()}
 
 
 def by_frame(maps: Float, times: int, frames: int) -> Float:

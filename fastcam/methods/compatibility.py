@@ -143,8 +143,10 @@ def brought_back(added: dict[str, Any], tensor: Any, layout: str) -> dict[str, A
     if INPUT_GRADIENT not in added:
         return {}
     gradient, inputs = np.asarray(added[INPUT_GRADIENT]), np.asarray(tensor)
-    if layout == "NHWC":
+    if layout.endswith("C"):
         gradient, inputs = np.moveaxis(gradient, -1, 2), np.moveaxis(inputs, -1, 1)
+    if "C" not in layout:
+        gradient, inputs = gradient[:, :, None], inputs[:, None]
     return {"input_gradients": as_float(gradient), "inputs": as_float(inputs)}
 
 

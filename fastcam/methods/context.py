@@ -81,7 +81,7 @@ class Probe:
     outputs: Mapping[str, Any]
     batch_size: int
     _network: Network
-    _last: bool
+    _order: str
     _dtype: Any
     _of_outputs: Callable[[dict[str, Any], int], Float]
     _meter: Meter
@@ -187,8 +187,28 @@ class Probe:
 
     def _tensor(self, images: Float) -> NDArray[Any]:
         """As the network takes them."""
-        return np.ascontiguousarray(np.moveaxis(images, 1, -1) if self._last else images, self._dtype)
+        return np.ascontiguousarray(as_input(images, self._order), self._dtype)
 
     def _first(self, array: Float) -> Float:
         """Channels in front of rows and columns."""
-        return np.ascontiguousarray(np.moveaxis(array, -1, -3)) if self._last else array
+        return np.ascontiguousarray(as_planes(array, self._order))
+
+
+def as_planes(inputs: NDArray[Any], order: str) -> NDArray[Any]:
+    """[..., network's axes] as [..., C, H, W]; a signal is a picture of one row.
+
+    Args:
+        order: of the network's axes, the first of images: "NCHW", "NHWC", "NCL", "NLC" or "NL".
+    """
+    if order.endswith("C"):
+        inputs = np.moveaxis(inputs, -1, 1 - len(order))
+    if "L" in order:
+        inputs = inputs[..., None, :] if "C" in order else inputs[..., None, None, :]
+    return inputs
+
+
+def as_input(images: NDArray[Any], order: str) -> NDArray[Any]:
+    """The way back, of images [M, C, H, W]."""
+    if "L" in order:
+        images = images[:, :, 0] if "C" in order else images[:, 0, 0]
+    return np.moveaxis(images, 1, -1) if order.endswith("C") else images

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
-from fastcam.methods.context import Meter, Probe
+from fastcam.methods.context import Meter, Probe, as_planes
 from fastcam.methods.registry import Method, MethodResult
 from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
@@ -32,13 +32,13 @@ def run_method(
     Args:
         added: the added outputs, put together for combinations.
         targets: for each image.
-        layout: of the model's input, NCHW or NHWC.
+        layout: the order of the axes of the model's input.
         of_outputs: the explained output, [M, classes], of the model's outputs.
 
     Raises:
         FastcamError: the input is one that cannot be changed a little.
     """
-    tensor, last = np.asarray(run.batch.tensor), layout == "NHWC"
+    tensor = np.asarray(run.batch.tensor)
     if method.runs in ("images", "gradients") and tensor.dtype.kind != "f":
         raise FastcamError(
             f"{network.name} takes {tensor.dtype} pictures, and {method.title} changes its input by less than one of "
@@ -46,9 +46,9 @@ def run_method(
         )
     results = []
     for i, target in enumerate(targets):
-        x = np.ascontiguousarray(np.moveaxis(tensor[i], -1, 0) if last else tensor[i], np.float32)
+        x = np.ascontiguousarray(as_planes(tensor[i], layout), np.float32)
         own = {name: value[i] for name, value in added.items()}
-        again = (batch_size, network, last, tensor.dtype, of_outputs, meter, run.batch.further[i : i + 1])
+        again = (batch_size, network, layout, tensor.dtype, of_outputs, meter, run.batch.further[i : i + 1])
         probe = Probe(x, target, target.count, own, *again)
         results.append(_own_targets_only(method(probe), target.own_count))
         meter.image_done()

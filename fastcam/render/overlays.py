@@ -30,6 +30,12 @@ def places(style: str, heatmap: Float, geometry: Geometry) -> Float:
     return np.ascontiguousarray(peer_styles.drawn(style, geometry.heatmap_to_original(heatmap)))
 
 
+def shown(style: str, heatmap: Float) -> Float:
+    """A heatmap of a signal or volume as places in a colour map, 0..1."""
+    rows = heatmap.reshape(-1, heatmap.shape[-1])
+    return np.ascontiguousarray(peer_styles.drawn(style, rows)).reshape(heatmap.shape)
+
+
 def coloured(heat: Float, style: str, colors: str) -> Uint8:
     """Places in a colour map as a picture."""
     return np.take(table(style, colors), np.rint(heat * 255).astype(np.intp), axis=0)

@@ -20,7 +20,8 @@ from fastcam.image.preprocess import Float, Geometry, Uint8, restore
 from fastcam.labels import short_label
 from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
-from fastcam.render import drawing, overlays
+from fastcam.render import drawing, overlays, samples
+from fastcam.results import report, volumes
 from fastcam.runtime.batch import per_image
 from fastcam.schema import Metadata, Mode
 from fastcam.targets.classes import Target
@@ -47,7 +48,9 @@ class Explanation:
         classes: int64 [N, T]: the class behind each target; of a combination the one with the largest coefficient, -1
             where an image has fewer targets than another, of a cotangent the column of ``scores``.
         labels: class names by index, or None.
-        maps: float32 [N, T, h, w]: ReLU(sum_k alpha_k A^k) at the target layer's resolution, not normalised.
+        maps: float32 [N, T, h, w]: ReLU(sum_k alpha_k A^k) at the target layer's resolution, not normalised. Of signals
+            [N, T, l], of volumes [N, T, d, h, w]; their heatmaps, boxes (x0, x1; x0, y0, z0, x1, y1, z1) and components
+            alike.
         heatmaps: float32 [N, T, H, W] in [0, 1]: each map divided by its maximum and bilinearly upsampled to the
             network's input; zeros where status is not "ok". In another tool's style, what that tool shows: Captum's
             are signed and not normalised, torch-cam's overshoot 0 and 1 a little.
@@ -132,6 +135,8 @@ class Explanation:
     def image(self, i: int = 0) -> Uint8:
         """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
         image = self.images[i]
+        if self._sampled:
+            return self._drawn(i, None, drawing.colormap())
         return image if image.dtype == np.uint8 else restore(image, self.metadata.preprocessing)
 
     def asked(self, i: int = 0) -> int:
@@ -181,14 +186,28 @@ class Explanation:
         t = 0 if target is None else target
         if not -self.asked(i) <= t < self.asked(i):
             raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
-        picture, factor = drawing.enlarge(self.image(i), min_side)
-        mixed = kernels.get().overlay(picture, self._heat(i, t, factor), overlays.table(self.style, colors), alpha)
+        if self._sampled:
+            factor, mixed = 0, self._drawn(i, t, overlays.table(self.style, colors), alpha)
+        else:
+            picture, factor = drawing.enlarge(self.image(i), min_side)
+            mixed = kernels.get().overlay(picture, self._heat(i, t, factor), overlays.table(self.style, colors), alpha)
         if not annotate:
             return mixed
         status = self.status[i][t]
         text = f"{self.label(i, t)} {self.score(i, t):.3g}" + ("" if status == OK else f" ({status})")
-        box = self.boxes[i, t] * factor if self.boxes[i, t].any() else None
+        box = self.boxes[i, t] * factor if factor and self.boxes[i, t].any() else None
         return drawing.caption(mixed, text, box, self.legend(colors))
+
+    @property
+    def _sampled(self) -> bool:
+        """Whether these are signals or volumes, which are no pictures."""
+        return self.metadata.kind in ("signal", "volume")
+
+    def _drawn(self, i: int, t: int | None, table: Uint8, alpha: float = 0.5) -> Uint8:
+        """A signal or volume, with the heat of a target."""
+        heat = None if t is None else overlays.shown(self.style, self.heatmaps[i, t])
+        box = None if t is None or not self.boxes[i, t].any() else self.boxes[i, t]
+        return samples.picture(self.metadata.kind, self.images[i], heat, box, table, alpha)
 
     def legend(self, colors: str = "jet") -> drawing.Legend:
         """What the colours of overlays and heatmaps mean."""
@@ -276,13 +295,11 @@ class Explanation:
         """Title and colours of :meth:`gradient_image`."""
         mode = self.metadata.input_gradient or ""
         if cam:
-            known = METHODS.get(self.method)
-            return f"Guided {known.title if known else self.method}", drawing.GREY
+            return f"Guided {METHODS[self.method].title if self.method in METHODS else self.method}", drawing.GREY
         if mode in AROUND_GREY:
             return AROUND_GREY[mode], drawing.GREY
-        if self.input_gradients is None:
-            return mode, drawing.Legend(drawing.colormap(colors))
-        return mode, overlays.signed_legend()
+        layer = self.input_gradients is None
+        return mode, drawing.Legend(drawing.colormap(colors)) if layer else overlays.signed_legend()
 
     def attribution_legend(self) -> tuple[str, drawing.Legend]:
         """Title and colours of :meth:`attribution_image`."""
@@ -311,32 +328,21 @@ class Explanation:
         }
 
     def _image_dict(self, i: int) -> dict[str, Any]:
-        height, width = self.geometry[i].original
-        targets = [self._target_dict(i, t) for t in range(self.asked(i))]
-        return {"file": self.files[i], "width": width, "height": height, "targets": targets}
+        size = report.size(self.metadata.kind, self.images[i].shape, self.geometry[i])
+        return {"file": self.files[i]} | size | {"targets": [self._target_dict(i, t) for t in range(self.asked(i))]}
 
     def _target_dict(self, i: int, t: int) -> dict[str, Any]:
         index: int | None = None if self.metadata.cotangents else int(self.classes[i, t])
         score = self.score(i, t)
-        keys = ("x0", "y0", "x1", "y1", "pixels")
-        parts = [dict(zip(keys, map(_rounded, row), strict=True)) for row in self.components[i][t]]
         return {
             "class": index,
             "label": self.labels[index] if self.labels and index is not None and index < len(self.labels) else None,
-            **self._combination(i, t),
+            **(report.combination(self.targets[i][t], not self.metadata.cotangents) if self.targets else {}),
             "score": score if math.isfinite(score) else None,
             "status": self.status[i][t],
-            "box": [_rounded(value) for value in self.boxes[i, t]] if self.boxes[i, t].any() else None,
-            "components": parts,
+            "box": report.box(self.boxes[i, t]),
+            "components": report.components(self.components[i][t]),
         }
-
-    def _combination(self, i: int, t: int) -> dict[str, Any]:
-        """What a target was that is no single class."""
-        if not self.targets:
-            return {}
-        target = self.targets[i][t]
-        terms = [{"class": c, "coefficient": a} for c, a in target.terms]
-        return {"target": target.name} | ({} if self.metadata.cotangents else {"terms": terms})
 
     def save(self, folder: str | Path, colors: str = "jet") -> list[Path]:
         """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
@@ -358,14 +364,19 @@ class Explanation:
     def write_overlays(self, folder: Path, stems: Sequence[str], colors: str = "jet") -> list[str]:
         """Write the overlays as ``STEM-1-tabby.png`` (1 is the first target) into ``folder``; their names.
 
-        Small pictures are magnified, so that box and caption can be read.
+        Small pictures are magnified, so that box and caption can be read. Beside signals and volumes lie their heatmaps
+        as arrays, beside a NIfTI volume as NIfTI.
         """
         names = []
         for i, stem in enumerate(stems):
             for t in range(self.asked(i)):
                 names.append(f"{stem}-{t + 1}-{slug(self.label(i, t))}.png")
                 write(folder / names[-1], drawing.encode_png(self.overlay(i, t, colors=colors, min_side=192)))
-                names += self._write_gradients(folder, i, t, names[-1].removesuffix(".png"), colors)
+                plain = names[-1].removesuffix(".png")
+                if self._sampled:
+                    names += volumes.save(self.heatmaps[i, t], self.files[i], folder / plain)
+                else:
+                    names += self._write_gradients(folder, i, t, plain, colors)
         return names
 
     def _write_gradients(self, folder: Path, i: int, t: int, stem: str, colors: str) -> list[str]:
@@ -384,8 +395,3 @@ class Explanation:
             picture = drawing.caption(picture, f"{self.label(i, t)}: {title}", legend=legend)
             write(folder / name, drawing.encode_png(picture))
         return list(pictures)
-
-
-def _rounded(value: Any) -> float:
-    """Hundredths of a pixel are enough for a reader."""
-    return round(float(value), 2)

@@ -42,5 +42,7 @@ def _widened(part: Explanation, most: int) -> Explanation:
     changes: dict[str, Any] = {name: wide(getattr(part, name)) for name in names if getattr(part, name) is not None}
     changes["classes"] = wide(part.classes, -1)
     changes["status"] = tuple((*row, *[NOT_ASKED] * missing) for row in part.status)
-    changes["components"] = tuple((*row, *[np.zeros((0, 5), np.float32)] * missing) for row in part.components)
+    changes["components"] = tuple(
+        (*row, *[np.zeros((0, part.boxes.shape[-1] + 1), np.float32)] * missing) for row in part.components
+    )
     return replace(part, **changes)

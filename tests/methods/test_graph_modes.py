@@ -119,7 +119,7 @@ def test_command_line(pictures, tmp_path):
     assert made.exit_code == 0 and INPUT_GRADIENT in made.output and RELEVANCE not in made.output
     shown = run(app, ["explain", str(tmp_path / "m.cam.onnx"), str(picture), "-o", str(tmp_path / "out")])
     assert shown.exit_code == 0, shown.output
-    assert "3 pictures (overlays and guided)" in shown.output
+    assert "3 files (overlays and guided)" in shown.output
     assert len(list((tmp_path / "out").glob("p-1-*-guided-gradcam.png"))) == 1
 
 

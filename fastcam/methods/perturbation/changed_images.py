@@ -179,8 +179,11 @@ def windows(
     """Window and stride (rows, columns) for an image of ``size``, where the caller leaves them open.
 
     A window is a seventh of each side (32 of 224), at least 3, and at most half of it, so that a map has differences;
-    the stride is half of it. A stride for a window that the caller says is 16, at most the window.
+    the stride is half of it. A stride for a window that the caller says is 16, at most the window. Of a signal, an
+    image of one row, windows are as high.
     """
+    if window and size[0] == 1:
+        window, stride = (1, window[-1]), (1, stride[-1]) if stride else ()
     if window:
         return tuple(window), tuple(stride) or tuple(min(16, side) for side in window)
     sides = tuple(min(max(round(side / 7), 3), max(side // 2, 1)) for side in size)

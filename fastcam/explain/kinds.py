@@ -1,0 +1,18 @@
+"""Pictures, videos, volumes and signals: how each goes into the network, and how its maps are placed."""
+
+from __future__ import annotations
+
+from fastcam.explain.postprocess import View
+from fastcam.explain.signal import SignalView
+from fastcam.explain.video import ClipInputs, VideoView
+from fastcam.explain.volume import VolumeView
+from fastcam.runtime.inputs import Inputs
+from fastcam.runtime.sample_inputs import SampleInputs
+from fastcam.schema import Kind
+
+KINDS: dict[Kind, tuple[type[Inputs], type[View]]] = {
+    "picture": (Inputs, View),
+    "video": (ClipInputs, VideoView),
+    "volume": (SampleInputs, VolumeView),
+    "signal": (SampleInputs, SignalView),
+}

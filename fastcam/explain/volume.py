@@ -1,0 +1,133 @@
+"""Volumes: [N, C, D, H, W] in, and a map [N, T, d, h, w], a heatmap and cuboids of each out.
+
+A method of the CAM family treats positions alike, so slices are laid under the rows for it, as times are for a video.
+The heatmap is trilinear with half-pixel centres. Boxes are half-open cuboids x0, y0, z0, x1, y1, z1 in voxels of the
+input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam import kernels
+from fastcam.errors import FastcamError
+from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, View, same_everywhere
+from fastcam.explain.request import Request
+from fastcam.explain.video import by_frame, maps_under_rows
+from fastcam.image.preprocess import Float
+from fastcam.methods import Method
+from fastcam.runtime.batch import Run
+from fastcam.schema import ACTIVATIONS, CAM
+
+Mask = NDArray[np.bool_]
+Labels = NDArray[np.int64]
+
+
+class VolumeView(View):
+    """A file of a model of volumes at one of its layers."""
+
+    def check_call(self, fuse: str | None, style: str) -> None:
+        """Raise for what is for pictures only, too."""
+        super().check_call(fuse, style)
+        if fuse is not None:
+            raise FastcamError("maps of volumes are not fused; leave fuse out")
+        if style != "fastcam":
+            raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for volumes")
+
+    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
+        method = super()._method(name, options)
+        if method.per_image is not None:
+            file = self.network.name
+            raise FastcamError(f"{file} explains volumes, and {method.title} pictures; use a method of one run")
+        return method
+
+    def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
+        """The maps of the volumes, with slices under the rows."""
+        of_pictures = super().maps
+        return maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
+
+    def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
+        """Heatmaps and cuboids."""
+        k, added = kernels.get(), outputs.added
+        signed = np.asarray(maps.activations)
+        if maps.weights is not None:
+            signed = k.weigh(signed, np.asarray(maps.weights))
+        slices = (added[ACTIVATIONS] if ACTIVATIONS in added else added[CAM]).shape[2]
+        depth, height, width = run.batch.images[0].shape[-3:]
+        positive, status = k.relu(signed), k.status(signed)
+        status[(status == kernels.OK) & same_everywhere(positive)] = kernels.CONSTANT
+        kept = np.where((status == kernels.OK)[..., None, None], positive, np.float32(0))
+        heat = k.upsample(by_frame(k.normalize(kept), slices, depth), (height, width))  # [N, T, D, H, W]
+        boxes = np.zeros((*status.shape, 6), np.float32)
+        parts: list[list[Float]] = [[] for _ in range(len(heat))]
+        for n, t in np.ndindex(*status.shape):
+            mask = (heat[n, t] >= request.threshold * heat[n, t].max()) & (heat[n, t] > 0)
+            found = cuboids(mask, request.connectivity)
+            parts[n].append(found)
+            if len(found):
+                boxes[n, t] = found[np.argmax(found[:, 6]), :6]
+        n, t, rows, columns = positive.shape
+        shown = positive.reshape(n, t, slices, rows // slices, columns)
+        return Placed(shown, heat, boxes, tuple(map(tuple, parts)), status)
+
+
+def cuboids(mask: Mask, connectivity: int = 8) -> Float:
+    """The components of a mask [D, H, W]: float32 [count, 7], x0, y0, z0, x1, y1, z1 (half open) and voxels, in raster
+    order of their first voxel.
+
+    Args:
+        connectivity: 8: voxels touch by a corner (26 neighbours); 4: by a face (6).
+    """
+    labels, count = components(mask, connectivity)
+    z, y, x = np.nonzero(labels)
+    row = labels[z, y, x] - 1
+    at = np.stack([x, y, z], 1)
+    low, high = np.full((count, 3), max(mask.shape)), np.zeros((count, 3), np.int64)
+    np.minimum.at(low, row, at)
+    np.maximum.at(high, row, at + 1)
+    return np.concatenate([low, high, np.bincount(row, minlength=count)[:, None]], 1).astype(np.float32)
+
+
+def components(mask: Mask, connectivity: int = 8) -> tuple[Labels, int]:
+    """Labels 1, 2, ... of a mask's components, int64 [D, H, W], and their number: those of each slice by the kernel,
+    joined where slices touch."""
+    flat, counts = kernels.get().label(np.ascontiguousarray(mask, np.uint8), connectivity)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    labels = np.where(flat > 0, flat + before[:-1, None, None], 0).astype(np.int64)
+    parent = np.arange(before[-1] + 1)
+    for first, second in _touching(labels, connectivity):
+        a, b = _root(parent, first), _root(parent, second)
+        parent[max(a, b)] = min(a, b)
+    roots = np.array([_root(parent, one) for one in range(len(parent))])
+    joined = roots[labels]
+    values, places = np.unique(joined.ravel(), return_index=True)
+    order = values[np.argsort(places)]
+    order = order[order > 0]
+    number = np.zeros(len(parent), np.int64)
+    number[order] = np.arange(1, len(order) + 1)
+    return number[joined], len(order)
+
+
+def _touching(labels: Labels, connectivity: int) -> NDArray[np.int64]:
+    """[M, 2]: labels of neighbouring slices that touch."""
+    steps = (-1, 0, 1) if connectivity == 8 else (0,)
+    upper, lower = np.pad(labels[:-1], ((0, 0), (1, 1), (1, 1))), labels[1:]
+    height, width = labels.shape[1:]
+    pairs = [np.zeros((0, 2), np.int64)]
+    for dy in steps:
+        for dx in steps:
+            other = upper[:, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+            both = (other > 0) & (lower > 0)
+            pairs.append(np.unique(np.stack([other[both], lower[both]], 1), axis=0))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _root(parent: NDArray[np.int64], one: int) -> int:
+    while parent[one] != one:
+        parent[one] = parent[parent[one]]
+        one = int(parent[one])
+    return one

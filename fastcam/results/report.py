@@ -1,0 +1,51 @@
+"""Boxes, components and sizes of an explanation as numbers for JSON: of pictures, signals and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastcam.image.preprocess import Float, Geometry
+from fastcam.targets.classes import Target
+
+KEYS = {
+    3: ("x0", "x1", "samples"),
+    5: ("x0", "y0", "x1", "y1", "pixels"),
+    7: ("x0", "y0", "z0", "x1", "y1", "z1", "voxels"),
+}
+"""What the numbers of a component are, by how many there are."""
+
+
+def rounded(value: Any) -> float:
+    """Hundredths of a pixel are enough for a reader."""
+    return round(float(value), 2)
+
+
+def box(numbers: Float) -> list[float] | None:
+    """A box; None where there is none."""
+    return [rounded(value) for value in numbers] if numbers.any() else None
+
+
+def components(rows: Float) -> list[dict[str, float]]:
+    """Each component's box and size."""
+    return [dict(zip(KEYS[len(row)], map(rounded, row), strict=True)) for row in rows]
+
+
+def size(kind: str, shape: Sequence[int], geometry: Geometry) -> dict[str, int]:
+    """The size of what was given.
+
+    Args:
+        kind: see :attr:`fastcam.schema.Metadata.kind`.
+        shape: of the sample, [C, L] or [C, D, H, W].
+        geometry: of a picture.
+    """
+    if kind == "signal":
+        return {"samples": shape[-1]}
+    height, width = geometry.original
+    return {"width": width, "height": height} | ({"depth": shape[-3]} if kind == "volume" else {})
+
+
+def combination(target: Target, of_classes: bool) -> dict[str, Any]:
+    """What a target was that is no single class."""
+    terms = [{"class": c, "coefficient": a} for c, a in target.terms]
+    return {"target": target.name} | ({"terms": terms} if of_classes else {})

@@ -1,0 +1,119 @@
+"""Signals: maps, heatmaps and segments along one axis. PyTorch autograd and its linear interpolation are the oracle."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from fastcam import Explainer, FastcamError
+from fastcam.cli import app
+from fastcam_export import export_model
+from support.models.torch_file import grad_cam, onnx_bytes
+
+RNG = np.random.default_rng(0)
+SIGNALS = RNG.standard_normal((3, 2, 64)).astype(np.float32)
+
+
+class Signals(nn.Module):
+    """[N, 2, 64] -> a map [N, 6, 16] -> [N, 4]; ``way`` is how the input lies."""
+
+    def __init__(self, way="NCL"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.way, channels = way, 1 if way == "NL" else 2
+        self.body = nn.Sequential(
+            nn.Conv1d(channels, 5, 5, 2, 2), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(5, 6, 3, 1, 1), nn.ReLU()
+        )
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = {"NCL": x, "NLC": x.transpose(1, 2) if x.ndim == 3 else x, "NL": x[:, None]}[self.way]
+        self.map = self.body(x)
+        return self.head(torch.tanh(self.map.mean(-1)))
+
+
+def lying(way):
+    return {"NCL": SIGNALS, "NLC": np.ascontiguousarray(SIGNALS.swapaxes(1, 2)), "NL": SIGNALS[:, 0]}[way]
+
+
+@pytest.mark.parametrize(("way", "free"), [("NCL", (0, 2)), ("NLC", (0,)), ("NL", (0, 1))])
+def test_maps_are_those_of_autograd_however_the_signal_lies(way, free):
+    net, signals = Signals(way), lying(way)[:2]
+    made = export_model(onnx_bytes(net, signals[:1], free))
+    found = Explainer(made.model.SerializeToString())(signals, targets=2)
+    expected = grad_cam(net, signals, 2)
+    assert (made.metadata.order, made.metadata.kind) == (way, "signal")
+    np.testing.assert_allclose(found.maps[:, 0], expected, rtol=1e-4, atol=1e-6)
+    assert (expected.max(1) > 0).any()
+    peak = torch.as_tensor(expected / np.maximum(expected.max(1, keepdims=True), 1e-9))[:, None]
+    large = nn.functional.interpolate(peak, 64, mode="linear", align_corners=False)[:, 0].numpy()
+    np.testing.assert_allclose(found.heatmaps[:, 0], large, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("emit", ["weights", "gradients", "cam"])
+def test_segments_are_the_runs_above_the_threshold(emit):
+    made = export_model(onnx_bytes(Signals(), SIGNALS[:1]), emit=emit).model.SerializeToString()
+    found = Explainer(made)(SIGNALS, targets=[1, 2], threshold=0.5)
+    assert found.boxes.shape == (3, 2, 2)
+    for i, t in np.ndindex(3, 2):
+        above = np.concatenate([[0], found.heatmaps[i, t] >= 0.5, [0]]).astype(int)
+        starts, ends = np.nonzero(np.diff(above) == 1)[0], np.nonzero(np.diff(above) == -1)[0]
+        runs = np.stack([starts, ends, ends - starts], 1) if found.status[i][t] == "ok" else np.zeros((0, 3))
+        np.testing.assert_array_equal(found.components[i][t], runs)
+        if len(runs):
+            assert tuple(found.boxes[i, t]) in {tuple(row[:2]) for row in runs if row[2] == runs[:, 2].max()}
+
+
+def test_methods_that_run_again_and_gradients_of_the_signal():
+    net = Signals("NLC")
+    signals = lying("NLC")[:1]
+    source = onnx_bytes(net, signals)
+    explainer = Explainer(export_model(source, input_gradient="gradient").model.SerializeToString())
+    found = explainer(signals, targets=2)
+    x = torch.as_tensor(signals).requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x)[:, 2].sum(), x)
+    np.testing.assert_allclose(found.input_gradients[:, 0].reshape(1, 2, 64), gradient.mT, rtol=1e-4, atol=1e-7)
+    occluded = explainer(signals, targets=[0, 1, 2, 3], method="occlusion", options={"window": 16})
+    covered = signals.repeat(4, 0)
+    for k in range(4):
+        covered[k, 16 * k : 16 * k + 16] = 0
+    fall = (net(torch.as_tensor(signals)) - net(torch.as_tensor(covered))).detach().numpy()  # [windows, classes]
+    np.testing.assert_allclose(occluded.maps[0], np.maximum(fall, 0).T.repeat(16, 1), rtol=1e-3, atol=1e-6)
+
+
+def test_the_command_line_draws_the_curve_and_writes_the_heatmap(tmp_path):
+    (tmp_path / "ecg.onnx").write_bytes(onnx_bytes(Signals(), SIGNALS[:1]))
+    np.savetxt(tmp_path / "beat.csv", SIGNALS[0].T, delimiter=",")
+    np.save(tmp_path / "beat2.npy", SIGNALS[1])
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "ecg.onnx")])
+    assert run.exit_code == 0, run.output
+    given = [str(tmp_path / name) for name in ("ecg.cam.onnx", "beat.csv", "beat2.npy")]
+    run = CliRunner().invoke(app, ["explain", *given, "-o", str(tmp_path / "out"), "-t", "1"])
+    assert run.exit_code == 0 and "segment x0 x1" in run.output, run.output
+    report = json.loads((tmp_path / "out/explanation.json").read_text())["images"]
+    assert [one["samples"] for one in report] == [64, 64]
+    direct = Explainer(tmp_path / "ecg.cam.onnx")(SIGNALS[:2], targets=1)
+    np.testing.assert_allclose(np.load(next((tmp_path / "out").glob("beat-1-*.npy"))), direct.heatmaps[0, 0], atol=1e-5)
+    picture = cv2.imread(str(next((tmp_path / "out").glob("beat2-1-*.png"))))
+    assert picture is not None and picture.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((2, 60), np.float32), r"\[N, 2, 64\].*got \[1, 2, 60\]"),
+        ([np.zeros((2, 64)), np.zeros((2, 32))], "one size"),
+        ("photo.jpg", r"not a file of numbers; give \.npy"),
+        (np.array([["a", "b"]]), "array of numbers"),
+    ],
+)
+def test_what_is_no_such_signal_is_refused(given, message):
+    explainer = Explainer(export_model(onnx_bytes(Signals(), SIGNALS[:1])).model.SerializeToString())
+    with pytest.raises(FastcamError, match=message):
+        explainer(given)

@@ -1,0 +1,114 @@
+"""Volumes: maps, heatmaps and cuboids. The oracles are PyTorch's autograd and trilinear resize, SciPy's labels."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from fastcam import Explainer, FastcamError
+from fastcam.cli import app
+from fastcam.explain.volume import cuboids
+from fastcam_export import export_model
+from support.models.torch_file import grad_cam, onnx_bytes
+
+SIZE = (8, 12, 10)
+VOLUMES = np.random.default_rng(0).standard_normal((2, 1, *SIZE)).astype(np.float32)
+
+
+class Volumes(nn.Module):
+    """[N, 1, 8, 12, 10] -> a map [N, 6, 4, 6, 5] -> [N, 3]; ``way``: how the input lies; slices: each alone."""
+
+    def __init__(self, way="NCDHW", slices=False):
+        super().__init__()
+        torch.manual_seed(3)
+        self.way, self.slices = way, slices
+        conv, one, two = (nn.Conv2d, 1, 2) if slices else (nn.Conv3d, 1, 2)
+        self.body = nn.Sequential(conv(1, 5, 3, two, 1), nn.ReLU(), conv(5, 6, 3, one, 1), nn.ReLU())
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = {"NCDHW": lambda: x, "NDHWC": lambda: x.permute(0, 4, 1, 2, 3), "NDHW": lambda: x[:, None]}[self.way]()
+        if self.slices:
+            n, _, d = x.shape[:3]
+            self.map = self.body(x.reshape(n * d, 1, *x.shape[3:]))
+            return self.head(torch.tanh(self.map.mean((2, 3)).reshape(n, d, 6)).mean(1))
+        self.map = self.body(x)
+        return self.head(torch.tanh(self.map.mean((2, 3, 4))))
+
+
+def lying(way):
+    return {"NCDHW": VOLUMES, "NDHWC": np.moveaxis(VOLUMES, 1, -1).copy(), "NDHW": VOLUMES[:, 0]}[way]
+
+
+@pytest.mark.parametrize(
+    ("way", "free", "slices"),
+    [("NCDHW", (0, 2, 3, 4), False), ("NDHWC", (0,), False), ("NDHW", (0,), False), ("NDHW", (0, 2, 3), True)],
+)
+def test_maps_are_those_of_autograd_however_the_volume_lies(way, free, slices):
+    net, volumes = Volumes(way, slices), lying(way)
+    made = export_model(onnx_bytes(net, volumes[:1], free))
+    found = Explainer(made.model.SerializeToString())(volumes, targets=1)
+    assert (made.metadata.order, made.metadata.kind) == (way, "volume")
+    expected = grad_cam(net, volumes, 1).reshape(2, -1, 6, 5)
+    assert expected.max((1, 2, 3)).min() > 0
+    np.testing.assert_allclose(found.maps[:, 0], expected, rtol=1e-4, atol=1e-6)
+    peak = torch.as_tensor(expected / expected.max((1, 2, 3), keepdims=True))[:, None]
+    large = nn.functional.interpolate(peak, SIZE, mode="trilinear", align_corners=False)[:, 0].numpy()
+    np.testing.assert_allclose(found.heatmaps[:, 0], large, rtol=1e-3, atol=1e-5)
+    box = found.boxes[0, 0].astype(int)
+    labels, count = scipy.ndimage.label(
+        found.heatmaps[0, 0] >= found.threshold * found.heatmaps[0, 0].max(), np.ones((3, 3, 3))
+    )
+    largest = 1 + np.argmax(np.bincount(labels.ravel(), minlength=count + 1)[1:])
+    z, y, x = scipy.ndimage.find_objects(labels)[largest - 1]
+    assert tuple(box) == (x.start, y.start, z.start, x.stop, y.stop, z.stop)
+
+
+@pytest.mark.parametrize(
+    ("connectivity", "structure"), [(4, scipy.ndimage.generate_binary_structure(3, 1)), (8, np.ones((3, 3, 3)))]
+)
+def test_cuboids_are_those_of_scipys_components(connectivity, structure):
+    for seed, share in enumerate((0.02, 0.1, 0.25, 0.5, 0.9)):
+        mask = np.random.default_rng(seed).random((9, 11, 13)) < share
+        labels, count = scipy.ndimage.label(mask, structure)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        boxes = [[x.start, y.start, z.start, x.stop, y.stop, z.stop] for z, y, x in scipy.ndimage.find_objects(labels)]
+        np.testing.assert_array_equal(cuboids(mask, connectivity), np.column_stack([np.reshape(boxes, (-1, 6)), sizes]))
+    assert cuboids(np.zeros((3, 4, 5), bool)).shape == (0, 7)
+
+
+def test_the_command_line_draws_slices_and_writes_the_heatmap(tmp_path):
+    (tmp_path / "ct.onnx").write_bytes(onnx_bytes(Volumes(), VOLUMES[:1]))
+    np.save(tmp_path / "chest.npy", VOLUMES[0, 0])
+    assert CliRunner().invoke(app, ["export", str(tmp_path / "ct.onnx")]).exit_code == 0
+    given = [str(tmp_path / "ct.cam.onnx"), str(tmp_path / "chest.npy"), "-t", "1"]
+    run = CliRunner().invoke(app, ["explain", *given, "-o", str(tmp_path / "out")])
+    assert run.exit_code == 0 and "box x0 y0 z0 x1 y1 z1" in run.output, run.output
+    (image,) = json.loads((tmp_path / "out/explanation.json").read_text())["images"]
+    assert (image["depth"], image["height"], image["width"]) == SIZE and len(image["targets"][0]["box"]) == 6
+    found = Explainer(tmp_path / "ct.cam.onnx")(VOLUMES[:1], targets=1)
+    np.testing.assert_array_equal(np.load(next((tmp_path / "out").glob("chest-1-*.npy"))), found.heatmaps[0, 0])
+    assert cv2.imread(str(next((tmp_path / "out").glob("chest-1-*.png")))).std() > 10
+
+
+def test_a_clip_of_three_channels_is_a_volume_where_that_is_said():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 4, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2))
+    source = onnx_bytes(net, np.zeros((1, 3, 4, 8, 8), np.float32))
+    assert export_model(source, check=False).metadata.kind == "video"
+    made = export_model(source, order="NCDHW", check=False)
+    found = Explainer(made.model.SerializeToString())(np.random.default_rng(0).random((2, 3, 4, 8, 8), np.float32))
+    assert made.metadata.kind == "volume" and found.heatmaps.shape == (2, 1, 4, 8, 8)
+
+
+def test_methods_that_run_again_are_refused_by_name():
+    explainer = Explainer(export_model(onnx_bytes(Volumes(), VOLUMES[:1])).model.SerializeToString())
+    with pytest.raises(FastcamError, match="explains volumes, and Occlusion pictures"):
+        explainer(VOLUMES, method="occlusion")
