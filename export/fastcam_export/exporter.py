@@ -13,7 +13,8 @@ from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessin
 from fastcam_export import multi_layer
 from fastcam_export.artifacts import engines
 from fastcam_export.autodiff.reverse import path, unsupported
-from fastcam_export.graph.load import Source, load
+from fastcam_export.graph import weights
+from fastcam_export.graph.load import Loaded, Source, load
 from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.image_input import find_image
@@ -157,14 +158,15 @@ def export_model(
     )
     if check:
         onnxruntime()  # said before the work, not after it
-    loaded = load(model)
-    spare(loaded.files, output)
-    planned = plan(loaded, options)
-    attached = attach(planned)
-    result: dict[str, Any] = {}
-    if check:
-        attached, result = check_models(planned, attached)
-    return package(planned, attached, result, output)
+    with weights.folder() as room:
+        loaded = load(model, room)
+        spare(loaded.files, output)
+        planned = plan(loaded, options)
+        attached = attach(planned)
+        result: dict[str, Any] = {}
+        if check:
+            attached, result = check_models(planned, attached)
+        return package(planned, attached, result, output)
 
 
 def inspect_model(
@@ -183,7 +185,13 @@ def inspect_model(
         FastcamError: as in :func:`export_model`.
     """
     one_of("for_engine", for_engine, schema.ENGINES)
-    read = load(model)
+    with weights.folder() as room:
+        return _inspected(load(model, room), output_name, score, for_engine, input_name)
+
+
+def _inspected(
+    read: Loaded, output_name: str | None, score: Want, for_engine: Engine, input_name: str | None
+) -> Inspection:
     loaded = read.model
     graph = loaded.graph
     image = find_image(graph, input_name)

@@ -21,7 +21,8 @@ class Export:
     """The result of an export.
 
     Attributes:
-        model: the exported model; of an export on demand its forward part.
+        model: the exported model; of an export on demand its forward part. Of weights too large for one file it says
+            where they lie: in the file beside ``output``, without an output in the source's.
         metadata: what it carries under the key "fastcam".
         check: result of the check; empty if it was skipped.
         output: the file written, or None; of an export on demand the forward part's.

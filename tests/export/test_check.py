@@ -13,10 +13,12 @@ import fastcam
 from fastcam.cli import app
 from fastcam.schema import FastcamError, Metadata
 from fastcam_export import export_model
+from fastcam_export.graph.load import load
 from fastcam_export.outputs import cam
 from fastcam_export.verify import pictures
 from fastcam_export.verify.float64 import in_double
 from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.tail import tail
 
 NODE, VALUE = helper.make_node, helper.make_tensor_value_info
 K, SIDE, CLASSES = 4, 8, 3
@@ -346,3 +348,16 @@ def test_the_check_is_left_out_or_strict_on_the_command_line(tmp_path):
     assert not (tmp_path / "none.cam.onnx").exists()
     with pytest.raises(FastcamError, match="check is 'x'; it must be one of: strict"):
         export_model(network([], end="feat"), check="x")
+
+
+def test_what_leads_around_the_layer_is_held_and_not_run_again():
+    model = network(
+        [NODE("Sigmoid", ["c"], ["around"]), NODE("Tanh", ["feat"], ["t"]), NODE("Add", ["t", "around"], ["cut"])]
+    )
+    graph = load(model).model
+    values = {value.name: value for node in graph.graph for value in node.outputs}
+    part = tail(graph, values["feat"], values["y"])
+    assert [node.op_type for node in part.graph.node] == ["Tanh", "Add", "GlobalAveragePool", "Flatten", "MatMul"]
+    assert "fastcam_check.stopped.around" in {value.name for value in part.graph.input}
+    exported = export_model(model, layer="feat", emit="gradients")
+    assert exported.check["gradient_error"] < 1e-6

@@ -6,6 +6,9 @@ Shape); rules need them as numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,22 @@ RANDOM = frozenset(
 )
 
 
+_found: ContextVar[dict[ir.Value, ir.TensorProtocol | Array | None] | None] = ContextVar("_found", default=None)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """While it lasts each constant is looked for once; the graph must stay as it is, its shapes too."""
+    if _found.get() is not None:
+        yield
+        return
+    token = _found.set({})
+    try:
+        yield
+    finally:
+        _found.reset(token)
+
+
 def constant_array(value: ir.Value | None, limit: int = 1 << 62) -> Array | None:
     """The content of ``value`` if it is known and has at most ``limit`` elements, else None.
 
@@ -33,11 +52,22 @@ def constant_array(value: ir.Value | None, limit: int = 1 << 62) -> Array | None
     """
     if value is None or value.is_graph_input():
         return None
+    known = _found.get()
+    if known is None:
+        found = _look(value)
+    elif value in known:
+        found = known[value]
+    else:
+        found = known[value] = _look(value)
+    if found is None or found.size > limit:
+        return None
+    return found if isinstance(found, np.ndarray) else found.numpy()
+
+
+def _look(value: ir.Value) -> ir.TensorProtocol | Array | None:
+    """A constant as the file has it, or as it is computed; None if it is none."""
     tensor = ir.convenience.get_const_tensor(value)
-    if tensor is not None:
-        return tensor.numpy() if tensor.size <= limit else None
-    found = _computed(value)
-    return found if found is not None and found.size <= limit else None
+    return tensor if tensor is not None else _computed(value)
 
 
 def _computed(value: ir.Value) -> Array | None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import version_converter
 from onnx_ir.passes import common as common_passes
 
 from fastcam.schema import METADATA_KEY, FastcamError
 from fastcam_export.graph import legacy
+from fastcam_export.graph import weights as weights_apart
 from fastcam_export.graph.control_flow import settle
 from fastcam_export.graph.query import is_added
 from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
@@ -33,7 +34,7 @@ class Loaded:
     """A source model, read.
 
     Attributes:
-        proto: as it was given, with external data in it, but for what was repaired.
+        proto: as it was given, but for what was repaired; large weights may lie apart.
         model: the same graph in opset form, shapes inferred.
         file: base name of the file ("" if there was none).
         sha256: digest of the file's bytes.
@@ -55,14 +56,20 @@ class Loaded:
     aside: Aside | None = None
 
 
-def load(source: Source) -> Loaded:
+def load(source: Source, room: Path | None = None) -> Loaded:
     """Read ``source`` and bring it into the form that the rest of the exporter works on.
+
+    Args:
+        source: path, bytes or ModelProto.
+        room: a folder for its large weights, see :mod:`fastcam_export.graph.weights`; None: they stay in the graph.
 
     Raises:
         FastcamError: not ONNX, truncated, external data missing, opset too old or not convertible, already exported,
             or in training mode.
     """
-    proto, file, digest, files = _read(source)
+    proto, file, digest, files = _read(source, room)
+    if room is not None:
+        proto = weights_apart.put_aside(proto, room)
     opset = _opset(proto, file)
     if any(entry.key == METADATA_KEY for entry in proto.metadata_props) or any(
         is_added(value) for value in (*proto.graph.input, *proto.graph.output)
@@ -97,9 +104,12 @@ def load(source: Source) -> Loaded:
     return Loaded(proto, model, file, digest, opset, tuple(repairs), folder, files, aside)
 
 
-def _read(source: Source) -> tuple[onnx.ModelProto, str, str, tuple[Path, ...]]:
+def _read(source: Source, room: Path | None) -> tuple[onnx.ModelProto, str, str, tuple[Path, ...]]:
     if isinstance(source, onnx.ModelProto):
-        return source, "", hashlib.sha256(source.SerializeToString()).hexdigest(), ()
+        try:
+            return source, "", hashlib.sha256(source.SerializeToString()).hexdigest(), ()
+        except EncodeError as error:
+            raise FastcamError("the model is larger than 2 GB; save it with external data and give its path") from error
     file, folder, files = "", None, list[Path]()
     if isinstance(source, bytes):
         data = source
@@ -112,7 +122,7 @@ def _read(source: Source) -> tuple[onnx.ModelProto, str, str, tuple[Path, ...]]:
         except OSError as error:
             raise FastcamError(f"cannot read {source} ({error.strerror or error}); give an ONNX file") from error
     proto = _parse(data, file)
-    files += _take_external_data(proto, file, folder)
+    files += _take_external_data(proto, file, folder, room is not None)
     return proto, file, hashlib.sha256(data).hexdigest(), tuple(files)
 
 
@@ -128,8 +138,8 @@ def _parse(data: bytes, file: str) -> onnx.ModelProto:
     return proto
 
 
-def _take_external_data(proto: onnx.ModelProto, file: str, folder: Path | None) -> list[Path]:
-    """Put weights of other files into ``proto``; those files."""
+def _take_external_data(proto: onnx.ModelProto, file: str, folder: Path | None, apart: bool) -> list[Path]:
+    """Put weights of other files into ``proto``, or say where large ones lie (``apart``); those files."""
     outside = [tensor for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if folder is None:
         if outside:
@@ -137,7 +147,10 @@ def _take_external_data(proto: onnx.ModelProto, file: str, folder: Path | None) 
         return []
     places = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     try:
-        onnx.load_external_data_for_model(proto, str(folder))
+        if apart:
+            weights_apart.find(proto, folder)
+        else:
+            onnx.load_external_data_for_model(proto, str(folder))
     except (OSError, onnx.checker.ValidationError, ValueError) as error:
         raise FastcamError(
             f"{file} keeps weights in another file that cannot be read ({_one_line(error)}); "
@@ -165,7 +178,7 @@ def _strip(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.Tens
     """A copy without large weights, which become inputs, and all the weights by name."""
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(_without_initializers(proto))
+    skeleton.CopyFrom(weights_apart.without_weights(proto))
     inputs = {value.name for value in skeleton.graph.input}
     for name, tensor in weights.items():
         if _nbytes(tensor) <= LARGE:
@@ -174,27 +187,6 @@ def _strip(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.Tens
             value = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
             skeleton.graph.input.append(value)
     return skeleton, weights
-
-
-def _without_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
-    shell = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            _assign(shell, field, value)
-    for field, value in proto.graph.ListFields():
-        if field.name != "initializer":
-            _assign(shell.graph, field, value)
-    return shell
-
-
-def _assign(message: onnx.ModelProto | onnx.GraphProto, field: object, value: object) -> None:
-    name = field.name  # type: ignore[attr-defined]
-    if hasattr(value, "__len__") and not isinstance(value, (str, bytes)):
-        getattr(message, name).extend(value)
-    elif hasattr(value, "CopyFrom"):
-        getattr(message, name).CopyFrom(value)
-    else:
-        setattr(message, name, value)
 
 
 def _nbytes(tensor: onnx.TensorProto) -> int:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
 import onnx
 
 from fastcam import schema
+from fastcam.atomic_files import refused, replaced, write
 from fastcam.schema import Metadata
+from fastcam_export.graph import weights
 
 
 def stamp(model: onnx.ModelProto, metadata: Metadata) -> None:
@@ -15,3 +21,29 @@ def stamp(model: onnx.ModelProto, metadata: Metadata) -> None:
     model.metadata_props.extend(others)
     entry = model.metadata_props.add()
     entry.key, entry.value = schema.METADATA_KEY, metadata.to_json()
+
+
+def write_with_weights(models: Mapping[Path, onnx.ModelProto], output: Path) -> tuple[Path, ...]:
+    """Write models too large for one file, all or none: their weights, piece by piece, lie beside ``output``.
+
+    Args:
+        models: they take their weights from there afterwards.
+        output: the file that the weights are named after, and after what is in them.
+
+    Returns:
+        What was written, the weights first.
+
+    Raises:
+        FastcamError: one cannot be written.
+    """
+    copier = weights.Copier(list(models.values()))
+    with ExitStack() as stack:
+        with refused(output):
+            data = output.with_name(f"{output.stem}.{copier.digest()}.data")
+        partial = stack.enter_context(replaced(data))
+        with refused(data), open(partial, "wb") as file:
+            copier.copy(file)
+        for path, model in models.items():
+            copier.beside(model, data.name)
+            write(stack.enter_context(replaced(path)), model.SerializeToString(), path)
+    return (data, *models)

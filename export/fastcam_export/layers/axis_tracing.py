@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from fastcam_export.graph.constants import remembered
 from fastcam_export.graph.query import in_default_domain, input_at, known_dims, subgraphs
 from fastcam_export.layers.axis_semantics import (
     CHANNEL,
@@ -47,9 +48,10 @@ RULES: dict[str, Follow] = {}
 def trace(graph: ir.Graph, image: ir.Value) -> Known:
     """The axes of every value whose axes are known, from the image on."""
     known: Known = {image: fresh(image, axis_kinds(image_order(image)))}
-    for _ in range(2):  # once more for what a later sum told about a branch
-        for node in graph:
-            _follow(node, known)
+    with remembered():
+        for _ in range(2):  # once more for what a later sum told about a branch
+            for node in graph:
+                _follow(node, known)
     return known
 
 

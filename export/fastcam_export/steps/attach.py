@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx_ir as ir
 
 from fastcam import schema
 from fastcam_export.artifacts import classifier_head, engines, on_demand, uint8_frames
-from fastcam_export.graph import float16, signed_codes
+from fastcam_export.graph import float16, signed_codes, weights
 from fastcam_export.graph.set_aside import put_back
 from fastcam_export.outputs import cam, cotangent_targets, input_attribution
 from fastcam_export.steps.plan import Plan
@@ -37,6 +37,18 @@ class Attached:
     head: classifier_head.ClassifierHead | None
     framed: onnx.ModelProto | None
     parts: on_demand.Parts | None
+
+    def with_weights(self) -> Attached:
+        """The same with all weights in the models, as far as one file can hold them."""
+        head, parts = self.head, self.parts
+        return replace(
+            self,
+            whole=weights.inside(self.whole),
+            head=head and replace(head, model=weights.inside(head.model)),
+            framed=self.framed and weights.inside(self.framed),
+            parts=parts
+            and replace(parts, forward=weights.inside(parts.forward), explanation=weights.inside(parts.explanation)),
+        )
 
 
 def attach(plan: Plan) -> Attached:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
-from fastcam_export.graph import signed_codes
+from fastcam_export.graph import signed_codes, weights
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import in_default_domain
 from fastcam_export.steps.attach import Attached, attach
@@ -48,6 +48,8 @@ def check(plan: Plan, attached: Attached) -> tuple[Attached, dict[str, Any]]:
     source, target, options = plan.loaded.proto, plan.target, plan.options
     began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs, plan.size.sides)
     run = began.first()
+    if weights.size(source):
+        began.close()
     plan, attached = _keeping_bits(plan, attached, run)
     measured, run = _gradients(plan, attached, began, run)
     if options.check == "strict":

@@ -11,7 +11,8 @@ from typing import Any
 from fastcam.atomic_files import destination, refused, shown, write_files
 from fastcam.schema import FastcamError
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
-from fastcam_export.graph.save import stamp
+from fastcam_export.graph import weights
+from fastcam_export.graph.save import stamp, write_with_weights
 from fastcam_export.result import Export
 from fastcam_export.steps.attach import Attached
 from fastcam_export.steps.plan import Plan
@@ -29,6 +30,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
     Raises:
         FastcamError: a file cannot be written.
     """
+    attached = attached.with_weights()
     model, metadata, explanation = attached.whole, plan.metadata, None
     if attached.head is not None:
         metadata = classifier_head.with_head(attached.head, metadata)
@@ -66,13 +68,17 @@ def finish(export: Export, output: str | Path | None) -> Export:
         ours = replace(pair, other=on_demand.beside(path).name if path is not None else "")
         metadata, parts["explain"] = replace(metadata, pair=ours), export.explanation
     stamp(export.model, metadata)
-    files: dict[Path, bytes] = {}
+    files: tuple[Path, ...] = ()
     if path is not None:
         beside = {_beside(path, name): part for name, part in parts.items()}
         models = beside | {path: export.model}
-        files = on_demand.contents(models, path) if beside else {path: export.model.SerializeToString()}
-    write_files(files)
-    return replace(export, metadata=metadata, output=path, files=tuple(files))
+        if any(map(weights.size, models.values())):
+            files = write_with_weights(models, path)
+        else:
+            contents = on_demand.contents(models, path) if beside else {path: export.model.SerializeToString()}
+            write_files(contents)
+            files = tuple(contents)
+    return replace(export, metadata=metadata, output=path, files=files)
 
 
 def spare(read: Iterable[Path], output: str | Path | None) -> None:

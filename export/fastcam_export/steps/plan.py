@@ -9,6 +9,7 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError, FurtherInput, Metadata, Preprocessing
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
+from fastcam_export.graph.constants import remembered
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import further_inputs, image_order, target_layer
@@ -80,6 +81,11 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
     Raises:
         FastcamError: the options do not go together, or mean nothing for this model.
     """
+    with remembered():
+        return _plan(loaded, options)
+
+
+def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     was, names = options, multi_layer.listed(options.layer)
     graph = loaded.model.graph
     image = find_image(graph, options.input_name)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
+from fastcam_export.graph.weights import array as content
 from fastcam_export.verify.emitter import Emitter
 
 Array = npt.NDArray[Any]
@@ -19,7 +19,7 @@ def without_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     kernels = {node.input[1] for node in model.graph.node if node.op_type in KINDS}
-    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in kernels}
+    weights = {t.name: content(t) for t in model.graph.initializer if t.name in kernels}
     del made.graph.node[:]
     for node in model.graph.node:
         kernel = weights.get(node.input[1]) if node.op_type in KINDS else None

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from fastcam.schema import FastcamError
+from fastcam_export.graph import weights
 from fastcam_export.layers.layout import Layout
 from fastcam_export.verify.convolutions import without_convolutions
 from fastcam_export.verify.float64 import SINGLE, in_double
@@ -36,6 +37,8 @@ WIDTHS = {
 """Step widths as shares of the mean absolute activation, the most promising first, by the precision of the tail:
 float64; float64 where what rounding made equal lies close together (:mod:`fastcam_export.verify.rounded_point`);
 float64 with operators of :data:`fastcam_export.verify.float64.SINGLE`; float32."""
+HEAVY = 1 << 30
+"""Bytes of weights behind a layer from which differences are taken in float32: in float64 no file could hold them."""
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -138,6 +141,8 @@ def scores_behind(
         cotangents: what is explained of each output; empty of class scores.
         at: a value of the layer, to try it with: an operator may refuse float64 only when it runs.
     """
+    if weights.size(tail) > HEAVY:
+        return Scores(_session(tail, feeds, cotangents), "single")
     try:
         wide = in_double(tail)
         lines = any(value.name.startswith(OFFSET) for value in tail.graph.input)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from fastcam_export.graph import weights
 from fastcam_export.verify import recurrent, resize, spelled
 
 Array = npt.NDArray[Any]
@@ -23,7 +24,7 @@ def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
 
     def convert(tensor: onnx.TensorProto) -> None:
         if tensor.data_type in narrow:
-            array = numpy_helper.to_array(tensor).astype(np.float64)
+            array = weights.array(tensor).astype(np.float64)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 18)
@@ -97,7 +98,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
         for a in node.attribute
         if a.name == "value"
     }
-    return {name: numpy_helper.to_array(tensor) for name, tensor in found.items() if np.prod(tensor.dims) <= 8}
+    return {name: weights.array(tensor) for name, tensor in found.items() if np.prod(tensor.dims) <= 8}
 
 
 def _whole_factors(node: onnx.NodeProto, constants: dict[str, Array]) -> Array | None:

@@ -41,7 +41,7 @@ def at_rounded_point(model: ir.Model, tail: onnx.ModelProto, run: LayerRun) -> L
     point = off_kinks(run.layer.value, run.point)
     feeds = stop_gradient.fed(model, tail, run.feeds)
     fed = measured(model, tail, feeds, point.moved(np.zeros_like(point.maps)))
-    return replace(run, point=point, feeds={**run.feeds, **{k: a for k, a in fed.items() if k not in feeds}})
+    return replace(run, point=point, feeds=fed)
 
 
 def off_kinks(layer: ir.Value, point: Point) -> Point:

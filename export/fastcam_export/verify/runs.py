@@ -109,7 +109,7 @@ class Probe:
 
 
 class Source:
-    """The source model in one session.
+    """The source model in one session at a time.
 
     Args:
         proto: the model as it was given.
@@ -129,14 +129,30 @@ class Source:
         further: Sequence[FurtherInput] = (),
         size: Sequence[int] | None = None,
     ) -> None:
-        self._model, self._image, self._cotangents, self._further = model, image, cotangents, further
+        self._proto, self._model, self._image, self._cotangents, self._further = (
+            proto,
+            model,
+            image,
+            cotangents,
+            further,
+        )
         self._size = size
         self._names = [value.name for value in proto.graph.output]
         self._drawn = stop_gradient.drawn(model.graph)
-        try:
-            self._session = quiet_session(stop_gradient.with_inputs(proto, self._drawn))
-        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise self._refusal(error, "") from error
+        self._session: Any = None
+        self._open()
+
+    def _open(self) -> Any:
+        if self._session is None:
+            try:
+                self._session = quiet_session(stop_gradient.with_inputs(self._proto, self._drawn))
+            except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+                raise self._refusal(error, "") from error
+        return self._session
+
+    def close(self) -> None:
+        """Let the weights go, which another session may need the room of; the next run reads them again."""
+        self._session = None
 
     def first(self) -> SourceRun:
         """The first run on usual images; of a detector that finds nothing in noise on others, of the last if in none.
@@ -169,7 +185,7 @@ class Source:
         """One run."""
         drawn = dict(zip(self._drawn, stop_gradient.values(self._model, self._drawn, sample.feeds)))
         sample = replace(sample, drawn=drawn)
-        outputs = self._session.run(self._names, dict(sample.with_drawn))
+        outputs = self._open().run(self._names, dict(sample.with_drawn))
         return SourceRun(sample, dict(zip(self._names, outputs)))
 
     def _tried(self) -> str:

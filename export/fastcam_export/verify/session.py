@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from fastcam.schema import FastcamError
+from fastcam_export.graph import weights
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+TAKES_A_FOLDER = (1, 20)
+"""The version of ONNX Runtime from which bytes of a model may have weights in a folder that an option names."""
 SILENT = 4
 """ONNX Runtime's severity "fatal": what fails is raised, and the log would say it a second time on stderr."""
 
@@ -57,8 +60,21 @@ def quiet_session(
 ) -> ort.InferenceSession:
     """A session of a model or file on the CPU, with :func:`quiet_options`.
 
+    Weights that lie apart (:mod:`fastcam_export.graph.weights`) are mapped. Of more than one file can hold the runtime
+    makes no copies for its kernels either.
+
     Raises:
         FastcamError: ONNX Runtime is not installed.
     """
-    given = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
-    return onnxruntime().InferenceSession(given, quiet_options(threads, plain), providers=["CPUExecutionProvider"])
+    runtime, options = onnxruntime(), quiet_options(threads, plain)
+    given: bytes | str
+    if not isinstance(model, onnx.ModelProto):
+        given = str(model)
+    else:
+        known = tuple(map(int, runtime.__version__.split(".")[:2])) >= TAKES_A_FOLDER
+        given, folder = weights.runnable(model if known else weights.inside(model))
+        if folder:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        if weights.size(model) > weights.FULL:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+    return runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])

@@ -1,9 +1,10 @@
-"""Inputs of a model's tail that its gradient treats as constants although they depend on the layer.
+"""Inputs of a model's tail that its gradient treats as constants, although they may depend on the layer.
 
 Central differences must not move them either. They are the regions that RoiAlign pools from, whose derivative is
 declared zero as in the detectors' own training; and what jumps: masks, indices and rounded numbers, whose derivative is
 zero wherever there is one. A score that jumps at each of many thresholds (ArgMax, Greater, NonMaxSuppression, Round) is
-smooth with them held, and a gradient that is wrong still differs. What is drawn at random is held as it was drawn.
+smooth with them held, and a gradient that is wrong still differs. What is drawn at random is held as it was drawn, and
+what leads around the layer as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from onnx_ir.passes import common as common_passes
 
 from fastcam_export.autodiff.core.straight_through import is_code
 from fastcam_export.graph.constants import RANDOM
-from fastcam_export.graph.query import in_default_domain, reads
+from fastcam_export.graph.query import dependents, in_default_domain, reads
 from fastcam_export.verify.finite_differences import STOPPED
 from fastcam_export.verify.session import quiet_session
 
@@ -46,7 +47,7 @@ def cut(graph: ir.Graph, layer: ir.Value) -> None:
             graph.inputs.append(inputs[name])
         return inputs[name]
 
-    for value in _jumping(graph, layer):
+    for value in (*_jumping(graph, layer), *_beside(graph, layer)):
         ir.convenience.replace_all_uses_with(value, held(value))
     for node in graph:
         for i in REGIONS.get(node.op_type, ()):
@@ -72,6 +73,22 @@ def _jumping(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
     return [value for value in found if value.uses()]
 
 
+def _beside(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
+    """What the image leads to around the layer, where it meets what the layer leads to: nothing in front is run again.
+
+    A vision transformer's class token passes around the last normalisation, and with it all blocks would be the tail's.
+    """
+    behind = dependents(graph, [layer])
+    given = [value for value in graph.inputs if value.name not in graph.initializers]
+    moving = dependents(graph, given) - behind
+    read = (value for node in graph if any(output in behind for output in node.outputs) for value in reads(node))
+    return [value for value in dict.fromkeys(read) if value in moving and _can_be_fed(value)]
+
+
+def _can_be_fed(value: ir.Value) -> bool:
+    return value.producer() is not None and value.dtype is not None and isinstance(value.type, ir.TensorType)
+
+
 def fed(model: ir.Model, tail: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """``feeds`` of a model, others with them, and the constants of its ``tail``, as the model gives them for these.
 
@@ -80,7 +97,7 @@ def fed(model: ir.Model, tail: onnx.ModelProto, feeds: Mapping[str, Array]) -> d
         tail: the part of it behind a layer, see :func:`fastcam_export.verify.tail.tail`.
         feeds: inputs of the model.
     """
-    stopped = [value.name for value in tail.graph.input if value.name.startswith(STOPPED)]
+    stopped = [value.name for value in tail.graph.input if value.name.startswith(STOPPED) and value.name not in feeds]
     names = [name.removeprefix(STOPPED) for name in stopped]
     return {**feeds, **dict(zip(stopped, values(model, names, feeds)))}
 
