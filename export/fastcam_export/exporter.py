@@ -27,6 +27,7 @@ from fastcam_export.steps.options import Check, ExportOptions, one_of
 from fastcam_export.steps.package import package, spare
 from fastcam_export.steps.plan import plan
 from fastcam_export.verify.session import onnxruntime
+from fastcam_export.verify.unexpected import told
 
 __all__ = ["FastcamError", "export_model", "inspect_model"]
 
@@ -158,7 +159,7 @@ def export_model(
     )
     if check:
         onnxruntime()  # said before the work, not after it
-    with weights.folder() as room:
+    with told(model, "exported"), weights.folder() as room:
         loaded = load(model, room)
         spare(loaded.files, output)
         planned = plan(loaded, options)
@@ -185,7 +186,7 @@ def inspect_model(
         FastcamError: as in :func:`export_model`.
     """
     one_of("for_engine", for_engine, schema.ENGINES)
-    with weights.folder() as room:
+    with told(model, "inspected"), weights.folder() as room:
         return _inspected(load(model, room), output_name, score, for_engine, input_name)
 
 

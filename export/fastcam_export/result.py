@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from fastcam import schema
+from fastcam.errors import listed
 from fastcam.schema import Metadata, Score
 from fastcam_export.artifacts import classifier_head, engines
 from fastcam_export.summary import about, answers, taken_for
@@ -93,7 +94,7 @@ class Export:
         image = (1, *measured) if size is not None and set(size) <= set(measured) else (1,)
         sizes = [one.output for one in meta.cotangents if meta.size_of(one, image) is None]
         if sizes and meta.pair is None:
-            lines.append(f"        only a run tells the size of {', '.join(sizes)}: words need an export --on-demand")
+            lines.append(f"        only a run tells the size of {listed(sizes)}: words need an export --on-demand")
         return lines
 
 

@@ -13,8 +13,9 @@ from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.reverse import backward
 from fastcam_export.graph import cleanup
-from fastcam_export.graph.load import Source, load
+from fastcam_export.graph.load import Loaded, Source, load
 from fastcam_export.graph.query import is_added
+from fastcam_export.verify.unexpected import told
 
 COTANGENT, GRADIENT = "cotangent.", "grad."
 """Prefixes of the names of the inputs and outputs that are added."""
@@ -45,7 +46,11 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
     >>> from fastcam_export import vjp
     >>> with_gradient = vjp("model.onnx", wrt=["image", "conv1.weight"], of=["logits"])  # doctest: +SKIP
     """
-    loaded = load(model)
+    with told(model, "differentiated"):
+        return _differentiated(load(model), wrt, of)
+
+
+def _differentiated(loaded: Loaded, wrt: Sequence[str] | None, of: Sequence[str] | None) -> onnx.ModelProto:
     graph = loaded.model.graph
     _refuse_differentiated(graph)
     values = _values(graph)

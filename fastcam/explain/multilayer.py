@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, listed
 from fastcam.explain.postprocess import LayerMaps, place
 from fastcam.explain.request import Layers, Request
 from fastcam.methods import layer_fusion
@@ -66,7 +66,7 @@ def _number(known: Sequence[TargetLayer], layer: str | int, file: str) -> int:
     there = [one.value for one in known]
     near = difflib.get_close_matches(layer, there, 1, 0)[0]
     raise FastcamError(
-        f"{file} does not explain at layer {layer!r}; it has {', '.join(there)} (the nearest is {near!r}); "
+        f"{file} does not explain at layer {layer!r}; it has {listed(there)} (the nearest is {near!r}); "
         "name one of those, or export it again with this layer"
     )
 

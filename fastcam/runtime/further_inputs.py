@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, listed
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Size
 from fastcam.schema import FurtherInput, Preprocessing
@@ -132,7 +132,7 @@ class FurtherInputs:
     def _refuse_unknown(self, given: Values) -> None:
         for name in given:
             if name not in self.values:
-                have = ", ".join(map(_described, self.values.values())) or "none"
+                have = listed(map(_described, self.values.values())) or "none"
                 raise FastcamError(f"{self.file} has no further input {name!r}; it has {have}")
 
     def _array(self, value: Any, given: Any) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, listed
 from fastcam.image.preprocess import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
 from fastcam.targets.arrays import Double
@@ -244,10 +244,10 @@ class CotangentTargets:
         by_output = arrays if isinstance(arrays, Mapping) else {self.about[0].output: arrays}
         names = [one.output for one in self.about]
         if set(by_output) != set(names):
-            raise FastcamError(f"cotangents are wanted of {', '.join(names)}, given of {', '.join(by_output)}")
+            raise FastcamError(f"cotangents are wanted of {listed(names)}, given of {listed(by_output)}")
         by_input = {one.input: self._array(one, by_output[one.output], outputs, images) for one in self.about}
         if len({array.shape[1] for array in by_input.values()}) > 1:
-            counts = ", ".join(f"{name} {array.shape[1]}" for name, array in by_input.items())
+            counts = listed(f"{name} {array.shape[1]}" for name, array in by_input.items())
             raise FastcamError(f"cotangents of one call have the same number of targets T, got {counts}")
         return by_input
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, listed
 from fastcam.image.preprocess import Float
 from fastcam.labels import short_label
 from fastcam.schema import PREFIX, Cotangent, Preprocessing
@@ -123,9 +123,9 @@ class File:
         fitting = [one for one in self.about if len(sizes(one)) in axes and name in (None, one.output)]
         if len(fitting) == 1:
             return fitting[0]
-        have = ", ".join(f"{one.output} {list(one.shape)}" for one in self.about)
+        have = listed(f"{one.output} {list(one.shape)}" for one in self.about)
         if fitting:
-            raise spec.wrong(f"of which output? add output=NAME, one of {', '.join(one.output for one in fitting)}")
+            raise spec.wrong(f"of which output? add output=NAME, one of {listed(one.output for one in fitting)}")
         if name is not None and name not in [one.output for one in self.about]:
             raise spec.wrong(f"{self.name} does not explain an output {name!r}; it explains {have}")
         wanted = " or ".join(str(count) for count in axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +134,8 @@ def _parse(data: bytes, file: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise FastcamError(f"{name} is not an ONNX model, or it is truncated; export or copy it again") from error
+    if not all(isinstance(text, str) for text in _texts(proto.graph)):  # bytes that are no UTF-8 stay bytes
+        raise FastcamError(f"{name} is damaged: names in it are no text; export or copy it again")
     if not proto.graph.node or not proto.graph.output:
         raise FastcamError(f"{name} is not an ONNX model (no graph in it); give the .onnx file of a trained model")
     return proto
@@ -157,6 +160,14 @@ def _take_external_data(proto: onnx.ModelProto, file: str, folder: Path | None, 
             f"copy that file again and put it beside {file}"
         ) from error
     return [folder / place for place in sorted(places)]
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[str]:
+    """The names of a graph, but for those in bodies."""
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield named.name
 
 
 def _opset(proto: onnx.ModelProto, file: str) -> int:

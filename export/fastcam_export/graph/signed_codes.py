@@ -22,6 +22,15 @@ SHIFT = 128
 
 def read_beside(model: onnx.ModelProto) -> frozenset[str]:
     """The int8 values of a model that the runtime writes as uint8 only while nothing that was added reads them."""
+    if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return frozenset()
+    tensors = [value for value in model.graph.output if value.type.HasField("tensor_type")]
+    if len(tensors) < len(model.graph.output):  # maps and lists, which onnx_ir does not read
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        del copy.graph.output[:]
+        copy.graph.output.extend(tensors)
+        model = copy
     graph = ir.from_proto(model).graph
     found = set()
     for quantize, dequantize in _pairs(graph):

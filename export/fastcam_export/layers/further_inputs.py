@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fastcam.errors import listed
 from fastcam.schema import FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.layout import shape_text
@@ -35,7 +36,7 @@ def described(graph: ir.Graph, image: ir.Value, given: Mapping[str, Any] | None)
     others = {value.name or "": value for value in of(graph, image)}
     for name in given or {}:
         if name not in others:
-            have = ", ".join(f"{one} {shape_text(value)}" for one, value in others.items()) or "none"
+            have = listed(f"{one} {shape_text(value)}" for one, value in others.items()) or "none"
             raise FastcamError(f"the model has no input {name!r} beside the explained one; it has {have}")
     outputs = set(graph.outputs)
     return tuple(

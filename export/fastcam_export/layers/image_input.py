@@ -6,6 +6,7 @@ import difflib
 
 import onnx_ir as ir
 
+from fastcam.errors import listed
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.graph.query import known_dims
@@ -26,12 +27,21 @@ def find_image(graph: ir.Graph, name: str | None = None) -> ir.Value:
     is: a float input of three axes, or of two that a convolution reads.
 
     Raises:
-        FastcamError: there is none; or none of this name, or it is no such input.
+        FastcamError: there is none; or none of this name, or it is no such input, or one of size 0.
     """
-    if name is not None:
-        return _named(graph, name)
+    image = _named(graph, name) if name is not None else _first(graph)
+    if 0 in (known_dims(image) or ()):
+        raise FastcamError(
+            f"input {image.name!r} {shape_text(image)} has a size of 0, so that it holds nothing; export the model "
+            "with the sizes that it takes"
+        )
+    return image
+
+
+def _first(graph: ir.Graph) -> ir.Value:
+    """The first input that holds pictures."""
     for rank in (4, 5, 3, 2):
-        fits = [value for value in graph.inputs if value.dtype in TYPES and value.shape is not None]
+        fits = [value for value in graph.inputs if _holds_numbers(value) and value.shape is not None]
         fits = [value for value in fits if len(value.shape or ()) == rank and _is_image(graph, value, rank)]
         read = [value for value in fits if value.uses()] or fits
         of_three = [value for value in read if 3 in (known_dims(value) or [])[1:]]
@@ -67,7 +77,7 @@ def _named(graph: ir.Graph, name: str) -> ir.Value:
     value = inputs[name]
     dims = known_dims(value)
     few = dims is not None and len(dims) == 2 and (dims[1] or SAMPLES) < SAMPLES  # numbers beside a picture
-    if value.dtype not in TYPES or dims is None or len(dims) not in (2, 3, 4, 5) or few:
+    if not _holds_numbers(value) or dims is None or len(dims) not in (2, 3, 4, 5) or few:
         raise FastcamError(
             f"input {name!r} is {value.dtype} {shape_text(value)}, which holds no pictures; name another with "
             f"input_name (--input) (inputs: {_listed(graph)})"
@@ -75,6 +85,11 @@ def _named(graph: ir.Graph, name: str) -> ir.Value:
     return value
 
 
+def _holds_numbers(value: ir.Value) -> bool:
+    """Whether it is a tensor of a type that pictures have; a list or an optional tensor is none."""
+    return value.dtype in TYPES and isinstance(value.type, ir.TensorType)
+
+
 def _listed(graph: ir.Graph) -> str:
     own = [value for value in graph.inputs if value.name not in graph.initializers]
-    return ", ".join(f"{value.name} {shape_text(value)}" for value in own) or "none"
+    return listed(f"{value.name} {shape_text(value)}" for value in own) or "none"

@@ -129,6 +129,8 @@ def _alone(output: ir.Value, known: Known, image: ir.Value) -> Meaning:
     if value.dtype not in FLOATS or value.shape is None:
         what = f"it holds {value.dtype}" if value.dtype not in (None, *FLOATS) else "the file does not tell its shape"
         return Meaning(name, "indices" if value.dtype not in (None, *FLOATS) else "unknown", output, what, named=named)
+    if 0 in dims_of(value):
+        return Meaning(name, "unknown", output, "it is empty", named=named)
     activation, axis = final_activation(value)
     about = Meaning(name, "unknown", value, "", axis, activation, decided, named)
     about = _by_shape(about, known, image)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import onnx_ir as ir
 
+from fastcam.errors import listed
 from fastcam.schema import PREFIX, FastcamError, Score
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import unquantised
@@ -239,7 +240,7 @@ def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_outpu
         return replace(choice.meaning, value=_as_output(graph, choice.meaning.value)), choice.reason
     raise FastcamError(
         f"no output of the model has one number per class and image, [N, classes]; it has: "
-        f"{', '.join(map(str, meanings))}; export it with its class scores as an output"
+        f"{listed(meanings)}; export it with its class scores as an output"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from fastcam.errors import listed
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.graph.set_aside import FEEDS
@@ -38,7 +39,7 @@ def named_output(meanings: Sequence[Meaning], name: str) -> Meaning:
     if name not in names:
         near = difflib.get_close_matches(name, names, 1, 0)
         nearest = f"; the nearest is {near[0]!r}" if near else ""
-        raise FastcamError(f"the model has no output {name!r}{nearest} (outputs: {', '.join(names)})")
+        raise FastcamError(f"the model has no output {name!r}{nearest} (outputs: {listed(names)})")
     return meanings[names.index(name)]
 
 
@@ -65,7 +66,7 @@ def choose_scores(meanings: Sequence[Meaning]) -> Choice | None:
     ]
     if not others and not winner.decided and not feeds:
         return Choice(winner)
-    passed = f"; passed over: {', '.join(map(_short, others))} (--output-name takes another)" if others else ""
+    passed = f"; passed over: {listed(map(_short, others))} (--output-name takes another)" if others else ""
     return Choice(winner, why + passed)
 
 
@@ -82,7 +83,7 @@ def _best(candidates: Sequence[Meaning]) -> tuple[Meaning, str]:
     if not soft and len(named) == 1 and (not sigmoid or named[0] in sigmoid):
         return named[0], f"the name {named[0].output!r} alone speaks of classes"
     raise FastcamError(
-        f"several outputs may be the class scores: {', '.join(map(_short, rivals if soft else candidates))}; "
+        f"several outputs may be the class scores: {listed(map(_short, rivals if soft else candidates))}; "
         "say which to explain with --output-name"
     )
 

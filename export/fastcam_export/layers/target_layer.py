@@ -9,6 +9,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
+from fastcam.errors import listed
 from fastcam.schema import FastcamError, TargetLayer
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, is_code, is_map, maker, seen
@@ -30,6 +31,10 @@ FIRST = VIEWS | ELEMENTS_KEPT | {"Clip", "Resize", "Slice", "Upsample"}
 SAME_FORM = FIRST | {"Add", "Div", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Log", "LogSoftmax", "Mul", "Neg", "Relu"}
 SAME_FORM |= {"Sigmoid", "Softmax", "Softplus", "Sqrt", "Sub", "Tanh", "Transpose"}
 SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+class NoLayer(FastcamError):
+    """No value between image and score has spatial axes; also of a model whose sizes contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +267,7 @@ def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
     an earlier one (the same content at a lower resolution), and maps whose positions the score does not depend on.
     """
     if not layers:
-        raise FastcamError("no value between image and score has spatial axes; name one with --layer (fastcam inspect)")
+        raise NoLayer("no value between image and score has spatial axes; name one with --layer (fastcam inspect)")
     working = [layer for layer in layers if layer.live and not layer.flat]
     for found, reason in (
         (
@@ -282,7 +287,7 @@ def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
         if found:
             later = layers[layers.index(found[-1]) + 1 :]
             skipped = sorted({layer.note for layer in later if layer.note})
-            return found[-1], reason + (f" (later ones skipped: {', '.join(skipped)})" if skipped else "")
+            return found[-1], reason + (f" (later ones skipped: {listed(skipped, 4)})" if skipped else "")
     raise FastcamError("no map between image and score has positions that reach the score; name a layer with --layer")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fastcam import schema
+from fastcam.errors import listed
 from fastcam.schema import COTANGENT, Cotangent, Emit, Engine, FastcamError, Mode, Score
 from fastcam_export.autodiff.core import batching
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
@@ -74,7 +75,7 @@ def find(
     """
     floats = {value.name or "": value for value in graph.outputs if value.dtype in FLOATS}
     wanted = [names] if isinstance(names, str) else list(names or floats)
-    known = f"float outputs: {', '.join(map(_described, floats.values())) or 'none'}"
+    known = f"float outputs: {listed(map(_described, floats.values())) or 'none'}"
     if names is None and len(floats) != 1:
         raise FastcamError(f"a cotangent is one of named outputs; name one or more with --output-name ({known})")
     for name in wanted:
@@ -86,6 +87,8 @@ def find(
             raise FastcamError(f"output {name!r} is named twice; name each output once")
         if floats[name].shape is None or len(floats[name].shape or ()) == 0:
             raise FastcamError(f"output {name!r} ({_described(floats[name])}) has no axes; name another ({known})")
+        if 0 in dims_of(floats[name]):
+            raise FastcamError(f"output {name!r} ({_described(floats[name])}) is empty; name another ({known})")
     values = tuple(floats[name] for name in wanted)
     _tell_apart(graph, values)
     axes = trace(graph, image)
@@ -161,7 +164,7 @@ def refuse_options(score: str, input_gradient: str | None) -> None:
 
 def no_layer(functional: Functional) -> FastcamError:
     """What to say where no map lies on every path, so that a layer has to be named."""
-    outputs = ", ".join(repr(value.name) for value in functional.values)
+    outputs = listed(repr(value.name) for value in functional.values)
     return FastcamError(
         f"no feature map lies on every path from the image to {outputs}; name a layer with --layer (a value, node "
         "or scope of the model)"

@@ -47,7 +47,8 @@ def check(plan: Plan, attached: Attached) -> tuple[Attached, dict[str, Any]]:
     """
     source, target, options = plan.loaded.proto, plan.target, plan.options
     began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs, plan.size.sides)
-    run = began.first()
+    explained = [one.output for one in target.cotangents] or [target.score.output]
+    run = began.of_numbers(began.first(), explained)
     if weights.size(source):
         began.close()
     plan, attached = _keeping_bits(plan, attached, run)

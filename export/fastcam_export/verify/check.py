@@ -188,6 +188,11 @@ def tolerance(source: onnx.ModelProto, tail: onnx.ModelProto) -> float:
 
 def refuse_error(found: Agreement | None, what: str) -> None:
     """Raise where the error of a gradient is larger than what is accepted."""
+    if found is not None and not np.isfinite(found.error):
+        raise FastcamError(
+            f"the check failed: {what}, or the score beside its point, is infinite or NaN; name another layer, or "
+            "repair the model's weights"
+        )
     if found is not None and not found.good:
         raise FastcamError(
             f"the check failed: {what} differs from central differences by {found.error:.1e} of its size; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from fastcam import schema
+from fastcam.errors import listed
 from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.autodiff.core.builder import HALF
 from fastcam_export.autodiff.core.straight_through import is_code
@@ -137,7 +138,9 @@ class Source:
             further,
         )
         self._size = size
-        self._names = [value.name for value in proto.graph.output]
+        own = [value.name for value in proto.graph.output]
+        self._set_aside = [one.output for one in cotangents if one.output not in own]
+        self._names = [*own, *self._set_aside]
         self._drawn = stop_gradient.drawn(model.graph)
         self._session: Any = None
         self._open()
@@ -145,7 +148,7 @@ class Source:
     def _open(self) -> Any:
         if self._session is None:
             try:
-                self._session = quiet_session(stop_gradient.with_inputs(self._proto, self._drawn))
+                self._session = quiet_session(stop_gradient.with_inputs(self._proto, self._drawn, self._set_aside))
             except Exception as error:  # onnxruntime's exceptions have no common base but Exception
                 raise self._refusal(error, "") from error
         return self._session
@@ -176,6 +179,25 @@ class Source:
             runs.append(self.run(sample.of_kind(kind, graph, self._image)))
         return runs[-1] if not runs[-1].missing else runs[0]
 
+    def of_numbers(self, run: SourceRun, names: Sequence[str]) -> SourceRun:
+        """A run in which outputs are numbers: this one, else one on other pictures.
+
+        Raises:
+            FastcamError: on every picture some of them are NaN.
+        """
+        there = [name for name in names if name in run.outputs]
+        if not _broken(run, there):
+            return run
+        weights = _broken_weights(self._model.graph)
+        for other in [run, *self.others(run)]:
+            nan = _broken(other, there, np.isnan)
+            if not nan and not weights:
+                return other
+        raise FastcamError(
+            f"output {_broken(run, there)!r} of the model is NaN or infinite on every picture that the check tried, so "
+            f"that it has no gradient{weights}; repair the model, or export with --no-check"
+        )
+
     def others(self, run: SourceRun) -> list[SourceRun]:
         """The same on other pictures of the same size."""
         samples = [run.sample.of_kind(kind, self._model.graph, self._image) for kind in range(1, len(pictures.KINDS))]
@@ -191,8 +213,11 @@ class Source:
     def _tried(self) -> str:
         """What it was run on, for people."""
         tried = [self._size] if self._size is not None else sizes(self._model.graph, self._image)
-        feeds = Sample.of(self._model.graph, self._image, self._cotangents, self._further, tried[0]).feeds
-        first = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+        try:
+            feeds = Sample.of(self._model.graph, self._image, self._cotangents, self._further, tried[0]).feeds
+        except MemoryError:
+            return ""
+        first = listed(f"{name} {list(array.shape)}" for name, array in feeds.items())
         return f" on {first}" + (f", nor on {len(tried) - 1} other sizes" if len(tried) > 1 else "")
 
     def _refusal(self, error: Exception, tried: str) -> FastcamError:
@@ -203,6 +228,27 @@ class Source:
             else "repair the model, or export with --no-check"
         )
         return FastcamError(f"ONNX Runtime cannot run the model itself{tried} ({said(error)}); {advice}")
+
+
+def _broken(run: SourceRun, names: Sequence[str], how: Callable[[Array], Array] = lambda y: ~np.isfinite(y)) -> str:
+    """The first of some outputs that holds what is no number, or infinite; "" where none does."""
+    for name in names:
+        if run.outputs[name].dtype.kind == "f" and how(run.outputs[name]).any():
+            return name
+    return ""
+
+
+def _is_broken(weight: ir.TensorProtocol | None) -> bool:
+    """Whether a weight of floats holds NaN or infinity."""
+    floats = weight is not None and weight.dtype.is_floating_point()
+    return floats and not np.isfinite(np.asarray(weight, np.float64)).all()
+
+
+def _broken_weights(graph: ir.Graph) -> str:
+    """Which weights hold no finite numbers, as an end of a clause."""
+    weights = [value for value in graph.initializers.values() if value.const_value is not None]
+    broken = [one.name for one in weights if _is_broken(one.const_value)]
+    return f" (weights with NaN or infinity: {listed(broken, 3)})" if broken else ""
 
 
 def said(error: Exception) -> str:

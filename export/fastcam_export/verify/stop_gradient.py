@@ -136,10 +136,10 @@ def _feed(graph: ir.Graph, value: ir.Value) -> None:
     graph.inputs.append(given)
 
 
-def with_inputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A model that takes what it would draw as inputs; itself, where it draws nothing."""
+def with_inputs(model: onnx.ModelProto, names: Sequence[str], outputs: Sequence[str] = ()) -> onnx.ModelProto:
+    """A model that takes what it would draw as inputs, and gives further values; itself, where there are neither."""
     here = [node for node in model.graph.node if any(name in names for name in node.output)]
-    if not here:
+    if not here and not outputs:
         return model
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -150,6 +150,7 @@ def with_inputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto
             made.graph.input.append(
                 types.get(name) or onnx.helper.make_tensor_value_info(name, _drawn_type(node), None)
             )
+    made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     return made
 
 

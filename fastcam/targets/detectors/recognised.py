@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import listed
 from fastcam.schema import PREFIX, Cotangent
 from fastcam.targets.detectors.forms import Detections
 from fastcam.targets.detectors.levels import Size, levels_of
@@ -49,7 +50,7 @@ def _size(file: File, outputs: Outputs) -> Size:
 def refuse_unexplained(spec: Spec, file: File) -> None:
     """Raise where the file can have no boxes."""
     if not any(len(one.shape) in (1, 2, 3, 4) and _may_be_boxes(one) for one in file.about):
-        have = ", ".join(f"{one.output} {list(one.shape)}" for one in file.about)
+        have = listed(f"{one.output} {list(one.shape)}" for one in file.about)
         raise spec.wrong(f"{file.name} explains {have}, which are no boxes or scores of boxes")
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import listed
 from fastcam.targets.arrays import Double, are_probabilities, softmax
 from fastcam.targets.detectors import decoding
 from fastcam.targets.detectors.decoding import Decode
@@ -217,7 +218,7 @@ def boxes_of(spec: Spec, arrays: Mapping[str, NDArray[Any]]) -> str | None:
     elif len(boxes) > 1 and len(named) == 1:
         boxes = named
     if len(boxes) > 1:
-        raise spec.wrong(f"which output has the boxes? add boxes=NAME, one of {', '.join(boxes)}")
+        raise spec.wrong(f"which output has the boxes? add boxes=NAME, one of {listed(boxes)}")
     return boxes[0] if boxes else None
 
 
@@ -237,7 +238,7 @@ def _scores_of(spec: Spec, arrays: Mapping[str, NDArray[Any]], boxes: str) -> tu
     named = [name for name in scores if any(word in name.lower() for word in ("score", "logit", "conf", "cls"))]
     scores = named if len(named) == 1 else scores
     if len(scores) != 1:
-        have = f"one of {', '.join(scores)}" if scores else f"none has the shape {list(lead)} of the boxes"
+        have = f"one of {listed(scores)}" if scores else f"none has the shape {list(lead)} of the boxes"
         raise spec.wrong(f"which output has the scores of {boxes}? add scores=NAME ({have})")
     labels = next((arrays[name].astype(np.int64) for name in likely if name != scores[0]), None)
     return scores[0], labels if arrays[scores[0]].ndim == len(lead) else None
