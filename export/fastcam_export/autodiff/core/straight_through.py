@@ -159,20 +159,24 @@ def seen(value: ir.Value) -> ir.Value:
 def unquantised(score: ir.Value) -> ir.Value:
     """The float value whose quantisation ``score`` is, perhaps reshaped; ``score`` where it is not quantised.
 
-    A score is explained before it is quantised, as it is before a softmax: at the end of the integers' range, where the
+    Quantisers put a pair around each reshape, so there may be several. A score is explained before it is quantised, as it is before a softmax: at the end of the integers' range, where the
     surest predictions lie, its derivative would be zero.
     """
-    value = score
+    value = found = score
     while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         if node.op_type == DEQUANTIZE:
             quantize = node.inputs[0].producer()
-            paired = quantize is not None and quantize.op_type == QUANTIZE and same_scale(quantize, node)
-            found = quantize.inputs[0] if paired and quantize is not None else None
-            return found if found is not None and found.shape is not None else score
-        if node.op_type not in ("Flatten", "Identity", "Reshape", "Squeeze"):
+            if quantize is None or quantize.op_type != QUANTIZE or not same_scale(quantize, node):
+                break
+            before = quantize.inputs[0]
+            if before is None or before.shape is None:
+                break
+            value = found = before
+        elif node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze"):
+            value = node.inputs[0]
+        else:
             break
-        value = node.inputs[0]
-    return score
+    return found
 
 
 def maker(value: ir.Value) -> ir.Node | None:
