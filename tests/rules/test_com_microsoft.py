@@ -3,13 +3,15 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from fastcam.schema import FastcamError
 from fastcam_export import UnsupportedOperator, export_model, vjp
 from fastcam_export.autodiff.core.integers import INTEGERS
 from fastcam_export.autodiff.core.rule import RULES
 from support.models.small_models import classifier
+from support.rules.attention import CASES
+from support.rules.fused import equal_differences, fused
 from support.rules.runs import run
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -32,44 +34,32 @@ FUSIONS = {
     "BiasGelu": [({"x": X, "b": (6,)}, {})],
     "FastGelu": [({"x": X}, {}), ({"x": X, "b": (6,)}, {})],
     "QuickGelu": [({"x": X}, {}), ({"x": X}, {"alpha": 1.0})],
-    "SkipLayerNormalization": [(NORM, {}), ({**NORM, "beta": (6,), "bias": (6,)}, {"epsilon": 0.1})],
-    "SkipSimplifiedLayerNormalization": [(NORM, {"epsilon": 0.1}), ({**NORM, "bias": (6,)}, {"epsilon": 0.1})],
+    "SkipLayerNormalization": [
+        (NORM, {}),
+        ({**NORM, "beta": (6,), "bias": (6,)}, {"epsilon": 0.1}),
+        *((NORM, {"epsilon": 0.1}, 4, which) for which in (1, 2, 3)),
+        ({**NORM, "skip": (3, 6)}, {"epsilon": 0.1}),
+    ],
+    "SkipSimplifiedLayerNormalization": [
+        (NORM, {"epsilon": 0.1}),
+        ({**NORM, "bias": (6,)}, {"epsilon": 0.1}),
+        *((NORM, {"epsilon": 0.1}, 4, which) for which in (2, 3)),
+    ],
 }
 NO_KERNEL = {"BiasAdd", "TransposeMatMul"}
 """Registered, but ONNX Runtime's CPU has no kernel to compare with, or no schema any more."""
 ALL = [(op_type, *form) for op_type, forms in FUSIONS.items() for form in forms]
 
 
-def fused(op_type, inputs, attributes):
-    """A model of one such node, with nothing declared about its result."""
-    node = helper.make_node(op_type, list(inputs), ["y"], "fused", domain="com.microsoft", **attributes)
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs.items()]
-    out = helper.make_node("Identity", ["y"], ["out"])
-    result = helper.make_tensor_value_info("out", TensorProto.FLOAT, [None] * len(next(iter(inputs.values()))))
-    graph = helper.make_graph([node, out], "g", values, [result])
-    imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)
-
-
 def test_every_fusion_has_a_case():
-    here = {f"com.microsoft.{name}" for name in {*FUSIONS, *NO_KERNEL}}
+    attention = {case[0] for case in CASES}
+    here = {f"com.microsoft.{name}" for name in {*FUSIONS, *NO_KERNEL, *attention}}
     assert here == {name for name in RULES if "." in name} - set(INTEGERS)  # test_integer.py has those
 
 
-@pytest.mark.parametrize(("op_type", "inputs", "attributes"), ALL)
-def test_gradient_equals_differences_of_the_runtimes_kernel(op_type, inputs, attributes):
-    model, rng = fused(op_type, inputs, attributes), np.random.default_rng(0)
-    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in inputs.items()}
-    seed = rng.standard_normal(run(model, feeds)["out"].shape).astype(np.float32)
-    made = run(vjp(model), {**feeds, "cotangent.out": seed})
-    for name in inputs:
-        v = rng.standard_normal(inputs[name]).astype(np.float32)
-        up, down = (
-            run(model, {**feeds, name: feeds[name] + h * v})["out"] for h in (np.float32(5e-3), np.float32(-5e-3))
-        )
-        expected = np.vdot(seed.astype(np.float64), up.astype(np.float64) - down) / 1e-2
-        gradient = made[f"grad.{name}"]
-        assert abs(np.vdot(v, gradient) - expected) <= 2e-3 * np.linalg.norm(v) * np.linalg.norm(gradient) + 1e-3
+@pytest.mark.parametrize("case", ALL, ids=lambda case: "-".join([case[0], *case[1], *map(str, case[3:])]))
+def test_gradient_equals_differences_of_the_runtimes_kernel(case):
+    equal_differences(fused(*case))
 
 
 def test_an_optimised_file_gives_the_gradients_of_the_original(assets, tmp_path):

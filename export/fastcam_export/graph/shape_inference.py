@@ -35,10 +35,13 @@ def _standard(op_type: str, *names: str) -> StandIn:
     return make
 
 
-def _sum_too(node: NodeProto) -> list[NodeProto]:
-    """As :func:`_like_first`, and the fourth output has the type and shape of the first."""
-    more = [helper.make_node("Identity", node.input[:1], node.output[3:4])] if len(node.output) > 3 else []
-    return [*_like_first(node), *more]
+def _skipped(node: NodeProto) -> list[NodeProto]:
+    """As :func:`_like_first`; the second and third output are a number for each row, the fourth is like the first."""
+    made, x, axes = _like_first(node), node.input[0], f"{PREFIX}{node.output[0]}.axes"
+    if any(node.output[1:3]):
+        made.append(helper.make_node("Constant", [], [axes], value_ints=[-1]))
+    made += [helper.make_node("ReduceMean", [x, axes], [name]) for name in node.output[1:3] if name]
+    return made + [helper.make_node("Identity", [x], [name]) for name in node.output[3:4]]
 
 
 def _product(node: NodeProto) -> list[NodeProto]:
@@ -94,6 +97,87 @@ def _recurrent(node: NodeProto) -> list[NodeProto]:
     return [made]
 
 
+def _attention(node: NodeProto) -> list[NodeProto]:
+    """The first output has the shape of the input, but the width of the values: the last part of input x weights."""
+    prefix, (x, w) = f"{PREFIX}{node.output[0]}", node.input[:2]
+    made = []
+    if node.op_type == "QAttention":
+        made = [
+            helper.make_node("Cast", [value], [f"{prefix}.{i}"], to=onnx.TensorProto.FLOAT)
+            for i, value in enumerate((x, w))
+        ]
+        x, w = (f"{prefix}.{i}" for i in (0, 1))
+    sizes = next((list(a.ints) for a in node.attribute if a.name == "qkv_hidden_sizes"), [])
+    parts = [f"{prefix}.q", f"{prefix}.k", node.output[0]]
+    made.append(helper.make_node("MatMul", [x, w], [f"{prefix}.all"]))
+    if sizes:
+        made.append(helper.make_node("Constant", [], [f"{prefix}.sizes"], value_ints=sizes))
+    given = [f"{prefix}.all", *([f"{prefix}.sizes"] if sizes else [])]
+    made.append(helper.make_node("Split", given, parts, axis=2, num_outputs=None if sizes else 3))
+    if len(node.output) < 2 or not node.output[1]:
+        return made
+    number = next((a.i for a in node.attribute if a.name == "num_heads"), 1)
+    old = {"Attention": 4, "QAttention": 8}[node.op_type]
+    past = node.input[old] if len(node.input) > old else ""
+    made += _by_heads(f"{prefix}.present", f"{prefix}.k", number, "")
+    made.append(helper.make_node("Constant", [], [f"{prefix}.first"], value_ints=[0]))
+    made.append(helper.make_node("Unsqueeze", [f"{prefix}.present", f"{prefix}.first"], [f"{prefix}.one"]))
+    both = [f"{prefix}.both" if past else node.output[1]]
+    made.append(helper.make_node("Concat", [f"{prefix}.one"] * 2, both, axis=0))
+    return made + ([helper.make_node("Concat", [past, *both], [node.output[1]], axis=3)] if past else [])
+
+
+def _of_queries(node: NodeProto) -> list[NodeProto]:
+    """The first output has the shape of the queries, with the width of the values; then keys and values by heads."""
+    q, k, v = [*node.input, "", ""][:3]
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    past = list(node.input[3:5] if node.op_type == "GroupQueryAttention" else node.input[6:8])
+    number = given.get("kv_num_heads", given.get("num_heads", 1))
+    made: list[NodeProto] = []
+    if q and not k and "kv_num_heads" in given:
+        made, (q, k, v) = _unpacked(node, given["num_heads"], number)
+    if not k or not v:
+        return [node]
+    made.append(helper.make_node("Identity", [q], node.output[:1]))
+    if "kv_num_heads" not in given:
+        made[-1] = helper.make_node("Einsum", [q, k, v], node.output[:1], equation="bsd,btd,bte->bse")
+    for name, x, old in zip(node.output[1:3], (k, v), [*past, "", ""]):
+        made += _by_heads(name, x, number, old) if name else []
+    return made
+
+
+def _unpacked(node: NodeProto, number: int, shared: int) -> tuple[list[NodeProto], list[str]]:
+    """Queries, keys and values that lie side by side."""
+    prefix = f"{PREFIX}{node.output[0]}"
+    made = [
+        helper.make_node("Constant", [], [f"{prefix}.all"], value_ints=[0, 0, number + 2 * shared, -1]),
+        helper.make_node("Constant", [], [f"{prefix}.each"], value_ints=[number, shared, shared]),
+        helper.make_node("Constant", [], [f"{prefix}.flat"], value_ints=[0, 0, -1]),
+        helper.make_node("Reshape", [node.input[0], f"{prefix}.all"], [f"{prefix}.heads"]),
+        helper.make_node("Split", [f"{prefix}.heads", f"{prefix}.each"], [f"{prefix}.h{i}" for i in range(3)], axis=2),
+    ]
+    names = [f"{prefix}.{i}" for i in range(3)]
+    made += [helper.make_node("Reshape", [f"{prefix}.h{i}", f"{prefix}.flat"], [name]) for i, name in enumerate(names)]
+    return made, names
+
+
+def _by_heads(name: str, x: str, number: int, past: str) -> list[NodeProto]:
+    """[B, N, T, H] of [B, S, N * H], behind the past."""
+    prefix = f"{PREFIX}{name}"
+    made = [
+        helper.make_node("Constant", [], [f"{prefix}.sizes"], value_ints=[0, 0, number, -1]),
+        helper.make_node("Reshape", [x, f"{prefix}.sizes"], [f"{prefix}.heads"]),
+        helper.make_node("Transpose", [f"{prefix}.heads"], [f"{prefix}.new" if past else name], perm=[0, 2, 1, 3]),
+    ]
+    return made + ([helper.make_node("Concat", [past, f"{prefix}.new"], [name], axis=2)] if past else [])
+
+
+def _embedded(node: NodeProto) -> list[NodeProto]:
+    """A vector for each word."""
+    sums = [name for name in node.output[2:3] if name]
+    return [helper.make_node("Gather", [node.input[2], node.input[0]], [name]) for name in (node.output[0], *sums)]
+
+
 MICROSOFT = "com.microsoft"
 POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -102,8 +186,13 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
     ("", "MaxUnpool"): _unpooled,
     ("", "MeanVarianceNormalization"): _like_first,
     **{(MICROSOFT, name): _like_first for name in ("Gelu", "BiasGelu", "FastGelu", "QuickGelu", "BiasAdd")},
-    (MICROSOFT, "SkipLayerNormalization"): _sum_too,
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): _sum_too,
+    (MICROSOFT, "SkipLayerNormalization"): _skipped,
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skipped,
+    (MICROSOFT, "Attention"): _attention,
+    (MICROSOFT, "QAttention"): _attention,
+    (MICROSOFT, "EmbedLayerNormalization"): _embedded,
+    (MICROSOFT, "GroupQueryAttention"): _of_queries,
+    (MICROSOFT, "MultiHeadAttention"): _of_queries,
     (MICROSOFT, "FusedConv"): _standard("Conv", *WINDOW),
     (MICROSOFT, "FusedGemm"): _standard("Gemm", "alpha", "beta", "transA", "transB"),
     (MICROSOFT, "FusedMatMul"): _product,

@@ -2,6 +2,7 @@
 
 from fastcam_export.autodiff.rules import (
     activation,
+    attention,
     com_microsoft,
     control_flow,
     convolution,
@@ -27,6 +28,7 @@ from fastcam_export.autodiff.rules import (
 
 __all__ = [
     "activation",
+    "attention",
     "com_microsoft",
     "control_flow",
     "convolution",

@@ -81,21 +81,22 @@ def bias_add(op: Builder, node: Node) -> list[ir.Value | None]:
 
 @fusion("SkipLayerNormalization")
 def skip_layer_normalization(op: Builder, node: Node) -> list[ir.Value | None]:
-    """y = LayerNormalization(x + skip + bias); the fourth output is that sum"""
+    """y = LayerNormalization(s), s = x + skip + bias; then the mean of s, 1 / sqrt(its variance + epsilon), and s"""
     total, scale, beta = op.Add(node.x, node.inputs[1]), node.inputs[2], node.input(3)
     total = total if node.input(4) is None else op.Add(total, node.input(4))
-    y = op.LayerNormalization(total, scale, beta, axis=-1, epsilon=node.number("epsilon", 1e-12))
-    return [y, None, None, total]
+    epsilon = node.number("epsilon", 1e-12)
+    y, mean, inverse = op.emit_all("LayerNormalization", total, scale, beta, outputs=3, axis=-1, epsilon=epsilon)
+    return [y, mean, inverse, total]
 
 
 @fusion("SkipSimplifiedLayerNormalization")
 def skip_simplified_layer_normalization(op: Builder, node: Node) -> list[ir.Value | None]:
-    """y = h scale with h = s / sqrt(mean(s^2) + epsilon) and s = x + skip + bias, the fourth output"""
+    """y = s r scale, s = x + skip + bias, r = 1 / sqrt(mean(s^2) + epsilon); the third output is r, the fourth s"""
     total = op.Add(node.x, node.inputs[1])
     total = total if node.input(3) is None else op.Add(total, node.input(3))
     mean = op.ReduceMean(op.Mul(total, total), [-1], keepdims=1)
     inverse = op.Reciprocal(op.Sqrt(op.Add(mean, node.number("epsilon", 1e-12))))
-    return [op.Mul(op.Mul(total, inverse), node.inputs[2]), None, None, total]
+    return [op.Mul(op.Mul(total, inverse), node.inputs[2]), None, inverse, total]
 
 
 def _attributes(node: Node) -> dict[str, Any]:
