@@ -1,5 +1,7 @@
 """Operators on integers: gradients against PyTorch's of the float operators, at the integers of ONNX Runtime."""
 
+from functools import partial
+
 import numpy as np
 import onnx
 import pytest
@@ -30,13 +32,19 @@ CONSTANTS = {
     "which": R.random(X.shape) < 0.5,
     "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "up": np.float32([1, 1, 2, 2]), "low": np.uint8(90),
     "high": np.uint8(200),
+    "qkv": R.integers(-80, 80, (5, 24)).astype(np.int8), "qb": R.standard_normal(24).astype(np.float32),
+    "wss": np.linspace(0.004, 0.01, 24).astype(np.float32), "ws0": np.zeros(24, np.int8),
+    "seen": np.array([[1, 1, 0, 1], [0, 1, 1, 1]], np.int32),
+    "lw": R.integers(-80, 80, (2, 5, 12)).astype(np.int8), "lr": R.integers(-80, 80, (2, 3, 12)).astype(np.int8),
+    "ls": np.float32([0.01, 0.008]), "l0": np.int8([3, -2]), "lb": R.standard_normal((2, 24)).astype(np.float32),
+    "lss": np.linspace(0.004, 0.01, 24).astype(np.float32).reshape(2, 12), "ls0": np.zeros((2, 12), np.int8),
 }  # fmt: skip
 
 
-def real(name, scale, zero=0.0, axis=None):
+def real(name, scale, zero=0.0, axis=0):
     """The numbers that a constant stands for, as a tensor of PyTorch."""
     scale, zero = (np.asarray(CONSTANTS.get(v, v) if isinstance(v, str) else v, np.float64) for v in (scale, zero))
-    column = [-1] + [1] * (CONSTANTS[name].ndim - 1) if scale.ndim else []
+    column = [-1 if each == axis else 1 for each in range(CONSTANTS[name].ndim)] if scale.ndim else []
     return torch.tensor((CONSTANTS[name] - zero.reshape(column)) * scale.reshape(column))
 
 
@@ -44,7 +52,33 @@ def window(x):
     return F.conv2d(x, real("k", "ks", "kz"), torch.tensor(BIAS * S * SCALES.astype(np.float64)), padding=1)
 
 
+def attention(x, mask=None):
+    """Two heads of [q, k, v] = x w + b."""
+    total = x @ real("qkv", "wss", "ws0", axis=1) + torch.tensor(CONSTANTS["qb"])
+    q, k, v = total.reshape(*x.shape[:2], 3, 2, -1).permute(2, 0, 3, 1, 4)
+    mask = None if mask is None else torch.tensor(CONSTANTS[mask][:, None, None] != 0)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return y.permute(0, 2, 1, 3).reshape(*x.shape[:2], -1)
+
+
+def lstm(x, columns=False):
+    """Both directions over the first axis, in ONNX's order of gates."""
+    scale, zero = ("lss", "ls0") if columns else ("ls", "l0")
+    made = torch.nn.LSTM(5, 3, bidirectional=True).double()
+    order = [*range(3), *range(6, 9), *range(9, 12), *range(3, 6)]  # input, output, forget, cell to input, forget, ...
+    for name, stored in (("ih", "lw"), ("hh", "lr")):
+        for which, end in enumerate(("", "_reverse")):
+            step, shift = CONSTANTS[scale][which].astype(np.float64), CONSTANTS[zero][which].astype(np.float64)
+            weight = ((CONSTANTS[stored][which] - shift) * step).T[order]
+            getattr(made, f"weight_{name}_l0{end}").data = torch.tensor(weight)
+            bias = CONSTANTS["lb"][which].reshape(2, 12)[0 if name == "ih" else 1][order]
+            getattr(made, f"bias_{name}_l0{end}").data = torch.tensor(bias, dtype=torch.float64)
+    y, _ = made(x)
+    return y.reshape(*x.shape[:2], 2, 3).transpose(1, 2)
+
+
 MICROSOFT = {"domain": "com.microsoft"}
+LSTM = {"hidden_size": 3, "direction": "bidirectional", **MICROSOFT}
 PADDED = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 CASES = {
     "QLinearConv": (X, "QLinearConv q s z k ks kz t tz b", PADDED, window),
@@ -86,8 +120,25 @@ CASES = {
     "com.microsoft.DynamicQuantizeMatMul": (
         ROWS, "DynamicQuantizeMatMul x m ws wz", MICROSOFT, lambda x: x @ real("m", "ws", "wz"),
     ),
+    "com.microsoft.QAttention": (
+        ROWS, "QAttention q qkv qb s wss nothing z ws0", {"num_heads": 2, **MICROSOFT}, attention,
+    ),
+    "com.microsoft.DynamicQuantizeLSTM": (
+        ROWS, "DynamicQuantizeLSTM x lw lr lb nothing nothing nothing nothing ls l0 ls l0", LSTM, lstm,
+    ),
 }  # fmt: skip
-COUNTS, FLOATS = {"ConvInteger", "MatMulInteger"}, {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+FORMS = {
+    **CASES,
+    "QAttention, keys": (
+        ROWS, "QAttention q qkv qb s wss seen z ws0", {"num_heads": 2, **MICROSOFT}, partial(attention, mask="seen"),
+    ),
+    "DynamicQuantizeLSTM, a scale to the column": (
+        ROWS, "DynamicQuantizeLSTM x lw lr lb nothing nothing nothing nothing lss ls0 lss ls0", LSTM,
+        partial(lstm, columns=True),
+    ),
+}  # fmt: skip
+COUNTS = {"ConvInteger", "MatMulInteger"}
+FLOATS = {"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention"}
 NO_KERNEL = {"com.microsoft.QLinearReduceMean"}
 SELECTIONS = {
     "MaxPool": ("MaxPool q", {"kernel_shape": [2, 2], "strides": [2, 2]}, lambda x: F.max_pool2d(x, 2)),
@@ -111,7 +162,7 @@ def model(x, lines):
         nodes,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None] * x.ndim)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None] * (4 if "LSTM" in lines[0][0] else x.ndim))],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in CONSTANTS.items() if name in used],
     )
     imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
@@ -123,7 +174,10 @@ def compared(x, made, function, passes=None):
     values = run(made, {"x": x})
     seed = np.random.default_rng(2).standard_normal(values["out"].shape).astype(np.float32)
     got = run(vjp(made), {"x": x, "cotangent.out": seed})["grad.x"]
-    at = torch.tensor(np.rint(x / S).astype(np.float64) * float(S), requires_grad=True)
+    rounded = any("q" in node.input for node in made.graph.node)
+    at = torch.tensor(
+        np.rint(x / S).astype(np.float64) * float(S) if rounded else x.astype(np.float64), requires_grad=True
+    )
     y = function(at)
     kept = torch.tensor(-seed.astype(np.float64))
     if passes is not None:
@@ -136,10 +190,10 @@ def test_every_integer_operator_has_a_case():
     assert {*CASES, *NO_KERNEL} == set(INTEGERS)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FORMS)
 def test_the_gradient_is_that_of_the_float_operator_where_nothing_saturates(name):
-    x, line, attributes, function = CASES[name]
-    plain = name.rpartition(".")[2]
+    x, line, attributes, function = FORMS[name]
+    plain = line.partition(" ")[0]
     last = [("Cast y -> f", {"to": TensorProto.FLOAT})] if plain in COUNTS else [("DequantizeLinear y t tz -> f", {})]
     if plain in ("QLinearSigmoid", "QLinearSoftmax"):
         last = [("DequantizeLinear y one nil -> f", {})]

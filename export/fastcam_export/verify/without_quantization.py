@@ -78,8 +78,10 @@ class _Twin:
             elif node.op_type == DEQUANTIZE:
                 self._dequantise(node)
             elif operator is not None:
-                result = operator.define(self.op, node, partial(self._number, node, operator))
-                self._give(node.outputs[0], result, qualified_op_type(node) in RESCALED)
+                made = integers.results(self.op, node, operator, partial(self._number, node, operator))
+                for old, result in zip(node.outputs, made):
+                    if result is not None:
+                        self._give(old, result, qualified_op_type(node) in RESCALED)
             elif any(value in self.real for value in node.inputs):
                 self._again(node)
         self.graph.sort()

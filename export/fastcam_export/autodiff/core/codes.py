@@ -55,10 +55,13 @@ def rescaling(op: Builder, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) ->
     """dx: through the float operator, where y is not saturated."""
     known = integers.find(node.node)
     assert known is not None
-    y = known.define(op, node.node, lambda index: integers.real(op, node.node, known, index))
+    ys = integers.results(op, node.node, known, lambda index: integers.real(op, node.node, known, index))
     below, above = integers.limits(node.node, known)
-    dy = node.dys[0]
-    return sweep([y], [dy if dy is None else masked(op, passes(op, node.y, below, above), dy)], wrt)
+    first, *others = node.dys
+    if any(y is None and dy is not None for y, dy in zip(ys, node.dys)):
+        raise UnsupportedOperator("an output of it has no gradient rule")
+    first = first if first is None else masked(op, passes(op, node.y, below, above), first)
+    return sweep(ys, [first, *others], wrt)
 
 
 def _selection(op: Builder, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:

@@ -7,13 +7,14 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from fastcam_export.autodiff.core.attention import packed
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.straight_through import RESCALED, representable, rescaled_limits
 from fastcam_export.graph.constants import Array
@@ -26,7 +27,7 @@ Parameters = tuple[int, int]
 """Where a node has the scale and the zero point of an input or of its result."""
 Real = Callable[[int], ir.Value]
 """Index of an input -> the real numbers that it stands for."""
-Define = Callable[[Builder, ir.Node, Real], ir.Value]
+Define = Callable[[Builder, ir.Node, Real], "ir.Value | Sequence[ir.Value | None]"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Integer:
     """One operator.
 
     Attributes:
-        define: ``(op, node, real) -> result``: what it computes, without rounding.
+        define: ``(op, node, real) -> result``: what it computes, without rounding; a list where it has several outputs.
         reals: the inputs that stand for real numbers, and where their scales and zero points are; -1: there is none.
         axes: of inputs with a scale to a channel the axis of the channels.
         within: the result lies between the least and the largest input.
@@ -46,6 +47,13 @@ class Integer:
     axes: Mapping[int, int] = field(default_factory=dict)
     within: bool = False
     ends: tuple[float, float] | None = None
+
+
+def results(op: Builder, node: ir.Node, known: Integer, real: Real) -> list[ir.Value | None]:
+    """What each output of a node stands for; None for one that is not known."""
+    made = known.define(op, node, real)
+    found: list[ir.Value | None] = [made] if isinstance(made, ir.Value) else list(made)
+    return (found + [None] * len(node.outputs))[: len(node.outputs)]
 
 
 def limits(node: ir.Node, known: Integer) -> tuple[Array | None, Array | None]:
@@ -192,6 +200,30 @@ def _dynamic_matmul(op: Builder, node: ir.Node, x: Real) -> ir.Value:
     return y if bias is None else op.Add(y, bias)
 
 
+def _attention(op: Builder, node: ir.Node, x: Real) -> list[ir.Value | None]:
+    """com.microsoft.Attention"""
+    return packed(op, node, x(0), x(1), {"bias": 2, "mask": 5, "past": 8})
+
+
+def _lstm(op: Builder, node: ir.Node, x: Real) -> Sequence[ir.Value]:
+    """LSTM of floats x, whose weights are stored transposed"""
+    weights = (_directions(op, node, *places) for places in ((1, 8, 9), (2, 10, 11)))
+    others = (input_at(node, index) for index in range(3, 8))
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    return op.emit_all("LSTM", x(0), *weights, *others, outputs=len(node.outputs), **attributes)
+
+
+def _directions(op: Builder, node: ir.Node, index: int, scale: int, zero: int) -> ir.Value:
+    """Weights [directions, columns, rows] that have a scale to the direction, or to each of its columns, transposed."""
+    code, step, shift = (input_at(node, each) for each in (index, scale, zero))
+    assert code is not None and step is not None
+    number = op.Cast(code, to=int(ir.DataType.FLOAT))
+    beside = [1] if op.rank(step) == 2 else [1, 2]
+    if shift is not None:
+        number = op.Sub(number, op.Unsqueeze(op.Cast(shift, to=int(ir.DataType.FLOAT)), beside))
+    return op.Transpose(op.Mul(number, op.Unsqueeze(step, beside)), perm=[0, 2, 1])
+
+
 UNARY = {0: (1, 2)}
 BINARY = {0: (1, 2), 3: (4, 5)}
 COUNTS = {0: (-1, 2), 1: (-1, 3)}
@@ -219,6 +251,8 @@ INTEGERS: dict[str, Integer] = {
         lambda op, node, x: op.Where(node.inputs[0], x(1), x(4)), {1: (2, 3), 4: (5, 6)}, within=True
     ),
     f"{MICROSOFT}MatMulIntegerToFloat": Integer(_to_float, {0: (2, 4), 1: (3, 5)}, {0: -2, 1: -1}),
+    f"{MICROSOFT}QAttention": Integer(_attention, {0: (3, 6), 1: (4, 7)}, {1: -1}),
+    f"{MICROSOFT}DynamicQuantizeLSTM": Integer(_lstm, {}),
     f"{MICROSOFT}DynamicQuantizeMatMul": Integer(_dynamic_matmul, {1: (2, 3)}, {1: -1}),
 }
 """Operator -> what it computes of the numbers that its integers stand for."""

@@ -159,8 +159,9 @@ def seen(value: ir.Value) -> ir.Value:
 def unquantised(score: ir.Value) -> ir.Value:
     """The float value whose quantisation ``score`` is, perhaps reshaped; ``score`` where it is not quantised.
 
-    Quantisers put a pair around each reshape, so there may be several. A score is explained before it is quantised, as it is before a softmax: at the end of the integers' range, where the
-    surest predictions lie, its derivative would be zero.
+    Quantisers put a pair around each reshape, so there may be several. A score is explained before it is quantised, as
+    it is before a softmax: at the end of the integers' range, where the surest predictions lie, its derivative would be
+    zero.
     """
     value = found = score
     while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
