@@ -116,6 +116,10 @@ def gallery() -> str:
 # ---- operators
 
 
+ELSEWHERE = {"codes": "integer", "function_bodies": "ONNX's functions"}
+"""Families of operators whose rules are made in the core."""
+
+
 def operators() -> str:
     """Every operator with a gradient rule, by family."""
     from fastcam_export.autodiff import reverse  # noqa: F401  (fills the registry)
@@ -123,7 +127,9 @@ def operators() -> str:
 
     families: dict[str, list[str]] = {}
     for name, rule in RULES.items():
-        families.setdefault(rule.gradients.__module__.rsplit(".", 1)[-1], []).append(name)
+        derived = rule.within or rule.expand or rule.gradients
+        module = derived.__module__.rsplit(".", 1)[-1]
+        families.setdefault(ELSEWHERE.get(module, module), []).append(name)
     rows: Rows = [(family, ", ".join(sorted(names))) for family, names in sorted(families.items())]
     return f"{len(RULES)} operators have a rule:\n\n" + table(("family", "operators"), rows)
 
