@@ -18,10 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastcam.errors import FastcamError
-
-LONGEST = 160
-"""Of a path in a message, in characters."""
+from fastcam.errors import FastcamError, shown
 
 
 @contextmanager
@@ -78,13 +75,6 @@ def destination(path: Path) -> Path:
 def _kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "it is a folder", stat.S_IFIFO: "it is a pipe", stat.S_IFSOCK: "it is a socket"}
     return kinds.get(stat.S_IFMT(mode), "it is a device")
-
-
-def shown(path: str | Path) -> str:
-    """A path for a message: of sensible length, with what cannot be printed escaped."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= LONGEST else f"{text[:40]}...{text[-60:]}"
 
 
 @contextmanager

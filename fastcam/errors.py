@@ -1,11 +1,14 @@
-"""The one error that FastCAM raises for bad input."""
+"""The one error that FastCAM raises for bad input, and how its messages call names and paths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 MOST = 10
 """How many names an error lists."""
+LONGEST = 160
+"""Of a path in a message, in characters."""
 
 
 class FastcamError(ValueError):
@@ -17,3 +20,10 @@ def listed(names: Iterable[object], most: int = MOST) -> str:
     every = [str(name) for name in names]
     rest = len(every) - most
     return ", ".join([*every[:most], f"and {rest} more"] if rest > 0 else every)
+
+
+def shown(path: str | Path) -> str:
+    """A path for a message: of sensible length, with what cannot be printed escaped."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= LONGEST else f"{text[:40]}...{text[-60:]}"

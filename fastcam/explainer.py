@@ -16,7 +16,7 @@ from fastcam.explain.kinds import KINDS
 from fastcam.explain.on_device import Resident
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
-from fastcam.explain.streaming import Frame, stream
+from fastcam.explain.streaming import Frame, is_video, read_video, stream
 from fastcam.labels import Labels, read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation
@@ -286,7 +286,7 @@ class Explainer:
 
     def stream(
         self,
-        frames: Iterable[Any],
+        frames: Iterable[Any] | str | Path,
         targets: Any = -1,
         threshold: float = 0.15,
         connectivity: int = 8,
@@ -308,7 +308,7 @@ class Explainer:
         and leaving the loop early ends all threads.
 
         Args:
-            frames: paths or pictures: a list, a generator, a camera. It is read in a thread.
+            frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path.
             targets, cotangent, method, layers, fuse, style, options, inputs: for every frame the same, see
                 :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
@@ -326,6 +326,8 @@ class Explainer:
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
+        if isinstance(frames, str | Path):
+            frames = read_video(frames) if is_video(Path(frames)) else [frames]
         return stream(steps, frames, size, workers, wait)
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:

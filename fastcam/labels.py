@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError
+from fastcam.input_files import read_text
 
 WORDNET = re.compile(r"^(n\d{8})\s+(?=\S)")
 """The identifier in front of ImageNet's class names."""
@@ -97,12 +98,7 @@ def names_by_index(names: Any, what: str) -> tuple[str, ...]:
 
 
 def _of_file(path: Path) -> tuple[str, ...]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FastcamError(f"{path}: cannot be read ({error.strerror}); give one class name per line") from error
-    except UnicodeDecodeError as error:
-        raise FastcamError(f"{path}: not UTF-8 text; give one class name per line") from error
+    text = read_text(path, "give one class name per line")
     found = _literal(text)
     if found is None and path.suffix.lower() in (".yaml", ".yml"):
         found = _yaml(text)

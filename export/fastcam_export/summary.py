@@ -8,6 +8,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from fastcam import schema
+from fastcam.errors import FastcamError
+from fastcam.input_files import read_bytes
 from fastcam.schema import Answer, Metadata, TargetLayer
 
 SCORE = {
@@ -80,8 +82,8 @@ def exported(path: str | Path) -> list[str] | None:
     """
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(Path(path).read_bytes())
-    except (OSError, DecodeError):
+        model.ParseFromString(read_bytes(path, "give an ONNX file"))
+    except (FastcamError, DecodeError):
         return None
     said = next((entry.value for entry in model.metadata_props if entry.key == schema.METADATA_KEY), None)
     if said is None:

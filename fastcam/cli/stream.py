@@ -110,8 +110,9 @@ def stream(
     )
     sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0
+    broken: list[FastcamError] = []
     with sink as write, progress(total or None) as bar:
-        for frame in explained:
+        for frame in _until_broken(explained, broken):
             done += 1
             failed += frame.error is not None
             write(frame)
@@ -119,8 +120,23 @@ def stream(
     rate = done / (time.perf_counter() - began)
     where = f", written to {output}" if output else ""
     print(f"{counted(done, 'frame')}, {rate:.1f} a second{where}", file=sys.stderr)
+    if broken:
+        raise broken[0]
     if failed:
         raise FastcamError(f"{failed} of {counted(done, 'frame')} could not be explained; their lines say why")
+
+
+def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterator[Frame]:
+    """Frames up to the end, or to where the video is damaged: then ``broken`` holds why, and what was read is kept."""
+    first = True
+    try:
+        for frame in frames:
+            first = False
+            yield frame
+    except FastcamError as error:
+        if first:
+            raise
+        broken.append(error)
 
 
 def _frames(sources: list[Path]) -> tuple[Iterable[Any], int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.image.preprocess import Uint8, is_picture, opencv
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Batch, Run, join_batches
@@ -17,6 +18,8 @@ from fastcam.runtime.thread_pipeline import Pipeline
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 """What is opened as a video. Which of them can be read is up to OpenCV's build."""
+ESTIMATED = 2
+"""Frames, or percent of them, by which a sound file's count may be wrong: some formats tell their length alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
         frame = Frame(*numbered)
         try:
             return frame, steps.prepare(frame.source)
-        except FastcamError as error:
+        except Exception as error:  # whatever a picture, or the library that it comes from, does
             return _failed(frame, error), None
 
     def run(members: list[tuple[Frame, Batch | None]]) -> tuple[list[Frame], Run | None]:
@@ -89,27 +92,37 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
     return explained()
 
 
-def _failed(frame: Frame, error: FastcamError) -> Frame:
-    return replace(frame, error=FastcamError(f"frame {frame.index}: {error}"))
+def _failed(frame: Frame, error: Exception) -> Frame:
+    why = str(error) if isinstance(error, FastcamError) else f"it cannot be read ({type(error).__name__}: {error})"
+    failure = FastcamError(f"frame {frame.index}: {why}")
+    failure.__cause__ = error
+    return replace(frame, error=failure)
 
 
 def read_video(path: str | Path) -> Iterator[Uint8]:
     """The frames of a video file, uint8 RGB [height, width, 3], one after the other.
 
     Raises:
-        FastcamError: no such file, or OpenCV cannot read it as a video.
+        FastcamError: no such file, or OpenCV cannot read it as a video; behind the last frame: the file promises more.
     """
     cv2 = opencv()
-    if not Path(path).is_file():
-        raise FastcamError(f"{path}: no such file; give a video, or a folder of pictures")
+    if not os.path.isfile(path):
+        raise FastcamError(f"{shown(path)}: no such file; give a video, or a folder of pictures")
     video = cv2.VideoCapture(str(path))
+    count, promised = 0, video.get(cv2.CAP_PROP_FRAME_COUNT)
     try:
         good, picture = video.read()
         if not good:
             raise FastcamError(f"{path}: OpenCV cannot read this as a video; convert it, or give a folder of pictures")
         while good:
+            count += 1
             yield np.ascontiguousarray(picture[:, :, ::-1])
             good, picture = video.read()
+        if promised - count > max(ESTIMATED, promised * ESTIMATED / 100):
+            raise FastcamError(
+                f"{shown(path)}: the video is cut short or damaged, {count} of {promised:.0f} frames can be read; "
+                "copy it again"
+            )
     finally:
         video.release()
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.input_files import read_array, read_bytes
 
 Uint8: TypeAlias = NDArray[np.uint8]
 Pixels: TypeAlias = NDArray[Any]
@@ -67,12 +68,8 @@ def eight_bits(pixels: Pixels) -> Uint8:
 
 
 def _content(path: str | Path) -> Uint8:
-    """The bytes of a file."""
-    try:
-        # not cv2.imread: it cannot open names outside the code page on Windows
-        return np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise FastcamError(f"{path}: cannot be read ({error.strerror or error}); give a picture file") from error
+    """The bytes of a file; not by cv2.imread, which cannot open names outside the code page on Windows."""
+    return np.frombuffer(read_bytes(path, "give a picture file"), np.uint8)
 
 
 def _decoded(data: Uint8, path: str, whole: bool = False) -> Pixels:
@@ -151,7 +148,7 @@ def read(image: Any, color: str) -> tuple[Uint8, Pixels | Floats]:
     whole = color in ("RGBA", "BGRA", "BANDS")
     if isinstance(image, str | Path):
         if Path(image).suffix.lower() == ".npy":
-            pixels = _bands(load_array(image), whole)
+            pixels = _bands(read_array(image, "give a .npy file of bands"), whole)
         elif whole:
             pixels = _decoded(_content(image), str(image), whole)
         else:
@@ -172,18 +169,6 @@ def read(image: Any, color: str) -> tuple[Uint8, Pixels | Floats]:
 def deep(path: str | Path) -> Pixels:
     """:func:`decode` without losing the lower half of 16 bits."""
     return _decoded(_content(path), str(path))
-
-
-def load_array(path: str | Path) -> NDArray[Any]:
-    """The array in a .npy file.
-
-    Raises:
-        FastcamError: it cannot be read.
-    """
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise FastcamError(f"{path}: no array can be read from it ({error})") from error
 
 
 def _bands(array: NDArray[Any], whole: bool) -> Pixels:

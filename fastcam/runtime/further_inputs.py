@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError, listed
+from fastcam import input_files
+from fastcam.errors import FastcamError, listed, shown
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Size
 from fastcam.schema import FurtherInput, Preprocessing
@@ -19,6 +20,7 @@ from fastcam.schema import FurtherInput, Preprocessing
 Array: TypeAlias = NDArray[Any]
 Values: TypeAlias = Mapping[str, Any]
 """What a caller gives, by the name of the input: numbers, arrays, pictures, or files of those."""
+FORMS = "give .npy, .json, .csv or .txt"
 TYPES: dict[str, Any] = {
     **{f"tensor({name})": np.dtype(name) for name in ("float16", "double", "uint8", "int8", "uint16", "int16")},
     **{f"tensor({name})": np.dtype(name) for name in ("uint32", "int32", "uint64", "int64", "bool")},
@@ -220,17 +222,17 @@ def read_array(path: str | Path) -> Array:
     Raises:
         FastcamError: it cannot be read.
     """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return input_files.read_array(path, FORMS)
+    text = input_files.read_text(path, FORMS)
     try:
-        suffix = Path(path).suffix.lower()
-        if suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        text = Path(path).read_text("utf-8")
         if suffix == ".json":
             return _numbers(json.loads(text))
         lines = [line.replace(",", " ").replace(";", " ").split() for line in text.splitlines() if line.strip()]
         return np.squeeze(np.array(lines, np.float64))
-    except (OSError, ValueError, EOFError) as error:
-        raise FastcamError(f"{path}: no array can be read from it ({error}); give .npy, .json, .csv or .txt") from error
+    except (ValueError, RecursionError) as error:
+        raise FastcamError(f"{shown(path)}: no array can be read from it ({error}); {FORMS}") from error
 
 
 def parsed(texts: Sequence[str]) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 from fastcam import cache
-from fastcam.atomic_files import shown
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.runtime.providers import CPU as CPU
 from fastcam.runtime.providers import (
     CUDA,

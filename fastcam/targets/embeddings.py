@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
+from fastcam.input_files import read_array
 from fastcam.schema import Cotangent
 from fastcam.targets.arrays import Double, Scalars, numbers
 from fastcam.targets.spec_parser import Explained, File, Kind, Spec, SpecFunction, array_of, of_output
@@ -72,15 +74,13 @@ def _similarity_spec(spec: Spec, file: File) -> SpecFunction:
 
 def _reference(spec: Spec, file: File, about: Cotangent, word: str) -> Double:
     """float64 [1, D]"""
-    if not Path(word).is_file():
-        raise spec.wrong(f"{word}: no such file; give a picture, or a .npy file with an embedding")
-    if Path(word).suffix.lower() != ".npy":
+    if Path(word).suffix.lower() != ".npy" and os.path.isfile(word):
         return array_of(file.outputs_of(word), about).reshape(1, -1)
     try:
-        saved: NDArray[Any] = np.load(word, allow_pickle=False)
+        saved = read_array(word, "give a picture, or a .npy file with an embedding")
         return np.asarray(saved, np.float64).reshape(1, -1)
-    except (ValueError, OSError, EOFError) as error:
-        raise spec.wrong(f"{word}: no array of numbers ({error})") from error
+    except (FastcamError, TypeError, ValueError) as error:
+        raise spec.wrong(str(error)) from error
 
 
 # ---- of pairs

@@ -290,7 +290,7 @@ REFUSED = {
     "an index of words": ("numbers", None, "element:x", "whole numbers"),
     "an index too short": ("map", None, "element:2", r"an output with 1 axes .* explains map \[5, 8, 8\]"),
     "no reference": ("embedding", None, "similarity", "give a reference"),
-    "no such reference": ("embedding", None, "similarity:none.jpg", "none.jpg: no such file"),
+    "no such reference": ("embedding", None, "similarity:none.jpg", "none.jpg: cannot be read .No such file"),
     "a kind of similarity": ("embedding", None, "pair:kind=l2", "kind is one of cosine, dot"),
     "against nothing": ("logits", None, "finer:2", "against which classes"),
     "a sum as probability": ("logits", CLASSES, "probability:sky - car", "is of single classes"),

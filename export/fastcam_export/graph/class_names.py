@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx
 
+from fastcam.input_files import read_text
 from fastcam.labels import names_by_index, names_in
-from fastcam.schema import FastcamError
 from fastcam_export.graph.load import Loaded
 
 KEYS = ("names", "classes", "class_names", "classnames", "labels", "label_names", "id2label", "character", "characters")
@@ -78,7 +78,7 @@ def _of_node(node: onnx.NodeProto) -> tuple[str, ...] | None:
 def _of_config(path: Path) -> tuple[str, ...] | None:
     """``id2label`` of a configuration of Hugging Face; None where there is none."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["id2label"]
+        names = json.loads(read_text(path, "give JSON"))["id2label"]
         return names_by_index(names, CONFIG)
-    except (OSError, ValueError, KeyError, TypeError, FastcamError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # FastcamError is a ValueError
         return None

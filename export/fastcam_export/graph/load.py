@@ -13,7 +13,9 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import version_converter
 from onnx_ir.passes import common as common_passes
 
-from fastcam.schema import METADATA_KEY, FastcamError
+from fastcam.errors import FastcamError
+from fastcam.input_files import read_bytes
+from fastcam.schema import METADATA_KEY
 from fastcam_export.graph import legacy
 from fastcam_export.graph import weights as weights_apart
 from fastcam_export.graph.control_flow import settle
@@ -118,10 +120,7 @@ def _read(source: Source, room: Path | None) -> tuple[onnx.ModelProto, str, str,
         path = Path(source)
         file, folder = path.name, path.parent
         files.append(path)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise FastcamError(f"cannot read {source} ({error.strerror or error}); give an ONNX file") from error
+        data = read_bytes(path, "give an ONNX file")
     proto = _parse(data, file)
     files += _take_external_data(proto, file, folder, room is not None)
     return proto, file, hashlib.sha256(data).hexdigest(), tuple(files)

@@ -8,8 +8,8 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
-from fastcam.atomic_files import destination, refused, shown, write_files
-from fastcam.schema import FastcamError
+from fastcam.atomic_files import destination, refused, write_files
+from fastcam.errors import FastcamError, shown
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
 from fastcam_export.graph import weights
 from fastcam_export.graph.save import stamp, write_with_weights

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import listed
+from fastcam.errors import FastcamError, listed
+from fastcam.input_files import read_array
 from fastcam.targets.arrays import Double, are_probabilities, softmax
 from fastcam.targets.detectors import decoding
 from fastcam.targets.detectors.decoding import Decode
@@ -288,9 +289,9 @@ def _four(spec: Spec, name: str, numbers: Double, size: Size) -> tuple[Decode | 
 
 def _priors(spec: Spec, path: str, count: int) -> Double:
     try:
-        priors = np.asarray(np.load(path, allow_pickle=False), np.float64)
-    except (OSError, ValueError) as error:
-        raise spec.wrong(f"{path}: no array of anchors can be read there; give a .npy file, [boxes, 4]") from error
+        priors = np.asarray(read_array(path, "give a .npy file of anchors, [boxes, 4]"), np.float64)
+    except (FastcamError, TypeError, ValueError) as error:
+        raise spec.wrong(str(error)) from error
     if priors.shape != (count, 4):
         raise spec.wrong(f"{path} holds {list(priors.shape)}, the boxes are [{count}, 4]; give centre and size of each")
     return priors
