@@ -1,13 +1,15 @@
-"""Every torchvision model and one small member of every timm family: is the layer found, and is the gradient PyTorch's?
+"""Models of torchvision, timm, pytorchcv and transformers: is the layer found, and is the gradient PyTorch's?
 
-    pip install --no-deps timm && pip install safetensors huggingface_hub pyyaml
+    pip install --no-deps timm pytorchcv transformers && pip install safetensors huggingface_hub tokenizers pyyaml regex
     python -m fastcam_bench.accuracy.architectures [--out FILE] [--only TEXT] [--again]
 
 Seeded random weights. Each model is exported by torch (the older exporter; dynamo where that fails or FastCAM refuses
 its file), then by FastCAM at the default layer, and run on ONNX Runtime; the gradient is held against PyTorch autograd
 at the value that equals the exported activations. Classifiers and video models: the predicted class, by
-``export_model``; segmenters: the sum of one class's logits over the picture, by ``vjp``; detectors (of few boxes and
-classes): the score of the best box, by ``vjp``. In float32 two implementations may fall to different sides of a kink;
+``export_model``; torchvision's segmenters: the sum of one class's logits over the picture, by ``vjp``; its detectors
+(of few boxes and classes): the score of the best box, by ``vjp``; what else pytorchcv and transformers have: a random
+functional of all outputs, by cotangents. A file has no ``detach()``: of a model that detaches values PyTorch's gradient
+is also taken without that, and the row says so. In float32 two implementations may fall to different sides of a kink;
 where a picture differs, others are tried, and the row says how many agreed.
 Writes architectures.json (model by model, resumable: what passed is not run again unless ``--again``) and a table.
 """
@@ -23,6 +25,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,7 @@ OUTPUT = RESULTS / "gradients" / "architectures.json"
 COMMAND = "python -m fastcam_bench.accuracy.architectures"
 LIMIT = 300
 """Seconds that a model may take; the row of one that takes longer has the status "not finished"."""
+LIBRARIES = ("torch", "torchvision", "timm", "pytorchcv", "transformers")
 TOLERANCE = 1e-4
 SEEDS = (7, 8, 9)
 CLASS = 3
@@ -60,7 +64,7 @@ def measure(name: str) -> Row:
     """
     member = zoo.build(name)
     about: Row = {"parameters": member.parameters, "input": list(member.images.shape)}
-    wanted = ByExport if member.task in ("classification", "video") else ByVjp
+    wanted = _way(name, member)
     errors, refusals = [], []
     for exporter in EXPORTERS:
         try:
@@ -85,6 +89,13 @@ def measure(name: str) -> Row:
     return {**about, "status": "not exported", "reason": " / ".join(errors)}
 
 
+def _way(name: str, member: zoo.Member) -> Callable[[onnx.ModelProto], ByExport | ByVjp | ByCotangent]:
+    """How a model is explained."""
+    if member.task in ("classification", "video", "text"):
+        return partial(ByExport, check=not name.startswith(("torchvision/", "timm/")))
+    return ByVjp if name.startswith("torchvision/") else partial(ByCotangent, outputs=member.outputs)
+
+
 def one_line(error: BaseException) -> str:
     """An error as the report has it."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
@@ -99,7 +110,8 @@ def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
     image = torch.from_numpy(member.images)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints whole graphs
         warnings.simplefilter("ignore")
-        proto = EXPORTERS[exporter](member.module, image, member.task != "detection")
+        free = member.task in ("classification", "segmentation", "video")
+        proto = EXPORTERS[exporter](member.module, image, free, member.outputs)
     plain = session(proto)
     gaps = []
     for seed in SEEDS:  # a detector may choose other boxes, where two are as good to float32
@@ -118,19 +130,27 @@ def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
     return proto
 
 
-def _older(module: torch.nn.Module, image: torch.Tensor, free: bool) -> onnx.ModelProto:
-    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"]}
+def _older(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: tuple[str, ...]) -> onnx.ModelProto:
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     if free:
-        names["dynamic_axes"] = {"image": {0: "N"}, "scores": {0: "N"}}
+        names["dynamic_axes"] = {"image": {0: "N"}, outputs[0]: {0: "N"}}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         torch.onnx.export(module, (image,), path, dynamo=False, opset_version=18, **names)
         return onnx.load(path)
 
 
-def _dynamo(module: torch.nn.Module, image: torch.Tensor, free: bool) -> onnx.ModelProto:
+def _dynamo(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: tuple[str, ...]) -> onnx.ModelProto:
     shapes = ({0: torch.export.Dim("N", min=1)},) if free else None
-    program = torch.onnx.export(module, (image,), dynamo=True, dynamic_shapes=shapes, optimize=False, verbose=False)
+    program = torch.onnx.export(
+        module,
+        (image,),
+        dynamo=True,
+        dynamic_shapes=shapes,
+        output_names=list(outputs),
+        optimize=False,
+        verbose=False,
+    )
     assert program is not None
     return program.model_proto
 
@@ -146,8 +166,8 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 class ByExport:
     """The predicted class's score at the default layer, by ``export_model``."""
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        exported = export_model(proto, emit="gradients", check=False)
+    def __init__(self, proto: onnx.ModelProto, check: bool = False) -> None:
+        exported = export_model(proto, emit="gradients", check=check)
         self.layer = exported.metadata.layer
         self.prefix = self.layer.prefix_tokens
         self.session = session(exported.model)
@@ -212,12 +232,74 @@ class ByVjp:
         return made[:, CLASS].sum() if made.dim() == 4 else made[0]
 
 
+class ByCotangent:
+    """A random functional of all outputs that are asked for, at the layer that "auto" chooses, by ``export_model``."""
+
+    def __init__(self, proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
+        exported = export_model(proto, targets="cotangent", output_name=list(outputs), emit="gradients")
+        self.layer = exported.metadata.layer
+        self.prefix = self.layer.prefix_tokens
+        self.session = session(exported.model)
+        self.about: Row = {"layer": self.layer.scope or self.layer.value, "layout": self.layer.layout}
+        self.names = [value.name for value in proto.graph.output]
+        self.asked = exported.metadata.cotangents
+        self.cotangents: dict[str, Array] = {}
+
+    def run(self, images: Array) -> tuple[Array, Array, Array]:
+        """Activations and their gradient; the classes are of no use here."""
+        image = self.session.get_inputs()[0].name
+        made = dict(zip(self.names, self.session.run(self.names, {image: images, **self._zeros(images)})))
+        rng = np.random.default_rng(0)
+        self.cotangents = {one.output: self._random(rng, made[one.output]) for one in self.asked}
+        given = {one.input: self.cotangents[one.output][:, None] for one in self.asked}
+        names = [schema.ACTIVATIONS, schema.GRADIENTS]
+        activations, gradients = self.session.run(names, {image: images, **given})
+        return activations, gradients[:, 0], np.zeros(0, np.int64)
+
+    def score(self, made: Any, classes: Array) -> torch.Tensor:
+        """PyTorch's value of the functional."""
+        made = dict(zip(self.names, made if isinstance(made, (tuple, list)) else [made]))
+        terms = [(made[name] * torch.from_numpy(cotangent)).sum() for name, cotangent in self.cotangents.items()]
+        return torch.stack(terms).sum()
+
+    def _zeros(self, images: Array) -> dict[str, Array]:
+        shapes = {one.input: [d if isinstance(d, int) else 1 for d in one.shape] for one in self.asked}
+        return {name: np.zeros((len(images), 1, *shape), np.float32) for name, shape in shapes.items()}
+
+    @staticmethod
+    def _random(rng: np.random.Generator, output: Array) -> Array:
+        return rng.standard_normal(output.shape).astype(np.float32)
+
+
 def _of_backbone(node: onnx.NodeProto) -> bool:
     """An activation of torchvision's backbones, in the older exporter's names."""
     return node.op_type in ("Relu", "HardSwish", "Clip") and "/backbone/" in node.name and "/fpn/" not in node.name
 
 
-def compare(member: zoo.Member, explained: ByExport | ByVjp) -> Row:
+def compare(member: zoo.Member, explained: ByExport | ByVjp | ByCotangent) -> Row:
+    """:func:`_compare`; of a model that detaches values also where that is left out, as a file leaves it out."""
+    row = _compare(member, explained, through=False)
+    if row["status"] == "failed" and "gradient" in row:
+        again = _compare(member, explained, through=True)
+        if again["status"] == "passed":
+            return {**again, "detached": True}
+    return row
+
+
+def _expected(
+    member: zoo.Member,
+    images: Array,
+    activations: Array,
+    score: Callable[[Any], torch.Tensor],
+    prefix: int,
+    gradients: Array,
+    through: bool,
+) -> Array:
+    readings = oracle.gradients_of(member.module, images, activations, score, prefix, through)
+    return min(readings, key=partial(difference, gradients))  # copies of one value: any may be the layer's
+
+
+def _compare(member: zoo.Member, explained: ByExport | ByVjp | ByCotangent, through: bool) -> Row:
     """Gradient and map beside autograd's, picture by picture: the best and worst difference of each."""
     rows: list[tuple[float, float]] = []
     for seed in SEEDS:
@@ -228,8 +310,7 @@ def compare(member: zoo.Member, explained: ByExport | ByVjp) -> Row:
         if not np.any(gradients):
             return {"status": "failed", "reason": "the gradient is zero everywhere"}
         score = partial(explained.score, classes=classes)
-        readings = oracle.gradients_of(member.module, images, activations, score, explained.prefix)
-        expected = min(readings, key=partial(difference, gradients))  # copies of one value: any may be the layer's
+        expected = _expected(member, images, activations, score, explained.prefix, gradients, through)
         rows += list(zip(map(difference, gradients, expected), map(map_difference, activations, gradients, expected)))
         if max(max(row) for row in rows) <= TOLERANCE:
             break
@@ -255,7 +336,9 @@ def write(rows: dict[str, Row], out: Path) -> None:
     """The report, and the table beside it."""
     report = {
         "command": COMMAND,
-        "versions": versions("fastcam", "torch", "torchvision", "timm", "onnxruntime", "onnx"),
+        "versions": versions(
+            "fastcam", "torch", "torchvision", "timm", "pytorchcv", "transformers", "onnxruntime", "onnx"
+        ),
         "tolerance": TOLERANCE,
         "results": [rows[name] for name in sorted(rows)],
     }
@@ -271,8 +354,9 @@ def table(report: Row) -> str:
     lines = [
         "# Architectures",
         "",
-        f"`{report['command']}`: torchvision {versions['torchvision']}, timm {versions['timm']}, PyTorch "
-        f"{versions['torch']}, seeded random weights.",
+        f"`{report['command']}`: torchvision {versions['torchvision']}, timm {versions['timm']}, pytorchcv "
+        f"{versions['pytorchcv']}, transformers {versions['transformers']}, PyTorch {versions['torch']}, seeded random "
+        "weights.",
         f"Of {len(results)} models torch exports {exported}; gradient and map at the default layer equal PyTorch "
         f"autograd within {report['tolerance']:g} of their maximum in {count['passed']} of these. FastCAM refuses "
         f"{count['refused']}; {count['failed']} failed; torch does not export {count['not exported']}; "
@@ -291,6 +375,7 @@ def _line(row: Row) -> str:
     pictures = f"{row['agreeing']} of {row['pictures']}" if "pictures" in row else ""
     layer = f"`{row['layer']}`" if "layer" in row else ""
     refused = [f"refused: {reason}" for reason in row.get("refused", [])]
+    refused += ["equal where values that the model detaches pass their gradient"] * row.get("detached", False)
     note = " / ".join(refused) if row["status"] == "passed" else f"**{row['status']}**: {row.get('reason', '')}"
     cells = [row["model"], row.get("exporter", ""), layer, row.get("layout", ""), *gap, pictures]
     return "| " + " | ".join([*cells, str(row.get("export_seconds", "")), note.replace("|", "/")]) + " |"

@@ -1,17 +1,21 @@
-"""The models of the architecture sweep: torchvision's, and one small member of every family of timm; seeded weights."""
+"""The models of the architecture sweep, with seeded weights.
+
+Torchvision's, one of every family of timm and of pytorchcv, and those of transformers.
+"""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from fastcam_bench.models import hugging_face, pytorchcv_zoo
 from fastcam_bench.oracles import torch_oracle as oracle  # before torchvision: it says what that may go without
 from fastcam_bench.oracles.torch_oracle import Array
 
@@ -46,13 +50,15 @@ class Member:
         module: in inference mode, seeded; takes one float tensor and returns a tensor or a tuple of tensors.
         images: float32, what it is explained on.
         more: other pictures, from a seed.
-        task: "classification", "segmentation", "detection" or "video".
+        task: "classification", "segmentation", "detection", "video", or what its outputs are, which cotangents explain.
+        outputs: names of what it returns, where it has several.
     """
 
     module: torch.nn.Module
     images: Array
     more: Callable[[int], Array]
     task: str
+    outputs: tuple[str, ...] = ("scores",)
 
     @property
     def parameters(self) -> int:
@@ -61,11 +67,15 @@ class Member:
 
 
 def names(only: str = "") -> Iterator[str]:
-    """``torchvision/task/model`` and ``timm/family/model``, those that contain ``only``."""
-    if not only.startswith("timm/"):
+    """``torchvision/task/model``, ``timm/family/model``, ``pytorchcv/task/model``, ``transformers/task/model``:
+    those that contain ``only``."""
+    if not only.startswith(("timm/", "pytorchcv/", "transformers/")):
         yield from (name for name in _torchvision_names() if only in name)
-    if not only.startswith("torchvision/"):
+    if not only.startswith(("torchvision/", "pytorchcv/", "transformers/")):
         yield from (name for name in _timm_names(only.split("/")[1] if "/" in only else "") if only in name)
+    others = [f"pytorchcv/{name}" for name in pytorchcv_zoo.names()]
+    others += [f"transformers/{name}" for name in hugging_face.names()]
+    yield from (name for name in others if only in name)
 
 
 def _torchvision_names() -> Iterator[str]:
@@ -112,6 +122,12 @@ def build(name: str) -> Member:
     torch.manual_seed(0)
     if library == "timm":
         return _timm(short)
+    if library == "pytorchcv":
+        module, images = pytorchcv_zoo.build(group, short)
+        return _settled(module, _like(images), group)
+    if library == "transformers":
+        module, images, outputs = hugging_face.build(group, short)
+        return replace(_settled(module, _like(images), group), outputs=outputs)
     makers: dict[str, Callable[[str], Member]] = {
         "classification": _classifier,
         "segmentation": _segmenter,
@@ -119,6 +135,16 @@ def build(name: str) -> Member:
         "video": _video,
     }
     return makers[group](short)
+
+
+def _like(images: Array) -> Callable[..., Array]:
+    """Other pictures or clips of the same form."""
+    frames = images.shape[1] if images.ndim == 5 else 1
+
+    def made(n: int, seed: int = 7) -> Array:
+        return np.ascontiguousarray(oracle.pictures(n * frames, images.shape[-1], seed).reshape(n, *images.shape[1:]))
+
+    return made
 
 
 def _classifier(name: str) -> Member:

@@ -131,11 +131,12 @@ class Recorder(TorchFunctionMode):
 
     Args:
         ranks: numbers of axes that a feature map may have.
+        through: let gradients pass where the model detaches a value.
     """
 
-    def __init__(self, ranks: Collection[int] = (4,)) -> None:
+    def __init__(self, ranks: Collection[int] = (4,), through: bool = False) -> None:
         super().__init__()
-        self.ranks = tuple(ranks)
+        self.ranks, self.through = tuple(ranks), through
         self.maps: list[torch.Tensor] = []
 
     def __torch_function__(
@@ -145,6 +146,8 @@ class Recorder(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if self.through and function is torch.Tensor.detach:
+            return args[0]
         result = function(*args, **(kwargs or {}))
         made = result if isinstance(result, (tuple, list)) else [result]
         self.maps += [t for t in made if isinstance(t, torch.Tensor) and t.dim() in self.ranks and t.requires_grad]
@@ -208,6 +211,7 @@ def gradients_of(
     activations: Array,
     scores: Callable[[torch.Tensor], torch.Tensor],
     prefix: int = 0,
+    through: bool = False,
 ) -> list[Array]:
     """Autograd's gradient of a sum of scores at each value that equals ``activations``, whatever its layout in PyTorch.
 
@@ -219,6 +223,7 @@ def gradients_of(
         activations: [N, K, h, w] or [N, K, t, h, w].
         scores: the module's output -> a number to differentiate.
         prefix: tokens in front of the positions, where the value is a sequence.
+        through: let gradients pass where the model detaches a value.
 
     Returns:
         The gradients in the shape of ``activations``, that of the nearest value first.
@@ -228,7 +233,7 @@ def gradients_of(
     """
     grid = activations.shape[2:]
     inputs = torch.from_numpy(images).requires_grad_()
-    with Recorder({3, 2 + len(grid)}) as recorder:
+    with Recorder({3, 2 + len(grid)}, through) as recorder:
         total = scores(module(inputs))
     found = _nearest(recorder.maps, torch.from_numpy(activations), prefix)
     gradients = []
