@@ -59,6 +59,7 @@ def export_model(
     inputs: Mapping[str, Any] | None = None,
     size: Sequence[int] | None = None,
     order: str | None = None,
+    stop_gradient: str | Sequence[str] = (),
 ) -> Export:
     """Rewrite a model so that it also emits what explains its predictions.
 
@@ -123,6 +124,8 @@ def export_model(
         size: (height, width) of the input where the model leaves them free, for pictures and for the check; by default
             the file's metadata say them, or the first size is taken that the model runs at, and the summary says so.
         order: of the axes of the input, one of :data:`fastcam.schema.ORDERS`; by default the graph tells.
+        stop_gradient: names of values that no gradient passes: those that the model detached where it was trained,
+            which a file does not tell.
 
     Returns:
         The exported model with its metadata and the check's result.
@@ -156,6 +159,7 @@ def export_model(
         inputs=inputs,
         size=size,
         order=order,
+        stop_gradient=stop_gradient,
     )
     if check:
         onnxruntime()  # said before the work, not after it

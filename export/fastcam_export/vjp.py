@@ -11,6 +11,7 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
+from fastcam_export.autodiff.core.stopped import stop
 from fastcam_export.autodiff.reverse import backward
 from fastcam_export.graph import cleanup
 from fastcam_export.graph.load import Loaded, Source, load
@@ -21,7 +22,12 @@ COTANGENT, GRADIENT = "cotangent.", "grad."
 """Prefixes of the names of the inputs and outputs that are added."""
 
 
-def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | None = None) -> onnx.ModelProto:
+def vjp(
+    model: Source,
+    wrt: Sequence[str] | None = None,
+    of: Sequence[str] | None = None,
+    stop_gradient: str | Sequence[str] = (),
+) -> onnx.ModelProto:
     """Add reverse-mode derivatives to a model: ``grad.x = sum_y (dy/dx)^T cotangent.y``.
 
     Args:
@@ -29,6 +35,7 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
         wrt: names of the float values to differentiate with respect to: graph inputs, intermediate values and
             initializers alike. Default: all float inputs.
         of: names of the float outputs that are differentiated. Default: all float outputs.
+        stop_gradient: names of values that no gradient passes.
 
     Returns:
         The model with its own inputs and outputs, then the inputs ``cotangent.<output>`` (type and shape of that
@@ -47,7 +54,9 @@ def vjp(model: Source, wrt: Sequence[str] | None = None, of: Sequence[str] | Non
     >>> with_gradient = vjp("model.onnx", wrt=["image", "conv1.weight"], of=["logits"])  # doctest: +SKIP
     """
     with told(model, "differentiated"):
-        return _differentiated(load(model), wrt, of)
+        loaded = load(model)
+        stop(loaded.model.graph, stop_gradient)
+        return _differentiated(loaded, wrt, of)
 
 
 def _differentiated(loaded: Loaded, wrt: Sequence[str] | None, of: Sequence[str] | None) -> onnx.ModelProto:

@@ -93,6 +93,14 @@ def export(
             help="The output to explain; with --targets cotangent several.", show_default="the one of class scores"
         ),
     ] = None,
+    stop_gradient: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop-gradient",
+            metavar="VALUE",
+            help="A value that no gradient passes, as where the model detached it. May be given again.",
+        ),
+    ] = None,
     output_layout: Annotated[
         Literal["NCHW", "NHWC"] | None,
         typer.Option(
@@ -164,6 +172,7 @@ def export(
         preprocess=preprocess_option(preprocess, color, mean, std, scale),
         size=sides("size", size),
         order=order,
+        stop_gradient=stop_gradient or (),
         resize=resize,
         labels=labels,
         for_engine=for_engine,

@@ -244,6 +244,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "check": True,
         "size": None,
         "order": None,
+        "stop_gradient": (),
     }
     call(
         *("export", "plain.onnx", "-o", "x.onnx", "--layer", "conv", "--emit", "cam", "--preprocess", "tf"),
@@ -297,6 +298,7 @@ def test_export_passes_its_options_on(desk, exporter):
         "inputs": {},
         "size": None,
         "order": None,
+        "stop_gradient": (),
     }
     call("export", "plain.onnx", "--frames", "any")
     assert exporter[2][2]["frames"] is True

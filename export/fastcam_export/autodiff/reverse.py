@@ -17,6 +17,7 @@ from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.function_bodies import find, made_from
 from fastcam_export.autodiff.core.rule import Gradient, Lookup, Node, Rule, _Zero, describe
 from fastcam_export.autodiff.core.shapes import adopt_dims, sum_to
+from fastcam_export.autodiff.core.stopped import is_stopped
 from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, MOVES, is_code, is_step
 from fastcam_export.graph.query import captured
 
@@ -62,6 +63,8 @@ def _is_integer(value: ir.Value) -> bool:
 
 
 def _flows(value: ir.Value) -> bool:
+    if is_stopped(value):
+        return False
     return value.dtype is None or (value.dtype.is_floating_point() and not is_step(value)) or is_code(value)
 
 

@@ -49,6 +49,7 @@ class ExportOptions:
     inputs: Mapping[str, Any] | None = None
     size: Sequence[int] | None = None
     order: str | None = None
+    stop_gradient: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.check not in (True, False):

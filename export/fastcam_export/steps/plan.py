@@ -9,6 +9,7 @@ import onnx_ir as ir
 from fastcam.schema import FastcamError, FurtherInput, Metadata, Preprocessing
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
+from fastcam_export.autodiff.core.stopped import is_stopped, stop
 from fastcam_export.graph.constants import remembered
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
@@ -88,6 +89,7 @@ def plan(loaded: Loaded, options: ExportOptions) -> Plan:
 def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     was, names = options, multi_layer.listed(options.layer)
     graph = loaded.model.graph
+    stopped = stop(graph, options.stop_gradient)
     image = find_image(graph, options.input_name)
     image_order.say(image, options.order)
     further = further_inputs.described(graph, image, options.inputs)
@@ -105,6 +107,9 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     maps = target_layer.Maps.of(graph, image, target.value)
     size = _size(loaded, image, options, further)
     layers = multi_layer.Search(loaded.model, maps, target, options.user_layout, size.sides).find(names)
+    for layer in layers:
+        if is_stopped(layer.value):
+            raise FastcamError(f"layer {layer.about.value!r} is itself stopped (--stop-gradient); name another")
     preprocessing, note = metadata_options.preprocessing(options.preprocess, options.resize, image, size.sides)
     if options.head and layers[0].layout.folded:
         raise FastcamError(
@@ -117,7 +122,8 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     metadata = replace(metadata, inputs=further, preprocessing=preprocessing)
     if options.frames:
         uint8_frames.refuse(metadata, options.frames, bool(options.on_demand))
-    notes = [f"size    {size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
+    notes = [f"stopped {name}: no gradient passes it" for name in stopped]
+    notes += [f"size    {size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
     return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes))
 
 

@@ -1,10 +1,10 @@
 """Inputs of a model's tail that its gradient treats as constants, although they may depend on the layer.
 
 Central differences must not move them either. They are the regions that RoiAlign pools from, whose derivative is
-declared zero as in the detectors' own training; and what jumps: masks, indices and rounded numbers, whose derivative is
-zero wherever there is one. A score that jumps at each of many thresholds (ArgMax, Greater, NonMaxSuppression, Round) is
-smooth with them held, and a gradient that is wrong still differs. What is drawn at random is held as it was drawn, and
-what leads around the layer as it is.
+declared zero as in the detectors' own training; what the user stops; and what jumps: masks, indices and rounded
+numbers, whose derivative is zero wherever there is one. A score that jumps at each of many thresholds (ArgMax, Greater,
+NonMaxSuppression, Round) is smooth with them held, and a gradient that is wrong still differs. What is drawn at random
+is held as it was drawn, and what leads around the layer as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
+from fastcam_export.autodiff.core.stopped import is_stopped
 from fastcam_export.autodiff.core.straight_through import is_code
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import dependents, in_default_domain, reads
@@ -57,7 +58,7 @@ def cut(graph: ir.Graph, layer: ir.Value) -> None:
 
 
 def _jumping(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
-    """The first values on each way from the layer that jump, and what is drawn at random."""
+    """The first values on each way from the layer that jump or are stopped, and what is drawn at random."""
     reached, found = {layer}, []
     for node in graph:
         drawn = in_default_domain(node) and node.op_type in RANDOM
@@ -66,11 +67,20 @@ def _jumping(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
         for value in node.outputs:
             if value.dtype is None or value.is_graph_output():
                 reached.add(value)
-            elif drawn or node.op_type in STEPS or not (value.dtype.is_floating_point() or is_code(value)):
+            elif (
+                drawn
+                or is_stopped(value)
+                or node.op_type in STEPS
+                or not (value.dtype.is_floating_point() or is_code(value))
+            ):
                 found.append(value)
             else:
                 reached.add(value)
     return [value for value in found if value.uses()]
+
+
+def _is_smooth(value: ir.Value) -> bool:
+    return value.dtype is not None and (value.dtype.is_floating_point() or is_code(value))
 
 
 def _beside(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
