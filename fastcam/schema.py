@@ -196,7 +196,8 @@ class Cotangent:
         shape: of that output, for one image; free dimensions are strings.
         batched: whether the output's first axis counts the images. If not (the boxes of one image), N is 1.
         axes: a letter for each axis of ``shape`` where the graph tells more than the shape does: "HWC" of a map with
-            the classes last, "LC" of a text, the words (characters) of each step, "LNC" with the images between them.
+            the classes last, "CW" or "WC" of one along a signal, "LC" of a text, the words (characters) of each step,
+            "LNC" with the images between them.
         answer: the kind of target by which it is asked, see :data:`Answer`.
         activation: what its values have passed last, as the graph tells; "" where they have passed none.
     """

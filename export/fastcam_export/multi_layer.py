@@ -213,7 +213,7 @@ class Search:
 
     def _in_front_of_heads(self) -> list[ExplainedLayer]:
         """Of targets with a place the maps in front of the heads, and a finer one behind them; of others none."""
-        if not self.target.has_places or len(image_order(self.maps.image)) > 4:
+        if not self.target.has_places or {*"TDL"} & {*image_order(self.maps.image)}:
             return []
         image, sizes = self.maps.image, partial(measure, self.model, self.maps.image, size=self.size)
         dims = zip(image_order(image), known_dims(image) or ())

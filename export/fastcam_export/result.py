@@ -81,12 +81,13 @@ class Export:
     def _next(self) -> list[str]:
         """What the file that was written is for: the command that explains with it, where there is one."""
         meta = self.metadata
-        how = "" if meta.preprocessing is not None else " --preprocess NAME"
+        given = {"signal": "SIGNAL.npy", "volume": "VOLUME.npy", "video": "CLIP.mp4"}.get(meta.kind, "PICTURE")
+        how = "" if meta.preprocessing is not None or given.endswith(".npy") else " --preprocess NAME"
         known = answers(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
         wanted = [one.name for one in meta.inputs if one.read and one.default is None]
         values = "".join(f" --input-value {name}=VALUE" for name in wanted)
-        lines = [f"next    fastcam explain {self.output} PICTURE{how}{spec}{values}"]
+        lines = [f"next    fastcam explain {self.output} {given}{how}{spec}{values}"]
         if meta.cotangents:
             lines.append(f"        fastcam cotangents {self.output} lists what -t takes")
         size = meta.preprocessing.size if meta.preprocessing is not None else None

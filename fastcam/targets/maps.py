@@ -97,8 +97,8 @@ def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -
 def _region_spec(spec: Spec, file: File) -> SpecFunction:
     """A class where it is predicted, or within a mask; one target for each word, without one the largest region."""
     about = _map_output(spec, file)
-    plain = len(sizes(about)) == 2
-    by_graph = ("last", "first") if about.axes in ("HWC", "THWC") else ("first", "last")
+    plain = len(sizes(about)) == 2 and not about.axes
+    by_graph = ("last", "first") if about.axes in ("WC", "HWC", "THWC") else ("first", "last")
     last = spec.choice("axis", by_graph) == "last" and not plain
     channels = 1 if plain else about.shape[-1 if last else 0]
     known = file.classes(spec, channels if isinstance(channels, int) else None)
@@ -111,9 +111,11 @@ def _region_spec(spec: Spec, file: File) -> SpecFunction:
         y = np.moveaxis(y, -1, 1) if last else y[:, None] if plain else y
         rows = [classes or [_largest(one, file)] for one in y]
         inside = np.stack([[_inside(spec, y, n, c, about) for c in row] for n, row in enumerate(rows)])
+        if mask is not None and y.ndim != 4:
+            raise spec.wrong("a mask=FILE is of pictures; leave it out for signals and volumes")
         if mask is not None:
             inside = np.broadcast_to(resize(mask, (y.shape[2], y.shape[3])) >= 0.5, inside.shape)
-        for n, t in np.argwhere(~inside.any((2, 3))):
+        for n, t in np.argwhere(~inside.any(tuple(range(2, inside.ndim)))):
             raise _absent(spec, y[n], rows[n][t], n, file)
         cotangent = np.zeros((len(y), inside.shape[1], *y.shape[1:]), np.float32)
         for n, row in enumerate(rows):
@@ -129,9 +131,11 @@ def _region_spec(spec: Spec, file: File) -> SpecFunction:
 
 def _map_output(spec: Spec, file: File) -> Cotangent:
     """The output with a map: of classes, or without an axis of them, [N, h, w]."""
-    maps = any(len(sizes(one)) == 3 for one in file.about)
+    if any(one.axes in ("CW", "WC") for one in file.about):
+        return file.output(spec, (2,))
+    maps = any(len(sizes(one)) in (3, 4) for one in file.about)
     plain = any(len(sizes(one)) == 2 and one.answer in ("region", "") for one in file.about)
-    return file.output(spec, (3,) if maps or not plain else (2,))
+    return file.output(spec, (3, 4) if maps or not plain else (2,))
 
 
 def _named(file: File, c: int, channels: int) -> str:
@@ -201,7 +205,7 @@ KINDS = {
         "region:NAME",
         "segmentation: a class where it is predicted, above threshold=0.3, or within mask=FILE; region alone is the "
         "largest; axis=last of maps [h, w, C]",
-        (2, 3),
+        (2, 3, 4),
         ("output", "threshold", "mask", "axis"),
         _region_spec,
         lambda spec: True,

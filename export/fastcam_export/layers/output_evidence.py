@@ -11,8 +11,9 @@ from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, dims_of, input_at
-from fastcam_export.layers.axis_semantics import IMAGE
+from fastcam_export.layers.axis_semantics import IMAGE, is_spatial
 from fastcam_export.layers.axis_tracing import Known, reduced_axes
+from fastcam_export.layers.image_order import image_order
 
 Activation = Literal["", "Softmax", "LogSoftmax", "Sigmoid"]
 ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -229,6 +230,23 @@ def channels_by_size(value: ir.Value, image: ir.Value) -> int | None:
 
     first, last = is_grid(dims[2], dims[3]), is_grid(dims[1], dims[2])
     return 1 if first and not last else 3 if last and not first else None
+
+
+def samples_axis(value: ir.Value, known: Known, image: ir.Value) -> int | None:
+    """The axis of [N, a, b] along which the samples of a signal lie, whose classes lie along the other.
+
+    A softmax over the classes of fewer steps than samples is a text that is read off the signal, and no such map.
+    """
+    order, axes, dims = image_order(image), known.get(value), dims_of(value)
+    if "L" not in order:
+        return None
+    samples = dims_of(image)[order.index("L")]
+    activation, over = final_activation(value)
+    along = [i for i in (1, 2) if axes is not None and is_spatial(axes[i])] or [i for i in (1, 2) if dims[i] == samples]
+    text = from_recurrent(value) or (activation in ("Softmax", "LogSoftmax") and over == 2)
+    if len(along) != 1 or (text and dims[along[0]] != samples):
+        return None
+    return along[0]
 
 
 def made_by_layer(before: ir.Value, after: ir.Value) -> bool:

@@ -30,6 +30,7 @@ from fastcam_export.layers.output_evidence import (
     is_one_number,
     made_by_layer,
     named_kind,
+    samples_axis,
     was_table,
 )
 
@@ -188,6 +189,9 @@ def _map(about: Meaning, known: Known, image: ir.Value, ends: str) -> Meaning:
 def _rows(about: Meaning, known: Known, image: ir.Value, ends: str) -> Meaning:
     """[N, a, b]: boxes, a sequence, or a table of which more is said elsewhere."""
     dims = dims_of(about.value)
+    along = samples_axis(about.value, known, image)
+    if along is not None:
+        return replace(about, kind="map", axis=3 - along, reason="one of its axes follows the samples")
     whole = about.activation in ("Softmax", "LogSoftmax") and about.axis == 2
     if not whole and (about.named == "boxes" or (dims[-1] == 4 and about.named != "sequence")):
         what = "four numbers a row" if dims[-1] == 4 else "its name says so"

@@ -16,6 +16,7 @@ from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.graph.query import dims_of
 from fastcam_export.layers.axis_semantics import is_spatial
 from fastcam_export.layers.axis_tracing import Known, trace
+from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.output_evidence import ELEMENTS
 from fastcam_export.layers.output_meaning import DETECTED, Kind, Meaning, output_meanings
 from fastcam_export.outputs.cotangent_targets import Functional
@@ -44,7 +45,8 @@ def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) ->
     if len(dims_of(one.value)) == 3 and all(map(is_spatial, known.get(one.value, ((), (), ()))[1:])):
         return "region"  # a map of one class, without an axis of classes
     if one.kind == "map":
-        return "box" if _is_map_of_boxes(one, each, names) else "region"
+        picture = not {*"DLT"} & {*image_order(next(iter(known)))}
+        return "box" if picture and _is_map_of_boxes(one, each, names) else "region"
     if one.kind in ("unknown", "boxes"):
         listed = len(dims_of(one.value)) == 2 and one.reason == DETECTED
         return "box" if len(dims_of(one.value)) == 3 or listed else ""
@@ -109,7 +111,7 @@ def to_explain(graph: ir.Graph, image: ir.Value, wanted: str | Sequence[str] | N
     chosen = [one for one in each if one.output in named] if named else list(each)
     if len(chosen) < len(named) or any(one.kind in ("scores", "one score") for one in chosen):
         return None
-    if named and len(chosen) == 1 and chosen[0].kind == "map":
+    if named and len(chosen) == 1 and chosen[0].kind == "map" and len(dims_of(chosen[0].value)) > 3:
         return None
     usable = [one for one in chosen if one.value.dtype in FLOATS and not one.decided and one.value.is_graph_output()]
     answers = {one.output: answer(one, each, names, known) for one in usable}

@@ -130,7 +130,9 @@ def _about(
     if meaning.kind == "sequence" and batched:
         letters = "LC"
     elif meaning.kind == "map" and batched and not meaning.decided and classes_last(meaning, layout):
-        letters = "HWC" if len(dims) == 4 else "THWC"
+        letters = {3: "WC", 4: "HWC"}.get(len(dims), "THWC")
+    elif meaning.kind == "map" and batched and len(dims) == 3:
+        letters = "CW"
     return Cotangent(name, output.name or "", dims[1:] if batched else dims, batched, letters)
 
 
@@ -189,9 +191,9 @@ def learned_layers(graph: ir.Graph, image: ir.Value, functional: Functional) -> 
 
 def _channels(about: Cotangent, output: ir.Value) -> int | None:
     """The channels of a map; None of another output, or where the file does not say it."""
-    if about.axes in ("HWC", "THWC"):
+    if about.axes in ("WC", "HWC", "THWC"):
         return about.shape[-1] if isinstance(about.shape[-1], int) else None
-    return classes(output) if len(about.shape) > 2 else None
+    return classes(output) if len(about.shape) > 2 or about.axes == "CW" else None
 
 
 def is_learned(graph: ir.Graph, image: ir.Value, value: ir.Value) -> bool:

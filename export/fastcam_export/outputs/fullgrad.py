@@ -197,7 +197,7 @@ def _grid(layout: Layout | None, value: ir.Value) -> tuple[int, ...] | None:
         return None
     grid = layout.fixed_grid
     if grid is None or len(grid) != 2:
-        what = "a fixed image size" if grid is None else "images, no videos"
+        what = "a fixed image size" if grid is None else "pictures"
         raise FastcamError(f"fullgrad needs {what} ({value.name!r} has the grid {layout.grid}); export another mode")
     return grid
 
