@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.image import nifti
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Geometry
 from fastcam.runtime.batch import Batch
@@ -59,17 +60,31 @@ class SampleInputs(Inputs):
             array = array[0]
         if array.ndim == rank - 1 and "C" in self.layout:
             array = np.expand_dims(array, self.layout.index("C") - 1)
-        if "L" in self.layout and array.ndim == 2 and rank == 2 and not self._fits(array) and self._fits(array.T):
-            array = array.T
+        if array.ndim == rank and "C" in self.layout and not self._fits(array):  # channels on the other side
+            moved = np.moveaxis(array, *((0, -1) if self.layout.endswith("C") else (-1, 0)))
+            array = moved if self._fits(moved) else array
         return array
 
     def _fits(self, array: Array) -> bool:
-        return all(not isinstance(a, int) or a == b for a, b in zip(self.shape[1:], array.shape, strict=True))
+        """Whether this is a sample as the model takes it."""
+        same_rank = array.ndim == len(self.shape) - 1
+        return same_rank and all(
+            not isinstance(a, int) or a == b for a, b in zip(self.shape[1:], array.shape, strict=True)
+        )
 
     def _prepared(self, batch: Array) -> Array:
-        """The samples as numbers, scaled and normalised as the preprocessing says."""
+        """The samples as numbers, scaled and normalised as the preprocessing says.
+
+        Raises:
+            FastcamError: they are no numbers, or do not fit the model's input.
+        """
         if batch.dtype.kind not in "biuf":
             raise FastcamError(f"a {self.kind} is an array of numbers, got {batch.dtype} {list(batch.shape)}")
+        if not len(batch) or not self._fits(batch[0]):
+            raise FastcamError(
+                f"a {self.kind} of {self._name} is [{', '.join(map(str, self.shape[1:]))}] ({self.layout}), got "
+                f"{list(batch.shape[1:])}; cut or resample it"
+            )
         values: Array = batch if batch.dtype.kind == "f" else batch.astype(np.float32)
         how = self.preprocessing
         if how is None:
@@ -92,20 +107,11 @@ class SampleInputs(Inputs):
 
 
 def read(path: str | Path) -> Array:
-    """The sample in a file: a .npy, .csv, .txt or .json array, or a NIfTI volume, whose axes are the file's.
+    """The sample in a file: a .npy, .csv, .txt or .json array, or a NIfTI volume [x, y, z].
 
     Raises:
-        FastcamError: it cannot be read, or it is NIfTI and nibabel is not installed.
+        FastcamError: it cannot be read.
     """
     if not str(path).lower().endswith(FILES):
         raise FastcamError(f"{path}: not a file of numbers; give {', '.join(FILES)}")
-    if not str(path).lower().endswith(VOLUMES):
-        return read_array(path)
-    try:
-        import nibabel
-    except ImportError as error:
-        raise FastcamError(f"{path}: reading NIfTI needs nibabel ({error}); run: pip install nibabel") from error
-    try:
-        return np.asarray(nibabel.load(path).get_fdata(), np.float32)
-    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise FastcamError(f"{path}: no volume can be read from it ({error})") from error
+    return nifti.read(path) if str(path).lower().endswith(VOLUMES) else read_array(path)
