@@ -165,7 +165,7 @@ def concepts(explainer: Explainer, images: Any, count: int = 5) -> Concepts:
         raise FastcamError("concepts across pictures need maps of one size; give pictures of one size")
     activations = np.concatenate(each)
     if activations.ndim != 4:
-        raise FastcamError(f"{name} explains clips; concepts are of pictures")
+        raise FastcamError(f"{name} explains {metadata.kind}s; concepts are of pictures")
     if not np.isfinite(activations).all():
         raise FastcamError(
             "the activations are not finite (NaN or infinity in the model); there are no concepts in them"

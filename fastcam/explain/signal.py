@@ -8,16 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, View
 from fastcam.explain.request import Request
+from fastcam.methods.context import in_one_row
 from fastcam.runtime.batch import Run
-from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, RELEVANCE
-
-PLACES = {ACTIVATIONS: 2, CAM: 2, GRADIENTS: 3, RELEVANCE: 2}
-"""Of what lies along the signal, how many axes stand in front of its positions."""
 
 
 class SignalView(View):
@@ -50,9 +45,3 @@ class SignalView(View):
         if "relevance" in found:
             found["relevance"] = found["relevance"].reshape(*found["relevance"].shape[:2], -1)
         return found
-
-
-def in_one_row(added: dict[str, Any]) -> dict[str, Any]:
-    """The added outputs with all positions in one row: [..., l] as [..., 1, l]."""
-    there = {name: np.asarray(added[name]) for name in PLACES if name in added}
-    return added | {name: array.reshape(*array.shape[: PLACES[name]], 1, -1) for name, array in there.items()}

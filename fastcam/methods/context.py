@@ -145,6 +145,7 @@ class Probe:
             rest[TOKENS] = np.zeros_like(rest[TOKENS])
 
         def ask(part: Float) -> Float:
+            part = np.ascontiguousarray(part[:, :, 0]) if "L" in self._order else part
             kept = {name: np.repeat(value, len(part), axis=0) for name, value in rest.items()}
             return self.explained.scores(self._network.head(part, kept), {}, len(part))
 
@@ -164,6 +165,7 @@ class Probe:
             targets = self.explained.targets(len(part))
             run = self._network.forward(tensor, targets, self._further.repeated(len(part)))
             added = self.explained.combined(self._network.explain(run, targets))
+            added = in_one_row(added) if "L" in self._order else added
             self._meter.add(len(part))
             for i in range(len(part)):
                 yield {name: np.asarray(value)[i] for name, value in added.items()}
@@ -212,3 +214,13 @@ def as_input(images: NDArray[Any], order: str) -> NDArray[Any]:
     if "L" in order:
         images = images[:, :, 0] if "C" in order else images[:, 0, 0]
     return np.moveaxis(images, 1, -1) if order.endswith("C") else images
+
+
+PLACES = {ACTIVATIONS: 2, CAM: 2, GRADIENTS: 3, RELEVANCE: 2}
+"""Of what lies along the signal, how many axes stand in front of its positions."""
+
+
+def in_one_row(added: dict[str, Any]) -> dict[str, Any]:
+    """The added outputs with all positions in one row: [..., l] as [..., 1, l]."""
+    there = {name: np.asarray(added[name]) for name in PLACES if name in added}
+    return added | {name: array.reshape(*array.shape[: PLACES[name]], 1, -1) for name, array in there.items()}

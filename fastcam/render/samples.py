@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
+from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Uint8, opencv, resize
 from fastcam.render import drawing
 
@@ -55,13 +56,13 @@ def curves(signal: Float, heat: Float | None, segment: Float | None, table: Uint
 def slices(volume: Float, heat: Float | None, cuboid: Float | None, table: Uint8, alpha: float) -> Uint8:
     """Up to nine slices of a volume [C, D, H, W], in the order of a page, under their heat [D, H, W] in 0..1.
 
-    The mean of the channels is shown, from its 1st to its 99th percentile. Slices are those of the cuboid [x0, y0, z0,
-    x1, y1, z1] where there is one, at equal distances.
+    The mean of the channels is shown, from its 1st to its 99th percentile. Slices lie at equal distances, in the cuboid
+    [x0, y0, z0, x1, y1, z1] where there is one that has as many, else around it.
     """
     grey = np.nan_to_num(np.asarray(volume, np.float32)).mean(0)
     depth = len(grey)
-    first, last = (0, depth) if cuboid is None else (int(cuboid[2]), max(int(cuboid[5]), int(cuboid[2]) + 1))
-    count = min(MOST_SLICES, last - first)
+    count = min(MOST_SLICES, depth)
+    first, last = (0, depth) if cuboid is None else _around(int(cuboid[2]), int(cuboid[5]), count, depth)
     chosen = [first + int((k + 0.5) * (last - first) / count) for k in range(count)]
     low, high = np.percentile(grey, (1, 99))
     bytes_ = np.rint(np.clip((grey - low) / ((high - low) or 1), 0, 1) * 255).astype(np.uint8)
@@ -75,6 +76,13 @@ def slices(volume: Float, heat: Float | None, cuboid: Float | None, table: Uint8
     return np.concatenate([np.zeros((page.shape[1] // BAND, page.shape[1], 3), np.uint8), page])
 
 
+def _around(first: int, last: int, count: int, depth: int) -> tuple[int, int]:
+    """Slices from ``first`` to ``last``, with neighbours on both sides where they are fewer than ``count``."""
+    missing = max(0, count - (last - first))
+    first = min(max(0, first - missing // 2), depth - count)
+    return first, max(last, first + count)
+
+
 def _slice(
     grey: Uint8, heat: Float | None, cuboid: Float | None, z: int, size: tuple[int, int], table: Uint8, alpha: float
 ) -> Uint8:
@@ -82,11 +90,19 @@ def _slice(
     if heat is not None:
         large = kernels.get().upsample(np.ascontiguousarray(heat, np.float32), size)
         picture = kernels.get().overlay(picture, large, table, alpha)
-    if cuboid is not None:
+    if cuboid is not None and cuboid[2] <= z < cuboid[5]:
         factor = size[0] / grey.shape[0]
         picture = drawing.draw_box(picture, np.asarray(cuboid)[[0, 1, 3, 4]] * factor)
     drawing.write(picture, f"slice {z}", (6, picture.shape[0] - 8), 0.5)
     return picture
+
+
+def refuse(kind: str) -> None:
+    """Raise for what is shown of pictures only."""
+    if kind in ("signal", "volume"):
+        raise FastcamError(
+            f"that is a picture of a picture's pixels, and this is a {kind}; take the arrays, or overlay"
+        )
 
 
 def picture(

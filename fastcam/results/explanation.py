@@ -262,6 +262,7 @@ class Explanation:
         Raises:
             FastcamError: the file has nothing of the kind.
         """
+        samples.refuse(self.metadata.kind)
         picture, factor = drawing.enlarge(self.image(i), min_side)
         geometry, mode = self.geometry[i].magnified(factor), self.metadata.input_gradient or ""
         if self.relevance is not None and not cam:
@@ -280,6 +281,7 @@ class Explanation:
         Raises:
             FastcamError: the method gives none.
         """
+        samples.refuse(self.metadata.kind)
         if self.attributions is None:
             raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
         _, factor = drawing.enlarge(self.image(i), min_side)

@@ -59,8 +59,11 @@ def _size(layer: Explanation) -> str:
 
 def _tile(layer: Explanation, i: int, t: int, width: int, colors: str) -> Uint8:
     """The picture under one layer's heatmap; what is wrong with a map that is none stands on it."""
-    heat = np.clip(layer.geometry[i].heatmap_to_original(layer.heatmaps[i, t]), 0, 1)
-    mixed = kernels.get().overlay(layer.image(i), np.ascontiguousarray(heat), drawing.colormap(colors), 0.5)
+    if layer.metadata.kind in ("signal", "volume"):
+        mixed = layer.overlay(i, t, colors=colors, annotate=False)
+    else:
+        heat = np.clip(layer.geometry[i].heatmap_to_original(layer.heatmaps[i, t]), 0, 1)
+        mixed = kernels.get().overlay(layer.image(i), np.ascontiguousarray(heat), drawing.colormap(colors), 0.5)
     status = layer.status[i][t]
     small = drawing.scaled(mixed, width)
     return small if status == OK else drawing.caption(small, status.replace("_", " "))

@@ -64,7 +64,8 @@ def methods_sheet(found: Sequence[Explanation], i: int = 0, colors: str = "jet",
     size = _cell(first.image(i), tile)
     columns = [Column("picture", [_fitted(first.image(i), size)] * rows, None)]
     columns += [
-        _heat_column(e, i, size, colors) if e.attributions is None else _pixel_column(e, i, size) for e in found
+        _pixel_column(e, i, size) if e.attributions is not None and _is_picture(e) else _heat_column(e, i, size, colors)
+        for e in found
     ]
     columns += _mode_columns(first, i, size, colors, {e.method for e in found})
     return _drawn(columns, first, i, size)
@@ -96,7 +97,7 @@ def _heat_column(e: Explanation, i: int, size: tuple[int, int], colors: str) -> 
     pictures = []
     for t in range(e.asked(i)):
         mixed = _fitted(e.overlay(i, t, colors=colors, min_side=min(size), annotate=False), size)
-        if e.boxes[i, t].any():
+        if _is_picture(e) and e.boxes[i, t].any():
             mixed = drawing.draw_box(mixed, e.boxes[i, t] * scale)
         if e.status[i][t] != OK and STATUS.get(e.status[i][t], e.status[i][t]):
             mixed = drawing.caption(mixed, STATUS.get(e.status[i][t], e.status[i][t]))
@@ -107,6 +108,11 @@ def _heat_column(e: Explanation, i: int, size: tuple[int, int], colors: str) -> 
     if e.style != "fastcam" and legend.low == "0":
         words = f"heat, as {e.style} scales it"
     return Column(known.title if known else e.method, pictures, (words, legend))
+
+
+def _is_picture(e: Explanation) -> bool:
+    """Whether its samples have pixels, and boxes that are still to be drawn."""
+    return e.metadata.kind not in ("signal", "volume")
 
 
 def _pixel_column(e: Explanation, i: int, size: tuple[int, int]) -> Column:
@@ -128,7 +134,7 @@ def _mode_columns(
 ) -> Iterator[Column]:
     """What the file's backward mode brought back, and with guided backpropagation Guided Grad-CAM; once each."""
     mode = e.metadata.input_gradient
-    if mode is None or (e.input_gradients is None and e.relevance is None):
+    if not _is_picture(e) or mode is None or (e.input_gradients is None and e.relevance is None):
         return
     targets = range(e.asked(i))
 

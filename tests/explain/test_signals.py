@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.results.layer_sheet import strip
+from fastcam.results.method_sheet import methods_sheet
 from fastcam_export import export_model
 from support.models.torch_file import grad_cam, onnx_bytes
 
@@ -87,6 +89,55 @@ def test_methods_that_run_again_and_gradients_of_the_signal():
     np.testing.assert_allclose(occluded.maps[0], np.maximum(fall, 0).T.repeat(16, 1), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_region_of_a_segmenter_is_the_sum_of_its_scores(last):
+    torch.manual_seed(0)
+    body, head = nn.Conv1d(2, 4, 5, 1, 2), nn.Conv1d(4, 4, 5, 1, 2)
+
+    class Segmenter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = body, head
+
+        def forward(self, x):
+            y = head(torch.relu(body(x)))
+            return y.transpose(1, 2) if last else y
+
+    made = export_model(onnx_bytes(Segmenter(), SIGNALS[:1]))
+    assert made.metadata.cotangents[0].answer == "region"
+    found = Explainer(made.model.SerializeToString())(SIGNALS, targets="region:1")
+    a = torch.relu(body(torch.as_tensor(SIGNALS))).detach().requires_grad_()
+    scores = head(a)
+    value = (scores[:, 1] * (scores.argmax(1) == 1)).sum(1)
+    (gradient,) = torch.autograd.grad(value.sum(), a)
+    np.testing.assert_allclose(found.maps[:, 0], torch.relu((gradient * a).sum(1)).detach(), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.scores[:, 0], value.detach(), rtol=1e-4)
+
+
+def test_what_lies_behind_the_layer_runs_again(tmp_path):
+    net = Signals()
+    made = export_model(onnx_bytes(net, SIGNALS[:1]), tmp_path / "net.cam.onnx", emit="gradients", head=True)
+    found = Explainer(made.output)(SIGNALS, targets=1, method="ablationcam")
+    score = net(torch.as_tensor(SIGNALS))[:, 1]
+    fall = []
+    for k in range(6):
+        without = net.map.clone()
+        without[:, k] = 0
+        fall.append(1 - net.head(torch.tanh(without.mean(-1)))[:, 1] / score)
+    expected = torch.relu((torch.stack(fall, 1)[..., None] * net.map).sum(1)).detach().numpy()
+    np.testing.assert_allclose(found.maps[:, 0], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_strips_and_sheets():
+    source = onnx_bytes(Signals(), SIGNALS[:1])
+    explainer = Explainer(export_model(source, layer="all", emit="gradients").model.SerializeToString())
+    assert strip(explainer(SIGNALS[:1], targets=[1, 2], layers="all")).std() > 10
+    assert (
+        methods_sheet([explainer(SIGNALS[:1], targets=[1, 2], method=name) for name in ("gradcam", "hirescam")]).std()
+        > 10
+    )
+
+
 def test_the_command_line_draws_the_curve_and_writes_the_heatmap(tmp_path):
     (tmp_path / "ecg.onnx").write_bytes(onnx_bytes(Signals(), SIGNALS[:1]))
     np.savetxt(tmp_path / "beat.csv", SIGNALS[0].T, delimiter=",")
@@ -107,7 +158,7 @@ def test_the_command_line_draws_the_curve_and_writes_the_heatmap(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((2, 60), np.float32), r"\[N, 2, 64\].*got \[1, 2, 60\]"),
+        (np.zeros((2, 60), np.float32), r"a signal of .* is \[2, 64\] \(NCL\), got \[2, 60\]; cut or resample it"),
         ([np.zeros((2, 64)), np.zeros((2, 32))], "one size"),
         ("photo.jpg", r"not a file of numbers; give \.npy"),
         (np.array([["a", "b"]]), "array of numbers"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 
 import cv2
 import numpy as np
@@ -82,6 +84,52 @@ def test_cuboids_are_those_of_scipys_components(connectivity, structure):
         boxes = [[x.start, y.start, z.start, x.stop, y.stop, z.stop] for z, y, x in scipy.ndimage.find_objects(labels)]
         np.testing.assert_array_equal(cuboids(mask, connectivity), np.column_stack([np.reshape(boxes, (-1, 6)), sizes]))
     assert cuboids(np.zeros((3, 4, 5), bool)).shape == (0, 7)
+
+
+def nifti(voxels, order, code, slope, shift):
+    """A NIfTI-1 file by its definition: dim at byte 40, type at 70, offset, slope and shift at 108, a row of sform."""
+    header = bytearray(352)
+    struct.pack_into(f"{order}i", header, 0, 348)
+    struct.pack_into(f"{order}8h", header, 40, 3, *voxels.shape, 1, 1, 1, 1)
+    struct.pack_into(f"{order}2h", header, 70, code, 8 * voxels.dtype.itemsize)
+    struct.pack_into(f"{order}3f", header, 108, 352, slope, shift)
+    struct.pack_into(f"{order}4f", header, 280, -1.5, 0, 0, 90)
+    header[344:348] = b"n+1\0"
+    return bytes(header) + voxels.astype(voxels.dtype.newbyteorder(order)).tobytes(order="F")
+
+
+@pytest.mark.parametrize(("order", "packed"), [("<", True), (">", False)])
+def test_nifti_goes_in_and_comes_out_in_its_space(tmp_path, order, packed):
+    voxels = (VOLUMES[0, 0] * 1000).astype(np.int16)
+    path = tmp_path / ("head.nii.gz" if packed else "head.nii")
+    content = nifti(voxels, order, 4, 0.001, 0.5)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    explainer = Explainer(export_model(onnx_bytes(Volumes(), VOLUMES[:1])).model.SerializeToString())
+    found = explainer(path, targets=1)
+    np.testing.assert_allclose(found.images[0][0], voxels * 0.001 + 0.5, rtol=1e-5, atol=1e-6)
+    found.save(tmp_path / "out")
+    made = gzip.decompress(next((tmp_path / "out").glob("head*.nii.gz")).read_bytes())
+    written = np.frombuffer(made[352:], f"{order}f4").reshape(SIZE, order="F")
+    np.testing.assert_array_equal(written, found.heatmaps[0, 0])
+    assert struct.unpack_from(f"{order}4f", made, 280) == (-1.5, 0, 0, 90)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(FastcamError, match=r"ends before|no volume can be read"):
+        explainer(path)
+
+
+def test_a_region_of_a_segmenter_is_the_sum_of_its_scores():
+    torch.manual_seed(0)
+    body, head = nn.Conv3d(1, 4, 3, 1, 1), nn.Conv3d(4, 3, 3, 1, 1)
+    made = export_model(onnx_bytes(nn.Sequential(body, nn.ReLU(), head), VOLUMES[:1]))
+    assert made.metadata.cotangents[0].answer == "region"
+    found = Explainer(made.model.SerializeToString())(VOLUMES, targets="region:1")
+    a = torch.relu(body(torch.as_tensor(VOLUMES))).detach().requires_grad_()
+    scores = head(a)
+    value = (scores[:, 1] * (scores.argmax(1) == 1)).sum((1, 2, 3))
+    (gradient,) = torch.autograd.grad(value.sum(), a)
+    expected = torch.relu((gradient * a).sum(1)).detach().numpy()
+    np.testing.assert_allclose(found.maps[:, 0], expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.scores[:, 0], value.detach(), rtol=1e-4)
 
 
 def test_the_command_line_draws_slices_and_writes_the_heatmap(tmp_path):
