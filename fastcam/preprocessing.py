@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -150,6 +151,7 @@ def fitted(how: Preprocessing, channels: Any, dtype: str, name: str) -> tuple[Pr
         )
     if dtype in WHOLE:
         _refuse_fractions(how, dtype, name)
+    _refuse_other_units(how)
     return how, note
 
 
@@ -165,6 +167,28 @@ def _advice(channels: int) -> str:
         f"say {alpha}--color BANDS for pictures of {channels} bands (--mean and --std of one number or {channels}), or "
         "leave the preprocessing out and give float tensors"
     )
+
+
+def _refuse_other_units(how: Preprocessing) -> None:
+    """Raise where mean and std count in other units than the scaled pixels. What bands count in, nobody knows."""
+    numbers = (how.scale, *how.mean, *how.std)
+    if not all(map(math.isfinite, numbers)) or 0 in (how.scale, *how.std):
+        raise FastcamError(
+            f"scale {how.scale:g}, mean {how.mean}, std {how.std} must be finite, and scale and std not 0"
+        )
+    if how.color == "BANDS":
+        return
+    brightest, mean, std = 255 * abs(how.scale), max(map(abs, how.mean)), max(map(abs, how.std))
+    if mean > brightest:
+        raise FastcamError(
+            f"no pixel reaches the mean {mean:g}: scaled by {how.scale:.4g}, which comes first, they end at "
+            f"{brightest:.4g}; for (x - 127) / 128 give a scale of 1, a mean of 127 and an std of 128"
+        )
+    if brightest > 10 and 0 < mean <= 1 and std <= 1:
+        raise FastcamError(
+            f"the mean {mean:g} is one of pixels in 0..1, and with the scale {how.scale:.4g} they are in "
+            f"0..{brightest:.4g}; give a scale of 1/255"
+        )
 
 
 def _refuse_fractions(how: Preprocessing, dtype: str, name: str) -> None:

@@ -36,7 +36,7 @@ TUPLES = ("components", "status", "geometry", "files", "images", "targets")
 OPTIONAL = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """What a model said about N images, and where it looked for T targets each.
 
@@ -118,6 +118,11 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    def __repr__(self) -> str:
+        said = ", ".join(sorted({status for row in self.status for status in row}))
+        sides = " x ".join(map(str, self.maps.shape[2:]))
+        return f"Explanation(images={len(self)}, targets={self.classes.shape[1]}, {self.method} of {sides}, {said})"
 
     def __getitem__(self, index: int | slice) -> Explanation:
         if not isinstance(index, slice):

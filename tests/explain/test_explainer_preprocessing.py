@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from fastcam import Explainer, FastcamError
-from fastcam.schema import Preprocessing, preset
+from fastcam.schema import PRESETS, Preprocessing, preset
+from fastcam_export import export_model
 from support.models.contract_model import LABELS, batch, brightness_model, noise, random_model
+from support.models.small_models import classifier
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,30 @@ def test_a_preset_keeps_the_resize_rule_of_the_file(model):
 def test_preprocessing_that_does_not_fit_is_refused(model, given, words):
     with pytest.raises(FastcamError, match=words):
         Explainer(model.file(), preprocess=given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scale": 1 / 128, "mean": (127.0,)}, r"no pixel reaches the mean 127: .* end at 1\.992"),
+        ({"scale": 1.0, "mean": (0.485, 0.456, 0.406), "std": (0.229,) * 3}, "give a scale of 1/255"),
+        ({"scale": 1.0, "mean": (0.5,), "std": (0.5,)}, "give a scale of 1/255"),
+        ({"std": (0.0,)}, "must be finite, and scale and std not 0"),
+        ({"scale": 0.0}, "must be finite, and scale and std not 0"),
+        ({"mean": (float("nan"),)}, "must be finite"),
+    ],
+)
+def test_numbers_of_other_units_are_refused(model, changes, words):
+    how = preset("raw", size=(32, 32), **changes)
+    with pytest.raises(FastcamError, match=words):
+        Explainer(model.file(), preprocess=how)
+    with pytest.raises(FastcamError, match=words):
+        export_model(classifier(), preprocess=changes, check=False)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_of_one_unit(model, name):
+    Explainer(model.file(), preprocess=preset(name, size=(32, 32)))
 
 
 def test_a_grey_preprocessing_does_not_fit_a_colour_model(model):

@@ -36,6 +36,7 @@ def test_explanations_are_indexed_by_image(explainer):
         found[3]
     with pytest.raises(AttributeError):
         found.boxes = None
+    assert repr(found) == "Explanation(images=3, targets=2, gradcam of 8 x 8, ok)"
 
 
 def test_an_overlay_is_the_blend_with_box_and_caption():
