@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from fastcam_export.autodiff.core.straight_through import is_step
 from fastcam_export.autodiff.reverse import path
 from fastcam_export.graph.query import known_dims, reads
 from fastcam_export.layers.axis_semantics import Axes, integers, is_spatial, without_positions
@@ -45,7 +46,7 @@ def live(graph: ir.Graph, known: Known, score: ir.Value) -> Callable[[ir.Node, i
 def _hands_on(node: ir.Node, index: int, axes: Axes, known: Known, alive: Mapping[ir.Value, bool]) -> bool:
     """Whether positions of the first input are in an output that the score depends on."""
     out = node.outputs[index]
-    if not alive.get(out, False):
+    if not alive.get(out, False) or is_step(out):  # a scale that all positions decide is a constant to the gradient
         return False
     told = known.get(out)
     if told is not None and any(map(is_spatial, told)):
@@ -95,7 +96,7 @@ def mixes(node: ir.Node, value: ir.Value, known: Known) -> bool:
         return which is None or any(is_spatial(axes[i]) for i in which)
     if node.op_type in CHANNELS_SECOND:
         return not (is_pointwise(node) or node.op_type in ("BatchNormalization", "LRN"))
-    return node.op_type in ("Attention", "Einsum", "MultiHeadAttention", "QAttention")
+    return node.op_type in ("Attention", "Einsum", "GroupQueryAttention", "MultiHeadAttention", "QAttention")
 
 
 def _contracts(node: ir.Node, value: ir.Value, axes: Axes) -> bool:

@@ -76,7 +76,7 @@ def measured(model: ir.Model, tail: onnx.ModelProto, feeds: Mapping[str, Array],
     flat = {name: np.zeros_like(slope) for name, slope in slopes.items()}
     before = _tail_run(tail, {**feeds, **flat, **wanted}, raw, [f"{BEFORE}{name}" for name in names])
     offsets = {
-        f"{OFFSET}{name}": wanted[f"{OFFSET}{name}"] - slopes[f"{SLOPE}{name}"] * x.astype(np.float64)
+        f"{OFFSET}{name}": np.asarray(wanted[f"{OFFSET}{name}"] - slopes[f"{SLOPE}{name}"] * x.astype(np.float64))
         for name, x in zip(names, before)
     }
     return {**feeds, **slopes, **offsets}
@@ -123,7 +123,7 @@ def _numbers(code: ir.Value, run: Mapping[str, Array]) -> tuple[Array, Array]:
     assert known is not None
     scale, zero = (_beside(code, _step(each, run), array.shape) for each in (known.scale, known.zero))
     step = np.ones(()) if scale is None else scale.astype(np.float64)
-    return (array - (0.0 if zero is None else zero.astype(np.float64))) * step, step
+    return np.asarray((array - (0.0 if zero is None else zero.astype(np.float64))) * step), step
 
 
 def _passes(code: ir.Value, run: Mapping[str, Array]) -> Array:

@@ -39,22 +39,37 @@ def cut(graph: ir.Graph, layer: ir.Value) -> None:
         graph: the tail's.
         layer: its input that the differences move.
     """
-    inputs: dict[str, ir.Value] = {}
-
-    def held(value: ir.Value) -> ir.Value:
-        name = f"{STOPPED}{value.name}"
-        if name not in inputs:
-            inputs[name] = ir.Value(name=name, type=value.type, shape=value.shape)
-            graph.inputs.append(inputs[name])
-        return inputs[name]
-
-    for value in (*_jumping(graph, layer), *_beside(graph, layer)):
-        ir.convenience.replace_all_uses_with(value, held(value))
+    for value in _jumping(graph, layer):
+        ir.convenience.replace_all_uses_with(value, _held(graph, value))
     for node in graph:
         for i in REGIONS.get(node.op_type, ()):
             regions = node.inputs[i]
             if regions is not None and regions.producer() is not None:
-                node.replace_input_with(i, held(regions))
+                node.replace_input_with(i, _held(graph, regions))
+
+
+def cut_beside(graph: ir.Graph, layer: ir.Value) -> None:
+    """The same for what the image leads to around the layer, where it meets what the layer leads to.
+
+    Nothing in front is run again. A vision transformer's class token passes around the last normalisation, and with it
+    all blocks would be the tail's.
+    """
+    behind = dependents(graph, [layer])
+    given = [value for value in graph.inputs if value.name not in graph.initializers]
+    moving = dependents(graph, given) - behind - {layer}
+    read = (value for node in graph if any(output in behind for output in node.outputs) for value in reads(node))
+    for value in [value for value in dict.fromkeys(read) if value in moving and _can_be_fed(value)]:
+        ir.convenience.replace_all_uses_with(value, _held(graph, value))
+
+
+def _held(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """The input that takes the place of a value; there is one."""
+    name = f"{STOPPED}{value.name}"
+    known = next((each for each in graph.inputs if each.name == name), None)
+    if known is None:
+        known = ir.Value(name=name, type=value.type, shape=value.shape)
+        graph.inputs.append(known)
+    return known
 
 
 def _jumping(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
@@ -77,22 +92,6 @@ def _jumping(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
             else:
                 reached.add(value)
     return [value for value in found if value.uses()]
-
-
-def _is_smooth(value: ir.Value) -> bool:
-    return value.dtype is not None and (value.dtype.is_floating_point() or is_code(value))
-
-
-def _beside(graph: ir.Graph, layer: ir.Value) -> list[ir.Value]:
-    """What the image leads to around the layer, where it meets what the layer leads to: nothing in front is run again.
-
-    A vision transformer's class token passes around the last normalisation, and with it all blocks would be the tail's.
-    """
-    behind = dependents(graph, [layer])
-    given = [value for value in graph.inputs if value.name not in graph.initializers]
-    moving = dependents(graph, given) - behind
-    read = (value for node in graph if any(output in behind for output in node.outputs) for value in reads(node))
-    return [value for value in dict.fromkeys(read) if value in moving and _can_be_fed(value)]
 
 
 def _can_be_fed(value: ir.Value) -> bool:

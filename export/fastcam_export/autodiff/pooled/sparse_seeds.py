@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.shapes import Size, crop, reshape_to, sizes, vector
+from fastcam_export.autodiff.core.straight_through import is_code
 from fastcam_export.autodiff.pooled.axis_maps import POOLS, REDUCTIONS, WHOLE, along, groups
 from fastcam_export.autodiff.reverse import backward, path, sweep
 from fastcam_export.graph.constants import constant_array
@@ -233,6 +234,8 @@ class _Region:
             return None
         if any(output.uses() for output in node.outputs[1:]) or any(True for _ in captured(node)):
             return None
+        if any(is_code(value) for value in (*node.inputs, *node.outputs) if value is not None):
+            return None  # what integers stand for is read off what made them, which a stand-in has not
         reads: dict[int, int] = {}
         for index, value in enumerate(node.inputs):
             if value is None or _only_shape(node, index):
