@@ -211,13 +211,23 @@ def test_an_optimised_vision_transformer_gives_the_gradients_of_the_original(tmp
     np.testing.assert_allclose(made[:, 0], expected.numpy(), rtol=1e-3, atol=1e-6)
 
 
-def test_layer_norms_that_onnx_does_not_have_are_refused_with_advice():
-    for op_type, opset in (("LayerNormalization", 13), ("SimplifiedLayerNormalization", 18)):
-        model = fused("Gelu", {"x": X}, {})
-        model.graph.node[0].op_type, model.graph.node[0].domain = op_type, ""
-        model.opset_import[0].version = opset
-        with pytest.raises(FastcamError, match=rf"{op_type} is no operator of ONNX opset {opset}\); give the file"):
-            vjp(model)
+@pytest.mark.parametrize(("op_type", "opset"), [("LayerNormalization", 13), ("SimplifiedLayerNormalization", 18)])
+def test_layer_norms_that_onnx_does_not_have_are_read_as_the_runtime_has_them(op_type, opset):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    model = fused("Gelu", {"x": X, "scale": (6,)}, {"epsilon": 0.1})
+    model.graph.node[0].op_type, model.graph.node[0].domain = op_type, ""
+    model.opset_import[0].version = opset
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal(X).astype(np.float32), "scale": rng.standard_normal(6).astype(np.float32)}
+    x, scale = (torch.tensor(array, requires_grad=True) for array in feeds.values())
+    centred = x - x.mean(-1, keepdim=True) if op_type == "LayerNormalization" else x
+    y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 0.1) * scale
+    seed = torch.randn_like(y)
+    expected = torch.autograd.grad(y, (x, scale), seed)
+    made = run(vjp(model), {**feeds, "cotangent.out": seed.numpy()})
+    np.testing.assert_allclose(made["out"], run(model, feeds)["out"], atol=1e-6)
+    for name, gradient in zip(feeds, expected):
+        np.testing.assert_allclose(made[f"grad.{name}"], gradient.numpy(), atol=1e-5)
 
 
 def test_what_is_not_understood_of_an_optimised_file_is_refused_with_advice():

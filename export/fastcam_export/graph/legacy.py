@@ -1,4 +1,4 @@
-"""Operators of opset 7 to 9 that ONNX dropped and runtimes still run, in standard operators.
+"""Operators that ONNX dropped after opset 9, or does not have yet, and runtimes still run, in standard operators.
 
 ONNX's version converter knows none of them, so they are put aside while it works. The definitions are those of ONNX
 Runtime's kernels. What is neither known here nor to ONNX is left as it was: it may stand before the target layer.
@@ -14,10 +14,14 @@ import numpy.typing as npt
 import onnx
 from onnx import defs, helper, numpy_helper
 
+from fastcam.errors import FastcamError
+
 ASIDE = "fastcam.aside"
 """The domain of nodes that the version converter is not to see."""
 GONE = 10
 """The opset in which the last of these operators were gone, in the standard and in ONNX Runtime."""
+NORMS = {"LayerNormalization": 17, "SimplifiedLayerNormalization": None}
+"""Norms that ONNX Runtime's optimiser writes into files of any opset, and the one since which ONNX has them so."""
 RESIZED = 11
 """The opset in which Resize was told where its elements lie."""
 
@@ -61,6 +65,9 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _is_aside(node: onnx.NodeProto, opset: int) -> bool:
+    if node.op_type in NORMS:
+        since = NORMS[node.op_type]
+        return since is None or opset < since
     if opset >= GONE:
         return False
     if node.op_type == "BatchNormalization":
@@ -185,6 +192,17 @@ def _normalised(op: _Nodes, inputs: list[str], given: Attributes) -> str:
     return op("Div", centred, op("Sqrt", op("ReduceMean", op("Mul", centred, centred), axes)))
 
 
+def _root_mean_square(op: _Nodes, inputs: list[str], given: Attributes) -> str:
+    """y = x scale / sqrt(mean(x^2) + epsilon), over the last axes"""
+    if given.get("axis", -1) != -1:
+        raise FastcamError(
+            "SimplifiedLayerNormalization over several axes is not known; give the file from before that"
+        )
+    mean = op("ReduceMean", op("Mul", inputs[0], inputs[0]), op.constant([-1], np.int64))
+    root = op("Sqrt", op("Add", mean, op.constant(given.get("epsilon", 1e-5))))
+    return op("Mul", op("Div", inputs[0], root), inputs[1])
+
+
 def _per_element(op: _Nodes, inputs: list[str], given: Attributes) -> str:
     """y = x s + (b - m s), s = scale / sqrt(var + epsilon): mean and variance of each position of each channel."""
     x, scale, bias, mean, variance = inputs
@@ -212,6 +230,7 @@ REWRITES: dict[str, Rewrite] = {
     "MeanVarianceNormalization": _normalised,
     "ParametricSoftplus": _parametric_softplus,
     "Scale": lambda op, inputs, given: op("Mul", inputs[0], op.constant(given.get("scale", 1.0))),
+    "SimplifiedLayerNormalization": _root_mean_square,
     "ScaledTanh": _scaled_tanh,
     "ThresholdedRelu": _thresholded,
 }

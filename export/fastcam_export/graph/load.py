@@ -78,7 +78,7 @@ def load(source: Source, room: Path | None = None) -> Loaded:
         is_added(value) for value in (*proto.graph.input, *proto.graph.output)
     ):
         raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
-    _refuse_optimised(proto, opset, file)
+    _refuse_optimised(proto, file)
     skeleton, weights = _strip(proto)
     skeleton, repairs = repair(skeleton)
     if repairs:
@@ -247,20 +247,14 @@ def _restore(skeleton: onnx.ModelProto, weights: dict[str, onnx.TensorProto], ir
     return skeleton
 
 
-def _refuse_optimised(proto: onnx.ModelProto, opset: int, file: str) -> None:
-    """What ONNX Runtime's optimiser writes and nobody else reads.
-
-    Convolutions in one processor's memory layout, and layer norms as if the default domain of that opset had them.
-    """
-    for node in proto.graph.node:
-        norm = node.op_type == "SimplifiedLayerNormalization" or (node.op_type == "LayerNormalization" and opset < 17)
-        if node.domain == "com.microsoft.nchwc" or (norm and node.domain in ("", "ai.onnx")):
-            how = " for one processor" if node.domain else ""
-            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise FastcamError(
-                f"{file or 'the model'} was optimised by ONNX Runtime{how} ({name} is no operator of ONNX opset "
-                f"{opset}); give the file from before that optimisation"
-            )
+def _refuse_optimised(proto: onnx.ModelProto, file: str) -> None:
+    """Convolutions in one processor's memory layout, which ONNX Runtime's optimiser writes and nobody else reads."""
+    node = next((node for node in proto.graph.node if node.domain == "com.microsoft.nchwc"), None)
+    if node is not None:
+        raise FastcamError(
+            f"{file or 'the model'} was optimised by ONNX Runtime for one processor ({node.domain}.{node.op_type}); "
+            "give the file from before that optimisation"
+        )
 
 
 def _refuse_training(model: ir.Model) -> None:

@@ -38,6 +38,8 @@ NORMS = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormaliz
 RESAMPLED = frozenset({"Resize", "Upsample", "GridSample", "AffineGrid", "RoiAlign", "MaxUnpool", "Col2Im"})
 CHANNELS_SECOND = WINDOWS | WHOLE | NORMS | RESAMPLED | {"DepthToSpace", "SpaceToDepth"}
 """Operators whose maps are [N, K, h, w] whatever the exporter's habit."""
+SKIPS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+"""Norms of a sum, which is their fourth output."""
 MAPS = {3: "NCW", 4: "NCHW", 5: "NCTHW"}
 
 Known = dict[ir.Value, Axes]
@@ -71,6 +73,8 @@ def _follow(node: ir.Node, known: Known) -> None:
         axes = _of_images(value, fresh(value, "NCHW"), known)
     if axes is not None:
         known[value] = axes
+        if node.op_type in SKIPS and len(node.outputs) > 3:
+            known[node.outputs[3]] = axes
         _tell_siblings(node, known)
 
 
