@@ -80,7 +80,9 @@ def _decoded(data: Uint8, path: str, whole: bool = False) -> Pixels:
     image = None
     if data.size:
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if whole else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            own = whole and data[:2].tobytes() != b"\xff\xd8"  # a JPEG has no alpha, and often an orientation
+            color = cv2.IMREAD_ANYCOLOR if whole else cv2.IMREAD_COLOR
+            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if own else color | cv2.IMREAD_ANYDEPTH)
         except cv2.error as error:  # e.g. more pixels than OpenCV accepts
             raise FastcamError(f"{path}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
     if image is None or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
@@ -154,8 +156,7 @@ def read(image: Any, color: str) -> tuple[Uint8, Pixels | Floats]:
         else:
             pixels = deep(image)
     elif _is_pil(image):
-        mode = image.mode if image.mode in ("L", "RGB", "RGBA", "I;16") else "RGBA" if whole else "RGB"
-        pixels = _bands(np.asarray(image if image.mode == mode else image.convert(mode)), whole)
+        pixels = _bands(_of_pil(image, whole), whole)
     elif is_encoded(image):
         pixels = _decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given", whole)
     else:
@@ -196,6 +197,34 @@ def _is_pil(image: Any) -> bool:
     return hasattr(image, "convert") and hasattr(image, "mode")
 
 
+def _of_pil(image: Any, whole: bool) -> Pixels:
+    """The pixels of a PIL image as those of its file would be: turned as its EXIF says, 16 bits as 16 bits.
+
+    Raises:
+        FastcamError: it is cut short, or of numbers whose range nobody knows.
+    """
+    from PIL import ImageOps
+
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F", "LAB"):  # convert() would cut off what is above 255
+            pixels = np.asarray(image)
+            if image.mode != "I" or pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
+                raise FastcamError(
+                    f"a PIL image of mode {image.mode} does not say what is black and what is white; convert it to L, "
+                    "I;16 or RGB, or give a float tensor"
+                )
+            return pixels.astype(np.uint16)
+        if image.mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)  # in this processor's order of bytes
+        mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGBA" if whole else "RGB"
+        return np.asarray(image if image.mode == mode else image.convert(mode))
+    except FastcamError:
+        raise
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: of broken PNG files
+        raise FastcamError(f"the PIL image cannot be read ({error}); open it again") from error
+
+
 def load(image: Any) -> Uint8:
     """A picture from a path, the bytes of a picture file, an open one, an array (see :func:`picture`), a PIL image or
     anything that speaks DLPack.
@@ -205,8 +234,8 @@ def load(image: Any) -> Uint8:
     """
     if isinstance(image, str | Path):
         return decode(image)
-    if _is_pil(image):  # whose raw array may hold palette indices
-        return picture(image.convert("RGB"))
+    if _is_pil(image):
+        return picture(_of_pil(image, False))
     if is_encoded(image):
         return eight_bits(_decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given"))
     return picture(as_array(image))
