@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.schema import PRESETS, Color, Engine
 
 OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
@@ -190,8 +191,12 @@ def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) 
     return [int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else text for text in names or ["-1"]]
 
 
+SAMPLES = (".npy", ".csv", ".nii", ".gz")
+"""Endings of signals and volumes in a folder that holds no pictures."""
+
+
 def picture_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; of a folder its pictures, signals and volumes, sorted by name.
+    """Files as given; of a folder its pictures, where it has none its signals and volumes, sorted by name.
 
     Raises:
         FastcamError: a path that is not there, or a folder without pictures.
@@ -200,10 +205,10 @@ def picture_files(paths: Sequence[Path]) -> list[Path]:
 
     files: list[Path] = []
     for path in paths:
-        if not path.exists():
-            raise FastcamError(f"{path}: no such file; give pictures or folders of pictures")
-        inside = pictures_in(path, (*SUFFIXES, ".npy", ".csv", ".nii", ".gz")) if path.is_dir() else [path]
+        if not os.path.exists(path):  # Path.exists raises where a name is too long
+            raise FastcamError(f"{shown(path)}: no such file; give pictures or folders of pictures")
+        inside = (pictures_in(path) or pictures_in(path, SAMPLES)) if path.is_dir() else [path]
         if not inside:
-            raise FastcamError(f"{path}: no pictures in this folder ({', '.join(SUFFIXES)})")
+            raise FastcamError(f"{path}: no pictures in this folder ({', '.join((*SUFFIXES, *SAMPLES))})")
         files += inside
     return files
