@@ -7,13 +7,14 @@
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.exporter import export_model, inspect_model
 from fastcam_export.from_torch import from_torch
-from fastcam_export.result import Export, InspectedLayer, Inspection
+from fastcam_export.result import Export, InspectedLayer, InspectedValue, Inspection
 from fastcam_export.summary import exported
 from fastcam_export.vjp import vjp
 
 __all__ = [
     "Export",
     "InspectedLayer",
+    "InspectedValue",
     "Inspection",
     "UnsupportedOperator",
     "export_model",

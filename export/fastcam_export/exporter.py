@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from fastcam import schema
 from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
-from fastcam_export import multi_layer
-from fastcam_export.artifacts import engines
-from fastcam_export.autodiff.reverse import path, unsupported
 from fastcam_export.graph import weights
-from fastcam_export.graph.load import Loaded, Source, load
-from fastcam_export.graph.query import readable_dims
-from fastcam_export.layers import target_layer
-from fastcam_export.layers.image_input import find_image
-from fastcam_export.layers.score import OutputLayout, Want, find_score
+from fastcam_export.graph.load import Source, load
+from fastcam_export.inspection import Asked, inspected, unread
+from fastcam_export.layers.score import OutputLayout, Want
 from fastcam_export.outputs.cam import Targets
-from fastcam_export.result import Export, InspectedLayer, Inspection
+from fastcam_export.result import Export, Inspection
 from fastcam_export.steps.attach import attach
 from fastcam_export.steps.check import check as check_models
 from fastcam_export.steps.options import Check, ExportOptions, one_of
@@ -181,46 +177,21 @@ def inspect_model(
     for_engine: Engine = "onnxruntime",
     input_name: str | None = None,
 ) -> Inspection:
-    """The layers of a model that can be explained, the one that "auto" chooses, and operators without a rule.
+    """Inputs, outputs and layers of a model, what is explained and what blocks that, and the command that exports it.
+
+    It answers for every ONNX graph, also one that cannot be exported, or whose weights are missing.
 
     Args:
         model, output_name, score, for_engine, input_name: as in :func:`export_model`.
 
     Raises:
-        FastcamError: as in :func:`export_model`.
+        FastcamError: the file is no ONNX graph, or an output or input that is named is none.
     """
     one_of("for_engine", for_engine, schema.ENGINES)
+    file = "MODEL.onnx" if isinstance(model, bytes | onnx.ModelProto) else str(model)
     with told(model, "inspected"), weights.folder() as room:
-        return _inspected(load(model, room), output_name, score, for_engine, input_name)
-
-
-def _inspected(
-    read: Loaded, output_name: str | None, score: Want, for_engine: Engine, input_name: str | None
-) -> Inspection:
-    loaded = read.model
-    graph = loaded.graph
-    image = find_image(graph, input_name)
-    description, score_value = find_score(graph, image, output_name, score, any_output=True)
-    maps = target_layer.Maps.of(graph, image, score_value)
-    layers = multi_layer.measured_sides(loaded, image, target_layer.find_layers(maps, description.classes))
-    chosen, reason = target_layer.choose(layers)
-    in_all = multi_layer.if_known(loaded, maps, layers, chosen.value)
-    if chosen.layout.name != "NCHW":
-        reason += f"; {chosen.layout.found}"
-    lines = []
-    for layer in layers:
-        about = target_layer.describe(layer.value, "")
-        line = InspectedLayer(
-            name=about.value,
-            scope=about.scope,
-            op_type=about.op_type,
-            shape=readable_dims(layer.value),
-            chosen=layer is chosen,
-            note=layer.note,
-            layout=layer.layout.name,
-            in_all=layer in in_all,
-        )
-        lines.append(line)
-    missing = Counter(node.op_type for node in unsupported(path(graph, [image], [score_value])))
-    unread = engines.report(graph, for_engine, engines.refused(graph, for_engine))
-    return Inspection(lines, reason, description, missing.most_common(), unread, read.repairs)
+        try:
+            read = load(model, room)
+        except FastcamError as error:
+            return unread(model, error)
+        return inspected(read, Asked(output_name, score, for_engine, input_name), file)

@@ -111,11 +111,15 @@ def all_of(
 
 
 def if_known(
-    model: ir.Model, maps: target_layer.Maps, layers: Sequence[target_layer.Layer], chosen: ir.Value
+    model: ir.Model,
+    maps: target_layer.Maps,
+    layers: Sequence[target_layer.Layer],
+    chosen: ir.Value,
+    size: Sequence[int] | None = None,
 ) -> list[target_layer.Layer]:
     """:func:`all_of`, empty where the sizes of the maps cannot be found out."""
     try:
-        return all_of(model, maps, layers, chosen)[0]
+        return all_of(model, maps, layers, chosen, size)[0]
     except FastcamError:
         return []
 
@@ -145,14 +149,20 @@ def measure(
     return {one.value: _grid(one.layout, np.asarray(array)) for one, array in zip(layers, arrays)}
 
 
-def measured_sides(model: ir.Model, image: ir.Value, layers: list[target_layer.Layer]) -> list[target_layer.Layer]:
-    """The layers, those marked that have one position in a run, where the file does not say how large they are."""
+def measured_sides(
+    model: ir.Model, image: ir.Value, layers: list[target_layer.Layer], size: Sequence[int] | None = None
+) -> list[target_layer.Layer]:
+    """The layers, those marked that have one position in a run, where the file does not say how large they are.
+
+    Args:
+        size: of the image, where it is free; None tries usual ones.
+    """
     try:
         chosen, _ = target_layer.choose(layers)
-        if chosen.layout.fixed_grid is not None or math.prod(measure(model, image, [chosen])[chosen.value]) > 1:
+        if chosen.layout.fixed_grid is not None or math.prod(measure(model, image, [chosen], size)[chosen.value]) > 1:
             return layers
         free = [layer for layer in layers if layer.layout.fixed_grid is None]
-        grids = measure(model, image, free)
+        grids = measure(model, image, free, size)
     except FastcamError:  # it is said where the layer is chosen, or by the check
         return layers
     return [replace(one, flat=math.prod(grids[one.value]) == 1) if one.value in grids else one for one in layers]
@@ -201,7 +211,7 @@ class Search:
         """The layer that one name means."""
         graph = self.maps.graph
         if name == "auto":
-            run = partial(measured_sides, self.model, self.maps.image)
+            run = partial(measured_sides, self.model, self.maps.image, size=self.size)
             value, reason, derived = self.target.default_layer(self.maps, run)
             name = value.name or ""
         else:

@@ -122,21 +122,50 @@ class InspectedLayer:
 
 
 @dataclass(frozen=True)
+class InspectedValue:
+    """An input or output of a model.
+
+    Attributes:
+        name: its name.
+        dtype: as ONNX calls it, "float", "int64"; "" where the file does not say it; "sequence", "map" or "optional".
+        shape: free dimensions by name, or "?"; empty where it is unknown.
+        taken_for: what it holds, and how that was found out, for people.
+        explained: whether it is what an export explains.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    taken_for: str
+    explained: bool
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What :func:`fastcam_export.inspect_model` found.
 
     Attributes:
         layers: values with spatial axes that every path from image to score passes through, first to last.
-        reason: why the chosen one is chosen.
-        score: the explained score.
+        reason: why the chosen one is chosen; "" where none is.
+        score: the explained score; of a detector, segmenter or text the first output; None where nothing can be
+            explained.
         missing: (operator, number of nodes) between image and score that have no gradient rule.
         engine: lines on what the engine asked for does not read of the model; empty if nothing.
         repairs: what was repaired or rewritten to read the model.
+        inputs, outputs: those of the model, and what they are taken for.
+        blocks: why the plain export does not work; empty where it does.
+        command: the command that exports the model; "" where none does.
+        notes: what was found out about the size of the input.
     """
 
     layers: list[InspectedLayer]
     reason: str
-    score: Score
+    score: Score | None
     missing: list[tuple[str, int]]
     engine: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
+    inputs: tuple[InspectedValue, ...] = ()
+    outputs: tuple[InspectedValue, ...] = ()
+    blocks: tuple[str, ...] = ()
+    command: str = ""
+    notes: tuple[str, ...] = ()

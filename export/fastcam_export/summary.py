@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from fastcam import schema
-from fastcam.errors import FastcamError
+from fastcam.errors import MOST, FastcamError
 from fastcam.input_files import read_bytes
 from fastcam.schema import Answer, Metadata, TargetLayer
 
@@ -64,10 +64,10 @@ def _inputs(meta: Metadata) -> list[str]:
     if not meta.inputs:
         return []
     lines = [f"input   {meta.input} is explained"]
-    for one in meta.inputs:
+    for one in meta.inputs[:MOST]:
         fate = "has a default" if one.default is not None else "wants a value" if one.read else "is read by nothing"
         lines.append(f"        {one.name} {fate}")
-    return lines
+    return lines + [f"        and {len(meta.inputs) - MOST} more"] * (len(meta.inputs) > MOST)
 
 
 def _named(layer: TargetLayer) -> str:

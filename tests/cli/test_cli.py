@@ -207,7 +207,10 @@ def exporter(monkeypatch):
         found = Score("scores", "logits", "logit", 5)
         engine = ("TensorRT 10: it does not read Col2Im",) if for_engine == "tensorrt" else ()
         missing = [("NonZero", 2)]
-        return SimpleNamespace(layers=layers, reason="because", score=found, missing=missing, engine=engine, repairs=())
+        return SimpleNamespace(
+            layers=layers, reason="because", score=found, missing=missing, engine=engine, repairs=(), inputs=(),
+            notes=(), outputs=(), blocks=(), command="fastcam export plain.onnx",
+        )  # fmt: skip
 
     module = ModuleType("fastcam_export")
     module.export_model, module.inspect_model, module.exported = export_model, inspect_model, lambda path: None
@@ -315,9 +318,10 @@ def test_inspect_prints_one_unbroken_line_per_layer(desk, exporter):
         "* chosen: because",
         "explained score: logit of output scores, 5 classes",
         "operators without a gradient rule: NonZero (2)",
+        "next: fastcam export plain.onnx",
     ]
     result = call("inspect", "plain.onnx", "--for-engine", "tensorrt")
-    assert result.stdout.splitlines()[-1] == "TensorRT 10: it does not read Col2Im"
+    assert result.stdout.splitlines()[-2] == "TensorRT 10: it does not read Col2Im"
 
 
 def test_exporting_without_onnx_says_what_to_install(desk, monkeypatch):

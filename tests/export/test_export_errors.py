@@ -178,7 +178,6 @@ BAD = {
     "export plain.onnx -o plain.onnx": ("plain.onnx", "overwrite"),
     "export": ("MODEL.onnx", "fastcam export --help"),
     "inspect text.onnx": ("text.onnx", "not an ONNX model"),
-    "inspect map_only.onnx": ("[N, classes]",),
     "inspect plain.onnx --output-name y": ("no output 'y'",),
     "explain plain.onnx photo.png": ("plain.onnx was not exported by FastCAM", "fastcam export plain.onnx"),
     "explain text.onnx photo.png": ("text.onnx: not an ONNX file",),

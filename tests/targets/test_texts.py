@@ -199,6 +199,16 @@ def test_words_of_a_caption_behind_its_softmax():
     np.testing.assert_allclose(cotangents.caption(p, tokens), c.sum(1, keepdims=True), rtol=1e-5)
 
 
+def test_the_size_of_a_line_is_tried_first_where_a_model_reads_text_of_any_size():
+    model = recogniser()
+    for value_info, axes in ((model.graph.input[0], (2, 3)), (model.graph.output[0], (1,))):
+        for axis in axes:
+            value_info.type.tensor_type.shape.dim[axis].dim_param = f"free{axis}"
+    export = export_model(model, labels=["<blank>", *NAMES])
+    assert export.metadata.check["image_shape"] == [3, 48, 320] and "48 x 320" in " ".join(export.notes)
+    assert export.metadata.cotangents[0].answer == "words"
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [

@@ -18,6 +18,7 @@ from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import further_inputs
 from fastcam_export.layers.axis_semantics import integers
 from fastcam_export.layers.image_order import image_order
+from fastcam_export.layers.output_meaning import output_meanings
 from fastcam_export.verify import pictures
 
 Array = npt.NDArray[Any]
@@ -140,8 +141,8 @@ def random_inputs(
 def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     """Heights and widths to try, where the model takes any: usual ones, then those that its own shapes make likely.
 
-    A file with free sizes may still take some only: multiples of 64, or those that a Reshape in it was traced for. Of a
-    height that is fixed and at most 64 the width is that of a line of text.
+    A file with free sizes may still take some only: multiples of 64, or those that a Reshape in it was traced for. Of
+    models that read a text, and of a height that is fixed and at most 64, they are those of a line of text.
     """
     dims = known_dims(image) or []
     own = [dims[axis] for axis, letter in enumerate(image_order(image)) if letter in SIDES]
@@ -161,7 +162,8 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     if len(own) != 2:
         tried = [[side] for side in SIGNALS] if len(own) == 1 else list(VOLUMES)
     if len(own) == 2:
-        line = own[0] is not None and own[0] <= 64
+        fixed_height = own[0] is not None and own[0] <= 64
+        line = fixed_height or any(one.kind == "sequence" for one in output_meanings(graph, image))
         tried = [*LINES, *tried] if line else [*tried, *LINES]
     fixed = [tuple(want if have is None else have for have, want in zip(own, sides)) for sides in tried]
     return list(dict.fromkeys(fixed))
