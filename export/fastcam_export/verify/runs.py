@@ -173,11 +173,12 @@ class Source:
             raise
         except Exception as error:  # as above
             raise self._refusal(error, self._tried()) from error
+        names = [one.output for one in self._cotangents]
         for kind in range(1, len(pictures.KINDS)):
-            if not runs[-1].missing:
-                break
+            if not runs[-1].missing and (len(runs) == 1 or not _broken(runs[-1], names)):
+                return runs[-1]
             runs.append(self.run(sample.of_kind(kind, graph, self._image)))
-        return runs[-1] if not runs[-1].missing else runs[0]
+        return runs[-1] if not runs[-1].missing and not _broken(runs[-1], names) else runs[0]
 
     def of_numbers(self, run: SourceRun, names: Sequence[str]) -> SourceRun:
         """A run in which outputs are numbers: this one, else one on other pictures.

@@ -22,6 +22,8 @@ from fastcam_export.layers.output_meaning import output_meanings
 from fastcam_export.verify import pictures
 
 Array = npt.NDArray[Any]
+FAINT = 1e-3
+"""Largest probability of an output that the check takes as it is."""
 FREE_SIZE = 224
 FREE_SIZES = (FREE_SIZE, 256, 320, 384, 512, 640, 448, 192, 128, 96, 64, 32, 48, 299, 288, 416, 480, 800, 1024)
 FREE_FRAMES, FREE_SLICES, FREE_SAMPLES = 16, 32, 1024
@@ -199,7 +201,8 @@ def that_runs(
 def random_cotangents(cotangents: Sequence[Cotangent], outputs: Mapping[str, Array], images: int) -> dict[str, Array]:
     """float32 [N, 1, ...] for each of ``cotangents``, by the names of their inputs.
 
-    Each output has the same share in what is explained, a box in pixels and its score.
+    Each output has the same share in what is explained, a box in pixels and its score; but scores where nothing is
+    found are not magnified beyond what their rounding bears.
 
     Args:
         cotangents: the contract's description of the inputs.
@@ -219,6 +222,8 @@ def random_cotangents(cotangents: Sequence[Cotangent], outputs: Mapping[str, Arr
             )
         shape = (images, 1, *have[1:]) if about.batched else (1, 1, *have)
         largest = float(np.abs(outputs[about.output]).max(initial=0)) or 1.0
+        if about.activation in ("Sigmoid", "Softmax"):
+            largest = max(largest, FAINT)
         drawn[about.input] = (rng.standard_normal(shape) / largest).astype(np.float32)
     return drawn
 
