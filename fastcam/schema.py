@@ -261,6 +261,8 @@ class Metadata:
         inputs: the model's inputs beside ``input``, if it has any.
         order: of the axes of ``input``, one of :data:`ORDERS`; empty of pictures and videos whose one or three channels
             say it.
+        size_step: of what height and width are multiples, where the model leaves them free; pictures that keep their
+            own size are brought to the nearest.
         version: FastCAM's version that wrote the file.
     """
 
@@ -286,6 +288,7 @@ class Metadata:
     labels_from: str = ""
     inputs: tuple[FurtherInput, ...] = ()
     order: str = ""
+    size_step: int = 1
     version: str = __version__
     schema: int = SCHEMA_VERSION
 

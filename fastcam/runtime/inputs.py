@@ -237,6 +237,12 @@ class Inputs:
                 "pictures (uint8)"
             )
 
+    def _own_size(self, sides: Sequence[int]) -> Size:
+        """The size of a picture as the model takes it, where that leaves it free."""
+        step = self._metadata.size_step
+        height, width = (max(step, round(side / step) * step) for side in sides)
+        return height, width
+
     def _loaded(self, sources: Any, preprocessing: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
         """All pictures' tensor, and each picture and its geometry; several at once, as many as there are threads."""
         count = images_.CHANNELS.get(preprocessing.color) or self._channels(preprocessing.layout)
@@ -248,7 +254,8 @@ class Inputs:
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
             picture, pixels = images_.read(sources[i], preprocessing.color)
             self._refuse_bands(pixels, count)
-            return picture, images_.prepare(pixels, preprocessing, out=None if whole is None else whole[i : i + 1])
+            size = None if preprocessing.size is not None else self._own_size(pixels.shape[:2])
+            return picture, images_.prepare(pixels, preprocessing, size, None if whole is None else whole[i : i + 1])
 
         if len(sources) == 1 or self._threads == 1:
             prepared = [one(i) for i in range(len(sources))]

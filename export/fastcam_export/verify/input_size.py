@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.layout import side_text
-from fastcam_export.verify.sample import SIDES, sizes, that_runs
+from fastcam_export.verify.sample import SIDES, Sample, sizes, that_runs
 from fastcam_export.verify.session import quiet_session
 
+STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 SAID = re.compile(r"^\[?\s*(\d+)\s*[,x ]\s*(\d+)\s*\]?$")
 
 
@@ -27,10 +28,12 @@ class InputSize:
     Attributes:
         sides: of each free or fixed spatial axis, in the input's order; None where nobody asks.
         note: where it is from, for people; "" where the model fixes it.
+        step: of which free sides are multiples, as far as runs tell.
     """
 
     sides: tuple[int, ...] | None = None
     note: str = ""
+    step: int = 1
 
 
 def spatial(image: ir.Value) -> list[int | None]:
@@ -104,5 +107,30 @@ def _tried(loaded: Loaded, image: ir.Value, further: Sequence[FurtherInput]) -> 
         return InputSize()
     shape = sample.feeds[sample.image].shape
     found = tuple(side for side, axis in zip(shape, image_order(image)) if axis in SIDES)
+    step, free = 1, [side is None for side in spatial(image)]
+    if len(found) == 2:
+        step = _step(
+            found, free, lambda size: session.run(outputs, dict(Sample.of(graph, image, (), further, size).feeds))
+        )
     every = "any size" if found == sizes(graph, image)[0] else "some sizes"
-    return InputSize(found, f"{side_text(found)}: the model takes {every} and says none; --size says another")
+    every = every if step == 1 else f"multiples of {step}"
+    return InputSize(found, f"{side_text(found)}: the model takes {every} and says none; --size says another", step)
+
+
+def _feeds(graph: ir.Graph, image: ir.Value, further: Sequence[FurtherInput], size: tuple[int, ...]) -> dict[str, Any]:
+    return dict(Sample.of(graph, image, (), further, size).of_one_image().feeds)
+
+
+def _step(found: Sequence[int], free: Sequence[bool], run: Callable[[tuple[int, ...]], object]) -> int:
+    """The smallest of the usual steps by which sides may grow; 1 where the model takes no other size at all.
+
+    A level that rounds its sides down takes some sizes between; so several are tried.
+    """
+    for step in STEPS:
+        try:
+            for times in (1, 3, 5, 9):
+                run(tuple(side + times * step * grows for side, grows in zip(found, free)))
+        except Exception:  # the runtime's exceptions have no common base
+            continue
+        return step
+    return 1
