@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -89,7 +90,13 @@ def main() -> None:
     for out in (sys.stdout, sys.stderr):
         if isinstance(out, io.TextIOWrapper):  # names that are no UTF-8, and a terminal's narrower encoding
             out.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warned
     app(prog_name="fastcam")
+
+
+def _warned(message: Warning | str, *about: Any, **more: Any) -> None:
+    """A warning as a line, without the place in the program that it is from."""
+    typer.echo(f"warning: {message}", err=True)
 
 
 def _print_version(wanted: bool) -> None:

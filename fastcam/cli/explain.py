@@ -262,16 +262,17 @@ def print_report(report: dict[str, Any]) -> None:
         name = Path(image["file"]).name
         if "error" in image:
             why = image["error"].removeprefix(f"{image['file']}: ")
-            rows.append((name, part["method"] if len(parts) > 1 else "", "", "", "", f"not explained: {why}"))
+            rows.append((name, part["method"] if len(parts) > 1 else "", "", "", "", "", f"not explained: {why}"))
         for target in image["targets"]:
             label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
             absent = "" if "error" in target else "not finite"
             score = absent if target["score"] is None else f"{target['score']:.4g}"
             box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
+            own = " ".join(f"{value:.0f}" for value in target.get("predicted_box", ()))
             method = part["method"] if len(parts) > 1 else ""
             status = f"not explained: {target['error']}" if "error" in target else target["status"]
-            rows.append((name, method, label, score, box, status))
+            rows.append((name, method, label, score, box, own, status))
     sizes = {key for part in parts for image in part["images"] for key in image}
     corners = "segment x0 x1" if "samples" in sizes else "box x0 y0 x1 y1"
     corners = "box x0 y0 z0 x1 y1 z1" if "depth" in sizes else corners
-    print_table(("image", "method", "class", "score", corners, "status"), rows)
+    print_table(("image", "method", "class", "score", corners, "predicted box", "status"), rows)

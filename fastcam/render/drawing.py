@@ -18,6 +18,7 @@ COLORMAPS = ("jet", "turbo", "viridis", "cividis", "inferno")
 
 _BOX = (255, 255, 255)
 _EDGE = (0, 0, 0)
+_PREDICTED = (0, 230, 118)
 _GROUND = 24  # of contact sheets
 _FONT_HEIGHT = 21.0  # pixels from baseline to the top of a capital letter at scale 1
 _SMALLEST = 0.32  # the scale below which letters run together
@@ -92,7 +93,7 @@ def enlarge(image: Uint8, min_side: int) -> tuple[Uint8, int]:
     return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), factor
 
 
-def draw_box(image: Uint8, box: Sequence[float] | NDArray[Any]) -> Uint8:
+def draw_box(image: Uint8, box: Sequence[float] | NDArray[Any], color: tuple[int, int, int] = _BOX) -> Uint8:
     """A copy of ``image`` with the half-open ``box`` [x0, y0, x1, y1): white with a dark edge, seen on any ground."""
     cv2 = opencv()
     height, width = image.shape[:2]
@@ -105,8 +106,13 @@ def draw_box(image: Uint8, box: Sequence[float] | NDArray[Any]) -> Uint8:
     drawn = image.copy()
     if min(height, width) >= 64:
         cv2.rectangle(drawn, (left, top), (right, bottom), _EDGE, thick + 2)
-    cv2.rectangle(drawn, (left, top), (right, bottom), _BOX, thick)
+    cv2.rectangle(drawn, (left, top), (right, bottom), color, thick)
     return drawn
+
+
+def draw_predicted(image: Uint8, box: Sequence[float] | None, factor: int = 1) -> Uint8:
+    """``image`` with a box that the model itself predicts in green, ``factor`` times as large; as it is without one."""
+    return image if box is None else draw_box(image, [factor * side for side in box], _PREDICTED)
 
 
 def caption(

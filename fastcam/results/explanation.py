@@ -81,8 +81,7 @@ class Explanation:
         inputs: float32 [N, C, H, W], the network's input, beside ``input_gradients``.
         layers: where several layers were asked for, the explanation at each, in the order in which an image passes them
             (``metadata.layer`` names each one's); otherwise empty.
-        fuse: how their maps became the one here, a name from :data:`fastcam.methods.layer_fusion.FUSIONS`; None if they
-            did not.
+        fuse: how their maps became the one here, a name from :data:`fastcam.methods.layer_fusion.FUSIONS`; or None.
         fused: the layers whose maps these were.
         attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
             network's input; None of others.
@@ -162,6 +161,10 @@ class Explanation:
             return float(sum(a * self.scores[i, c] for c, a in self.targets[i][target].terms))
         return float(self.scores[i, self.classes[i, target]])
 
+    def predicted_box(self, i: int = 0, target: int = 0) -> tuple[float, ...] | None:
+        """The box that a detector predicts, and a target is about: x0, y0, x1, y1 in the picture's pixels; or None."""
+        return report.predicted(self.targets[i][target], self.geometry[i]) if self.targets else None
+
     def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The heatmap alone in colours, uint8 RGB at the picture's size."""
         return overlays.coloured(self._heat(i, target), self.style, colors)
@@ -175,7 +178,7 @@ class Explanation:
         min_side: int = 0,
         annotate: bool = True,
     ) -> Uint8:
-        """The picture under the heatmap, with the box, the class name, the score and the colours' meaning: uint8 RGB.
+        """The picture under the heatmap, with its box (that of a detector green), name, score and legend: uint8 RGB.
 
         Args:
             target: which of the T targets; None is the first.
@@ -188,7 +191,7 @@ class Explanation:
         Raises:
             FastcamError: no such target, colour map or alpha.
         """
-        t = 0 if target is None else target
+        t = target or 0
         if not -self.asked(i) <= t < self.asked(i):
             raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
         if self._sampled:
@@ -198,9 +201,10 @@ class Explanation:
             mixed = kernels.get().overlay(picture, self._heat(i, t, factor), overlays.table(self.style, colors), alpha)
         if not annotate:
             return mixed
-        status = self.status[i][t]
-        text = f"{self.label(i, t)} {self.score(i, t):.3g}" + ("" if status == OK else f" ({status})")
+        status = "" if self.status[i][t] == OK else f" ({self.status[i][t]})"
+        text = f"{self.label(i, t)} {self.score(i, t):.3g}{status}"
         box = self.boxes[i, t] * factor if factor and self.boxes[i, t].any() else None
+        mixed = drawing.draw_predicted(mixed, self.predicted_box(i, t), factor)
         return drawing.caption(mixed, text, box, self.legend(colors))
 
     @property
@@ -349,7 +353,7 @@ class Explanation:
             "status": self.status[i][t],
             "box": report.box(self.boxes[i, t]),
             "components": report.components(self.components[i][t]),
-        }
+        } | report.own(self.predicted_box(i, t))
 
     def save(self, folder: str | Path, colors: str = "jet") -> list[Path]:
         """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastcam.image.preprocess import Float, Geometry
 from fastcam.targets.classes import Target
 
@@ -49,3 +51,13 @@ def combination(target: Target, of_classes: bool) -> dict[str, Any]:
     """What a target was that is no single class."""
     terms = [{"class": c, "coefficient": a} for c, a in target.terms]
     return {"target": target.name} | ({"terms": terms} if of_classes else {})
+
+
+def predicted(target: Target, geometry: Geometry) -> tuple[float, ...] | None:
+    """The box that a detector predicts, in pixels of the picture; None of other targets, or where nobody knows."""
+    return None if target.box is None else tuple(map(float, geometry.to_original(np.array([target.box]))[0]))
+
+
+def own(box: Sequence[float] | None) -> dict[str, Any]:
+    """A detector's own box, where there is one."""
+    return {} if box is None else {"predicted_box": [rounded(value) for value in box]}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import FastcamError
 from fastcam.targets.arrays import Double
 from fastcam.targets.detectors.forms import Detections, distinct
 from fastcam.targets.spec_parser import File, Spec
 
 Pick = tuple[int, int, str]
 """A box's number, the column of its score, and its name."""
+FOUND = 0.25
+"""The score from which on a box counts as found, as in most detectors' programs."""
 NEAR = 0.5
 """Of several boxes those are taken whose score has at least this share of the best one's."""
 
@@ -45,10 +49,19 @@ class Picks:
     def _of(self, form: Detections, n: int) -> list[Pick]:
         chances = form.chances[n]
         if not len(chances):
-            raise self.spec.wrong(f"the model finds no box in picture {n + 1} of its run")
+            raise FastcamError(f"the model finds nothing in picture {n + 1} of its run: there is no box to explain")
         labels = None if form.labels is None else form.labels[n]
         column = self._column(form, chances, labels)
-        order = np.argsort(-column, kind="stable")[: int((column > -np.inf).sum())]
+        # probabilities that were rounded to one are told apart by what they are made of
+        order = np.lexsort((-form.scores[n].max(1), -column))[: int((column > -np.inf).sum())]
+        if self.most > 1 and column[order[0]] < FOUND:
+            best = self._named(form, chances, labels, int(order[0]))
+            warnings.warn(
+                f"nothing is found with a score of {FOUND} or more in picture {n + 1} of its run; its best box, "
+                f"{best[2]}, has {column[order[0]]:.2g}",
+                stacklevel=2,
+            )
+            return [best]
         if self.most > 1:
             near = [int(k) for k in order if column[k] >= NEAR * column[order[0]]]
             boxes = distinct(None if form.pixels is None else form.pixels[n], near, self.most)
