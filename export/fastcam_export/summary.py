@@ -32,7 +32,7 @@ ANSWERS: dict[Answer, tuple[str, str]] = {
 def about(meta: Metadata) -> list[str]:
     """What is explained, why, and what the file says of it."""
     scores = [f"score   what {one.input} says of {one.output}" for one in meta.cotangents]
-    scores += [f"targets {ANSWERS[kind][1]}" for kind in answers(meta)]
+    scores += [f"targets {ANSWERS[kind][1]}" for kind in answers(meta)[:1]]
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
         scores += [f"        {meta.score.reason}"] if meta.score.reason else []
@@ -48,8 +48,9 @@ def about(meta: Metadata) -> list[str]:
 
 
 def answers(meta: Metadata) -> list[Answer]:
-    """The kinds of target that a file of cotangents says it is asked by, each once."""
-    return [kind for kind in dict.fromkeys(one.answer for one in meta.cotangents) if kind]
+    """The kinds of target that a file of cotangents says it is asked by; the one that stands for all first."""
+    there = {one.answer for one in meta.cotangents}
+    return [kind for kind in ANSWERS if kind in there]
 
 
 def taken_for(meta: Metadata) -> str:

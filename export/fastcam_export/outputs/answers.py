@@ -42,6 +42,8 @@ def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) ->
         names: how many class names are known.
         known: the axes of the graph's values.
     """
+    if _counts_positions(one, known):
+        return "box"
     if len(dims_of(one.value)) == 3 and all(map(is_spatial, known.get(one.value, ((), (), ()))[1:])):
         return "region"  # a map of one class, without an axis of classes
     if one.kind == "map":
@@ -53,14 +55,23 @@ def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) ->
     return BY_KIND[one.kind]
 
 
+def _counts_positions(one: Meaning, known: Known) -> bool:
+    """Whether the first axis of [B, k] counts positions of the image: a detector's rows without an axis of images."""
+    axes = known.get(one.value)
+    return len(dims_of(one.value)) == 2 and bool(axes) and axes is not None and is_spatial(axes[0])
+
+
 def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> bool:
     """Whether a map holds a detector's numbers: of anchors, of several resolutions, or joined of 1, 4 and more."""
     dims = dims_of(one.value)
     if len(dims) == 5 or one.named == "boxes":
         return True
-    channels = dims[one.axis] if one.axis is not None else None
+    channels = _channels(one)
+    beside = [other for other in each if _has_grid_of(other, one)]
+    if any(other.named == "boxes" for other in beside):
+        return True
     if names is not None and channels == names:
-        return False
+        return any(_channels(other) in (4, *(4 * bins for bins in BINS)) for other in beside)
     if names is not None and isinstance(channels, int):
         counted = any(channels == count * (5 + names) for count in (1, 2, 3, 5, 9))
         if counted or any(channels == 4 * bins + names for bins in BINS):
@@ -71,6 +82,18 @@ def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> boo
     if numbers and len(sizes) > 1:
         return True
     return {1, 4} <= _pieces(one)
+
+
+def _has_grid_of(other: Meaning, one: Meaning) -> bool:
+    """Whether another output is a map of the same positions."""
+    if other.output == one.output or other.kind != "map" or other.axis is None or one.axis is None:
+        return False
+    grids = [[d for i, d in enumerate(dims_of(each.value)) if i not in (0, each.axis)] for each in (other, one)]
+    return grids[0] == grids[1]
+
+
+def _channels(one: Meaning) -> int | str | None:
+    return dims_of(one.value)[one.axis] if one.axis is not None else None
 
 
 def _pieces(one: Meaning) -> set[int | str | None]:
@@ -109,7 +132,8 @@ def to_explain(graph: ir.Graph, image: ir.Value, wanted: str | Sequence[str] | N
     each, known = output_meanings(graph, image), trace(graph, image)
     named = [wanted] if isinstance(wanted, str) else list(wanted or ())
     chosen = [one for one in each if one.output in named] if named else list(each)
-    if len(chosen) < len(named) or any(one.kind in ("scores", "one score") for one in chosen):
+    of_images = [one for one in chosen if not _counts_positions(one, known)]
+    if len(chosen) < len(named) or any(one.kind in ("scores", "one score") for one in of_images):
         return None
     if named and len(chosen) == 1 and chosen[0].kind == "map" and len(dims_of(chosen[0].value)) > 3:
         return None

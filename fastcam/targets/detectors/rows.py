@@ -31,7 +31,7 @@ from fastcam.targets.detectors import decoding
 from fastcam.targets.detectors.decoding import Decode
 from fastcam.targets.detectors.forms import Detections, Index, Level, Numbers
 from fastcam.targets.detectors.levels import BINS, Size
-from fastcam.targets.detectors.tables import pyramid
+from fastcam.targets.detectors.tables import meant, pyramid
 from fastcam.targets.spec_parser import File, Spec
 
 LAYOUTS = ("v5", "v8", "detr", "v10", "nanodet", "v7", "paddle")
@@ -211,7 +211,7 @@ def boxes_of(spec: Spec, arrays: Mapping[str, NDArray[Any]]) -> str | None:
         FastcamError: there are several.
     """
     boxes = [name for name, y in arrays.items() if y.dtype.kind == "f" and y.ndim in (2, 3) and y.shape[-1] == 4]
-    named = [name for name in boxes if "box" in name.lower()]
+    named = [name for name in boxes if meant(name) == "box"]
     if "boxes" in spec.options:
         boxes = [name for name in boxes if name == spec.options["boxes"]]
         if not boxes:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,20 @@ def points(
     """
     if size is None:
         return None
-    for stride in STRIDES if grid is None else (max(1, round(size[0] / grid[0])),):
-        h, w = grid or (-(-size[0] // stride), -(-size[1] // stride))
-        if rows % (h * w) == 0 and rows // (h * w) <= 9:
+    if grid is not None:
+        known = [[(grid, max(1, round(size[0] / grid[0])))]]
+    else:
+        known = [[(cells, stride) for stride, cells in zip(STRIDES, each)] for each in _roundings(size, STRIDES)]
+    for (h, w), stride in chain.from_iterable(known):
+        if h * w and rows % (h * w) == 0 and rows // (h * w) <= 9:
             return _grid(h, w, stride, rows // (h * w), middle), rows // (h * w)
     return None
+
+
+def _roundings(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[tuple[int, int], ...]]:
+    """Rows and columns of the levels, where sides that are no multiples of a stride are rounded up, or down."""
+    (up, down), (right, left) = ([[-(-side // s) for s in strides], [side // s for s in strides]] for side in size)
+    return [tuple(zip(up, right)), tuple(zip(down, left)), tuple(zip(up, left)), tuple(zip(down, right))]
 
 
 def pyramid(rows: int, size: tuple[int, int] | None, middle: float = 0.0) -> Double | None:
@@ -113,10 +123,10 @@ def pyramid(rows: int, size: tuple[int, int] | None, middle: float = 0.0) -> Dou
     if size is None:
         return None
     for strides in ((8, 16, 32), (8, 16, 32, 64), (8, 16, 32, 64, 128), (16, 32), (16, 32, 64), (4, 8, 16, 32)):
-        grids = [(-(-size[0] // s), -(-size[1] // s), s) for s in strides]
-        total = sum(h * w for h, w, _ in grids)
-        if rows % total == 0 and rows // total <= 3:
-            return np.concatenate([_grid(h, w, s, rows // total, middle) for h, w, s in grids])
+        for cells in _roundings(size, strides):
+            total = sum(h * w for h, w in cells)
+            if total and rows % total == 0 and rows // total <= 3:
+                return np.concatenate([_grid(h, w, s, rows // total, middle) for (h, w), s in zip(cells, strides)])
     return None
 
 

@@ -21,7 +21,7 @@ class Network:
         self.levels, previous = {}, "image"
         for stride, step in zip(STRIDES, (8, 2, 2)):
             previous = self.levels[stride] = self.node(
-                "Relu", self.conv(previous, 3 if step == 8 else 8, 8, step), name=f"p{stride}"
+                "Relu", self.conv(previous, 3 if step == 8 else 8, 8, step), name=f"feat{stride}"
             )
 
     def node(self, kind, *inputs, name=None, count=1, **attributes):
@@ -92,11 +92,246 @@ class Network:
 BOXES = sum((H // s) * (W // s) for s in STRIDES)
 
 
+def rows(n, x, columns):
+    """[1, B, columns] of a map."""
+    return n.reshape(n.node("Transpose", x, perm=[0, 2, 3, 1]), 1, -1, columns)
+
+
+def probabilities(n, x, columns, kind="Sigmoid"):
+    """[1, B, columns] of [1, columns, B], behind an activation."""
+    turned = n.node("Transpose", x, perm=[0, 2, 1])
+    return n.node(kind, turned, **({"axis": 2} if kind == "Softmax" else {}))
+
+
+def ultralytics(*behind):
+    """[1, 4 + C + more, B]: (count, activation) of what lies behind the scores."""
+    n = Network()
+    counts = [3, *(count for count, _ in behind)]
+    boxes, *others = n.split(n.flat(4 + sum(counts)), 4, *counts)
+    kinds = ["Sigmoid", *(kind for _, kind in behind)]
+    parts = [n.centres(boxes), *(n.node(kind, x) for kind, x in zip(kinds, others))]
+    n.give(n.node("Concat", *parts, axis=1), "output0", 4 + sum(counts), BOXES)
+    return n
+
+
 def yolo_v8():
     """[1, 4 + C, B] of current Ultralytics exports."""
+    return ultralytics().model()
+
+
+def yolo_obb():
+    return ultralytics((1, "Sigmoid")).model()
+
+
+def yolo_segments():
+    """[1, 4 + C + 32, B] and the masks' prototypes [1, 32, h, w]."""
+    n = ultralytics((32, "Identity"))
+    n.give(n.head(8, 32), "output1", 32, H // 8, W // 8)
+    return n.model()
+
+
+def yolo_pose():
+    """[1, 4 + 1 + 17 * 3, B]."""
     n = Network()
-    boxes, scores = n.split(n.flat(4 + 3), 4, 3)
-    n.give(n.node("Concat", n.centres(boxes), n.node("Sigmoid", scores), axis=1), "output0", 7, BOXES)
+    boxes, scores, points = n.split(n.flat(4 + 1 + 51), 4, 1, 51)
+    parts = n.centres(boxes), n.node("Sigmoid", scores), n.node("Abs", points)
+    n.give(n.node("Concat", *parts, axis=1), "output0", 56, BOXES)
+    return n.model()
+
+
+def yolo_v5():
+    """[1, B, 5 + C], three anchors a cell, decoded."""
+    n = Network()
+    boxes, scores = n.split(n.flat(8, anchors=3), 4, 4)
+    joined = n.node("Concat", n.centres(boxes, 3), n.node("Sigmoid", scores), axis=1)
+    n.give(n.node("Transpose", joined, perm=[0, 2, 1]), "output0", 3 * BOXES, 8)
+    return n.model()
+
+
+def yolox():
+    """[1, B, 5 + C]: offset and logarithm of the size."""
+    n = Network()
+    boxes, scores = n.split(n.flat(8), 4, 4)
+    joined = n.node("Concat", boxes, n.node("Sigmoid", scores), axis=1)
+    n.give(n.node("Transpose", joined, perm=[0, 2, 1]), "output", BOXES, 8)
+    return n.model()
+
+
+def yolo_v3(axes=4):
+    """Maps [1, 3 (5 + C), h, w] of three levels, or [1, 3, h, w, 5 + C]."""
+    n = Network()
+    for s in STRIDES:
+        x, h, w = n.head(s, 24), H // s, W // s
+        if axes == 5:
+            x = n.node("Transpose", n.reshape(x, 1, 3, 8, h, w), perm=[0, 1, 3, 4, 2])
+        n.give(x, f"p{s}", *((3, h, w, 8) if axes == 5 else (24, h, w)))
+    return n.model()
+
+
+def yolo_v10():
+    """[1, 300, 6], the best: corners, score, label."""
+    n = Network()
+    boxes, scores = n.split(n.flat(7), 4, 3)
+    points, strides = n.cells()
+    first, last = n.split(n.node("Abs", boxes), 2, 2)
+    corners = n.node("Concat", n.node("Sub", points, first), n.node("Add", points, last), axis=1)
+    corners = n.node("Transpose", n.node("Mul", corners, strides), perm=[0, 2, 1])
+    chances = n.node("Sigmoid", n.node("Transpose", scores, perm=[0, 2, 1]))
+    best = n.node("ReduceMax", chances, axes=[2], keepdims=0)
+    values, at = n.node("TopK", best, n.constant([20]), count=2, axis=1)
+    labels = n.node("Cast", n.node("ArgMax", chances, axis=2, keepdims=0), to=TensorProto.FLOAT)
+    labels = n.node("GatherElements", labels, at, axis=1)
+    wide = n.node("Expand", n.node("Unsqueeze", at, n.constant([2])), n.constant([1, 20, 4]))
+    parts = n.node("GatherElements", corners, wide, axis=1), values, labels
+    columns = [parts[0], *(n.node("Unsqueeze", x, n.constant([2])) for x in parts[1:])]
+    n.give(n.node("Concat", *columns, axis=2), "output0", 20, 6)
+    return n.model()
+
+
+def detr(kind="Softmax"):
+    """logits [1, Q, C (+ 1)] and pred_boxes [1, Q, 4]: queries that attend to the positions of a map."""
+    n, classes = Network(), 4 if kind == "Softmax" else 3
+    keys = rows(n, n.levels[8], 8)
+    queries = n.constant(n.rng.standard_normal((1, 20, 8)), np.float32)
+    weights = n.node("Softmax", n.node("MatMul", queries, n.node("Transpose", keys, perm=[0, 2, 1])), axis=2)
+    found = n.node("Add", n.node("MatMul", weights, keys), queries)
+    for name, columns in (("logits", classes), ("pred_boxes", 4)):
+        matrix = n.constant(n.rng.standard_normal((8, columns)), np.float32)
+        made = n.node("MatMul", found, matrix)
+        n.give(n.node("Sigmoid", made) if name == "pred_boxes" else made, name, 20, columns)
+    return n.model()
+
+
+def rt_detr():
+    return detr("Sigmoid")
+
+
+def ssd():
+    """Deltas from anchors [1, B, 4], and scores behind a softmax [1, B, C + 1], the background first."""
+    n = Network()
+    boxes, scores = n.split(n.flat(8), 4, 4)
+    n.give(n.node("Transpose", boxes, perm=[0, 2, 1]), "loc", BOXES, 4)
+    n.give(probabilities(n, scores, 4, "Softmax"), "conf", BOXES, 4)
+    return n.model()
+
+
+def ultraface():
+    """scores [1, B, 2] behind a softmax, and boxes [1, B, 4]: corners as shares."""
+    n = Network()
+    boxes, scores = n.split(n.flat(6), 4, 2)
+    first, size = n.split(n.node("Sigmoid", boxes), 2, 2)
+    corners = n.node("Concat", first, n.node("Add", first, size), axis=1)
+    n.give(probabilities(n, scores, 2, "Softmax"), "scores", BOXES, 2)
+    n.give(n.node("Transpose", corners, perm=[0, 2, 1]), "boxes", BOXES, 4)
+    return n.model()
+
+
+def fcos():
+    """Maps of each level: classes, positive distances, centerness."""
+    n = Network()
+    for s in STRIDES:
+        h, w = H // s, W // s
+        n.give(n.head(s, 3), f"cls_logits_{s}", 3, h, w)
+        n.give(n.node("Relu", n.head(s, 4)), f"bbox_reg_{s}", 4, h, w)
+        n.give(n.head(s, 1), f"centerness_{s}", 1, h, w)
+    return n.model()
+
+
+def retinanet():
+    """Maps [9 C, h, w] behind a sigmoid and [9 * 4, h, w] of two levels."""
+    n = Network()
+    for s in (8, 16):
+        scores = n.node("Mul", n.head(s, 27), n.constant(0.3, np.float32))
+        n.give(n.node("Sigmoid", scores), f"score_{s}", 27, H // s, W // s)
+        n.give(n.head(s, 36), f"box_{s}", 36, H // s, W // s)
+    return n.model()
+
+
+def picodet():
+    """Classes [1, h w, C] and distributions [1, h w, 4 bins] of each level."""
+    n = Network()
+    for i, s in enumerate(STRIDES):
+        n.give(n.node("Sigmoid", rows(n, n.head(s, 3), 3)), f"transpose_{i}.tmp_0", H * W // s**2, 3)
+    for i, s in enumerate(STRIDES):
+        n.give(rows(n, n.head(s, 32), 32), f"transpose_{i + 3}.tmp_0", H * W // s**2, 32)
+    return n.model()
+
+
+def yunet(side=(H, W)):
+    """cls, obj, bbox and kps [1, h w, k] of each level."""
+    n = Network(side=side)
+    for name, columns in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
+        for s in STRIDES:
+            x = rows(n, n.head(s, columns), columns)
+            n.give(n.node("Sigmoid", x) if columns == 1 else x, f"{name}_{s}", "dim", columns)
+    return n.model()
+
+
+def scrfd():
+    """score, bbox, kps of each level without an axis of images, two anchors a cell."""
+    n = Network()
+    for name, columns in (("score", 1), ("bbox", 4), ("kps", 10)):
+        for s in STRIDES:
+            x = n.reshape(n.node("Transpose", n.head(s, 2 * columns), perm=[0, 2, 3, 1]), -1, columns)
+            x = n.node("Sigmoid", x) if columns == 1 else n.node("Relu", x) if columns == 4 else x
+            n.give(x, f"{name}_{s}", None, 2 * H * W // s**2, columns)
+    return n.model()
+
+
+def fastestdet():
+    """One map [1, 5 + C, h, w]: objectness, box, classes behind a softmax."""
+    n = Network()
+    objectness, box, classes = n.split(n.head(16, 8), 1, 4, 3)
+    joined = n.node("Concat", n.node("Sigmoid", objectness), box, n.node("Softmax", classes, axis=1), axis=1)
+    n.give(joined, "758", 8, H // 16, W // 16)
+    return n.model()
+
+
+def channels_last():
+    """Maps [1, h, w, C] behind a sigmoid and [1, h, w, 4] of distances in pixels."""
+    n = Network()
+    for name, columns in (("class", 3), ("box", 4)):
+        for s in (8, 16):
+            x = n.node("Transpose", n.head(s, columns), perm=[0, 2, 3, 1])
+            x = n.node("Sigmoid", x) if columns == 3 else n.node("Exp", x)
+            n.give(x, f"{name}_{s}", H // s, W // s, columns)
+    return n.model()
+
+
+def selected(bias=0.0, threshold=0.3):
+    """Boxes [n, 4], scores [n] and labels [n] behind a NonMaxSuppression."""
+    n = Network()
+    boxes, scores = n.split(n.flat(7), 4, 3)
+    boxes = n.node("Transpose", n.centres(n.node("Tanh", boxes)), perm=[0, 2, 1])
+    chances = n.node("Sigmoid", n.node("Add", scores, n.constant([bias], np.float32)))
+    limits = n.constant([8]), n.constant([0.5], np.float32), n.constant([threshold], np.float32)
+    found = n.node("NonMaxSuppression", boxes, chances, *limits, center_point_box=1)
+    label, at = (n.node("Gather", found, n.constant(i), axis=1) for i in (1, 2))
+    both = n.node("Concat", *(n.node("Unsqueeze", x, n.constant([1])) for x in (label, at)), axis=1)
+    first, size = n.split(n.node("Gather", n.node("Squeeze", boxes, n.constant([0])), at), 2, 2)
+    half = n.node("Mul", size, n.constant([0.5], np.float32))
+    corners = n.node("Concat", n.node("Sub", first, half), n.node("Add", first, half), axis=1)
+    n.give(corners, "boxes", None, "n", 4)
+    n.give(n.node("GatherND", n.node("Squeeze", chances, n.constant([0])), both), "scores", None, "n")
+    n.give(label, "labels", None, "n", kind=TensorProto.INT64)
+    return n.model()
+
+
+def faint(bias=-14.0):
+    """Scores [1, B, 1] that are near 1e-6 wherever nothing is found, as a trained detector has them, and boxes."""
+    n = Network()
+    scores, boxes = n.split(n.flat(5), 1, 4)
+    low = n.node("Add", n.node("Mul", scores, n.constant(0.3, np.float32)), n.constant([bias], np.float32))
+    n.give(probabilities(n, low, 1), "scores", BOXES, 1)
+    n.give(n.node("Transpose", n.centres(boxes), perm=[0, 2, 1]), "boxes", BOXES, 4)
+    return n.model()
+
+
+def stepped():
+    """A saliency map of any size that is a multiple of 16: a coarse map is enlarged and added to a finer one."""
+    n = Network(side=("height", "width"))
+    coarse = n.node("Resize", n.levels[16], "", n.constant([1, 1, 2, 2], np.float32), mode="nearest")
+    n.give(n.node("Sigmoid", n.conv(n.node("Add", coarse, n.levels[8]), 8, 1)), "y", 1, "h", "w")
     return n.model()
 
 
