@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from test_damaged_models import BODY, HEAD, MATRIX, model
 from typer.testing import CliRunner
 
 from fastcam import FastcamError
 from fastcam.cli import app
 from fastcam_export import inspect_model
 from support.models.many_outputs import node, value
+from support.models.pieces import BODY, HEAD, MATRIX, model
 
 STRANGE = [node("Frob", "feat", "strange", domain="my.ops"), node("Relu", "strange", "late")]
 
