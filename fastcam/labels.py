@@ -50,6 +50,9 @@ def read_labels(source: Labels, classes: int | None) -> tuple[str, ...]:
         labels = names_by_index(source, "the labels")
     if classes is not None and len(labels) != classes:
         raise FastcamError(f"{len(labels)} labels do not fit a model with {classes} classes; give one label per class")
+    if not labels:
+        where = source if isinstance(source, str | Path) else "the labels"
+        raise FastcamError(f"{where}: no names; give one per class")
     return labels
 
 
@@ -80,9 +83,13 @@ def names_by_index(names: Any, what: str) -> tuple[str, ...]:
         FastcamError: it is none of these, or the numbers do not run from 0 without a gap.
     """
     if not isinstance(names, Mapping):
-        if not isinstance(names, Iterable) or isinstance(names, str | bytes):
+        if not isinstance(names, Iterable) or isinstance(names, str | bytes | set | frozenset):
             raise FastcamError(f"{what} are {type(names).__name__}; give a list of names, or a dict from index to name")
-        return tuple(_name(name) for name in names)
+        names = list(names)
+        pairs = _pairs(names)
+        if pairs is None:
+            return tuple(_name(name) for name in names)
+        names = pairs
     numbered = {_number(key): _name(name) for key, name in names.items()}
     if None in numbered:
         numbered = {_number(number): _name(name) for name, number in names.items()}
@@ -92,6 +99,17 @@ def names_by_index(names: Any, what: str) -> tuple[str, ...]:
     if missing is not None:
         raise FastcamError(f"{what} have {len(numbered)} names, but none for class {missing}; numbers run from 0 on")
     return tuple(numbered[i] for i in range(len(numbered)))
+
+
+def _pairs(names: Sequence[Any]) -> dict[Any, Any] | None:
+    """The names of a list of numbers with names, or of dicts with ``name`` and ``id``; None of other lists."""
+    if names and all(isinstance(one, Mapping) and "name" in one for one in names):
+        return {one.get("id", i): one["name"] for i, one in enumerate(names)}
+    if names and all(isinstance(one, list | tuple) and len(one) == 2 for one in names):
+        numbers = [_number(one[0]) for one in names]
+        if None not in numbers and sorted(numbers) == list(range(len(names))):  # type: ignore[type-var]
+            return dict(names)
+    return None
 
 
 # ---- files
@@ -116,9 +134,10 @@ def _of_file(path: Path) -> tuple[str, ...]:
 def _lines(text: str) -> tuple[str, ...]:
     """One name per line. Where every line begins with its own number, that is not a part of the name."""
     lines = [line.strip() for line in text.rstrip().splitlines()]
-    matches = [NUMBERED.match(line) for line in lines]
-    if len(lines) > 1 and all(match and int(match[1]) == i for i, match in enumerate(matches)):
-        return tuple(_unquoted(match[2]) for match in matches if match)
+    for numbered in (lines, lines[1:]):  # a table may have a head
+        matches = [NUMBERED.match(line) for line in numbered]
+        if len(matches) > 1 and all(match and int(match[1]) == i for i, match in enumerate(matches)):
+            return tuple(_unquoted(match[2]) for match in matches if match)
     return tuple(lines)
 
 
@@ -130,9 +149,6 @@ def _names(found: Any, what: str) -> tuple[str, ...]:
             return _names(found[key], f"{what}: {key}")
         if not found or isinstance(next(iter(found.values())), Mapping):
             raise FastcamError(f"{what}: no class names in it; they are a list, or stand under names or id2label")
-    if isinstance(found, list | tuple) and found and all(isinstance(one, Mapping) and "name" in one for one in found):
-        ids = [one.get("id", i) for i, one in enumerate(found)]
-        return names_by_index(dict(zip(ids, (one["name"] for one in found), strict=True)), what)
     return names_by_index(found, what)
 
 
@@ -178,4 +194,8 @@ def _number(key: Any) -> int | None:
 
 def _name(name: Any) -> str:
     """A name; several of one class ("n01440764", "tench") are one text."""
+    if name is None:
+        raise FastcamError("a class has no name (None); give one name per class")
+    if isinstance(name, bytes):
+        return name.decode(errors="replace")
     return " ".join(map(str, name)) if isinstance(name, list | tuple) else str(name)

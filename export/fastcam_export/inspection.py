@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from fastcam.input_files import read_bytes
 from fastcam.schema import Engine, FastcamError
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import engines
@@ -203,7 +203,7 @@ def unread(source: Source, error: FastcamError) -> Inspection:
     proto = source if isinstance(source, onnx.ModelProto) else onnx.ModelProto()
     try:
         if not isinstance(source, onnx.ModelProto):
-            proto.ParseFromString(source if isinstance(source, bytes) else Path(source).read_bytes())
+            proto.ParseFromString(source if isinstance(source, bytes) else read_bytes(source, "give an ONNX file"))
         weights = {tensor.name for tensor in proto.graph.initializer}
         inputs = tuple(map(_declared, (value for value in proto.graph.input if value.name not in weights)))
         outputs = tuple(map(_declared, proto.graph.output))

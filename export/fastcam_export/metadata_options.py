@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fastcam import schema
+from fastcam.errors import FastcamError
 from fastcam.labels import Labels, read_labels
 from fastcam.preprocessing import fitted, named
 from fastcam.schema import Preprocessing, Score
@@ -62,7 +63,7 @@ def names_known(wanted: Labels | None, loaded: Loaded) -> int | None:
 
 
 def labels(
-    wanted: Labels | None, loaded: Loaded, score: Score, words: int | None = None
+    wanted: Labels | None, loaded: Loaded, score: Score, words: int | None = None, map_classes: int | None = None
 ) -> tuple[tuple[str, ...] | None, str]:
     """Class names by index, see :func:`fastcam.labels.read_labels`, and where they are from if the model brings them.
 
@@ -72,14 +73,21 @@ def labels(
         loaded: the model.
         score: what is explained.
         words: of a text output the number of its words or characters, a blank included.
+        map_classes: of a map of classes their number; of one the name of the other may stand in front.
     """
     if wanted is None:
         if words is not None:
             return class_names.characters(loaded, words)
-        return class_names.carried(loaded, score.classes)
+        return class_names.carried(loaded, score.classes or map_classes)
     names = read_labels(wanted, None)
     if score.single and len(names) == 1:
         return (f"not {names[0]}", names[0]), ""
     if words is not None and len(names) + 2 == words:  # Paddle's list of characters
         return class_names.with_blank(names, words), ""
+    if words is not None and len(names) not in (words, words - 1):
+        raise FastcamError(
+            f"{len(names)} labels do not fit a text of {words} classes; give one per class, or for all but the blank"
+        )
+    if map_classes is not None and not (map_classes == 1 and len(names) == 2):
+        return read_labels(names, map_classes), ""
     return read_labels(names, score.classes), ""

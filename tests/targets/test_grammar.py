@@ -24,7 +24,8 @@ def explainers():
     def of(name):
         if name not in made:
             how = {"targets": "cotangent", "output_name": name} if name != "classes" else {"output_name": "logits"}
-            file = export_model(heads(), layer="layer", labels=CLASSES, preprocess="unit", check=False, **how)
+            labels = CLASSES if name != "words" else None  # it has four
+            file = export_model(heads(), layer="layer", labels=labels, preprocess="unit", check=False, **how)
             made[name] = Explainer(file.model.SerializeToString(), batch_size=2)
         return made[name]
 

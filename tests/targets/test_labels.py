@@ -11,6 +11,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.labels import read_labels
 from fastcam.schema import Metadata
 from fastcam_export import export_model
+from support.models.heads_model import heads
 from support.models.small_models import classifier
 
 FILES = {
@@ -45,6 +46,11 @@ KEPT = {
     ),
     "YAML rows": ("data.yml", "names:\n" + "".join(f"- {name}\n" for name in NAMES)),
     "numbered lines": ("names.txt", "".join(f"{i}: {name}\n" for i, name in enumerate(NAMES))),
+    "pairs": ("", [(i, NAMES[i]) for i in (4, 3, 1, 0, 2)]),
+    "dicts with an id": ("", [{"id": i, "name": NAMES[i]} for i in (4, 3, 1, 0, 2)]),
+    "bytes": ("", [name.encode() for name in NAMES]),
+    "a table with a head": ("names.csv", "index;name\n" + "".join(f"{i};{name}\n" for i, name in enumerate(NAMES))),
+    "byte order mark and CRLF": ("names.json", "\ufeff" + json.dumps(NAMES, indent=1).replace("\n", "\r\n")),
     "dict, int keys": ("", {i: NAMES[i] for i in (4, 3, 1, 0, 2)}),
     "dict, str keys": ("", {str(i): name for i, name in enumerate(NAMES)}),
     "dict of name to index": ("", {NAMES[i]: np.int64(i) for i in (1, 0, 4, 3, 2)}),
@@ -63,10 +69,12 @@ BAD_FORMS = {
     "label map": ("n.pbtxt", "item {\n id: 1\n name: 'x'\n}\n", "a label map of TensorFlow"),
     "no numbers": ("", {"cat": "feline", "dog": "canine"}, "keys are no class numbers"),
     "a number": ("", 5, "the labels are int"),
+    "a set, which has no order": ("", set("abcde"), "the labels are set"),
+    "a class without a name": ("", ["a", None, "c", "d", "e"], "a class has no name"),
 }
 BAD = {
     "too few": (b"a\nb\n", r"2 labels do not fit a model with 5 classes"),
-    "empty": (b"\n \n", r"0 labels do not fit a model with 5 classes"),
+    "empty": (b"\n \n", r"0 labels do not fit a model with 5 classes|names\.txt: no names"),
     "no text": (b"\xff\xfe\x00", r"names\.txt: not UTF-8 text"),
     "absent": (None, r"names\.txt: cannot be read"),
 }
@@ -165,3 +173,24 @@ def test_labels_are_refused_the_same_everywhere(model, tmp_path, name):
     for read in readers(model):
         with pytest.raises(FastcamError, match=message):
             read(path)
+
+
+@pytest.mark.parametrize("name", ["names.txt", "classes.txt", "labels.txt"])
+def test_names_beside_the_file_count_where_there_is_one_for_each_class(model, tmp_path, name):
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / name).write_text("\r\n".join(NAMES))
+    made = export_model(tmp_path / "m.onnx", check=False).metadata
+    assert (made.labels, made.labels_from) == (NAMES, name)
+    (tmp_path / name).write_text("\n".join(NAMES[:4]))
+    assert export_model(tmp_path / "m.onnx", check=False).metadata.labels is None
+
+
+def test_names_that_do_not_fit_a_map_or_a_text_are_refused():
+    """Of outputs that are asked by cotangents too."""
+    how = {"targets": "cotangent", "layer": "layer", "check": False}
+    with pytest.raises(FastcamError, match="3 labels do not fit a model with 5 classes"):
+        export_model(heads(), output_name="map", labels=NAMES[:3], **how)
+    assert export_model(heads(), output_name="map", labels=NAMES, **how).metadata.labels == NAMES
+    with pytest.raises(FastcamError, match="5 labels do not fit a text of 4 classes"):
+        export_model(heads(), output_name="words", labels=NAMES, **how)
+    assert export_model(heads(), output_name="words", labels=NAMES[:3], **how).metadata.labels == NAMES[:3]

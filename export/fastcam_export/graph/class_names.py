@@ -1,4 +1,4 @@
-"""Class names that a model brings with it: in its metadata, in its last node, or in a config.json beside it."""
+"""Class names that a model brings with it: in its metadata, in its last node, or in a file beside it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 
 import onnx
 
+from fastcam.errors import FastcamError
 from fastcam.input_files import read_text
-from fastcam.labels import names_by_index, names_in
+from fastcam.labels import names_by_index, names_in, read_labels
 from fastcam_export.graph.load import Loaded
 
 KEYS = ("names", "classes", "class_names", "classnames", "labels", "label_names", "id2label", "character", "characters")
 """Keys of a model's metadata that hold class names: Ultralytics, Paddle and others."""
 CONFIG = "config.json"
+BESIDE = ("names.txt", "classes.txt", "labels.txt")
+"""Files beside a model that hold one name a line; they count where there are as many as the model has classes."""
 PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What Hugging Face calls classes that have no names."""
 BLANK = "<blank>"
@@ -29,7 +32,7 @@ def carried(loaded: Loaded, classes: int | None) -> tuple[tuple[str, ...] | None
         loaded: the model.
         classes: how many names there must be; None takes any number.
     """
-    for names, where in _found(loaded):
+    for names, where in (*_found(loaded), *(_beside(loaded) if classes is not None else ())):
         if names and classes in (None, len(names)) and not all(map(PLACEHOLDER.fullmatch, names)):
             return names, where
     return None, ""
@@ -38,9 +41,10 @@ def carried(loaded: Loaded, classes: int | None) -> tuple[tuple[str, ...] | None
 def characters(loaded: Loaded, classes: int) -> tuple[tuple[str, ...] | None, str]:
     """The characters of a text output, whose classes have a blank besides, and at Paddle's models a space.
 
-    Paddle's rule: the blank comes first, and a space, if it is not among the characters, last.
+    Paddle's rule: the blank comes first, and a space, if it is not among the characters, last. Names of all classes but
+    one stay as they are: which class is the blank, the first or the last, is seen where the text is read.
     """
-    for names, where in _found(loaded):
+    for names, where in (*_found(loaded), *_beside(loaded)):
         whole = with_blank(names, classes) if names else None
         if whole is not None:
             return whole, where
@@ -48,11 +52,9 @@ def characters(loaded: Loaded, classes: int) -> tuple[tuple[str, ...] | None, st
 
 
 def with_blank(names: tuple[str, ...], classes: int) -> tuple[str, ...] | None:
-    """Names of as many classes: as they are, or by Paddle's rule with its blank, and its space; None: neither fits."""
-    if len(names) == classes:
+    """Names of as many classes, or of all but the blank, which a run tells; two fewer are Paddle's. None: no fit."""
+    if len(names) in (classes, classes - 1):
         return names
-    if len(names) + 1 == classes:
-        return (BLANK, *names)
     return (BLANK, *names, " ") if len(names) + 2 == classes else None
 
 
@@ -66,6 +68,17 @@ def _found(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
             yield _of_node(node), f"the node ZipMap {node.name!r}"
     for folder in (loaded.folder, loaded.folder.parent) if loaded.folder is not None else ():
         yield _of_config(folder / CONFIG), str(CONFIG if folder == loaded.folder else f"../{CONFIG}")
+
+
+def _beside(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
+    """The names in text files beside the model."""
+    if loaded.folder is None:
+        return
+    for name in BESIDE:
+        try:
+            yield read_labels(loaded.folder / name, None), name
+        except FastcamError:  # there is none, or it holds something else
+            continue
 
 
 def _of_node(node: onnx.NodeProto) -> tuple[str, ...] | None:

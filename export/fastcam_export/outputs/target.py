@@ -54,6 +54,13 @@ class Target:
         return texts[0] if texts and isinstance(texts[0], int) else None
 
     @property
+    def map_classes(self) -> int | None:
+        """Of a map of classes their number, as far as the file says it."""
+        maps = [one for one in self.cotangents if one.answer == "region" and len(one.shape) == 3]
+        counts = {one.shape[-1 if one.axes == "HWC" else 0] for one in maps}
+        return next(iter(counts)) if len(counts) == 1 and isinstance(next(iter(counts)), int) else None  # type: ignore[return-value]
+
+    @property
     def needs_a_run(self) -> bool:
         """Whether only a run tells the size of an output, so that its cotangents have to wait for one."""
         return any(not all(isinstance(d, int) for d in one.shape) for one in self.cotangents)

@@ -161,7 +161,9 @@ def _metadata(
     keeps_place: bool,
 ) -> Metadata:
     """What the file says of itself."""
-    labels, labels_from = metadata_options.labels(options.labels, loaded, target.score, target.words)
+    labels, labels_from = metadata_options.labels(
+        options.labels, loaded, target.score, target.words, target.map_classes
+    )
     return Metadata(
         emit=options.emitted,
         layer=layers[0].about,
