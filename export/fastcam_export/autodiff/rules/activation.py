@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from fastcam_export.autodiff.core import masked_rows
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import cast_like, reshape_like, sum_to
@@ -196,12 +197,14 @@ def shrink(op: Builder, node: Node, dy: ir.Value) -> Gradients:
 
 @rule("Softmax")
 def softmax(op: Builder, node: Node, dy: ir.Value) -> Gradients:
-    """dx = y (dy - sum_axis(y dy))"""
+    """dx = y (dy - sum_axis(y dy)); 0 where y is NaN, because everything was masked"""
     y, axis = node.y, node.integer("axis", -1)
-    return op.Mul(y, op.Sub(dy, op.ReduceSum(op.Mul(dy, y), [axis], keepdims=1)))
+    dx = op.Mul(y, op.Sub(dy, op.ReduceSum(op.Mul(dy, y), [axis], keepdims=1)))
+    return masked_rows.without(op, dx, op.IsNaN(y)) if masked_rows.may_be_empty(node.node) else dx
 
 
 @rule("LogSoftmax")
 def log_softmax(op: Builder, node: Node, dy: ir.Value) -> Gradients:
-    """dx = dy - exp(y) sum_axis(dy)"""
-    return op.Sub(dy, op.Mul(op.Exp(node.y), op.ReduceSum(dy, [node.integer("axis", -1)], keepdims=1)))
+    """dx = dy - exp(y) sum_axis(dy); 0 where y is NaN, because everything was masked"""
+    dx = op.Sub(dy, op.Mul(op.Exp(node.y), op.ReduceSum(dy, [node.integer("axis", -1)], keepdims=1)))
+    return masked_rows.without(op, dx, op.IsNaN(node.y)) if masked_rows.may_be_empty(node.node) else dx

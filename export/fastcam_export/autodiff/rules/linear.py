@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.masked_rows import are_weights, zero_rows
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import cast_like, reshape_like, scalar, sum_to
 
@@ -34,6 +35,10 @@ def matmul(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dA = dy B^T, dB = A^T dy, batch axes summed where broadcast; a vector is a matrix of one row or column"""
     a, b = node.inputs
     row, column = op.rank(a) == 1, op.rank(b) == 1
+    if not (row or column) and are_weights(a):
+        a, dy = zero_rows(op, a, dy, -1)
+    elif not (row or column) and are_weights(b):
+        b, dy = zero_rows(op, b, dy, -2)
     a2 = op.Unsqueeze(a, [0]) if row else a
     b2 = op.Unsqueeze(b, [1]) if column else b
     dy = op.Unsqueeze(dy, [-1]) if column else dy
