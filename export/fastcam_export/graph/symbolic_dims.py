@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastcam_export.graph.query import Dim
+import onnx_ir as ir
+
+from fastcam_export.graph.query import Dim, is_added
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,17 @@ Known = int | Product
 """A size that is known as far as it can be."""
 
 _PRODUCT = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*(?:\*[A-Za-z_]\w*)*)")
+
+
+def targets_axis(graph: ir.Graph) -> str:
+    """The name of the axis of targets in a file's own shapes: T, or another where the model has a T of its own.
+
+    Two axes of one name have one size, to the exporter and to the runtime.
+    """
+    values = (*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs))
+    shapes = (value.shape for value in values if value.shape is not None and not is_added(value))
+    taken = {name for shape in shapes for dim in shape for name in re.findall(r"\w+", str(dim))}
+    return next(name for name in ("T", "targets_T", "fastcam_targets_T") if name not in taken)
 
 
 def from_dim(dim: Dim) -> Known | None:

@@ -22,6 +22,7 @@ from fastcam_export.autodiff.pooled.spatial_sum import summed_gradient
 from fastcam_export.autodiff.reverse import backward, path
 from fastcam_export.graph import cleanup
 from fastcam_export.graph.query import dims_of
+from fastcam_export.graph.symbolic_dims import targets_axis
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.outputs import class_targets
@@ -115,7 +116,7 @@ def attach(
     gathered = class_targets.gather_rows(op, hot, rows)
     for name, gradient in gradients.items():
         factor = 1.0 if further is not None and name == further.name and not further.scaled else scale
-        shape = ir.Shape((op.dims(gradient)[0], "T", *op.dims(gradient)[1:]))
+        shape = ir.Shape((op.dims(gradient)[0], targets_axis(graph), *op.dims(gradient)[1:]))
         values[name] = class_targets.per_image(op, gathered.get(gradient, gradient), classes, rows, factor)
         values[name].shape = shape
     if emit == "cam":
@@ -273,7 +274,7 @@ def make_outputs(graph: ir.Graph, values: Mapping[str, ir.Value], emit: Emit, la
             value = _again(graph, value)
         value.name = name
         if name not in further:
-            value.shape = ir.Shape(_contract_dims(name, values))
+            value.shape = ir.Shape(_contract_dims(name, values, targets_axis(graph)))
         graph.outputs.append(value)
     cleanup.tidy(graph, values.values())
 
@@ -285,16 +286,16 @@ def _again(graph: ir.Graph, value: ir.Value) -> ir.Value:
     return copy
 
 
-def _contract_dims(name: str, values: Mapping[str, ir.Value]) -> tuple[int | str | None, ...]:
+def _contract_dims(name: str, values: Mapping[str, ir.Value], t: str) -> tuple[int | str | None, ...]:
     name, _, number = name.removeprefix(schema.PREFIX).partition(".")
     name = schema.PREFIX + name
     n, k, *grid = dims_of(values[of_layer(schema.ACTIVATIONS, int(number) if number else None)])
     return {
-        schema.CLASSES: (n, "T"),
+        schema.CLASSES: (n, t),
         schema.ACTIVATIONS: (n, k, *grid),
-        schema.WEIGHTS: (n, "T", k, *grid[:1]) if _of_each(name, number, values) else (n, "T", k),
-        schema.GRADIENTS: (n, "T", k, *grid),
-        schema.CAM: (n, "T", *grid),
+        schema.WEIGHTS: (n, t, k, *grid[:1]) if _of_each(name, number, values) else (n, t, k),
+        schema.GRADIENTS: (n, t, k, *grid),
+        schema.CAM: (n, t, *grid),
     }[name]
 
 

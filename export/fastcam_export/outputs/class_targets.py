@@ -17,6 +17,7 @@ from fastcam_export.autodiff.core.builder import Builder, same_dim
 from fastcam_export.autodiff.core.shapes import cast_like, expand_like, scalar, wide
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.graph.query import is_added
+from fastcam_export.graph.symbolic_dims import targets_axis
 
 FLOAT, INT64 = int(ir.DataType.FLOAT), ir.DataType.INT64
 FEW = 64
@@ -30,7 +31,7 @@ def targets_input(graph: ir.Graph, op: Builder, mode: str) -> ir.Value:
     value = ir.Value(name=TARGETS, type=ir.TensorType(INT64))
     if mode == "constant":
         return op.constant(np.array([[-1]], np.int64))
-    value.shape = ir.Shape(("targets_N", "T"))
+    value.shape = ir.Shape(("targets_N", targets_axis(graph)))
     graph.inputs.append(value)
     if mode == "default":
         value.const_value = ir.tensor(np.array([[-1]], np.int64), name=TARGETS)

@@ -21,6 +21,7 @@ from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.autodiff.reverse import path
 from fastcam_export.graph.query import dims_of, readable_dims
+from fastcam_export.graph.symbolic_dims import targets_axis
 from fastcam_export.layers import target_layer
 from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import Known, trace
@@ -270,7 +271,9 @@ def _input(graph: ir.Graph, image: ir.Value, about: Cotangent, output: ir.Value)
     """The input of one output's cotangents."""
     assert image.shape is not None
     first = image.shape[0] if about.batched else 1
-    shape = ir.Shape((first, "T", *(d if isinstance(d, int) or d != "?" else None for d in about.shape)))
+    shape = ir.Shape(
+        (first, targets_axis(graph), *(d if isinstance(d, int) or d != "?" else None for d in about.shape))
+    )
     value = ir.Value(name=about.input, type=ir.TensorType(FLOAT), shape=shape)
     graph.inputs.append(value)
     return value
@@ -295,5 +298,5 @@ def _per_image(op: Builder, value: ir.Value, scale: float) -> ir.Value:
     images_first = op.Transpose(batching.unmerge(op, value, rank), perm=[1, 0, *range(2, rank + 1)])
     single = op.Cast(images_first, to=int(FLOAT)) if images_first.dtype != FLOAT else images_first
     gradient = op.Mul(single, 1 / scale) if scale != 1 else single
-    gradient.shape = ir.Shape((n, "T", *rest))
+    gradient.shape = ir.Shape((n, targets_axis(op.graph), *rest))
     return gradient
