@@ -3,7 +3,7 @@
 import numpy as np
 from onnx.reference.op_run import OpRun
 
-from support.rules.case import N, one
+from support.rules.case import Free, N, one
 
 ACTIVATIONS = {
     "sigmoid": lambda x, a, b: 1 / (1 + np.exp(-x)),
@@ -109,13 +109,19 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 LENGTHS = np.array([2, 4], np.int32)
 
 
-def case(op_type, *, bias=True, lengths=None, initial=True, peepholes=False, cotangents=None, batch=N, **given):
+FREE = Free("S", (3, 5))
+"""A length that only a run tells: the gradient goes through a Scan, and weights have none."""
+
+
+def case(
+    op_type, *, bias=True, lengths=None, initial=True, peepholes=False, cotangents=None, batch=N, steps=STEPS, **given
+):
     dirs = 2 if given.get("direction") == "bidirectional" else 1
     batch = 2 if lengths is not None else batch
     first = bool(given.get("layout"))
     state = ((batch, dirs, HIDDEN) if first else (dirs, batch, HIDDEN)) if initial else None
     operands = {
-        "x": (batch, STEPS, INPUT) if first else (STEPS, batch, INPUT),
+        "x": (batch, steps, INPUT) if first else (steps, batch, INPUT),
         "w": (dirs, GATES[op_type] * HIDDEN, INPUT),
         "r": (dirs, GATES[op_type] * HIDDEN, HIDDEN),
         "b": (dirs, 2 * GATES[op_type] * HIDDEN) if bias else None,
@@ -125,6 +131,8 @@ def case(op_type, *, bias=True, lengths=None, initial=True, peepholes=False, cot
     if op_type == "LSTM":
         operands |= {"c": state, "p": (dirs, 3 * HIDDEN) if peepholes else None}
     outputs = OUTPUTS[op_type]
+    if steps is FREE:
+        given["wrt"] = ("x", *(name for name in ("h", "c") if operands.get(name) is not None))
     return one(
         op_type, **operands, **given, hidden_size=HIDDEN, outputs=outputs, cotangents=cotangents, runtime=not first
     )
@@ -139,6 +147,11 @@ def common(op_type):
         case(op_type, cotangents=("yh",)),
         case(op_type, clip=0.5),
         case(op_type, layout=1, direction="bidirectional"),
+        case(op_type, steps=FREE, direction="bidirectional"),
+        case(op_type, steps=FREE, direction="reverse", initial=False, cotangents=("y",)),
+        case(op_type, steps=FREE, lengths=np.array([2, 3], np.int32), direction="bidirectional"),
+        case(op_type, steps=FREE, cotangents=("yh",), clip=0.5),
+        case(op_type, steps=FREE, layout=1, direction="bidirectional"),
     ]
 
 
@@ -156,12 +169,14 @@ CASES: dict = {
         *common("GRU"),
         case("GRU", linear_before_reset=1, direction="bidirectional"),
         case("GRU", linear_before_reset=1, clip=0.4),
+        case("GRU", steps=FREE, linear_before_reset=1),
     ],
     "LSTM": [
         *common("LSTM"),
         case("LSTM", peepholes=True, direction="bidirectional"),
         case("LSTM", peepholes=True, input_forget=1),
         case("LSTM", cotangents=("yc",)),
+        case("LSTM", steps=FREE, peepholes=True, cotangents=("y", "yc")),
         case("LSTM", activations=["HardSigmoid", "Tanh", "Softsign"], activation_alpha=[0.3], activation_beta=[0.5]),
     ],
 }

@@ -1,17 +1,23 @@
-"""Recurrent operators, unrolled: a copy made of matrix products and activations, which the driver differentiates."""
+"""Recurrent operators, unrolled: a copy made of matrix products and activations, which the driver differentiates.
+
+Of sequences whose length only a run tells the steps lie in two Scans, see
+:mod:`fastcam_export.autodiff.core.through_time`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
-from fastcam_export.autodiff.core.rule import Node, expansion
-from fastcam_export.autodiff.core.shapes import sizes, spread
+from fastcam_export.autodiff.core.rule import Found, Node, Sweep, within
+from fastcam_export.autodiff.core.shapes import reshape_to, sizes, spread
+from fastcam_export.autodiff.core.through_time import Recurrence
 
 Activation = Callable[[ir.Value], ir.Value]
 
@@ -34,7 +40,7 @@ class Direction:
     Attributes:
         op: builder.
         node: the node.
-        gates: W x + Wb of each time step, [B, gates * H].
+        total: W x + Wb of all time steps, [T, B, gates * H].
         r: [H, gates * H], transposed.
         bias: Rb [gates * H], or None.
         peepholes: [3 * H], or None.
@@ -44,7 +50,7 @@ class Direction:
 
     op: Builder
     node: Node
-    gates: list[ir.Value]
+    total: ir.Value
     r: ir.Value
     bias: ir.Value | None
     peepholes: ir.Value | None
@@ -70,20 +76,20 @@ State = tuple[ir.Value, ...]
 Step = Callable[[Direction, ir.Value, State], State]
 
 
-@expansion("RNN", ignores=[4])
-def rnn(op: Builder, node: Node) -> list[ir.Value]:
+@within("RNN")
+def rnn(op: Builder, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
     """h = f(W x + Wb + R h + Rb)"""
-    return _unrolled(op, node, 1, ["Tanh"], [5], _rnn_step)
+    return _gradients(_Recurrent(op, node, 1, ["Tanh"], [5], _rnn_step), wrt, sweep)
 
 
 def _rnn_step(d: Direction, gates: ir.Value, state: State) -> State:
     return (d.act(0, d.op.Add(gates, d.recur(state[0], 0, 1))),)
 
 
-@expansion("GRU", ignores=[4])
-def gru(op: Builder, node: Node) -> list[ir.Value]:
+@within("GRU")
+def gru(op: Builder, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
     """z, r = f(W x + R h + b); n = g(W x + Wb + R (r h) + Rb), or g(W x + Wb + r (R h + Rb)); h = (1 - z) n + z h"""
-    return _unrolled(op, node, 3, ["Sigmoid", "Tanh"], [5], _gru_step)
+    return _gradients(_Recurrent(op, node, 3, ["Sigmoid", "Tanh"], [5], _gru_step), wrt, sweep)
 
 
 def _gru_step(d: Direction, gates: ir.Value, state: State) -> State:
@@ -96,13 +102,13 @@ def _gru_step(d: Direction, gates: ir.Value, state: State) -> State:
     return (op.Add(op.Mul(op.Sub(1.0, z), new), op.Mul(z, h)),)
 
 
-@expansion("LSTM", ignores=[4])
-def lstm(op: Builder, node: Node) -> list[ir.Value]:
+@within("LSTM")
+def lstm(op: Builder, node: Node, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
     """i, f = f(W x + R h + P c + b); c' = f c + i g(...); o = f(... + P c'); h = o h(c')
 
     ``clip`` bounds the gates, and not c' before h: so ONNX Runtime reads the specification.
     """
-    return _unrolled(op, node, 4, ["Sigmoid", "Tanh", "Tanh"], [5, 6], _lstm_step)
+    return _gradients(_Recurrent(op, node, 4, ["Sigmoid", "Tanh", "Tanh"], [5, 6], _lstm_step), wrt, sweep)
 
 
 def _lstm_step(d: Direction, gates: ir.Value, state: State) -> State:
@@ -119,38 +125,93 @@ def _lstm_step(d: Direction, gates: ir.Value, state: State) -> State:
     return op.Mul(gate(1, c, 1), d.activations[2](c)), c
 
 
-def _unrolled(
-    op: Builder, node: Node, gates: int, defaults: list[str], initial: list[int], step: Step
-) -> list[ir.Value]:
+@dataclass(frozen=True)
+class _Recurrent:
+    """A recurrent node: the number of its gates, its activations, where its initial states are, and its step."""
+
+    op: Builder
+    node: Node
+    gates: int
+    defaults: list[str]
+    initial: list[int]
+    step: Step
+
+    @property
+    def x(self) -> ir.Value:
+        """[T, B, I]"""
+        batch_first = self.node.integer("layout", 0)
+        return self.op.Transpose(self.node.x, perm=[1, 0, 2]) if batch_first else self.node.x
+
+    @property
+    def directions(self) -> list[bool]:
+        """Of each direction whether it reads backwards."""
+        kind = self.node.string("direction", "forward")
+        return [False, True] if kind == "bidirectional" else [kind == "reverse"]
+
+    def direction(self, index: int) -> tuple[Direction, State]:
+        """One of them, and its first state."""
+        d = _direction(self.op, self.node, self.x, self.gates, self.defaults, index)
+        return d, tuple(_initial(self.op, self.node, self.x, each, index, d.size) for each in self.initial)
+
+    def advance(self, d: Direction, gates: ir.Value, t: ir.Value, state: State) -> tuple[ir.Value, State]:
+        """One step: its output, and the state behind it."""
+        op, lengths = self.op, self.node.input(4)
+        new = self.step(d, gates, state)
+        if lengths is None:
+            return new[0], new
+        active = op.Unsqueeze(op.Greater(op.Cast(lengths, to=int(ir.DataType.INT64)), t), [1])
+        kept = tuple(op.Where(active, after, before) for after, before in zip(new, state))
+        return op.Where(active, new[0], 0.0), kept
+
+
+def _gradients(r: _Recurrent, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
+    length = r.op.dims(r.x)[0]
+    if isinstance(length, int):
+        return sweep(_unrolled(r, length), r.node.dys, wrt)
+    if any(value in (r.node.input(index) for index in (2, 3, 7)) for value in wrt):
+        raise UnsupportedOperator("the length of its sequences is only known at run time, and its weights are computed")
+    return _through_time(r, wrt, sweep)
+
+
+def _unrolled(r: _Recurrent, length: int) -> list[ir.Value]:
     """Y, and the last value of each state, of all directions."""
-    batch_first = node.integer("layout", 0)
-    x = op.Transpose(node.x, perm=[1, 0, 2]) if batch_first else node.x
-    length = op.dims(x)[0]
-    if not isinstance(length, int):
-        raise UnsupportedOperator("the length of its sequences is only known at run time; export it with a fixed one")
-    lengths = node.input(4)
-    kind = node.string("direction", "forward")
-    rows, lasts = [], []
-    for index in range(2 if kind == "bidirectional" else 1):
-        backwards = kind == "reverse" or index == 1
-        d = _direction(op, node, x, gates, defaults, index, length)
-        state = tuple(_initial(op, node, x, each, index, d.size) for each in initial)
+    op, rows, lasts = r.op, [], []
+    for index, backwards in enumerate(r.directions):
+        d, state = r.direction(index)
         outputs: dict[int, ir.Value] = {}
         for t in range(length)[:: -1 if backwards else 1]:
-            new = step(d, d.gates[t], state)
-            outputs[t] = new[0]
-            if lengths is not None:
-                active = op.Unsqueeze(op.Greater(op.Cast(lengths, to=int(ir.DataType.INT64)), np.array(t)), [1])
-                outputs[t] = op.Where(active, new[0], 0.0)
-                new = tuple(op.Where(active, after, before) for after, before in zip(new, state))
-            state = new
+            gates = op.Squeeze(op.Slice(d.total, [t], [t + 1], [0]), [0])
+            outputs[t], state = r.advance(d, gates, op.constant(np.array(t)), state)
         rows.append(_stacked(op, [outputs[t] for t in range(length)], 0))
         lasts.append(state)
     y = _stacked(op, rows, 1)  # [T, directions, B, H]
-    ends = [_stacked(op, [state[which] for state in lasts], 0) for which in range(len(initial))]
-    if batch_first:
+    ends = [_stacked(op, [state[which] for state in lasts], 0) for which in range(len(r.initial))]
+    if r.node.integer("layout", 0):
         return [op.Transpose(y, perm=[2, 0, 1, 3]), *(op.Transpose(end, perm=[1, 0, 2]) for end in ends)]
     return [y, *ends]
+
+
+def _through_time(r: _Recurrent, wrt: Sequence[ir.Value], sweep: Sweep) -> Found:
+    """The gradient by a Scan back over the steps."""
+    op, values, cotangents = r.op, list[ir.Value](), list[ir.Value]()
+    first, *ends = [*r.node.dys, None, None][: 1 + len(r.initial)]
+    if r.node.integer("layout", 0):
+        first = None if first is None else op.Transpose(first, perm=[1, 2, 0, 3])
+        ends = [None if end is None else op.Transpose(end, perm=[1, 0, 2]) for end in ends]
+
+    def own(dy: ir.Value | None, index: int, axis: int) -> ir.Value | None:
+        if dy is None:
+            return None
+        others = [size for each, size in enumerate(sizes(op, dy)) if each != axis]
+        return reshape_to(op, op.Slice(dy, [index], [index + 1], [axis]), others)
+
+    for index, backwards in enumerate(r.directions):
+        d, state = r.direction(index)
+        steps = Recurrence(op, partial(r.advance, d), d.total, state, backwards)
+        dtotal, dstate = steps.gradients(own(first, index, 1), [own(end, index, 0) for end in ends], sweep)
+        values += [d.total, *state]
+        cotangents += [dtotal, *dstate]
+    return sweep(values, cotangents, wrt)
 
 
 def _stacked(op: Builder, values: list[ir.Value], axis: int) -> ir.Value:
@@ -158,9 +219,7 @@ def _stacked(op: Builder, values: list[ir.Value], axis: int) -> ir.Value:
     return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=axis)
 
 
-def _direction(
-    op: Builder, node: Node, x: ir.Value, gates: int, defaults: list[str], index: int, length: int
-) -> Direction:
+def _direction(op: Builder, node: Node, x: ir.Value, gates: int, defaults: list[str], index: int) -> Direction:
     def own(value: ir.Value | None) -> ir.Value | None:
         return None if value is None else op.Squeeze(op.Slice(value, [index], [index + 1], [0]), [0])
 
@@ -174,9 +233,8 @@ def _direction(
     if bias is not None:
         total = op.Add(total, op.Slice(bias, [0], [gates * size], [0]))
         recurrent = op.Slice(bias, [gates * size], [2 * gates * size], [0])
-    steps = [op.Squeeze(op.Slice(total, [t], [t + 1], [0]), [0]) for t in range(length)]
     chosen = _activations(op, node, defaults)[index * len(defaults) : (index + 1) * len(defaults)]
-    return Direction(op, node, steps, op.Transpose(r, perm=[1, 0]), recurrent, peepholes, chosen, size)
+    return Direction(op, node, total, op.Transpose(r, perm=[1, 0]), recurrent, peepholes, chosen, size)
 
 
 def _initial(op: Builder, node: Node, x: ir.Value, which: int, index: int, size: int) -> ir.Value:
