@@ -361,3 +361,14 @@ def test_what_leads_around_the_layer_is_held_and_not_run_again():
     assert "fastcam_check.stopped.around" in {value.name for value in part.graph.input}
     exported = export_model(model, layer="feat", emit="gradients")
     assert exported.check["gradient_error"] < 1e-6
+
+
+@pytest.mark.parametrize(("share", "confirmed"), [(1e-9, True), (1e-25, False)])
+def test_a_score_that_hardly_moves_is_told_by_wide_steps_or_said_not_to_be_confirmed(share, confirmed):
+    nodes = [NODE("Mul", ["feat", "share"], ["less"]), NODE("Add", ["less", "much"], ["cut"])]
+    model = network(nodes, {"share": np.float32(share), "much": np.float32(50)})
+    check = export_model(model, layer="feat", emit="gradients").check
+    if confirmed:
+        assert check["gradient_error"] < 1e-3 and "unconfirmed" not in check
+    else:
+        assert check["gradient_error"] is None and "rounding hides it" in check["unconfirmed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ float64; float64 where what rounding made equal lies close together (:mod:`fastc
 float64 with operators of :data:`fastcam_export.verify.float64.SINGLE`; float32."""
 HEAVY = 1 << 30
 """Bytes of weights behind a layer from which differences are taken in float32: in float64 no file could hold them."""
+WIDER = (1, 1e2, 1e4)
+"""Further widths, where rounding drowns the differences of all others: a layer of tiny numbers that hardly counts."""
+ROUNDING = {"double": 1e-14, "lines": 1e-14, "rounded": 1e-6, "single": 1e-6}
+"""What rounding may add to a score, as a share of it, by the precision of the tail."""
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -107,17 +111,20 @@ class Agreement:
         directions: how many count.
         crossing: how many more there are in which every step meets a kink, or none is narrow enough.
         allowed: the largest error that is accepted.
+        drowned: no step is so wide that the score moves by more than rounding moves it, and the gradient is as small:
+            the error says nothing.
     """
 
     error: float
     directions: int
     crossing: int = 0
     allowed: float = EXACT
+    drowned: bool = False
 
     @property
     def good(self) -> bool:
         """Whether the error is accepted."""
-        return self.error <= self.allowed
+        return self.error <= self.allowed or self.drowned
 
 
 @dataclass(frozen=True)
@@ -246,7 +253,8 @@ def compare(
     if (2 * agree.sum(0) > len(found)).all():
         whole = agree.all(1)
         return Agreement(float(found[agree].max()), int(whole.sum()), int((~whole).sum()), tolerance)
-    return Agreement(float(found[:directions].max()), directions, allowed=tolerance)
+    worst = float(found[:directions].max())
+    return Agreement(worst, directions, allowed=tolerance, drowned=all(tried.drowned))
 
 
 def _rounding(tail: onnx.ModelProto, feeds: Mapping[str, Array], point: Point) -> float:
@@ -275,6 +283,8 @@ class _Directions:
     gradient: Array
     close: float
     rng: np.random.Generator
+    drowned: list[bool] = field(default_factory=list)
+    """Of each direction: whether at the widest step rounding explains all that the gradient is off."""
 
     def error(self) -> Array:
         """[N]: how far the gradient is from the differences in the next direction."""
@@ -288,13 +298,21 @@ class _Directions:
         expected = (v * gradient).reshape(len(v), -1).sum(1) * area
         norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
         spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0
-        best = np.full(len(gradient), np.nan)
-        for width in WIDTHS[self.scores.precision]:
+        best, widest, drowned = np.full(len(gradient), np.nan), 0.0, False
+        usual = WIDTHS[self.scores.precision]
+        for number, width in enumerate((*usual, *WIDER)):
+            if number >= len(usual) and not drowned:
+                break
             h = width * spread
-            slope = (self._score(h * step) - self._score(-h * step)) / (2 * h)
-            best = np.fmin(best, np.abs(slope - expected) / np.maximum(norm, 1e-30))
+            above, below = self._score(h * step), self._score(-h * step)
+            off = np.abs((above - below) / (2 * h) - expected)
+            best = np.fmin(best, off / np.maximum(norm, 1e-30))
             if (best <= self.close / 10).all():
                 break
+            if width > widest:
+                rounding = ROUNDING[self.scores.precision] * np.maximum(np.abs(above), np.abs(below)) / (2 * h)
+                widest, drowned = width, bool((off <= rounding).all())
+        self.drowned.append(drowned)
         return np.where(np.isnan(best), np.inf, best)  # where no width gives a number
 
     def _score(self, step: Array) -> Array:
