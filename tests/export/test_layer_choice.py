@@ -191,6 +191,46 @@ def test_a_layer_is_live_for_each_of_several_outputs_in_any_order(names):
     assert exported.check["gradient_error"] < 1e-4 and exported.metadata.layer.value != "last"
 
 
+@pytest.mark.parametrize(("names", "chosen"), [(["cls"], "whole"), (["cls", "map"], "whole"), (["map"], "last")])
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_map_in_front_of_heads_is_live_for_each_of_them(names, chosen, empty):
+    """The maps of the queries' rows are no use to the first head; a Gather of no rows is none either."""
+    nodes = [
+        NODE("Conv", ["feat", "w2"], ["g"], pads=[1] * 4),
+        NODE("Reshape", ["g", "rows"], ["t"]),
+        NODE("Transpose", ["t"], ["tokens"], perm=[0, 2, 1]),
+        NODE("Concat", ["head", "tokens"], ["whole"], axis=1),
+        NODE("MatMul", ["whole", "v"], ["q"]),
+        NODE("Softmax", ["q"], ["mixed"], axis=1),
+        NODE("Mul", ["mixed", "whole"], ["last"]),
+        NODE("Gather", ["last", "none" if empty else "two"], ["row"], axis=1),
+        *([NODE("Gather", ["last", "two"], ["some"], axis=1)] if empty else []),
+        NODE("Concat", ["row", "some"] if empty else ["row"], ["picked"], axis=1),
+        NODE("MatMul", ["picked", "classes"], ["cls"]),
+        NODE("Slice", ["last", "from", "to", "axis"], ["positions"]),
+        NODE("Transpose", ["positions"], ["flat"], perm=[0, 2, 1]),
+        NODE("Reshape", ["flat", "grid"], ["plane"]),
+        NODE("Conv", ["plane", "w3"], ["map"]),
+    ]
+    tensors = {
+        "w2": random(5, 4, 3, 3),
+        "rows": np.array([1, 5, 64]),
+        "head": random(1, 2, 5),
+        "v": random(5, 5),
+        "none": np.array([], np.int64),
+        "two": np.array([0, 1]),
+        "classes": random(5, 3),
+        "from": np.array([2]),
+        "to": np.array([66]),
+        "axis": np.array([1]),
+        "grid": np.array([1, 5, 8, 8]),
+        "w3": random(2, 5, 1, 1),
+    }
+    model = model_of(nodes, tensors, [("cls", [1, 2, 3]), ("map", [1, 2, 8, 8])], (1, 3, 8, 8))
+    exported = export_model(model, targets="cotangent", output_name=names)
+    assert exported.metadata.layer.value == chosen and exported.check["gradient_error"] < 1e-4
+
+
 # ---- scores whose images are not on the first axis
 
 

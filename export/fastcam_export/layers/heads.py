@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -56,7 +57,7 @@ def head_maps(graph: ir.Graph, image: ir.Value, outputs: Sequence[ir.Value], siz
     """
     known = trace(graph, image)
     nodes = path(graph, [image], outputs)
-    maps = target_layer.Maps(graph, image, outputs[0], known, live(graph, known, outputs[0]))
+    maps = _Whole(graph, image, outputs[0], known, live(graph, known, *outputs), tuple(outputs))
     ends, answers = _ends(nodes, outputs, maps), _answers(nodes, outputs)
     shared = list(_in_front(maps, outputs, answers))
     grids = _grids([*ends, *shared], sizes)
@@ -75,6 +76,23 @@ def head_maps(graph: ir.Graph, image: ir.Value, outputs: Sequence[ir.Value], siz
     finer = [one for one in shared if math.prod(grids[one.value] or ()) > cells] if coarse else []
     reached = [one for one in finer[-1:] if not unsupported(path(graph, [one.value], outputs))]
     return HeadMaps(ordered, reached[0] if reached else None)
+
+
+class _Whole(target_layer.Maps):
+    """Maps that are live only where they are so for every output that they reach: each has a gradient there or none."""
+
+    @cached_property
+    def _apart(self) -> list[tuple[target_layer.Maps, set[ir.Value]]]:
+        each = []
+        for output in self.others:
+            maps = target_layer.Maps(self.graph, self.image, output, self.known, live(self.graph, self.known, output))
+            reaching = {value for node in path(self.graph, [self.image], [output]) for value in reads(node)}
+            each.append((maps, reaching | {output}))
+        return each
+
+    def live(self, value: ir.Value) -> bool:
+        """As of one score."""
+        return all(maps.live(value) for maps, reaching in self._apart if value in reaching)
 
 
 def _ends(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value], maps: target_layer.Maps) -> list[target_layer.Layer]:
@@ -123,5 +141,5 @@ def _in_front(
         node = value.producer()
         learned = learned or (node is not None and node.op_type in target_layer.LINEAR)
         layer = target_layer.layer_of(maps, value, None) if learned and value not in answers else None
-        if layer is not None and not layer.pooled:
+        if layer is not None and not layer.pooled and maps.live(value):
             yield layer

@@ -90,6 +90,7 @@ class Maps:
 
     Attributes:
         graph, image, score: what was traced.
+        others: further scores; positions that reach one of them are live, too.
         known: the axes of values, see :mod:`fastcam_export.layers.axis_tracing`.
         through: whether the score depends on a value's positions through a node that reads it.
     """
@@ -99,12 +100,13 @@ class Maps:
     score: ir.Value
     known: Known
     through: Callable[[ir.Node, ir.Value], bool]
+    others: tuple[ir.Value, ...] = ()
 
     @staticmethod
-    def of(graph: ir.Graph, image: ir.Value, score: ir.Value) -> Maps:
+    def of(graph: ir.Graph, image: ir.Value, score: ir.Value, *others: ir.Value) -> Maps:
         """Trace a graph."""
         known = trace(graph, image)
-        return Maps(graph, image, score, known, live(graph, known, score))
+        return Maps(graph, image, score, known, live(graph, known, score, *others), others)
 
     @cached_property
     def output(self) -> frozenset[ir.Value]:
@@ -117,7 +119,8 @@ class Maps:
 
     def live(self, value: ir.Value) -> bool:
         """Whether the score depends on the positions of ``value``."""
-        return value is self.score or any(self.through(node, value) for node in self._readers(value))
+        ends = (self.score, *self.others)
+        return value in ends or any(self.through(node, value) for node in self._readers(value))
 
     def mixed(self, value: ir.Value) -> bool:
         """Whether a matrix product or a convolution lies between ``value`` and the score: channels are no classes yet.

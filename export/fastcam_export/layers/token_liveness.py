@@ -19,14 +19,14 @@ from fastcam_export.layers.axis_semantics import Axes, integers, is_spatial, wit
 from fastcam_export.layers.axis_tracing import CHANNELS_SECOND, Known, is_pointwise, reduced_axes, slices
 
 
-def live(graph: ir.Graph, known: Known, score: ir.Value) -> Callable[[ir.Node, ir.Value], bool]:
-    """Whether the score depends on the image positions of a value through a node that reads it.
+def live(graph: ir.Graph, known: Known, *scores: ir.Value) -> Callable[[ir.Node, ir.Value], bool]:
+    """Whether one of the scores depends on the image positions of a value through a node that reads it.
 
     Behind a vision transformer's last attention only the class token is read: its other tokens still reach the score's
     node list, but not the score. What cannot be told counts as a dependence; the check measures it.
     """
-    nodes = set(path(graph, list(known), [score]))
-    alive: dict[ir.Value, bool] = {score: True}
+    nodes = set(path(graph, list(known), scores))
+    alive: dict[ir.Value, bool] = dict.fromkeys(scores, True)
 
     def through(node: ir.Node, value: ir.Value) -> bool:
         if node not in nodes:
@@ -61,7 +61,7 @@ def _selects_others(node: ir.Node, index: int, axes: Axes) -> bool:
         which = integers(node.inputs[1])
         axis = axes[node.attributes.get_int("axis", 0) % rank]
         size = axis[0].size if axis else None
-        if which is None or (size is None and min(which) < 0):
+        if which is None or (size is None and min(which, default=0) < 0):
             return False
         picked = [i + (size or 0) if i < 0 else i for i in which]
         return all(without_positions(axis, i, i + 1) for i in picked)

@@ -104,7 +104,7 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
         options = replace(options, on_demand=target.needs_a_run and was.targets != options.targets)
     if options.head:
         classifier_head.refuse(options.emitted, options.cotangents)
-    maps = target_layer.Maps.of(graph, image, target.value)
+    maps = target_layer.Maps.of(graph, image, target.value, *target.differentiated)
     size = _size(loaded, image, options, further)
     layers = multi_layer.Search(loaded.model, maps, target, options.user_layout, size.sides).find(names)
     for layer in layers:
