@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,10 +20,11 @@ STACKS = (
     "pred_num_hidden_layers", "num_blocks", "num_frames", "frames_per_clip", "num_pooler_layers", "mit_layers",
 )  # fmt: skip
 LEFT_OUT = ("stage_names", "out_features", "transformers_version", "id2label", "label2id", "architectures")
+SCORES = ("logits_per_image", "logits_per_video", "logits_per_text")
 TASKS = {
     "classification": ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", ("logits",)),
     "video": ("MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES", ("logits",)),
-    "text": ("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", ("logits_per_image", "logits_per_text")),
+    "text": ("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", SCORES),
     "segmentation": ("MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES", ("logits",)),
     "masks": ("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", ("class_queries_logits", "masks_queries_logits")),
     "detection": ("MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES", ("logits", "pred_boxes")),
@@ -143,6 +145,8 @@ def _smaller(given: dict[str, Any], most: int, side: int | None) -> dict[str, An
             made[name] = small if isinstance(value, int) else [small] * len(value)
         elif name.endswith("vocab_size") and isinstance(value, int):
             made[name] = min(value, VOCABULARY)
+        elif name == "initializer_range" and isinstance(value, float):
+            made[name] = max(value, 0.02)
         elif name == "num_queries":
             made[name] = min(value, QUERIES)
         elif name == "num_denoising":
@@ -182,7 +186,9 @@ class _Wrapped(torch.nn.Module):
         self.words = words
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        made = self.module(pixel_values=images, **self._further(images))
+        taken = inspect.signature(self.module.forward).parameters
+        name = "pixel_values" if "pixel_values" in taken else "pixel_values_videos"
+        made = self.module(**{name: images}, **self._further(images))
         flat: dict[str, torch.Tensor] = {}
         for name in self.wanted:
             value = getattr(made, name, None)

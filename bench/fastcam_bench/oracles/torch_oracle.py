@@ -195,14 +195,18 @@ def gradients_at(
 def as_maps(value: torch.Tensor, grid: Sequence[int], prefix: int = 0) -> list[torch.Tensor]:
     """All readings of a value as maps [N, K, *grid]: channels first or last, or a sequence of tokens."""
     grid, axes = tuple(grid), len(grid)
+    frames: list[torch.Tensor] = []
+    if axes == 3 and value.dim() in (3, 4) and value.shape[0] % grid[0] == 0:  # frames folded into the batch
+        folded = as_maps(value, grid[1:], prefix)
+        frames = [one.reshape(-1, grid[0], *one.shape[1:]).movedim(2, 1) for one in folded]
     if value.dim() == 2 + axes:
         return [value, value.movedim(-1, 1)]
     if value.dim() != 3:
-        return []
+        return frames
     area = int(np.prod(grid))
     sequences = [value, value.transpose(1, 2), value.transpose(0, 1)]  # [N, L, C], [N, C, L], [L, N, C]
     fitting = [sequence[:, prefix : prefix + area] for sequence in sequences if sequence.shape[1] >= prefix + area]
-    return [tokens.transpose(1, 2).reshape(*tokens.shape[::2], *grid) for tokens in fitting]
+    return frames + [tokens.transpose(1, 2).reshape(*tokens.shape[::2], *grid) for tokens in fitting]
 
 
 def gradients_of(
@@ -233,7 +237,7 @@ def gradients_of(
     """
     grid = activations.shape[2:]
     inputs = torch.from_numpy(images).requires_grad_()
-    with Recorder({3, 2 + len(grid)}, through) as recorder:
+    with Recorder({3, 4, 2 + len(grid)}, through) as recorder:
         total = scores(module(inputs))
     found = _nearest(recorder.maps, torch.from_numpy(activations), prefix)
     gradients = []
