@@ -12,8 +12,8 @@ from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Uint8, opencv, resize
 from fastcam.render import drawing
 
-WIDTH, ROW = 960, 120
-"""Of a curve's picture: its width, and the height of a channel's row."""
+WIDTH, ROW, LEAST = 960, 120, 240
+"""Of a curve's picture: its width, the height of a channel's row, and of all of them at least."""
 MOST_ROWS, MOST_SLICES = 12, 9
 SLICE = 224
 """The shorter side of a slice, at least."""
@@ -32,7 +32,8 @@ def curves(signal: Float, heat: Float | None, segment: Float | None, table: Uint
     cv2 = opencv()
     shown = np.nan_to_num(np.asarray(signal[:MOST_ROWS], np.float32))
     band = WIDTH // BAND
-    height = band + ROW * len(shown)
+    tall = max(ROW, LEAST // len(shown))
+    height = band + tall * len(shown)
     picture = np.full((height, WIDTH, 3), 255, np.uint8)
     length = shown.shape[1]
     if heat is not None:
@@ -43,8 +44,8 @@ def curves(signal: Float, heat: Float | None, segment: Float | None, table: Uint
     x = (np.arange(length) + 0.5) * WIDTH / length
     for row, values in enumerate(shown):
         low, high = float(values.min()), float(values.max())
-        middle = band + ROW * row + ROW / 2
-        y = middle - (values - (low + high) / 2) / ((high - low) or 1) * ROW * 0.85
+        middle = band + tall * row + tall / 2
+        y = middle - (values - (low + high) / 2) / ((high - low) or 1) * tall * 0.85
         points = np.rint(np.stack([x, y], 1) * 8).astype(np.int32)
         cv2.polylines(picture, [points[:, None]], False, (0, 0, 0), 1, cv2.LINE_AA, 3)
     for end in () if segment is None else segment:

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.render.drawing import caption
+from fastcam.render.samples import curves
 from fastcam.results.layer_sheet import strip
 from fastcam.results.method_sheet import methods_sheet
 from fastcam_export import export_model
@@ -126,6 +128,17 @@ def test_what_lies_behind_the_layer_runs_again(tmp_path):
         fall.append(1 - net.head(torch.tanh(without.mean(-1)))[:, 1] / score)
     expected = torch.relu((torch.stack(fall, 1)[..., None] * net.map).sum(1)).detach().numpy()
     np.testing.assert_allclose(found.maps[:, 0], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_curve_lies_over_its_heat():
+    table = np.zeros((256, 3), np.uint8)
+    table[128:] = 255, 0, 0
+    heat = np.where(np.arange(64) < 32, 1, 0).astype(np.float32)
+    for channels in (1, 2, 20):
+        drawn = curves(np.zeros((channels, 64), np.float32), heat, None, table, 1.0)
+        assert drawn.shape[1] == 960 and drawn.shape[0] >= 240
+        assert tuple(drawn[85, 100]) == (255, 0, 0) and tuple(drawn[85, 900]) == (0, 0, 0)
+    assert caption(drawn, "class").std() != drawn.std()
 
 
 def test_strips_and_sheets():
