@@ -37,4 +37,5 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     part.graph.inputs.append(cut)
     stop_gradient.cut(part.graph, cut)
     common_passes.RemoveUnusedNodesPass()(part)
+    common_passes.LiftConstantsToInitializersPass()(part)  # weights that some exporters write as nodes
     return ir.to_proto(part)
