@@ -19,6 +19,7 @@ from fastcam.schema import METADATA_KEY
 from fastcam_export.graph import legacy
 from fastcam_export.graph import weights as weights_apart
 from fastcam_export.graph.control_flow import settle
+from fastcam_export.graph.extensions import without_extensions
 from fastcam_export.graph.query import is_added
 from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
 from fastcam_export.graph.set_aside import Aside, mark, take
@@ -79,6 +80,7 @@ def load(source: Source, room: Path | None = None) -> Loaded:
     ):
         raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
     _refuse_optimised(proto, file)
+    proto, cut = without_extensions(proto)
     skeleton, weights = _strip(proto)
     skeleton, repairs = repair(skeleton)
     if repairs:
@@ -95,7 +97,7 @@ def load(source: Source, room: Path | None = None) -> Loaded:
         ) from error
     skeleton = _convert(_inline(skeleton, file), opset, file)
     legacy.resize_as_it_was(skeleton, opset)
-    repairs += legacy.said(legacy.put_back(skeleton))
+    repairs += legacy.said(legacy.put_back(skeleton)) + cut
     try:
         skeleton = settle(infer_types(skeleton))
     except onnx.shape_inference.InferenceError as error:
