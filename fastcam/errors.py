@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import UnionType
 
 MOST = 10
 """How many names an error lists."""
@@ -27,3 +28,20 @@ def shown(path: str | Path) -> str:
     text = str(path).encode("utf-8", "backslashreplace").decode()
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= LONGEST else f"{text[:40]}...{text[-60:]}"
+
+
+def typed(name: str, value: object, types: type | UnionType, wanted: str) -> None:
+    """Refuse an argument of another type, True and False among them unless they are wanted.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        types: what it may be.
+        wanted: the same in words: "a number".
+
+    Raises:
+        FastcamError: it is something else.
+    """
+    flag = isinstance(value, bool) and bool not in (types.__args__ if isinstance(types, UnionType) else (types,))
+    if flag or not isinstance(value, types):
+        raise FastcamError(f"{name} is {shown(repr(value))}; give {wanted}")

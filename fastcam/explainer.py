@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastcam import kernels as kernel_backends
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, typed
 from fastcam.explain import multilayer, on_device
 from fastcam.explain.kinds import KINDS
 from fastcam.explain.on_device import Resident
@@ -80,6 +81,7 @@ class Explainer:
         network = Network(model, explanation, providers, threads, settings, keep, head)
         self._stream = stream_address(settings.stream)
         self._name, metadata = network.name, network.metadata
+        typed("batch_size", batch_size, Integral, "a whole number")
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
         inputs_of, view_of = KINDS[metadata.kind]

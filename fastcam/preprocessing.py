@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, Literal
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, typed
 
 Resize = Literal["stretch", "crop", "letterbox"]
 Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA", "BANDS"]
@@ -102,6 +103,7 @@ def named(wanted: str | Mapping[str, Any] | Preprocessing, **base: Any) -> Prepr
     """
     if isinstance(wanted, Preprocessing):
         return wanted
+    typed("preprocess", wanted, str | Mapping, "the name of a preset, a dict or Preprocessing")
     changes: dict[str, Any] = {"preset": wanted} if isinstance(wanted, str) else dict(wanted)
     name = changes.pop("preset", None) or "raw"
     known = {field.name for field in fields(Preprocessing)}
@@ -111,7 +113,10 @@ def named(wanted: str | Mapping[str, Any] | Preprocessing, **base: Any) -> Prepr
     for field in ("mean", "std"):
         if field in changes:
             numbers = changes[field]
-            changes[field] = tuple(map(float, numbers if isinstance(numbers, Sequence) else (numbers,)))
+            each = tuple(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else (numbers,)
+            for number in each:
+                typed(field, number, Real, "a number, or one for each channel")
+            changes[field] = tuple(map(float, each))
     return preset(name, **{**base, **changes})
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import onnx
 
 from fastcam import schema
+from fastcam.errors import typed
 from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export.graph import weights
@@ -157,6 +159,7 @@ def export_model(
         order=order,
         stop_gradient=stop_gradient,
     )
+    typed("output", output, str | Path | NoneType, "the path of a file")
     if check:
         onnxruntime()  # said before the work, not after it
     with told(model, "exported"), weights.folder() as room:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from types import NoneType
 from typing import Any, TypeAlias
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, typed
 from fastcam.methods import METHODS, Method
 from fastcam.methods.context import Meter, Progress
 from fastcam.methods.registry import EIGEN
@@ -44,6 +46,8 @@ class ExplainOptions:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
+        typed("threshold", self.threshold, Real, "a number")
+        typed("method", self.method, str | NoneType, "the name of a method (fastcam methods)")
         if not 0 < self.threshold <= 1:
             raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {self.threshold}")
 

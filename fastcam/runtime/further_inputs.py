@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import input_files
-from fastcam.errors import FastcamError, listed, shown
+from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Size
 from fastcam.schema import FurtherInput, Preprocessing
@@ -132,6 +132,7 @@ class FurtherInputs:
     # ---- inside
 
     def _refuse_unknown(self, given: Values) -> None:
+        typed("inputs", given, Mapping, "a dict of values by the names of inputs")
         for name in given:
             if name not in self.values:
                 have = listed(map(_described, self.values.values())) or "none"

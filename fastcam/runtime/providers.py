@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, typed
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Providers: TypeAlias = "str | Sequence[Provider]"
@@ -166,6 +166,7 @@ def resolve_providers(providers: Providers, available: Sequence[str]) -> list[An
     """
     if providers == "auto":
         return [name for name in AUTO if name in available]
+    typed("providers", providers, str | Sequence, "names of providers")
     if isinstance(providers, str):
         providers = [name.strip() for name in providers.split(",")]
     if not providers:

@@ -11,12 +11,13 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, ModuleType, NoneType
 from typing import Any, TypeAlias
 
 from fastcam import cache
-from fastcam.errors import FastcamError, shown
+from fastcam.errors import FastcamError, shown, typed
 from fastcam.runtime.providers import CPU as CPU
 from fastcam.runtime.providers import (
     CUDA,
@@ -75,9 +76,11 @@ def create_session(
             not run; a setting that fits neither providers nor model.
     """
     ort = onnxruntime()
+    typed("threads", threads, Integral | NoneType, "a whole number")
     if threads is not None and threads < 1:
         raise FastcamError(f"threads must be at least 1, got {threads}")
     if not isinstance(model, bytes):
+        typed("model", model, str | os.PathLike, "the path of an exported ONNX file, or its bytes")
         _check_file(Path(model))
         model = str(model)
     available = ort.get_available_providers()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -70,8 +70,8 @@ def class_indices(y: Double, classes: Classes) -> NDArray[np.int64]:
     Raises:
         FastcamError: no integers, or out of range.
     """
-    wanted = np.array([classes] if isinstance(classes, int | np.integer) else list(classes))
     count = y.shape[1]
+    wanted = np.array(list(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes])
     if wanted.ndim != 1 or not len(wanted) or wanted.dtype.kind not in "iu":
         raise FastcamError(f"classes are indices 0 to {count - 1} or ranks -1 to -{count}, got {classes!r}")
     if wanted.min() < -count or wanted.max() >= count:
@@ -89,5 +89,6 @@ def one_hot(classes: NDArray[np.int64], count: int) -> Double:
 
 def check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> None:
     """Raise unless there is one number per axis, from 0 and below its size."""
-    if len(index) != len(shape) or not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
+    whole = all(isinstance(i, int | np.integer) for i in index)
+    if len(index) != len(shape) or not whole or not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
         raise FastcamError(f"index {list(index)} is outside of {list(shape)}; give one number per axis, from 0")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, typed
 from fastcam.image.preprocess import Float
 from fastcam.schema import Cotangent
 from fastcam.targets.arrays import (
@@ -42,6 +43,10 @@ def class_score(scores: ArrayLike, classes: Classes) -> Float:
 def combination(scores: ArrayLike, *targets: Mapping[int, float]) -> Float:
     """s = sum_c a_c y_c, one target for each mapping {class: coefficient}; classes as in :func:`class_score`."""
     y = class_rows(scores)
+    for one in targets:
+        typed("a combination", one, Mapping, "{class: coefficient}")
+        for coefficient in one.values():
+            typed("a coefficient", coefficient, Real, "a number")
     if not targets or not all(targets):
         raise FastcamError("a combination needs at least one class; give {class: coefficient}")
     each = [

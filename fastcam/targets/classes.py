@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.labels import WORDNET, short_label
 
 Terms = tuple[tuple[int, float], ...]
@@ -175,7 +175,7 @@ class Targets:
     def _by_name(self, name: str) -> int:
         if self.labels is None:
             raise FastcamError(
-                f"class {name!r} cannot be looked up: the file has no class names; give an index, or labels"
+                f"class {shown(repr(name))} cannot be looked up: the file has no class names; give an index, or labels"
             )
         for table in self._names:
             matches = table.get(_key(name), [])
@@ -184,7 +184,7 @@ class Targets:
             if matches:
                 options = ", ".join(f"{index} ({self.labels[index]})" for index in matches[:5])
                 raise FastcamError(f"class {name!r} is ambiguous: {options}; give the index")
-        raise FastcamError(f"no class {name!r}{self._nearest(name)}")
+        raise FastcamError(f"no class {shown(repr(name))}{self._nearest(name)}")
 
     def _nearest(self, name: str) -> str:
         known = [key for table in reversed(self._names[1:]) for key in table]

@@ -29,7 +29,7 @@ def element(output: ArrayLike, *where: Any, batched: bool = True) -> Float:
         raise FastcamError("no index given; give at least one")
     cotangent = np.zeros((len(y), len(where), *y.shape[1:]), np.float32)
     for t, position in enumerate(where):
-        at = tuple(int(i) for i in np.atleast_1d(position))
+        at = tuple(np.atleast_1d(position).tolist())
         check_index(at, y.shape[1:])
         place: tuple[Any, ...] = (slice(None), t, *at)
         cotangent[place] = 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, listed
 from fastcam.image.preprocess import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
-from fastcam.targets.arrays import Double
+from fastcam.targets.arrays import Double, numbers
 from fastcam.targets.classes import ClassTargets, Target, Terms, combined_name
 from fastcam.targets.spec_parser import INPUT_SIZE, Names, PerImageSpecs, SpecResult
 
@@ -252,7 +252,7 @@ class CotangentTargets:
         return by_input
 
     def _array(self, about: Cotangent, values: Any, outputs: dict[str, Any], images: int) -> Float:
-        array = np.asarray(values, np.float32)
+        array = numbers(values, "cotangents").astype(np.float32)
         shape = list(about.shape)
         if about.output in outputs:
             shape = list(np.shape(outputs[about.output])[about.batched :])

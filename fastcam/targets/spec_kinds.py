@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.schema import Cotangent, Metadata
 from fastcam.targets import boxes, class_scores, embeddings, maps, texts
 from fastcam.targets.resolved import CotangentSource
@@ -48,7 +48,7 @@ def spec(text: str) -> Spec:
     if parsed.kind not in KINDS:
         near = difflib.get_close_matches(parsed.kind, KINDS, 1, 0.6)
         nearest = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}; a class is class:NAME"
-        raise FastcamError(f"{text!r}: no kind of target {parsed.kind!r}; {nearest}")
+        raise FastcamError(f"{shown(repr(text))}: no kind of target {shown(repr(parsed.kind))}; {nearest}")
     return parsed
 
 

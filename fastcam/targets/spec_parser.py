@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError, listed
+from fastcam.errors import FastcamError, listed, shown
 from fastcam.image.preprocess import Float
 from fastcam.labels import short_label
 from fastcam.schema import PREFIX, Cotangent, Preprocessing
@@ -45,7 +45,7 @@ class Spec:
 
     def wrong(self, why: str) -> FastcamError:
         """An error that names the spec."""
-        return FastcamError(f"{self.text!r}: {why}")
+        return FastcamError(f"{shown(repr(self.text))}: {why}")
 
     def choice(self, option: str, allowed: Sequence[str]) -> str:
         """The value of an option, by default the first that is allowed."""

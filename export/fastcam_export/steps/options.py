@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
+from types import NoneType
 from typing import Any, Literal
 
 from fastcam import schema
+from fastcam.errors import typed
 from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export.artifacts import engines
@@ -54,6 +57,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.check not in (True, False):
             one_of("check", str(self.check), ("strict",))
+        self._refuse_types()
         one_of("emit", self.emit or schema.EMITS[0], schema.EMITS)
         one_of("targets", self.targets, TARGETS_MODES)
         one_of("score", self.score, WANTS)
@@ -61,6 +65,26 @@ class ExportOptions:
         one_of("for_engine", self.for_engine, schema.ENGINES)
         one_of("input_gradient", self.input_gradient or schema.MODES[0], schema.MODES)
         one_of("input_gradient_at", self.input_gradient_at or schema.PLACES[0], schema.PLACES)
+
+    def _refuse_types(self) -> None:
+        """Raise where an option is of a type that means nothing."""
+        for name in ("layer", "output_name"):
+            value = getattr(self, name)
+            each = [value] if value is None or isinstance(value, str) else value
+            typed(name, each, list | tuple, "a name, or a list of names")
+            for one in each:
+                typed(name, one, str | NoneType if name == "output_name" else str, "names")
+        typed("input_name", self.input_name, str | NoneType, "the name of an input")
+        typed("order", self.order, str | NoneType, "a text such as NCHW")
+        typed(
+            "preprocess", self.preprocess, str | Mapping | Preprocessing | NoneType, "a name, a dict or Preprocessing"
+        )
+        typed("inputs", self.inputs, Mapping | NoneType, "a dict of values by the names of inputs")
+        for name in ("size", "grid"):
+            typed(name, getattr(self, name), list | tuple | NoneType, "whole numbers, such as (48, 320)")
+            for side in getattr(self, name) or ():
+                typed(name, side, Integral, "whole numbers, such as (48, 320)")
+        typed("frames", self.frames, bool | list | tuple, "True, or (height, width)")
 
     @property
     def targets_input(self) -> Targets:
