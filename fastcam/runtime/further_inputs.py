@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from fastcam import input_files
 from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.image import preprocess as images_
-from fastcam.image.preprocess import Size
+from fastcam.image.preprocess import CHANNELS, Size
+from fastcam.preprocessing import fitted, named
 from fastcam.schema import FurtherInput, Preprocessing
 
 Array: TypeAlias = NDArray[Any]
 Values: TypeAlias = Mapping[str, Any]
 """What a caller gives, by the name of the input: numbers, arrays, pictures, or files of those."""
 FORMS = "give .npy, .json, .csv or .txt"
+ARRAYS = (".npy", ".json", ".csv", ".txt")
+COLOURS: dict[int, Any] = {3: "RGB", 4: "RGBA"}
+"""Of a picture beside one of other channels."""
 TYPES: dict[str, Any] = {
     **{f"tensor({name})": np.dtype(name) for name in ("float16", "double", "uint8", "int8", "uint16", "int16")},
     **{f"tensor({name})": np.dtype(name) for name in ("uint32", "int32", "uint64", "int64", "bool")},
@@ -174,7 +178,7 @@ class FurtherInputs:
 
     def _one(self, value: Any, source: Any) -> Array:
         """A file, or an encoded picture."""
-        if isinstance(source, str | Path) and Path(source).suffix.lower() in (".npy", ".json", ".txt", ".csv"):
+        if isinstance(source, str | Path) and Path(source).suffix.lower() in ARRAYS:
             return read_array(source)
         if not self._takes_pictures(value):
             raise FastcamError(f"input {_described(value)} of {self.file} is no picture; give numbers, .npy or .json")
@@ -184,14 +188,21 @@ class FurtherInputs:
         return len(value.shape) == 4
 
     def _picture(self, value: Any, source: Any) -> Array:
-        """A picture [C, H, W], prepared as the explained one is."""
+        """A picture [C, H, W] or [H, W, C], prepared as the explained one is, in the channels of its own input."""
         if self.preprocessing is None:
             raise FastcamError(
                 f"{self.file} does not say how pictures become its input; say it with preprocess (--preprocess), or "
                 f"give {value.name!r} as an array"
             )
-        size = _size(value.shape, self.preprocessing.layout) or self.preprocessing.size
-        tensor, _ = images_.prepare(images_.load(source), self.preprocessing, size)
+        how = replace(self.preprocessing, layout=_layout(value.shape, self.preprocessing.layout))
+        channels, dtype = value.shape[3 if how.layout == "NHWC" else 1], _dtype(value).name
+        if dtype == "uint8" and how.range() != (0, 255):  # which prepares its pixels itself
+            how = named("raw", size=how.size, resize=how.resize, layout=how.layout)
+        if CHANNELS[how.color] not in (None, channels) and channels in COLOURS:
+            how = replace(how, color=COLOURS[channels])
+        how = fitted(how, channels, dtype, value.name)[0]
+        pixels = images_.read(source, how.color)[1]
+        tensor, _ = images_.prepare(pixels, how, _size(value.shape, how.layout) or how.size)
         return np.asarray(tensor[0])
 
     def _batched(self, value: Any, array: Array, images: int) -> bool:
@@ -257,7 +268,14 @@ def arrays(texts: Sequence[str]) -> dict[str, Array]:
     Raises:
         FastcamError: a file that holds no array.
     """
-    return {name: read_array(value) if isinstance(value, Path) else value for name, value in parsed(texts).items()}
+    found = parsed(texts)
+    for name, value in found.items():
+        if isinstance(value, Path) and value.suffix.lower() not in ARRAYS:
+            raise FastcamError(
+                f"{shown(value)}: a file's own value of input {name!r} is an array ({', '.join(ARRAYS)}); give "
+                f"pictures to explain, with --input-value {name}={value.name}"
+            )
+    return {name: read_array(value) if isinstance(value, Path) else value for name, value in found.items()}
 
 
 def _value(text: str) -> Any:
@@ -279,6 +297,12 @@ def _numbers(value: Any) -> Array:
 def _is_source(value: Any) -> bool:
     """Whether a value is a file, or an encoded picture."""
     return isinstance(value, str | Path) or images_.is_encoded(value)
+
+
+def _layout(shape: Sequence[Any], of_explained: str) -> Literal["NCHW", "NHWC"]:
+    """Where the channels of a picture's input lie: where there are few, else as in the explained one."""
+    first, last = shape[1] in (1, 3, 4), shape[3] in (1, 3, 4)
+    return "NHWC" if (last if first != last else of_explained == "NHWC") else "NCHW"
 
 
 def _size(shape: Sequence[Any], layout: str) -> Size | None:

@@ -191,7 +191,7 @@ def test_a_value_from_the_command_line(numbers, tmp_path):
         ({"meta": META[:2]}, "got 2 rows for 3 images"),
         ({"meta": META, "unused": [0.5]}, "takes int64, and got other numbers"),
         ({"meta": b"x"}, "is no picture"),
-        ({"meta": "no.npy"}, "no array can be read"),
+        ({"meta": "no.npy"}, "no.npy: cannot be read"),
     ],
 )
 def test_a_value_that_does_not_fit_is_said(numbers, inputs, words):
@@ -218,3 +218,36 @@ def test_the_command_says_what_the_file_wants(tmp_path):
     assert "unused is read by nothing" in done.stdout and "PICTURE --input-value meta=VALUE" in done.stdout
     done = CliRunner().invoke(app, ["export", str(tmp_path / "m.onnx"), "--input-value", "meta=0.5,1"])
     assert "meta has a default" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        (["N", 1, 5, 6], "FLOAT", lambda p: cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[None] / 255),
+        (["N", 5, 6, 3], "FLOAT", lambda p: p / 255),
+        (["N", 5, 6, 3], "UINT8", lambda p: p),
+        (["N", 4, 5, 6], "FLOAT", lambda p: np.concatenate([p / 255, np.ones((5, 6, 1))], 2).transpose(2, 0, 1)),
+    ],
+    ids=["grey", "channels last", "uint8", "alpha"],
+)
+def test_a_second_picture_takes_the_channels_of_its_own_input(tmp_path, shape, dtype, expected):
+    kind = getattr(TensorProto, dtype)
+    nodes = [*branch("a"), N("Cast", ["b"], ["bf"], to=1), N("ReduceMean", ["bf"], ["mb"], axes=[1, 2, 3], keepdims=0)]
+    nodes += [N("Unsqueeze", ["mb", "one"], ["mm"]), N("MatMul", ["a_flat", "fc"], ["i"]), N("Mul", ["i", "mm"], ["y"])]
+    made = model(nodes, [("a", TensorProto.FLOAT, ["N", 3, 10, 12]), ("b", kind, shape)])
+    made.opset_import[0].version = 13
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1]), "one"))
+    explainer = Explainer(export_model(made, preprocess="unit").model.SerializeToString())
+    picture = RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "b.png"), picture[:, :, ::-1])
+    given = RNG.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    found = explainer(given, inputs={"b": tmp_path / "b.png"})
+    by_hand = explainer(given, inputs={"b": np.asarray(expected(picture))[None].astype(np.float32)})
+    np.testing.assert_allclose(found.scores, by_hand.scores, rtol=3e-3)
+
+
+def test_a_picture_is_no_value_of_a_file(tmp_path):
+    onnx.save(siamese(), tmp_path / "m.onnx")
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((4, 4, 3), np.uint8))
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "m.onnx"), "--input-value", f"b={tmp_path / 'b.png'}"])
+    assert run.exit_code == 2 and "give pictures to explain, with --input-value b=b.png" in run.stderr

@@ -87,6 +87,8 @@ def fed(value: ir.Value, image: ir.Value, feed: Array, about: FurtherInput | Non
     if dtype.kind == "f":
         noise = rng.standard_normal(shape) if len(dims) >= 4 else rng.uniform(0.5, 1.5, shape)
         return noise.astype(dtype)
+    if dtype == np.uint8 and len(dims) >= 4:
+        return rng.integers(0, 256, shape, dtype)
     kept = dtype.kind == "b" or "mask" in (value.name or "").lower()  # a mask of zeros leaves nothing to attend to
     return (np.ones if kept else np.zeros)(shape, dtype)
 
