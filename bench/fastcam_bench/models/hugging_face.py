@@ -20,13 +20,14 @@ STACKS = (
     "pred_num_hidden_layers", "num_blocks", "num_frames", "frames_per_clip", "num_pooler_layers", "mit_layers",
 )  # fmt: skip
 LEFT_OUT = ("stage_names", "out_features", "transformers_version", "id2label", "label2id", "architectures")
+MASKS = ("class_queries_logits", "masks_queries_logits", "logits", "pred_masks")
 SCORES = ("logits_per_image", "logits_per_video", "logits_per_text")
 TASKS = {
     "classification": ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", ("logits",)),
     "video": ("MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES", ("logits",)),
     "text": ("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", SCORES),
     "segmentation": ("MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES", ("logits",)),
-    "masks": ("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", ("class_queries_logits", "masks_queries_logits")),
+    "masks": ("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", MASKS),
     "detection": ("MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES", ("logits", "pred_boxes")),
     "named": ("MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES", ("logits", "pred_boxes")),
     "depth": ("MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES", ("predicted_depth",)),
@@ -174,6 +175,14 @@ def _side(value: Any) -> int:
     return int(value[-1] if isinstance(value, list | tuple) else value)
 
 
+def _asked_for(module: torch.nn.Module, taken: Mapping[str, Any], images: torch.Tensor) -> dict[str, Any]:
+    """The task of a model that does several, in words."""
+    if "task_inputs" not in taken:
+        return {}
+    length: Any = module.config.task_seq_len  # type: ignore[union-attr]
+    return {"task_inputs": torch.arange(3, 3 + length).expand(images.shape[0], -1)}
+
+
 class _Wrapped(torch.nn.Module):
     """pixel_values -> the named outputs; text is two fixed sentences, of captions a fixed beginning."""
 
@@ -188,7 +197,8 @@ class _Wrapped(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         taken = inspect.signature(self.module.forward).parameters
         name = "pixel_values" if "pixel_values" in taken else "pixel_values_videos"
-        made = self.module(**{name: images}, **self._further(images))
+        further = {**self._further(images), **_asked_for(self.module, taken, images)}
+        made = self.module(**{name: images}, **further)
         flat: dict[str, torch.Tensor] = {}
         for name in self.wanted:
             value = getattr(made, name, None)
