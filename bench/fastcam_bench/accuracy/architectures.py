@@ -260,7 +260,7 @@ class ByCotangent:
         exported = export_model(proto, layer=layer, targets="cotangent", output_name=list(outputs), emit="gradients")
         self.layer = exported.metadata.layer
         self.prefix = self.layer.prefix_tokens
-        self.session = session(exported.model)
+        self.plain, self.session = session(proto), session(exported.model)
         self.about: Row = {"layer": self.layer.scope or self.layer.value, "layout": self.layer.layout}
         self.names = [value.name for value in proto.graph.output]
         self.asked = exported.metadata.cotangents
@@ -269,7 +269,7 @@ class ByCotangent:
     def run(self, images: Array) -> tuple[Array, Array, Array]:
         """Activations and their gradient; the classes are of no use here."""
         image = self.session.get_inputs()[0].name
-        made = dict(zip(self.names, self.session.run(self.names, {image: images, **self._zeros(images)})))
+        made = dict(zip(self.names, self.plain.run(self.names, {image: images})))
         rng = np.random.default_rng(0)
         self.cotangents = {one.output: self._random(rng, made[one.output]) for one in self.asked}
         given = {one.input: self.cotangents[one.output][:, None] for one in self.asked}
@@ -282,10 +282,6 @@ class ByCotangent:
         made = dict(zip(self.names, made if isinstance(made, (tuple, list)) else [made]))
         terms = [(made[name] * torch.from_numpy(cotangent)).sum() for name, cotangent in self.cotangents.items()]
         return torch.stack(terms).sum()
-
-    def _zeros(self, images: Array) -> dict[str, Array]:
-        shapes = {one.input: [d if isinstance(d, int) else 1 for d in one.shape] for one in self.asked}
-        return {name: np.zeros((len(images), 1, *shape), np.float32) for name, shape in shapes.items()}
 
     @staticmethod
     def _random(rng: np.random.Generator, output: Array) -> Array:
