@@ -73,7 +73,11 @@ def _between(best: NDArray[np.int64], token: int) -> int:
 
 
 def characters(
-    output: ArrayLike, blank: int, tokens: Sequence[int] | None = None, kind: str = "log_probability"
+    output: ArrayLike,
+    blank: int,
+    tokens: Sequence[int] | None = None,
+    kind: str = "log_probability",
+    probabilities: bool | None = None,
 ) -> tuple[Float, Double, list[list[int]]]:
     """s = the sum of log p(character) over the steps at which it was read, one target for each character.
 
@@ -82,6 +86,7 @@ def characters(
         blank: the class of the blank.
         tokens: ask about these characters in place of those that were read, at their steps.
         kind: "logit" sums the scores as they are.
+        probabilities: whether the output has passed a softmax; None sees it in the values.
 
     Returns:
         The cotangents [N, T, L, V] and scalars [N, T], zeros where a picture has fewer characters than another; and of
@@ -108,6 +113,6 @@ def characters(
         for t, run in enumerate(found):
             steps = slice(run.start, run.stop)
             token = np.full(run.stop - run.start, asked[n][t])
-            cotangent[n, t, steps], scores = step_scores(y[n, steps], token, kind)
+            cotangent[n, t, steps], scores = step_scores(y[n, steps], token, kind, probabilities)
             values[n, t] = scores.sum()
     return cotangent, values, asked

@@ -35,23 +35,26 @@ def caption(logits: ArrayLike, tokens: ArrayLike, kind: WordScore = "log_probabi
     return np.asarray(words(logits, tokens, kind).sum(axis=1, keepdims=True))
 
 
-def step_scores(y: Double, token: NDArray[np.int64], kind: str) -> tuple[Double, Double]:
+def step_scores(
+    y: Double, token: NDArray[np.int64], kind: str, probabilities: bool | None = None
+) -> tuple[Double, Double]:
     """The score of one token at each step [..., V] of scores or probabilities, [...], and its derivative, [..., V].
 
     Args:
         kind: "log_probability" or "logit", the score as it is.
+        probabilities: whether ``y`` has passed a softmax or sigmoid; None sees it in the values.
     """
     slope = one_hot(token, y.shape[-1])
     picked = np.take_along_axis(y, token[..., None], -1)
     if kind == "logit":
         return slope, picked[..., 0]
-    if are_probabilities(y):
+    if are_probabilities(y) if probabilities is None else probabilities:
         p = np.maximum(picked, 1e-30)
         return slope / p, np.log(p[..., 0])
     return slope - softmax(y), np.take_along_axis(log_softmax(y), token[..., None], -1)[..., 0]
 
 
-def word_scores(y: Double, tokens: ArrayLike, kind: str) -> Scalars:
+def word_scores(y: Double, tokens: ArrayLike, kind: str, probabilities: bool | None = None) -> Scalars:
     """The cotangents and values of :func:`words`, [N, L, L, V] and [N, L].
 
     Raises:
@@ -68,7 +71,7 @@ def word_scores(y: Double, tokens: ArrayLike, kind: str) -> Scalars:
         raise FastcamError(f"a word is explained by its log_probability or its logit, got {kind!r}")
     wanted = np.broadcast_to(wanted.astype(np.int64), y.shape[:2])
     there = wanted >= 0
-    slope, scores = step_scores(y, np.maximum(wanted, 0), kind)
+    slope, scores = step_scores(y, np.maximum(wanted, 0), kind, probabilities)
     cotangent = np.zeros((*y.shape[:2], *y.shape[1:]), np.float32)
     position = np.arange(y.shape[1])
     cotangent[:, position, position] = slope * there[:, :, None]

@@ -24,7 +24,7 @@ def _spec(spec: Spec, file: File) -> SpecFunction:
     length, vocabulary = sizes(about)[0], sizes(about)[-1]
     count = vocabulary if isinstance(vocabulary, int) else None
     if not about.axes and named in ("auto", "none"):  # nobody knows that it is a text: the words of a caption
-        return of_output(about, lambda y: _caption(spec, file, y, kind))
+        return of_output(about, lambda y: _caption(spec, file, about, y, kind))
     if count is not None and isinstance(length, int) and file.labels is None:
         _tokens(spec, file, None, count)  # numbers, refused before anything runs
 
@@ -32,9 +32,9 @@ def _spec(spec: Spec, file: File) -> SpecFunction:
         y = y[:, :, 0] if about.axes == "LNC" else y
         blank = _blank(named, file, y)
         if blank is None:
-            cotangent, values, names = _caption(spec, file, y, kind)
+            cotangent, values, names = _caption(spec, file, about, y, kind)
         else:
-            cotangent, values, names = _read(spec, file, y, blank, kind)
+            cotangent, values, names = _read(spec, file, about, y, blank, kind)
         return cotangent[:, :, :, None] if about.axes == "LNC" else cotangent, values, names
 
     return of_output(about, explain)
@@ -67,14 +67,14 @@ def _tokens(spec: Spec, file: File, alphabet: Sequence[str] | None, count: int) 
     return [index(spec, word, file.classes(spec, count)) for word in words]
 
 
-def _caption(spec: Spec, file: File, y: Double, kind: str) -> Explained:
+def _caption(spec: Spec, file: File, about: Cotangent, y: Double, kind: str) -> Explained:
     """A word at each position."""
     tokens = _tokens(spec, file, None, y.shape[2])
     if len(tokens) > y.shape[1]:
         raise spec.wrong(f"{len(tokens)} words were given, the output has {y.shape[1]} positions; give fewer")
     said = y.argmax(2) if not tokens else np.full(y.shape[:2], -1)
     said[:, : len(tokens)] = tokens or said[:, :0]
-    cotangent, values = word_scores(y, said, kind)
+    cotangent, values = word_scores(y, said, kind, _passed(about))
     spoken = [[file.label(int(k), y.shape[2]).removeprefix("class ") for k in row if k >= 0] for row in said]
     if spec.kind == "caption":
         whole = tuple((f"caption {' '.join(row)}",) for row in spoken)
@@ -84,11 +84,11 @@ def _caption(spec: Spec, file: File, y: Double, kind: str) -> Explained:
     return cotangent[:, :count], values[:, :count], names
 
 
-def _read(spec: Spec, file: File, y: Double, blank: int, kind: str) -> Explained:
+def _read(spec: Spec, file: File, about: Cotangent, y: Double, blank: int, kind: str) -> Explained:
     """The characters of a text that was read."""
     alphabet = _alphabet(file, blank, y.shape[2])
     tokens = _tokens(spec, file, alphabet, y.shape[2]) or None
-    cotangent, values, asked = ctc.characters(y, blank, tokens, kind)
+    cotangent, values, asked = ctc.characters(y, blank, tokens, kind, _passed(about))
     texts = [[_shown(alphabet[k]) if alphabet else str(k) for k in row] for row in asked]
     if spec.kind == "caption":
         said = [[alphabet[k] if alphabet else str(k) for k in row] for row in asked]
@@ -97,6 +97,11 @@ def _read(spec: Spec, file: File, y: Double, blank: int, kind: str) -> Explained
         return cotangent.sum(1, keepdims=True), values.sum(1, keepdims=True), whole
     names = tuple(tuple(f"character {i + 1}: {one}" for i, one in enumerate(row)) for row in texts)
     return cotangent, values, names
+
+
+def _passed(about: Cotangent) -> bool | None:
+    """Whether the graph says that scores are probabilities, which those of integers need not sum to one; else None."""
+    return about.activation in ("Softmax", "Sigmoid") or None
 
 
 def _shown(name: str) -> str:

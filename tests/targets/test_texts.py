@@ -231,6 +231,22 @@ def test_arrays_that_are_none_are_refused_in_one_line(function, arguments):
     assert len(str(error.value)) < 200 and "\n" not in str(error.value)
 
 
+def test_rounded_probabilities_are_no_logits():
+    """Those of an int8 softmax sum to 0.97: the graph says what they are, the values do not."""
+    made = recogniser()
+    made.graph.node[-1].output[0] = "p"
+    made.graph.node.extend([node("QuantizeLinear", "p step zero", "q"), node("DequantizeLinear", "q step zero", "y")])
+    made.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(0.06), "step"), numpy_helper.from_array(np.uint8(0), "zero")]
+    )
+    x = pictures(1)
+    e = explained(made, x, ["words"])
+    for t, (name, _, _) in enumerate(wanted(x)[0]):
+        steps = read(seen(x)[1][0].argmax(1))[t][1]
+        p = np.round(softmax(seen(x)[1])[0, steps, NAMES.index(name) + 1] / 0.06) * 0.06
+        assert e.label(0, t).endswith(name) and e.score(0, t) == pytest.approx(np.log(p).sum(), rel=1e-3)
+
+
 # ---- files of other people
 
 
