@@ -87,7 +87,9 @@ def inspected(read: Loaded, asked: Asked, file: str) -> Inspection:
             raise
         target, blocks = None, blocks or [str(error)]
     about = [] if target is None else [one.output for one in target.cotangents] or [target.score.output]
-    outputs = tuple(InspectedValue(one.output, *_about(one), one.output in about) for one in meanings)
+    outputs = tuple(
+        InspectedValue(one.output, *_about(one), {one.output, one.value.name} & {*about} != set()) for one in meanings
+    )
     outputs += tuple(map(_declared, read.aside.taken.values())) if read.aside is not None else ()
     found = Inspection(
         [], "", None, [], repairs=read.repairs, inputs=_inputs(graph, image), outputs=outputs, blocks=tuple(blocks),
@@ -270,7 +272,7 @@ class Attempts:
         if self._asked.output_name is not None:
             return
         for one in meanings:
-            if one.kind in ("scores", "one score"):
+            if one.kind in ("scores", "one score") or (one.kind == "map" and one.decided):
                 yield {"output_name": one.output}
         for one in meanings:
             if one.value.dtype in FLOATS and not one.decided:

@@ -37,6 +37,13 @@ def vectors():
     return model([*BODY, *rows], weights={"rows": np.array([0, 6, -1])}, outputs=[value("y", ["N", 6, 256])])
 
 
+def labels():
+    """The class of every pixel."""
+    ends = [node("Conv", "feat k", "scores"), node("ArgMax", "scores", "y", axis=1, keepdims=0)]
+    return model([*BODY, *ends], weights={"k": MATRIX.T[:, :, None, None].copy()},
+                 outputs=[value("y", ["N", 16, 16], TensorProto.INT64)])  # fmt: skip
+
+
 def beside():
     inputs = [value("x", ["N", 3, 16, 16]), value("age", ["N", 4]), value("unused", ["N"], TensorProto.INT64)]
     return model([*BODY, *HEAD[:-1], node("MatMul", "gf m", "s"), node("Add", "s age", "y")], inputs=inputs)
@@ -46,6 +53,7 @@ WORKS = {
     "a classifier": (model, "", "y: float N x 4: class scores"),
     "two outputs that may be scores": (two_scores, " --output-name y", "several outputs may be the class scores"),
     "rows of numbers": (vectors, "", "three axes, which may be boxes, words or positions"),
+    "labels of a segmenter": (labels, " --output-name y", "a map in front of ArgMax"),
     "further inputs": (beside, "", "age: float N x 4: wants a value (--input-value)"),
 }
 
