@@ -34,6 +34,7 @@ from fastcam.cli.shared_options import (
     Threads,
     Threshold,
     class_targets,
+    clip_files,
     picture_files,
     preprocess_option,
     sides,
@@ -101,9 +102,10 @@ def explain(
     from fastcam.targets.grammar import in_words
 
     targets = class_targets(target, cotangent)
-    files, methods = picture_files(images), method_names(method) if method is not None else []
+    methods = method_names(method) if method is not None else []
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     explainer = Explainer(model, providers, threads, preprocess=how, labels=labels, batch_size=batch_size)
+    files = clip_files(images) if explainer.metadata.kind == "video" else picture_files(images)
     if explainer.metadata.cotangents and not cotangent:
         cotangent, targets = in_words(targets, explainer.metadata, model.name), -1
     folder = output or (None if as_json else Path("fastcam-out"))
@@ -207,7 +209,7 @@ def asker(explainer: Explainer, targets: Any, method: str | None, options: Mappi
     others = {name: value for name, value in options.items() if name != "cotangent"}
     cotangent = options.get("cotangent")
     bound = explainer.question(cotangent) if cotangent else None
-    if len(explainer.metadata.input_shape) != 5:
+    if explainer.metadata.kind != "video":
         explainer.stream((), targets, method=method, cotangent=bound, **others)
 
     def call(progress: Any, files: Sequence[Path], asked: Sequence[Any]) -> Explanation:

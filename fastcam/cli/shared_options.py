@@ -191,6 +191,25 @@ def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) 
     return [int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else text for text in names or ["-1"]]
 
 
+def clip_files(paths: Sequence[Path]) -> list[Path]:
+    """Clips: videos, arrays, and folders of a clip's pictures.
+
+    Raises:
+        FastcamError: a path that is none of these.
+    """
+    from fastcam.explain.streaming import is_video
+    from fastcam.image.preprocess import pictures_in
+
+    for path in paths:
+        if not os.path.exists(path):
+            raise FastcamError(f"{shown(path)}: no such file; give a video, or a folder with a clip's pictures")
+        if not (is_video(path) or path.suffix.lower() == ".npy" or (path.is_dir() and pictures_in(path))):
+            raise FastcamError(
+                f"{shown(path)}: no clip; give a video, a folder with a clip's pictures, or a .npy array of them"
+            )
+    return list(paths)
+
+
 SAMPLES = (".npy", ".csv", ".nii", ".gz")
 """Endings of signals and volumes in a folder that holds no pictures."""
 

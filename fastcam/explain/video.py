@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam import kernels
+from fastcam import input_files, kernels
 from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import LayerMaps, Placed, Rows, TargetOutputs, View, in_original, same_everywhere
 from fastcam.explain.request import Request
@@ -40,7 +40,8 @@ def clip_order(shape: Sequence[int | str | None]) -> str:
 
 
 class ClipInputs(Inputs):
-    """Turns clips into batches: a video file, a list of pictures, uint8 [frames, height, width, 3], or float tensors.
+    """Turns clips into batches: a video file, a folder or list of pictures, uint8 [frames, height, width, 3], float
+    tensors, or .npy files of those.
 
     A clip has as many frames as the model takes; one with more or fewer is sampled: with M frames, the model's k-th of
     F is the one at (k + 1/2) M / F.
@@ -66,6 +67,9 @@ class ClipInputs(Inputs):
 
     def _sources(self, images: Any) -> Sources:
         """Clips: a checked tensor, or a list of paths, lists of pictures and arrays."""
+        ready = self._ready(images)
+        if ready is not None:
+            return ready
         if not isinstance(images, str | Path | list | tuple):
             images = images_.as_array(images)
             if images.dtype.kind == "f":
@@ -99,6 +103,10 @@ class ClipInputs(Inputs):
         return Batch(tensor.astype(self._dtype, copy=False), tuple(map(np.stack, pictures)), geometry, files)
 
     def _frames(self, clip: Any) -> list[Uint8]:
+        if isinstance(clip, str | Path) and Path(clip).is_dir():
+            clip = images_.pictures_in(Path(clip))
+        elif isinstance(clip, str | Path) and not is_video(Path(clip)):
+            clip = input_files.read_array(clip, "give a video, a folder of pictures, or an array of them as .npy")
         pictures = list(read_video(clip)) if isinstance(clip, str | Path) else [images_.load(one) for one in clip]
         if not pictures:
             raise FastcamError("a clip has no frames; give at least one")
@@ -114,7 +122,7 @@ def _are_clips(images: Any) -> bool:
         return False
     first = images[0] if len(images) else None
     if isinstance(first, str | Path):
-        return is_video(Path(first))
+        return is_video(Path(first)) or Path(first).is_dir() or Path(first).suffix.lower() == ".npy"
     return isinstance(first, list | tuple) or getattr(first, "ndim", 0) == 4
 
 

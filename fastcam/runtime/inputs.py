@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam import input_files
 from fastcam.errors import FastcamError
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Float, Geometry, Size, Uint8
@@ -171,6 +172,9 @@ class Inputs:
         if on_device(images):
             tensor = self._checked(DeviceTensor(images))
             return Sources(tensor, [None] * len(tensor))
+        ready = self._ready(images)
+        if ready is not None:
+            return ready
         if not isinstance(images, str | Path | list | tuple) and not images_.is_encoded(images):
             images = images_.as_array(images)
         if self._metadata.frames:
@@ -187,6 +191,20 @@ class Inputs:
                 f"(--preprocess, one of: {', '.join(PRESETS)}), or give a float tensor"
             )
         return Sources(pictures, [str(entry) if isinstance(entry, str | Path) else None for entry in pictures])
+
+    def _ready(self, images: Any) -> Sources | None:
+        """Float tensors in .npy files, which are used as they are: one image each, or several; None of all else."""
+        given = list(images) if isinstance(images, list | tuple) else [images]
+        if not given or not all(isinstance(one, str | Path) and str(one).lower().endswith(".npy") for one in given):
+            return None
+        arrays = [input_files.read_array(one, "give an array") for one in given]
+        if not all(array.dtype.kind == "f" for array in arrays):
+            return None
+        tensors = [array if array.ndim == len(self.shape) else array[None] for array in arrays]
+        if len({tensor.shape[1:] for tensor in tensors}) > 1:
+            raise FastcamError(f"the arrays of one call of {self._name} must have one size; give them one by one")
+        files = [str(one) for one, tensor in zip(given, tensors, strict=True) for _ in tensor]
+        return Sources(self._checked(np.concatenate(tensors)), files)
 
     def _checked(self, tensor: NDArray[Any] | DeviceTensor) -> NDArray[Any] | DeviceTensor:
         """A float tensor that fits the model's input, in the input's dtype."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
+from fastcam.cli import app
 from fastcam_export import export_model
 from support.models.torch_file import grad_cam, onnx_bytes
 
@@ -65,3 +68,33 @@ def test_every_emit_level_and_method(emit):
 def test_a_head_is_refused():
     with pytest.raises(FastcamError, match="leave head"):
         export_model(onnx_bytes(Bags(), BAGS[:1]), head=True)
+
+
+def test_the_command_line_takes_folders_and_arrays_as_clips(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_model(onnx_bytes(Bags(), BAGS[:1]), "bags.cam.onnx", preprocess="unit")
+    frames = np.random.default_rng(0).integers(0, 256, (3, 12, 8, 3), dtype=np.uint8)
+    (tmp_path / "bag").mkdir()
+    for number, frame in enumerate(frames):
+        cv2.imwrite(f"bag/{number}.png", frame[:, :, ::-1])
+    np.save("bytes.npy", frames)
+    tensor = (frames.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
+    np.save("tensor.npy", tensor)
+    expected = Explainer("bags.cam.onnx")(tensor[None], targets=1).scores
+    for name in ("bag", "bytes.npy", "tensor.npy"):
+        run = CliRunner().invoke(app, ["explain", "bags.cam.onnx", name, "-t", "1", "-o", "out"])
+        assert run.exit_code == 0, run.output
+        assert run.stdout.count(f"{expected[0, 1]:.4g} ") == 3  # a row for each picture, the scores are the bag's
+    run = CliRunner().invoke(app, ["explain", "bags.cam.onnx", "bag/0.png"])
+    assert run.exit_code == 2 and "give a video, a folder" in run.stderr
+
+
+def test_a_tensor_in_a_file_is_used_as_it_is(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    explainer = Explainer(export_model(onnx_bytes(net, BAGS[:1, 0]), check=False).model.SerializeToString())
+    np.save(tmp_path / "one.npy", BAGS[0, 0])
+    np.save(tmp_path / "both.npy", BAGS[:, 0])
+    expected = explainer(BAGS[:, 0]).scores
+    found = explainer([tmp_path / "one.npy", tmp_path / "both.npy"])
+    np.testing.assert_array_equal(found.scores, expected[[0, 0, 1]])
+    assert found.files == (str(tmp_path / "one.npy"), *[str(tmp_path / "both.npy")] * 2)
