@@ -6,9 +6,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fastcam_bench.accuracy import conformance
-from fastcam_bench.accuracy import conformance_oracle as oracle
-from fastcam_bench.accuracy.conformance_case import LeftOut, Problem, problem
+from fastcam_bench.accuracy.conformance import comparison as conformance
+from fastcam_bench.accuracy.conformance import oracle
+from fastcam_bench.accuracy.conformance.case import LeftOut, Problem, problem
 
 PASSING = [
     "node/test_add_bcast", "node/test_averagepool_2d_pads_count_include_pad", "node/test_basic_conv_with_padding",

@@ -24,8 +24,8 @@ import onnx
 from onnx import TensorProto
 
 from fastcam.schema import FastcamError
-from fastcam_bench.accuracy import conformance_oracle as oracle
-from fastcam_bench.accuracy.conformance_case import (
+from fastcam_bench.accuracy.conformance import oracle
+from fastcam_bench.accuracy.conformance.case import (
     Array,
     LeftOut,
     Problem,
@@ -215,7 +215,3 @@ def main() -> None:
     done = {name for name, row in rows.items() if row["status"] in ("passed", "zero", "left out")}
     names = [name for name in problems() if options.only in name and (options.again or name not in done)]
     sweep(names, rows, options.out)
-
-
-if __name__ == "__main__":
-    main()

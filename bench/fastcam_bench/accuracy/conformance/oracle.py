@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from fastcam_bench.accuracy.conformance_case import Array, Problem, cast, retyped, with_weights_as_inputs
+from fastcam_bench.accuracy.conformance.case import Array, Problem, cast, retyped, with_weights_as_inputs
 from fastcam_export.verify.session import quiet_session
 
 Forward = Callable[[Mapping[str, Array]], dict[str, Array]]

@@ -1,0 +1,1 @@
+"""ONNX's own conformance cases: the gradient of each beside central differences."""
