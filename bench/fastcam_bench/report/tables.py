@@ -229,6 +229,30 @@ def coverage() -> str:
     return "\n".join(lines)
 
 
+def deployed() -> str:
+    """What the three verbs make of other people's files, a line per file."""
+    measured = json.loads((RESULTS / "pictures" / "deployed.json").read_text(encoding="utf-8"))
+    columns = "file | what | asked for | inspect | export | explain | method | targets | hit | heat | area"
+    lines = [
+        "Files of other people, as they are, through `fastcam inspect`, `fastcam export` with its defaults and the",
+        f"preprocessing, and `fastcam explain` (`{measured['command']}`). *Hit*: of how many targets the map",
+        "is highest on what was asked for. *Heat*: the share of the heat that lies there. *Area*: the share of the",
+        "picture that it covers, which is the heat that an even map would have there.",
+        "",
+        f"| {columns} |",
+        "|---|---|---|---|---|---|---|---:|---:|---:|---:|",
+    ]
+    for row in measured["files"]:
+        cells = [f"`{row['file']}`", row["kind"], row["asked"]]
+        cells += [{0: "works", None: ""}.get(row.get(verb), "fails") for verb in ("inspect", "export", "explain")]
+        cells += [row.get("method", row.get("said", "")), str(row.get("targets", ""))]
+        if "pointing_hit" in row:
+            hits = round(row["pointing_hit"] * (row["targets"] - row["without_map"]))
+            cells += [str(hits), f"{row['energy_inside']:.2f}", f"{row['box_area']:.2f}"]
+        lines.append(f"| {' | '.join(cells + [''] * (11 - len(cells)))} |")
+    return "\n".join(lines)
+
+
 def parity() -> str:
     """How the methods compare with their peers' on the same weights."""
     measured = json.loads((RESULTS / "methods" / "parity.json").read_text(encoding="utf-8"))
@@ -284,6 +308,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "parity": parity,
     "agreement": agreement,
     "coverage": coverage,
+    "deployed": deployed,
     "cost": cost,
     "speed": speed,
     "missed": missed,
