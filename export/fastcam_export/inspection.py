@@ -35,6 +35,7 @@ from fastcam_export.result import InspectedLayer, InspectedValue, Inspection
 from fastcam_export.steps.attach import attach
 from fastcam_export.steps.options import ExportOptions
 from fastcam_export.steps.plan import Plan, plan
+from fastcam_export.summary import taken_for
 from fastcam_export.verify import runs
 from fastcam_export.verify.unexpected import told
 
@@ -124,20 +125,35 @@ def _with_layers(
     size = planned.size.sides if planned is not None else None
     layers = multi_layer.measured_sides(model, image, target.layers(maps), size)
     if target.functional is not None and planned is not None:
-        names = {layer.value.name for layer in planned.layers[1:]}
-        first, reason = planned.layers[0].value.name, planned.layers[0].about.reason
-        in_all = [layer for layer in layers if layer.value.name in names]
-        chosen = next((layer for layer in layers if layer.value.name == first), None)
-    else:
-        try:
-            chosen, reason = target_layer.choose(layers)
-        except FastcamError as error:
-            return replace(found, blocks=found.blocks or (str(error),), layers=[_line(layer) for layer in layers])
-        in_all = multi_layer.if_known(model, maps, layers, chosen.value, size)
-        if chosen.layout.name != "NCHW":
-            reason += f"; {chosen.layout.found}"
+        return _with_head_maps(found, model.graph, layers, planned)
+    try:
+        chosen, reason = target_layer.choose(layers)
+    except FastcamError as error:
+        return replace(found, blocks=found.blocks or (str(error),), layers=[_line(layer) for layer in layers])
+    in_all = multi_layer.if_known(model, maps, layers, chosen.value, size)
+    if chosen.layout.name != "NCHW":
+        reason += f"; {chosen.layout.found}"
     lines = [_line(layer, layer is chosen, layer in in_all) for layer in layers]
     return replace(found, layers=lines, reason=reason)
+
+
+def _with_head_maps(
+    found: Inspection, graph: ir.Graph, layers: Sequence[target_layer.Layer], planned: Plan
+) -> Inspection:
+    """The same of an export of several layers, of which some may lie on the way to one head alone."""
+    lines = {layer.value.name: _line(layer) for layer in layers}
+    for layer in planned.layers:
+        about = layer.about
+        shape, kind = readable_dims(layer.value), layer.layout.name
+        first = layer is planned.layers[0]
+        note = about.reason.partition(";")[0]
+        lines[layer.value.name] = InspectedLayer(
+            about.value, about.scope, about.op_type, shape, first, note, kind, not first
+        )
+    order = {output.name: i for i, node in enumerate(graph) for output in node.outputs}
+    ordered = sorted(lines, key=lambda name: order.get(name, -1))
+    chosen, model = planned.layers[0].about.reason, taken_for(planned.metadata)
+    return replace(found, layers=[lines[name] for name in ordered], reason=chosen, taken_for=model)
 
 
 def _line(layer: target_layer.Layer, chosen: bool = False, in_all: bool = False) -> InspectedLayer:

@@ -145,7 +145,8 @@ class Inspection:
     """What :func:`fastcam_export.inspect_model` found.
 
     Attributes:
-        layers: values with spatial axes that every path from image to score passes through, first to last.
+        layers: values with spatial axes that every path from image to score passes through, first to last; of a
+            detector also the maps in front of the heads of each resolution.
         reason: why the chosen one is chosen; "" where none is.
         score: the explained score; of a detector, segmenter or text the first output; None where nothing can be
             explained.
@@ -156,6 +157,7 @@ class Inspection:
         blocks: why the plain export does not work; empty where it does.
         command: the command that exports the model; "" where none does.
         notes: what was found out about the size of the input.
+        taken_for: what a model is that answers no classes: "a detector: output0 is explained".
     """
 
     layers: list[InspectedLayer]
@@ -169,3 +171,4 @@ class Inspection:
     blocks: tuple[str, ...] = ()
     command: str = ""
     notes: tuple[str, ...] = ()
+    taken_for: str = ""

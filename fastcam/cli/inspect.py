@@ -44,7 +44,8 @@ def inspect(
         _say_layers(found)
     if found.score is not None:
         classes = "" if found.score.classes is None else f", {found.score.classes} classes"
-        typer.echo(f"explained score: {found.score.kind} of output {found.score.output}{classes}")
+        line = f"explained score: {found.score.kind} of output {found.score.output}{classes}"
+        typer.echo(f"taken for {found.taken_for}" if found.taken_for else line)
         missing = ", ".join(f"{op_type} ({count})" for op_type, count in found.missing)
         typer.echo(f"operators without a gradient rule: {missing or 'none'}")
     everything = [] if for_engine != "tensorrt" else [f"{for_engine} reads every operator of the model"]
@@ -75,5 +76,7 @@ def _say_layers(found: Any) -> None:
     print_table(("", "layer", "operator", "shape", "layout", "scope", "note"), rows)
     if found.reason:
         say(f"* chosen: {found.reason}")
-    if sum(layer.in_all for layer in found.layers) > 1:
+    if found.taken_for and any(layer.in_all for layer in found.layers):
+        say("+ taken beside it, and fused")
+    elif sum(layer.in_all for layer in found.layers) > 1:
         say("+ taken beside it by --layer all, for one file that explains at each of them")

@@ -209,7 +209,7 @@ def exporter(monkeypatch):
         missing = [("NonZero", 2)]
         return SimpleNamespace(
             layers=layers, reason="because", score=found, missing=missing, engine=engine, repairs=(), inputs=(),
-            notes=(), outputs=(), blocks=(), command="fastcam export plain.onnx",
+            notes=(), outputs=(), blocks=(), command="fastcam export plain.onnx", taken_for="",
         )  # fmt: skip
 
     module = ModuleType("fastcam_export")

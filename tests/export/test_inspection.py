@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from fastcam import FastcamError
 from fastcam.cli import app
 from fastcam_export import inspect_model
+from support.models import detector_files
 from support.models.many_outputs import node, value
 from support.models.pieces import BODY, HEAD, MATRIX, model
 
@@ -144,3 +145,12 @@ def test_what_is_no_graph_and_names_that_are_none_are_refused():
         inspect_model(model(), output_name="nosuch")
     with pytest.raises(FastcamError, match="no input 'nosuch'"):
         inspect_model(model(), input_name="nosuch")
+
+
+def test_the_maps_in_front_of_each_head_of_a_detector_are_listed():
+    """Those of the two coarser levels lie on the way to some outputs alone."""
+    found = inspect_model(detector_files.yunet())
+    marks = {layer.name: (layer.chosen, layer.in_all) for layer in found.layers if layer.chosen or layer.in_all}
+    heads = {layer.name for layer in found.layers if "in front of the heads" in layer.note}
+    assert len(heads) == 3 and heads <= set(marks) and sum(chosen for chosen, _ in marks.values()) == 1
+    assert found.taken_for.startswith("a detector: cls_8, ")
