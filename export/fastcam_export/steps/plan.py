@@ -110,7 +110,9 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     for layer in layers:
         if is_stopped(layer.value):
             raise FastcamError(f"layer {layer.about.value!r} is itself stopped (--stop-gradient); name another")
-    preprocessing, note = metadata_options.preprocessing(options.preprocess, options.resize, image, size.sides)
+    each = size.any and target.has_places  # small objects are lost in a picture that is made small
+    sides = None if each else size.sides
+    preprocessing, note = metadata_options.preprocessing(options.preprocess, options.resize, image, sides)
     if options.head and layers[0].layout.folded:
         raise FastcamError(
             f"layer {layers[0].about.value!r} holds the pictures of a sequence one after the other, and a head takes "
@@ -123,7 +125,7 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     if options.frames:
         uint8_frames.refuse(metadata, options.frames, bool(options.on_demand))
     notes = [f"stopped {name}: no gradient passes it" for name in stopped]
-    notes += [f"size    {size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
+    notes += [f"size    {size.of_each if each else size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
     return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes))
 
 

@@ -29,11 +29,20 @@ class InputSize:
         sides: of each free or fixed spatial axis, in the input's order; None where nobody asks.
         note: where it is from, for people; "" where the model fixes it.
         step: of which free sides are multiples, as far as runs tell.
+        any: whether the model takes other sizes too, and nobody says one.
     """
 
     sides: tuple[int, ...] | None = None
     note: str = ""
     step: int = 1
+    any: bool = False
+
+    @property
+    def of_each(self) -> str:
+        """The note where pictures keep their own size."""
+        step = f", to multiples of {self.step}" if self.step > 1 else ""
+        at = side_text(self.sides or ())
+        return f"that of each picture{step}; checked at {at}; --size sets one for all"
 
 
 def spatial(image: ir.Value) -> list[int | None]:
@@ -107,14 +116,15 @@ def _tried(loaded: Loaded, image: ir.Value, further: Sequence[FurtherInput]) -> 
         return InputSize()
     shape = sample.feeds[sample.image].shape
     found = tuple(side for side, axis in zip(shape, image_order(image)) if axis in SIDES)
-    step, free = 1, [side is None for side in spatial(image)]
+    step, free = 0, [side is None for side in spatial(image)]
     if len(found) == 2:
         step = _step(
             found, free, lambda size: session.run(outputs, dict(Sample.of(graph, image, (), further, size).feeds))
         )
     every = "any size" if found == sizes(graph, image)[0] else "some sizes"
-    every = every if step == 1 else f"multiples of {step}"
-    return InputSize(found, f"{side_text(found)}: the model takes {every} and says none; --size says another", step)
+    every = every if step < 2 else f"multiples of {step}"
+    note = f"{side_text(found)}: the model takes {every} and says none; --size says another"
+    return InputSize(found, note, max(step, 1), step > 0 and all(free))
 
 
 def _feeds(graph: ir.Graph, image: ir.Value, further: Sequence[FurtherInput], size: tuple[int, ...]) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def _feeds(graph: ir.Graph, image: ir.Value, further: Sequence[FurtherInput], si
 
 
 def _step(found: Sequence[int], free: Sequence[bool], run: Callable[[tuple[int, ...]], object]) -> int:
-    """The smallest of the usual steps by which sides may grow; 1 where the model takes no other size at all.
+    """The smallest of the usual steps by which sides may grow; 0 where the model takes no other size at all.
 
     A level that rounds its sides down takes some sizes between; so several are tried.
     """
@@ -133,4 +143,4 @@ def _step(found: Sequence[int], free: Sequence[bool], run: Callable[[tuple[int, 
         except Exception:  # the runtime's exceptions have no common base
             continue
         return step
-    return 1
+    return 0
