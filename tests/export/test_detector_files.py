@@ -79,6 +79,16 @@ def best(case, source):
     return boxes, chances, int(k), int(column)
 
 
+@pytest.mark.parametrize("name", ["yolo_v8", "yolo_segments", "yolo_pose", "yolo_v5", "yolox"])
+def test_one_output_of_rows_needs_no_class_names(name):
+    """Probabilities end where key points or coefficients begin; rows of a pyramid have an objectness."""
+    build, kind = FORMS[name]
+    source = build()
+    e = Explainer(export_model(source, check=False).model.SerializeToString())(files.picture())
+    k, column = best(kind.__new__(kind), source)[2:]
+    assert e.label(0, 0) == (f"box {k}" if name == "yolo_pose" else f"class {column} (box {k})")
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_a_detector_in_two_plain_calls(name, tmp_path):
     build, kind = FORMS[name]
@@ -122,6 +132,8 @@ def test_pictures_keep_their_size_to_the_step_that_the_model_takes(tmp_path):
     assert made.metadata.size_step == 16 and any("multiples of 16" in note for note in made.notes)
     pictures = [np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((70, 90), (24, 100))]
     explainer = Explainer(tmp_path / "m.cam.onnx", preprocess="unit")
+    assert export_model(files.stepped(), preprocess="unit", check=True).metadata.preprocessing.size is None
+    assert export_model(files.stepped(), preprocess="unit", size=(32, 64)).metadata.preprocessing.size == (32, 64)
     assert [explainer(one).outputs["y"].shape[2:] for one in pictures] == [(8, 12), (4, 12)]
 
 

@@ -40,6 +40,8 @@ DECODES: dict[str, Decode] = {
     "exponential": decoding.exponential, "ssd": decoding.ssd,
 }  # fmt: skip
 """What ``form=`` may say of four numbers; the last two count from priors."""
+QUERIES = 1000
+"""The most boxes of a transformer, which are round numbers: 100, 300, 900."""
 RELATIVE = 2.0
 """Corners up to here are shares of the picture's sides."""
 
@@ -56,7 +58,7 @@ def one_output(spec: Spec, file: File, arrays: Mapping[str, NDArray[Any]], size:
     about = file.output(spec, (2,))
     y = np.asarray(arrays[about.output], np.float64)
     y = y if about.batched else y[None]
-    layout = spec.choice("layout", ("", *LAYOUTS)) or _layout(spec, file, y, about.batched)
+    layout = spec.choice("layout", ("", *LAYOUTS)) or _layout(spec, file, y, about.batched, size)
     index: Index = np.arange(math.prod(y.shape[1:]), dtype=np.int64).reshape(y.shape[1], y.shape[2])
     rows = index.T if layout == "v8" else index
     values = y.swapaxes(1, 2) if layout == "v8" else y
@@ -112,14 +114,21 @@ def _columns(layout: str, width: int, names: int | None, values: Double) -> _Col
     if layout == "nanodet":
         classes = names if names is not None else width - 4 * BINS[0]
         return _Columns(slice(0, classes), range(classes, width), decoding.bins)
-    end = 4 + names if names is not None else width
+    end = 4 + (names if names is not None else _probabilities(values) if layout == "v8" else width)
     is_turned = layout == "v8" and width == end + 1
     return _Columns(
         slice(4, end), [*first, end] if is_turned else first, decoding.turned if is_turned else decoding.centre
     )
 
 
-def _layout(spec: Spec, file: File, y: Double, batched: bool) -> str:
+def _probabilities(rows: Double) -> int:
+    """How many columns behind a box's four numbers are probabilities; key points, angles, coefficients are none."""
+    columns = rows[..., 4:].reshape(-1, rows.shape[2] - 4)
+    outside = np.asarray((columns < 0).any(0) | (columns > 1).any(0))
+    return int(outside.argmax()) if outside.any() else columns.shape[1]
+
+
+def _layout(spec: Spec, file: File, y: Double, batched: bool, size: Size) -> str:
     """The layout of an output [N, a, b], by its shape, the number of class names, and the values.
 
     Raises:
@@ -134,8 +143,10 @@ def _layout(spec: Spec, file: File, y: Double, batched: bool) -> str:
     elif names is not None:
         fitting += ["v5"] * (b == 5 + names) + ["detr"] * (b == 4 + names) + ["v8"] * (a >= 4 + names and a < b)
         fitting += ["nanodet"] * any(b == names + 4 * bins for bins in BINS)
-    elif a < b and a > 4 and not _outside(y[:, 4:]):
+    elif b > a > 4 and _probabilities(y.swapaxes(1, 2)):
         fitting.append("v8")
+    elif a > b > 5 and not _outside(y[..., 4:]):  # each cell of a pyramid has an objectness, a query has none
+        fitting += ["v5"] * (pyramid(a, size) is not None) or ["detr"] * (a <= QUERIES and a % 50 == 0)
     if len(fitting) == 1:
         return fitting[0]
     why = f"with {names} class names" if names is not None else "without class names"
