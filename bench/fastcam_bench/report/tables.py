@@ -51,6 +51,39 @@ def two_objects() -> str:
     return "\n".join(lines)
 
 
+def places() -> str:
+    """Whether the map of a box lies in the box, a line per method and layers."""
+    measured = json.loads((RESULTS / "pictures" / "places.json").read_text(encoding="utf-8"))
+    detectors = measured["detectors"]
+    counts = "; ".join(
+        f"{one['name']} {one['boxes']} boxes from score {one['from score']}, which cover {one['of the picture']:.3f}"
+        for one in detectors
+    )
+    lines = [
+        f"The best boxes (`{measured['asked']}`) of {measured['photos']} photos of COCO, each explained, by",
+        f"`{measured['command']}`: in how many the maximum of the map lies in the box that the detector predicts,",
+        "and, in brackets, which share of the heat lies there. Chance is what the boxes cover of the picture:",
+        "",
+        *(f"- {line}" for line in counts.split("; ")),
+        "",
+        f"| method | at | {' | '.join(one['name'] for one in detectors)} |",
+        f"|---|---|{'---:|' * len(detectors)}",
+    ]
+    ways: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for one in detectors:
+        for way in one["ways"]:
+            ways.setdefault((way["method"], way["where"]), {})[one["name"]] = way
+    for (method, where), found in ways.items():
+        cells = []
+        for one in detectors:
+            way = found.get(one["name"])
+            hit = f"{way['maximum inside']} of {one['boxes']} ({way['share inside']:.2f})" if way is not None else ""
+            cells.append(f"**{hit}**" if method == "default" else hit)
+        title = "**HiResCAM, the default**" if method == "default" else method
+        lines.append(f"| {title} | {where} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def characters() -> str:
     """Whether the map of a character lies on it, a line per method."""
     measured = json.loads((RESULTS / "pictures" / "characters.json").read_text(encoding="utf-8"))
@@ -316,6 +349,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "gpu": gpu,
     "photos": photos,
     "two_objects": two_objects,
+    "places": places,
     "characters": characters,
     "planted": planted,
 }
