@@ -84,10 +84,10 @@ ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
 """For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
 CUDA graphs want it; or an engine that reads fewer operators."""
 
-Kind = Literal["picture", "video", "volume", "signal"]
-ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NDHW", "NCL", "NLC", "NL")
-"""How the explained input may lie: pictures; videos and sequences of T pictures; volumes of D slices; signals of L
-samples."""
+Kind = Literal["picture", "video", "volume", "spectrogram", "signal"]
+ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NDHW", "NHW", "NCL", "NLC", "NL")
+"""How the explained input may lie: pictures, spectrograms; videos and sequences of T pictures; volumes of D slices;
+signals of L samples."""
 LayoutName = Literal["NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "FCHW", "FHWC", "NCW", "NWC", "tokens", "LNC", "NCL"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 """How a target layer may lie in the source graph: maps, maps with channels last, both of videos (T frames), of pictures
@@ -296,8 +296,8 @@ class Metadata:
     def kind(self) -> Kind:
         """What the explained input holds."""
         letters = {"L": "signal", "D": "volume", "T": "video"}
-        found = [cast(Kind, letters[letter]) for letter in self.order if letter in letters]
-        return found[0] if found else "video" if len(self.input_shape) == 5 else "picture"
+        plain = {5: "video", 3: "spectrogram"}.get(len(self.input_shape), "picture")
+        return cast(Kind, next((letters[letter] for letter in self.order if letter in letters), plain))
 
     def emitted(self) -> tuple[str, ...]:
         """The outputs of the emit level: :data:`OUTPUTS`, without classes where the target is a cotangent."""

@@ -41,7 +41,7 @@ def preprocessing(
     dims = known_dims(image) or []
     last = image_order(image).endswith("C")
     known = named(wanted, resize=resize, size=None)
-    if {*"DL"} & {*image_order(image)}:  # numbers of any kind, not pixels
+    if {*"DL"} & {*image_order(image)} or image_order(image) == "NHW":  # numbers of any kind, not pixels
         known, size = replace(known, color="BANDS", size=None), None
     assert image.dtype is not None
     fits, note = fitted(known, _channels(dims, image_order(image)), image.dtype.numpy().name, image.name or "")

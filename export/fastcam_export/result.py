@@ -81,7 +81,12 @@ class Export:
     def _next(self) -> list[str]:
         """What the file that was written is for: the command that explains with it, where there is one."""
         meta = self.metadata
-        given = {"signal": "SIGNAL.npy", "volume": "VOLUME.npy", "video": "CLIP.mp4"}.get(meta.kind, "PICTURE")
+        given = {
+            "signal": "SIGNAL.npy",
+            "spectrogram": "SPECTROGRAM.npy",
+            "volume": "VOLUME.npy",
+            "video": "CLIP.mp4",
+        }.get(meta.kind, "PICTURE")
         how = "" if meta.preprocessing is not None or given.endswith(".npy") else " --preprocess NAME"
         known = answers(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""

@@ -14,5 +14,6 @@ KINDS: dict[Kind, tuple[type[Inputs], type[View]]] = {
     "picture": (Inputs, View),
     "video": (ClipInputs, VideoView),
     "volume": (SampleInputs, VolumeView),
+    "spectrogram": (SampleInputs, View),
     "signal": (SampleInputs, SignalView),
 }

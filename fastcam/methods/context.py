@@ -200,19 +200,21 @@ def as_planes(inputs: NDArray[Any], order: str) -> NDArray[Any]:
     """[..., network's axes] as [..., C, H, W]; a signal is a picture of one row.
 
     Args:
-        order: of the network's axes, the first of images: "NCHW", "NHWC", "NCL", "NLC" or "NL".
+        order: of the network's axes, the first of images: "NCHW", "NHWC", "NHW", "NCL", "NLC" or "NL".
     """
     if order.endswith("C"):
         inputs = np.moveaxis(inputs, -1, 1 - len(order))
     if "L" in order:
-        inputs = inputs[..., None, :] if "C" in order else inputs[..., None, None, :]
-    return inputs
+        return inputs[..., None, :] if "C" in order else inputs[..., None, None, :]
+    return inputs if "C" in order else inputs[..., None, :, :]
 
 
 def as_input(images: NDArray[Any], order: str) -> NDArray[Any]:
     """The way back, of images [M, C, H, W]."""
     if "L" in order:
         images = images[:, :, 0] if "C" in order else images[:, 0, 0]
+    elif "C" not in order:
+        return images[:, 0]
     return np.moveaxis(images, 1, -1) if order.endswith("C") else images
 
 

@@ -101,7 +101,7 @@ class SampleInputs(Inputs):
         tensor, order = sources.images, self.layout
         first = np.moveaxis(tensor, order.index("C"), 1) if "C" in order else tensor[:, None]
         rows = tuple(np.ascontiguousarray(first, np.float32))
-        size = rows[0].shape[-2:] if "D" in order else (1, rows[0].shape[-1])
+        size = rows[0].shape[-2:] if "H" in order else (1, rows[0].shape[-1])
         geometry = (Geometry.unchanged((int(size[0]), int(size[1]))),) * len(rows)
         return Batch(tensor, rows, geometry, tuple(sources.files))
 

@@ -155,7 +155,7 @@ def _channels_second(node: ir.Node, known: Known) -> Axes | None:
     rank = len(dims) if dims is not None else len(x) if x is not None else 0
     if x is not None and len(x) == rank and is_pointwise(node):
         return (x[0], CHANNELS, *x[2:])
-    signal = len(known_dims(next(iter(known))) or []) < 4
+    signal = "L" in image_order(next(iter(known)))
     if rank not in (4, 5) and not (signal and rank == 3):
         return None
     if node.op_type in WHOLE:

@@ -18,6 +18,7 @@ SAID = "fastcam.order"
 """Key of a value's notes, which nobody writes into a file: the order that the user says."""
 PLAIN = ELEMENTS_KEPT | {"Add", "Sub", "Mul", "Div", "Neg", "BatchNormalization", "QuantizeLinear", "DequantizeLinear"}
 """What leaves the axes where they are."""
+CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
 FEW = (1, 3)
 """Channels of a picture."""
 
@@ -52,6 +53,8 @@ def image_order(image: ir.Value) -> str:
             return "NDHW"
         return "NHWC" if _last_has_few(dims) or _moved_last(image) else "NCHW"
     if len(dims) == 3:
+        if _is_plane(image):
+            return "NHW"
         return "NLC" if _samples_first(image, dims) else "NCL"
     return "NL"
 
@@ -90,6 +93,21 @@ def _of_five(image: ir.Value, dims: Sequence[int | None]) -> str:
     channels = dims[-1] if last else dims[1]
     video = channels in (3, None)
     return ("NTHWC" if video else "NDHWC") if last else ("NCTHW" if video else "NCDHW")
+
+
+def _is_plane(image: ir.Value) -> bool:
+    """Whether the graph makes of [N, H, W] pictures of one channel, [N, 1, H, W], as of spectrograms."""
+    node = _first(image)
+    if node is None or node.op_type not in ("Unsqueeze", "Reshape"):
+        return False
+    made, dims = known_dims(node.outputs[0]), known_dims(image) or []
+    if made is None or len(made) != 4 or made[1] != 1 or made[2:] != dims[1:]:
+        return False
+    reader = _first(node.outputs[0])
+    if reader is None or reader.op_type not in CONVOLUTIONS or reader.inputs[1] is None:
+        return False
+    weight = known_dims(reader.inputs[1]) or []
+    return len(weight) == 4 and weight[1] == 1
 
 
 def _one_channel_added(image: ir.Value) -> bool:

@@ -202,9 +202,11 @@ def read(value: ir.Value, axes: Axes | None, image: ir.Value) -> Layout | None:
     if letters[:1] == "T" and (known_dims(image) or [None])[0] == 1:
         letters = "F" + letters[1:]  # the pictures of the one sequence that there is
     name = next((name for name, order in ORDER.items() if order == letters), None)
-    signal = len(image.shape or ()) < 4
+    signal = "L" in image_order(image)
     if name is None or (name in ("NCW", "NWC") and not signal):
         return None
+    if signal and sum(side != 1 for i, side in enumerate(known_dims(value) or ()) if letters[i] not in "NCFL") > 1:
+        return None  # a plane that the graph made of the signal
     if "L" not in letters:
         dims = known_dims(value) or [None] * len(axes)
         grid = tuple(dims[i] for i, letter in enumerate(letters) if letter not in "NCF")
