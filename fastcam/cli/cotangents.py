@@ -1,4 +1,4 @@
-"""``fastcam cotangents``, and the option ``--cotangent``: targets in words, beyond classes."""
+"""``fastcam cotangents``: targets in words, beyond classes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def cotangents(
         typer.Argument(metavar="MODEL.cam.onnx", help="Show what this file answers.", show_default=False),
     ] = None,
 ) -> None:
-    """List what --cotangent explains: of any file, or of one."""
+    """List what --target explains beyond classes: of any file, or of one."""
     from fastcam.targets.spec_kinds import KINDS, kinds_for
 
     if model is None:
-        print_table(("--cotangent", "what it explains"), [(kind.form, kind.says) for kind in KINDS.values()])
+        print_table(("target", "what it explains"), [(kind.form, kind.says) for kind in KINDS.values()])
         return
     from fastcam.runtime.session import create_session, read_metadata
 
@@ -37,4 +37,4 @@ def cotangents(
     for about in metadata.cotangents:
         shape = f"{about.output} [{', '.join(map(str, about.shape))}]"
         rows += [(shape, KINDS[kind].form, KINDS[kind].says) for kind in kinds_for(about, names)]
-    print_table(("output of one picture", "--cotangent", "what it explains"), rows)
+    print_table(("output of one picture", "target", "what it explains"), rows)
