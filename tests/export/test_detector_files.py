@@ -19,6 +19,8 @@ from support import detector_cases as cases
 from support.models import detector_files as files
 from support.models.heads_model import run
 
+SIDES = np.array([files.W, files.H, files.W, files.H])
+
 
 def decoded_centres(y):
     return cases.around(y[:, :2], y[:, 2:4])
@@ -49,6 +51,21 @@ class Ssd(cases.Case):
         return None, y["conf"][:, 1:]
 
 
+class SsdOfNoNames(Ssd):
+    def decode(self, y):
+        return None, y["b"][:, 1:]
+
+
+class YoloV4(cases.Case):
+    def decode(self, y):
+        return y["boxes"][:, 0] * SIDES, y["confs"]
+
+
+class TensorFlow(cases.Case):
+    def decode(self, y):
+        return y["detection_boxes"][:, [1, 0, 3, 2]] * SIDES, y["detection_scores"][:, None]
+
+
 class Selected(cases.Case):
     batched = False
 
@@ -67,7 +84,8 @@ FORMS = {
     "retinanet": (files.retinanet, cases.RetinaNet), "picodet": (files.picodet, cases.PicoDet),
     "yunet": (files.yunet, cases.YuNet), "scrfd": (files.scrfd, cases.Scrfd),
     "fastestdet": (files.fastestdet, cases.FastestDet), "channels_last": (files.channels_last, cases.ChannelsLast),
-    "behind NonMaxSuppression": (files.selected, Selected),
+    "ssd of no names": (lambda: files.ssd("ab"), SsdOfNoNames), "yolo_v4": (files.yolo_v4, YoloV4),
+    "tensorflow": (files.tensorflow, TensorFlow), "behind NonMaxSuppression": (files.selected, Selected),
 }  # fmt: skip
 
 

@@ -108,9 +108,23 @@ def _pieces(one: Meaning) -> set[int | str | None]:
     return set()
 
 
+def _meanings(graph: ir.Graph, image: ir.Value) -> list[Meaning]:
+    """What the outputs mean; the best scores of a TopK, where another output has the boxes for them, as such scores."""
+    each = output_meanings(graph, image)
+    outputs = {value.name: value for value in graph.outputs}
+    leads = {dims_of(one.value)[:-1] for one in each if one.kind == "boxes"}
+
+    def seen(one: Meaning) -> Meaning:
+        own = outputs[one.output]
+        best = one.decided == "TopK" and own.dtype in FLOATS and dims_of(own) in leads
+        return replace(one, kind="box scores", value=own, decided="", axis=None) if best else one
+
+    return [seen(one) for one in each]
+
+
 def with_answers(functional: Functional, graph: ir.Graph, image: ir.Value, names: Names) -> Functional:
     """Outputs that say by which kind of target they are asked, and what their values have passed last."""
-    each, known = output_meanings(graph, image), trace(graph, image)
+    each, known = _meanings(graph, image), trace(graph, image)
     found = {one.output: one for one in each}
     about = (
         replace(one, answer=answer(found[one.output], each, names, known), activation=found[one.output].activation)
@@ -129,7 +143,7 @@ def to_explain(graph: ir.Graph, image: ir.Value, wanted: str | Sequence[str] | N
         wanted: the outputs that the user names, if any.
         names: how many class names are known.
     """
-    each, known = output_meanings(graph, image), trace(graph, image)
+    each, known = _meanings(graph, image), trace(graph, image)
     named = [wanted] if isinstance(wanted, str) else list(wanted or ())
     chosen = [one for one in each if one.output in named] if named else list(each)
     of_images = [one for one in chosen if not _counts_positions(one, known)]

@@ -30,13 +30,20 @@ def form_of(spec: Spec, file: File, outputs: Outputs) -> Detections:
         for name, value in outputs.items()
         if hasattr(value, "shape") and not name.startswith(PREFIX)
     }
+    arrays = {name: _without_axis_of_one(array) for name, array in arrays.items()}
     explained = {one.output: arrays[one.output] for one in file.about if one.output in arrays}
     if not any(option in spec.options for option in SAID):
         form = levels_of(file, explained, size)
         if form is not None:
             return form
-    boxes = boxes_of(spec, arrays)
+    softmaxes = {one.output for one in file.about if one.activation == "Softmax"}
+    boxes = boxes_of(spec, arrays, softmaxes)
     return apart(spec, file, arrays, boxes, size) if boxes is not None else one_output(spec, file, arrays, size)
+
+
+def _without_axis_of_one(array: NDArray[Any]) -> NDArray[Any]:
+    """[N, boxes, 1, 4], as YOLOv4 has boxes for each class, is [N, boxes, 4]."""
+    return array[:, :, 0] if array.ndim == 4 and array.shape[2:] == (1, 4) else array
 
 
 def _size(file: File, outputs: Outputs) -> Size:

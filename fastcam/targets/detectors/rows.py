@@ -18,7 +18,7 @@ all classes, either axis first: SSD, DETR, R-CNN, and what is left behind NonMax
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -215,8 +215,8 @@ def apart(spec: Spec, file: File, arrays: Mapping[str, NDArray[Any]], boxes: str
     )
 
 
-def boxes_of(spec: Spec, arrays: Mapping[str, NDArray[Any]]) -> str | None:
-    """The output with nothing but boxes; None where there is none.
+def boxes_of(spec: Spec, arrays: Mapping[str, NDArray[Any]], softmaxes: Container[str] = ()) -> str | None:
+    """The output with nothing but boxes; None where there is none. ``softmaxes``: outputs that are none.
 
     Raises:
         FastcamError: there are several.
@@ -227,8 +227,8 @@ def boxes_of(spec: Spec, arrays: Mapping[str, NDArray[Any]]) -> str | None:
         boxes = [name for name in boxes if name == spec.options["boxes"]]
         if not boxes:
             raise spec.wrong(f"{spec.options['boxes']!r} is no output of boxes, [..., 4]")
-    elif len(boxes) > 1 and len(named) == 1:
-        boxes = named
+    elif len(boxes) > 1:
+        boxes = named if len(named) == 1 else [name for name in boxes if name not in softmaxes]
     if len(boxes) > 1:
         raise spec.wrong(f"which output has the boxes? add boxes=NAME, one of {listed(boxes)}")
     return boxes[0] if boxes else None

@@ -206,12 +206,42 @@ def rt_detr():
     return detr("Sigmoid")
 
 
-def ssd():
+def ssd(names=("loc", "conf")):
     """Deltas from anchors [1, B, 4], and scores behind a softmax [1, B, C + 1], the background first."""
     n = Network()
     boxes, scores = n.split(n.flat(8), 4, 4)
-    n.give(n.node("Transpose", boxes, perm=[0, 2, 1]), "loc", BOXES, 4)
-    n.give(probabilities(n, scores, 4, "Softmax"), "conf", BOXES, 4)
+    n.give(n.node("Transpose", boxes, perm=[0, 2, 1]), names[0], BOXES, 4)
+    n.give(probabilities(n, scores, 4, "Softmax"), names[1], BOXES, 4)
+    return n.model()
+
+
+def shares(n, numbers):
+    """Corners [1, B, 4] as shares of the sides, of four numbers [1, 4, B]."""
+    first, size = n.split(n.node("Sigmoid", numbers), 2, 2)
+    return n.node("Transpose", n.node("Concat", first, n.node("Add", first, size), axis=1), perm=[0, 2, 1])
+
+
+def yolo_v4():
+    """Corners as shares [1, B, 1, 4], and scores [1, B, C]."""
+    n = Network()
+    boxes, scores = n.split(n.flat(7), 4, 3)
+    n.give(n.reshape(shares(n, boxes), 1, -1, 1, 4), "boxes", BOXES, 1, 4)
+    n.give(probabilities(n, scores, 3), "confs", BOXES, 3)
+    return n.model()
+
+
+def tensorflow():
+    """detection_boxes [1, k, 4] (y first), detection_scores and detection_classes [1, k], num_detections."""
+    n = Network()
+    boxes, scores = n.split(n.flat(7), 4, 3)
+    chances = probabilities(n, scores, 3)
+    values, at = n.node("TopK", n.node("ReduceMax", chances, axes=[2], keepdims=0), n.constant([20]), count=2, axis=1)
+    labels = n.node("Cast", n.node("ArgMax", chances, axis=2, keepdims=0), to=TensorProto.FLOAT)
+    wide = n.node("Expand", n.node("Unsqueeze", at, n.constant([2])), n.constant([1, 20, 4]))
+    n.give(n.node("GatherElements", shares(n, boxes), wide, axis=1), "detection_boxes", 20, 4)
+    n.give(n.node("GatherElements", labels, at, axis=1), "detection_classes", 20)
+    n.give(values, "detection_scores", 20)
+    n.give(n.constant([20.0], np.float32), "num_detections")
     return n.model()
 
 
@@ -219,10 +249,8 @@ def ultraface():
     """scores [1, B, 2] behind a softmax, and boxes [1, B, 4]: corners as shares."""
     n = Network()
     boxes, scores = n.split(n.flat(6), 4, 2)
-    first, size = n.split(n.node("Sigmoid", boxes), 2, 2)
-    corners = n.node("Concat", first, n.node("Add", first, size), axis=1)
     n.give(probabilities(n, scores, 2, "Softmax"), "scores", BOXES, 2)
-    n.give(n.node("Transpose", corners, perm=[0, 2, 1]), "boxes", BOXES, 4)
+    n.give(shares(n, boxes), "boxes", BOXES, 4)
     return n.model()
 
 
