@@ -212,3 +212,18 @@ def test_the_command_line_says_the_pixels(tmp_path, monkeypatch):
     for wrong in (["--mean", "a"], ["--std", "0"], ["--scale", "1/0"], ["--size", "48"]):
         refused = CliRunner().invoke(app, ["explain", "m.cam.onnx", "p.png", *wrong])
         assert refused.exit_code == 2 and wrong[0] in refused.stderr
+
+
+def test_a_picture_without_an_axis_of_images_is_refused_with_the_way_on():
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 16, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[0, 1], keepdims=0),
+        helper.make_node("Reshape", ["m", "shape"], ["y"]),
+    ]
+    shape = numpy_helper.from_array(np.array([1, 3]), "shape")
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", [image], [y], [shape]), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
+    with pytest.raises(FastcamError, match="of a picture without an axis of images put one in front"):
+        export_model(made)

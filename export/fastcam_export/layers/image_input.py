@@ -47,9 +47,11 @@ def _first(graph: ir.Graph) -> ir.Value:
         of_three = [value for value in read if 3 in (known_dims(value) or [])[1:]]
         if read:
             return (of_three or read)[0]
+    alone = any(len(dims) == 3 and {*dims} & {1, 3, 4} for dims in map(known_dims, graph.inputs) if dims)
+    way = "of a picture without an axis of images put one in front" if alone else "nothing to draw a map on"
     raise FastcamError(
         "the model has no image input, a tensor of four axes (a video or volume has five, a signal three) "
-        f"(inputs: {_listed(graph)}); nothing to draw a map on"
+        f"(inputs: {_listed(graph)}); {way}"
     )
 
 
