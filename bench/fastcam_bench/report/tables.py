@@ -84,6 +84,37 @@ def places() -> str:
     return "\n".join(lines)
 
 
+def quantised() -> str:
+    """Quantised networks beside their float twins, a line for each form that the quantiser writes."""
+    measured = json.loads((RESULTS / "gradients" / "quantised.json").read_text(encoding="utf-8"))
+    rows = measured["results"]
+    done = [row for row in rows if row["exports"]]
+    same = sum(row["bit_identical"] for row in done)
+    lines = [
+        "Every form that ONNX Runtime's quantiser writes, of trained networks and, in italics, of such with random",
+        f"weights (`{measured['command']}`). Of {len(rows)} exports {len(done)} are made,",
+        f"{same} with outputs of the same bits.",
+        "Scores: correlation of the quantised network's with the float one's. Maps: Spearman's rank correlation of the",
+        "Grad-CAM map with the float network's for the same class, mean over the photos, and in brackets the least.",
+        "",
+        "| network | form | scores | map at the default layer | map in the middle |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for network, setting in dict.fromkeys((row["network"], row["setting"]) for row in rows):
+        of = {row["place"]: row for row in rows if (row["network"], row["setting"]) == (network, setting)}
+        name = network if of["default"]["trained"] else f"*{network}*"
+        scores = next((f"{row['scores']:.3f}" for row in of.values() if row["exports"]), "")
+        cells = [_rank(of[place]) for place in ("default", "middle")]
+        lines.append(f"| {name} | {setting} | {scores} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _rank(row: dict[str, Any]) -> str:
+    if not row["exports"]:
+        return "the quantiser's file does not run" if "cannot run the model itself" in row["why"] else "refused"
+    return f"{row['rank_mean']:.2f} ({row['rank_least']:.2f})"
+
+
 def characters() -> str:
     """Whether the map of a character lies on it, a line per method."""
     measured = json.loads((RESULTS / "pictures" / "characters.json").read_text(encoding="utf-8"))
@@ -352,4 +383,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "places": places,
     "characters": characters,
     "planted": planted,
+    "quantised": quantised,
 }
