@@ -205,3 +205,13 @@ def test_a_picture_of_bytes_may_be_moved_before_it_is_made_a_float(moves):
     pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
     got = run_targets(exported.model, {"x": pixels, "fastcam.targets": np.array([[2]])})
     np.testing.assert_allclose(got["fastcam.weights"], np.tile(FC[:, 2] / 256, (2, 1, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_an_output_without_a_shape_is_read_off_the_graph(tmp_path, opset):
+    model = net(y=None, opset=opset)
+    assert not model.graph.output[0].type.tensor_type.HasField("shape")
+    exported = export_model(model, tmp_path / "m.cam.onnx", layer="feat")
+    assert exported.metadata.score.classes == 4 and not exported.repairs
+    found = fastcam.Explainer(tmp_path / "m.cam.onnx", "cpu")(IMAGES, targets=1)
+    np.testing.assert_allclose(found.maps[:, 0], by_hand(), rtol=1e-4, atol=1e-6)

@@ -90,12 +90,7 @@ def load(source: Source, room: Path | None = None) -> Loaded:
         proto = _restore(repaired, weights, 3)
     legacy.put_aside(skeleton, opset)
     aside = take(skeleton)
-    try:
-        onnx.checker.check_model(skeleton)
-    except onnx.checker.ValidationError as error:
-        raise FastcamError(
-            f"{file or 'the model'} is not a valid ONNX graph ({_one_line(error)}); export it again"
-        ) from error
+    _check(skeleton, file)
     skeleton = _convert(_inline(skeleton, file), opset, file)
     legacy.resize_as_it_was(skeleton, opset)
     repairs += legacy.said(legacy.put_back(skeleton)) + cut
@@ -162,6 +157,22 @@ def _take_external_data(proto: onnx.ModelProto, file: str, folder: Path | None, 
             f"copy that file again and put it beside {file}"
         ) from error
     return [folder / place for place in sorted(places)]
+
+
+def _check(skeleton: onnx.ModelProto, file: str) -> None:
+    """Raise where onnx finds no valid graph. It wants a shape of every output, which runtimes do not."""
+    tensors = [value.type.tensor_type for value in skeleton.graph.output if value.type.HasField("tensor_type")]
+    without = [tensor for tensor in tensors if not tensor.HasField("shape")]
+    for tensor in without:
+        tensor.shape.SetInParent()
+    try:
+        onnx.checker.check_model(skeleton)
+    except onnx.checker.ValidationError as error:
+        raise FastcamError(
+            f"{file or 'the model'} is not a valid ONNX graph ({_one_line(error)}); export it again"
+        ) from error
+    for tensor in without:
+        tensor.ClearField("shape")
 
 
 def _texts(graph: onnx.GraphProto) -> Iterator[str]:
