@@ -285,9 +285,10 @@ def coverage() -> str:
         f"  a derivative, and `vjp` equals central differences in {status['passed']}; {status['zero']} more are zero",
         "  almost everywhere, confirmed. Operator by operator, with a reason for each case left out:",
         f"  [conformance.md](bench/results/gradients/conformance.md), `{cases['command']}`.",
-        f"- Architectures of torchvision {versions['torchvision']} and timm {versions['timm']}: torch exports",
-        f"  {len(found)}; in {equal} of them gradient and map at the default layer equal PyTorch autograd within",
-        f"  {limit:g} of their maximum. Model by model, each miss named:",
+        f"- Architectures of torchvision {versions['torchvision']}, timm {versions['timm']}, pytorchcv "
+        f"{versions['pytorchcv']} and transformers {versions['transformers']}:",
+        f"  torch exports {len(found)}; in {equal} of them gradient and map at the default layer equal PyTorch autograd",
+        f"  within {limit:g} of their maximum. Model by model, each miss named:",
         f"  [architectures.md](bench/results/gradients/architectures.md), `{models['command']}`.",
     ]
     return "\n".join(lines)

@@ -61,19 +61,20 @@ class Loaded:
     aside: Aside | None = None
 
 
-def load(source: Source, room: Path | None = None) -> Loaded:
+def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
     """Read ``source`` and bring it into the form that the rest of the exporter works on.
 
     Args:
         source: path, bytes or ModelProto.
-        room: a folder for its large weights, see :mod:`fastcam_export.graph.weights`; None: they stay in the graph.
+        room: a folder for its large weights, see :mod:`fastcam_export.graph.weights`; None: all go into the graph.
+        move: whether weights that lie in the model itself go there; else only those that lie beside it stay apart.
 
     Raises:
         FastcamError: not ONNX, truncated, external data missing, opset too old or not convertible, already exported,
             or in training mode.
     """
     proto, file, digest, files = _read(source, room)
-    if room is not None:
+    if room is not None and move:
         proto = weights_apart.put_aside(proto, room)
     opset = _opset(proto, file)
     if any(entry.key == METADATA_KEY for entry in proto.metadata_props) or any(
