@@ -194,7 +194,7 @@ def inspect_model(
     file = "MODEL.onnx" if isinstance(model, bytes | onnx.ModelProto) else str(model)
     with told(model, "inspected"), weights.folder() as room:
         try:
-            read = load(model, room)
+            read = load(model, room, move=False)
         except FastcamError as error:
             return unread(model, error)
         return inspected(read, Asked(output_name, score, for_engine, input_name), file)

@@ -13,7 +13,7 @@ NO_PICTURES = frozenset({"jasper", "jasperdr", "quartznet", "voca", "visemenet",
 """Families of sounds and of pairs of pictures."""
 NOT_THESE = ("propainter", "_cub", "wrn1bit")
 """Parts of a video's repair, other training sets of families that are there already, and rounded weights."""
-SIDES = {"classification": (128, 224, 32), "segmentation": (128, 256, 480), "other": (128, 256, 224)}
+SIDES = {"classification": (128, 224, 299, 331, 32), "segmentation": (128, 256, 480), "other": (128, 256, 224)}
 OTHERS = ("pose", "centernet", "lffd", "pfpcnet", "superpointnet", "espcnet", "prnet", "ntsnet")
 DATA = ("_voc", "_coco", "_cityscapes", "_ade20k", "_celebamaskhq")
 

@@ -287,8 +287,8 @@ def coverage() -> str:
         f"  [conformance.md](bench/results/gradients/conformance.md), `{cases['command']}`.",
         f"- Architectures of torchvision {versions['torchvision']}, timm {versions['timm']}, pytorchcv "
         f"{versions['pytorchcv']} and transformers {versions['transformers']}:",
-        f"  torch exports {len(found)}; in {equal} of them gradient and map at the default layer equal PyTorch autograd",
-        f"  within {limit:g} of their maximum. Model by model, each miss named:",
+        f"  torch exports {len(found)}; in {equal} of them gradient and map at the default layer equal PyTorch",
+        f"  autograd within {limit:g} of their maximum. Model by model, each miss named:",
         f"  [architectures.md](bench/results/gradients/architectures.md), `{models['command']}`.",
     ]
     return "\n".join(lines)
