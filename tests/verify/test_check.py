@@ -16,7 +16,7 @@ from fastcam_export import export_model
 from fastcam_export.graph.load import load
 from fastcam_export.outputs import cam
 from fastcam_export.verify import pictures
-from fastcam_export.verify.float64 import in_double
+from fastcam_export.verify.double.float64 import in_double
 from fastcam_export.verify.session import quiet_session
 from fastcam_export.verify.tail import tail
 

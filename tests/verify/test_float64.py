@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export import export_model
-from fastcam_export.verify.convolutions import without_convolutions
-from fastcam_export.verify.float64 import in_double
+from fastcam_export.verify.double.convolutions import without_convolutions
+from fastcam_export.verify.double.float64 import in_double
 from fastcam_export.verify.session import quiet_session
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from fastcam_export.verify.float64 import in_double
+from fastcam_export.verify.double.float64 import in_double
 
 Array = npt.NDArray[Any]
 

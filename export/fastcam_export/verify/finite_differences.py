@@ -13,8 +13,8 @@ import onnx
 from fastcam.schema import FastcamError
 from fastcam_export.graph import weights
 from fastcam_export.layers.layout import Layout
-from fastcam_export.verify.convolutions import without_convolutions
-from fastcam_export.verify.float64 import SINGLE, in_double
+from fastcam_export.verify.double.convolutions import without_convolutions
+from fastcam_export.verify.double.float64 import SINGLE, in_double
 from fastcam_export.verify.session import quiet_session
 from fastcam_export.verify.without_quantization import OFFSET
 
@@ -40,7 +40,7 @@ WIDTHS = {
 }
 """Step widths as shares of the mean absolute activation, the most promising first, by the precision of the tail:
 float64; float64 where what rounding made equal lies close together (:mod:`fastcam_export.verify.rounded_point`);
-float64 with operators of :data:`fastcam_export.verify.float64.SINGLE`; float32."""
+float64 with operators of :data:`fastcam_export.verify.double.float64.SINGLE`; float32."""
 HEAVY = 1 << 30
 """Bytes of weights behind a layer from which differences are taken in float32: in float64 no file could hold them."""
 WIDER = (1, 1e2, 1e4)

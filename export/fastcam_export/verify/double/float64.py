@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from fastcam_export.graph import weights
-from fastcam_export.verify import recurrent, resize, spelled
+from fastcam_export.verify.double import recurrent, resize, spelled
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
-from fastcam_export.verify.emitter import Emitter
+from fastcam_export.verify.double.emitter import Emitter
 
 Shapes = Mapping[str, Sequence[int]]
 """The dimensions of values by name; 0 for a free one."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 
 from fastcam_export.graph.weights import array as content
-from fastcam_export.verify.emitter import Emitter
+from fastcam_export.verify.double.emitter import Emitter
 
 Array = npt.NDArray[Any]
 
