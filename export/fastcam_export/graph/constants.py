@@ -6,7 +6,7 @@ Shape); rules need them as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -64,6 +64,17 @@ def constant_array(value: ir.Value | None, limit: int = 1 << 62) -> Array | None
     return found if isinstance(found, np.ndarray) else found.numpy()
 
 
+def contents(values: Iterable[ir.Value | None], limit: int = 1 << 62) -> list[Array | None] | None:
+    """The content of each value, None for one that is not given; None where one is not known."""
+    arrays = []
+    for value in values:
+        array = constant_array(value, limit)
+        if array is None and value is not None:
+            return None
+        arrays.append(array)
+    return arrays
+
+
 def _look(value: ir.Value) -> ir.TensorProtocol | Array | None:
     """A constant as the file has it, or as it is computed; None if it is none."""
     tensor = ir.convenience.get_const_tensor(value)
@@ -82,10 +93,10 @@ def _computed(value: ir.Value) -> Array | None:
         return dimension
     if not node.inputs or any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
         return None
-    arrays = [constant_array(each, SMALL) for each in node.inputs]
-    if any(array is None and each is not None for array, each in zip(arrays, node.inputs)):
-        return None
     if value.shape is not None and _too_large(value.shape):
+        return None
+    arrays = contents(node.inputs, SMALL)
+    if arrays is None:
         return None
     opsets = node.graph.opset_imports if node.graph is not None else {}
     return evaluate(ir.to_proto(node), arrays, opsets.get("", 18))  # the graph of a branch does not name its opset

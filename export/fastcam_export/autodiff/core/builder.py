@@ -19,7 +19,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
-from fastcam_export.graph.constants import SMALL, Array, constant_array, evaluate
+from fastcam_export.graph.constants import SMALL, Array, constant_array, contents, evaluate
 from fastcam_export.graph.query import Dim, Dims, dims_of, is_added
 
 Operand = ir.Value | Array | float | int | Sequence[int] | None
@@ -297,8 +297,8 @@ class Builder:
     def _fold(self, op_type: str, values: list[ir.Value | None], attributes: dict[str, Any]) -> Array | None:
         if op_type in UNFOLDED or any(value in self.variables for value in values):
             return None
-        arrays = [constant_array(value, FOLD_LIMIT) if value is not None else None for value in values]
-        if any(array is None and value is not None for array, value in zip(arrays, values)):
+        arrays = contents(values, FOLD_LIMIT)
+        if arrays is None:
             return None
         own = all(value is None or is_added(value) for value in values)
         if not own and sum(array.size for array in arrays if array is not None) > 4096:
