@@ -10,6 +10,7 @@ from fastcam_bench.accuracy.conformance import comparison as conformance
 from fastcam_bench.accuracy.conformance import oracle
 from fastcam_bench.accuracy.conformance.case import LeftOut, Problem, problem
 
+pytestmark = pytest.mark.xdist_group("conformance")  # all cases are made when the first is asked for
 PASSING = [
     "node/test_add_bcast", "node/test_averagepool_2d_pads_count_include_pad", "node/test_basic_conv_with_padding",
     "node/test_celu_expanded", "node/test_concat_3d_axis_negative_2", "node/test_convtranspose_pads",
