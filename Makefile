@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all coverage lint cases soak bench docs clean
+.PHONY: demo test suite test-all coverage lint cases soak bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
@@ -22,7 +22,11 @@ demo: $(VENV)/.demo
 # a thread for each worker: more would wait for each other
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test: lint
+# both at once, as types are checked by one processor
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory -j 2 lint suite
+
+suite: $(VENV)/.test
 	$(PYTEST) -m "not slow"
 
 test-all: test
