@@ -181,3 +181,30 @@ def test_what_is_no_such_signal_is_refused(given, message):
     explainer = Explainer(export_model(onnx_bytes(Signals(), SIGNALS[:1])).model.SerializeToString())
     with pytest.raises(FastcamError, match=message):
         explainer(given)
+
+
+def test_relevance_at_the_layer_is_a_curve_and_fusion_is_refused():
+    """Excitation backpropagation of one linear layer: a position has its share of what is positive."""
+    torch.manual_seed(0)
+    body, head = nn.Conv1d(2, 3, 3, 1, 1), nn.Linear(3 * 64, 2, bias=False)
+    net = nn.Sequential(body, nn.ReLU(), nn.Flatten(), head)
+    source = onnx_bytes(net, SIGNALS[:1])
+    explainer = Explainer(export_model(source, input_gradient="excitation", check=False).model.SerializeToString())
+    found = explainer(SIGNALS, targets=1)
+    a = torch.relu(body(torch.as_tensor(SIGNALS)))
+    share = (a.flatten(1) * head.weight[1].clamp(min=0)).detach()
+    expected = (share / share.sum(1, keepdim=True)).reshape(3, 3, 64).sum(1)
+    np.testing.assert_allclose(found.relevance[:, 0], expected, rtol=1e-4, atol=1e-7)
+    with pytest.raises(FastcamError, match="maps of signals are not fused"):
+        explainer(SIGNALS, layers="all", fuse="max")
+
+
+def test_averaged_gradients_of_the_signal_are_a_row():
+    net = Signals()
+    explainer = Explainer(
+        export_model(onnx_bytes(net, SIGNALS[:1]), input_gradient="gradient").model.SerializeToString()
+    )
+    found = explainer(SIGNALS[:1], targets=2, method="smoothgrad", options={"samples": 1, "noise": 0})
+    x = torch.as_tensor(SIGNALS[:1]).requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x)[:, 2].sum(), x)
+    np.testing.assert_allclose(found.attributions[:, 0], gradient, rtol=1e-4, atol=1e-7)

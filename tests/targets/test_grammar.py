@@ -3,6 +3,8 @@
 What a word explains is held against autograd in test_specs.py; here, that it arrives there, and what is refused.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.targets.grammar import in_words, own_kind
 from fastcam_export import export_model
 from support.models.heads_model import heads, images, run
 
@@ -105,3 +108,37 @@ def test_the_command_line_takes_every_word_as_target(verb, tmp_path, monkeypatch
     assert "map [0, 1, 2]" in result.output
     result = CliRunner().invoke(app, [verb, "m.onnx", "p.png"])
     assert result.exit_code == 0, result.output
+
+
+FORMER = [
+    ((4,), "", None, "class"),
+    ((1,), "", None, "element"),
+    ((), "", None, "element"),
+    ((3, 8, 8), "", None, "region"),
+    ((12, 4), "LC", None, "words"),
+    ((8400, 85), "", 80, "box"),
+]
+"""Shapes of an output without its images, its axes, how many names there are, and the only kind that fits."""
+
+
+@pytest.mark.parametrize(("shape", "axes", "names", "kind"), FORMER)
+def test_files_of_former_versions_are_asked_by_what_their_shapes_tell(explainers, shape, axes, names, kind):
+    metadata = explainers("logits").metadata
+    about = replace(metadata.cotangents[0], shape=shape, axes=axes, answer="")
+    labels = tuple(f"name {i}" for i in range(names)) if names else None
+    former = replace(metadata, cotangents=(about,), labels=labels)
+    assert own_kind(former) == kind
+    assert in_words(-1, former, "file") == {"class": "class:-1", "box": "box:most=5"}.get(kind, kind)
+    assert in_words(np.array([2, -1]), former, "file")[0] == f"{kind}:2"
+
+
+def test_what_is_no_target_is_refused(explainers):
+    metadata = explainers("logits").metadata
+    for target in (True, 1.5, None):
+        with pytest.raises(FastcamError, match="a target is a word, a number or a combination of classes"):
+            in_words(target, metadata, "file")
+    with pytest.raises(FastcamError, match="needs a class with a positive coefficient"):
+        in_words({"tabby": -1, "sky": -2}, metadata, "file")
+    about = replace(metadata.cotangents[0], shape=(8400, 85), axes="", answer="")
+    with pytest.raises(FastcamError, match=r"say what to explain of it with a target \(-t\), one of"):
+        in_words(-1, replace(metadata, cotangents=(about,), labels=None), "file")
