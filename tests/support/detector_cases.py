@@ -206,6 +206,45 @@ class YoloMaps(Case):
         return rows[:, 4:5] + rows[:, 5:]
 
 
+class NanoDetMaps(Case):
+    """[N, C + 4 bins, h, w] of three levels, classes behind a sigmoid: NanoDet before its rows are joined."""
+
+    strides = (8, 16, 32)
+
+    def __init__(self):
+        self.outputs = {
+            f"p{s}": np.concatenate([rows(1, 3, H // s, W // s), 4 * rows(1, 32, H // s, W // s)], 1)
+            for s in self.strides
+        }
+
+    def decode(self, y):
+        each = {s: y[f"p{s}"].reshape(35, -1).T for s in self.strides}
+        boxes = [sides(cells(s, 0.5), expected_bins(r[:, 3:], 8) * s) for s, r in each.items()]
+        return np.concatenate(boxes), np.concatenate([r[:, :3] for r in each.values()])
+
+
+class YoloMapsWithoutNames(YoloMaps):
+    """[N, 3 (5 + C), h, w]: how many classes there are follows from three anchors a position."""
+
+    labels = None
+
+    def __init__(self):
+        self.outputs = {f"p{s}": 3 * RNG.standard_normal((1, 24, H // s, W // s)) for s in self.strides}
+
+    @staticmethod
+    def numbers(y):
+        return np.concatenate([m.reshape(3, 8, -1).transpose(2, 0, 1).reshape(-1, 8) for m in y.values()])
+
+    def decode(self, y):
+        r = self.numbers(y)
+        return None, sigmoid(r[:, 4:5]) * sigmoid(r[:, 5:])
+
+    @staticmethod
+    def logit(y, case):
+        r = case.numbers(y)
+        return r[:, 4:5] + r[:, 5:]
+
+
 class Yolox(Case):
     """[N, B, 5 + C] as exported: offset and logarithm of the size; demo_utils.demo_postprocess decodes."""
 
@@ -363,6 +402,6 @@ class Yolov7Nms(Case):
 
 
 CASES = {one.__name__: one for one in (
-    NanoDet, PicoDet, YuNet, Scrfd, Fcos, RetinaNet, FastestDet, ChannelsLast, YoloMaps, Yolox, Obb, Pose, PoseEndToEnd,
-    Detr, RtDetr, UltraFace, TensorFlow, PaddleNms, Yolov7Nms,
+    NanoDet, NanoDetMaps, PicoDet, YuNet, Scrfd, Fcos, RetinaNet, FastestDet, ChannelsLast, YoloMaps,
+    YoloMapsWithoutNames, Yolox, Obb, Pose, PoseEndToEnd, Detr, RtDetr, UltraFace, TensorFlow, PaddleNms, Yolov7Nms,
 )}  # fmt: skip
