@@ -17,6 +17,9 @@ from fastcam_export.result import Export
 from fastcam_export.steps.attach import Attached
 from fastcam_export.steps.plan import Plan
 
+PLACES = {"head": classifier_head.beside, "explain": on_demand.beside}
+"""Where the parts of an export lie, beside its main file."""
+
 
 def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: str | Path | None) -> Export:
     """The export: its models with their metadata, written to ``output`` if that is given.
@@ -70,7 +73,7 @@ def finish(export: Export, output: str | Path | None) -> Export:
     stamp(export.model, metadata)
     files: tuple[Path, ...] = ()
     if path is not None:
-        beside = {_beside(path, name): part for name, part in parts.items()}
+        beside = {PLACES[name](path): part for name, part in parts.items()}
         models = beside | {path: export.model}
         if any(map(weights.size, models.values())):
             files = write_with_weights(models, path)
@@ -97,13 +100,7 @@ def spare(read: Iterable[Path], output: str | Path | None) -> None:
     with refused(path):
         if not destination(path).parent.is_dir():
             raise FileNotFoundError(ENOENT, "there is no such folder")
-        for place in (path, *(_beside(path, name) for name in ("head", "explain"))):
-            for source in read:
-                if destination(place).exists() and destination(place).samefile(source):
-                    raise FastcamError(
-                        f"{shown(place)}: the export would overwrite the model; choose another name with -o"
-                    )
-
-
-def _beside(path: Path, part: str) -> Path:
-    return path.with_name(f"{path.stem}.{part}.onnx")
+        for place in (path, *(beside(path) for beside in PLACES.values())):
+            target = destination(place)
+            if target.exists() and any(map(target.samefile, read)):
+                raise FastcamError(f"{shown(place)}: the export would overwrite the model; choose another name with -o")
