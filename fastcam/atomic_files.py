@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastcam.errors import FastcamError, shown
+from fastcam.errors import FastcamError, kind_of, reason, shown
 
 
 @contextmanager
@@ -31,15 +31,12 @@ def replaced(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with refused(path):
         target = destination(path)
-        kept = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
         partial = target.with_name(f".fastcam-{secrets.token_hex(6)}{target.suffix[:8]}")
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         with refused(path):
             yield partial
-            if kept is not None:
-                partial.chmod(kept)
-            os.replace(partial, target)
+            _take_place(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -68,13 +65,17 @@ def destination(path: Path) -> Path:
     except FileNotFoundError:
         return target
     if not stat.S_ISREG(mode):
-        raise FastcamError(f"{shown(path)}: cannot be written ({_kind(mode)}); choose another name for the file")
+        raise FastcamError(
+            f"{shown(path)}: cannot be written (it is {kind_of(mode)}); choose another name for the file"
+        )
     return target
 
 
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "it is a folder", stat.S_IFIFO: "it is a pipe", stat.S_IFSOCK: "it is a socket"}
-    return kinds.get(stat.S_IFMT(mode), "it is a device")
+def _take_place(new: Path, target: Path) -> None:
+    """``new`` becomes ``target``, with the mode that this has had."""
+    if target.exists():
+        new.chmod(stat.S_IMODE(target.stat().st_mode))
+    os.replace(new, target)
 
 
 @contextmanager
@@ -99,9 +100,7 @@ def staged(folder: str | Path) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             moves = {path: destination(folder / path.name) for path in sorted(stage.iterdir())}
             for path, target in moves.items():
-                if target.exists():
-                    path.chmod(stat.S_IMODE(target.stat().st_mode))
-                os.replace(path, target)
+                _take_place(path, target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -113,9 +112,10 @@ def refused(path: Path, what: str = "file") -> Iterator[None]:
         yield
     except FastcamError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise FastcamError(f"{shown(path)}: cannot be written ({why}); choose another output {what}") from error
+    except (OSError, ValueError) as error:
+        raise FastcamError(
+            f"{shown(path)}: cannot be written ({reason(error)}); choose another output {what}"
+        ) from error
 
 
 def write(path: Path, data: bytes, called: Path | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from types import UnionType
@@ -45,3 +46,14 @@ def typed(name: str, value: object, types: type | UnionType, wanted: str) -> Non
     flag = isinstance(value, bool) and bool not in (types.__args__ if isinstance(types, UnionType) else (types,))
     if flag or not isinstance(value, types):
         raise FastcamError(f"{name} is {shown(repr(value))}; give {wanted}")
+
+
+def kind_of(mode: int) -> str:
+    """What a path of this ``st_mode`` is, where it is no regular file."""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why the system refused a path. A ValueError is one with a zero byte in the name."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError, shown
+from fastcam.errors import FastcamError, kind_of, reason, shown
 
 
 def read_bytes(path: str | Path, wanted: str) -> bytes:
@@ -28,9 +28,8 @@ def read_bytes(path: str | Path, wanted: str) -> bytes:
         return Path(path).read_bytes()
     except FastcamError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise FastcamError(f"{shown(path)}: cannot be read ({why}); {wanted}") from error
+    except (OSError, ValueError) as error:
+        raise FastcamError(f"{shown(path)}: cannot be read ({reason(error)}); {wanted}") from error
 
 
 def read_text(path: str | Path, wanted: str) -> str:
@@ -67,5 +66,4 @@ def checked(path: str | Path) -> None:
     """
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(stat.S_IFMT(mode), "a device")
-        raise FastcamError(f"{shown(path)}: is {kind}; give a file")
+        raise FastcamError(f"{shown(path)}: is {kind_of(mode)}; give a file")

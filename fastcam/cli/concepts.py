@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +32,7 @@ def concepts(
     providers: Providers = "auto",
 ) -> None:
     """Find the concepts that pictures share: deep feature factorisation of a layer's activations."""
-    from fastcam.atomic_files import staged, write
+    from fastcam.atomic_files import json_bytes, staged, write
     from fastcam.concepts.dff import concepts as factorise
     from fastcam.explainer import Explainer
     from fastcam.render.drawing import encode_png
@@ -45,8 +44,7 @@ def concepts(
     with staged(output) as stage:
         for i, stem in enumerate(unique_stems(found.files)):
             write(stage / f"{stem}-concepts.png", encode_png(found.picture(i)))
-        text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
-        write(stage / "concepts.json", text.encode(errors="backslashreplace"))
+        write(stage / "concepts.json", json_bytes(found.to_dict()))
     shares = found.strengths.sum(0) / (found.strengths.sum() or 1)
     rows = []
     for c in range(len(found.vectors)):
