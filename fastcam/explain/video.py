@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +126,34 @@ def _are_clips(images: Any) -> bool:
     return isinstance(first, list | tuple) or getattr(first, "ndim", 0) == 4
 
 
-class VideoView(View):
+class StackView(View):
+    """A file of a model of stacks of pictures, clips or volumes: its maps are those of one tall picture."""
+
+    samples: ClassVar[str]
+    """What the user calls them."""
+
+    def check_call(self, fuse: str | None, style: str) -> None:
+        """Raise for what is for pictures only, too."""
+        super().check_call(fuse, style)
+        if fuse is not None:
+            raise FastcamError(f"maps of {self.samples} are not fused; leave fuse out")
+        if style != "fastcam":
+            raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for {self.samples}")
+
+    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
+        method = super()._method(name, options)
+        if method.per_image is not None:
+            file = self.network.name
+            raise FastcamError(f"{file} explains {self.samples}, and {method.title} pictures; use a method of one run")
+        return method
+
+    def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
+        """The maps of the samples, with time or slices under the rows."""
+        of_pictures = super().maps
+        return maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
+
+
+class VideoView(StackView):
     """A file of a video model at one of its layers: an explanation has a row for each frame of a clip.
 
     Rows are those of the first clip, then of the next. Scores, classes, status and targets are the clip's, the same for
@@ -134,25 +161,7 @@ class VideoView(View):
     without any has a box of zeros.
     """
 
-    def check_call(self, fuse: str | None, style: str) -> None:
-        """Raise for what is for pictures only, too."""
-        super().check_call(fuse, style)
-        if fuse is not None:
-            raise FastcamError("maps of clips are not fused; leave fuse out")
-        if style != "fastcam":
-            raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for clips")
-
-    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
-        method = super()._method(name, options)
-        if method.per_image is not None:
-            file = self.network.name
-            raise FastcamError(f"{file} explains clips, and {method.title} pictures; use a method of one run")
-        return method
-
-    def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
-        """The maps of the clips, with time under the rows."""
-        of_pictures = super().maps
-        return maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
+    samples = "clips"
 
     def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps and boxes of each frame."""

@@ -7,19 +7,14 @@ input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.errors import FastcamError
-from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, View, same_everywhere
+from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, same_everywhere
 from fastcam.explain.request import Request
-from fastcam.explain.video import by_frame, maps_under_rows
+from fastcam.explain.video import StackView, by_frame
 from fastcam.image.preprocess import Float
-from fastcam.methods import Method
 from fastcam.runtime.batch import Run
 from fastcam.schema import ACTIVATIONS, CAM
 
@@ -27,28 +22,10 @@ Mask = NDArray[np.bool_]
 Labels = NDArray[np.int64]
 
 
-class VolumeView(View):
+class VolumeView(StackView):
     """A file of a model of volumes at one of its layers."""
 
-    def check_call(self, fuse: str | None, style: str) -> None:
-        """Raise for what is for pictures only, too."""
-        super().check_call(fuse, style)
-        if fuse is not None:
-            raise FastcamError("maps of volumes are not fused; leave fuse out")
-        if style != "fastcam":
-            raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for volumes")
-
-    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
-        method = super()._method(name, options)
-        if method.per_image is not None:
-            file = self.network.name
-            raise FastcamError(f"{file} explains volumes, and {method.title} pictures; use a method of one run")
-        return method
-
-    def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
-        """The maps of the volumes, with slices under the rows."""
-        of_pictures = super().maps
-        return maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
+    samples = "volumes"
 
     def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps and cuboids."""
