@@ -161,18 +161,23 @@ def test_a_map_that_turns_out_to_have_one_position_is_passed_over(height):
 
 # ---- several outputs
 
+TOKENS = [
+    NODE("Conv", ["feat", "w2"], ["g"], pads=[1] * 4),
+    NODE("Reshape", ["g", "rows"], ["t"]),
+    NODE("Transpose", ["t"], ["tokens"], perm=[0, 2, 1]),
+    NODE("Concat", ["head", "tokens"], ["whole"], axis=1),
+    NODE("MatMul", ["whole", "v"], ["q"]),
+    NODE("Softmax", ["q"], ["mixed"], axis=1),
+    NODE("Mul", ["mixed", "whole"], ["last"]),
+]
+"""From a map to rows that are mixed: a class token and the positions."""
+
 
 @pytest.mark.parametrize("names", [["cls", "mask"], ["mask", "cls"]])
 def test_a_layer_is_live_for_each_of_several_outputs_in_any_order(names):
     """Behind the slice of the first row "cls" reads nothing else; the mask still reads all."""
     nodes = [
-        NODE("Conv", ["feat", "w2"], ["g"], pads=[1] * 4),
-        NODE("Reshape", ["g", "rows"], ["t"]),
-        NODE("Transpose", ["t"], ["tokens"], perm=[0, 2, 1]),
-        NODE("Concat", ["head", "tokens"], ["whole"], axis=1),
-        NODE("MatMul", ["whole", "v"], ["q"]),
-        NODE("Softmax", ["q"], ["mixed"], axis=1),
-        NODE("Mul", ["mixed", "whole"], ["last"]),
+        *TOKENS,
         NODE("Gather", ["last", "zero"], ["cls"], axis=1),
         NODE("Slice", ["last", "from", "to", "axis"], ["mask"]),
     ]
@@ -196,13 +201,7 @@ def test_a_layer_is_live_for_each_of_several_outputs_in_any_order(names):
 def test_the_map_in_front_of_heads_is_live_for_each_of_them(names, chosen, empty):
     """The maps of the queries' rows are no use to the first head; a Gather of no rows is none either."""
     nodes = [
-        NODE("Conv", ["feat", "w2"], ["g"], pads=[1] * 4),
-        NODE("Reshape", ["g", "rows"], ["t"]),
-        NODE("Transpose", ["t"], ["tokens"], perm=[0, 2, 1]),
-        NODE("Concat", ["head", "tokens"], ["whole"], axis=1),
-        NODE("MatMul", ["whole", "v"], ["q"]),
-        NODE("Softmax", ["q"], ["mixed"], axis=1),
-        NODE("Mul", ["mixed", "whole"], ["last"]),
+        *TOKENS,
         NODE("Gather", ["last", "none" if empty else "two"], ["row"], axis=1),
         *([NODE("Gather", ["last", "two"], ["some"], axis=1)] if empty else []),
         NODE("Concat", ["row", "some"] if empty else ["row"], ["picked"], axis=1),
