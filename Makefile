@@ -3,6 +3,7 @@
 # make test-all: the same, then sanitizers, emulators and builds, and ten times as many random examples.
 # make coverage: which lines and branches of fastcam and fastcam_export the tests reach, for the documents.
 # make cases: ten thousand random cases, hostile ones among them, on every kernel backend; two minutes.
+# make fuzz SECONDS=60: hostile inputs of every class; what is found lies in build/fuzz.
 # make soak: 32 threads share one Explainer for five minutes.
 # make bench: set up the peers as well, measure what README and docs say of speed, and write it there; an hour on two cores.
 # make docs: build the documents as a site in build/site; it needs no network to be read.
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test suite test-all coverage lint cases soak bench docs clean
+.PHONY: demo test suite test-all coverage lint cases fuzz soak bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
@@ -31,6 +32,7 @@ suite: $(VENV)/.test
 
 test-all: test
 	FASTCAM_TEST_EXAMPLES=10 $(PYTEST) -m "slow or property"
+	$(MAKE) --no-print-directory fuzz SECONDS=60
 
 coverage: $(VENV)/.test
 	mkdir -p build/coverage
@@ -45,6 +47,10 @@ lint: $(VENV)/.test
 
 cases: $(VENV)/.test
 	$(BIN)/python tests/support/kernel_cases.py --cases 10000 --json bench/results/kernels/kernel_cases.json
+
+SECONDS := 60
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m fastcam_bench.fuzz --seconds $(SECONDS)
 
 soak: $(VENV)/.test
 	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/kernels/soak.json
@@ -65,6 +71,11 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --no-deps torchvision==0.28.0
 	$(PIP) --editable ".[cpu,export,test]"
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
+	touch $@
+
+# libFuzzer for Python has wheels for Linux alone, and not for every Python
+$(VENV)/.fuzz: $(VENV)/.test
+	$(PIP) --only-binary :all: atheris || echo "inputs are changed blindly, without atheris"
 	touch $@
 
 # the peers get environments of their own under .venv/bench: fastcam_bench/speed/networks/environments.py
