@@ -1,6 +1,6 @@
 # make demo: set up, export the bundled model, explain the bundled picture, say where the heatmap is.
 # make test: set up with all that the tests need; style, types, and every test that a change needs.
-# make test-all: the same, then sanitizers, emulators and builds, and ten times as many random examples.
+# make test-all: the same, then sanitizers, emulators, builds and the largest networks, and ten times as many random examples.
 # make coverage: which lines and branches of fastcam and fastcam_export the tests reach, for the documents.
 # make cases: ten thousand random cases, hostile ones among them, on every kernel backend; two minutes.
 # make fuzz SECONDS=60: hostile inputs of every class; what is found lies in build/fuzz.

@@ -1,6 +1,7 @@
 """Gradients that are swept in slices, or summed over positions on the way, equal those that are built in full."""
 
 import functools
+import itertools
 
 import numpy as np
 import onnx
@@ -338,6 +339,9 @@ LARGE = (
 )
 
 
+SLOW = {("swin", True), ("vgg16", False)}
+"""The two that take longest; their other exporter or AlexNet has the same nodes."""
+
 SIZES = {"alexnet": 128, "vgg16": 64}
 """Of pictures, where the head reads each position of the maps: there are several."""
 
@@ -366,7 +370,10 @@ def small(name):
 
 @pytest.mark.parametrize(
     ("model", "dynamo"),
-    [(name, dynamo) for name in SMALL for dynamo in (False, True)] + [(name, False) for name in LARGE],
+    [
+        pytest.param(name, dynamo, marks=pytest.mark.slow if (name, dynamo) in SLOW else ())
+        for name, dynamo in [*itertools.product(SMALL, (False, True)), *itertools.product(LARGE, (False,))]
+    ],
 )
 def test_architectures(model, dynamo):
     """As torchvision builds and the exporters write them; no weight is stored a second time."""

@@ -35,7 +35,14 @@ def built(name):
     return module, oracle.to_onnx(module, SIZE, dynamo=name in NEWER, normed=name not in oracle.OLD_EXPORTER)
 
 
-@pytest.fixture(scope="module", params=oracle.MODELS)
+LARGE = frozenset({"densenet121", "inception_v3", "resnet50", "vgg16"})
+"""Half of the time of this file, and no operator that the others lack: ``make test-all`` has them."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in oracle.MODELS],
+)
 def model(request):
     return request.param, *built(request.param)
 

@@ -340,6 +340,9 @@ def test_the_measures_of_the_photo_table_equal_counts_on_paper(tmp_path):
 
 GRAPHS = [*sorted(path.stem for path in LIGHT.glob("light_*.onnx")), "mnist", "resnet20_cifar10"]
 
+LARGE = {"light_vgg19", "light_zfnet512"}
+"""Hundreds of megabytes of the nodes that AlexNet has too: ``make test-all`` has them."""
+
 
 def graph(name, assets_folder):
     return onnx.load((LIGHT if name.startswith("light_") else assets_folder() / "models") / f"{name}.onnx")
@@ -364,7 +367,9 @@ def free_batch(model):
 
 
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in GRAPHS]
+)
 def test_public_graphs_export_at_their_default_layer_and_pass_the_check(name, free, request):
     model = graph(name, lambda: request.getfixturevalue("assets"))
     made = export_model(free_batch(model) if free else model)

@@ -14,12 +14,14 @@ from scipy import ndimage
 from fastcam import kernels
 from fastcam_bench.speed import kernels as bench
 from support import cuda_host, kernel_cases
+from support.examples import examples
 
 
+@pytest.mark.property
 @pytest.mark.parametrize("name", [name for name in cuda_host.BACKENDS if name != "reference"])
 def test_every_backend_equals_the_reference(name: str) -> None:
-    seen = kernel_cases.run(cuda_host.get(name), 1000)
-    assert sum(seen.values()) >= 1000
+    seen = kernel_cases.run(cuda_host.get(name), examples(300))
+    assert sum(seen.values()) >= examples(300)
     assert set(seen) == set(kernel_cases.ARGUMENTS)
 
 
