@@ -136,19 +136,21 @@ def _lines(text: str) -> tuple[str, ...]:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     for numbered in (lines, lines[1:]):  # a table may have a head
         matches = [NUMBERED.match(line) for line in numbered]
-        if len(matches) > 1 and all(match and int(match[1]) == i for i, match in enumerate(matches)):
+        if len(matches) > 1 and all(match and _number(match[1]) == i for i, match in enumerate(matches)):
             return tuple(_unquoted(match[2]) for match in matches if match)
     return tuple(lines)
 
 
 def _names(found: Any, what: str) -> tuple[str, ...]:
     """The names in what a JSON, YAML or Python text holds."""
-    if isinstance(found, Mapping):
+    while isinstance(found, Mapping):
         key = next((key for key in KEYS if isinstance(found.get(key), Mapping | list | tuple)), None)
         if key is not None:
-            return _names(found[key], f"{what}: {key}")
+            found = found[key]
+            continue
         if not found or isinstance(next(iter(found.values())), Mapping):
             raise FastcamError(f"{what}: no class names in it; they are a list, or stand under names or id2label")
+        break
     return names_by_index(found, what)
 
 
@@ -163,7 +165,7 @@ def _literal(text: str) -> Any:
         pass
     try:
         found = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: a dict as a key
         return None
     return found if isinstance(found, dict | list | tuple) else None
 
@@ -174,7 +176,7 @@ def _yaml(text: str) -> Any:
 
     try:
         return yaml.load(text, Loader=yaml.BaseLoader)  # which makes texts, lists and dicts, and nothing else
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None
 
 
@@ -198,4 +200,7 @@ def _name(name: Any) -> str:
         raise FastcamError("a class has no name (None); give one name per class")
     if isinstance(name, bytes):
         return name.decode(errors="replace")
-    return " ".join(map(str, name)) if isinstance(name, list | tuple) else str(name)
+    parts = name if isinstance(name, list | tuple) else [name]
+    if any(isinstance(part, Mapping | list | tuple | set | frozenset) for part in parts):  # of YAML it may be endless
+        raise FastcamError("a class name is a list or a dict itself; give one text per class")
+    return " ".join(map(str, parts))

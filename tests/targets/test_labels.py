@@ -194,3 +194,25 @@ def test_names_that_do_not_fit_a_map_or_a_text_are_refused():
     with pytest.raises(FastcamError, match="5 labels do not fit a text of 4 classes"):
         export_model(heads(), output_name="words", labels=NAMES, **how)
     assert export_model(heads(), output_name="words", labels=NAMES[:3], **how).metadata.labels == NAMES[:3]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.names", "{0: 'cat', {0: 'cat'}: 'dog'}"),
+        ("a.txt", "0,cat\n1" + "9" * 5000 + ",dog\n"),
+        ("a.yaml", "names: " + "[" * 3000),
+        ("a.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\n"),
+        ("a.yaml", "names: &a [*a, *a]\n"),
+        ("a.json", '{"names": ' * 900 + "[[[1]]]" + "}" * 900),
+        ("a.json", "[[1, {}]]"),
+    ],
+)
+def test_a_hostile_file_gives_texts_or_one_line(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    try:
+        names = read_labels(tmp_path / file, None)
+    except FastcamError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(type(name) is str for name in names) and names == tuple(text.splitlines())

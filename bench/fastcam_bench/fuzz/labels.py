@@ -62,6 +62,7 @@ def seeds() -> list[bytes]:
             '[[0, "a"], [1, "b"]]',
         ],
     }
+    texts[2].append("a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\nnames: [*b, *b]\n")  # grows as one writes more lines
     return [bytes([kind, 0]) + text.encode() for kind, some in texts.items() for text in some]
 
 

@@ -127,7 +127,7 @@ class _Process:
                     raise RuntimeError(f"not ready after {START:g} seconds\n{self._log()}")
             elif self.record.seconds > self.limits.per_input:
                 self._lost("hangs", f"more than {self.limits.per_input:g} seconds")
-            elif self._resident() - base > self.limits.memory:
+            elif self.record.busy and self._resident() - base > self.limits.memory:
                 self._lost("memory", f"more than {self.limits.memory >> 20} MiB")
         if self.record.finished:
             return
@@ -145,8 +145,17 @@ class _Process:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def _lost(self, kind: str, what: str) -> None:
-        """End the process and keep its input; how the fault is told from others is the stack that it shows."""
+        """End the process and keep its input; how the fault is told from others is the stack that it shows.
+
+        A process that has gone on to another input meanwhile is left alone.
+        """
+        number = self.record.tried
         stack = self._stack() if kind != "crashes" else self._log()
+        if kind != "crashes":
+            self.process.send_signal(signal.SIGSTOP)
+            if self.record.tried != number or not self.record.busy:
+                self.process.send_signal(signal.SIGCONT)
+                return
         data = self.record.data
         self._end()
         line = next((line.strip() for line in stack.splitlines() if "fastcam" in line), "")

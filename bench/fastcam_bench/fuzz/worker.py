@@ -151,7 +151,7 @@ def main(name: str, record_file: str, folder: str, options_text: str) -> None:
     module, atheris = load(name, options["guided"])
     tried = Trier(module, record, Path(folder), options["repeat"])
     seeds = [seed[:LARGEST] for seed in ([Path(options["input"]).read_bytes()] if options["input"] else module.seeds())]
-    limit_memory(options["memory"])
+    limit_memory(2 * options["memory"])  # what is used is watched from outside
     record.set_ready()
     for seed in seeds[record.tried :]:
         if record.tried < options["inputs"] and time.monotonic() < options["until"]:
