@@ -45,6 +45,10 @@ class Record:
         name = outcome if outcome in ("accepted", "refused") else "findings"
         self._change(**{name: getattr(self, name) + 1}, started=0)
 
+    def caught(self) -> None:
+        """The input has raised: it is no longer at work, and a finding of the worker."""
+        self._change(started=0)
+
     def lost(self) -> None:
         """The process died or was ended at its input: a finding of whoever watches."""
         self._change(started=0, findings=self.findings + 1)

@@ -73,6 +73,7 @@ class Trier:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # SystemExit too: whatever comes out is what is looked for
+            self.record.caught()
             kind = "memory" if isinstance(error, MemoryError) else "tracebacks"
             kind = "wrong" if isinstance(error, WrongAnswer) else kind
             text = "".join(traceback.format_exception(error))
