@@ -1,4 +1,4 @@
-"""Files out: a file is complete or untouched, a folder receives all of a result or nothing of it.
+"""Files out: a file is complete or untouched, several receive all of a result or nothing of it.
 
 What is replaced is a regular file, never a device, a pipe or a folder. A new file has the mode that the umask leaves,
 an existing one keeps its own; a link stays a link, to the new content.
@@ -13,8 +13,8 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +31,62 @@ def replaced(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with refused(path):
         target = destination(path)
-        partial = target.with_name(f".fastcam-{secrets.token_hex(6)}{target.suffix[:8]}")
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    with _beside(path, target) as partial, refused(path):
+        yield partial
+        _take_places({partial: target})
+
+
+@contextmanager
+def all_replaced() -> Iterator[Callable[[Path], Path]]:
+    """A function that gives a new, empty file beside a path; at the end all of them take their names, or none does.
+
+    Raises:
+        FastcamError: as of :func:`replaced`.
+    """
+    moves: dict[Path, Path] = {}
+    first: list[Path] = []
+    with ExitStack() as stack:
+
+        def made(path: Path) -> Path:
+            with refused(path):
+                target = destination(path)
+            partial = stack.enter_context(_beside(path, target))
+            moves[partial] = target
+            first.append(path)
+            return partial
+
+        yield made
+        if moves:
+            with refused(first[-1]):
+                _take_places(moves)
+
+
+@contextmanager
+def _beside(path: Path, target: Path) -> Iterator[Path]:
+    """A new, empty file beside ``target``, which is gone at the end unless it was renamed."""
+    partial = _other_name(target)
     try:
         with refused(path):
-            yield partial
-            _take_place(partial, target)
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield partial
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _other_name(target: Path) -> Path:
+    """A name in the same folder that no file has."""
+    return target.with_name(f".fastcam-{secrets.token_hex(6)}{target.suffix[:8]}")
+
+
 def write_files(files: Mapping[Path, bytes]) -> None:
-    """Write all files under other names first, so that each is complete or untouched.
+    """Write all files under other names first, so that all are complete or untouched.
 
     Raises:
         FastcamError: one cannot be written; then none is.
     """
-    with ExitStack() as stack:
+    with all_replaced() as made:
         for path, content in files.items():
-            write(stack.enter_context(replaced(path)), content, path)
+            write(made(path), content, path)
 
 
 def destination(path: Path) -> Path:
@@ -71,11 +108,44 @@ def destination(path: Path) -> Path:
     return target
 
 
-def _take_place(new: Path, target: Path) -> None:
-    """``new`` becomes ``target``, with the mode that this has had."""
-    if target.exists():
-        new.chmod(stat.S_IMODE(target.stat().st_mode))
-    os.replace(new, target)
+def _take_places(moves: Mapping[Path, Path]) -> None:
+    """Each new file becomes its target, with the mode that this has had; where one cannot, none does."""
+    olds: dict[Path, Path] = {}
+    done: list[Path] = []
+    try:
+        for new, target in moves.items():
+            if target.exists():
+                new.chmod(stat.S_IMODE(target.stat().st_mode))
+                if len(moves) > 1:
+                    olds[target] = _second_name(target)
+        for new, target in moves.items():
+            os.replace(new, target)
+            done.append(target)
+    except BaseException:
+        for target in reversed(done):
+            if target in olds:
+                os.replace(olds[target], target)
+            else:
+                target.unlink()
+        raise
+    finally:
+        for old in olds.values():
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
+
+
+def _second_name(target: Path) -> Path:
+    """Another name of the same file, or a copy where the file system has no links."""
+    old = _other_name(target)
+    try:
+        os.link(target, old)
+    except OSError:
+        try:
+            shutil.copy2(target, old)
+        except BaseException:
+            old.unlink(missing_ok=True)
+            raise
+    return old
 
 
 @contextmanager
@@ -94,15 +164,18 @@ def staged(folder: str | Path) -> Iterator[Path]:
         while not home.exists() and home != home.parent:
             home = home.parent
         stage = Path(tempfile.mkdtemp(prefix=".fastcam-", dir=home))
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield stage
         with refused(folder, "folder"):
             folder.mkdir(parents=True, exist_ok=True)
-            moves = {path: destination(folder / path.name) for path in sorted(stage.iterdir())}
-            for path, target in moves.items():
-                _take_place(path, target)
+            _take_places({path: destination(folder / path.name) for path in sorted(stage.iterdir())})
+            made = []
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        for path in made:
+            with suppress(OSError):  # it was not made after all, or others have put something there
+                path.rmdir()
 
 
 @contextmanager

@@ -209,3 +209,45 @@ def test_an_export_on_a_full_disk_leaves_nothing(tmp_path):
     done = verb("export", str(tmp_path / "m.onnx"), "--head", "--no-check", size=1000)
     assert done.returncode == 2 and "m.cam" in done.stderr and "cannot be written (File too large)" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+# ---- several files, of which one cannot take its name
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no links"])
+@pytest.mark.parametrize("writer", ["write_files", "staged"])
+def test_all_files_take_their_names_or_none(tmp_path, monkeypatch, writer, links):
+    """The third rename fails: what the first two have replaced is back, with its mode."""
+    paths = [tmp_path / "out" / name for name in "abc"]
+    (tmp_path / "out").mkdir()
+    paths[0].write_bytes(b"old")
+    paths[0].chmod(0o604)
+    rename, count = os.replace, iter(range(100))
+
+    def third(source, target):
+        if next(count) == 2:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", third)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(PermissionError(1, "no links")))
+    with pytest.raises(FastcamError, match=r"cannot be written \(Input/output error\)"):
+        if writer == "write_files":
+            atomic_files.write_files(dict.fromkeys(paths, b"new"))
+        else:
+            with atomic_files.staged(tmp_path / "out") as stage:
+                for path in paths:
+                    atomic_files.write(stage / path.name, b"new")
+    assert list((tmp_path / "out").iterdir()) == paths[:1]
+    assert paths[0].read_bytes() == b"old" and stat.S_IMODE(paths[0].stat().st_mode) == 0o604
+
+
+def test_folders_that_were_made_for_nothing_are_gone(tmp_path, monkeypatch):
+    def refuse(*names):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(FastcamError, match="Read-only"), atomic_files.staged(tmp_path / "a" / "b") as stage:
+        atomic_files.write(stage / "x", b"new")
+    assert not list(tmp_path.iterdir())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
 
 from fastcam import schema
-from fastcam.atomic_files import refused, replaced, write
+from fastcam.atomic_files import all_replaced, refused, write
 from fastcam.schema import Metadata
 from fastcam_export.graph import weights
 
@@ -37,13 +36,13 @@ def write_with_weights(models: Mapping[Path, onnx.ModelProto], output: Path) -> 
         FastcamError: one cannot be written.
     """
     copier = weights.Copier(list(models.values()))
-    with ExitStack() as stack:
+    with all_replaced() as made:
         with refused(output):
             data = output.with_name(f"{output.stem}.{copier.digest()}.data")
-        partial = stack.enter_context(replaced(data))
+        partial = made(data)
         with refused(data), open(partial, "wb") as file:
             copier.copy(file)
         for path, model in models.items():
             copier.beside(model, data.name)
-            write(stack.enter_context(replaced(path)), model.SerializeToString(), path)
+            write(made(path), model.SerializeToString(), path)
     return (data, *models)
