@@ -1,4 +1,5 @@
-# The C++ kernels as csrc/python/bindings.cpp exports them. They do not validate: call fastcam.kernels.native instead.
+# The C++ kernels as csrc/python/bindings.cpp exports them. A ValueError names an argument that memory
+# depends on; fastcam.kernels.native validates all of them, in the user's words.
 import numpy as np
 import numpy.typing as npt
 

@@ -1,8 +1,8 @@
 // The Python module fastcam._native: the functions of fastcam/cam.h on NumPy arrays. No other file here knows Python.
 //
-// fastcam/kernels/native.py has validated every argument; shapes are read here, not checked. Arguments must already be
-// C-contiguous and of the exact type (noconvert: a TypeError instead of a silent copy). Outputs are allocated first,
-// then the GIL is released for the computation.
+// fastcam/kernels/native.py validates arguments in the user's words. What is asked here is what memory depends on:
+// a ValueError names the argument. Arguments must already be C-contiguous and of the exact type (noconvert: a TypeError
+// instead of a silent copy). Outputs are allocated first, then the GIL is released for the computation.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,20 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 using Ints = py::array_t<std::int32_t, py::array::c_style>;
 using Shape = std::vector<py::ssize_t>;
+
+void ask(bool condition, const char* name, const char* wanted) {
+    if (!condition) throw py::value_error(std::string(name) + " must be " + wanted);
+}
+
+void check(int error, const char* function) {
+    if (error == FASTCAM_NO_MEMORY) throw std::bad_alloc();
+    if (error != FASTCAM_SUCCESS) throw py::value_error(std::string(function) + ": an argument is out of range");
+}
+
+template <typename T>
+bool is_of(const py::array& array) {
+    return py::isinstance<py::array_t<T, py::array::c_style>>(array);
+}
 
 // [..., height, width] seen as a list of maps.
 struct Maps {
@@ -43,7 +58,8 @@ struct Maps {
     }
 };
 
-Maps maps_of(const py::array& array) {
+Maps maps_of(const py::array& array, const char* name) {
+    ask(array.ndim() >= 2, name, "[..., height, width]");
     const py::ssize_t* shape = array.shape();
     const py::ssize_t dimensions = array.ndim();
     Maps maps{Shape(shape, shape + dimensions - 2), 1, shape[dimensions - 2], shape[dimensions - 1]};
@@ -56,34 +72,50 @@ std::unique_ptr<unsigned char[]> scratch_of(std::size_t bytes) {
     return std::unique_ptr<unsigned char[]>(new unsigned char[bytes]);
 }
 
-// [N, K, h, w]: float32, or float16 by its two bytes.
+// [N, K, h, w]: float32, or float16, C-contiguous.
 fastcam_activations activations_of(const py::array& array) {
-    return {array.data(), array.itemsize() == 2 ? FASTCAM_FLOAT16 : FASTCAM_FLOAT32};
+    const py::dtype kind = array.dtype();
+    const bool half = kind.kind() == 'f' && kind.itemsize() == 2 && kind.byteorder() == '=';
+    const bool whole = (array.flags() & py::array::c_style) != 0;
+    ask(whole && array.ndim() == 4 && (half || is_of<float>(array)), "activations",
+        "[N, K, h, w], float32 or float16, in C order");
+    return {array.data(), half ? FASTCAM_FLOAT16 : FASTCAM_FLOAT32};
+}
+
+void ask_weights(const py::array& weights, const py::array& activations) {
+    const bool fits =
+        weights.ndim() == 3 && weights.shape(0) == activations.shape(0) && weights.shape(2) == activations.shape(1);
+    ask(fits && is_of<float>(weights), "weights", "[N, T, K], float32 in C order, of the activations' N and K");
 }
 
 Floats weigh(const py::array& activations, const Floats& weights) {
+    const fastcam_activations a = activations_of(activations);
+    ask_weights(weights, activations);
     const std::int64_t images = weights.shape(0), targets = weights.shape(1), channels = weights.shape(2);
     const std::int64_t height = activations.shape(2), width = activations.shape(3);
     Floats out(Shape{images, targets, height, width});
-    const fastcam_activations a = activations_of(activations);
     const float* w = weights.data();
     float* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_weigh(a, w, images, targets, channels, height * width, result);
+        error = fastcam_weigh(a, w, images, targets, channels, height * width, result);
     }
+    check(error, "weigh");
     return out;
 }
 
 Bytes status(const Floats& values) {
-    const Maps maps = maps_of(values);
+    const Maps maps = maps_of(values, "maps");
     Bytes out(maps.leading);
     const float* in = values.data();
     std::uint8_t* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_status(in, maps.count, maps.area(), result);
+        error = fastcam_status(in, maps.count, maps.area(), result);
     }
+    check(error, "status");
     return out;
 }
 
@@ -92,67 +124,79 @@ Floats relu(const Floats& values) {
     const float* in = values.data();
     const std::int64_t count = values.size();
     float* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_relu(in, count, result);
+        error = fastcam_relu(in, count, result);
     }
+    check(error, "relu");
     return out;
 }
 
 Floats normalize(const Floats& values) {
-    const Maps maps = maps_of(values);
+    const Maps maps = maps_of(values, "maps");
     Floats out(maps.sized(maps.height, maps.width));
     const float* in = values.data();
     float* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_normalize(in, maps.count, maps.area(), result);
+        error = fastcam_normalize(in, maps.count, maps.area(), result);
     }
+    check(error, "normalize");
     return out;
 }
 
 Floats upsample(const Floats& values, std::int64_t height, std::int64_t width) {
-    const Maps maps = maps_of(values);
+    const Maps maps = maps_of(values, "maps");
     Floats out(maps.sized(height, width));
     const auto scratch = scratch_of(fastcam_upsample_scratch(width));
     const float* in = values.data();
     float* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_upsample(in, maps.count, maps.height, maps.width, height, width, scratch.get(), result);
+        error = fastcam_upsample(in, maps.count, maps.height, maps.width, height, width, scratch.get(), result);
     }
+    check(error, "upsample");
     return out;
 }
 
 Bytes threshold(const Floats& values, float fraction) {
-    const Maps maps = maps_of(values);
+    const Maps maps = maps_of(values, "maps");
     Bytes out(maps.sized(maps.height, maps.width));
     const float* in = values.data();
     std::uint8_t* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_threshold(in, maps.count, maps.area(), fraction, result);
+        error = fastcam_threshold(in, maps.count, maps.area(), fraction, result);
     }
+    check(error, "threshold");
     return out;
 }
 
 std::pair<Ints, Ints> label(const Bytes& mask, int connectivity) {
-    const Maps maps = maps_of(mask);
+    const Maps maps = maps_of(mask, "mask");
     Ints labels(maps.sized(maps.height, maps.width));
     Ints counts(maps.leading);
     const auto scratch = scratch_of(fastcam_label_scratch(maps.height, maps.width));
     const std::uint8_t* in = mask.data();
     std::int32_t *result = labels.mutable_data(), *found = counts.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_label(in, maps.count, maps.height, maps.width, connectivity, scratch.get(), result, found);
+        error = fastcam_label(in, maps.count, maps.height, maps.width, connectivity, scratch.get(), result, found);
     }
+    check(error, "label");
     return {std::move(labels), std::move(counts)};
 }
 
 // None where a label lies outside 0..count.
 py::object boxes(const Ints& labels, std::int64_t count) {
-    const Maps maps = maps_of(labels);
+    const Maps maps = maps_of(labels, "labels");
+    ask(maps.leading.empty(), "labels", "[height, width]");
+    ask(count >= 0 && count <= labels.size(), "count", "0 to the number of pixels");
     Ints out(Shape{count, 5});
     const std::int32_t* in = labels.data();
     std::int32_t* result = out.mutable_data();
@@ -165,21 +209,36 @@ py::object boxes(const Ints& labels, std::int64_t count) {
 }
 
 Bytes overlay(const Bytes& image, const Floats& heatmap, const Bytes& lut, double alpha) {
+    ask(image.ndim() == 3 && image.shape(2) == 3, "image", "[H, W, 3]");
+    const bool same = heatmap.ndim() == 2 && heatmap.shape(0) == image.shape(0) && heatmap.shape(1) == image.shape(1);
+    ask(same, "heatmap", "[H, W], as the image");
+    ask(lut.ndim() == 2 && lut.shape(0) == 256 && lut.shape(1) == 3, "lut", "[256, 3]");
     Bytes out(Shape(image.shape(), image.shape() + 3));
     const std::uint8_t *pixels = image.data(), *colors = lut.data();
     const float* heat = heatmap.data();
     const std::int64_t area = heatmap.size();
     std::uint8_t* result = out.mutable_data();
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_overlay(pixels, heat, colors, alpha, area, result);
+        error = fastcam_overlay(pixels, heat, colors, alpha, area, result);
     }
+    check(error, "overlay");
     return out;
 }
 
 // pixels [height, width, 3] with any stride from row to row; `out` is the part of the tensor to be written, [H, W, 3] in
 // any order of memory, and is written although it is an argument.
 void prepare(const py::array& pixels, const Floats& factor, const Floats& shift, py::array& out) {
+    const bool bytes = py::isinstance<py::array_t<std::uint8_t>>(pixels);
+    const bool together = pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.strides(1) == 3 && pixels.strides(2) == 1;
+    ask(bytes && together, "pixels", "uint8 [h, w, 3] of pixels side by side");
+    ask(factor.ndim() == 1 && factor.size() == 3, "factor", "[3]");
+    ask(shift.ndim() == 1 && shift.size() == 3, "shift", "[3]");
+    const bool floats = py::isinstance<py::array_t<float>>(out) && out.writeable();
+    bool whole = out.ndim() == 3 && out.shape(2) == 3;
+    for (int axis = 0; whole && axis < 3; ++axis) whole = out.strides(axis) % static_cast<py::ssize_t>(sizeof(float)) == 0;
+    ask(floats && whole, "out", "float32 [H, W, 3] that can be written");
     const std::int64_t height = pixels.shape(0), width = pixels.shape(1), rows = out.shape(0), columns = out.shape(1);
     const auto scratch = scratch_of(fastcam_prepare_scratch(width, columns));
     const auto* in = static_cast<const std::uint8_t*>(pixels.data());
@@ -187,10 +246,12 @@ void prepare(const py::array& pixels, const Floats& factor, const Floats& shift,
     const std::int64_t strides[3] = {out.strides(0) / size, out.strides(1) / size, out.strides(2) / size};
     const float *factors = factor.data(), *shifts = shift.data();
     float* result = static_cast<float*>(out.mutable_data());
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        fastcam_prepare(in, height, width, stride, rows, columns, factors, shifts, scratch.get(), result, strides);
+        error = fastcam_prepare(in, height, width, stride, rows, columns, factors, shifts, scratch.get(), result, strides);
     }
+    check(error, "prepare");
 }
 
 struct Free {
@@ -204,13 +265,15 @@ py::tuple explain_maps(const py::array& activations, const py::object& weights, 
                        const py::object& windows) {
     const std::unique_ptr<fastcam_workspace, Free> workspace(fastcam_workspace_new());
     if (!workspace) throw std::bad_alloc();
-    const std::int64_t height = activations.shape(2), width = activations.shape(3);
     fastcam_task task{};
     task.struct_size = sizeof task;
     task.activations = activations_of(activations);
+    const std::int64_t height = activations.shape(2), width = activations.shape(3);
     if (!weights.is_none()) {
-        const Floats w = py::reinterpret_borrow<Floats>(weights);
-        task.weights = w.data();
+        ask(py::isinstance<py::array>(weights), "weights", "an array");
+        const py::array w = py::reinterpret_borrow<py::array>(weights);
+        ask_weights(w, activations);
+        task.weights = static_cast<const float*>(w.data());
         task.targets = w.shape(1);
         task.channels = w.shape(2);
     } else {
@@ -223,7 +286,13 @@ py::tuple explain_maps(const py::array& activations, const py::object& weights, 
     task.out_width = out_width;
     task.fraction = fraction;
     task.connectivity = connectivity;
-    if (!windows.is_none()) task.windows = py::reinterpret_borrow<Ints>(windows).data();
+    if (!windows.is_none()) {
+        ask(py::isinstance<Ints>(windows), "windows", "int32 [N, 4] in C order");
+        const Ints w = py::reinterpret_borrow<Ints>(windows);
+        ask(w.ndim() == 2 && w.shape(0) == task.images && w.shape(1) == 4, "windows", "int32 [N, 4] in C order");
+        task.windows = w.data();
+    }
+    ask(out_height >= 1 && out_width >= 1, "size", "heights and widths of 1 or more");
 
     Floats maps(Shape{task.images, task.targets, height, width});
     Bytes verdicts(Shape{task.images, task.targets});
@@ -243,8 +312,7 @@ py::tuple explain_maps(const py::array& activations, const py::object& weights, 
         const py::gil_scoped_release released;
         error = fastcam_explain(workspace.get(), &task);
     }
-    if (error == FASTCAM_NO_MEMORY) throw std::bad_alloc();
-    if (error != FASTCAM_SUCCESS) throw py::value_error("fastcam_explain: invalid task");
+    check(error, "explain_maps");
     std::int64_t rows = 0;
     const std::int32_t* found = fastcam_components(workspace.get(), &rows);
     Ints components(Shape{rows, 5});

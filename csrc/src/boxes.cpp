@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "detail/arguments.h"
 #include "detail/clones.h"
 #include "detail/extremes.h"
 #include "fastcam/cam.h"
@@ -17,8 +18,12 @@ void mark_from(const float* __restrict map, std::int64_t area, float cut, std::u
 }  // namespace
 }  // namespace fastcam
 
-void fastcam_threshold(const float* values, int64_t maps, int64_t area, float fraction, uint8_t* out) noexcept {
+int fastcam_threshold(const float* values, int64_t maps, int64_t area, float fraction, uint8_t* out) noexcept {
     using namespace fastcam;
+    Arguments given;
+    given.least(1, {area}).that(fraction > 0.0f && fraction <= 1.0f);
+    given.reads(values, {maps, area}).writes(out, {maps, area});
+    if (!given.valid()) return FASTCAM_INVALID;
     for (std::int64_t m = 0; m < maps; ++m) {
         const float* map = values + m * area;
         std::uint8_t* mask = out + m * area;
@@ -29,9 +34,13 @@ void fastcam_threshold(const float* values, int64_t maps, int64_t area, float fr
             mark_from(map, area, fraction * peak, mask);  // the product may underflow to 0: a value must be positive
         }
     }
+    return FASTCAM_SUCCESS;
 }
 
 bool fastcam_boxes(const int32_t* labels, int64_t height, int64_t width, int64_t count, int32_t* out) noexcept {
+    fastcam::Arguments given;
+    given.plane(height, width).reads(labels, {height, width}).writes(out, {count, 5});
+    if (!given.valid()) return false;
     std::fill(out, out + count * 5, 0);
     for (std::int64_t y = 0; y < height; ++y) {
         const std::int32_t* row = labels + y * width;

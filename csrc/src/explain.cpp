@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "detail/arguments.h"
 #include "detail/clones.h"
 #include "detail/crossings.h"
 #include "detail/extremes.h"
@@ -27,27 +28,57 @@ struct Job {
 constexpr std::size_t kOldestTask = offsetof(fastcam_task, largest) + sizeof(fastcam_task::largest);
 static_assert(kOldestTask % alignof(fastcam_task) == 0, "a field to come must not lie in the padding of an older struct");
 
+// No header of this interface will have more: a larger number is none that sizeof gave.
+constexpr std::size_t kLargestTask = 4096;
+
 // Copies the caller's task; fields that its header lacks are zero. False where no header has this size, or where a field
 // is set that this library lacks.
 bool read_task(const fastcam_task* caller, fastcam_task& task) noexcept {
+    if (!Arguments().reads(caller, {1}).valid()) return false;
     const std::size_t size = caller->struct_size;
-    if (size < kOldestTask) return false;
+    if (size < kOldestTask || size > kLargestTask || size % alignof(fastcam_task) != 0) return false;
     const auto* bytes = reinterpret_cast<const unsigned char*>(caller);
     const std::size_t known = std::min(size, sizeof task);
     std::memcpy(&task, bytes, known);
     return std::all_of(bytes + known, bytes + size, [](unsigned char byte) { return byte == 0; });
 }
 
-bool is_valid(const fastcam_task& t) noexcept {
+// The arrays that are read.
+void inputs_of(const fastcam_task& t, Arguments& given) noexcept {
     const fastcam_activations& a = t.activations;
-    const bool sizes = t.images >= 0 && t.targets >= 0 && t.channels >= 0 && t.height >= 1 && t.width >= 1 &&
-                       t.out_height >= 1 && t.out_width >= 1 &&
-                       t.height <= std::numeric_limits<std::int32_t>::max() / t.width &&
-                       t.out_height <= std::numeric_limits<std::int32_t>::max() / t.out_width;
-    const bool kinds =
-        (a.dtype == FASTCAM_FLOAT32 || a.dtype == FASTCAM_FLOAT16) && (t.weights != nullptr || a.dtype == FASTCAM_FLOAT32);
-    const bool settings = t.fraction > 0.0f && t.fraction <= 1.0f && (t.connectivity == 4 || t.connectivity == 8);
-    return sizes && kinds && settings;
+    if (t.weights == nullptr) {
+        given.that(a.dtype == FASTCAM_FLOAT32);
+        given.reads(static_cast<const float*>(a.data), {t.images, t.targets, t.height, t.width});
+        return;
+    }
+    given.reads(t.weights, {t.images, t.targets, t.channels});
+    if (a.dtype == FASTCAM_FLOAT32) {
+        given.reads(static_cast<const float*>(a.data), {t.images, t.channels, t.height, t.width});
+    } else {
+        given.that(a.dtype == FASTCAM_FLOAT16);
+        given.reads(static_cast<const std::uint16_t*>(a.data), {t.images, t.channels, t.height, t.width});
+    }
+}
+
+bool is_valid(const fastcam_task& t) noexcept {
+    Arguments given;
+    given.least(0, {t.images, t.targets, t.channels}).plane(t.height, t.width).plane(t.out_height, t.out_width);
+    given.that(t.fraction > 0.0f && t.fraction <= 1.0f && (t.connectivity == 4 || t.connectivity == 8));
+    if (!given.valid()) return false;
+    inputs_of(t, given);
+    if (t.windows != nullptr) given.reads(t.windows, {t.images, 4});
+    // the largest arrays that there may be, for what the workspace holds where they are not asked for
+    given.that(Arguments::times(Arguments::times(t.images, t.targets), sizeof(float) * t.height * t.width) >= 0);
+    if (t.maps != nullptr && t.weights == nullptr) {
+        given.writes_in_place(t.maps, {t.images, t.targets, t.height, t.width});
+    } else if (t.maps != nullptr) {
+        given.writes(t.maps, {t.images, t.targets, t.height, t.width});
+    }
+    if (t.status != nullptr) given.writes(t.status, {t.images, t.targets});
+    if (t.heatmaps != nullptr) given.writes(t.heatmaps, {t.images, t.targets, t.out_height, t.out_width});
+    if (t.counts != nullptr) given.writes(t.counts, {t.images, t.targets});
+    if (t.largest != nullptr) given.writes(t.largest, {t.images, t.targets, 5});
+    return given.valid();
 }
 
 bool build(Axis& axis, Buffer<double>& memory, std::int64_t in, std::int64_t out) noexcept {
@@ -198,16 +229,20 @@ int explain(Job& job) noexcept {
 }  // namespace fastcam
 
 int fastcam_explain(fastcam_workspace* workspace, const fastcam_task* task) noexcept {
+    if (!fastcam::Arguments().reads(workspace, {1}).valid()) return FASTCAM_INVALID;
     fastcam_task known{};
     if (!fastcam::read_task(task, known) || !fastcam::is_valid(known)) return FASTCAM_INVALID;
     if (workspace->busy.exchange(true, std::memory_order_acquire)) return FASTCAM_BUSY;
     fastcam::Job job{known, *workspace, known.maps};
     const int error = fastcam::explain(job);
+    if (error != FASTCAM_SUCCESS) workspace->used = 0;
     workspace->busy.store(false, std::memory_order_release);
     return error;
 }
 
 const int32_t* fastcam_components(const fastcam_workspace* workspace, int64_t* rows) noexcept {
-    if (rows != nullptr) *rows = workspace->used;
-    return workspace->found.data();
+    using fastcam::Arguments;
+    const bool known = Arguments().reads(workspace, {1}).valid();
+    if (Arguments().reads(rows, {1}).valid()) *rows = known ? workspace->used : 0;
+    return known ? workspace->found.data() : nullptr;
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "detail/arguments.h"
 #include "detail/memory.h"
 #include "detail/runs.h"
 #include "fastcam/cam.h"
@@ -87,13 +88,19 @@ void paint(const Forest& forest, std::int64_t height, std::int64_t width, std::i
 }  // namespace fastcam
 
 size_t fastcam_label_scratch(int64_t height, int64_t width) noexcept {
+    if (!fastcam::Arguments().plane(height, width).valid()) return 0;
     fastcam::Arena arena{nullptr};
     fastcam::take_forest(arena, height, width);
     return arena.used;
 }
 
-void fastcam_label(const uint8_t* mask, int64_t maps, int64_t height, int64_t width, int connectivity, void* scratch,
-                   int32_t* labels, int32_t* counts) noexcept {
+int fastcam_label(const uint8_t* mask, int64_t maps, int64_t height, int64_t width, int connectivity, void* scratch,
+                  int32_t* labels, int32_t* counts) noexcept {
+    fastcam::Arguments given;
+    given.plane(height, width).that(connectivity == 4 || connectivity == 8);
+    given.reads(mask, {maps, height, width}).writes(labels, {maps, height, width}).writes(counts, {maps});
+    if (maps != 0) given.scratch(scratch, fastcam_label_scratch(height, width));
+    if (!given.valid()) return FASTCAM_INVALID;
     fastcam::Arena arena{static_cast<unsigned char*>(scratch)};
     const fastcam::Forest forest = fastcam::take_forest(arena, height, width);
     for (std::int64_t m = 0; m < maps; ++m) {
@@ -102,4 +109,5 @@ void fastcam_label(const uint8_t* mask, int64_t maps, int64_t height, int64_t wi
         counts[m] = fastcam::number_components(forest, forest.ends[height - 1]);
         fastcam::paint(forest, height, width, labels + offset);
     }
+    return FASTCAM_SUCCESS;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "detail/arguments.h"
 #include "detail/clones.h"
 #include "detail/extremes.h"
 #include "detail/ordered.h"
@@ -52,15 +53,29 @@ void divide(const float* map, std::int64_t area, float peak, float* out) noexcep
 
 }  // namespace fastcam
 
-void fastcam_status(const float* values, int64_t maps, int64_t area, uint8_t* out) noexcept {
+int fastcam_status(const float* values, int64_t maps, int64_t area, uint8_t* out) noexcept {
+    fastcam::Arguments given;
+    given.least(1, {area}).reads(values, {maps, area}).writes(out, {maps});
+    if (!given.valid()) return FASTCAM_INVALID;
     for (int64_t m = 0; m < maps; ++m) out[m] = fastcam::extremes(values + m * area, area).status();
+    return FASTCAM_SUCCESS;
 }
 
-void fastcam_relu(const float* values, int64_t count, float* out) noexcept { fastcam::rectify(values, count, out); }
+int fastcam_relu(const float* values, int64_t count, float* out) noexcept {
+    fastcam::Arguments given;
+    given.reads(values, {count}).writes_in_place(out, {count});
+    if (!given.valid()) return FASTCAM_INVALID;
+    fastcam::rectify(values, count, out);
+    return FASTCAM_SUCCESS;
+}
 
-void fastcam_normalize(const float* values, int64_t maps, int64_t area, float* out) noexcept {
+int fastcam_normalize(const float* values, int64_t maps, int64_t area, float* out) noexcept {
+    fastcam::Arguments given;
+    given.least(1, {area}).reads(values, {maps, area}).writes_in_place(out, {maps, area});
+    if (!given.valid()) return FASTCAM_INVALID;
     for (int64_t m = 0; m < maps; ++m) {
         const float* map = values + m * area;
         fastcam::divide(map, area, fastcam::extremes(map, area).peak(), out + m * area);
     }
+    return FASTCAM_SUCCESS;
 }

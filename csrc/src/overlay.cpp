@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "detail/arguments.h"
 #include "detail/clones.h"
 #include "fastcam/cam.h"
 
@@ -85,11 +86,15 @@ struct Painter {
 }  // namespace
 }  // namespace fastcam
 
-void fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* lut, double alpha, int64_t area,
-                     uint8_t* out) noexcept {
+int fastcam_overlay(const uint8_t* image, const float* heatmap, const uint8_t* lut, double alpha, int64_t area,
+                    uint8_t* out) noexcept {
     using namespace fastcam;
+    Arguments given;
+    given.that(alpha >= 0.0 && alpha <= 1.0).reads(image, {area, 3}).reads(heatmap, {area}).reads(lut, {256, 3});
+    if (!given.writes(out, {area, 3}).valid()) return FASTCAM_INVALID;
     const Painter painter(lut, alpha);
     for (std::int64_t i = 0; i < area; i += kChunk) {
         painter.paint(image + 3 * i, heatmap + i, std::min(kChunk, area - i), out + 3 * i);
     }
+    return FASTCAM_SUCCESS;
 }

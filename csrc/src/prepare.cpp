@@ -12,6 +12,7 @@
 #include <cstring>
 #include <limits>
 
+#include "detail/arguments.h"
 #include "detail/clones.h"
 #include "detail/memory.h"
 #include "fastcam/cam.h"
@@ -202,19 +203,79 @@ class Rows {
     std::int64_t begin_ = -kRows;
 };
 
+// The bytes of an axis of the output: from its first to behind its last value, which may lie before the first.
+std::int64_t reach(std::int64_t extent, std::int64_t stride) noexcept {
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / static_cast<std::int64_t>(sizeof(float));
+    if (stride < -kMost || stride > kMost) return -1;
+    return Arguments::times(extent - 1, static_cast<std::int64_t>(sizeof(float)) * std::abs(stride));
+}
+
+// Whether no two values of the output share a place: sorted by stride, each axis steps over all of those before it.
+bool lie_apart(const std::int64_t* extents, const std::int64_t* strides) noexcept {
+    int order[3] = {0, 1, 2};
+    std::sort(order, order + 3, [&](int a, int b) { return std::abs(strides[a]) < std::abs(strides[b]); });
+    std::int64_t behind = sizeof(float);
+    for (const int axis : order) {
+        if (extents[axis] == 1) continue;
+        if (static_cast<std::int64_t>(sizeof(float)) * std::abs(strides[axis]) < behind) return false;
+        behind += reach(extents[axis], strides[axis]);
+    }
+    return true;
+}
+
+// The bytes that the output spans, and where they begin; false where they cannot be counted or a value hides another.
+bool spans(const std::int64_t* extents, const std::int64_t* strides, const float* out, std::uintptr_t& begin,
+           std::int64_t& bytes) noexcept {
+    bytes = sizeof(float);
+    begin = reinterpret_cast<std::uintptr_t>(out);
+    for (int axis = 0; axis < 3; ++axis) {
+        const std::int64_t step = reach(extents[axis], strides[axis]);
+        bytes = Arguments::plus(bytes, step);
+        if (bytes < 0) return false;
+        if (strides[axis] >= 0) continue;
+        if (begin <= static_cast<std::uintptr_t>(step)) return false;
+        begin -= static_cast<std::uintptr_t>(step);
+    }
+    return lie_apart(extents, strides);
+}
+
+bool is_valid(const std::uint8_t* pixels, std::int64_t height, std::int64_t width, std::int64_t stride,
+              std::int64_t out_height, std::int64_t out_width, const float* factor, const float* shift, void* scratch,
+              float* out, const std::int64_t* strides) noexcept {
+    Arguments given;
+    given.sides({height, width, out_height, out_width}).that(out_height <= height && out_width <= width);
+    given.reads(factor, {3}).reads(shift, {3}).reads(strides, {3});
+    // rows are read four bytes at a time, so that each must be followed by another, or be the last
+    given.that(height == 1 || stride >= 3 * width);
+    if (!given.valid()) return false;
+    const std::int64_t above = height == 1 ? 0 : Arguments::times(height - 1, stride);
+    given.reads_bytes(pixels, Arguments::plus(above, 3 * width));
+    const std::int64_t extents[3] = {out_height, out_width, 3};
+    std::uintptr_t begin = 0;
+    std::int64_t bytes = 0;
+    given.that(out != nullptr && spans(extents, strides, out, begin, bytes));
+    if (!given.valid()) return false;
+    given.writes_bytes(reinterpret_cast<void*>(begin), bytes, alignof(float));
+    return given.scratch(scratch, fastcam_prepare_scratch(width, out_width)).valid();
+}
+
 }  // namespace
 }  // namespace fastcam
 
 size_t fastcam_prepare_scratch(int64_t width, int64_t out_width) noexcept {
+    if (!fastcam::Arguments().sides({width, out_width}).valid()) return 0;
     fastcam::Arena arena{nullptr};
     fastcam::Memory(arena, width, out_width);
     return arena.used;
 }
 
-void fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t width, int64_t stride, int64_t out_height,
-                     int64_t out_width, const float* factor, const float* shift, void* scratch, float* out,
-                     const int64_t* strides) noexcept {
+int fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t width, int64_t stride, int64_t out_height,
+                    int64_t out_width, const float* factor, const float* shift, void* scratch, float* out,
+                    const int64_t* strides) noexcept {
     using namespace fastcam;
+    if (!is_valid(pixels, height, width, stride, out_height, out_width, factor, shift, scratch, out, strides)) {
+        return FASTCAM_INVALID;
+    }
     Arena arena{static_cast<unsigned char*>(scratch)};
     const Memory memory(arena, width, out_width);
     Shrink vertical = shrink_of(height, out_height), horizontal = shrink_of(width, out_width);
@@ -223,6 +284,7 @@ void fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t width, int64
     if (vertical.whole) {
         const std::int64_t area = height / out_height * (width / out_width);
         finish.divisor = static_cast<float>(1.0 / static_cast<double>(area));
+        if (area > 65536) return FASTCAM_INVALID;
         finish.nudge = height == 2 * out_height && width == 2 * out_width ? 0.125f : 0.0f;
     }
     for (std::int64_t x = 0; x < out_width; ++x) memory.spans[x] = horizontal.at(x);
@@ -237,4 +299,5 @@ void fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t width, int64
         }
         finish_row(memory.sums, out_width, finish, out + y * strides[0], strides);
     }
+    return FASTCAM_SUCCESS;
 }

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "detail/arguments.h"
 #include "detail/axis.h"
 #include "detail/clones.h"
 #include "fastcam/cam.h"
@@ -70,12 +71,19 @@ void Axis::build(std::int64_t in_size, std::int64_t out_size, void* memory) noex
 }  // namespace fastcam
 
 size_t fastcam_upsample_scratch(int64_t out_width) noexcept {
+    if (out_width < 1 || out_width > fastcam::kInt32) return 0;
     return static_cast<std::size_t>(out_width) * (sizeof(std::int32_t) + 3 * sizeof(float));
 }
 
-void fastcam_upsample(const float* values, int64_t maps, int64_t height, int64_t width, int64_t out_height,
-                      int64_t out_width, void* scratch, float* out) noexcept {
+int fastcam_upsample(const float* values, int64_t maps, int64_t height, int64_t width, int64_t out_height,
+                     int64_t out_width, void* scratch, float* out) noexcept {
     using namespace fastcam;
+    Arguments given;
+    given.sides({height, width, out_height, out_width});
+    given.reads(values, {maps, height, width}).writes(out, {maps, out_height, out_width});
+    if (maps != 0) given.scratch(scratch, fastcam_upsample_scratch(out_width));
+    if (!given.valid()) return FASTCAM_INVALID;
+    if (maps == 0) return FASTCAM_SUCCESS;
     std::int32_t* first = static_cast<std::int32_t*>(scratch);
     float* weight = reinterpret_cast<float*>(first + out_width);
     taps(width, out_width, first, weight);
@@ -87,4 +95,5 @@ void fastcam_upsample(const float* values, int64_t maps, int64_t height, int64_t
             blend(rows.upper(), rows.lower(), tap.weight, out_width, out + (m * out_height + y) * out_width);
         }
     }
+    return FASTCAM_SUCCESS;
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "detail/arguments.h"
 #include "detail/clones.h"
 #include "detail/half.h"
 #include "fastcam/cam.h"
@@ -63,9 +64,19 @@ Block block_of(const fastcam_activations& a, std::int64_t offset, std::int64_t c
 }  // namespace
 }  // namespace fastcam
 
-void fastcam_weigh(fastcam_activations activations, const float* weights, int64_t images, int64_t targets, int64_t channels,
-                   int64_t area, float* out) noexcept {
+int fastcam_weigh(fastcam_activations activations, const float* weights, int64_t images, int64_t targets, int64_t channels,
+                  int64_t area, float* out) noexcept {
     using namespace fastcam;
+    Arguments given;
+    given.least(1, {area}).writes(out, {images, targets, area}).reads(weights, {images, targets, channels});
+    if (activations.dtype == FASTCAM_FLOAT32) {
+        given.reads(static_cast<const float*>(activations.data), {images, channels, area});
+    } else {
+        given.that(activations.dtype == FASTCAM_FLOAT16);
+        given.reads(static_cast<const std::uint16_t*>(activations.data), {images, channels, area});
+    }
+    if (!given.valid()) return FASTCAM_INVALID;
+    if (targets == 0) return FASTCAM_SUCCESS;  // however many images there are of nothing
     float copy[kTile * kChannels];
     std::fill(out, out + images * targets * area, 0.0f);
     for (std::int64_t n = 0; n < images; ++n) {
@@ -82,4 +93,5 @@ void fastcam_weigh(fastcam_activations activations, const float* weights, int64_
             }
         }
     }
+    return FASTCAM_SUCCESS;
 }
