@@ -72,11 +72,11 @@ extern "C" __global__ void fastcam_runs(const float* maps, int height, int width
                                         const int* windows, int targets, Box* boxes, int* parents, int* lengths) {
     const Place at = place_of(chunks);
     if (at.i >= out_height) return;
-    const int y = static_cast<int>(at.i), capacity = (out_width + 1) / 2;
+    const int y = static_cast<int>(at.i), capacity = parts(out_width, 2);
     const float peak = __int_as_float(peaks[at.map]), cut = __fmul_rn(fraction, peak);
     int begin = 0, end = peak > 0.0f ? out_width : 0;
     if (windows != nullptr) {
-        const int* w = windows + at.map / targets * 4;
+        const int* w = windows + at.map / targets * 4LL;
         begin = max(begin, w[0]);
         end = y >= w[1] && y < w[3] ? min(end, w[2]) : 0;
     }
@@ -119,7 +119,7 @@ extern "C" __global__ void fastcam_connect(int out_height, int out_width, int co
                                            const int* lengths, int* roots, int* counts, Box* largest) {
     __shared__ unsigned long long best;
     __shared__ int total;
-    const int capacity = (out_width + 1) / 2, reach = connectivity == 8 ? 1 : 0;
+    const int capacity = parts(out_width, 2), reach = connectivity == 8 ? 1 : 0;
     const long long rows = static_cast<long long>(blockIdx.x) * out_height;
     Box* box = boxes + rows * capacity;
     int* parent = parents + rows * capacity;
@@ -164,7 +164,7 @@ extern "C" __global__ void fastcam_connect(int out_height, int out_width, int co
 extern "C" __global__ void fastcam_components(int out_height, int out_width, const Box* boxes, const int* parents,
                                               const int* lengths, const int* roots, const int* offsets, Box* out) {
     __shared__ int sums[kThreads];
-    const int capacity = (out_width + 1) / 2;
+    const int capacity = parts(out_width, 2);
     const long long rows = static_cast<long long>(blockIdx.x) * out_height;
     int before = offsets[blockIdx.x];
     for (int begin = 0; begin < out_height; begin += kThreads) {

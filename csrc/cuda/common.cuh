@@ -14,6 +14,12 @@ constexpr float kLowestFloat = -3.402823466e+38f;
 
 // A launch has `chunks` blocks of kThreads for each of its maps. `i` is the element of the map that a thread works on; of
 // the last block's threads some may lie behind the end.
+// This thread's number in a grid of one number a thread. Not an int: the last block may reach behind the largest one.
+__device__ inline long long number_here() { return static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x; }
+
+// How many parts of a size an extent has, for extents up to the largest int.
+__device__ inline int parts(int extent, int size) { return (extent - 1) / size + 1; }
+
 struct Place {
     int map;
     long long i;

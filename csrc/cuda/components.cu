@@ -97,7 +97,7 @@ extern "C" __global__ void fastcam_relabel(int* parents, int area, int chunks, c
 // ---- boxes -----------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void fastcam_start_rows(int* rows, int count) {
-    const int r = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+    const long long r = number_here();
     if (r >= count) return;
     int* row = rows + 5LL * r;
     row[0] = row[1] = kIntMax;
@@ -105,7 +105,7 @@ extern "C" __global__ void fastcam_start_rows(int* rows, int count) {
 }
 
 extern "C" __global__ void fastcam_finish_rows(int* rows, int count) {
-    const int r = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+    const long long r = number_here();
     if (r >= count) return;
     int* row = rows + 5LL * r;
     if (row[4] == 0) row[0] = row[1] = 0;

@@ -33,7 +33,7 @@ __device__ float partial_dot(const T* values, int area, const float* weights, in
 template <typename T>
 __device__ void weigh(const T* activations, const float* weights, int targets, int channels, int area, float* out) {
     __shared__ float partial[kSpan][kSpan];
-    const int tiles = (area + kSpan - 1) / kSpan;
+    const int tiles = parts(area, kSpan);
     const int map = static_cast<int>(blockIdx.x) / tiles, begin = static_cast<int>(blockIdx.x) % tiles * kSpan;
     const int pixel = begin + static_cast<int>(threadIdx.x);
     const T* image = activations + static_cast<long long>(map / targets) * area * channels;
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(kSpan* kSpan)
 // ---- ranges, and what follows from them ------------------------------------------------------------------------------
 
 extern "C" __global__ void fastcam_start_ranges(Range* ranges, int maps) {
-    const int m = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+    const long long m = number_here();
     if (m < maps) ranges[m] = {kIntMax, ~kIntMax};
 }
 
@@ -83,7 +83,7 @@ extern "C" __global__ void fastcam_ranges(const float* maps, int area, int chunk
 }
 
 extern "C" __global__ void fastcam_status(const Range* ranges, int maps, unsigned char* out) {
-    const int m = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+    const long long m = number_here();
     if (m < maps) out[m] = ranges[m].status();
 }
 
@@ -98,7 +98,7 @@ __device__ inline float divide(float value, float peak) {
 }
 
 extern "C" __global__ void fastcam_relu(const float* maps, long long count, float* out) {
-    const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+    const long long i = number_here();
     if (i < count) out[i] = relu(maps[i]);
 }
 
@@ -149,11 +149,11 @@ extern "C" __global__ void fastcam_rectify(const float* signed_maps, int area, f
 // Output pixel i looks at (i + 0.5) * in / out - 0.5, clamped. Columns first, then rows, as struct Enlarged wants them.
 extern "C" __global__ void fastcam_taps(int width, int out_width, double x_scale, int height, int out_height,
                                         double y_scale, int* first, float* weight) {
-    const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-    if (i >= out_width + out_height) return;
+    const long long i = number_here();
+    if (i >= static_cast<long long>(out_width) + out_height) return;
     const bool column = i < out_width;
     const int size = column ? width : height;
-    const double centre = (column ? i : i - out_width) + 0.5;
+    const double centre = static_cast<double>(column ? i : i - out_width) + 0.5;
     const double source = fmax(__dadd_rn(__dmul_rn(centre, column ? x_scale : y_scale), -0.5), 0.0);
     const int tap = static_cast<int>(fmin(source, size - 1.0));
     first[i] = tap;
@@ -165,7 +165,7 @@ extern "C" __global__ void fastcam_taps(int width, int out_width, double x_scale
 extern "C" __global__ void fastcam_upsample(const float* maps, int height, int width, const int* first, const float* weight,
                                             int out_height, int out_width, int chunks, float* out) {
     const Place at = place_of(chunks);
-    const int row_quads = (out_width + 3) / 4;
+    const int row_quads = parts(out_width, 4);
     if (at.i >= static_cast<long long>(row_quads) * out_height) return;
     const Enlarged map = {maps + static_cast<long long>(at.map) * height * width, first, weight, height, width, out_width};
     const int y = static_cast<int>(at.i) / row_quads, x = static_cast<int>(at.i) % row_quads * 4;

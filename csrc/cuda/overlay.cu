@@ -14,6 +14,6 @@ __device__ inline void paint(const unsigned char* image, float heat, const unsig
 
 extern "C" __global__ void fastcam_overlay(const unsigned char* image, const float* heatmap, const unsigned char* lut,
                                            int front, int area, unsigned char* out) {
-    const long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
+    const long long i = number_here();
     if (i < area) paint(image + 3 * i, heatmap[i], lut, front, out + 3 * i);
 }

@@ -270,6 +270,8 @@ class CudaKernels:
         ends = np.cumsum(counts, dtype=np.int64)
         total = int(ends[-1]) if len(ends) else 0
         rows = self._empty((total, 5), np.int32)
+        if total >= 2**31:
+            raise FastcamError(f"{total} components are too many for one call; split the batch")
         if total:
             offsets = self._upload((ends - counts).astype(np.int32))
             self._launch("components", len(counts), *size, *runs, offsets, rows)
