@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints
 
 _SMALLEST = np.float32(2**-149)
@@ -77,7 +77,7 @@ def size(value: Any, name: str = "size") -> tuple[int, int]:
     try:
         height, width = (operator.index(extent) for extent in value)
     except (TypeError, ValueError):
-        raise FastcamError(f"{name} must be two whole numbers (height, width), got {value!r}") from None
+        raise FastcamError(f"{name} must be two whole numbers (height, width), got {shown(repr(value))}") from None
     if height < 1 or width < 1:
         raise FastcamError(f"{name} must be (height, width) with both >= 1, got {(height, width)}")
     return height, width
@@ -87,7 +87,7 @@ def fraction(value: Any) -> np.float32:
     """A number in (0, 1], rounded to float32 as the comparison is, but never to 0."""
     number = _number(value, "fraction")
     if not 0 < number <= 1:
-        raise FastcamError(f"fraction must lie in (0, 1], got {value!r}")
+        raise FastcamError(f"fraction must lie in (0, 1], got {shown(repr(value))}")
     return max(np.float32(number), _SMALLEST)
 
 
@@ -95,7 +95,7 @@ def alpha(value: Any) -> float:
     """A number in [0, 1]."""
     number = _number(value, "alpha")
     if not 0 <= number <= 1:
-        raise FastcamError(f"alpha must lie in [0, 1], got {value!r}")
+        raise FastcamError(f"alpha must lie in [0, 1], got {shown(repr(value))}")
     return number
 
 
@@ -117,7 +117,7 @@ def connectivity(value: Any) -> int:
     """4 or 8."""
     if isinstance(value, (int, np.integer)) and value in (4, 8):
         return int(value)
-    raise FastcamError(f"connectivity must be 4 or 8, got {value!r}")
+    raise FastcamError(f"connectivity must be 4 or 8, got {shown(repr(value))}")
 
 
 def boxes(labels: Any, count: Any) -> tuple[Ints, int]:
@@ -128,7 +128,9 @@ def boxes(labels: Any, count: Any) -> tuple[Ints, int]:
     try:
         number = operator.index(count)
     except TypeError:
-        raise FastcamError(f"count must be a whole number, got {count!r}") from None
+        raise FastcamError(f"count must be a whole number, got {shown(repr(count))}") from None
+    if checked.size > _MAX_LABEL:
+        raise FastcamError(f"labels of {checked.shape} have more than 2**31 - 1 pixels; give a part of them")
     if not 0 <= number <= checked.size:
         raise FastcamError(f"count must lie in 0..{checked.size} for labels of shape {checked.shape}, got {number}")
     return checked, number
@@ -173,6 +175,8 @@ def prepare(pixels: Any, factor: Any, shift: Any, out: Any) -> tuple[Bytes, Floa
         raise FastcamError("out must be a NumPy array of float32 that can be written")
     if out.ndim != 3 or out.shape[2] != 3 or 0 in out.shape:
         raise _shape_error("out", "[H, W, 3] with H, W >= 1", out)
+    if not _own_places(out):
+        raise FastcamError(f"out must have a place for each of its values, got strides {out.strides}")
     (height, width), (rows, columns) = pixels.shape[:2], out.shape[:2]
     if rows > height or columns > width:
         raise FastcamError(f"a picture of {height} x {width} cannot be shrunk to {rows} x {columns}")
@@ -183,8 +187,20 @@ def prepare(pixels: Any, factor: Any, shift: Any, out: Any) -> tuple[Bytes, Floa
     for name, value in zip(("factor", "shift"), three, strict=True):
         if value.shape != (3,):
             raise _shape_error(name, "[3]", value)
-    together = pixels.strides[1:] == (3, 1) and pixels.strides[0] >= 0
+    together = pixels.strides[1:] == (3, 1) and (height == 1 or pixels.strides[0] >= 3 * width)
     return pixels if together else np.ascontiguousarray(pixels), three[0], three[1]
+
+
+def _own_places(array: npt.NDArray[Any]) -> bool:
+    """Whether each axis steps over those of smaller strides, by whole values."""
+    behind = array.itemsize
+    for stride, extent in sorted(
+        (abs(stride), extent) for stride, extent in zip(array.strides, array.shape, strict=True)
+    ):
+        if stride % array.itemsize or extent > 1 and stride < behind:
+            return False
+        behind += (extent - 1) * stride
+    return True
 
 
 def whole_scale(size: int, out: int) -> bool:
@@ -218,5 +234,5 @@ def _shape_error(name: str, wanted: str, got: npt.NDArray[Any]) -> FastcamError:
 def _number(value: Any, name: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise FastcamError(f"{name} must be a number, got {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FastcamError(f"{name} must be a number, got {shown(repr(value))}") from None

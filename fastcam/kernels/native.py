@@ -35,7 +35,7 @@ def normalize(maps: Floats) -> Floats:
 def upsample(maps: Floats, size: tuple[int, int]) -> Floats:
     """Bilinear with half-pixel centres."""
     maps = _validate.maps(maps)
-    height, width = _validate.size(size)
+    height, width = _validate.target_size(size)
     return _native.upsample(maps, height, width)
 
 

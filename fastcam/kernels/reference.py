@@ -55,7 +55,7 @@ def normalize(maps: Floats) -> Floats:
 def upsample(maps: Floats, size: tuple[int, int]) -> Floats:
     """Bilinear: along the rows, then along the columns."""
     maps = _validate.maps(maps)
-    height, width = _validate.size(size)
+    height, width = _validate.target_size(size)
     with np.errstate(all="ignore"):
         first, second, weight = _taps(maps.shape[-1], width)
         stretched: Floats = maps[..., first] * (_ONE - weight) + maps[..., second] * weight
