@@ -216,8 +216,7 @@ bool lie_apart(const std::int64_t* extents, const std::int64_t* strides) noexcep
     std::sort(order, order + 3, [&](int a, int b) { return std::abs(strides[a]) < std::abs(strides[b]); });
     std::int64_t behind = sizeof(float);
     for (const int axis : order) {
-        if (extents[axis] == 1) continue;
-        if (static_cast<std::int64_t>(sizeof(float)) * std::abs(strides[axis]) < behind) return false;
+        if (extents[axis] > 1 && static_cast<std::int64_t>(sizeof(float)) * std::abs(strides[axis]) < behind) return false;
         behind += reach(extents[axis], strides[axis]);
     }
     return true;
@@ -246,14 +245,14 @@ bool is_valid(const std::uint8_t* pixels, std::int64_t height, std::int64_t widt
     given.sides({height, width, out_height, out_width}).that(out_height <= height && out_width <= width);
     given.reads(factor, {3}).reads(shift, {3}).reads(strides, {3});
     // rows are read four bytes at a time, so that each must be followed by another, or be the last
-    given.that(height == 1 || stride >= 3 * width);
-    if (!given.valid()) return false;
+    if (!given.valid() || (height > 1 && stride < 3 * width)) return false;
     const std::int64_t above = height == 1 ? 0 : Arguments::times(height - 1, stride);
     given.reads_bytes(pixels, Arguments::plus(above, 3 * width));
     const std::int64_t extents[3] = {out_height, out_width, 3};
+    const std::int64_t steps[3] = {out_height > 1 ? strides[0] : 0, out_width > 1 ? strides[1] : 0, strides[2]};
     std::uintptr_t begin = 0;
     std::int64_t bytes = 0;
-    given.that(out != nullptr && spans(extents, strides, out, begin, bytes));
+    given.that(out != nullptr && spans(extents, steps, out, begin, bytes));
     if (!given.valid()) return false;
     given.writes_bytes(reinterpret_cast<void*>(begin), bytes, alignof(float));
     return given.scratch(scratch, fastcam_prepare_scratch(width, out_width)).valid();

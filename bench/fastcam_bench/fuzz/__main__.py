@@ -15,7 +15,7 @@ from fastcam_bench.fuzz.findings import KINDS
 from fastcam_bench.fuzz.watch import Limits, run_class
 from fastcam_bench.oracles.machine import machine, versions, write_report
 
-FRAME = ("findings", "mutation", "record", "watch", "worker", "__main__")
+FRAME = ("capi", "findings", "mutation", "record", "watch", "worker", "__main__")
 """Modules of the package that are no class of inputs."""
 
 
