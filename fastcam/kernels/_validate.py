@@ -197,7 +197,7 @@ def _own_places(array: npt.NDArray[Any]) -> bool:
     for stride, extent in sorted(
         (abs(stride), extent) for stride, extent in zip(array.strides, array.shape, strict=True)
     ):
-        if stride % array.itemsize or extent > 1 and stride < behind:
+        if stride % array.itemsize or (extent > 1 and stride < behind):
             return False
         behind += (extent - 1) * stride
     return True
