@@ -18,6 +18,7 @@ from fastcam.explain.on_device import Resident
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, is_video, read_video, stream
+from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.labels import Labels, read_labels
 from fastcam.methods.context import Meter, Progress
 from fastcam.results.explanation import Explanation
@@ -56,6 +57,9 @@ class Explainer:
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
         head: the same of what lies behind the layer, of a file exported with its head.
         inputs: values of the model's further inputs for every call, by name; see :meth:`__call__`.
+        max_pixels: the largest picture that is decoded, asked of its header: width times height, of more than four
+            channels once for each four. Arrays and tensors, which nobody decodes, have no limit.
+        exif: whether pictures are turned as their EXIF orientation says, files and PIL images alike.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -74,7 +78,10 @@ class Explainer:
         settings: Settings = DEFAULT,
         head: Model | None = None,
         inputs: Values | None = None,
+        max_pixels: int = MAX_PIXELS,
+        exif: bool = True,
     ) -> None:
+        self._reading = Reading(max_pixels, exif)
         self._kernels = kernel_backends.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
@@ -86,7 +93,8 @@ class Explainer:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
         inputs_of, view_of = KINDS[metadata.kind]
         image = network.inputs[metadata.input]
-        self._inputs = inputs_of(self._name, metadata, image, preprocess, threads, network.further, inputs)
+        of_pictures = preprocess, threads, network.further, inputs, self._reading
+        self._inputs = inputs_of(self._name, metadata, image, *of_pictures)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
             metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes), labels_from="")
@@ -97,7 +105,8 @@ class Explainer:
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
         self._opened = [model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head]
-        self._further, self._at = inputs, 0
+        self._opened += [inputs, max_pixels, exif]
+        self._at = 0
 
     @property
     def metadata(self) -> Metadata:
@@ -140,7 +149,7 @@ class Explainer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made of: another process opens the same files in sessions of its own."""
         opened = [str(one.resolve()) if isinstance(one, Path) else one for one in self._opened]
-        return _opened, (*opened, self._further, self._at)
+        return _opened, (*opened, self._at)
 
     def __copy__(self) -> Explainer:
         """The same sessions: an Explainer keeps nothing between calls."""
@@ -306,8 +315,9 @@ class Explainer:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
         Frames come out in the order in which they went in. A frame that cannot be read or explained has its error, and
-        the others go on; what ``frames`` itself raises is raised in its place. A few frames are read ahead, never more,
-        and leaving the loop early ends all threads.
+        the others go on; what ``frames`` itself raises is raised in its place. A few frames are read ahead, never more:
+        those on their way hold about 512 MiB together, of larger ones one or two. Large frames make small runs. Leaving
+        the loop early ends all threads.
 
         Args:
             frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path.
@@ -329,7 +339,7 @@ class Explainer:
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
         if isinstance(frames, str | Path):
-            frames = read_video(frames) if is_video(Path(frames)) else [frames]
+            frames = read_video(frames, self._reading) if is_video(Path(frames)) else [frames]
         return stream(steps, frames, size, workers, wait)
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:
@@ -338,7 +348,7 @@ class Explainer:
         Raises:
             FastcamError: something that the file does not answer; the message says what it does.
         """
-        return bind(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs)
+        return bind(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs, self._reading)
 
     # --- inside -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.console import print_table, say
-from fastcam.cli.shared_options import ExportedFile, Labels, Pictures, PreprocessName, Providers, Threads, picture_files
+from fastcam.cli.shared_options import (
+    Exif,
+    ExportedFile,
+    Labels,
+    MaxPixels,
+    Pictures,
+    PreprocessName,
+    Providers,
+    Threads,
+    picture_files,
+)
+from fastcam.image.reading import MAX_PIXELS
 
 EXAMPLES = (
     "fastcam concepts resnet50.cam.onnx cat.jpg dog.jpg bird.jpg",
@@ -30,6 +41,8 @@ def concepts(
     labels: Labels = None,
     threads: Threads = None,
     providers: Providers = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
+    exif: Exif = True,
 ) -> None:
     """Find the concepts that pictures share: deep feature factorisation of a layer's activations."""
     from fastcam.atomic_files import json_bytes, staged, write
@@ -39,7 +52,8 @@ def concepts(
     from fastcam.results.explanation import unique_stems
 
     files = picture_files(images)
-    explainer = Explainer(model, providers, threads, preprocess=preprocess, labels=labels)
+    opened = (providers, threads, preprocess, labels)
+    explainer = Explainer(model, *opened, max_pixels=max_pixels, exif=exif)
     found = factorise(explainer if layer is None else explainer.at(layer), files, count)
     with staged(output) as stage:
         for i, stem in enumerate(unique_stems(found.files)):

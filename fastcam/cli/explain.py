@@ -17,9 +17,11 @@ from fastcam.cli.shared_options import (
     ColorName,
     ColorsName,
     Cotangents,
+    Exif,
     ExportedFile,
     InputValues,
     Labels,
+    MaxPixels,
     Mean,
     MethodNames,
     MethodOptions,
@@ -41,6 +43,7 @@ from fastcam.cli.shared_options import (
 )
 from fastcam.cli.sheets import explain_methods, method_names
 from fastcam.errors import FastcamError
+from fastcam.image.reading import MAX_PIXELS
 from fastcam.methods.layer_fusion import Fuse
 
 if TYPE_CHECKING:
@@ -93,6 +96,8 @@ def explain(
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",
     input_value: InputValues = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    exif: Exif = True,
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.atomic_files import staged
@@ -104,7 +109,8 @@ def explain(
     targets = class_targets(target, cotangent)
     methods = method_names(method) if method is not None else []
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    explainer = Explainer(model, providers, threads, preprocess=how, labels=labels, batch_size=batch_size)
+    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size}
+    explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     files = clip_files(images) if explainer.metadata.kind == "video" else picture_files(images)
     if explainer.metadata.cotangents and not cotangent:
         cotangent, targets = in_words(targets, explainer.metadata, model.name), -1

@@ -89,6 +89,14 @@ ColorsName = Annotated[
     Literal["jet", "turbo", "viridis", "cividis", "inferno"],
     typer.Option("--colors", help="Colour map; viridis, cividis and inferno suit print and colour-blind readers."),
 ]
+MaxPixels = Annotated[
+    int,
+    typer.Option("--max-pixels", help="The largest picture that is decoded: width times height, by its header."),
+]
+Exif = Annotated[
+    bool,
+    typer.Option("--exif/--no-exif", help="Turn pictures as their EXIF orientation says, or leave them as they lie."),
+]
 BY_TARGET = "hirescam of boxes, regions and elements, else gradcam"
 MethodName = Annotated[
     str | None,

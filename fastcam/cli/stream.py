@@ -19,9 +19,11 @@ from fastcam.cli.shared_options import (
     ColorName,
     ColorsName,
     Cotangents,
+    Exif,
     ExportedFile,
     InputValues,
     Labels,
+    MaxPixels,
     Mean,
     MethodName,
     MethodOptions,
@@ -40,6 +42,7 @@ from fastcam.cli.shared_options import (
     sides,
 )
 from fastcam.errors import FastcamError
+from fastcam.image.reading import MAX_PIXELS, Reading
 
 if TYPE_CHECKING:
     from fastcam.explain.streaming import Frame
@@ -83,6 +86,8 @@ def stream(
     colors: ColorsName = "jet",
     option: MethodOptions = None,
     input_value: InputValues = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    exif: Exif = True,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explain.streaming import VIDEOS
@@ -91,12 +96,13 @@ def stream(
     from fastcam.runtime import further_inputs
 
     targets = class_targets(target, cotangent)
-    frames, total, fps = _frames(sources)
+    frames, total, fps = _frames(sources, Reading(max_pixels, exif))
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    explainer = Explainer(model, providers, threads, preprocess=how, labels=labels, batch_size=batch_size)
+    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size}
+    explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     explained = explainer.stream(
         frames,
         targets,
@@ -139,7 +145,7 @@ def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterat
         broken.append(error)
 
 
-def _frames(sources: list[Path]) -> tuple[Iterable[Any], int, float]:
+def _frames(sources: list[Path], reading: Reading) -> tuple[Iterable[Any], int, float]:
     """All frames, about how many they are (0: unknown), and how fast they play."""
     from fastcam.explain.streaming import is_video, read_video
     from fastcam.image.preprocess import opencv
@@ -153,8 +159,8 @@ def _frames(sources: list[Path]) -> tuple[Iterable[Any], int, float]:
             total += max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
             fps = video.get(cv2.CAP_PROP_FPS) or FPS
             video.release()
-            frames = read_video(source)
-            parts += [[next(frames)], frames]  # a file that is no video is refused before anything is written
+            next(read_video(source, reading))  # a file that is no video is refused before anything is written
+            parts.append(read_video(source, reading))
         else:
             files = picture_files([source])
             total += len(files)

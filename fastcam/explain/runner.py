@@ -58,6 +58,7 @@ class Runner:
             prepare=prepare,
             run=lambda batch: self.run(batch, request.targets),
             finish=lambda run: self.explain_run(run, request, view),
+            weight=view.inputs.weight,
         )
 
     def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:

@@ -12,12 +12,15 @@ import numpy as np
 
 from fastcam.errors import FastcamError, shown
 from fastcam.image.preprocess import Uint8, is_picture, opencv
+from fastcam.image.reading import DEFAULT, Reading
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Batch, Run, join_batches
-from fastcam.runtime.thread_pipeline import Pipeline
+from fastcam.runtime.thread_pipeline import Budget, Pipeline
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 """What is opened as a video. Which of them can be read is up to OpenCV's build."""
+HELD = 512 << 20
+"""Bytes of pictures that a stream holds at once, about: those that were read ahead, and those on their way."""
 ESTIMATED = 2
 """Frames, or percent of them, by which a sound file's count may be wrong: some formats tell their length alone."""
 
@@ -41,20 +44,31 @@ class Frame:
 
 @dataclass(frozen=True)
 class Steps:
-    """What is done to frames: a picture to its part of a batch, a batch through the model, and what follows."""
+    """What is done to frames: a picture to its part of a batch, a batch through the model, and what follows.
+
+    ``weight`` is about how many bytes a picture and its part of a batch take.
+    """
 
     prepare: Callable[[Any], Batch]
     run: Callable[[Batch], Run]
     finish: Callable[[Run], Explanation]
+    weight: Callable[[Any], int]
 
 
 def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, wait: float | None) -> Iterator[Frame]:
     """See :meth:`fastcam.Explainer.stream`."""
     if batch_size < 1 or workers < 1:
         raise FastcamError(f"batch_size and workers must be at least 1, got {batch_size} and {workers}")
+    weights: dict[int, int] = {}
+    budget = Budget(HELD)
 
-    def prepare(numbered: tuple[int, Any]) -> tuple[Frame, Batch | None]:
-        frame = Frame(*numbered)
+    def admitted() -> Iterator[Frame]:
+        for index, source in enumerate(frames):
+            weights[index] = steps.weight(source)
+            budget.admit(weights[index])
+            yield Frame(index, source)
+
+    def prepare(frame: Frame) -> tuple[Frame, Batch | None]:
         try:
             return frame, steps.prepare(frame.source)
         except Exception as error:  # whatever a picture, or the library that it comes from, does
@@ -82,12 +96,20 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
     def shape(prepared: tuple[Frame, Batch | None]) -> Any:
         return None if prepared[1] is None else prepared[1].tensor.shape
 
+    def full(members: list[tuple[Frame, Batch | None]]) -> bool:
+        return sum(weights[frame.index] for frame, _ in members) >= budget.half
+
     def explained() -> Iterator[Frame]:
         with Pipeline() as pipeline:
-            ready = pipeline.stage(enumerate(frames), prepare, workers, ahead=batch_size + workers)
-            ran = pipeline.stage(pipeline.batches(ready, batch_size, shape, wait), run)
+            pipeline.callback(budget.close)
+            ready = pipeline.stage(admitted(), prepare, workers, ahead=batch_size + workers)
+            ran = pipeline.stage(pipeline.batches(ready, batch_size, shape, wait, full), run)
             for members in pipeline.stage(ran, finish):
-                yield from members
+                members.reverse()
+                while members:
+                    index = members[-1].index
+                    yield members.pop()
+                    budget.leave(weights.pop(index))
 
     return explained()
 
@@ -99,18 +121,22 @@ def _failed(frame: Frame, error: Exception) -> Frame:
     return replace(frame, error=failure)
 
 
-def read_video(path: str | Path) -> Iterator[Uint8]:
+def read_video(path: str | Path, reading: Reading = DEFAULT) -> Iterator[Uint8]:
     """The frames of a video file, uint8 RGB [height, width, 3], one after the other.
 
     Raises:
-        FastcamError: no such file, or OpenCV cannot read it as a video; behind the last frame: the file promises more.
+        FastcamError: no such file, OpenCV cannot read it as a video, or its frames are too large; behind the last
+            frame: the file promises more.
     """
     cv2 = opencv()
     if not os.path.isfile(path):
         raise FastcamError(f"{shown(path)}: no such file; give a video, or a folder of pictures")
     video = cv2.VideoCapture(str(path))
     count, promised = 0, video.get(cv2.CAP_PROP_FRAME_COUNT)
+    sides = (int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = (max(0, side) for side in sides)
     try:
+        reading.check(width * height, width, height, shown(path))
         good, picture = video.read()
         if not good:
             raise FastcamError(f"{path}: OpenCV cannot read this as a video; convert it, or give a folder of pictures")
@@ -125,6 +151,31 @@ def read_video(path: str | Path) -> Iterator[Uint8]:
             )
     finally:
         video.release()
+
+
+def sampled_video(path: str | Path, chosen: Callable[[int], list[int]], reading: Reading = DEFAULT) -> list[Uint8]:
+    """Some frames of a video. A long one is read twice, so that never more than :data:`HELD` bytes wait to be chosen.
+
+    Args:
+        chosen: the number of frames -> the numbers of those that are wanted.
+
+    Raises:
+        FastcamError: see :func:`read_video`.
+    """
+    kept: list[Uint8] = []
+    held = count = 0
+    for frame in read_video(path, reading):
+        count, held = count + 1, held + frame.nbytes
+        if held <= HELD:
+            kept.append(frame)
+        else:
+            kept.clear()
+    wanted = chosen(count)
+    if len(kept) == count:
+        return [kept[k] for k in wanted]
+    numbers = set(wanted)
+    found = {k: frame for k, frame in enumerate(read_video(path, reading)) if k in numbers}
+    return [found[k] for k in wanted]
 
 
 def is_video(path: Path) -> bool:

@@ -19,7 +19,7 @@ from fastcam import input_files, kernels
 from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import LayerMaps, Placed, Rows, TargetOutputs, View, in_original, same_everywhere
 from fastcam.explain.request import Request
-from fastcam.explain.streaming import is_video, read_video
+from fastcam.explain.streaming import is_video, sampled_video
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Float, Geometry, Uint8
 from fastcam.methods import Method
@@ -107,13 +107,23 @@ class ClipInputs(Inputs):
             clip = images_.pictures_in(Path(clip))
         elif isinstance(clip, str | Path) and not is_video(Path(clip)):
             clip = input_files.read_array(clip, "give a video, a folder of pictures, or an array of them as .npy")
-        pictures = list(read_video(clip)) if isinstance(clip, str | Path) else [images_.load(one) for one in clip]
-        if not pictures:
-            raise FastcamError("a clip has no frames; give at least one")
+        if isinstance(clip, str | Path):
+            pictures = sampled_video(clip, self._chosen, self._reading)
+        elif all(isinstance(one, str | Path) for one in clip):
+            read = {k: images_.load(clip[k], self._reading) for k in set(self._chosen(len(clip)))}
+            pictures = [read[k] for k in self._chosen(len(clip))]
+        else:
+            given = [images_.load(one, self._reading) for one in clip]
+            pictures = [given[k] for k in self._chosen(len(given))]
         if len({picture.shape for picture in pictures}) > 1:
             raise FastcamError("the frames of a clip have different sizes; give frames of one size")
-        chosen = ((np.arange(self.frames) + 0.5) * len(pictures) / self.frames).astype(int)
-        return [pictures[k] for k in chosen]
+        return pictures
+
+    def _chosen(self, count: int) -> list[int]:
+        """Which of so many frames the model sees, as many as it takes."""
+        if not count:
+            raise FastcamError("a clip has no frames; give at least one")
+        return [int(k) for k in ((np.arange(self.frames) + 0.5) * count / self.frames).astype(int)]
 
 
 def _are_clips(images: Any) -> bool:

@@ -1,10 +1,11 @@
 """Pictures as uint8 RGB [height, width, 3], from files, bytes, open files, arrays and PIL.
 
-OpenCV is imported on first use.
+OpenCV is imported on first use. What it decodes is measured first, by its header.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,14 +14,23 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
-from fastcam.input_files import read_array, read_bytes
+from fastcam.errors import FastcamError, reason, shown
+from fastcam.image import pil
+from fastcam.image.header import Header, colours_times_alpha, header, orientation
+from fastcam.image.reading import DEFAULT, Reading
+from fastcam.input_files import checked, read_array, read_bytes
 
 Uint8: TypeAlias = NDArray[np.uint8]
 Pixels: TypeAlias = NDArray[Any]
 """uint8 or uint16 [height, width, channels]."""
 Floats: TypeAlias = NDArray[np.float32]
 _DEEP = np.float32(257)  # 65535 / 255
+_LARGE = 1 << 22
+"""Pixels from which on it pays to give OpenCV the room for a picture: else it decodes to one of its own and copies."""
+_BEGINNING = 1 << 16
+"""Bytes in which most files tell their size."""
+_BAND = 1 << 8
+"""Rows whose channels change places at once."""
 
 JPEG = (".jpg", ".jpeg")
 SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -53,13 +63,13 @@ def opencv() -> ModuleType:
     return cv2
 
 
-def decode(path: str | Path) -> Uint8:
+def decode(path: str | Path, reading: Reading = DEFAULT) -> Uint8:
     """The picture in a file: uint8 RGB [height, width, 3], turned as its EXIF orientation says, alpha dropped.
 
     Raises:
-        FastcamError: no such file, not readable, not a picture, or a picture that is cut short.
+        FastcamError: no such file, not readable, not a picture, too large, or a picture that is cut short.
     """
-    return eight_bits(_decoded(_content(path), str(path)))
+    return eight_bits(deep(path, reading))
 
 
 def eight_bits(pixels: Pixels) -> Uint8:
@@ -67,34 +77,94 @@ def eight_bits(pixels: Pixels) -> Uint8:
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
-def _content(path: str | Path) -> Uint8:
+def _content(path: str | Path) -> bytes:
     """The bytes of a file; not by cv2.imread, which cannot open names outside the code page on Windows."""
-    return np.frombuffer(read_bytes(path, "give a picture file"), np.uint8)
+    return read_bytes(path, "give a picture file")
 
 
-def _decoded(data: Uint8, path: str, whole: bool = False) -> Pixels:
+def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> Pixels:
     """The picture that the bytes of a file hold, RGB of 8 or 16 bits; ``whole``: its own channels, alpha among them."""
     cv2 = opencv()
-    if cut_short(data.tobytes()):
-        raise FastcamError(f"{path}: the picture is cut short; copy it again")
-    image = None
-    if data.size:
+    if cut_short(data):
+        raise FastcamError(f"{name}: the picture is cut short; copy it again")
+    head, image = header(data), None
+    if head is not None:
+        reading.check(head.pixels, head.width, head.height, name)
+        own = whole and data[:2] != b"\xff\xd8"  # a JPEG has no alpha
+        color = cv2.IMREAD_ANYCOLOR if whole else cv2.IMREAD_COLOR
+        flags = cv2.IMREAD_UNCHANGED if own else color | cv2.IMREAD_ANYDEPTH
+        if not own and (not reading.exif or data[:4] in (b"\x89PNG", b"RIFF") or data[4:8] == b"ftyp"):
+            # which not every OpenCV turns
+            flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        if colours_times_alpha(data):
+            found = pil.decoded(data, name, whole, reading)
+            return found if reading.exif else _turned(found, _UNDONE[orientation(data)])
         try:
-            own = whole and data[:2].tobytes() != b"\xff\xd8"  # a JPEG has no alpha, and often an orientation
-            color = cv2.IMREAD_ANYCOLOR if whole else cv2.IMREAD_COLOR
-            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if own else color | cv2.IMREAD_ANYDEPTH)
+            image = _by_opencv(data, flags, head)
         except cv2.error as error:  # e.g. more pixels than OpenCV accepts
-            raise FastcamError(f"{path}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
+            raise FastcamError(f"{name}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
     if image is None or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
         raise FastcamError(
-            f"{path}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file of 8 or 16 bits, "
+            f"{name}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file of 8 or 16 bits, "
             "or an array of bands as .npy"
         )
-    if image.ndim == 2:
-        return np.asarray(image)[..., None]
-    if image.shape[2] > 4:
-        return np.asarray(image)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA))
+    image = _rgb(image if image.ndim == 3 else image[..., None])
+    if data[:2] in (b"II", b"MM"):  # OpenCV turns a TIFF in any case, as Pillow does
+        return image if reading.exif else _turned(image, _UNDONE[orientation(data)])
+    return _turned(image, orientation(data)) if reading.exif else image
+
+
+def _by_opencv(data: bytes, flags: int, head: Header) -> Pixels | None:
+    """What OpenCV decodes, in its own order of channels; None where it cannot."""
+    cv2 = opencv()
+    large = head.width * head.height >= _LARGE and orientation(data) == 1
+    if large and flags >= 0 and flags & cv2.IMREAD_COLOR and hasattr(os, "memfd_create"):
+        found = _into_room(data, flags, np.empty((head.height, head.width, 3), np.uint16 if head.deep else np.uint8))
+        if found is not None:
+            return found
+    image: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    return image
+
+
+def _into_room(data: bytes, flags: int, room: Pixels) -> Pixels | None:
+    """What OpenCV decodes into ``room``; None where the picture has another size or type, or an older OpenCV cannot.
+
+    OpenCV gives room to files alone: this one lies in memory.
+    """
+    cv2 = opencv()
+    file = os.memfd_create("picture")
+    try:
+        with open(file, "wb", closefd=False) as stream:
+            stream.write(data)
+        found: Pixels | None = cv2.imread(f"/proc/self/fd/{file}", dst=room, flags=flags)
+        return found
+    except (cv2.error, TypeError, OSError):
+        return None
+    finally:
+        os.close(file)
+
+
+def _rgb(image: Pixels) -> Pixels:
+    """BGR or BGRA as RGB or RGBA, in place; other channels as they are."""
+    if image.shape[2] in (3, 4):
+        cv2 = opencv()
+        code = cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        for top in range(0, len(image), _BAND):
+            cv2.cvtColor(image[top : top + _BAND], code, dst=image[top : top + _BAND])
+    return image
+
+
+_UNDONE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+"""The orientation that undoes another."""
+
+
+def _turned(image: Pixels, how: int) -> Pixels:
+    """A picture upright that lies as EXIF's orientation says."""
+    if how == 1:
+        return image
+    rows, columns = how in (3, 4, 7, 8), how in (2, 3, 6, 7)
+    image = image.transpose(1, 0, 2) if how > 4 else image
+    return np.ascontiguousarray(image[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
 def cut_short(data: bytes) -> bool:
@@ -138,7 +208,7 @@ def picture(array: Any) -> Uint8:
     return np.ascontiguousarray(eight_bits(rgb))
 
 
-def read(image: Any, color: str) -> tuple[Uint8, Pixels | Floats]:
+def read(image: Any, color: str, reading: Reading = DEFAULT) -> tuple[Uint8, Pixels | Floats]:
     """A picture to look at, and its pixels as a model of channels ``color`` wants them.
 
     Both are uint8 RGB [h, w, 3] of an ordinary picture. Pixels of 16 bits become float32 in 0..255. With "RGBA", "BGRA"
@@ -150,26 +220,28 @@ def read(image: Any, color: str) -> tuple[Uint8, Pixels | Floats]:
     whole = color in ("RGBA", "BGRA", "BANDS")
     if isinstance(image, str | Path):
         if Path(image).suffix.lower() == ".npy":
-            pixels = _bands(read_array(image, "give a .npy file of bands"), whole)
-        elif whole:
-            pixels = _decoded(_content(image), str(image), whole)
+            pixels = _bands(read_array(image, "give a .npy file of bands", reading.shape_check(shown(image))), whole)
         else:
-            pixels = deep(image)
-    elif _is_pil(image):
-        pixels = _bands(_of_pil(image, whole), whole)
+            pixels = _decoded(_content(image), shown(image), reading, whole)
+    elif pil.is_pil(image):
+        pixels = _bands(pil.pixels(image, whole, reading), whole)
     elif is_encoded(image):
-        pixels = _decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given", whole)
+        pixels = _decoded(_bytes(image), "the bytes given", reading, whole)
     else:
         pixels = _bands(as_array(image), whole)
     if pixels.dtype == np.uint8 and not whole:
         return pixels, pixels
-    shown = eight_bits(pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2))
-    return np.ascontiguousarray(shown), pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / _DEEP
+    seen = eight_bits(pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2))
+    seen = np.ascontiguousarray(seen)
+    if pixels.dtype == np.uint8:
+        return seen, pixels
+    floats = pixels.astype(np.float32)
+    return seen, np.divide(floats, _DEEP, out=floats)
 
 
-def deep(path: str | Path) -> Pixels:
+def deep(path: str | Path, reading: Reading = DEFAULT) -> Pixels:
     """:func:`decode` without losing the lower half of 16 bits."""
-    return _decoded(_content(path), str(path))
+    return _decoded(_content(path), shown(path), reading)
 
 
 def _bands(array: NDArray[Any], whole: bool) -> Pixels:
@@ -190,42 +262,10 @@ def _bands(array: NDArray[Any], whole: bool) -> Pixels:
 
 def is_encoded(image: Any) -> bool:
     """Whether this is a picture that has to be decoded or converted: bytes, an open file, or a PIL image."""
-    return isinstance(image, bytes | bytearray | memoryview) or hasattr(image, "read") or _is_pil(image)
+    return isinstance(image, bytes | bytearray | memoryview) or hasattr(image, "read") or pil.is_pil(image)
 
 
-def _is_pil(image: Any) -> bool:
-    return hasattr(image, "convert") and hasattr(image, "mode")
-
-
-def _of_pil(image: Any, whole: bool) -> Pixels:
-    """The pixels of a PIL image as those of its file would be: turned as its EXIF says, 16 bits as 16 bits.
-
-    Raises:
-        FastcamError: it is cut short, or of numbers whose range nobody knows.
-    """
-    from PIL import ImageOps
-
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F", "LAB"):  # convert() would cut off what is above 255
-            pixels = np.asarray(image)
-            if image.mode != "I" or pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-                raise FastcamError(
-                    f"a PIL image of mode {image.mode} does not say what is black and what is white; convert it to L, "
-                    "I;16 or RGB, or give a float tensor"
-                )
-            return pixels.astype(np.uint16)
-        if image.mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16)  # in this processor's order of bytes
-        mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGBA" if whole else "RGB"
-        return np.asarray(image if image.mode == mode else image.convert(mode))
-    except FastcamError:
-        raise
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: of broken PNG files
-        raise FastcamError(f"the PIL image cannot be read ({error}); open it again") from error
-
-
-def load(image: Any) -> Uint8:
+def load(image: Any, reading: Reading = DEFAULT) -> Uint8:
     """A picture from a path, the bytes of a picture file, an open one, an array (see :func:`picture`), a PIL image or
     anything that speaks DLPack.
 
@@ -233,22 +273,50 @@ def load(image: Any) -> Uint8:
         FastcamError: see :func:`decode` and :func:`picture`.
     """
     if isinstance(image, str | Path):
-        return decode(image)
-    if _is_pil(image):
-        return picture(_of_pil(image, False))
+        return decode(image, reading)
+    if pil.is_pil(image):
+        return picture(pil.pixels(image, False, reading))
     if is_encoded(image):
-        return eight_bits(_decoded(np.frombuffer(_bytes(image), np.uint8), "the bytes given"))
+        return eight_bits(_decoded(_bytes(image), "the bytes given", reading))
     return picture(as_array(image))
 
 
-def _bytes(image: Any) -> bytes | bytearray | memoryview:
+def weight(image: Any) -> int:
+    """About how many bytes a picture takes when it is read, by its header; 0 where nobody knows, or it is none."""
+    try:
+        if pil.is_pil(image):
+            return 4 * int(image.size[0]) * int(image.size[1])
+        if isinstance(image, str | Path):
+            return _weight_of_file(image)
+        if isinstance(image, bytes | bytearray | memoryview):
+            head = header(bytes(image[:_BEGINNING])) or header(bytes(image))
+            return len(image) + (3 * head.pixels if head else 0)
+        return int(getattr(image, "nbytes", 0))
+    except (OSError, ValueError, TypeError):  # the reader says what is wrong
+        return 0
+
+
+def _weight_of_file(path: str | Path) -> int:
+    if Path(path).suffix.lower() == ".npy":
+        return os.path.getsize(path)
+    checked(path)
+    with open(path, "rb") as file:
+        beginning = file.read(_BEGINNING)
+        head = header(beginning) or header(beginning + file.read())
+    return 3 * head.pixels if head else 0
+
+
+def _bytes(image: Any) -> bytes:
     """The bytes of a picture file that is given as such, or open."""
-    content = image.read() if hasattr(image, "read") else image
+    try:
+        content = image.read() if hasattr(image, "read") else image
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise FastcamError(f"the open file cannot be read ({reason(error)}); open it again") from error
     if not isinstance(content, bytes | bytearray | memoryview):
         raise FastcamError(
             f"a file that is open for text gives no picture; open {getattr(image, 'name', 'it')} as bytes"
         )
-    return content
+    return bytes(content)
 
 
 def as_array(value: Any) -> NDArray[Any]:

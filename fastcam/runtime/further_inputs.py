@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from fastcam import input_files
 from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import CHANNELS, Size
+from fastcam.image.reading import DEFAULT, Reading
 from fastcam.preprocessing import fitted, named
 from fastcam.schema import FurtherInput, Preprocessing
 
@@ -80,7 +80,7 @@ class FurtherInputs:
         image: the explained input, as ONNX Runtime describes it.
         about: what the metadata says of them.
         given: values for every call, by name.
-        preprocessing: of pictures.
+        preprocessing, reading: of pictures.
 
     Raises:
         FastcamError: ``given`` names no such input, or has a value that does not fit.
@@ -92,6 +92,7 @@ class FurtherInputs:
     about: tuple[FurtherInput, ...]
     given: Values
     preprocessing: Preprocessing | None
+    reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
         self._refuse_unknown(self.given)
@@ -201,7 +202,7 @@ class FurtherInputs:
         if CHANNELS[how.color] not in (None, channels) and channels in COLOURS:
             how = replace(how, color=COLOURS[channels])
         how = fitted(how, channels, dtype, value.name)[0]
-        pixels = images_.read(source, how.color)[1]
+        pixels = images_.read(source, how.color, self.reading)[1]
         tensor, _ = images_.prepare(pixels, how, _size(value.shape, how.layout) or how.size)
         return np.asarray(tensor[0])
 
@@ -237,13 +238,13 @@ def read_array(path: str | Path) -> Array:
     suffix = Path(path).suffix.lower()
     if suffix == ".npy":
         return input_files.read_array(path, FORMS)
-    text = input_files.read_text(path, FORMS)
+    text = input_files.read_text(path, FORMS, input_files.NUMBERS)
     try:
         if suffix == ".json":
-            return _numbers(json.loads(text))
+            return _numbers(input_files.parse_json(text))
         lines = [line.replace(",", " ").replace(";", " ").split() for line in text.splitlines() if line.strip()]
         return np.squeeze(np.array(lines, np.float64))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError) as error:
         raise FastcamError(f"{shown(path)}: no array can be read from it ({error}); {FORMS}") from error
 
 
@@ -282,7 +283,9 @@ def _value(text: str) -> Any:
     if Path(text).is_file():
         return Path(text)
     try:
-        return _numbers(json.loads(text if text.lstrip().startswith("[") or "," not in text else f"[{text}]"))
+        return _numbers(
+            input_files.parse_json(text if text.lstrip().startswith("[") or "," not in text else f"[{text}]")
+        )
     except ValueError:
         raise FastcamError(f"{text}: no such file, and no numbers; give a file, or numbers like 0.4,1") from None
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from fastcam import input_files
 from fastcam.errors import FastcamError
 from fastcam.image import preprocess as images_
+from fastcam.image.decode import weight
 from fastcam.image.preprocess import Float, Geometry, Size, Uint8
+from fastcam.image.reading import DEFAULT, Reading
 from fastcam.preprocessing import fitted, named
 from fastcam.runtime import uint8_frames as frames_
 from fastcam.runtime.batch import Batch
@@ -63,6 +65,7 @@ class Inputs:
         threads: how many pictures of a run may be read and prepared at once; by default one a core.
         further: the model's further inputs by name, as ONNX Runtime describes them.
         given: values of those for every call, by name.
+        reading: how files of pictures are read.
 
     Raises:
         FastcamError: a preprocessing that does not fit the file, or a value for an input that it does not have.
@@ -77,14 +80,16 @@ class Inputs:
         threads: int | None = None,
         further: Mapping[str, Any] | None = None,
         given: Values | None = None,
+        reading: Reading = DEFAULT,
     ) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._workers = Workers(self._threads)
-        self._name, self._metadata = name, metadata
+        self._name, self._metadata, self._reading = name, metadata, reading
         self.shape: tuple[int | str | None, ...] = tuple(value.shape)
         self._dtype = _DTYPES.get(value.type, np.float32)
         self.preprocessing = self._resolve_preprocessing(preprocess)
-        self._further = FurtherInputs(name, further or {}, value, metadata.inputs, given or {}, self.preprocessing)
+        how = self.preprocessing, reading
+        self._further = FurtherInputs(name, further or {}, value, metadata.inputs, given or {}, *how)
 
     @property
     def layout(self) -> str:
@@ -270,7 +275,7 @@ class Inputs:
             whole = np.empty((len(sources), *shape), np.float32)
 
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
-            picture, pixels = images_.read(sources[i], preprocessing.color)
+            picture, pixels = images_.read(sources[i], preprocessing.color, self._reading)
             self._refuse_bands(pixels, count)
             size = None if preprocessing.size is not None else self._own_size(pixels.shape[:2])
             return picture, images_.prepare(pixels, preprocessing, size, None if whole is None else whole[i : i + 1])
@@ -307,10 +312,19 @@ class Inputs:
         """
         slices = (sources.images[start : start + size] for start in range(0, len(sources), size))
         start = 0
-        for part in frames_.batches(sources.images, size) if self._metadata.frames else slices:
+        for part in frames_.batches(sources.images, size, self._reading) if self._metadata.frames else slices:
             rows = slice(start, start + len(part))
             yield self.batch(Sources(part, sources.files[rows], sources.further[rows]))
             start += len(part)
+
+    def weight(self, source: Any) -> int:
+        """About how many bytes a picture takes on its way: its pixels, and the network's input that is made of them."""
+        if isinstance(source, Mapping):
+            source = source.get(self._metadata.input)
+        size, pixels = self.preprocessing.size if self.preprocessing else None, weight(source)
+        if size is None:  # its own size, in float32
+            return pixels if self._metadata.frames else 5 * pixels
+        return pixels + 4 * size[0] * size[1] * (self._channels(self.layout) or 3)
 
     def batch(self, sources: Sources) -> Batch:
         """One run's images as the network's input, and the values of the further inputs."""
@@ -325,7 +339,7 @@ class Inputs:
             return Batch(images, rows, (Geometry.unchanged(size),) * len(images), tuple(files))
         assert self.preprocessing is not None  # sources() refuses pictures without it
         if self._metadata.frames:
-            return frames_.prepare(images, files, self.preprocessing, self.shape, self._name)
+            return frames_.prepare(images, files, self.preprocessing, self.shape, self._name, self._reading)
         tensor, prepared = self._loaded(images, self.preprocessing)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self._channels(self.preprocessing.layout)

@@ -65,6 +65,48 @@ class Channel(Generic[T]):
             yield item[0]
 
 
+class Budget:
+    """Bytes that items may take on their way through stages, from their source to their reader.
+
+    An item comes in while half of the bytes are free, however large it is, or while there is room for it. So one that
+    is larger than all of them still passes, and a batch that holds less than half never waits for what cannot come in.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._held = 0
+        self._changed = threading.Condition()
+        self._closed = False
+
+    @property
+    def half(self) -> int:
+        """Bytes at which a batch is full."""
+        return self.most // 2
+
+    def admit(self, size: int) -> None:
+        """Wait until an item of ``size`` bytes may come in."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._held < self.half or self._held + size <= self.most,
+            )
+            self._held += size
+
+    def leave(self, size: int) -> None:
+        """An item of ``size`` bytes has been read."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
 class Workers:
     """Threads that stay from call to call, made when they are first needed. Any number of threads may share them.
 
@@ -116,11 +158,19 @@ class Pipeline(ExitStack):
         self.callback(channel.close)
         return (future.result() for future in channel)
 
-    def batches(self, items: Iterable[T], size: int, key: Callable[[T], Any], wait: float | None) -> Iterator[list[T]]:
+    def batches(
+        self,
+        items: Iterable[T],
+        size: int,
+        key: Callable[[T], Any],
+        wait: float | None,
+        full: Callable[[list[T]], bool] = lambda batch: False,
+    ) -> Iterator[list[T]]:
         """Neighbours with the same ``key``, up to ``size`` of them.
 
         Args:
             wait: seconds after the first item in which a batch may fill up; None waits for as long as it takes.
+            full: whether a batch is not to grow, whatever its size.
         """
         channel: Channel[T | BaseException] = Channel(1)
 
@@ -136,15 +186,21 @@ class Pipeline(ExitStack):
 
         threading.Thread(target=feed, daemon=True).start()
         self.callback(channel.close)
-        return _batches(channel, size, key, wait)
+        return _batches(channel, size, key, wait, full)
 
 
-def _batches(channel: Channel[Any], size: int, key: Callable[[Any], Any], wait: float | None) -> Iterator[list[Any]]:
+def _batches(
+    channel: Channel[Any],
+    size: int,
+    key: Callable[[Any], Any],
+    wait: float | None,
+    full: Callable[[list[Any]], bool],
+) -> Iterator[list[Any]]:
     following = channel.take()
     while following:
         batch, following = following, []
         until = None if wait is None else time.monotonic() + wait
-        while not isinstance(batch[0], BaseException) and len(batch) < size:
+        while not isinstance(batch[0], BaseException) and len(batch) < size and not full(batch):
             following = channel.take(None if until is None else max(0.0, until - time.monotonic()))
             if not following or isinstance(following[0], BaseException) or key(following[0]) != key(batch[0]):
                 break

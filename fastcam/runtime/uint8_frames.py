@@ -9,15 +9,16 @@ import numpy as np
 
 from fastcam.errors import FastcamError
 from fastcam.image import preprocess
+from fastcam.image.reading import Reading
 from fastcam.runtime.batch import Batch
 from fastcam.schema import Preprocessing
 
 
-def batches(sources: Sequence[Any], most: int) -> Iterator[list[preprocess.Uint8]]:
+def batches(sources: Sequence[Any], most: int, reading: Reading) -> Iterator[list[preprocess.Uint8]]:
     """The pictures, read as they are asked for; neighbours of one size, up to ``most``, are a batch."""
     batch: list[preprocess.Uint8] = []
     for source in sources:
-        picture = preprocess.load(source)
+        picture = preprocess.load(source, reading)
         if batch and (len(batch) == most or batch[0].shape != picture.shape):
             yield batch
             batch = []
@@ -32,6 +33,7 @@ def prepare(
     preprocessing: Preprocessing,
     shape: Sequence[int | str | None],
     name: str,
+    reading: Reading,
 ) -> Batch:
     """Pictures of one size as an input uint8 RGB [N, height, width, 3], and where the file will place them.
 
@@ -41,11 +43,12 @@ def prepare(
         preprocessing: what the file does with them.
         shape: of the file's input.
         name: how messages call the file.
+        reading: how files of pictures are read.
 
     Raises:
         FastcamError: the pictures have different sizes, or another than the file takes.
     """
-    pictures = tuple(preprocess.load(source) for source in sources)
+    pictures = tuple(preprocess.load(source, reading) for source in sources)
     sizes = {(picture.shape[0], picture.shape[1]) for picture in pictures}
     if len(sizes) > 1:
         raise FastcamError(f"the frames of one run must have one size, got {sorted(sizes)}")

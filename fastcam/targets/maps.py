@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, load, prepare, resize
+from fastcam.image.reading import Reading
 from fastcam.schema import Cotangent, Preprocessing
 from fastcam.targets.arrays import Classes, Double, check_index, linear
 from fastcam.targets.spec_parser import Explained, File, Kind, Spec, SpecFunction, index, integers, of_output, sizes
@@ -104,7 +105,7 @@ def _region_spec(spec: Spec, file: File) -> SpecFunction:
     known = file.classes(spec, channels if isinstance(channels, int) else None)
     classes = [index(spec, word, known) for word in spec.words]
     path = spec.options.get("mask")
-    mask = _mask(spec, path, file.preprocessing) if path is not None else None
+    mask = _mask(spec, path, file.preprocessing, file.reading) if path is not None else None
     where = f" within {Path(path).stem}" if path is not None else ""
 
     def explain(y: Double) -> Explained:
@@ -168,10 +169,10 @@ def _largest(y: Double, file: File) -> int:
     return int(counts.argmax())
 
 
-def _mask(spec: Spec, path: str, preprocessing: Preprocessing | None) -> Float:
+def _mask(spec: Spec, path: str, preprocessing: Preprocessing | None, reading: Reading) -> Float:
     """A picture of a mask at the size of the network's input: [H, W] in 0..1, brought there as the pictures are."""
     try:
-        pixels = load(path)
+        pixels = load(path, reading)
     except FastcamError as error:
         raise spec.wrong(str(error)) from error
     plain = Preprocessing(size=None, resize="stretch", color="GRAY", scale=1 / 255, pad_value=0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError, shown
+from fastcam.image.reading import DEFAULT, Reading
 from fastcam.schema import Cotangent, Metadata
 from fastcam.targets import boxes, class_scores, embeddings, maps, texts
 from fastcam.targets.resolved import CotangentSource
@@ -70,7 +71,11 @@ class BoundSpecs:
 
 
 def bind(
-    cotangent: CotangentLike, metadata: Metadata, name: str, outputs_of: Callable[[Any], Outputs]
+    cotangent: CotangentLike,
+    metadata: Metadata,
+    name: str,
+    outputs_of: Callable[[Any], Outputs],
+    reading: Reading = DEFAULT,
 ) -> CotangentSource:
     """Specs as a function of the outputs, :class:`BoundSpecs`; what is no words as it is.
 
@@ -79,6 +84,7 @@ def bind(
         metadata: of the file.
         name: how messages call it.
         outputs_of: a picture's path -> the model's outputs; for references of similarities.
+        reading: how files of masks are read.
 
     Raises:
         FastcamError: a spec that is none, or that the file does not answer; the message says what it answers.
@@ -87,12 +93,12 @@ def bind(
     if not isinstance(said, list | tuple) or not said:
         return cotangent  # type: ignore[return-value]
     if all(isinstance(row, list | tuple) for row in said):
-        rows = [bind(row, metadata, name, outputs_of) for row in said]
+        rows = [bind(row, metadata, name, outputs_of, reading) for row in said]
         if all(isinstance(row, BoundSpecs) for row in rows):
             return PerImageSpecs(tuple(row for row in rows if isinstance(row, BoundSpecs)))
     if not all(isinstance(one, str) for one in said):
         return cotangent  # type: ignore[return-value]
-    file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of)
+    file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of, reading)
     specs = [spec(str(one)) for one in said]
     functions = tuple(_resolve(one, file, metadata) for one in specs)
     text = any(map(texts.is_text, metadata.cotangents))  # a character is where it is read

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.image.preprocess import Float
+from fastcam.image.reading import DEFAULT, Reading
 from fastcam.labels import short_label
 from fastcam.schema import PREFIX, Cotangent, Preprocessing
 from fastcam.targets.arrays import Double
@@ -105,6 +106,7 @@ class File:
         labels: class names by index, or None.
         preprocessing: how pictures become its input.
         outputs_of: a picture -> the outputs that the model gives for it alone.
+        reading: how files of pictures are read.
     """
 
     name: str
@@ -112,6 +114,7 @@ class File:
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing | None
     outputs_of: Callable[[Any], Outputs]
+    reading: Reading = DEFAULT
 
     def output(self, spec: Spec, axes: Sequence[int]) -> Cotangent:
         """The output that a spec is about: the one it names, or the only one with so many axes for one image.

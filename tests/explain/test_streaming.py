@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from itertools import count, islice, pairwise
 
 import cv2
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.explain.streaming import read_video
+from fastcam.explain import streaming
+from fastcam.explain.streaming import read_video, sampled_video
+from fastcam.image.decode import weight
 from fastcam.schema import preset
 from support.models.contract_model import brightness_model, random_model
 
@@ -214,3 +217,59 @@ def test_an_overlay_video_takes_style_and_colours(desk, options, how, colors):
     wanted, plain = explainer(source[3], **how).overlay(colors=colors), explainer(source[3]).overlay()
     gaps = [np.abs(written[3].astype(int) - picture).mean() for picture in (wanted, plain)]
     assert gaps[0] < 12 and gaps[0] < gaps[1] / 2
+
+
+# ---- how much is held
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("of", ["arrays", "files"])
+def test_what_is_on_its_way_is_bounded_in_bytes(monkeypatch, tmp_path, of, batch_size):
+    """Room for five frames: a sixth is not asked for while the reader has seen none."""
+    frame = pictures(1, (300, 400))[0]
+    explainer = Explainer(random_model().file())
+    monkeypatch.setattr(streaming, "HELD", 5 * (frame.nbytes + 4 * 32 * 32 * 3))
+    cv2.imwrite(str(tmp_path / "p.png"), frame)
+    asked, ahead = [], []
+
+    def source():
+        for i in range(20):
+            asked.append(i)
+            yield frame if of == "arrays" else tmp_path / "p.png"
+
+    for found in explainer.stream(source(), batch_size=batch_size, workers=4):
+        assert found.error is None
+        time.sleep(0.02 if found.index < 4 else 0)
+        ahead.append(len(asked) - found.index)
+    assert len(ahead) == 20 and max(ahead) <= 7  # the one that is read, those on their way, and one at the door
+
+
+def test_frames_that_are_larger_than_all_room_still_pass(monkeypatch):
+    explainer = Explainer(random_model().file())
+    monkeypatch.setattr(streaming, "HELD", 1000)
+    found = list(explainer.stream(pictures(6), batch_size=4))
+    assert [frame.index for frame in found] == list(range(6)) and all(frame.error is None for frame in found)
+
+
+def test_a_pictures_weight_is_asked_of_its_header(tmp_path):
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((30, 40, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "p.tif"), np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
+    np.save(tmp_path / "p.npy", np.zeros((30, 40, 3), np.uint8))
+    assert weight(tmp_path / "p.png") == weight(np.zeros((30, 40, 3), np.uint8)) == 3600
+    assert weight(tmp_path / "p.tif") == 360_000 and weight(tmp_path / "p.npy") == 3600 + 128
+    assert weight(tmp_path / "none.png") == weight("a\0b") == weight(None) == weight(b"nothing") - 7 == 0
+
+
+def test_a_long_clip_is_read_twice_and_the_same(monkeypatch, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(30):
+        writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
+    writer.release()
+
+    def chosen(count):
+        return [0, count // 2, count // 2, count - 1]
+
+    plain = sampled_video(tmp_path / "v.avi", chosen)
+    monkeypatch.setattr(streaming, "HELD", 5 * 64 * 48 * 3)
+    np.testing.assert_array_equal(sampled_video(tmp_path / "v.avi", chosen), plain)
+    assert [frame.mean().round(-1) for frame in plain] == [0, 120, 120, 230]
