@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, currently_in_test_context, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -54,7 +54,10 @@ def compare(model, images, targets=TARGETS, **how):
         _, gradients = run(model, "gradients", targets, images, **how)
         general, weights = run(model, "weights", targets, images, **how)
     mean = gradients.mean(tuple(range(3, gradients.ndim)))
-    assert np.abs(gradients).max() > 0
+    alive = np.abs(gradients).max() > 0
+    if currently_in_test_context():  # random chains may end in a Clip that nothing passes
+        assume(alive)
+    assert alive
     np.testing.assert_allclose(short["gradients"][1], gradients, atol=1e-5 * np.abs(gradients).max())
     np.testing.assert_allclose(weights, mean, atol=1e-5 * np.abs(mean).max())
     np.testing.assert_allclose(short["weights"][1], mean, atol=1e-5 * np.abs(mean).max())

@@ -35,7 +35,7 @@ class Case:
         constants: name -> array; those of float64 get the model's type.
         wrt: inputs to differentiate.
         outputs: outputs that have a cotangent.
-        sample: "normal", "positive", "unit" (between -1 and 1) or "above one" values.
+        sample: "normal", "positive", "unit" (between -1 and 1), "above one" or "apart" values.
         runtime: False where ONNX Runtime has no such form of the operator.
         opset: of the model.
     """
@@ -68,6 +68,9 @@ class Case:
             feeds = {name: np.abs(x) + np.float32(0.5) for name, x in feeds.items()}
         if self.sample == "unit":
             feeds = {name: np.float32(0.9) * np.tanh(x) for name, x in feeds.items()}
+        if self.sample == "apart":  # any two far enough for a step of central differences not to swap them
+            ranks = {name: rng.permutation(x.size).reshape(x.shape) for name, x in feeds.items()}
+            feeds = {name: ((x - x.size // 2) * np.float32(4 / x.size)).astype(np.float32) for name, x in ranks.items()}
         if self.sample == "above one":
             feeds = {name: np.abs(x) + np.float32(1.25) for name, x in feeds.items()}
         return {name: np.asarray(x, dtype) for name, x in feeds.items()}
