@@ -182,7 +182,7 @@ class Head:
     sha256: str
 
 
-Answer = Literal["class", "element", "box", "region", "words", "similarity", ""]
+Answer = Literal["class", "element", "box", "region", "point", "words", "similarity", ""]
 """The kind of target that an output is asked by where a person names none; "" where nothing tells."""
 
 

@@ -21,6 +21,7 @@ SCORE = {
 ANSWERS: dict[Answer, tuple[str, str]] = {
     "box": ("a detector", "by default the best boxes; box:NAME, box:NAME,x0, box:box=-2"),
     "region": ("a segmenter", "by default the largest region; region:NAME, element:CLASS,ROW,COLUMN"),
+    "point": ("a model of key points", "by default the point with the highest score; point:NAME"),
     "words": ("a reader of texts", "by default its likeliest words; words, caption"),
     "class": ("a classifier", "by default the likeliest class; class:NAME, probability:NAME"),
     "element": ("a model of one number", "element"),

@@ -22,11 +22,12 @@ from fastcam.targets.boxes import best_box, coordinate, dense
 from fastcam.targets.class_scores import class_score, combination, difference, finer, multi_label, probability
 from fastcam.targets.embeddings import pairs, similarity
 from fastcam.targets.maps import element, region
+from fastcam.targets.points import point
 from fastcam.targets.sequences import caption, words
 
 __all__ = [
     "SIDES", "best_box", "caption", "class_score", "combination", "coordinate", "dense", "difference", "element",
-    "finer", "multi_label", "pairs", "probability", "region", "similarity", "stack", "words",
+    "finer", "multi_label", "pairs", "point", "probability", "region", "similarity", "stack", "words",
 ]  # fmt: skip
 
 

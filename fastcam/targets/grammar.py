@@ -20,7 +20,7 @@ from fastcam.targets.spec_parser import Spec, sizes
 
 BEST = "box:most=5"
 """What a detector is asked where nobody says what: its best boxes that do not overlap."""
-ORDER: tuple[Answer, ...] = ("box", "region", "words", "class", "element", "similarity")
+ORDER: tuple[Answer, ...] = ("box", "point", "region", "words", "class", "element", "similarity")
 PREDICTED = -1
 
 
@@ -66,7 +66,7 @@ def in_words(targets: Any, metadata: Metadata, file: str) -> Any:
 def _asked(kind: Answer, target: int | str) -> str:
     """A name, number or rank in the words of a kind."""
     if target == PREDICTED:
-        return {"box": BEST, "region": "region", "words": "words", "element": "element", "class": "class:-1"}[kind]
+        return {"box": BEST, "class": "class:-1"}.get(kind, kind)
     if kind == "box" and isinstance(target, int) and target < 0:
         return f"box:box={target}"
     return f"{kind}:{target}"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from fastcam.errors import FastcamError, shown
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.schema import Cotangent, Metadata
-from fastcam.targets import boxes, class_scores, embeddings, maps, texts
+from fastcam.targets import boxes, class_scores, embeddings, maps, points, texts
 from fastcam.targets.resolved import CotangentSource
 from fastcam.targets.spec_parser import (
     File,
@@ -32,6 +32,7 @@ CotangentLike: TypeAlias = "CotangentSource | str | Sequence[str] | Sequence[Seq
 KINDS: dict[str, Kind] = {
     **class_scores.KINDS,
     **maps.KINDS,
+    **points.KINDS,
     **boxes.KINDS,
     **embeddings.KINDS,
     **texts.KINDS,
@@ -128,6 +129,8 @@ def kinds_for(about: Cotangent, names: int | None = None) -> list[str]:
     shape = sizes(about)
     if texts.is_text(about):
         return ["words", "caption", "element"]
+    if about.answer == "point":
+        return ["point", "element"]
     if not about.batched or (len(shape) == 2 and (shape[-1] in (4, 6) or "box" in about.output.lower())):
         return ["box", "element"]
     fitting = [name for name, kind in KINDS.items() if len(shape) in kind.axes]
@@ -137,6 +140,6 @@ def kinds_for(about: Cotangent, names: int | None = None) -> list[str]:
     elif len(shape) == 2 and names is not None:
         boxes = {names + 4, names + 5} & {*shape}
         left_out = ("caption", "words") if boxes else ("box",) if shape[1] == names else ()
-    if len(shape) == 2 and about.answer != "region":
-        left_out = (*left_out, "region")
+    if len(shape) == 2:
+        left_out = (*left_out, "point", *(() if about.answer == "region" else ("region",)))
     return [name for name in fitting if name not in left_out]

@@ -28,6 +28,7 @@ CASES = {  # spec -> (output, what the function gives)
     "element:3": (SCORES, lambda y: c.element(y, 3)),
     "element:1,2,3": (MAPS, lambda y: c.element(y, (1, 2, 3))),
     "region:0,2": (MAPS, lambda y: c.region(y, [0, 2])),
+    "point:2,0": (MAPS, lambda y: c.point(y, [2, 0])),
     "similarity:references.npy": (SCORES, lambda y: c.similarity(y, REFERENCES[0])),
     "similarity:references.npy,kind=dot": (SCORES, lambda y: c.similarity(y, REFERENCES[0], "dot")),
     "pair": (SCORES, c.pairs),

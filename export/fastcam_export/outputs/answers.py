@@ -6,6 +6,7 @@ classes by their company, their numbers and how they were put together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ BY_KIND: dict[Kind, Answer] = {
     "indices": "",
 }
 BINS = (8, 16, 17, 32, 33)
+POINTS = re.compile("(heat_?maps?|joints?|keypoints?|kpts?|landmarks?|points?|pose|simcc)([_.:\\d].*)?")
+"""Names of outputs that score key points position by position."""
 Names = int | None
 
 
@@ -46,9 +49,13 @@ def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) ->
         return "box"
     if len(dims_of(one.value)) == 3 and all(map(is_spatial, known.get(one.value, ((), (), ()))[1:])):
         return "region"  # a map of one class, without an axis of classes
+    if _are_rows_of_points(one, each, next(iter(known))):
+        return "point"
     if one.kind == "map":
         picture = not {*"DLT"} & {*image_order(next(iter(known)))}
-        return "box" if picture and _is_map_of_boxes(one, each, names) else "region"
+        if picture and _is_map_of_boxes(one, each, names):
+            return "box"
+        return "point" if picture and _is_map_of_points(one, each) else "region"
     if one.kind in ("unknown", "boxes"):
         listed = len(dims_of(one.value)) == 2 and one.reason == DETECTED
         return "box" if len(dims_of(one.value)) == 3 or listed else ""
@@ -59,6 +66,30 @@ def _counts_positions(one: Meaning, known: Known) -> bool:
     """Whether the first axis of [B, k] counts positions of the image: a detector's rows without an axis of images."""
     axes = known.get(one.value)
     return len(dims_of(one.value)) == 2 and bool(axes) and axes is not None and is_spatial(axes[0])
+
+
+def _is_map_of_points(one: Meaning, each: Sequence[Meaning]) -> bool:
+    """Whether a map scores a key point for each channel: its name says so, and no softmax or neighbour speaks against.
+
+    A detector of points by their heatmaps (CenterNet) has maps of sizes and offsets beside them.
+    """
+    alone = all(other.kind != "map" for other in each if other.output != one.output)
+    named = POINTS.fullmatch(one.output.casefold()) is not None
+    return named and alone and len(dims_of(one.value)) == 4 and one.activation in ("", "Sigmoid")
+
+
+def _are_rows_of_points(one: Meaning, each: Sequence[Meaning], image: ir.Value) -> bool:
+    """Whether it is one of the two outputs of SimCC: a row of scores for each point, as long as a multiple of a side of
+    the picture, the same of both."""
+    rows = [other for other in each if len(dims_of(other.value)) == 3 and other.kind in ("unknown", "sequence")]
+    if len(rows) != 2 or len(rows) != len(each) or one not in rows or image_order(image) != "NCHW":
+        return False
+    (_, points, first), (_, others, second) = (dims_of(other.value) for other in rows)
+    height, width = dims_of(image)[2:]
+    if points != others or all("simcc" in other.output.casefold() for other in rows):
+        return points == others
+    sides = [(a, b) for a, b in ((first, width), (second, height)) if isinstance(a, int) and isinstance(b, int)]
+    return len(sides) == 2 and sides[0][0] % sides[0][1] == 0 and sides[0][0] * sides[1][1] == sides[1][0] * sides[0][1]
 
 
 def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> bool:
@@ -153,7 +184,7 @@ def to_explain(graph: ir.Graph, image: ir.Value, wanted: str | Sequence[str] | N
         return None
     usable = [one for one in chosen if one.value.dtype in FLOATS and not one.decided and one.value.is_graph_output()]
     answers = {one.output: answer(one, each, names, known) for one in usable}
-    first: Answer = next((kind for kind in ("box", "region", "words") if kind in answers.values()), "")
+    first: Answer = next((kind for kind in ("box", "point", "region", "words") if kind in answers.values()), "")
     if not first:
         return None
     kept = [one for one in usable if answers[one.output] == first]
