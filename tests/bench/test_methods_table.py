@@ -10,8 +10,8 @@ import pytest
 
 from fastcam.methods import METHODS
 from fastcam.schema import MODES
-from fastcam_bench.accuracy import parity_peers
 from fastcam_bench.accuracy.method_evidence import ROWS
+from fastcam_bench.accuracy.parity import peers
 from fastcam_bench.paths import RESULTS
 from fastcam_bench.report import methods_table
 
@@ -42,13 +42,13 @@ def test_the_page_is_what_the_package_has():
     assert page == methods_table.table(), f"run: {methods_table.COMMAND}"
 
 
-@pytest.mark.parametrize("name", [name for name in LISTED if parity_peers.who_has(name)])
+@pytest.mark.parametrize("name", [name for name in LISTED if peers.who_has(name)])
 def test_peers_that_were_compared_are_peers_of_the_table(name):
     """And each comparison is in the results, equal or explained."""
-    assert set(parity_peers.who_has(name)) <= set(ROWS[name].peers)
+    assert set(peers.who_has(name)) <= set(ROWS[name].peers)
     report = json.loads((RESULTS / "methods" / "parity.json").read_text(encoding="utf-8"))
     rows = [row for entry in report["networks"].values() for row in entry["rows"] if row["method"] == name]
-    assert {row["tool"] for row in rows} == set(parity_peers.who_has(name))
+    assert {row["tool"] for row in rows} == set(peers.who_has(name))
     for row in rows:
         if "refused" not in row:
             equal = row["difference"] <= report["tolerance"]

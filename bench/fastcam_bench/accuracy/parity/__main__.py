@@ -36,9 +36,9 @@ from fastcam.image.preprocess import decode, prepare
 from fastcam.methods import METHODS
 from fastcam.render import peer_styles
 from fastcam.schema import ACTIVATIONS, GRADIENTS, INPUT_GRADIENT, MODES, TARGETS, preset
-from fastcam_bench.accuracy import parity_peers
 from fastcam_bench.accuracy.method_evidence import ROWS
-from fastcam_bench.accuracy.parity_peers import Case
+from fastcam_bench.accuracy.parity import peers
+from fastcam_bench.accuracy.parity.peers import Case
 from fastcam_bench.oracles import double_runtime, isolated
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_bench.oracles.machine import machine, versions, write_report
@@ -87,14 +87,14 @@ NETWORKS = {
         "VGG-16, classifier of 256 in place of 4096",
         "features.29",
         "vgg16",
-        parity_peers.narrow_classifier,
+        peers.narrow_classifier,
         maps=False,
         modes=(*AT_THE_IMAGE, *LRP),
     ),
     "resnet50": Network("ResNet-50", "layer4", "resnet50"),
     "mobilenet_v2": Network("MobileNetV2", "features", "mobilenet_v2"),
     "mobilenet_v2_relu": Network(
-        "MobileNetV2, ReLU for ReLU6", "features", "mobilenet_v2", parity_peers.relu_for_relu6, maps=False
+        "MobileNetV2, ReLU for ReLU6", "features", "mobilenet_v2", peers.relu_for_relu6, maps=False
     ),
     "vit_b_16": Network(
         "ViT-B/16", "encoder.layers.encoder_layer_11.ln_1", "vit_b_16", tokens=True, modes=("gradient",)
@@ -134,19 +134,19 @@ def _theirs(network: Network, x: Array, file: Path) -> tuple[dict[tuple[str, ...
     module = oracle.build(network.source)
     if network.change is not None:
         module = network.change(module)
-    module = parity_peers.no_relu_in_place(module)
+    module = peers.no_relu_in_place(module)
     file.write_bytes(oracle.to_onnx(module).SerializeToString())
     with torch.no_grad():
         best = module(torch.from_numpy(x)).argmax(1).numpy()
     classes = np.stack([best, (best + 281) % 1000], axis=1)
-    wanted: dict[str, dict[str, parity_peers.Peer]] = dict(parity_peers.MAPS) if network.maps else {}
+    wanted: dict[str, dict[str, peers.Peer]] = dict(peers.MAPS) if network.maps else {}
     modes = [*network.modes, *(("input-x-gradient",) if "gradient" in network.modes else ())]
-    wanted |= {mode: parity_peers.MODES[mode] for mode in modes}
+    wanted |= {mode: peers.MODES[mode] for mode in modes}
     found: dict[tuple[str, ...], Any] = {}
-    for method, peers in wanted.items():
+    for method, tools in wanted.items():
         shown = non_negative(x) if method in LRP else x
         case = Case(module, network.layer, torch.from_numpy(shown), classes, network.tokens)
-        for tool, peer in peers.items():
+        for tool, peer in tools.items():
             try:
                 found[method, tool] = peer(case)
             except (NotImplementedError, ValueError) as error:
@@ -156,7 +156,7 @@ def _theirs(network: Network, x: Array, file: Path) -> tuple[dict[tuple[str, ...
         for mode in modes:
             shown = non_negative(x) if mode in LRP else x
             case = Case(wide, network.layer, torch.from_numpy(shown).double(), classes)
-            found[mode, "float64"] = parity_peers.MODES[mode]["captum"](case)
+            found[mode, "float64"] = peers.MODES[mode]["captum"](case)
     return found, classes
 
 
@@ -178,9 +178,9 @@ def _maps(network: Network, file: Path, x: Array, classes: Array, theirs: dict[t
     added = _added(file.with_name("made.onnx"), x, classes)
     rows = []
     for method in METHODS:
-        if method not in parity_peers.MAPS:
+        if method not in peers.MAPS:
             continue
-        for tool in parity_peers.MAPS[method]:
+        for tool in peers.MAPS[method]:
             given = theirs[method, tool]
             if isinstance(given, str):
                 rows.append(dict[str, Any](method=method, tool=tool, refused=given))
@@ -211,7 +211,7 @@ def _why(method: str, tool: str, figure: float, added: tuple[Array, Array], give
     """Of a figure beyond the tolerance, the reason, and how near the tool's own formula comes."""
     if figure <= TOLERANCE:
         return {}
-    known = parity_peers.DIFFERENCES.get((method, tool))
+    known = peers.DIFFERENCES.get((method, tool))
     if known is None:
         return {"why": "unexplained"}
     if known.theirs is None:
@@ -234,7 +234,7 @@ def _mode(
         values["input-x-gradient"] = found.input_x_gradient
     rows = []
     for name, ours in values.items():
-        for tool in parity_peers.MODES[name]:
+        for tool in peers.MODES[name]:
             given, row = theirs[name, tool], dict[str, Any](method=name, tool=tool)
             if isinstance(given, str):
                 rows.append(row | {"refused": given})
@@ -252,9 +252,9 @@ def _reason(
 ) -> Row:
     """Why numbers at the image differ: another formula, or kinks, which float64 has not."""
     if network.source == "mobilenet_v2" and network.change is None and name in ("guided", "deconvolution"):
-        return {"why": parity_peers.RELU6.why}
-    if (name, tool) in parity_peers.DIFFERENCES:
-        return {"why": parity_peers.DIFFERENCES[name, tool].why}
+        return {"why": peers.RELU6.why}
+    if (name, tool) in peers.DIFFERENCES:
+        return {"why": peers.DIFFERENCES[name, tool].why}
     if not network.double:
         return {"why": "unexplained"}
     made = onnx.load(file.with_name("made.onnx"))
@@ -279,7 +279,7 @@ def correlation(a: Any, b: Any) -> float:
 
 def without_peer() -> dict[str, list[str]]:
     """Methods and modes that none of the three tools has, and those that other scripts compare."""
-    compared = {**parity_peers.MAPS, **parity_peers.MODES}
+    compared = {**peers.MAPS, **peers.MODES}
     names = [name for name in dict.fromkeys((*METHODS, *MODES)) if name not in compared]
     return {
         "nobody": [name for name in names if name not in ROWS or not ROWS[name].peers],
