@@ -13,8 +13,25 @@ LONGEST = 160
 """Of a path in a message, in characters."""
 
 
+WORD, LINE = 300, 1200
+"""Characters of a message: of a word in it, which may be a name that somebody gave, and of all of it."""
+
+
 class FastcamError(ValueError):
-    """Bad input: one line that says what is wrong and what to do. The command line turns it into exit code 2."""
+    """Bad input: one line that says what is wrong and what to do. The command line turns it into exit code 2.
+
+    Whatever names are in the message: characters that cannot be printed are escaped, and what is too long is cut out in
+    the middle.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_line(one) if isinstance(one, str) else one for one in args))
+
+
+def _line(text: str) -> str:
+    words = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).split(" ")
+    line = " ".join(word if len(word) <= WORD else f"{word[:100]}...{word[-60:]}" for word in words)
+    return line if len(line) <= LINE else f"{line[:700]} ... {line[-400:]}"
 
 
 def listed(names: Iterable[object], most: int = MOST) -> str:
