@@ -25,7 +25,7 @@ from fastcam.cli.shared_options import (
     preprocess_option,
     sides,
 )
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.schema import ORDERS, Emit, LayoutName, Mode, Place, Resize
 
 EXAMPLES = (
@@ -207,8 +207,8 @@ def _frames(text: str | None) -> bool | tuple[int, int]:
     """The --frames option: "any", or height and width."""
     if text is None or text == "any":
         return text is not None
-    if not re.fullmatch(r"\d+x\d+", text):
-        raise FastcamError(f"--frames is {text!r}; give any, or height and width, like 720x1280")
+    if not re.fullmatch(r"[0-9]{1,9}x[0-9]{1,9}", text):
+        raise FastcamError(f"--frames is {shown(repr(text))}; give any, or height and width, like 720x1280")
     height, width = map(int, text.split("x"))
     return height, width
 
@@ -217,6 +217,6 @@ def _grid(text: str | None) -> tuple[int, ...] | None:
     """The --grid option: "14x14"; of a video "8x7x7"."""
     if text is None:
         return None
-    if not re.fullmatch(r"\d+(x\d+){1,2}", text):
-        raise FastcamError(f"--grid is {text!r}; give rows and columns, like 14x14")
+    if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9}){1,2}", text):
+        raise FastcamError(f"--grid is {shown(repr(text))}; give rows and columns, like 14x14")
     return tuple(int(side) for side in text.split("x"))

@@ -166,10 +166,14 @@ def _number(option: str, text: str) -> float:
     try:
         number = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
-        raise FastcamError(f"--{option} has {text!r}; give numbers, like 0.5 or 1/255") from None
+        raise FastcamError(f"--{option} has {shown(repr(text))}; give numbers, like 0.5 or 1/255") from None
     if not math.isfinite(number) or (option == "std" and number == 0):
-        raise FastcamError(f"--{option} has {text!r}; give a finite number, no standard deviation of 0")
+        raise FastcamError(f"--{option} has {shown(repr(text))}; give a finite number, no standard deviation of 0")
     return number
+
+
+SIDES = r"[0-9]{1,9}(x[0-9]{1,9})*"
+"""Sides like 48x320."""
 
 
 def sides(option: str, text: str | None, least: int = 2, most: int = 2) -> tuple[int, ...] | None:
@@ -180,9 +184,11 @@ def sides(option: str, text: str | None, least: int = 2, most: int = 2) -> tuple
     """
     if text is None:
         return None
-    found = tuple(int(side) for side in text.split("x")) if re.fullmatch(r"\d+(x\d+)*", text) else ()
+    found = tuple(int(side) for side in text.split("x")) if re.fullmatch(SIDES, text) else ()
     if not least <= len(found) <= most or min(found) < 1:
-        raise FastcamError(f"--{option} is {text!r}; give sides like {'x'.join(['48', '320', '320'][:most])}")
+        raise FastcamError(
+            f"--{option} is {shown(repr(text))}; give sides like {'x'.join(['48', '320', '320'][:most])}"
+        )
     return found
 
 
@@ -196,7 +202,10 @@ def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) 
         raise FastcamError("--target and --cotangent were both given; a file answers one of the two")
     if cotangent:
         return -1
-    return [int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else text for text in names or ["-1"]]
+    from fastcam.targets.classes import whole_number
+
+    numbers = [(text, whole_number(text)) for text in names or ["-1"]]
+    return [text if number is None else number for text, number in numbers]
 
 
 def clip_files(paths: Sequence[Path]) -> list[Path]:

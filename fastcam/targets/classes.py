@@ -34,6 +34,11 @@ class Target:
     box: tuple[float, float, float, float] | None = None
 
 
+def whole_number(text: str) -> int | None:
+    """A text as a whole number; None where it is none, or has more digits than an index has."""
+    return int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) else None
+
+
 def combined_name(terms: Terms, labels: Sequence[str] | None) -> str:
     """A combination for people: "tabby - 0.5 tiger cat", "not tabby"."""
     names = [short_label(labels[c]) if labels is not None and 0 <= c < len(labels) else f"class {c}" for c, _ in terms]
@@ -152,7 +157,8 @@ class Targets:
 
     def _term(self, text: str) -> int:
         """A class in a combination that is given as text."""
-        return self.one(int(text) if re.fullmatch(r"[+-]?\d+", text) and not self.knows(text) else text)
+        number = whole_number(text)
+        return self.one(text if number is None or self.knows(text) else number)
 
     def knows(self, name: str) -> bool:
         """Whether a text is the name of a class, whatever signs it has in it."""
@@ -166,13 +172,20 @@ class Targets:
             raise FastcamError(f"a target must be a class index, a rank -1, -2, ... or a class name, got {target!r}")
         index, classes = int(target), self.classes
         if classes is not None and not -classes <= index < classes:
-            raise FastcamError(
-                f"class {index} is out of range: the model has {classes} classes, 0 to {classes - 1}, "
-                f"or -1 to -{classes} by rank"
-            )
+            raise self._out_of_range(str(index))
         return index
 
+    def _out_of_range(self, number: str) -> FastcamError:
+        if self.classes is None:
+            return FastcamError(f"class {shown(number)} is out of range: no model has so many classes")
+        return FastcamError(
+            f"class {shown(number)} is out of range: the model has {self.classes} classes, 0 to {self.classes - 1}, or "
+            f"-1 to -{self.classes} by rank"
+        )
+
     def _by_name(self, name: str) -> int:
+        if re.fullmatch(r"\s*[+-]?[0-9]{19,}\s*", name) and not self.knows(name):
+            raise self._out_of_range(name.strip())
         if self.labels is None:
             raise FastcamError(
                 f"class {shown(repr(name))} cannot be looked up: the file has no class names; give an index, or labels"
@@ -209,10 +222,11 @@ def _expression(text: str) -> list[tuple[str, float]] | None:
         words[0] = negated[1]
     combination = []
     for sign, term in zip(["+", *words[1::2]], words[::2], strict=True):
-        factor, name = re.fullmatch(r"(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(.*)", term).groups()  # type: ignore[union-attr]
+        factor, name = re.fullmatch(r"(?s)(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(.*)", term).groups()  # type: ignore[union-attr]
         a = float(factor or 1) * (-1 if (sign == "-") != (negated is not None) else 1)
-        if not a:
-            raise FastcamError(f"{text!r} takes a class zero times; leave it out")
+        if not a or not np.isfinite(np.float32(a)):
+            times = "zero times; leave it out" if not a else "more often than a number can say; give a smaller factor"
+            raise FastcamError(f"{shown(repr(text))} takes a class {times}")
         combination.append((name.strip(), a))
     return combination
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastcam.errors import FastcamError
 from fastcam.schema import Answer, Cotangent, Metadata
-from fastcam.targets.classes import Targets
+from fastcam.targets.classes import Targets, whole_number
 from fastcam.targets.spec_kinds import KINDS, kinds_for, spec, supported_forms
 from fastcam.targets.spec_parser import Spec, sizes
 
@@ -48,7 +48,8 @@ def in_words(targets: Any, metadata: Metadata, file: str) -> Any:
         named = _kind_of(text)
         if not kind or (named in KINDS and (named == kind or not classes.knows(text))):
             return text
-        target = int(text) if _is_number(text) else text
+        number = whole_number(text)
+        target = text if number is None else number
         hidden = isinstance(target, str) and classes.knows(text) and set(text) & {",", "="}
         return _asked(kind, classes.one(text) if hidden else target)
     if isinstance(targets, Mapping):
@@ -112,7 +113,8 @@ def as_classes(targets: Any, metadata: Metadata, file: str, known: Any) -> Any:
     one = spec(targets)
     kind = metadata.score.kind
     if {"class": kind, "element": "raw"}.get(one.kind, one.kind) == kind and len(one.words) == 1 and not one.options:
-        return int(one.words[0]) if _is_number(one.words[0]) else one.words[0]
+        number = whole_number(one.words[0])
+        return one.words[0] if number is None else number
     model = metadata.source.get("file") or "MODEL.onnx"
     raise FastcamError(
         f"{file} answers targets of one class or a combination, and no {targets!r}; export it for that: fastcam export "
@@ -138,10 +140,6 @@ def are_words(targets: Any) -> bool:
 
 def _kind_of(text: str) -> str:
     return "-".join(text.partition(":")[0].casefold().replace("_", " ").replace("-", " ").split())
-
-
-def _is_number(text: str) -> bool:
-    return text.lstrip("+-").isdigit() and len(text) - len(text.lstrip("+-")) < 2
 
 
 def _summed(target: Mapping[Any, Any]) -> str:

@@ -5,6 +5,7 @@ A spec is KIND, or KIND:WORD,WORD,option=value. :mod:`fastcam.targets.spec_kinds
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from fastcam.image.reading import DEFAULT, Reading
 from fastcam.labels import short_label
 from fastcam.schema import PREFIX, Cotangent, Preprocessing
 from fastcam.targets.arrays import Double
-from fastcam.targets.classes import Targets, Terms
+from fastcam.targets.classes import Targets, Terms, whole_number
 
 Outputs: TypeAlias = Mapping[str, Any]
 """The outputs of a run by name; beside them, under :data:`INPUT_SIZE`, of what size the input was."""
@@ -57,9 +58,12 @@ class Spec:
 
     def number(self, option: str, default: float) -> float:
         try:
-            return float(self.options.get(option, default))
+            number = float(self.options.get(option, default))
         except ValueError as error:
-            raise self.wrong(f"{option} is a number, got {self.options[option]!r}") from error
+            raise self.wrong(f"{option} is a number, got {shown(repr(self.options[option]))}") from error
+        if not math.isfinite(number):
+            raise self.wrong(f"{option} is a finite number, got {number}")
+        return number
 
     def none_but(self, least: int, most: int, what: str) -> None:
         """Raise unless the number of words is between the two."""
@@ -147,7 +151,7 @@ class File:
     def classes(self, spec: Spec, count: int | None) -> Targets:
         """What resolves class names; they count where there is one for each of ``count`` classes."""
         fits = self.labels is not None and count in (None, len(self.labels))
-        if not fits and self.labels is not None and any(not _is_number(word) for word in spec.words):
+        if not fits and self.labels is not None and any(whole_number(word) is None for word in spec.words):
             raise spec.wrong(
                 f"{self.name} has {len(self.labels)} class names for an output of {count}; give the number of the class"
             )
@@ -303,7 +307,8 @@ class PerImageSpecs:
 def terms(spec: Spec, word: str, classes: Targets) -> Terms:
     """A word as a combination of classes: a number, a rank, a name, or "tabby - tiger cat"."""
     try:
-        return classes.terms(int(word) if _is_number(word) else word)
+        number = whole_number(word)
+        return classes.terms(word if number is None else number)
     except FastcamError as error:
         raise spec.wrong(str(error)) from error
 
@@ -318,10 +323,7 @@ def index(spec: Spec, word: str, classes: Targets) -> int:
 
 def integers(spec: Spec, what: str) -> list[int]:
     """The words as numbers."""
-    if not all(map(_is_number, spec.words)):
+    numbers = [number for word in spec.words if (number := whole_number(word)) is not None]
+    if len(numbers) != len(spec.words):
         raise spec.wrong(f"give {what} as whole numbers")
-    return [int(word) for word in spec.words]
-
-
-def _is_number(word: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+", word) is not None
+    return numbers

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.targets.classes import Targets, whole_number
 from fastcam.targets.grammar import in_words, own_kind
 from fastcam_export import export_model
 from support.models.heads_model import heads, images, run
@@ -142,3 +143,19 @@ def test_what_is_no_target_is_refused(explainers):
     about = replace(metadata.cotangents[0], shape=(8400, 85), axes="", answer="")
     with pytest.raises(FastcamError, match=r"say what to explain of it with a target \(-t\), one of"):
         in_words(-1, replace(metadata, cotangents=(about,), labels=None), "file")
+
+
+ENDLESS = "9" * 5000
+
+
+@pytest.mark.parametrize("text", [ENDLESS, f"-{ENDLESS}", "²", "box:²", f"box:{'9' * 30}", "1e999*dog", "a\nb * c"])
+def test_numbers_without_measure_and_odd_digits_are_no_classes(text):
+    with pytest.raises(FastcamError) as error:
+        Targets(3, ("cat", "dog", "cow")).terms(text)
+    assert len(str(error.value)) < 500
+
+
+def test_numbers_of_classes_in_the_digits_that_indices_have():
+    assert [whole_number(text) for text in ("3", "-1", " +2 ", "²", "٣", "3.0", "", "9" * 18, "9" * 19)] == [
+        3, -1, 2, None, None, None, None, int("9" * 18), None
+    ]  # fmt: skip
