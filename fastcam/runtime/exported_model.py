@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.memory import refuse_more
 from fastcam.runtime import io_binding
 from fastcam.runtime.classifier_head import Head
 from fastcam.runtime.explanation_part import check_pair, explanation_part
@@ -169,6 +170,7 @@ class Network:
             raise FastcamError(
                 f"{self.name} takes {self.fixed_batch} images per run, and {len(tensor)} on a device are not filled up"
             )
+        self._refuse_batch(tensor)
         feed = self._feed(tensor, missing, further)
         on_demand = self._second is not None
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
@@ -182,6 +184,7 @@ class Network:
         """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
         explains, which no run time option keeps it from."""
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
+        self._refuse_batch(tensor)
         feed = self._feed(tensor, missing, further)
         if self.metadata.cotangents and self._second is None:
             own = self._own(feed)
@@ -339,6 +342,11 @@ class Network:
             return run(names, feed)
         except ort_errors(onnxruntime()) as error:
             raise FastcamError(f"{self.name}: ONNX Runtime could not run it ({one_line(error)})") from error
+
+    def _refuse_batch(self, tensor: Any) -> None:
+        """Raise where filling up a fixed batch would take more than the memory."""
+        sizes = (self.fixed_batch or len(tensor), *tensor.shape[1:])
+        refuse_more(f"{self.name} takes {sizes[0]} images per run, which", sizes, 4, "export it with another batch")
 
     def _check_contract(self) -> None:
         """The files have the inputs and outputs that their metadata promises."""

@@ -17,6 +17,7 @@ from fastcam.image import preprocess as images_
 from fastcam.image.decode import weight
 from fastcam.image.preprocess import Float, Geometry, Size, Uint8
 from fastcam.image.reading import DEFAULT, Reading
+from fastcam.memory import refuse_more
 from fastcam.preprocessing import fitted, named
 from fastcam.runtime import uint8_frames as frames_
 from fastcam.runtime.batch import Batch
@@ -272,6 +273,7 @@ class Inputs:
         whole = None
         if preprocessing.size is not None and count is not None:  # the shape is known: pictures are written in place
             shape = (count, *preprocessing.size) if preprocessing.layout == "NCHW" else (*preprocessing.size, count)
+            refuse_more("the pictures of one run", (len(sources), *shape), 4, "give a smaller size, or a smaller batch")
             whole = np.empty((len(sources), *shape), np.float32)
 
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:

@@ -160,7 +160,11 @@ def _create(ort: Any, model: Model, chosen: Sequence[Any], threads: int | None, 
         if save:
             options.optimized_model_filepath = save
         try:
-            return ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+            [value.name for value in (*session.get_inputs(), *session.get_outputs())]
+            return session
+        except UnicodeDecodeError as error:
+            raise FastcamError(f"{model_name(model)}: names in it are no text; copy or export it again") from error
         except ort_errors(ort) as error:
             raise FastcamError(f"{model_name(model)}: {_why(error)}") from error
 
@@ -205,6 +209,7 @@ def _shapes(ort: Any, model: Model) -> dict[str, Shape]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(model, options, providers=[CPU])
+        [value.name for value in session.get_inputs()]
     except ort_errors(ort) as error:
         raise FastcamError(f"{model_name(model)}: {_why(error)}") from error
     return {value.name: value.shape for value in (*session.get_inputs(), *session.get_overridable_initializers())}

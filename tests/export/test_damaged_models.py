@@ -34,6 +34,64 @@ def optional():
     return model([*unwrapped, *HEAD], inputs=[helper.make_value_info("x", kind)])
 
 
+def grown(side=2**20):
+    grow = [node("ConstantOfShape", "sizes", "b"), node("ReduceMax", "b", "r", keepdims=0), node("Add", "y r", "z")]
+    sizes = np.array([side, side, 9])
+    return model([*BODY, *HEAD, *grow], outputs=[value("z", ["N", 4])], weights={"sizes": sizes})
+
+
+def tiled():
+    grow = [node("Tile", "y sizes", "b"), node("ReduceMax", "b", "r", keepdims=0), node("Add", "y r", "z")]
+    return model([*BODY, *HEAD, *grow], outputs=[value("z", ["N", 4])], weights={"sizes": np.array([2**63 - 1, 3])})
+
+
+def broadcast():
+    return model([*BODY, *HEAD, node("Add", "y six", "z")], outputs=[value("z", ["N", 4])], weights={"six": MATRIX})
+
+
+def calling(*called):
+    """F calls the first of the names twice, that one the next."""
+    made = model([*BODY, *HEAD, helper.make_node("F", ["y"], ["z"], domain="own")], outputs=[value("z", ["N", 4])])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    made.opset_import.append(opsets[1])
+    for name, other in zip(["F", *called], [*called, "Relu"]):
+        domain = "" if other == "Relu" else "own"
+        nodes = [helper.make_node(other, [a], [b], domain=domain) for a, b in ("ab", "bc")]
+        if name not in [one.name for one in made.functions]:
+            made.functions.append(helper.make_function("own", name, ["a"], ["c"], nodes, opsets))
+    return made
+
+
+def versions(version):
+    made = model()
+    made.opset_import.append(helper.make_opsetid("ж", version))
+    return made
+
+
+def twice(name):
+    made = model()
+    made.graph.initializer.extend([one for one in made.graph.initializer if one.name == name])
+    return made
+
+
+def sparse():
+    made = model()
+    dense = next(one for one in made.graph.initializer if one.name == "m")
+    held = made.graph.sparse_initializer.add(dims=dense.dims)
+    held.values.CopyFrom(numpy_helper.from_array(np.ones(2, np.float32), "m"))
+    held.indices.CopyFrom(numpy_helper.from_array(np.array([0, 5])))
+    made.graph.initializer.remove(dense)
+    return made
+
+
+def branch():
+    def body(x):
+        return helper.make_graph([node("Identity", x, f"of_{x}")], "b", [], [value(f"of_{x}", ["N", 4])])
+
+    choose = node("If", "yes", "z", then_branch=body("gf"), else_branch=body("y"))
+    return model([*BODY, *HEAD, choose], outputs=[value("z", ["N", 4])], weights={"yes": np.array(True)})
+
+
 DAMAGED = {
     "names that are no text": (no_text, "is damaged: names in it are no text"),
     "no height": (lambda: model(image=["N", 3, 0, 16]), "input 'x' [N, 3, 0, 16] has a size of 0"),
@@ -41,7 +99,31 @@ DAMAGED = {
     "no classes": (
         lambda: model(weights={"m": MATRIX[:, :0]}, outputs=[value("y", ["N", 0])]), "y (N x 0: of unknown meaning)"
     ),
-    "a picture of any size": (lambda: model(image=["N", 3, 100000, 100000]), "Unable to allocate"),
+    "a picture of any size": (
+        lambda: model(image=["N", 3, 10**7, 10**7]), "'x' [N, 3, 10000000, 10000000] of the model would take 1.07 PiB"
+    ),
+    "a value of any size": (grown, "'b' [1048576, 1048576, 9] of the model would take 36 TiB of memory, and there are"),
+    "sizes beyond any unit": (lambda: grown(2**62), "would take more than 1000 EiB of memory"),
+    "sizes beyond any number": (tiled, "sizes in it overflow"),
+    "a batch that is no batch": (broadcast, "output 'z' has 6 rows for 1 images: correct that first"),
+    "a function that calls itself": (lambda: calling("F"), "has a function that calls itself (F)"),
+    "functions that call each other": (lambda: calling("G", "F"), "has a function that calls itself (G)"),
+    "functions that double": (
+        lambda: calling(*(f"F{i}" for i in range(1, 40))), "has 2.2e+12 nodes when its functions are written out"
+    ),
+    "versions beyond any number": (lambda: versions(2**32), "of impossible versions (ai.onnx 18, ж 4294967296)"),
+    "pads beyond any picture": (
+        lambda: model([node("Conv", "x w", "c", pads=[2**62, 1, 1, 1]), BODY[1], *HEAD], image=["N", 3, "h", "w"]),
+        "has Conv '' with pads [4611686018427387904, 1, 1, 1], which no picture has"
+    ),
+    "a value made twice": (
+        lambda: model([HEAD[0], *BODY, BODY[1], *HEAD[1:]]), "it is no valid graph (Output 'feat' is redeclared"
+    ),
+    "two weights of one name": (lambda: twice("w"), "has several weights of one name (w)"),
+    "sparse weights": (sparse, "has weights in sparse form (m), which cannot be read; make them dense first"),
+    "a branch that gives more than it says": (
+        branch, "the file says that 'z' is [2, 4], and a run gives [2, 6]: correct that first (the check could not run"
+    ),
     "an optional picture": (optional, "has no image input"),
     "types that differ": (lambda: model(weights={"m": MATRIX.astype(np.float64)}), "cannot load the model itself"),
     "sizes that differ": (lambda: model(weights={"m": MATRIX.T.copy()}), "cannot load the model itself"),
@@ -138,3 +220,47 @@ def test_int8_values_are_looked_for_beside_a_map():
 def test_names_for_an_error():
     assert listed("abc") == "a, b, c" and listed([]) == ""
     assert re.fullmatch(r"0, 1, .*, 9, and 290 more", listed(range(300)))
+
+
+def test_a_note_on_an_input_says_nothing():
+    made = model()
+    made.graph.value_info.append(value("x", [65536, 7, 2**31], TensorProto.STRING))
+    assert export_model(made).metadata.input_shape == ("N", 3, 16, 16)
+
+
+def test_an_element_of_a_list_keeps_its_name_as_an_output():
+    ends = [node("SequenceConstruct", "y y", "q"), node("SequenceAt", "q one", "z")]
+    made = model([*BODY, *HEAD, *ends], outputs=[value("z", ["N", 4])], weights={"one": np.array(1)})
+    export = export_model(made)
+    assert export.metadata.score.output == "z" and export.check["bit_identical"]
+
+
+DIGITS = "9" * 5000
+HUGE = {
+    "frames": (
+        ["--frames", "20000x20000", "--preprocess", "unit"],
+        "frames of 20000 x 20000 would take about 14.9 GiB",
+    ),
+    "size": (["--size", "9999999x9999999"], "'x' [2, 3, 9999999, 9999999], would take 6.39 PiB of memory"),
+    "digits of frames": (["--frames", f"{DIGITS}x3"], "give any, or height and width"),
+    "digits of a size": (["--size", f"{DIGITS}x3"], "give sides like 48x320"),
+    "digits of a grid": (["--grid", f"{DIGITS}x3"], "give rows and columns, like 14x14"),
+    "digits of a mean": (["--mean", DIGITS], "give a finite number"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_numbers_without_measure_are_refused(name, tmp_path):
+    how, words = HUGE[name]
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    sides = [16, 16] if "frames" in name else ["h", "w"]
+    onnx.save(model(image=["N", 3, *sides]), path)
+    result = CliRunner().invoke(app, ["export", str(path), "-o", str(out), *how])
+    said = result.output.strip()
+    assert result.exit_code == 2 and not out.exists() and words in said and "\n" not in said and len(said) < 500
+
+
+def test_a_message_is_one_line_whatever_name_is_in_it():
+    said = str(FastcamError(f"a\nb \u202e\ud800 {'n' * 9000} {'m ' * 9000}, give another"))
+    assert said.startswith(r"a\nb \u202e\ud800 nnn") and said.endswith("m , give another") and len(said) < 1300
+    assert str(FastcamError("plain: ж × 'x'; do this")) == "plain: ж × 'x'; do this"

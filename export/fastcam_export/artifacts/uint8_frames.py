@@ -11,6 +11,7 @@ a quarter of the places, and two values where the other axis shrinks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam import schema
+from fastcam.memory import in_words
 from fastcam.schema import FastcamError, Metadata, Preprocessing
 from fastcam_export.verify.equal_outputs import difference
 from fastcam_export.verify.sample import predicted_class
@@ -29,6 +31,9 @@ from fastcam_export.verify.session import quiet_session
 Array = npt.NDArray[Any]
 INPUT = schema.FRAMES
 SIDES = ("frame_height", "frame_width")
+MOST_PIXELS = 10**8
+EACH = 40
+"""Bytes that a pixel of a frame takes on its way through the nodes in front of the model."""
 _PREFIX = "fastcam.frames."
 GREY = (0.299, 0.587, 0.114)
 """ITU-R BT.601, as OpenCV's RGB to grey."""
@@ -68,6 +73,11 @@ def refuse(metadata: Metadata, frames: bool | tuple[int, int], on_demand: bool) 
     size = _size(frames)
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise FastcamError(f"frames is {frames}; give True, or (height, width) of the frames")
+    if size is not None and math.prod(size) > MOST_PIXELS:
+        raise FastcamError(
+            f"frames of {size[0]} x {size[1]} would take about {in_words(math.prod(size) * EACH)} of memory; the most "
+            f"are {MOST_PIXELS // 10**6} million pixels: give a smaller size"
+        )
     if size is None and metadata.engine == "tensorrt":
         raise FastcamError(f"for {metadata.engine} frames must have one size; give frames=(height, width)")
     if on_demand or metadata.cotangents:

@@ -6,6 +6,7 @@ Shape); rules need them as numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -96,7 +97,7 @@ def _computed(value: ir.Value) -> Array | None:
     if value.shape is not None and _too_large(value.shape):
         return None
     arrays = contents(node.inputs, SMALL)
-    if arrays is None:
+    if arrays is None or _grown(node.op_type, arrays) > SMALL:
         return None
     opsets = node.graph.opset_imports if node.graph is not None else {}
     return evaluate(ir.to_proto(node), arrays, opsets.get("", 18))  # the graph of a branch does not name its opset
@@ -151,4 +152,19 @@ def _one_dimension(node: ir.Node) -> Array | None:
 
 def _too_large(shape: ir.Shape) -> bool:
     dims = [d for d in shape if isinstance(d, int)]
-    return len(dims) == len(shape) and int(np.prod(dims, dtype=np.int64)) > SMALL
+    return len(dims) == len(shape) and math.prod(dims) > SMALL
+
+
+def _grown(op_type: str, arrays: list[Array | None]) -> float:
+    """At least how many elements an operator makes of inputs whose numbers say how many; 0 of other operators."""
+    x, *others = [array for array in arrays if array is not None]
+    sizes = [abs(int(size)) for size in (others[0] if others else x).ravel()]
+    if op_type in ("Expand", "ConstantOfShape"):
+        return math.prod(sizes)
+    if op_type == "Tile":
+        return x.size * math.prod(sizes)
+    if op_type in ("Pad", "OneHot", "Resize", "Upsample"):
+        return max(sizes, default=0)
+    if op_type == "Range" and len(others) == 2:
+        return abs(float(others[0]) - float(x)) / max(abs(float(others[1])), 1e-300)
+    return 0

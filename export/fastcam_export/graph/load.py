@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
 from fastcam_export.graph.sequences import unpack
 from fastcam_export.graph.set_aside import Aside, mark, take
 from fastcam_export.graph.shape_inference import infer_types
+from fastcam_export.graph.soundness import refuse_unsound
 
 Source = str | Path | bytes | onnx.ModelProto
 
@@ -109,6 +109,7 @@ def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
 def _read(source: Source, room: Path | None) -> tuple[onnx.ModelProto, str, str, tuple[Path, ...]]:
     if isinstance(source, onnx.ModelProto):
         try:
+            refuse_unsound(source, "the model")
             return source, "", hashlib.sha256(source.SerializeToString()).hexdigest(), ()
         except EncodeError as error:
             raise FastcamError("the model is larger than 2 GB; save it with external data and give its path") from error
@@ -121,6 +122,7 @@ def _read(source: Source, room: Path | None) -> tuple[onnx.ModelProto, str, str,
         files.append(path)
         data = read_bytes(path, "give an ONNX file")
     proto = _parse(data, file)
+    refuse_unsound(proto, file or "the model")
     files += _take_external_data(proto, file, folder, room is not None)
     return proto, file, hashlib.sha256(data).hexdigest(), tuple(files)
 
@@ -132,8 +134,6 @@ def _parse(data: bytes, file: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise FastcamError(f"{name} is not an ONNX model, or it is truncated; export or copy it again") from error
-    if not all(isinstance(text, str) for text in _texts(proto.graph)):  # bytes that are no UTF-8 stay bytes
-        raise FastcamError(f"{name} is damaged: names in it are no text; export or copy it again")
     if not proto.graph.node or not proto.graph.output:
         raise FastcamError(f"{name} is not an ONNX model (no graph in it); give the .onnx file of a trained model")
     return proto
@@ -174,14 +174,6 @@ def _check(skeleton: onnx.ModelProto, file: str) -> None:
         ) from error
     for tensor in without:
         tensor.ClearField("shape")
-
-
-def _texts(graph: onnx.GraphProto) -> Iterator[str]:
-    """The names of a graph, but for those in bodies."""
-    for node in graph.node:
-        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
-    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        yield named.name
 
 
 def _opset(proto: onnx.ModelProto, file: str) -> int:

@@ -87,8 +87,9 @@ def _tell_nodes_apart(graph: onnx.GraphProto) -> int:
 
 
 def types(model: onnx.ModelProto) -> str:
-    """Notes without a type go; of an output the graph tells it."""
-    empty = [value for value in model.graph.value_info if not value.HasField("type")]
+    """Notes without a type go, and those on inputs and weights; of an output the graph tells the type."""
+    own = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    empty = [value for value in model.graph.value_info if not value.HasField("type") or value.name in own]
     for value in empty:
         model.graph.value_info.remove(value)
     outputs = [value.name for value in model.graph.output if not _typed(value)]

@@ -35,6 +35,9 @@ def unpack(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         made = _element(graph, node, source, int(index)) if source is not None and index is not None else None
         if made is not None:
             out, producer = node.outputs[0], made.producer()
+            if out.is_graph_output() and (producer is None or producer.graph is not None):
+                made = _node("Identity", [made], {})  # the output keeps its name
+                producer = made.producer()
             if producer is not None and producer.graph is None:
                 made.name, out.name = out.name, f"{out.name}.of_sequence"
                 graph.insert_before(node, producer)

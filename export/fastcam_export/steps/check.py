@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from fastcam.schema import FastcamError
 from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
 from fastcam_export.graph import signed_codes, weights
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import in_default_domain
+from fastcam_export.outputs.target import Target
 from fastcam_export.steps.attach import Attached, attach
 from fastcam_export.steps.plan import Plan
 from fastcam_export.verify import image_gradient
@@ -20,9 +24,10 @@ from fastcam_export.verify.check import (
     refuse_error,
     refuse_unconfirmed,
 )
+from fastcam_export.verify.declared import contradiction
 from fastcam_export.verify.finite_differences import DIRECTIONS
 from fastcam_export.verify.rounded_point import at_rounded_point
-from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both, same_bits
+from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both, said, same_bits
 from fastcam_export.verify.tail import tail
 
 UNSIGNED = (
@@ -45,12 +50,32 @@ def check(plan: Plan, attached: Attached) -> tuple[Attached, dict[str, Any]]:
         FastcamError: something differs, the runtime refuses a model, or, where the check is strict, the gradient is not
             confirmed.
     """
-    source, target, options = plan.loaded.proto, plan.target, plan.options
+    source, target = plan.loaded.proto, plan.target
     began = Source(source, plan.loaded.model, plan.image, target.cotangents, plan.metadata.inputs, plan.size.sides)
     explained = [one.output for one in target.cotangents] or [target.score.output]
     run = began.of_numbers(began.first(), explained)
     if weights.size(source):
         began.close()
+    try:
+        return _compared_with(plan, attached, began, run)
+    except Exception as error:  # of the runtime, of NumPy, of ours: what a file says wrongly leads to any
+        why = contradiction(source, plan.loaded.model, run.sample.feeds) or _other_rows(target, run)
+        if not why:
+            raise
+        raise FastcamError(f"{why}: correct that first ({said(error).partition('; ')[0]})") from error
+
+
+def _other_rows(target: Target, run: SourceRun) -> str:
+    """That the scores do not have a row for each image, as a sentence; "" where they have."""
+    rows = np.shape(run.outputs.get(target.score.output, ()))[:1]
+    if target.cotangents or rows in ((), (run.sample.images,)):
+        return ""
+    return f"output {target.score.output!r} has {rows[0]} rows for {run.sample.images} images"
+
+
+def _compared_with(plan: Plan, attached: Attached, began: Source, run: SourceRun) -> tuple[Attached, dict[str, Any]]:
+    """The same, with a run of the source."""
+    source, options = plan.loaded.proto, plan.options
     plan, attached = _keeping_bits(plan, attached, run)
     measured, run = _gradients(plan, attached, began, run)
     if options.check == "strict":
@@ -59,10 +84,10 @@ def check(plan: Plan, attached: Attached) -> tuple[Attached, dict[str, Any]]:
     if run.missing:
         return attached, result
     if options.input_gradient == "gradient":
-        whole = tail(plan.loaded.model, plan.image, *target.differentiated)
+        whole = tail(plan.loaded.model, plan.image, *plan.target.differentiated)
         result["input_gradient_error"] = image_gradient.check(plan.loaded, attached.whole, whole, run)
     if attached.head is not None:
-        score = target.differentiated[0].name or ""
+        score = plan.target.differentiated[0].name or ""
         result |= classifier_head.check(attached.whole, attached.head.model, score, run.sample.feeds)
     if attached.framed is not None:
         result |= uint8_frames.check(attached.whole, attached.framed, plan.metadata, options.frames, run.sample.feeds)

@@ -19,7 +19,7 @@ from fastcam_export.layers.image_input import find_image
 from fastcam_export.outputs import answers, cotangent_targets, input_attribution
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.steps.options import ExportOptions
-from fastcam_export.verify import input_size
+from fastcam_export.verify import input_size, needed_memory
 
 OURS = ("auto", multi_layer.ALL)
 """Layers that nobody names."""
@@ -93,6 +93,8 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     image = find_image(graph, options.input_name)
     image_order.say(image, options.order)
     further = further_inputs.described(graph, image, options.inputs)
+    if options.check:
+        needed_memory.refuse_values(graph)
     names_known = metadata_options.names_known(options.labels, loaded)
     options = _by_kind(graph, image, options, names_known)
     if options.cotangents:

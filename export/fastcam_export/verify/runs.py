@@ -252,7 +252,7 @@ def _broken_weights(graph: ir.Graph) -> str:
     return f" (weights with NaN or infinity: {listed(broken, 3)})" if broken else ""
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """The reason that the runtime gives, in one line."""
     why = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", " ".join(str(error).split()))[-1]
     return why[:200].rstrip(" .")

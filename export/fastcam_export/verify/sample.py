@@ -20,6 +20,7 @@ from fastcam_export.layers.axis_semantics import integers
 from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.output_meaning import output_meanings
 from fastcam_export.verify import pictures
+from fastcam_export.verify.needed_memory import refuse_pictures
 
 Array = npt.NDArray[Any]
 FAINT = 1e-3
@@ -133,6 +134,7 @@ def random_inputs(
     free |= dict(zip(filter(SIDES.__contains__, image_order(image)), size or ()))
     dims = known_dims(image) or []
     shape = [d if d is not None else free[axis] for d, axis in zip(dims, image_order(image))]
+    refuse_pictures(image, shape)
     feed = pictures.picture(0, rng, shape, image_order(image), image.dtype.numpy())  # type: ignore[union-attr]
     about = {one.name: one for one in further}
     others = [value for value in further_inputs.of(graph, image) if value.name != schema.TARGETS]
