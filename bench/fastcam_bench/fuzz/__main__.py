@@ -21,7 +21,7 @@ FRAME = ("capi", "findings", "mutation", "record", "watch", "worker", "__main__"
 
 def classes() -> dict[str, str]:
     """Module names of the classes, by the last part of it."""
-    names = [one.name for one in pkgutil.iter_modules(package.__path__) if one.name not in FRAME]
+    names = [one.name for one in pkgutil.iter_modules(package.__path__) if one.name not in FRAME and not one.ispkg]
     return {name: f"{package.__name__}.{name}" for name in names}
 
 

@@ -1,0 +1,1 @@
+"""Small models, and what can be wrong with one."""
