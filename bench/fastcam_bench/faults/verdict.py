@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from typing import Any
 
+import numpy as np
+
+from fastcam.image.decode import opencv
 from fastcam_bench.faults.cases import Case
 from fastcam_bench.faults.children import Files, Run
 
@@ -54,12 +59,34 @@ def _of_success(run: Run, before: Files, wanted: Files) -> str | None:
     for name, (mode, content) in wanted.items():
         if name not in run.files:
             return f"exit 0, but {name} is missing"
-        if run.files[name][1] != content:
+        if run.files[name][1] != content and not _same_frames(name, run.files[name][1], content):
             return f"exit 0, but {name} is not what it should be"
         if run.files[name][0] != before.get(name, (mode,))[0]:
             return f"exit 0, but the mode of {name} is {run.files[name][0]:o}"
     more = set(run.files) - set(wanted) - set(before)
     return f"exit 0, but {min(more)} is left" if more else None
+
+
+def _same_frames(name: str, found: bytes | None, wanted: bytes | None) -> bool:
+    """Whether two videos show the same; OpenCV writes with another encoder where the first one cannot be opened."""
+    if not name.endswith((".avi", ".mp4")) or found is None or wanted is None:
+        return False
+    videos = [_frames(content, name) for content in (found, wanted)]
+    return len(videos[0]) == len(videos[1]) > 0 and all(
+        a.shape == b.shape and float(np.abs(a.astype(int) - b).mean()) < 20 for a, b in zip(*videos, strict=True)
+    )
+
+
+def _frames(content: bytes, name: str) -> list[Any]:
+    with tempfile.NamedTemporaryFile(suffix=name[-4:]) as file:
+        file.write(content)
+        file.flush()
+        video = opencv().VideoCapture(file.name)
+        frames = []
+        while (read := video.read())[0]:
+            frames.append(read[1])
+        video.release()
+    return frames
 
 
 def _of_refusal(run: Run, before: Files) -> str | None:
