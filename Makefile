@@ -3,8 +3,9 @@
 # make test-all: the same, then sanitizers, emulators, builds and the largest networks, and ten times as many random examples.
 # make coverage: which lines and branches of fastcam and fastcam_export the tests reach, for the documents.
 # make cases: ten thousand random cases, hostile ones among them, on every kernel backend; two minutes.
+# make audit: licences of what users install, and weaknesses that are known of it.
 # make fuzz SECONDS=60: hostile inputs of every class; what is found lies in build/fuzz.
-# make soak: 32 threads share one Explainer for five minutes.
+# make soak: 2,000 calls, 300 Explainers, then 32 threads for five minutes: memory and answers stay.
 # make bench: set up the peers as well, measure what README and docs say of speed, and write it there; an hour on two cores.
 # make docs: build the documents as a site in build/site; it needs no network to be read.
 # Needs Python 3.10 or later, make and a C++ compiler; everything else goes into .venv.
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test suite test-all coverage lint cases fuzz soak bench docs clean
+.PHONY: demo test suite test-all coverage lint cases audit fuzz soak bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
@@ -32,7 +33,7 @@ suite: $(VENV)/.test
 
 test-all: test
 	FASTCAM_TEST_EXAMPLES=10 $(PYTEST) -m "slow or property"
-	$(MAKE) --no-print-directory fuzz SECONDS=60
+	$(MAKE) --no-print-directory audit fuzz SECONDS=60
 
 coverage: $(VENV)/.test
 	mkdir -p build/coverage
@@ -53,7 +54,7 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fastcam_bench.fuzz --seconds $(SECONDS)
 
 soak: $(VENV)/.test
-	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/kernels/soak.json
+	$(BIN)/python -m fastcam_bench.speed.soak --json bench/results/robustness/soak.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +72,15 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --no-deps torchvision==0.28.0
 	$(PIP) --editable ".[cpu,export,test]"
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) --force-reinstall --no-deps opencv-python-headless; }
+	touch $@
+
+# pip-audit needs packages that nothing else here does; without it, or its service, the licences are checked alone
+audit: $(VENV)/.audit
+	$(BIN)/python tests/repository/dependencies.py $(VENV)/audit/bin/pip-audit
+
+$(VENV)/.audit: $(VENV)/.test
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || echo "without pip-audit"
 	touch $@
 
 # libFuzzer for Python has wheels for Linux alone, and not for every Python

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 
 import numpy as np
 import pytest
 
 from fastcam import Explainer
-from fastcam_bench.speed.soak import ROUNDS, Soak, growth, questions, verdict
+from fastcam_bench.speed.soak.mixed import ROUNDS, Soak, questions
+from fastcam_bench.speed.soak.process import growth, verdict
+from fastcam_bench.speed.soak.repeated import repeated
 from support.models.contract_model import random_model
 
 
@@ -55,3 +58,26 @@ def test_memory_that_grows_steadily_is_no_longer_flat_at_one_percent(share, flat
     assert growth(samples) == pytest.approx(share * 0.6, rel=0.2)
     result = {"calls": 1, "differences": 0, "failures": [], "growth": growth(samples)}
     assert (verdict(result) == "") is flat
+
+
+def test_explainers_that_are_dropped_leave_no_files_and_threads():
+    file = random_model().file()
+    result = repeated(lambda **question: Explainer(file)(**question), questions()[:2], 6)
+    assert result["differences"] == 0 and result["calls"] == 6
+    assert (
+        result["files"][1] <= result["files"][0] and result["threads_of_process"][1] <= result["threads_of_process"][0]
+    )
+
+
+def test_files_and_threads_that_are_left_are_seen():
+    kept = []
+
+    def explain(**question):
+        kept.append(os.open(__file__, os.O_RDONLY))
+        return explainer(**question)
+
+    explainer = Explainer(random_model().file())
+    result = repeated(explain, questions()[:1], 5)
+    for number in kept:
+        os.close(number)
+    assert "5 files more" in verdict(result | {"growth": 0.0})
