@@ -17,6 +17,7 @@ from fastcam.input_files import read_bytes
 from fastcam.schema import METADATA_KEY
 from fastcam_export.graph import legacy
 from fastcam_export.graph import weights as weights_apart
+from fastcam_export.graph.batch_axis import with_batch_axis
 from fastcam_export.graph.control_flow import settle
 from fastcam_export.graph.extensions import without_extensions
 from fastcam_export.graph.query import is_added
@@ -83,6 +84,7 @@ def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
         raise FastcamError(f"{file or 'the model'} was already exported by FastCAM; export the original model instead")
     _refuse_optimised(proto, file)
     proto, cut = without_extensions(proto)
+    proto, batched = with_batch_axis(proto)
     skeleton, weights = _strip(proto)
     skeleton, repairs = repair(skeleton)
     if repairs:
@@ -94,7 +96,7 @@ def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
     _check(skeleton, file)
     skeleton = _convert(_inline(skeleton, file), opset, file)
     legacy.resize_as_it_was(skeleton, opset)
-    repairs += legacy.said(legacy.put_back(skeleton)) + cut
+    repairs += legacy.said(legacy.put_back(skeleton)) + cut + batched
     try:
         skeleton = unpack(settle(infer_types(skeleton)))
     except onnx.shape_inference.InferenceError as error:

@@ -49,6 +49,7 @@ Axis = tuple[Atom, ...]
 Axes = tuple[Axis, ...]
 UNKNOWN: Axis = ()
 CHANNELS: Axis = (Atom(CHANNEL, None),)
+LAST = (1 << 63) - 1
 
 
 def is_spatial(axis: Axis) -> bool:
@@ -308,3 +309,23 @@ def length(value: ir.Value, axis: int, rank: int) -> int | None:
         token = known_dims(node.inputs[0])
         return token[axis] if token is not None and len(token) == rank else None
     return size
+
+
+def slices(node: ir.Node) -> dict[int, tuple[int, int | None, int]] | None:
+    """axis -> (start, stop, step) of a Slice; None for a stop at the end. Negative indices count as unknown."""
+    inputs = [integers(value) if value is not None else None for value in (*node.inputs[1:], None, None)]
+    starts, stops = inputs[0], inputs[1]
+    if starts is None or stops is None:
+        return None
+    which = inputs[2] or list(range(len(starts)))
+    steps = inputs[3] or [1] * len(starts)
+    dims = known_dims(node.inputs[0]) if node.inputs[0] is not None else None
+    made: dict[int, tuple[int, int | None, int]] = {}
+    for axis, start, stop, step in zip(which, starts, stops, steps):
+        size = dims[axis] if dims is not None else None
+        if (start < 0 or -LAST < stop < 0) and size is None:
+            return None
+        start = max(start + (size or 0), 0) if start < 0 else start
+        end = None if stop >= LAST >> 32 or (size is not None and stop >= size) else stop + (size or 0) * (stop < 0)
+        made[axis] = (start, end, step)
+    return made

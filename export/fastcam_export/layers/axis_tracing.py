@@ -12,6 +12,7 @@ from fastcam_export.graph.query import in_default_domain, input_at, known_dims, 
 from fastcam_export.layers.axis_semantics import (
     CHANNEL,
     CHANNELS,
+    IMAGE,
     TOKENS,
     UNKNOWN,
     Atom,
@@ -26,11 +27,11 @@ from fastcam_export.layers.axis_semantics import (
     joined,
     length,
     regroup,
+    slices,
     vector,
 )
 from fastcam_export.layers.image_order import axis_kinds, image_order
 
-LAST = (1 << 63) - 1
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
 WINDOWS = POOLS | {"Conv", "FusedConv", "ConvTranspose", "DeformConv", "QLinearConv", "ConvInteger"}
 WHOLE = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool"})
@@ -219,8 +220,15 @@ def _squeeze(node: ir.Node, known: Known) -> Axes | None:
         return tuple(axis for i, axis in enumerate(x) if i not in {w % len(x) for w in which})
     made = list(x)
     for i in sorted(w % (len(x) + len(which)) for w in which):
-        made.insert(i, (Atom(CHANNEL, 1),))
+        made.insert(i, _only_image(x, known) if i == 0 else (Atom(CHANNEL, 1),))
     return tuple(made)
+
+
+def _only_image(axes: Axes, known: Known) -> Axis:
+    """The axis that is put in front of a picture whose axis of images was taken away, as it had one image."""
+    image = next(iter(known))
+    lost = not any(atom.kind == IMAGE for axis in axes for atom in axis)
+    return known[image][0] if lost and (known_dims(image) or [0])[0] == 1 else (Atom(CHANNEL, 1),)
 
 
 @rule("Slice")
@@ -232,26 +240,6 @@ def _slice(node: ir.Node, known: Known) -> Axes | None:
     for axis, (start, stop, step) in bounds.items():
         made[axis % len(x)] = cut(x[axis % len(x)], start, stop, step)
     return tuple(made)
-
-
-def slices(node: ir.Node) -> dict[int, tuple[int, int | None, int]] | None:
-    """axis -> (start, stop, step) of a Slice; None for a stop at the end. Negative indices count as unknown."""
-    inputs = [integers(value) if value is not None else None for value in (*node.inputs[1:], None, None)]
-    starts, stops = inputs[0], inputs[1]
-    if starts is None or stops is None:
-        return None
-    which = inputs[2] or list(range(len(starts)))
-    steps = inputs[3] or [1] * len(starts)
-    dims = known_dims(node.inputs[0]) if node.inputs[0] is not None else None
-    made: dict[int, tuple[int, int | None, int]] = {}
-    for axis, start, stop, step in zip(which, starts, stops, steps):
-        size = dims[axis] if dims is not None else None
-        if (start < 0 or -LAST < stop < 0) and size is None:
-            return None
-        start = max(start + (size or 0), 0) if start < 0 else start
-        end = None if stop >= LAST >> 32 or (size is not None and stop >= size) else stop + (size or 0) * (stop < 0)
-        made[axis] = (start, end, step)
-    return made
 
 
 @rule("Gather")

@@ -102,11 +102,21 @@ def final_activation(value: ir.Value) -> tuple[Activation, int | None]:
                 axis = _moved(axis, move)
             activation: Activation = node.op_type  # type: ignore[assignment]
             return activation, axis
-        if node.op_type not in ELEMENTS and node.op_type != "Transpose":
+        if not hands_on(node) and node.op_type != "Transpose":
             break
         moves.append(node)
         value = unquantised(node.inputs[0])
     return "", None
+
+
+def hands_on(node: ir.Node) -> bool:
+    """Whether a node gives the values of its first input, at most in another shape or type: also x[0] of a single x."""
+    index = input_at(node, 1) if node.op_type == "Gather" else None
+    if index is None or node.inputs[0] is None:
+        return node.op_type in ELEMENTS
+    dims, picked = dims_of(node.inputs[0]), constant_array(index)
+    axis = node.attributes.get_int("axis", 0)
+    return picked is not None and picked.ndim == 0 and -len(dims) <= axis < len(dims) and dims[axis] == 1
 
 
 def _moved(axis: int | None, node: ir.Node) -> int | None:

@@ -16,7 +16,7 @@ from fastcam_export.autodiff.core.straight_through import unquantised
 from fastcam_export.graph.query import ELEMENTS_KEPT, dims_of
 from fastcam_export.layers.axis_semantics import IMAGE
 from fastcam_export.layers.axis_tracing import trace
-from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS
+from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS, hands_on
 from fastcam_export.layers.output_meaning import Meaning, output_meanings
 from fastcam_export.layers.score_choice import choose_scores, named_output
 
@@ -288,7 +288,7 @@ def _before_activation(output: ir.Value) -> tuple[ir.Value, str | None]:
     while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         if node.op_type in ACTIVATIONS:
             return _through_views(node.inputs[0]), node.op_type
-        if node.op_type not in ELEMENTS:
+        if not hands_on(node):
             break
         value = unquantised(node.inputs[0])
     return output, None
@@ -298,7 +298,7 @@ def _through_views(value: ir.Value) -> ir.Value:
     """The first [N, classes, 1...] value upwards: what Flatten and Reshape of converted softmaxes only wrap."""
     while not _is_class_scores(value) and not _is_class_map(value):
         node = value.producer()
-        if node is None or node.op_type not in ELEMENTS or node.inputs[0] is None:
+        if node is None or not hands_on(node) or node.inputs[0] is None:
             raise FastcamError(f"the scores before the final activation ({value.name!r}) are not one number per class")
         value = node.inputs[0]
     return value

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from fastcam_export.autodiff.core.straight_through import is_step
 from fastcam_export.autodiff.reverse import path
 from fastcam_export.graph.query import known_dims, reads
-from fastcam_export.layers.axis_semantics import Axes, integers, is_spatial, without_positions
-from fastcam_export.layers.axis_tracing import CHANNELS_SECOND, Known, is_pointwise, reduced_axes, slices
+from fastcam_export.layers.axis_semantics import Axes, integers, is_spatial, slices, without_positions
+from fastcam_export.layers.axis_tracing import CHANNELS_SECOND, Known, is_pointwise, reduced_axes
 
 
 def live(graph: ir.Graph, known: Known, *scores: ir.Value) -> Callable[[ir.Node, ir.Value], bool]:

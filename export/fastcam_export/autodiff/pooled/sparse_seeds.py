@@ -79,8 +79,12 @@ def of_class(
 def _keeps_class(node: ir.Node) -> bool:
     """Whether a node may lie between a class's channel and its score: images stay on the first axis.
 
-    A score that is written as the transpose of one number per text and image has them on the last.
+    A score that is written as the transpose of one number per text and image has them on the last; the scores of a
+    model of one picture have no axis of images until one is put in front of them.
     """
+    x = node.inputs[0] if node.inputs else None
+    if node.op_type in VIEWS and x is not None and x.shape is not None and len(x.shape) < 2:
+        return False
     perm = list(node.attributes.get_ints("perm", ())) if node.op_type == "Transpose" else [0]
     return node.op_type in PER_CLASS and perm[:1] == [0]
 
