@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 HEAD = struct.Struct("<8q")
-"""started (nanoseconds, 0 between inputs), tried, accepted, refused, findings, length of the input, ready, finished."""
+"""started (nanoseconds, 0 between inputs), tried, accepted, refused, findings, length of the input, ready (when),
+finished."""
 LARGEST = 4 << 20
 """Bytes of an input; longer ones are cut."""
 
@@ -55,7 +56,7 @@ class Record:
 
     def set_ready(self) -> None:
         """All is imported, and the limits hold."""
-        self._change(ready=1)
+        self._change(ready=time.monotonic_ns())
 
     def set_finished(self, finished: bool) -> None:
         """The worker ends because it is done."""
@@ -100,6 +101,12 @@ class Record:
     def ready(self) -> bool:
         """Whether the worker has imported all."""
         return bool(self._numbers()[6])
+
+    @property
+    def ready_for(self) -> float:
+        """Seconds since then."""
+        ready = self._numbers()[6]
+        return (time.monotonic_ns() - ready) / 1e9 if ready else 0.0
 
     @property
     def finished(self) -> bool:

@@ -85,11 +85,19 @@ def attempt(data: bytes) -> str:
         AssertionError: an error has more than a line, or is told as a defect of FastCAM.
         Exception: any that is not a FastcamError.
     """
-    which, text = (data[:1] or b"\0")[0], data[1:].decode("utf-8", "surrogatepass" if b"\xed" in data else "replace")
+    which, text = (data[:1] or b"\0")[0], _text(data[1:])
     which %= len(DOORS) + len(OPTIONS)
     if which >= len(DOORS):
         return "refused" if refused(lambda: _exported(OPTIONS[which - len(DOORS)], text)) else "accepted"
     return "refused" if refused(lambda: _explained(_explainer(DOORS[which]), text)) else "accepted"
+
+
+def _text(data: bytes) -> str:
+    """With halves of characters, as words of a command line may have them."""
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
 
 
 def _exported(option: str, text: str) -> None:

@@ -27,7 +27,7 @@ class Limits:
     """How much is tried, and what one input may take.
 
     Attributes:
-        seconds: of the class, after its imports.
+        seconds: of the class, after its imports and seeds were made.
         inputs: of the class; the earlier of the two ends it.
         per_input: seconds.
         memory: bytes beyond what the process has after its imports.
@@ -63,11 +63,11 @@ def run_class(module: str, name: str, limits: Limits, seed: int = 0, one_input: 
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as scratch:
         record = Record(Path(scratch) / "record", create=True)
-        until = None
+        left = limits.seconds
         while not record.finished:
-            process = _Process(module, Path(scratch), folder, record, limits, seed + record.tried, until, one_input)
-            until = process.until
+            process = _Process(module, Path(scratch), folder, record, limits, seed + record.tried, left, one_input)
             process.watch()
+            left -= record.ready_for
     found = findings.faults(folder)
     text = "\n".join(path.read_text(errors="replace") for path in folder.glob("*.txt")) if one_input else ""
     if one_input is not None:
@@ -87,14 +87,13 @@ class _Process:
         record: Record,
         limits: Limits,
         seed: int,
-        until: float | None,
+        left: float,
         one_input: Path | None,
     ) -> None:
         self.record, self.limits, self.folder = record, limits, folder
         self.repeat = f"{Path(sys.executable).name} -m fastcam_bench.fuzz --only {module} --repeat {{}}"
         record.renew()
-        self.until = until or time.monotonic() + limits.seconds
-        options = asdict(limits) | {"seed": seed, "until": self.until, "repeat": self.repeat}
+        options = asdict(limits) | {"seed": seed, "seconds": left, "repeat": self.repeat}
         options["input"] = str(one_input.resolve()) if one_input else None
         options["inputs"] = 1 if one_input else limits.inputs
         work = scratch / "work"
@@ -158,7 +157,7 @@ class _Process:
                 return
         data = self.record.data
         self._end()
-        line = next((line.strip() for line in stack.splitlines() if "fastcam" in line), "")
+        line = next((line.strip() for line in stack.splitlines() if "fastcam" in line and "INFO" not in line), "")
         findings.keep(self.folder, kind, f"{what} {line}".strip(), data, stack, self.repeat)
         self.record.lost()
 

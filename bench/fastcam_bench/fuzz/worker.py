@@ -101,7 +101,7 @@ def guided(tried: Trier, module: ModuleType, atheris: Any, seeds: list[bytes], o
         "-handle_term=0",
         "-rss_limit_mb=0",
         "-malloc_limit_mb=0",
-        "-timeout=0",
+        "-timeout=1000000",
         "-verbosity=0",
         "-use_value_profile=1",
     ]
@@ -154,6 +154,7 @@ def main(name: str, record_file: str, folder: str, options_text: str) -> None:
     seeds = [seed[:LARGEST] for seed in ([Path(options["input"]).read_bytes()] if options["input"] else module.seeds())]
     limit_memory(2 * options["memory"])  # what is used is watched from outside
     record.set_ready()
+    options["until"] = time.monotonic() + options["seconds"]
     for seed in seeds[record.tried :]:
         if record.tried < options["inputs"] and time.monotonic() < options["until"]:
             tried(seed)
