@@ -172,10 +172,17 @@ def staged(folder: str | Path) -> Iterator[Path]:
             _take_places({path: destination(folder / path.name) for path in sorted(stage.iterdir())})
             made = []
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        _remove(stage)
         for path in made:
             with suppress(OSError):  # it was not made after all, or others have put something there
                 path.rmdir()
+
+
+def _remove(folder: Path) -> None:
+    """A temporary folder is gone, if it can be at all: where the disk refuses one call, a second may do."""
+    for _ in range(2):
+        with suppress(OSError):  # with ignore_errors too, shutil closes twice what could not be closed
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -251,3 +251,20 @@ def test_folders_that_were_made_for_nothing_are_gone(tmp_path, monkeypatch):
     with pytest.raises(FastcamError, match="Read-only"), atomic_files.staged(tmp_path / "a" / "b") as stage:
         atomic_files.write(stage / "x", b"new")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_one_call_cannot_remove_is_removed_by_the_next(tmp_path, monkeypatch):
+    close, failed = os.close, []
+
+    def once(number):
+        close(number)
+        if not failed and "rmtree" in sys._getframe(1).f_code.co_name:
+            failed.append(number)
+            raise OSError(5, "Input/output error")
+
+    with atomic_files.staged(tmp_path) as stage:
+        atomic_files.write(stage / "x", b"new")
+        (stage / "y").mkdir()
+        (stage / "y").rmdir()
+        monkeypatch.setattr(os, "close", once)
+    assert failed and [path.name for path in tmp_path.iterdir()] == ["x"]
