@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -28,6 +29,7 @@ from fastcam.runtime.further_inputs import Values
 from fastcam.runtime.inputs import Preprocess, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.session import Model, Providers
+from fastcam.runtime.thread_limit import at_most
 from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
 from fastcam.targets.resolved import CotangentSource
@@ -47,7 +49,9 @@ class Explainer:
 
     Args:
         model: path or bytes of a file that ``fastcam export`` wrote.
-        providers, threads, settings: see :func:`fastcam.runtime.session.create_session`.
+        providers, settings: see :func:`fastcam.runtime.session.create_session`.
+        threads: of one operator, and of NumPy and OpenCV while a call lasts
+            (:mod:`fastcam.runtime.thread_limit`); None leaves the choice to each of them.
         preprocess: how pictures become the input, in place of what the file says: a name from
             :data:`fastcam.schema.PRESETS` (size, resize rule and layout stay the file's), changes ({"mean": 0.4}) of
             what the file says or of a "preset", or a Preprocessing.
@@ -106,7 +110,7 @@ class Explainer:
         self._runner = Runner(self._whole, self._layers)
         self._opened = [model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head]
         self._opened += [inputs, max_pixels, exif]
-        self._at = 0
+        self._at, self._threads = 0, threads
 
     @property
     def metadata(self) -> Metadata:
@@ -218,7 +222,8 @@ class Explainer:
                 message says why.
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
-        return self._runner.explain(self._request(ExplainOptions(*parameters), images, inputs=inputs), self._view)
+        with self._limited():
+            return self._runner.explain(self._request(ExplainOptions(*parameters), images, inputs=inputs), self._view)
 
     def predict(self, images: Any, inputs: Values | None = None) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
@@ -233,7 +238,9 @@ class Explainer:
             FastcamError: a picture that cannot be used; the message says why.
         """
         by_the_way = None if self.metadata.cotangents else PREDICTED
-        return joined(list(self._runner.runs(self._inputs.sources(images, inputs), by_the_way)), self._whole.metadata)
+        with self._limited():
+            runs = list(self._runner.runs(self._inputs.sources(images, inputs), by_the_way))
+            return joined(runs, self._whole.metadata)
 
     def explain(
         self,
@@ -260,7 +267,8 @@ class Explainer:
             FastcamError: a prediction of another file, or a target or method that cannot be used.
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
-        return self._runner.explain(self._request(ExplainOptions(*parameters), prediction), self._view)
+        with self._limited():
+            return self._runner.explain(self._request(ExplainOptions(*parameters), prediction), self._view)
 
     def on_device(
         self,
@@ -292,7 +300,7 @@ class Explainer:
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
         later = replace(LATER, further=self._inputs.further(None, len(images)))
         request = self._request(parameters, later, len(images))
-        with kernels.on_stream(self._stream):
+        with self._limited(), kernels.on_stream(self._stream):
             return on_device.explain(self._network, kernels, images, request, heatmaps)
 
     def stream(
@@ -334,7 +342,7 @@ class Explainer:
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
         request = self._request(ExplainOptions(*parameters), LATER, 1)
-        steps = self._runner.steps(request, self._view, inputs)
+        steps = self._runner.steps(request, self._view, inputs).each_within(self._limited)
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
@@ -379,6 +387,10 @@ class Explainer:
         progress = Meter(asks.progress, count * len(views))
         by_default, how = asks.fuse != asked.fuse, (asks.style, asks.threshold, asks.connectivity)
         return Request(images, targets, method, layers, asks.fuse, by_default, *how, progress)
+
+    def _limited(self) -> AbstractContextManager[None]:
+        """What a call runs in: BLAS and OpenCV with this Explainer's threads."""
+        return at_most(self._threads)
 
     def _images(self, images: Any, inputs: Values | None) -> Sources | Prediction:
         """What a caller gave as images."""

@@ -215,6 +215,10 @@ bool explain_map(const Job& job, std::int64_t m) noexcept {
 
 int explain(Job& job) noexcept {
     const fastcam_task& t = job.task;
+    if (job.count() == 0) {  // nothing to do, however large its maps would be
+        job.workspace.used = 0;
+        return FASTCAM_SUCCESS;
+    }
     if (!prepare(job)) return FASTCAM_NO_MEMORY;
     if (t.weights != nullptr) {
         fastcam_weigh(t.activations, t.weights, t.images, t.targets, t.channels, job.area(), job.maps);

@@ -139,7 +139,25 @@ Cotangents = Annotated[
     ),
 ]
 Threshold = Annotated[float, typer.Option("--threshold", help="Boxes surround what reaches this share of the maximum.")]
-Threads = Annotated[int | None, typer.Option("--threads", help="Threads of ONNX Runtime.", show_default="its choice")]
+
+
+def _limited(ctx: typer.Context, threads: int | None) -> int | None:
+    """NumPy and OpenCV keep to --threads until the command ends; the Explainer refuses what is no number of threads."""
+    from fastcam.runtime.thread_limit import at_most
+
+    ctx.with_resource(at_most(threads if threads is None or threads >= 1 else None))
+    return threads
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        help="Threads of ONNX Runtime, NumPy and OpenCV.",
+        show_default="their choice",
+        callback=_limited,
+    ),
+]
 
 
 def preprocess_option(

@@ -14,6 +14,7 @@ from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Geometry, Uint8, restore
 from fastcam.labels import short_label
 from fastcam.render import drawing
+from fastcam.runtime.thread_limit import limited
 from fastcam.schema import ACTIVATIONS, GRADIENTS, WEIGHTS, Metadata
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Concepts:
         labels: class names by index, or None.
         geometry, files, images: per picture, as of an :class:`fastcam.Explanation`.
         metadata: what the exported file says about itself.
+        threads: the Explainer's, which OpenCV keeps to while pictures are drawn.
     """
 
     maps: Float
@@ -60,6 +62,7 @@ class Concepts:
     files: tuple[str | None, ...]
     images: tuple[NDArray[Any], ...]
     metadata: Metadata
+    threads: int | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -72,6 +75,7 @@ class Concepts:
         names = [short_label(self.labels[k]) if self.labels is not None else f"class {k}" for k in order]
         return [(int(k), name, float(self.scores[concept, k])) for k, name in zip(order, names, strict=True)]
 
+    @limited
     def picture(self, i: int = 0, width: int = 448) -> Uint8:
         """Picture ``i``, beside it each place in the colour of its strongest concept, and below what the colours mean.
 
@@ -152,6 +156,11 @@ def concepts(explainer: Explainer, images: Any, count: int = 5) -> Concepts:
         FastcamError: a picture that cannot be used, a file without activations or classes, or a number of concepts that
             they do not have.
     """
+    with explainer._limited():
+        return _concepts(explainer, images, count)
+
+
+def _concepts(explainer: Explainer, images: Any, count: int) -> Concepts:
     metadata, network, name = explainer.metadata, explainer._network, explainer._name
     if metadata.emit == "cam" or metadata.cotangents:
         what = "holds maps, no activations" if metadata.emit == "cam" else "explains cotangents"
@@ -190,6 +199,7 @@ def concepts(explainer: Explainer, images: Any, count: int = 5) -> Concepts:
         files=prediction.files,
         images=tuple(image for batch in batches for image in batch.images),
         metadata=metadata,
+        threads=network.threads,
     )
 
 

@@ -174,6 +174,7 @@ class View:
             attributions=maps.attributions,
             style=request.style,
             providers=self.network.providers,
+            threads=self.network.threads,
             **self.brought_back(run, outputs),
         )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Batch, Run, join_batches
 from fastcam.runtime.thread_pipeline import Budget, Pipeline
 
+S = TypeVar("S")
+T = TypeVar("T")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 """What is opened as a video. Which of them can be read is up to OpenCV's build."""
 HELD = 512 << 20
@@ -53,6 +56,18 @@ class Steps:
     run: Callable[[Batch], Run]
     finish: Callable[[Run], Explanation]
     weight: Callable[[Any], int]
+
+    def each_within(self, context: Callable[[], AbstractContextManager[None]]) -> Steps:
+        """The same steps, each inside a context of its own."""
+
+        def within(step: Callable[[S], T]) -> Callable[[S], T]:
+            def stepped(given: S) -> T:
+                with context():
+                    return step(given)
+
+            return stepped
+
+        return replace(self, prepare=within(self.prepare), run=within(self.run), finish=within(self.finish))
 
 
 def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, wait: float | None) -> Iterator[Frame]:

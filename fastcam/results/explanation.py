@@ -23,6 +23,7 @@ from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, overlays, samples
 from fastcam.results import report, volumes
 from fastcam.runtime.batch import per_image
+from fastcam.runtime.thread_limit import limited
 from fastcam.schema import Metadata, Mode
 from fastcam.targets.classes import Target
 
@@ -85,6 +86,7 @@ class Explanation:
         fused: the layers whose maps these were.
         attributions: float32 [N, T, C, H, W], what a method that explains the image itself gives each element of the
             network's input; None of others.
+        threads: the Explainer's, which OpenCV keeps to while pictures are drawn.
     """
 
     scores: Float
@@ -114,6 +116,7 @@ class Explanation:
     fuse: str | None = None
     fused: tuple[str, ...] = ()
     attributions: Float | None = None
+    threads: int | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -165,10 +168,12 @@ class Explanation:
         """The box that a detector predicts, and a target is about: x0, y0, x1, y1 in the picture's pixels; or None."""
         return report.predicted(self.targets[i][target], self.geometry[i]) if self.targets else None
 
+    @limited
     def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The heatmap alone in colours, uint8 RGB at the picture's size."""
         return overlays.coloured(self._heat(i, target), self.style, colors)
 
+    @limited
     def overlay(
         self,
         i: int = 0,
@@ -255,6 +260,7 @@ class Explanation:
             raise FastcamError(f"the file has {have}; export the model with --input-gradient {mode}")
         return self.input_gradients
 
+    @limited
     def gradient_image(
         self, i: int = 0, target: int = 0, cam: bool = False, min_side: int = 0, colors: str = "jet"
     ) -> Uint8:
@@ -284,6 +290,7 @@ class Explanation:
         values = self.guided_gradcam if cam else self.input_gradients
         return overlays.pixels(values[i, target], geometry, mode not in AROUND_GREY, self._order)
 
+    @limited
     def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
         """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
 
@@ -355,6 +362,7 @@ class Explanation:
             "components": report.components(self.components[i][t]),
         } | report.own(self.predicted_box(i, t))
 
+    @limited
     def save(self, folder: str | Path, colors: str = "jet") -> list[Path]:
         """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
 
@@ -372,6 +380,7 @@ class Explanation:
             write_json(stage, self.to_dict())
         return [Path(folder) / name for name in (*names, "explanation.json")]
 
+    @limited
     def write_overlays(self, folder: Path, stems: Sequence[str], colors: str = "jet") -> list[str]:
         """Write the overlays as ``STEM-1-tabby.png`` (1 is the first target) into ``folder``; their names.
 

@@ -13,11 +13,13 @@ from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Uint8
 from fastcam.render import drawing
 from fastcam.results.explanation import OK, Explanation
+from fastcam.runtime.thread_limit import limited
 
 _GAP = 4
 _GROUND = 24
 
 
+@limited
 def strip(explanation: Explanation, i: int = 0, tile: int = 224, colors: str = "jet") -> Uint8:
     """Image ``i`` at each of its layers: the picture first, then a column for each layer, and one for the fused map.
 

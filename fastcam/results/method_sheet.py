@@ -14,6 +14,7 @@ from fastcam.labels import short_label
 from fastcam.methods import METHODS
 from fastcam.render import drawing
 from fastcam.results.explanation import OK, Explanation
+from fastcam.runtime.thread_limit import limited
 
 GROUND = 24
 SCALE = 0.5  # of the letters
@@ -40,6 +41,7 @@ class Column:
     legend: tuple[str, drawing.Legend] | None
 
 
+@limited
 def methods_sheet(found: Sequence[Explanation], i: int = 0, colors: str = "jet", tile: int = 280) -> Uint8:
     """The explanations of one image by several methods beside each other.
 

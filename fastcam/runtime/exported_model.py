@@ -109,7 +109,7 @@ class Network:
         keep: Callable[[Any], Any] | None = None,
         head: Model | None = None,
     ) -> None:
-        self.name = model_name(model)
+        self.name, self.threads = model_name(model), threads
         self._session = create_session(model, providers, threads, settings)
         self.metadata = read_metadata(self._session, self.name)
         if self.metadata.head is not None and self.metadata.head.part == "head":
