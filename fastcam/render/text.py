@@ -37,6 +37,8 @@ _CARRIED = ""  # the font in Pillow
 _NOWHERE = "\uffff"  # never a character: every font draws what it draws for those that it lacks
 _TRIAL = 32  # pixels
 _LOCK = threading.Lock()  # fonts are shared between threads
+if hasattr(os, "register_at_fork"):  # a forked process finds it open
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
 
 def write(image: Uint8, text: str, at: tuple[int, int], tall: float) -> None:

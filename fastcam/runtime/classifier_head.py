@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastcam.errors import FastcamError
 from fastcam.runtime.session import Model, model_name, read_metadata
+from fastcam.runtime.thread_pipeline import OwnLock
 from fastcam.schema import Metadata
 
 
@@ -28,7 +28,7 @@ class Head:
         if head is not None and metadata.head is None:
             raise FastcamError(f"{name} was exported without its head; leave head out, or export with --head")
         self._model, self._file, self._metadata, self._name = model, head, metadata, name
-        self._create, self._lock, self._session = create, threading.Lock(), None
+        self._create, self._lock, self._session = create, OwnLock(), None
 
     def session(self) -> Any:
         """The session, the same for all threads.

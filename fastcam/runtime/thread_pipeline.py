@@ -11,8 +11,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
+from fastcam.errors import FastcamError
+
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+class OwnLock:
+    """A lock that a forked process finds open: the thread that may have held it is not there."""
+
+    def __init__(self) -> None:
+        self._lock = os.getpid(), threading.Lock()
+
+    def __enter__(self) -> None:
+        if self._lock[0] != os.getpid():
+            self._lock = os.getpid(), threading.Lock()
+        self._lock[1].acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock[1].release()
 
 
 class Channel(Generic[T]):
@@ -24,7 +41,7 @@ class Channel(Generic[T]):
 
     def __init__(self, capacity: int) -> None:
         self._items: deque[T] = deque()
-        self._capacity = capacity
+        self._capacity, self._process = capacity, os.getpid()
         self._changed = threading.Condition()
         self._finished = self._closed = False
 
@@ -51,7 +68,13 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> list[T]:
-        """The next item in a list; an empty one at the end, or after ``timeout`` seconds without an item."""
+        """The next item in a list; an empty one at the end, or after ``timeout`` seconds without an item.
+
+        Raises:
+            FastcamError: in a forked process, which has no thread that would put one in.
+        """
+        if os.getpid() != self._process:
+            raise FastcamError("a stream does not go on in a forked process; begin it there")
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._finished or self._items, timeout)
             if not self._items:
@@ -116,7 +139,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
@@ -129,7 +152,19 @@ class Workers:
 
 
 class Pipeline(ExitStack):
-    """Stages that run at the same time. Leaving the context ends all of them and waits until they have."""
+    """Stages that run at the same time. Leaving the context ends all of them and waits until they have.
+
+    In a forked process there is none of their threads, and nothing to wait for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = os.getpid()
+
+    def __exit__(self, *error: Any) -> bool:
+        if os.getpid() != self._process:
+            self.pop_all()
+        return bool(super().__exit__(*error))
 
     def stage(self, items: Iterable[S], function: Callable[[S], T], workers: int = 1, ahead: int = 2) -> Iterator[T]:
         """``map(function, items)``, in order, computed in ``workers`` threads up to ``ahead`` results ahead.

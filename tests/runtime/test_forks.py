@@ -1,0 +1,126 @@
+"""A fork in the middle of anything: the child works or is told what does not; it waits for no thread that it lacks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import numpy as np
+import pytest
+
+from fastcam import Explainer, FastcamError
+from fastcam.render import text
+from fastcam.runtime.thread_pipeline import OwnLock, Workers
+from support.models.contract_model import random_model
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+SOON = 60
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+
+def child(work: Callable[[], bool]) -> int:
+    """How a forked process ended: 0 where ``work`` is true there; it is killed where it hangs."""
+    process = os.fork()
+    if process == 0:  # pragma: no cover - another process
+        try:
+            good = work()
+        except BaseException:
+            good = False
+        os._exit(0 if good else 1)
+    until = time.monotonic() + SOON / 3
+    while time.monotonic() < until:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(process, 9)
+    os.waitpid(process, 0)
+    return -9
+
+
+def explained(explainer: Explainer, wanted: list[int]) -> bool:
+    """One call, a call of several pictures, and one with the head."""
+    return bool(
+        explainer(PICTURE).classes.ravel().tolist() == wanted
+        and explainer([PICTURE] * 3).classes.ravel().tolist() == wanted * 3
+        and explainer(PICTURE, method="occlusion", options={"window": 8, "stride": 8}).classes.ravel().tolist()
+        == wanted
+    )
+
+
+def in_threads() -> list[int]:
+    """How forked processes end while four threads explain, and with a drawing and a stream under way."""
+    explainer = Explainer(random_model(end="Softmax").file(), threads=2)
+    wanted, stop = explainer(PICTURE).classes.ravel().tolist(), threading.Event()
+
+    def calls() -> None:
+        while not stop.is_set():
+            explainer([PICTURE] * 2).overlay(0)
+
+    threads = [threading.Thread(target=calls) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    ends = [child(lambda: explained(explainer, wanted)) for _ in range(6)]
+    ends += [child(lambda: explainer(PICTURE).overlay(0).ndim == 3) for _ in range(4)]
+    stream = explainer.stream(PICTURE for _ in count())
+    next(stream)
+    ends += [child(lambda: refused(stream)), child(lambda: stream.close() is None)]
+    ends += [child(lambda: next(explainer.stream([PICTURE])).error is None)]
+    next(stream)
+    stream.close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return ends
+
+
+def refused(stream: Iterator[object]) -> bool:
+    """Whether a stream says that it is the parent's, behind what was ready."""
+    try:
+        for _ in range(1000):
+            next(stream)
+    except FastcamError as error:
+        return "forked process" in str(error)
+    return False
+
+
+def test_an_explainer_works_in_a_child_whatever_the_parents_threads_do() -> None:
+    path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, __file__], timeout=2 * SOON, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["0"] * 13
+
+
+@pytest.mark.parametrize("lock", [OwnLock(), text._LOCK, Workers(2)._lock], ids=["own", "fonts", "workers"])
+def test_a_lock_that_another_thread_holds_is_open_in_the_child(lock: OwnLock) -> None:
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            let_go.wait(0.3)  # that of the fonts is waited for
+
+    def free() -> bool:
+        with lock:
+            return True
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    assert child(free) == 0
+    let_go.set()
+    thread.join()
+
+
+if __name__ == "__main__":
+    print(*in_threads())
+    sys.stdout.flush()
+    os._exit(0)
