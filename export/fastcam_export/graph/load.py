@@ -23,7 +23,7 @@ from fastcam_export.graph.extensions import without_extensions
 from fastcam_export.graph.query import is_added
 from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
 from fastcam_export.graph.sequences import unpack
-from fastcam_export.graph.set_aside import Aside, mark, take
+from fastcam_export.graph.set_aside import Aside, mark, mark_suppressed, take
 from fastcam_export.graph.shape_inference import infer_types
 from fastcam_export.graph.soundness import refuse_unsound
 
@@ -103,6 +103,7 @@ def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
         raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
     model = ir.from_proto(_restore(skeleton, weights))
     mark(model, aside)
+    mark_suppressed(model)
     _refuse_training(model)
     folder = Path(source).absolute().parent if isinstance(source, str | Path) else None
     return Loaded(proto, model, file, digest, opset, tuple(repairs), folder, files, aside)

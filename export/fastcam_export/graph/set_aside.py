@@ -86,6 +86,38 @@ def mark(model: ir.Model, aside: Aside | None) -> None:
             model.graph.outputs.append(value)
 
 
+def mark_suppressed(model: ir.Model) -> None:
+    """Make outputs of the boxes and scores in front of a NonMaxSuppression, where all outputs are what it picked."""
+    found: dict[ir.Node, None] = {}
+    for output in model.graph.outputs:
+        picks = _suppressions(output)
+        if not picks:
+            return
+        found |= dict.fromkeys(picks)
+    for value in dict.fromkeys(value for node in found for value in node.inputs[:2]):
+        if value is not None and value.producer() is not None and not value.is_graph_output():
+            value.meta[FEEDS] = "NonMaxSuppression"
+            model.graph.outputs.append(value)
+
+
+def _suppressions(output: ir.Value) -> list[ir.Node]:
+    """The NonMaxSuppressions whose indices an output is made of, and of nothing else that depends on the picture."""
+    found, waiting, seen = [], [output], {output}
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if node is None:
+            if value.is_graph_input() and value.const_value is None:
+                return []
+            continue
+        if node.op_type == "NonMaxSuppression":
+            found.append(node)
+            continue
+        waiting += [x for x in node.inputs if x is not None and x not in seen]
+        seen.update(waiting)
+    return list(dict.fromkeys(found))
+
+
 def put_back(model: onnx.ModelProto, aside: Aside | None, explained: Collection[str]) -> None:
     """Put the nodes and outputs back into an exported model, which is changed.
 
