@@ -199,7 +199,9 @@ class View:
         return TargetOutputs(added, run.scores, classes, names, targets, columns)
 
     def _cotangent_outputs(self, run: Run, targets: CotangentTargets) -> TargetOutputs:
-        arrays, scores, names = targets.answer(run.forward.outputs, len(run), run.batch.geometry[0].network)
+        arrays, scores, names = targets.answer(
+            run.forward.outputs, len(run), run.batch.geometry[0].network, run.batch.files
+        )
         columns = np.tile(np.arange(scores.shape[1]), (len(run), 1))
         columns[columns >= np.array([[len(row)] for row in names])] = -1  # where an image has fewer
         return TargetOutputs(self.network.explain(run.forward, arrays), scores, columns, names, arrays, columns)

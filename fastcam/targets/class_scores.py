@@ -24,6 +24,7 @@ from fastcam.targets.arrays import (
     softmax,
 )
 from fastcam.targets.classes import Terms, combined_name
+from fastcam.targets.run_pictures import name_of
 from fastcam.targets.spec_parser import Explained, File, Kind, Names, Spec, SpecFunction, of_output, terms
 
 # ---- one class, or a combination
@@ -178,7 +179,7 @@ def multi_label(scores: ArrayLike, classes: Sequence[int] | None = None, thresho
     chosen = y > threshold
     there = chosen.any(axis=1)
     if not there.all():
-        raise FastcamError(f"image {int(there.argmin())} has no label above {threshold}; name labels, or lower it")
+        raise FastcamError(f"{name_of(int(there.argmin()))} has no label above {threshold}; name labels, or lower it")
     return np.asarray(chosen[:, None], np.float32)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.targets.arrays import Double, numbers
+from fastcam.targets.run_pictures import name_of
 from fastcam.targets.sequences import step_scores
 
 BLANKS = frozenset({"", "<blank>", "<blk>", "[blank]", "blank", "ctc_blank"})
@@ -99,10 +100,10 @@ def characters(
     runs = [read(row, blank) for row in y.argmax(2)]
     for n, found in enumerate(runs):
         if not found:
-            raise FastcamError(f"no character is read in picture {n + 1} of its run; every step is the blank")
+            raise FastcamError(f"no character is read in {name_of(n)}; every step is the blank")
         if tokens is not None and len(tokens) != len(found):
             raise FastcamError(
-                f"{len(tokens)} characters were given, {len(found)} are read in picture {n + 1} of its run; give as "
+                f"{len(tokens)} characters were given, {len(found)} are read in {name_of(n)}; give as "
                 "many, or none for those that are read"
             )
     most = max(map(len, runs))

@@ -13,6 +13,7 @@ from fastcam.image.preprocess import Float, load, prepare, resize
 from fastcam.image.reading import Reading
 from fastcam.schema import Cotangent, Preprocessing
 from fastcam.targets.arrays import Classes, Double, check_index, linear
+from fastcam.targets.run_pictures import name_of
 from fastcam.targets.spec_parser import Explained, File, Kind, Spec, SpecFunction, index, integers, of_output, sizes
 
 # ---- one number
@@ -91,7 +92,7 @@ def region(scores: ArrayLike, classes: Classes, mask: ArrayLike | None = None) -
         there = cotangent[:, t].any(axis=(1, 2, 3))
         if not there.all():
             what = f"class {c} is predicted nowhere" if mask is None else "the mask is empty"
-            raise FastcamError(f"{what} in image {int(there.argmin())}; give a mask of where it is")
+            raise FastcamError(f"{what} in {name_of(int(there.argmin()))}; give a mask of where it is")
     return cotangent
 
 
@@ -184,7 +185,7 @@ def _mask(spec: Spec, path: str, preprocessing: Preprocessing | None, reading: R
 
 def _absent(spec: Spec, y: Double, c: int, n: int, file: File) -> FastcamError:
     """What to say where a class is nowhere in [classes, h, w], the map of image ``n``."""
-    where, ways = f"nowhere in picture {n + 1} of its run", "a threshold=NUMBER, or a mask=FILE"
+    where, ways = f"nowhere in {name_of(n)}", "a threshold=NUMBER, or a mask=FILE"
     if len(y) == 1 or "threshold" in spec.options:
         return spec.wrong(f"{_named(file, c, len(y))} is {where} (the largest score is {y[c].max():.3g}); give {ways}")
     counts = np.bincount(y.argmax(0).ravel(), minlength=len(y))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from fastcam.image.preprocess import Float
 from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
 from fastcam.targets.arrays import Double, numbers
 from fastcam.targets.classes import ClassTargets, Target, Terms, combined_name
+from fastcam.targets.run_pictures import pictures
 from fastcam.targets.spec_parser import INPUT_SIZE, Names, PerImageSpecs, SpecResult
 
 NOT_ASKED = "not_asked"
@@ -205,14 +206,20 @@ class CotangentTargets:
         return getattr(self.source, "place", None)
 
     def answer(
-        self, outputs: dict[str, Any], images: int, size: tuple[int, int] | None = None
+        self,
+        outputs: dict[str, Any],
+        images: int,
+        size: tuple[int, int] | None = None,
+        files: Sequence[str | None] = (),
     ) -> tuple[dict[str, Float], Float, tuple[tuple[Target, ...], ...]]:
         """The cotangents of :meth:`arrays` once the images have run, the scalars [N, T], and what each target is.
 
         Args:
             size: height and width of the network's input.
+            files: of the images, None of one that has none.
         """
-        result = self._of(outputs, images, size)
+        with pictures(files or [None] * images, self.start):
+            result = self._of(outputs, images, size)
         if isinstance(result, SpecResult):
             arrays = self._checked(result.arrays, outputs, images)
             return arrays, result.values.astype(np.float32), cotangent_names(result.names, result.boxes)

@@ -21,6 +21,7 @@ from fastcam.labels import short_label
 from fastcam.schema import PREFIX, Cotangent, Preprocessing
 from fastcam.targets.arrays import Double
 from fastcam.targets.classes import Targets, Terms, whole_number
+from fastcam.targets.run_pictures import picture_alone
 
 Outputs: TypeAlias = Mapping[str, Any]
 """The outputs of a run by name; beside them, under :data:`INPUT_SIZE`, of what size the input was."""
@@ -289,7 +290,8 @@ class PerImageSpecs:
         each = []
         for n, function in enumerate(self.rows[start : start + images]):
             own = {name: y[n : n + 1] if len(np.shape(y)) and len(y) == images else y for name, y in outputs.items()}
-            each.append(function(own))
+            with picture_alone(n):
+                each.append(function(own))
         most = max(piece.values.shape[1] for piece in each)
 
         def padded(array: NDArray[Any]) -> NDArray[Any]:

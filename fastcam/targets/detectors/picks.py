@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.targets.arrays import Double
 from fastcam.targets.detectors.forms import Detections, distinct
+from fastcam.targets.run_pictures import name_of
 from fastcam.targets.spec_parser import File, Spec
 
 Pick = tuple[int, int, str]
@@ -49,7 +50,7 @@ class Picks:
     def _of(self, form: Detections, n: int) -> list[Pick]:
         chances = form.chances[n]
         if not len(chances):
-            raise FastcamError(f"the model finds nothing in picture {n + 1} of its run: there is no box to explain")
+            raise FastcamError(f"the model finds nothing in {name_of(n)}: there is no box to explain")
         labels = None if form.labels is None else form.labels[n]
         column = self._column(form, chances, labels)
         # probabilities that were rounded to one are told apart by what they are made of
@@ -57,7 +58,7 @@ class Picks:
         if self.most > 1 and column[order[0]] < FOUND:
             best = self._named(form, chances, labels, int(order[0]))
             warnings.warn(
-                f"nothing is found with a score of {FOUND} or more in picture {n + 1} of its run; its best box, "
+                f"nothing is found with a score of {FOUND} or more in {name_of(n)}; its best box, "
                 f"{best[2]}, has {column[order[0]]:.2g}",
                 stacklevel=2,
             )
