@@ -23,7 +23,8 @@ from fastcam_export.verify.session import quiet_session
 NAME = "models"
 LONGEST = 1500
 """Of an error's one line."""
-DEFECT = re.compile(r"defect|please report|Traceback")
+DEFECT = re.compile(r"this is a defect|Traceback")
+"""Of messages that say that FastCAM, not the model, is at fault."""
 
 
 def seeds() -> list[bytes]:

@@ -160,6 +160,14 @@ def is_list_of_boxes(value: ir.Value, known: Known, image: ir.Value) -> bool:
     return _comes_from(value, {"NonMaxSuppression", "NonZero"}, 40)
 
 
+def is_list_of_detections(value: ir.Value, known: Known) -> bool:
+    """Whether it is the list that Caffe and OpenVINO end a detector in, [1, 1, rows, 7], and no map of one class."""
+    dims, axes = dims_of(value), known.get(value)
+    if len(dims) != 4 or dims[:2] != (1, 1) or dims[3] != 7:
+        return False
+    return axes is None or not any(map(is_spatial, axes[3:]))
+
+
 def _comes_from(value: ir.Value, op_types: set[str], limit: int) -> bool:
     """Whether one of the last ``limit`` nodes in front of a value is one of these operators."""
     waiting, seen = [value], {value}

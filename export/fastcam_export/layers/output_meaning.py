@@ -27,6 +27,7 @@ from fastcam_export.layers.output_evidence import (
     images_second,
     in_front,
     is_list_of_boxes,
+    is_list_of_detections,
     is_one_number,
     made_by_layer,
     named_kind,
@@ -148,6 +149,8 @@ def _by_shape(about: Meaning, known: Known, image: ir.Value) -> Meaning:
         return replace(about, kind="one score", axis=None, reason=ends or "one number for each image")
     if len(dims) >= 2 and all(d == 1 for d in dims[2:]):
         return _vector(about, known, image, ends)
+    if is_list_of_detections(value, known):
+        return replace(about, kind="boxes", axis=None, reason="a list of seven numbers a row: image, label, score, box")
     if len(dims) in (4, 5):
         return _map(about, known, image, ends)
     if len(dims) == 3:

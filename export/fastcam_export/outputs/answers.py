@@ -58,7 +58,7 @@ def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) ->
         return "point" if picture and _is_map_of_points(one, each) else "region"
     if one.kind in ("unknown", "boxes"):
         listed = len(dims_of(one.value)) == 2 and one.reason == DETECTED
-        return "box" if len(dims_of(one.value)) == 3 or listed else ""
+        return "box" if len(dims_of(one.value)) in (3, 4) or listed else ""
     return BY_KIND[one.kind]
 
 

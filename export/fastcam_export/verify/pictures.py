@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+DRAWN = 15_485_863
+"""Numbers that are drawn for pictures at most."""
 
 
 def noise(rng: np.random.Generator, shape: Sequence[int], order: str) -> Array:
-    """Standard normal numbers."""
-    return rng.standard_normal(shape)
+    """Standard normal numbers; of more than :data:`DRAWN` those again and again, a prime number, so never in line."""
+    return rng.standard_normal(shape) if math.prod(shape) <= DRAWN else np.resize(rng.standard_normal(DRAWN), shape)
 
 
 def blobs(rng: np.random.Generator, shape: Sequence[int], order: str) -> Array:

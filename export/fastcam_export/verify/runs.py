@@ -172,7 +172,7 @@ class Source:
         except FastcamError:
             raise
         except Exception as error:  # as above
-            raise self._refusal(error, self._tried()) from error
+            raise self._refusal(error, self._tried(getattr(error, "sizes_tried", 1))) from error
         names = [one.output for one in self._cotangents]
         for kind in range(1, len(pictures.KINDS)):
             if not runs[-1].missing and (len(runs) == 1 or not _broken(runs[-1], names)):
@@ -211,15 +211,15 @@ class Source:
         outputs = self._open().run(self._names, dict(sample.with_drawn))
         return SourceRun(sample, dict(zip(self._names, outputs)))
 
-    def _tried(self) -> str:
-        """What it was run on, for people."""
+    def _tried(self, number: int) -> str:
+        """What it was run on, for people: the first of a number of sizes."""
         tried = [self._size] if self._size is not None else sizes(self._model.graph, self._image)
         try:
             feeds = Sample.of(self._model.graph, self._image, self._cotangents, self._further, tried[0]).feeds
         except MemoryError:
             return ""
         first = listed(f"{name} {list(array.shape)}" for name, array in feeds.items())
-        return f" on {first}" + (f", nor on {len(tried) - 1} other sizes" if len(tried) > 1 else "")
+        return f" on {first}" + (f", nor on {number - 1} other sizes" if number > 1 else "")
 
     def _refusal(self, error: Exception, tried: str) -> FastcamError:
         free = len(sizes(self._model.graph, self._image)) > 1

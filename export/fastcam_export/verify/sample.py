@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,6 +41,10 @@ STRIDES = (1, 2, 4, 8, 14, 16, 32, 64)
 """How many pixels a side of a map's cell may have."""
 MOST = 48
 """How many sizes are tried."""
+FEW, PATIENCE = 6, 10.0
+"""How many are tried in any case; and the seconds behind which no further one is: many channels are many numbers."""
+LARGEST = 2 * 10**8
+"""Numbers of the pictures behind which a size is not tried out."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +189,14 @@ def that_runs(
     """The first sample that a model runs on: two images of ``size`` or a usual one, else others, else one image.
 
     Raises:
-        Exception: that of ``run`` for the first one, where it runs on none.
+        Exception: that of ``run`` for the first one, where it runs on none; its ``sizes_tried`` says how many.
     """
     first: Exception | None = None
+    tries, begun = 0, time.monotonic()
     for tried in [size] if size is not None else sizes(graph, image):
+        if tries and (_too_large(image, tried) or (tries >= FEW and time.monotonic() - begun > PATIENCE)):
+            continue
+        tries += 1
         sample = Sample.of(graph, image, cotangents, further, tried)
         for each in [sample, sample.of_one_image()] if sample.images > 1 else [sample]:
             try:
@@ -197,7 +206,15 @@ def that_runs(
             else:
                 return each
     assert first is not None
+    first.sizes_tried = tries  # type: ignore[attr-defined]
     raise first
+
+
+def _too_large(image: ir.Value, size: Sequence[int]) -> bool:
+    """Whether two pictures of a size have more numbers than are drawn to try it out."""
+    dims = known_dims(image) or []
+    channels = [d for d, axis in zip(dims, image_order(image)) if d is not None and axis not in SIDES]
+    return 2 * math.prod([*channels, *size]) > LARGEST
 
 
 def random_cotangents(cotangents: Sequence[Cotangent], outputs: Mapping[str, Array], images: int) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from fastcam.errors import listed
 from fastcam.schema import PREFIX, Cotangent
 from fastcam.targets.detectors.forms import Detections
 from fastcam.targets.detectors.levels import Size, levels_of
-from fastcam.targets.detectors.rows import apart, boxes_of, one_output
+from fastcam.targets.detectors.rows import apart, boxes_of, is_caffe, one_output
 from fastcam.targets.spec_parser import INPUT_SIZE, File, Outputs, Spec
 
 SAID = ("layout", "boxes", "scores", "priors")
@@ -32,6 +32,8 @@ def form_of(spec: Spec, file: File, outputs: Outputs) -> Detections:
     }
     arrays = {name: _without_axis_of_one(array) for name, array in arrays.items()}
     explained = {one.output: arrays[one.output] for one in file.about if one.output in arrays}
+    if any(is_caffe(one.shape) for one in file.about) and not set(spec.options) & {"boxes", "scores"}:
+        return one_output(spec, file, arrays, size)
     if not any(option in spec.options for option in SAID):
         form = levels_of(file, explained, size)
         if form is not None:

@@ -10,6 +10,7 @@ Layouts of one output, as their exporters write them (B boxes, C classes):
     nanodet   [N, B, C + 4 bins]   classes, and distributions over the distances of the sides (NanoDet)
     v7        [B, 7]          image, corners, label, score (YOLOv7 with NMS)
     paddle    [B, 6]          label, score, corners (PaddleDetection with NMS)
+    caffe     [1, 1, B, 7]    image, label, score, corners; the list ends at an image of -1 (SSD of Caffe and OpenVINO)
 
 Or boxes [N, B, 4] or [B, 4] in an output of their own, beside scores of one class each, with labels in a third, or of
 all classes, either axis first: SSD, DETR, R-CNN, and what is left behind NonMaxSuppression.
@@ -34,7 +35,7 @@ from fastcam.targets.detectors.levels import BINS, Size
 from fastcam.targets.detectors.tables import meant, pyramid
 from fastcam.targets.spec_parser import File, Spec
 
-LAYOUTS = ("v5", "v8", "detr", "v10", "nanodet", "v7", "paddle")
+LAYOUTS = ("v5", "v8", "detr", "v10", "nanodet", "v7", "paddle", "caffe")
 DECODES: dict[str, Decode] = {
     "corners": decoding.corners, "centre": decoding.centre, "rows-first": decoding.rows_first,
     "exponential": decoding.exponential, "ssd": decoding.ssd,
@@ -55,10 +56,15 @@ def one_output(spec: Spec, file: File, arrays: Mapping[str, NDArray[Any]], size:
     Raises:
         FastcamError: there are several, or its layout cannot be told.
     """
-    about = file.output(spec, (2,))
+    whole = [one for one in file.about if is_caffe(one.shape)]
+    about = whole[0] if len(whole) == 1 else file.output(spec, (2,))
     y = np.asarray(arrays[about.output], np.float64)
     y = y if about.batched else y[None]
-    layout = spec.choice("layout", ("", *LAYOUTS)) or _layout(spec, file, y, about.batched, size)
+    y = y[:, 0] if whole else y
+    layout = spec.choice("layout", ("", *LAYOUTS))
+    layout = layout or ("caffe" if whole else _layout(spec, file, y, about.batched, size))
+    if layout == "caffe":
+        return _caffe(spec, about.output, y, size)
     index: Index = np.arange(math.prod(y.shape[1:]), dtype=np.int64).reshape(y.shape[1], y.shape[2])
     rows = index.T if layout == "v8" else index
     values = y.swapaxes(1, 2) if layout == "v8" else y
@@ -81,6 +87,23 @@ def one_output(spec: Spec, file: File, arrays: Mapping[str, NDArray[Any]], size:
     labels = None if made.label is None else values[..., made.label].astype(np.int64)
     scores = values[..., made.classes]
     return Detections(layout, {about.output: y}, (level,), labels, _outside(scores), scale=scale)
+
+
+def is_caffe(shape: Sequence[int | str]) -> bool:
+    """Whether this is the shape of a list of detections, for one image."""
+    return len(shape) == 3 and shape[0] == 1 and shape[2] == 7
+
+
+def _caffe(spec: Spec, output: str, y: Double, size: Size) -> Detections:
+    """A list that ends where the number of the image is -1."""
+    if y.shape[2] != 7 or len(y) != 1:
+        raise spec.wrong(f"a list of caffe is [1, 1, boxes, 7] of one image, got {list(y.shape)}")
+    ends = (y[0, :, 0] < 0).argmax() if (y[0, :, 0] < 0).any() else y.shape[1]
+    index: Index = np.arange(math.prod(y.shape[1:]), dtype=np.int64).reshape(y.shape[1], 7)[:ends]
+    rows = y[:, :ends]
+    decode, priors, scale = _absolute(decoding.corners, rows[..., 3:], size)
+    level = Level(Numbers(output, index[:, 2:3]), (), Numbers(output, index[:, 3:]), decode, priors)
+    return Detections("caffe", {output: y}, (level,), rows[..., 1].astype(np.int64), scale=scale)
 
 
 class _Columns:
@@ -152,7 +175,8 @@ def _layout(spec: Spec, file: File, y: Double, batched: bool, size: Size) -> str
     why = f"with {names} class names" if names is not None else "without class names"
     raise spec.wrong(
         f"the boxes of an output {[a, b]} {why} may lie in several ways; say layout=v5 ([boxes, 5 + classes]), "
-        "v8 ([4 + classes, boxes]), detr ([boxes, 4 + classes]) or v10 ([boxes, 6]: corners, score, label)"
+        "v8 ([4 + classes, boxes]), detr ([boxes, 4 + classes]), v10 ([boxes, 6]: corners, score, label) or caffe "
+        "([boxes, 7]: image, label, score, corners)"
     )
 
 
@@ -161,6 +185,14 @@ def _listed(y: Double, batched: bool) -> str:
     width = y.shape[2]
     if not batched and width == 7 and _labels(y[..., 5]) and _ordered(y[..., 1:5]) and not _outside(y[..., 6]):
         return "v7"
+    if (
+        width == 7
+        and _labels(y[..., 0] + 1)
+        and _labels(y[..., 1])
+        and not _outside(y[..., 2])
+        and _ordered(y[..., 3:])
+    ):
+        return "caffe"
     listed = width >= 6 and y.shape[1] >= width and _labels(y[..., 5]) and not _outside(y[..., 4])
     if listed and (width == 7 or _ordered(y[..., :4])):
         return "v10"

@@ -342,7 +342,7 @@ def own_metadata(model: onnx.ModelProto, random: np.random.Generator) -> None:
         return notes(model, random)
     try:
         said = json.loads(entry.value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     holder = said
     for _ in range(int(random.integers(1, 4))):
