@@ -264,3 +264,26 @@ def test_a_message_is_one_line_whatever_name_is_in_it():
     said = str(FastcamError(f"a\nb \u202e\ud800 {'n' * 9000} {'m ' * 9000}, give another"))
     assert said.startswith(r"a\nb \u202e\ud800 nnn") and said.endswith("m , give another") and len(said) < 1300
     assert str(FastcamError("plain: ж × 'x'; do this")) == "plain: ж × 'x'; do this"
+
+
+FILLED = {
+    "NaN": (nan(np.zeros((4, 1, 1))), True),
+    "an infinity": (np.where(np.arange(4) == 1, np.inf, 1.0), True),
+    "minus infinity among numbers": (np.where(np.arange(4) == 1, -np.inf, 1.0), True),
+    "a mask": (np.where(np.arange(4) == 1, -np.inf, 0.0), False),
+    "a bound": (np.array(np.inf), False),
+    "numbers": (np.ones(4), False),
+}
+
+
+@pytest.mark.parametrize("kind", FILLED)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_that_are_no_numbers_are_told_where_the_outputs_are(kind, dtype, tmp_path):
+    array, told = FILLED[kind]
+    beside = [node("Add", "k k", "twice")]
+    made = model([*BODY, *HEAD, *beside], weights={"k": array.astype(dtype)}, outputs=[value("y", ["N", 4])])
+    onnx.save(made, tmp_path / "m.onnx")
+    for verb in ("inspect", "export"):
+        result = CliRunner().invoke(app, [verb, str(tmp_path / "m.onnx")])
+        assert result.exit_code == 0
+        assert ("warning: weights with NaN or infinity: k" in result.output) is told

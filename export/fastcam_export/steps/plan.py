@@ -10,6 +10,7 @@ from fastcam.schema import FastcamError, FurtherInput, Metadata, Preprocessing
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
 from fastcam_export.autodiff.core.stopped import is_stopped, stop
+from fastcam_export.graph.broken_weights import broken_weights
 from fastcam_export.graph.constants import remembered
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
@@ -128,6 +129,9 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
         uint8_frames.refuse(metadata, options.frames, bool(options.on_demand))
     notes = [f"stopped {name}: no gradient passes it" for name in stopped]
     notes += [f"size    {size.of_each if each else size.note}"] * bool(size.note) + [f"pixels  {note}"] * bool(note)
+    broken = broken_weights(graph)
+    if broken:
+        notes.append(f"warning: weights with NaN or infinity: {broken}; what comes of them is no number")
     return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes))
 
 

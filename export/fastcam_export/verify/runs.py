@@ -17,6 +17,7 @@ from fastcam.errors import listed
 from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.autodiff.core.builder import HALF
 from fastcam_export.autodiff.core.straight_through import is_code
+from fastcam_export.graph.broken_weights import broken_weights
 from fastcam_export.graph.query import is_added
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.verify import pictures, stop_gradient
@@ -189,7 +190,8 @@ class Source:
         there = [name for name in names if name in run.outputs]
         if not _broken(run, there):
             return run
-        weights = _broken_weights(self._model.graph)
+        broken = broken_weights(self._model.graph)
+        weights = f" (weights with NaN or infinity: {broken})" if broken else ""
         for other in [run, *self.others(run)]:
             nan = _broken(other, there, np.isnan)
             if not nan and not weights:
@@ -237,19 +239,6 @@ def _broken(run: SourceRun, names: Sequence[str], how: Callable[[Array], Array] 
         if run.outputs[name].dtype.kind == "f" and how(run.outputs[name]).any():
             return name
     return ""
-
-
-def _is_broken(weight: ir.TensorProtocol | None) -> bool:
-    """Whether a weight of floats holds NaN or infinity."""
-    floats = weight is not None and weight.dtype.is_floating_point()
-    return floats and not np.isfinite(np.asarray(weight, np.float64)).all()
-
-
-def _broken_weights(graph: ir.Graph) -> str:
-    """Which weights hold no finite numbers, as an end of a clause."""
-    weights = [value for value in graph.initializers.values() if value.const_value is not None]
-    broken = [one.name for one in weights if _is_broken(one.const_value)]
-    return f" (weights with NaN or infinity: {listed(broken, 3)})" if broken else ""
 
 
 def said(error: BaseException) -> str:
