@@ -162,7 +162,7 @@ def test_a_picture_in_which_nothing_is_found_says_so(tmp_path, monkeypatch):
     export_model(files.faint(bias=-4.0), "faint.cam.onnx", preprocess="unit")
     cv2.imwrite("p.png", np.random.default_rng(1).integers(0, 256, (files.H, files.W, 3), dtype=np.uint8))
     result = CliRunner().invoke(app, ["explain", "none.cam.onnx", "p.png"])
-    assert result.exit_code == 2 and "finds nothing in picture 1" in result.stderr
+    assert result.exit_code == 2 and "finds nothing in p.png: there is" in result.stderr
     with pytest.warns(
         UserWarning, match=r"nothing is found with a score of 0.25 or more .* its best box, box \d+, has"
     ):
