@@ -55,6 +55,8 @@ def test_counts_are_written(tmp_path: Path) -> None:
     result = json.loads(out.read_text())["classes"]["labels"]
     assert result["inputs"] == 60 == result["accepted"] + result["refused"]
     assert result["accepted"] >= 17  # the seeds are good
+    assert main(["--only", "labels", "--inputs", "20", "--blind", "--add", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["classes"]["labels"]["inputs"] == 80
 
 
 def test_an_unknown_class_is_named(capsys: pytest.CaptureFixture[str]) -> None:

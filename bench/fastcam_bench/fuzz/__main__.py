@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,19 @@ def line(name: str, result: dict[str, Any]) -> str:
     return f"{name:12} {result['inputs']:8} inputs, {result['accepted']} accepted, {result['refused']} refused: {found}"
 
 
+def added(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The counts of two runs as those of one."""
+    both = dict(before)
+    for name, result in now.items():
+        old = before.get(name)
+        if old is not None:
+            counts = {key: old[key] + result[key] for key in ("inputs", "accepted", "refused", "seconds")}
+            found = {kind: sorted({*old["found"][kind], *result["found"][kind]}) for kind in KINDS}
+            result = result | counts | {"found": found}
+        both[name] = result
+    return both
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where anything was found."""
     parser = argparse.ArgumentParser(prog="python -m fastcam_bench.fuzz", description="hostile inputs, by class")
@@ -39,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", help=f"of {', '.join(classes())}, or the dotted name of a module")
     parser.add_argument("--seed", type=int, default=0, help="of the changes")
     parser.add_argument("--json", type=Path, help="where to write the counts")
+    parser.add_argument("--add", action="store_true", help="to the counts that the file has")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="try one kept input again, and print what it does")
     parser.add_argument("--per-input", type=float, default=30.0, help="seconds that one input may take")
     parser.add_argument("--memory", type=int, default=2048, help="MiB that one input may take")
@@ -67,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "machine": machine(),
             "versions": versions("fastcam", "onnx", "onnxruntime", "atheris"),
         }
-        write_report(about | {"classes": results}, options.json)
+        before = json.loads(options.json.read_text()) if options.add and options.json.exists() else None
+        write_report(about | {"classes": added(before["classes"], results) if before else results}, options.json)
     return int(any(found for result in results.values() for found in result["found"].values()))
 
 
