@@ -8,13 +8,14 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from fastcam.cli import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
+from fastcam.cli.console import Output
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 
@@ -41,7 +42,8 @@ def _one_line(ctx: typer.Context) -> Iterator[None]:
         message = f"{error.filename}: {error.strerror}; give a shorter path"
     else:
         return
-    print(f"fastcam: {' '.join(map(_shortened, message.split()))}", file=sys.stderr)
+    with suppress(FastcamError):  # where errors go to the same full disk
+        print(f"fastcam: {' '.join(map(_shortened, message.split()))}", file=sys.stderr, flush=True)
     raise typer.Exit(2)
 
 
@@ -59,7 +61,10 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         with _one_line(ctx):
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return result
 
 
 def _examples(*lines: str) -> str | None:
@@ -87,9 +92,9 @@ def main() -> None:
     """Console entry point."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is reported once, by us
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    for out in (sys.stdout, sys.stderr):
-        if isinstance(out, io.TextIOWrapper):  # names that are no UTF-8, and a terminal's narrower encoding
-            out.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if isinstance(getattr(sys, name), io.TextIOWrapper):
+            setattr(sys, name, Output(getattr(sys, name)))
     warnings.showwarning = _warned
     app(prog_name="fastcam")
 

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import io
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from fastcam.errors import FastcamError, reason
+
+
+class Output(io.TextIOWrapper):
+    """Stdout or stderr, to which what cannot be written on a full disk is a :class:`FastcamError`.
+
+    Names that are no UTF-8, or not in a terminal's narrower encoding, are escaped.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        encoding, lines, through = stream.encoding, stream.line_buffering, stream.write_through
+        super().__init__(stream.detach(), encoding, "backslashreplace", None, lines, through)
+
+    def write(self, text: str, /) -> int:
+        """Write, or raise FastcamError; a reader that has gone stays a BrokenPipeError."""
+        try:
+            return 0 if text == "" else super().write(text)  # by an empty text click asks what kind of stream this is
+        except OSError as error:
+            self._refuse(error)
+
+    def flush(self) -> None:
+        """See :meth:`write`."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        if isinstance(error, BrokenPipeError):
+            raise error
+        with suppress(OSError, ValueError):
+            nothing = os.open(os.devnull, os.O_WRONLY)  # takes the rest, lest the interpreter tries it again at its end
+            os.dup2(nothing, self.fileno())
+            os.close(nothing)
+        said = f"the output cannot be written ({reason(error)}); make room for it, or send it elsewhere"
+        raise FastcamError(said) from error
 
 
 def say(line: str) -> None:

@@ -268,3 +268,28 @@ def test_a_folder_that_one_call_cannot_remove_is_removed_by_the_next(tmp_path, m
         (stage / "y").rmdir()
         monkeypatch.setattr(os, "close", once)
     assert failed and [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+# ---- what is printed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["version"], ["methods"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_that_cannot_be_written_is_one_line(arguments, buffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastcam", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastcam: the output cannot be written (No space left on device); ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_error_that_cannot_be_written_keeps_its_status():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fastcam", "explain", "no.onnx", "no.jpg"]
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 2
