@@ -476,8 +476,8 @@ def test_python_dash_m_fastcam_explains(desk):
 def test_a_defect_is_a_traceback_and_exit_code_1(desk):
     code = (
         "import sys, fastcam.image.decode, fastcam.cli\n"
-        "def broken(path): raise ZeroDivisionError('a defect')\n"
-        "fastcam.image.decode.deep = broken\n"
+        "def broken(*how): raise ZeroDivisionError('a defect')\n"
+        "fastcam.image.decode._decoded = broken\n"
         "sys.argv = ['fastcam', 'explain', 'model.cam.onnx', 'photo.png']\n"
         "fastcam.cli.main()"
     )
