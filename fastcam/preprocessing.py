@@ -58,6 +58,23 @@ class Preprocessing:
         ends = self.of(0, 255)
         return min(ends), max(ends)
 
+    def doubt(self, low: float, high: float) -> str:
+        """What makes it unlikely that a tensor from ``low`` to ``high`` was prepared like this; "" where nothing does.
+
+        Of the pixels of "BANDS" nobody knows the unit.
+        """
+        least, most = self.range()
+        width = most - least
+        if self.color == "BANDS" or not (math.isfinite(low) and math.isfinite(high)):
+            return ""
+        if high > most + width / 2 or low < least - width / 2:
+            return "holds values far beyond what the preprocessing makes"
+        if width >= 100 and 0 < max(abs(low), abs(high)) <= 1:
+            return "lies in -1 to 1, and the preprocessing makes no such numbers"
+        if least <= -0.5 and 0 <= low <= 0.1 and 0.6 <= high <= 1:
+            return "lies in 0 to 1, like pixels that were not normalised"
+        return ""
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # torchvision and timm: RGB in 0..1, then the ImageNet statistics

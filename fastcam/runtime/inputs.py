@@ -23,6 +23,7 @@ from fastcam.runtime import uint8_frames as frames_
 from fastcam.runtime.batch import Batch
 from fastcam.runtime.further_inputs import NONE, FurtherInputs, FurtherValues, Values
 from fastcam.runtime.io_binding import DeviceTensor, on_device
+from fastcam.runtime.session import warn_once
 from fastcam.runtime.thread_pipeline import Workers
 from fastcam.schema import PRESETS, Metadata, Preprocessing
 
@@ -236,7 +237,7 @@ class Inputs:
 
     def _refuse_range(self, tensor: NDArray[Any]) -> None:
         """Raise for values that the input cannot mean: fractions for whole numbers, pixels that were not normalised,
-        shares of one for pixels."""
+        shares of one for pixels. Of those that it is unlikely to mean, warn once."""
         high = float(tensor.max())
         if np.issubdtype(self._dtype, np.integer):
             limits = np.iinfo(self._dtype)
@@ -259,6 +260,12 @@ class Inputs:
             raise FastcamError(
                 f"the tensor lies in 0 to 1, and the input of {self._name} in 0 to 255; multiply it by 255, or give "
                 "pictures (uint8)"
+            )
+        doubt = how.doubt(float(tensor.min()), high)
+        if doubt:
+            warn_once(
+                f"{self._name}: a float tensor {doubt}; pixels become {least:.3g} to {most:.3g} there: prepare it so, "
+                "or give pictures (uint8)"
             )
 
     def _own_size(self, sides: Sequence[int]) -> Size:

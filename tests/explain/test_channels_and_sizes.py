@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 import onnx
@@ -11,6 +13,9 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError, Preprocessing
 from fastcam.cli import app
+from fastcam.image.preprocess import prepare
+from fastcam.runtime.session import warn_once
+from fastcam.schema import PRESETS
 from fastcam_export import export_model
 
 RNG = np.random.default_rng(0)
@@ -139,6 +144,40 @@ def test_tensors_of_the_wrong_range_are_told_apart():
     with pytest.raises(FastcamError, match=r"lies in 0 to 1, and the input of .* in 0 to 255"):
         scores(raw, pixels / 255)
     np.testing.assert_allclose(scores(raw, pixels), pixels.mean((2, 3))[0], rtol=1e-4)
+
+
+UNLIKELY = {
+    "dark pixels for 0..1": ("unit", lambda x: x * 15, "far beyond"),
+    "standardised for 0..1": ("unit", lambda x: (x - 0.45) / 0.22, "far beyond"),
+    "0..1 that was not normalised": ("imagenet", lambda x: x, "like pixels that were not normalised"),
+    "0..1 for -1..1": ("tf", lambda x: x, "like pixels that were not normalised"),
+    "0..1 for pixels less their mean": ("caffe", lambda x: x, "makes no such numbers"),
+    "-1..1 for pixels": ("raw", lambda x: 2 * x - 1, "makes no such numbers"),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKELY)
+def test_a_tensor_of_an_unlikely_range_is_warned_of_once(name):
+    preset, change, words = UNLIKELY[name]
+    explainer = Explainer(export_model(model(3), preprocess=preset, check=False).model.SerializeToString())
+    tensor = change(RNG.uniform(0, 1, (1, 3, 8, 10))).astype(np.float32)
+    warn_once.cache_clear()
+    with pytest.warns(UserWarning, match=rf"{words}.*; pixels become .* or give pictures") as seen:
+        explainer(tensor)
+        explainer(tensor * np.float32(0.99))
+    assert len(seen) == 1 and seen[0].filename == __file__
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_preprocessing_makes_is_never_warned_of(preset):
+    explainer = Explainer(export_model(model(3), preprocess=preset, check=False).model.SerializeToString())
+    warn_once.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for low, high in ((0, 256), (0, 30), (120, 140), (0, 1), (255, 256)):
+            tensor, _ = prepare(RNG.integers(low, high, (8, 10, 3), np.uint8), explainer.metadata.preprocessing)
+            explainer(tensor)
+            explainer(tensor + RNG.normal(0, 0.1 * abs(tensor).max(), tensor.shape).astype(np.float32))
 
 
 # ---- sizes
