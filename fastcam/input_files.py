@@ -6,7 +6,6 @@ What a file of text or JSON becomes in memory is many times its size, so such fi
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import stat
@@ -22,7 +21,7 @@ from fastcam.errors import FastcamError, kind_of, reason, shown
 
 TEXT = 16 << 20
 """Bytes of a file of names or settings, at most."""
-NUMBERS = 64 << 20
+NUMBERS = 32 << 20
 """Bytes of a file of numbers in text, at most; a .npy file has no limit."""
 
 
@@ -59,20 +58,6 @@ def read_text(path: str | Path, wanted: str, most: int = TEXT) -> str:
         return read_bytes(path, wanted, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FastcamError(f"{shown(path)}: not UTF-8 text; {wanted}") from error
-
-
-def parse_json(text: str) -> Any:
-    """What a text of JSON says.
-
-    Raises:
-        ValueError: it is none, is too long, or nested too deeply.
-    """
-    if len(text) > NUMBERS:
-        raise ValueError(f"longer than the {NUMBERS >> 20} MiB that are read")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def read_array(path: str | Path, wanted: str, check: Callable[[tuple[int, ...]], None] | None = None) -> NDArray[Any]:

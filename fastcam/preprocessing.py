@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastcam.errors import FastcamError, typed
+from fastcam.typed_fields import MODERATE, NOT_EMPTY, NOT_ZERO, POSITIVE, Rule, Unfit, check_fields
 
 Resize = Literal["stretch", "crop", "letterbox"]
 Color = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA", "BANDS"]
@@ -16,6 +17,11 @@ CHANNELS: dict[str, int | None] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BG
 """How many channels a model of each order takes; None is the picture's own number."""
 WHOLE = {"uint8": (0, 255), "int8": (-128, 127), "uint16": (0, 65535), "int32": (-(2**31), 2**31 - 1)}
 """The ranges of inputs of whole numbers."""
+_SIZE = Rule(
+    lambda size: min(size) >= 1 and size[0] * size[1] <= 2**27, "a height and a width of 1 or more, 2^27 pixels at most"
+)
+_SHARE = Rule(lambda share: 0 < share <= 1, "a share above 0, and at most 1")
+_PIXEL = Rule(lambda value: 0 <= value <= 255, "a pixel value, 0 to 255")
 
 
 @dataclass(frozen=True)
@@ -35,17 +41,27 @@ class Preprocessing:
         scale, mean, std: see the formula; mean and std have one number, or one per channel.
         layout: "NCHW" or "NHWC" of the model's input.
         pad_value: pixel value (0..255) of a letterbox's bars.
+
+    Raises:
+        FastcamError: a field of another type or range; scale, mean and std are finite, a scale below 0 turns dark and
+            bright around, and std is above 0.
     """
 
-    size: tuple[int, int] | None = (224, 224)
+    size: Annotated[tuple[int, int] | None, _SIZE] = (224, 224)
     resize: Resize = "stretch"
-    crop_fraction: float = 0.875
+    crop_fraction: Annotated[float, _SHARE] = 0.875
     color: Color = "RGB"
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    scale: Annotated[float, MODERATE, NOT_ZERO] = 1.0
+    mean: Annotated[tuple[float, ...], NOT_EMPTY, MODERATE] = (0.0,)
+    std: Annotated[tuple[float, ...], NOT_EMPTY, MODERATE, NOT_ZERO, POSITIVE] = (1.0,)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    pad_value: float = 114.0
+    pad_value: Annotated[float, _PIXEL] = 114.0
+
+    def __post_init__(self) -> None:
+        try:
+            check_fields(self)
+        except Unfit as error:
+            raise FastcamError(f"preprocessing: {error}") from error
 
     def of(self, *pixels: float) -> list[float]:
         """What pixels become, in each channel."""
@@ -151,8 +167,6 @@ def fitted(how: Preprocessing, channels: Any, dtype: str, name: str) -> tuple[Pr
         FastcamError: it makes another number of channels than the input has, or no whole numbers for one that takes
             those.
     """
-    if how.color not in CHANNELS:
-        raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(CHANNELS)}")
     note = ""
     if channels == 1 and how.color in ("RGB", "BGR"):
         if len(how.mean) == 3 or len(how.std) == 3:
@@ -193,11 +207,6 @@ def _advice(channels: int) -> str:
 
 def _refuse_other_units(how: Preprocessing) -> None:
     """Raise where mean and std count in other units than the scaled pixels. What bands count in, nobody knows."""
-    numbers = (how.scale, *how.mean, *how.std)
-    if not all(map(math.isfinite, numbers)) or 0 in (how.scale, *how.std):
-        raise FastcamError(
-            f"scale {how.scale:g}, mean {how.mean}, std {how.std} must be finite, and scale and std not 0"
-        )
     if how.color == "BANDS":
         return
     brightest, mean, std = 255 * abs(how.scale), max(map(abs, how.mean)), max(map(abs, how.std))

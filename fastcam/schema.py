@@ -8,15 +8,18 @@ to know about it is one JSON object under the metadata key ``fastcam``, which :c
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal, cast, get_args
 
 from fastcam.errors import FastcamError as FastcamError
+from fastcam.errors import shown
 from fastcam.preprocessing import PRESETS as PRESETS
 from fastcam.preprocessing import Color as Color
 from fastcam.preprocessing import Preprocessing as Preprocessing
 from fastcam.preprocessing import Resize as Resize
 from fastcam.preprocessing import preset as preset
+from fastcam.typed_fields import BASE_NAME, NOT_EMPTY, SIDES, Rule, Unfit, at_least, built, parse_json, said
 
 __version__ = "0.1.0"
 
@@ -95,6 +98,17 @@ that are folded into the batch (F = N T), of signals (W samples), and sequences:
 named by their axes."""
 
 
+def _measured(check: dict[str, Any]) -> bool:
+    """Whether the sizes that a check has measured are sizes."""
+    shapes, image = check.get("output_shapes", {}), check.get("image_shape", [])
+    every = [image, *shapes.values()] if isinstance(shapes, dict) else [None]
+    return all(isinstance(one, list) and SIDES.holds(one) for one in every)
+
+
+MEASURED = Rule(_measured, "output_shapes by name and image_shape, lists of sizes above 0")
+ORDER = Rule(lambda order: order in ("", *ORDERS), "an order of axes")
+
+
 @dataclass(frozen=True)
 class TargetLayer:
     """The value that is explained.
@@ -112,13 +126,13 @@ class TargetLayer:
         averaged: whether all that the score does with it is its mean over the positions and at most one matrix.
     """
 
-    value: str
+    value: Annotated[str, NOT_EMPTY]
     node: str = ""
     op_type: str = ""
     scope: str = ""
     layout: LayoutName = "NCHW"
-    prefix_tokens: int = 0
-    grid: tuple[int, ...] | None = None
+    prefix_tokens: Annotated[int, at_least(0)] = 0
+    grid: Annotated[tuple[int, ...] | None, SIDES] = None
     reason: str = ""
     averaged: bool = False
 
@@ -135,10 +149,10 @@ class Score:
     and s; or p, "probability", which are 1 - p and p.
     """
 
-    output: str
-    value: str
+    output: Annotated[str, NOT_EMPTY]
+    value: Annotated[str, NOT_EMPTY]
     kind: Literal["logit", "probability", "raw", "log-probability"]
-    classes: int | None
+    classes: Annotated[int | None, at_least(1)]
     reason: str = ""
     axis: int = 1
     single: Literal["", "logit", "probability"] = ""
@@ -157,7 +171,7 @@ class Pair:
     """
 
     part: Literal["forward", "explanation"]
-    other: str
+    other: Annotated[str, BASE_NAME]
     extra: tuple[str, ...]
     sha256: str
 
@@ -177,7 +191,7 @@ class Head:
     """
 
     part: Literal["model", "head"]
-    other: str
+    other: Annotated[str, BASE_NAME]
     kept: tuple[str, ...]
     sha256: str
 
@@ -202,9 +216,9 @@ class Cotangent:
         activation: what its values have passed last, as the graph tells; "" where they have passed none.
     """
 
-    input: str
-    output: str
-    shape: tuple[int | str, ...]
+    input: Annotated[str, NOT_EMPTY]
+    output: Annotated[str, NOT_EMPTY]
+    shape: Annotated[tuple[int | str, ...], SIDES]
     batched: bool
     axes: str = ""
     answer: Answer = ""
@@ -222,9 +236,9 @@ class FurtherInput:
         read: whether anything depends on it.
     """
 
-    name: str
-    default: tuple[float, ...] | None = None
-    default_shape: tuple[int, ...] = ()
+    name: Annotated[str, NOT_EMPTY]
+    default: tuple[float | bool, ...] | None = None
+    default_shape: Annotated[tuple[int, ...], at_least(0)] = ()
     read: bool = True
 
 
@@ -269,14 +283,14 @@ class Metadata:
     emit: Emit
     layer: TargetLayer
     score: Score
-    input: str
-    input_shape: tuple[int | str, ...]
+    input: Annotated[str, NOT_EMPTY]
+    input_shape: Annotated[tuple[int | str, ...], NOT_EMPTY, SIDES]
     preprocessing: Preprocessing | None = None
-    labels: tuple[str, ...] | None = None
+    labels: Annotated[tuple[str, ...] | None, NOT_EMPTY] = None
     method: str = "gradcam"
     fuse: str | None = None
     source: dict[str, str] = field(default_factory=dict)
-    check: dict[str, Any] = field(default_factory=dict)
+    check: Annotated[dict[str, Any], MEASURED] = field(default_factory=dict)
     engine: Engine = "onnxruntime"
     pair: Pair | None = None
     input_gradient: Mode | None = None
@@ -287,8 +301,8 @@ class Metadata:
     layers: tuple[TargetLayer, ...] = ()
     labels_from: str = ""
     inputs: tuple[FurtherInput, ...] = ()
-    order: str = ""
-    size_step: int = 1
+    order: Annotated[str, ORDER] = ""
+    size_step: Annotated[int, at_least(1), Rule(lambda step: step <= 2**16, "65536 or less")] = 1
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
@@ -340,61 +354,61 @@ class Metadata:
 
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
-        said = asdict(self)
-        for name in (
-            "layers",
-            "inputs",
-            "labels_from",
-            "order",
-        ):  # files with one layer and input say what they always said
-            if not said[name]:
-                del said[name]
-        said["score"] = _without_defaults(said["score"], Score)
-        said["cotangents"] = [_without_defaults(one, Cotangent) for one in said["cotangents"]]
-        if self.fuse is None:
-            del said["fuse"]
-        return json.dumps(said, ensure_ascii=False)
+        # files with one layer and input say what they always said
+        unsaid = {name for name in ("layers", "inputs", "labels_from", "order", "fuse") if not getattr(self, name)}
+        every = {name: value for name, value in asdict(self).items() if name not in unsaid}
+        every |= {"score": said(self.score), "cotangents": [said(one) for one in self.cotangents]}
+        return json.dumps(every, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> Metadata:
-        """Read what :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote. Fields of later versions are passed over.
 
         Raises:
-            FastcamError: not such an object, or written by a newer schema than this version reads.
+            FastcamError: not such an object, a field of another type or range, fields that contradict each other, or
+                written by a newer schema than this version reads.
         """
         try:
-            raw = json.loads(text)
+            raw = parse_json(text)
             version = raw["schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise FastcamError(f"the file's fastcam metadata is not readable ({error}); export it again") from error
         if version != SCHEMA_VERSION:
             raise FastcamError(
-                f"the file was exported with metadata schema {version}, this fastcam reads {SCHEMA_VERSION}; "
-                "export it again or use the matching fastcam version"
+                f"the file was exported with metadata schema {shown(repr(version))}, this fastcam reads "
+                f"{SCHEMA_VERSION}; export it again or use the matching fastcam version"
             )
         try:
-            raw["layer"] = _build(TargetLayer, raw["layer"])
-            raw["layers"] = [_build(TargetLayer, one) for one in raw.get("layers", ())]
-            raw["score"] = _build(Score, raw["score"])
-            if raw.get("preprocessing") is not None:
-                raw["preprocessing"] = _build(Preprocessing, raw["preprocessing"])
-            if raw.get("pair") is not None:
-                raw["pair"] = _build(Pair, raw["pair"])
-            if raw.get("head") is not None:
-                raw["head"] = _build(Head, raw["head"])
-            raw["cotangents"] = [_build(Cotangent, one) for one in raw.get("cotangents", ())]
-            raw["inputs"] = [_build(FurtherInput, one) for one in raw.get("inputs", ())]
-            return cast(Metadata, _build(Metadata, raw))
-        except (TypeError, KeyError) as error:
-            raise FastcamError(f"the file's fastcam metadata is incomplete ({error}); export it again") from error
+            found = cast(Metadata, built(Metadata, raw))
+            _check_together(found)
+        except Unfit as error:
+            raise FastcamError(
+                f"the file's fastcam metadata is incomplete or damaged: {error}; export the file again"
+            ) from error
+        return found
 
 
-def _without_defaults(said: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Fields that say something: what most files do not need stays out of them."""
-    unsaid = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
-    return {name: value for name, value in said.items() if name not in unsaid or value != unsaid[name]}
+def _check_together(meta: Metadata) -> None:
+    """Raise where fields contradict each other.
 
-
-def _build(kind: type[Any], raw: dict[str, Any]) -> Any:
-    """A dataclass from its JSON form: lists become the tuples that the frozen classes hold."""
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    Raises:
+        Unfit: they do.
+    """
+    classes, names = meta.score.classes, len(meta.labels or ())
+    if meta.labels is not None and classes is not None and names != classes:
+        raise Unfit("labels", f"{names} names", f"a name for each of the {classes} classes")
+    if meta.layers and meta.layer.value not in [one.value for one in meta.layers]:
+        raise Unfit("layer", meta.layer.value, "one of the layers")
+    if meta.order and len(meta.order) != len(meta.input_shape):
+        raise Unfit("order", meta.order, f"the {len(meta.input_shape)} axes of the input")
+    if meta.frames and (meta.preprocessing is None or meta.preprocessing.size is None):
+        raise Unfit("frames", True, "a preprocessing with a size")
+    how = meta.preprocessing
+    order = meta.order or (how.layout if how is not None and len(meta.input_shape) == 4 and not meta.frames else "")
+    channels = meta.input_shape[order.index("C")] if "C" in order else None
+    if how is not None and isinstance(channels, int) and not {len(how.mean), len(how.std)} <= {1, channels}:
+        raise Unfit("preprocessing", f"mean {how.mean} and std {how.std}", f"one number, or {channels}")
+    for i, one in enumerate(meta.inputs):
+        sides = [side or 1 for side in one.default_shape]
+        if one.default is not None and (len(one.default) != math.prod(one.default_shape) or math.prod(sides) > 2**31):
+            raise Unfit(f"inputs[{i}].default", one.default, f"numbers for a shape {list(one.default_shape)}")

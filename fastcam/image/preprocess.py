@@ -96,9 +96,6 @@ def fit(original: Size, network: Size, how: Preprocessing) -> Geometry:
     """The geometry with which a picture of size ``original`` fills an input of size ``network`` under ``how.resize``.
 
     Rectangles are rounded to whole pixels once, here, so that the picture's way in and the box's way back agree.
-
-    Raises:
-        FastcamError: no resize rule of this name.
     """
     (oh, ow), (nh, nw) = original, network
     source, target = (0, 0, ow, oh), (0, 0, nw, nh)
@@ -108,8 +105,6 @@ def fit(original: Size, network: Size, how: Preprocessing) -> Geometry:
     elif how.resize == "letterbox":
         scale = min(nw / ow, nh / oh)
         target = _centred(nw, nh, ow * scale, oh * scale)
-    elif how.resize != "stretch":
-        raise FastcamError(f"no resize rule {how.resize!r}; there are: stretch, crop, letterbox")
     return Geometry(original, network, source, target)
 
 
@@ -152,13 +147,11 @@ def prepare(
         float32 [1, C, H, W], or [1, H, W, C] for the layout "NHWC", and its geometry.
 
     Raises:
-        FastcamError: an unknown resize rule, or mean and std that do not fit the number of channels.
+        FastcamError: mean and std do not fit the number of channels.
     """
     original = (image.shape[0], image.shape[1])
     network = size or how.size or original
     geometry = fit(original, network, how)
-    if how.color not in CHANNELS:
-        raise FastcamError(f"no channel order {how.color!r}; there are: {', '.join(CHANNELS)}")
     count = CHANNELS[how.color] or image.shape[2]
     if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
         raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")

@@ -353,9 +353,18 @@ class Network:
         second = self._second.get_outputs() if self._second is not None else ()
         emitted = {*self._outputs, *(value.name for value in second)}
         absent = sorted({*self.metadata.emitted(), *self.metadata.further(), self.metadata.score.output} - emitted)
-        absent += [self.metadata.input] * (self.metadata.input not in self.inputs)
+        absent += sorted({one.output for one in self.metadata.cotangents} - emitted)
+        taken = {*self.inputs, *(value.name for value in (self._second or self._session).get_inputs())}
+        absent += sorted({self.metadata.input, *(one.input for one in self.metadata.cotangents)} - taken)
         if absent:
             raise FastcamError(f"{self.name} lacks {', '.join(absent)}, which its metadata promises; export it again")
+        said, found = self.metadata.input_shape, self.inputs[self.metadata.input].shape
+        both = zip(said, found) if len(said) == len(found) else [(0, 1)]
+        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in both):
+            raise FastcamError(
+                f"the input {self.metadata.input!r} of {self.name} is {list(found)}, and its metadata says "
+                f"{list(said)}; export it again"
+            )
 
 
 def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastcam.image.preprocess import CHANNELS, Size
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.preprocessing import fitted, named
 from fastcam.schema import FurtherInput, Preprocessing
+from fastcam.typed_fields import parse_json
 
 Array: TypeAlias = NDArray[Any]
 Values: TypeAlias = Mapping[str, Any]
@@ -241,9 +243,11 @@ def read_array(path: str | Path) -> Array:
     text = input_files.read_text(path, FORMS, input_files.NUMBERS)
     try:
         if suffix == ".json":
-            return _numbers(input_files.parse_json(text))
-        lines = [line.replace(",", " ").replace(";", " ").split() for line in text.splitlines() if line.strip()]
-        return np.squeeze(np.array(lines, np.float64))
+            return _numbers(parse_json(text))
+        plain = text.replace(",", " ").replace(";", " ")
+        if not plain.strip():
+            raise ValueError("it is empty")
+        return np.squeeze(np.loadtxt(io.StringIO(plain), np.float64, comments=None, ndmin=2))
     except (ValueError, OverflowError) as error:
         raise FastcamError(f"{shown(path)}: no array can be read from it ({error}); {FORMS}") from error
 
@@ -283,9 +287,7 @@ def _value(text: str) -> Any:
     if Path(text).is_file():
         return Path(text)
     try:
-        return _numbers(
-            input_files.parse_json(text if text.lstrip().startswith("[") or "," not in text else f"[{text}]")
-        )
+        return _numbers(parse_json(text if text.lstrip().startswith("[") or "," not in text else f"[{text}]"))
     except ValueError:
         raise FastcamError(f"{text}: no such file, and no numbers; give a file, or numbers like 0.4,1") from None
 

@@ -109,7 +109,7 @@ def test_sixteen_bits_keep_their_precision(tmp_path):
         (3, {"color": "GRAY"}, "takes 3 channels, and GRAY makes 1"),
         (6, {"color": "BANDS", "mean": (1, 2)}, "do not fit the 6 channels"),
         (3, {"colour": "RGB"}, "a preprocessing has no 'colour'"),
-        (3, {"color": "CMYK"}, "no channel order 'CMYK'"),
+        (3, {"color": "CMYK"}, "color is 'CMYK'; give 'RGB'"),
     ],
 )
 def test_a_preprocessing_that_does_not_fit_is_refused_at_the_export(channels, preprocess, words):

@@ -66,9 +66,6 @@ def test_preprocessing_that_does_not_fit_is_refused(model, given, words):
         ({"scale": 1 / 128, "mean": (127.0,)}, r"no pixel reaches the mean 127: .* end at 1\.992"),
         ({"scale": 1.0, "mean": (0.485, 0.456, 0.406), "std": (0.229,) * 3}, "give a scale of 1/255"),
         ({"scale": 1.0, "mean": (0.5,), "std": (0.5,)}, "give a scale of 1/255"),
-        ({"std": (0.0,)}, "must be finite, and scale and std not 0"),
-        ({"scale": 0.0}, "must be finite, and scale and std not 0"),
-        ({"mean": (float("nan"),)}, "must be finite"),
     ],
 )
 def test_numbers_of_other_units_are_refused(model, changes, words):

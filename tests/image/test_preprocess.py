@@ -113,8 +113,8 @@ def test_restore_without_preprocessing_stretches_the_values():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"resize": "squash"}, "resize rule"),
-        ({"color": "HSV"}, "channel order"),
+        ({"resize": "squash"}, "resize is 'squash'; give 'stretch' or 'crop' or 'letterbox'"),
+        ({"color": "HSV"}, "color is 'HSV'; give 'RGB'"),
         ({"mean": (1.0, 2.0)}, "do not fit 3 channels"),
     ],
 )
