@@ -14,15 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.input_files import read_text
 
 WORDNET = re.compile(r"^(n\d{8})\s+(?=\S)")
 """The identifier in front of ImageNet's class names."""
 KEYS = ("names", "id2label", "classes", "labels", "class_names", "label2id", "categories", "thing_classes")
 """Where files of several kinds keep their class names."""
-NUMBERED = re.compile(r"\s*(\d+)\s*[:,;=\t ]\s*(\S.*?)\s*,?\s*$")
-"""A line "0: cat", "0 cat" or "0,cat"."""
+NUMBERED = re.compile(r"(\d+)(?:\s*[:,;=]\s*|\s+)(?=\S)")
+"""How a line "0: cat", "0 cat" or "0,cat" begins."""
+YAML = 1 << 20
+"""Letters of YAML that are read, at most: a second for each 200,000."""
 Labels: TypeAlias = "str | Path | Sequence[str] | Mapping[Any, Any]"
 """A file, or the names themselves."""
 
@@ -119,6 +121,8 @@ def _of_file(path: Path) -> tuple[str, ...]:
     text = read_text(path, "give one class name per line")
     found = _literal(text)
     if found is None and path.suffix.lower() in (".yaml", ".yml"):
+        if len(text) > YAML:
+            raise FastcamError(f"{shown(path)}: YAML longer than {YAML:,} letters; write one class name per line")
         found = _yaml(text)
         if not isinstance(found, dict | list):
             raise FastcamError(f"{path}: no valid YAML with class names; they are a list, or numbered, under names")
@@ -137,7 +141,8 @@ def _lines(text: str) -> tuple[str, ...]:
     for numbered in (lines, lines[1:]):  # a table may have a head
         matches = [NUMBERED.match(line) for line in numbered]
         if len(matches) > 1 and all(match and _number(match[1]) == i for i, match in enumerate(matches)):
-            return tuple(_unquoted(match[2]) for match in matches if match)
+            rest = (line[match.end() :] for line, match in zip(numbered, matches, strict=True) if match)
+            return tuple(_unquoted(name.removesuffix(",").rstrip()) for name in rest)
     return tuple(lines)
 
 

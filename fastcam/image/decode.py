@@ -168,9 +168,15 @@ def _turned(image: Pixels, how: int) -> Pixels:
 
 
 def cut_short(data: bytes) -> bool:
-    """Whether a PNG or JPEG lacks its end. Some OpenCV versions fill such a picture with grey and say nothing."""
+    """Whether a PNG or JPEG lacks its end. Some OpenCV versions fill such a picture with grey and say nothing, and a
+    chunk that is longer than its file has as much memory made for it."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data
+        at = 8
+        while at + 12 <= len(data):
+            if data[at + 4 : at + 8] == b"IEND":
+                return False
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        return True
     if not data.startswith(b"\xff\xd8\xff"):
         return False
     at = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ def pixels(image: Any, whole: bool, reading: Reading) -> NDArray[Any]:
     Raises:
         FastcamError: it is too large or cut short, or of numbers whose range nobody knows.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     width, height = image.size
     reading.check(width * height, width, height, "the PIL image")
@@ -47,10 +46,12 @@ def pixels(image: Any, whole: bool, reading: Reading) -> NDArray[Any]:
         return np.asarray(image if image.mode == mode else image.convert(mode))
     except FastcamError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise FastcamError(f"the PIL image cannot be read ({error}); open it again") from error
-    except (struct.error, OverflowError, MemoryError, Image.DecompressionBombError) as error:
-        raise FastcamError(f"the PIL image cannot be read ({error}); open it again") from error
+    except Exception as error:  # whatever Pillow's plugins raise
+        raise FastcamError(f"the PIL image cannot be read ({_line(error)}); open it again") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def decoded(data: bytes, name: str, whole: bool, reading: Reading) -> NDArray[Any]:
@@ -67,8 +68,8 @@ def decoded(data: bytes, name: str, whole: bool, reading: Reading) -> NDArray[An
         ) from error
     try:
         image = Image.open(io.BytesIO(data))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FastcamError(f"{name}: Pillow cannot read it ({error}); save it as PNG") from error
+    except Exception as error:
+        raise FastcamError(f"{name}: Pillow cannot read it ({_line(error)}); save it as PNG") from error
     found = pixels(image, whole, reading)
     rgb = found if found.ndim == 3 else found[..., None]
     if whole:
