@@ -188,6 +188,12 @@ class View:
             return self._cotangent_outputs(run, targets)
         added = self.network.explain(run.forward, targets.classes)
         columns = np.asarray(added[CLASSES], np.int64)
+        asked = len(run), targets.classes.shape[1]
+        if columns.shape != asked:
+            raise FastcamError(
+                f"{self.network.name} is damaged: asked for {asked[1]} targets of {asked[0]} images it explains "
+                f"{list(columns.shape)}; export it again"
+            )
         if columns.min() < 0:  # how a file for another engine than ONNX Runtime says so
             raise FastcamError(
                 f"a target is no class, or no rank, that {self.network.name} resolves; give a class index"

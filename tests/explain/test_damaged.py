@@ -155,3 +155,12 @@ def test_a_models_file_that_is_replaced_by_a_folder_is_said(tmp_path):
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(FastcamError, match=r"folder\.onnx: cannot be read \(Is a directory\); give an ONNX file"):
         export_model(tmp_path / "folder.onnx")
+
+
+def test_a_file_that_explains_other_targets_than_those_that_were_asked_for():
+    made = export_model(classifier(), preprocess="unit", check=False).model
+    (node,) = [one for one in made.graph.node if one.op_type == "Concat" and one.name.startswith("fastcam.")]
+    count = next(one for one in made.graph.initializer if one.name == node.input[1])
+    count.raw_data = np.array([3], np.int64).tobytes()
+    with pytest.raises(FastcamError, match=r"is damaged: asked for 1 targets of 1 images it explains \[1, 3\]"):
+        Explainer(made.SerializeToString())(np.zeros((8, 8, 3), np.uint8))
