@@ -53,6 +53,8 @@ def inspect(
         say(line)
     for why in found.blocks:
         say(f"{'plainly: ' if found.command else 'blocked: '}{why}")
+    if found.command:
+        say("tried   all of the next command but its check of the gradient, which may still refuse it")
     say(f"next: {found.command}" if found.command else "next: none; no export of this file works")
 
 
