@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from fastcam.schema import FastcamError
+from fastcam_export.graph.active_dropout import spell_out
 from fastcam_export.graph.query import Dim
 from fastcam_export.graph.shape_inference import infer_types
 from fastcam_export.graph.shape_refinement import FRESH
@@ -133,7 +134,16 @@ def inputs(model: onnx.ModelProto) -> str:
     return ", ".join(dict.fromkeys(said))
 
 
-STEPS: tuple[Callable[[onnx.ModelProto], str], ...] = (imports, names, inputs, types)
+def dropout(model: onnx.ModelProto) -> str:
+    """Dropout that drops at inference, in operators of which the check can hold what is drawn."""
+
+    def element_types() -> dict[str, int]:
+        return {value.name: value.type.tensor_type.elem_type for value in (*_inferred(model, ()), *model.graph.input)}
+
+    return spell_out(model, element_types)
+
+
+STEPS: tuple[Callable[[onnx.ModelProto], str], ...] = (imports, names, inputs, types, dropout)
 """Each changes the model that it is given; what it did, in a few words, or nothing."""
 
 
