@@ -24,6 +24,7 @@ from fastcam_export.steps.check import check as check_models
 from fastcam_export.steps.options import Check, ExportOptions, one_of
 from fastcam_export.steps.package import package, spare
 from fastcam_export.steps.plan import plan
+from fastcam_export.verify.sample import patience
 from fastcam_export.verify.session import onnxruntime
 from fastcam_export.verify.unexpected import told
 
@@ -162,7 +163,7 @@ def export_model(
     typed("output", output, str | Path | NoneType, "the path of a file")
     if check:
         onnxruntime()  # said before the work, not after it
-    with told(model, "exported"), weights.folder() as room:
+    with told(model, "exported"), patience(), weights.folder() as room:
         loaded = load(model, room)
         spare(loaded.files, output)
         planned = plan(loaded, options)
@@ -192,7 +193,7 @@ def inspect_model(
     """
     one_of("for_engine", for_engine, schema.ENGINES)
     file = "MODEL.onnx" if isinstance(model, bytes | onnx.ModelProto) else str(model)
-    with told(model, "inspected"), weights.folder() as room:
+    with told(model, "inspected"), patience(), weights.folder() as room:
         try:
             read = load(model, room, move=False)
         except FastcamError as error:

@@ -47,3 +47,11 @@ def test_none_is_tried_that_takes_much_memory(tried, monkeypatch):
     monkeypatch.setattr(sample, "LARGEST", 2 * 3 * 128 * 128)
     first, *others = tried()[0]
     assert first == (224, 224) and others and max(a * b for a, b in others) <= 128 * 128
+
+
+def test_a_second_search_has_what_the_first_in_vain_left(tried, monkeypatch):
+    ticks = itertools.count(0, 60)
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    with sample.patience():
+        assert [tried()[1] for _ in range(3)] == [FEW, 1, 1]
+    assert tried()[1] == FEW

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +44,11 @@ STRIDES = (1, 2, 4, 8, 14, 16, 32, 64)
 MOST = 48
 """How many sizes are tried."""
 FEW, PATIENCE = 6, 10.0
-"""How many are tried in any case; and the seconds behind which no further one is: many channels are many numbers."""
+"""How many are tried in any case; and the seconds behind which no further one is: many channels are many numbers.
+
+Where a search was in vain the next ones have the seconds that are left, and try one size in any case.
+"""
+_spent: ContextVar[list[float] | None] = ContextVar("_spent", default=None)
 LARGEST = 2 * 10**8
 """Numbers of the pictures behind which a size is not tried out."""
 
@@ -178,6 +184,16 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(fixed))
 
 
+@contextmanager
+def patience() -> Iterator[None]:
+    """While it lasts, the searches of a size have :data:`PATIENCE` together."""
+    token = _spent.set([])
+    try:
+        yield
+    finally:
+        _spent.reset(token)
+
+
 def that_runs(
     graph: ir.Graph,
     image: ir.Value,
@@ -193,8 +209,11 @@ def that_runs(
     """
     first: Exception | None = None
     tries, begun = 0, time.monotonic()
+    known = _spent.get()
+    spent: list[float] = [] if known is None else known
+    few = FEW if sum(spent) < PATIENCE else 1
     for tried in [size] if size is not None else sizes(graph, image):
-        if tries and (_too_large(image, tried) or (tries >= FEW and time.monotonic() - begun > PATIENCE)):
+        if tries and (_too_large(image, tried) or (tries >= few and sum(spent) + time.monotonic() - begun > PATIENCE)):
             continue
         tries += 1
         sample = Sample.of(graph, image, cotangents, further, tried)
@@ -206,6 +225,7 @@ def that_runs(
             else:
                 return each
     assert first is not None
+    spent.append(time.monotonic() - begun)
     first.sizes_tried = tries  # type: ignore[attr-defined]
     raise first
 
