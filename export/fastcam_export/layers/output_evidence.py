@@ -28,7 +28,7 @@ WORDS: dict[Named, re.Pattern[str]] = {
     ),
     "boxes": re.compile(
         "anchors?|(b?box|bounding)(es)?|coord(inate)?s?|deltas?|keypoints?|k?pts?|kps|landmarks?|loc(ation)?s?|offsets?|pose|"
-        "reg(ression)?"
+        "reg(ression)?|sizes?|wh"
     ),
     "embedding": re.compile("descriptors?|embed(ding|s)?s?|feat(ure)?s?|hidden|latents?|pool(ed|er)"),
     "sequence": re.compile("captions?|char(acter)?s?|ctc|sequences?|text|tokens?|words?"),

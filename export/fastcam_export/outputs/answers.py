@@ -99,7 +99,7 @@ def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> boo
         return True
     channels = _channels(one)
     beside = [other for other in each if _has_grid_of(other, one)]
-    if any(other.named == "boxes" for other in beside):
+    if any(other.named == "boxes" for other in beside) or _are_centres([one, *beside]):
         return True
     if names is not None and channels == names:
         return any(_channels(other) in (4, *(4 * bins for bins in BINS)) for other in beside)
@@ -113,6 +113,13 @@ def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> boo
     if numbers and len(sizes) > 1:
         return True
     return {1, 4} <= _pieces(one)
+
+
+def _are_centres(maps: Sequence[Meaning]) -> bool:
+    """Whether these are heatmaps of centres behind a sigmoid, offsets and sizes, under names that say nothing."""
+    heat = [one for one in maps if one.activation == "Sigmoid"]
+    pairs = [one for one in maps if _channels(one) == 2 and not one.activation]
+    return len(maps) == 3 and len(heat) == 1 and len(pairs) == 2
 
 
 def _has_grid_of(other: Meaning, one: Meaning) -> bool:

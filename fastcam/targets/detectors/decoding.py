@@ -38,6 +38,12 @@ def centre(numbers: Array, priors: Array) -> Array:
     return _around(point + numbers[..., :2] * unit, numbers[..., 2:4] * unit)
 
 
+def size_alone(numbers: Array, priors: Array) -> Array:
+    """Size, around the middle of the cell."""
+    point, unit = _split(priors)
+    return _around(point + 0.5 * unit, numbers[..., :2] * unit)
+
+
 def turned(numbers: Array, priors: Array) -> Array:
     """Centre, size and angle, as the upright box around the turned one."""
     point, unit = _split(priors)

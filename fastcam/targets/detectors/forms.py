@@ -37,6 +37,7 @@ class Level:
         classes: [B, C], a score of each class; [B, 1] where each box has one.
         factors: [B, 1] each: numbers by which the scores of all classes are multiplied, as objectness.
         boxes: [B, k], the numbers that a box follows from; None where nothing is known of them.
+        sizes: [B, k], those of them that are in an output of their own and stand behind the others; None of most.
         decode, priors: how it does, see :mod:`fastcam.targets.detectors.decoding`; None where nobody knows.
     """
 
@@ -45,6 +46,12 @@ class Level:
     boxes: Numbers | None = None
     decode: Decode | None = None
     priors: Double | None = None
+    sizes: Numbers | None = None
+
+    @property
+    def sides(self) -> tuple[Numbers, ...]:
+        """The numbers that a box follows from, output by output."""
+        return tuple(one for one in (self.boxes, self.sizes) if one is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +128,11 @@ class Detections:
         """Boxes as the model counts them, [N, B, 4]; None where nobody knows how they follow."""
         each = []
         for level in self.levels:
-            if level.boxes is None or level.decode is None or level.priors is None:
+            if not level.sides or level.decode is None or level.priors is None:
                 return None
+            numbers = np.concatenate([self._of(one) for one in level.sides], axis=2)
             with np.errstate(over="ignore"):
-                each.append(level.decode(self._of(level.boxes), level.priors))
+                each.append(level.decode(numbers, level.priors))
         return np.concatenate(each, axis=1)
 
     @cached_property
@@ -143,7 +151,7 @@ class Detections:
     def reads(self, side: bool) -> set[str]:
         """The outputs that a score, or a side, is made of."""
         if side:
-            return {level.boxes.output for level in self.levels if level.boxes is not None}
+            return {one.output for level in self.levels for one in level.sides}
         return {one.output for level in self.levels for one in (level.classes, *level.factors)}
 
     def fill_score(self, arrays: Mapping[str, Float], at: tuple[int, int], box: int, column: int) -> None:
@@ -165,11 +173,12 @@ class Detections:
     def fill_side(self, arrays: Mapping[str, Float], at: tuple[int, int], box: int, side: str) -> None:
         """The same of a side, "x0" to "y1"."""
         level, k = self._at(box)
-        assert level.boxes is not None and level.decode is not None and level.priors is not None
-        places = level.boxes.index[k]
-        numbers = self._flat[level.boxes.output][at[0], places]
-        for place, derivative in zip(places, slope(level.decode, numbers, level.priors[k], SIDES.index(side))):
-            _add(arrays, level.boxes.output, at, place, derivative)
+        assert level.sides and level.decode is not None and level.priors is not None
+        places = [(one.output, place) for one in level.sides for place in one.index[k]]
+        numbers = np.array([self._flat[output][at[0], place] for output, place in places])
+        derivatives = slope(level.decode, numbers, level.priors[k], SIDES.index(side))
+        for (output, place), derivative in zip(places, derivatives):
+            _add(arrays, output, at, place, derivative)
 
     def _at(self, box: int) -> tuple[Level, int]:
         """The level of a box, and its number there."""

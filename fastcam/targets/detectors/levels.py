@@ -7,6 +7,7 @@ Known by the number of positions that outputs share and the numbers that each ha
     SCRFD, FCOS         scores, and distances to the four sides; a centerness beside them
     RetinaNet           maps [anchors C, h, w] and [anchors 4, h, w]
     FastestDet          one map [5 + C, h, w]: objectness, four numbers of the box, classes
+    CenterNet           maps [C, h, w], of sizes [2, h, w], and mostly of offsets [2, h, w] in a cell
     YOLO                maps [anchors (5 + C), h, w], [anchors, h, w, 5 + C] or [4 bins + C, h, w], not decoded
 
 Maps may have their channels last. How boxes follow from anchors is in no output: such boxes have scores alone.
@@ -14,6 +15,7 @@ Maps may have their channels last. How boxes follow from anchors is in no output
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +32,9 @@ from fastcam.targets.spec_parser import File
 BINS = (8, 16, 17, 32, 33)
 """Numbers of a distribution over distances: reg_max + 1."""
 KEY_POINTS = 10
+SIZES = re.compile(r"(\b|_)wh|size|dim|height_?width")
+FAR = 2.0
+"""The most that the offset of a centre in its cell can be, in cells."""
 Size = tuple[int, int] | None
 Values = Mapping[str, Double]
 """Outputs, float64 [N, ...]."""
@@ -57,6 +62,10 @@ def levels_of(file: File, arrays: Mapping[str, NDArray[Any]], size: Size) -> Det
     values = {one.output: values[one.output] if one.batched else values[one.output][None] for one in file.about}
     classes = len(file.labels) if file.labels is not None else None
     order = sorted(groups.values(), key=lambda group: -len(group[0].index))
+    if len(order) == 1 and order[0][0].grid is not None:
+        centres = _centres(order[0], values, size)
+        if centres is not None:
+            return centres
     if len(order[0]) == 1:
         return _combined([group[0] for group in order], values, classes, size)
     return _apart(order, values, classes, size)
@@ -149,6 +158,30 @@ def _apart(levels: Sequence[Sequence[Table]], values: Values, classes: int | Non
         logits=_are_logits(values, made),
         power=0.5 if made[0].factors and len(made[0].classes.index[0]) == 1 else 1.0,
     )
+
+
+def _centres(group: Sequence[Table], values: Values, size: Size) -> Detections | None:
+    """Heatmaps of the classes' centres, sizes, and perhaps offsets, of one resolution; None of another form."""
+    rest = [one for one in group if one.says != "points"]
+    pairs = [one for one in rest if one.columns == 2 and one.says != "class"]
+    others = [one for one in rest if one not in pairs]
+    if len(others) != 1 or not 1 <= len(pairs) <= 2:
+        return None
+    scores, prior = others[0], points(len(others[0].index), size, others[0].grid)
+    ranges = {one.output: np.abs(_of(values, one.numbers())).max(initial=0) for one in pairs}
+    named = [one for one in pairs if SIZES.search(one.output.lower())]
+    sizes = named[0] if len(named) == 1 else max(pairs, key=lambda one: ranges[one.output])
+    offsets = next((one for one in pairs if one is not sizes), None)
+    if offsets is not None and ranges[offsets.output] > FAR:
+        return None
+    how: tuple[Decode | None, Double | None] = (None, None)
+    best = _of(values, scores.numbers()).max(2).argmax(1)
+    largest = np.abs(_of(values, sizes.numbers())[np.arange(len(best)), best]).max(initial=0)
+    if prior is not None and size is not None and largest * prior[0][0, 2] <= 2 * max(size):  # in cells, not pixels
+        how = decoding.centre if offsets is not None else decoding.size_alone, prior[0]
+    boxes = None if offsets is None else offsets.numbers()
+    level = Level(scores.numbers(), (), boxes, *how, sizes.numbers())
+    return Detections("heatmaps of centres", values, (level,), logits=_are_logits(values, [level]))
 
 
 def _box(tables: Sequence[Table], classes: int | None) -> Table | None:
