@@ -19,7 +19,7 @@ from fastcam_export.inspection import Asked, inspected, unread
 from fastcam_export.layers.score import OutputLayout, Want
 from fastcam_export.outputs.cam import Targets
 from fastcam_export.result import Export, Inspection
-from fastcam_export.steps.attach import attach
+from fastcam_export.steps.check import attach_or_say
 from fastcam_export.steps.check import check as check_models
 from fastcam_export.steps.options import Check, ExportOptions, one_of
 from fastcam_export.steps.package import package, spare
@@ -167,7 +167,7 @@ def export_model(
         loaded = load(model, room)
         spare(loaded.files, output)
         planned = plan(loaded, options)
-        attached = attach(planned)
+        attached = attach_or_say(planned)
         result: dict[str, Any] = {}
         if check:
             attached, result = check_models(planned, attached)

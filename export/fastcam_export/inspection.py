@@ -32,7 +32,7 @@ from fastcam_export.layers.score import Want, find_score
 from fastcam_export.outputs import answers
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.result import InspectedLayer, InspectedValue, Inspection
-from fastcam_export.steps.attach import attach
+from fastcam_export.steps.check import attach_or_say
 from fastcam_export.steps.options import ExportOptions
 from fastcam_export.steps.plan import Plan, plan
 from fastcam_export.summary import taken_for
@@ -274,7 +274,7 @@ class Attempts:
         try:
             with told(read.proto, "exported"):
                 planned = plan(read, ExportOptions(**{**self._asked.options, **options}))
-                attach(planned)
+                attach_or_say(planned)
                 about = planned.target.cotangents, planned.metadata.inputs, planned.size.sides
                 runs.Source(read.proto, read.model, planned.image, *about).first()
         except FastcamError as error:

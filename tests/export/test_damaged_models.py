@@ -92,6 +92,18 @@ def branch():
     return model([*BODY, *HEAD, choose], outputs=[value("z", ["N", 4])], weights={"yes": np.array(True)})
 
 
+def loop():
+    inputs = [value("i", [], TensorProto.INT64), value("e", [], TensorProto.BOOL), value("u", ["N", 4])]
+    body = helper.make_graph(
+        [node("Identity", "e", "o"), node("Add", "u u", "v")], "b", inputs,
+        [value("o", [], TensorProto.BOOL), value("v", ["N", 4])],
+    )  # fmt: skip
+    weights = {"three": np.array(3), "yes": np.array(True)}
+    return model(
+        [*BODY, node("Loop", "three yes feat", "z", body=body)], outputs=[value("z", ["N", 4])], weights=weights
+    )
+
+
 DAMAGED = {
     "names that are no text": (no_text, "is damaged: names in it are no text"),
     "no height": (lambda: model(image=["N", 3, 0, 16]), "input 'x' [N, 3, 0, 16] has a size of 0"),
@@ -105,6 +117,9 @@ DAMAGED = {
     "a value of any size": (grown, "'b' [1048576, 1048576, 9] of the model would take 36 TiB of memory, and there are"),
     "sizes beyond any unit": (lambda: grown(2**62), "would take more than 1000 EiB of memory"),
     "sizes beyond any number": (tiled, "sizes in it overflow"),
+    "a loop whose body says another shape": (
+        loop, "the file says that 'z' is [2, 4], and a run gives [2, 6, 16, 16]: correct that first (the rule of Add"
+    ),
     "a batch that is no batch": (broadcast, "output 'z' has 6 rows for 1 images: correct that first"),
     "a function that calls itself": (lambda: calling("F"), "has a function that calls itself (F)"),
     "functions that call each other": (lambda: calling("G", "F"), "has a function that calls itself (G)"),

@@ -36,6 +36,32 @@ UNSIGNED = (
 )
 
 
+def attach_or_say(plan: Plan) -> Attached:
+    """:func:`attach`; where it fails because the file contradicts a run of it, that is said.
+
+    Raises:
+        FastcamError: the model has no such gradient, or says of a value what a run contradicts.
+    """
+    try:
+        return attach(plan)
+    except FastcamError:
+        raise
+    except Exception as error:  # ours: what a file says wrongly leads to any
+        why = _contradicted(plan)
+        if not why:
+            raise
+        raise FastcamError(f"{why}: correct that first ({said(error)})") from error
+
+
+def _contradicted(plan: Plan) -> str:
+    source, model = plan.loaded.proto, plan.loaded.model
+    try:
+        run = Source(source, model, plan.image, plan.target.cotangents, plan.metadata.inputs, plan.size.sides).first()
+    except FastcamError:  # it does not run at all
+        return ""
+    return contradiction(source, model, run.sample.feeds)
+
+
 def check(plan: Plan, attached: Attached) -> tuple[Attached, dict[str, Any]]:
     """Compare outputs with the source's, gradients with central differences, and further models with the one file.
 
