@@ -31,7 +31,7 @@ def pixels(image: Any, whole: bool, reading: Reading) -> NDArray[Any]:
     width, height = image.size
     reading.check(width * height, width, height, "the PIL image")
     try:
-        image = ImageOps.exif_transpose(image) if reading.exif else image
+        given, image = image, ImageOps.exif_transpose(image) if reading.exif else image
         if image.mode in ("I", "F", "LAB"):  # convert() would cut off what is above 255
             numbers = np.asarray(image)
             if image.mode != "I" or numbers.min(initial=0) < 0 or numbers.max(initial=0) > 65535:
@@ -42,12 +42,21 @@ def pixels(image: Any, whole: bool, reading: Reading) -> NDArray[Any]:
             return numbers.astype(np.uint16)
         if image.mode.startswith("I;16"):
             return np.asarray(image).astype(np.uint16)  # in this processor's order of bytes
-        mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGBA" if whole else "RGB"
+        mode = _mode(image, given.format) if whole else image.mode if image.mode in ("L", "RGB", "RGBA") else "RGB"
         return np.asarray(image if image.mode == mode else image.convert(mode))
     except FastcamError:
         raise
     except Exception as error:  # whatever Pillow's plugins raise
         raise FastcamError(f"the PIL image cannot be read ({_line(error)}); open it again") from error
+
+
+def _mode(image: Any, form: str | None) -> str:
+    """In which mode a PIL image has the channels of its file: grey, colours, or colours and alpha."""
+    shows_through = "transparency" in image.info and image.mode in ("P", "RGB")
+    inks = image.mode == "CMYK" and form == "TIFF"  # which OpenCV reads with an alpha, and of a JPEG without
+    if shows_through or inks or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return "RGBA"
+    return "L" if image.mode in ("1", "L") else "RGB"
 
 
 def _line(error: Exception) -> str:

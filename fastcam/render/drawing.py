@@ -85,9 +85,17 @@ def _scaled(values: NDArray[Any]) -> NDArray[Any]:
     return scaled
 
 
+LONGEST = 4096
+"""Pixels of the longer side of a picture that is magnified."""
+
+
 def enlarge(image: Uint8, min_side: int) -> tuple[Uint8, int]:
-    """``image`` magnified by the smallest whole factor that brings its shorter side to ``min_side``, and the factor."""
-    factor = max(1, -(-min_side // min(image.shape[:2])))
+    """``image`` magnified by the smallest whole factor that brings its shorter side to ``min_side``, and the factor.
+
+    It is smaller where the longer side would be longer than :data:`LONGEST`: a picture of one row stays a strip.
+    """
+    height, width = image.shape[:2]
+    factor = max(1, min(-(-min_side // min(height, width)), LONGEST // max(height, width)))
     if factor == 1:
         return image, 1
     return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), factor

@@ -89,6 +89,12 @@ class SampleInputs(Inputs):
         how = self.preprocessing
         if how is None:
             return values
+        count = batch.shape[self.layout.index("C")] if "C" in self.layout else 1
+        if not {len(how.mean), len(how.std)} <= {1, count}:
+            raise FastcamError(
+                f"mean {how.mean} and std {how.std} do not fit the {count} channels of a {self.kind}; give one number "
+                f"or {count} (--mean, --std)"
+            )
         shape = [-1 if letter == "C" else 1 for letter in self.layout] if "C" in self.layout else [1]
         mean, std = (np.reshape(np.asarray(numbers, np.float32), shape) for numbers in (how.mean, how.std))
         return np.asarray((values * np.float32(how.scale) - mean) / std, np.float32)

@@ -183,6 +183,15 @@ def test_what_is_no_such_signal_is_refused(given, message):
         explainer(given)
 
 
+def test_a_preprocessing_of_three_channels_does_not_fit_two():
+    file = export_model(onnx_bytes(Signals(), SIGNALS[:1]), check=False).model.SerializeToString()
+    with pytest.raises(FastcamError, match="do not fit the 2 channels of a signal; give one number or 2"):
+        Explainer(file, preprocess="imagenet")(SIGNALS)
+    np.testing.assert_allclose(
+        Explainer(file, preprocess={"mean": (0, 0)})(SIGNALS).scores, Explainer(file)(SIGNALS).scores
+    )
+
+
 def test_relevance_at_the_layer_is_a_curve_and_fusion_is_refused():
     """Excitation backpropagation of one linear layer: a position has its share of what is positive."""
     torch.manual_seed(0)

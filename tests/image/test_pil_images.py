@@ -1,5 +1,7 @@
 """PIL images are read as their files would be: every mode, 16 bits, orientation; what is not understood is refused."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +71,34 @@ def test_a_path_and_its_pil_image_are_turned_alike(tmp_path, orientation, color)
     assert turned.shape[:2] == ((48, 32) if orientation > 4 else (32, 48))
     for pixels in (read(path, color)[1], read(path.read_bytes(), color)[1]):
         assert pixels.shape == turned.shape and np.abs(pixels.astype(int) - turned.astype(int)).max() <= 4
+
+
+MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "JPEG": ("L", "RGB", "CMYK"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"),
+    "BMP": ("1", "L", "P", "RGB", "RGBA"),
+    "WEBP": ("RGB", "RGBA"),
+    "GIF": ("L", "P"),
+    "PPM": ("1", "L", "RGB", "I;16"),
+}
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("color", ["RGB", "RGBA", "BANDS"])
+@pytest.mark.parametrize(("form", "mode"), [(form, mode) for form, modes in MODES.items() for mode in modes])
+def test_a_pil_image_has_the_channels_of_its_file(form, mode, color, transparent):
+    if transparent and form not in ("PNG", "GIF"):
+        return
+    options = {"transparency": (1, 2, 3) if mode == "RGB" else 3} if transparent and mode in ("P", "RGB") else {}
+    image = Image.fromarray(DEEP) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(GREY))
+    file = io.BytesIO()
+    image.save(file, form, **options, **({"lossless": True} if form == "WEBP" else {}))
+    of_file, of_image = read(file.getvalue(), color)[1], read(Image.open(file), color)[1]
+    assert of_file.shape == of_image.shape
+    assert np.abs(of_file.astype(float) - of_image).max() <= (2 if mode == "CMYK" else 0)
 
 
 def test_a_truncated_pil_image_is_one_line(tmp_path):

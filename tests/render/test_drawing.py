@@ -114,6 +114,14 @@ def test_enlarging_repeats_pixels_by_a_whole_factor():
     assert one == 1 and same is image
 
 
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1), (1, 3000), (5, 700), (1, 1)])
+def test_a_strip_stays_one(shape):
+    """A row of 100,000 pixels would be one of 192 times as many, in both ways."""
+    picture, factor = drawing.enlarge(np.zeros((*shape, 3), np.uint8), 192)
+    assert picture.shape[:2] == (shape[0] * factor, shape[1] * factor)
+    assert max(picture.shape) <= max(4096, *shape) and (factor > 1) == (max(shape) <= 2048)
+
+
 def test_a_contact_sheet_holds_each_picture_in_its_cell():
     tiles = [(np.full((64, 64, 3), 40 * i + 40, np.uint8), "") for i in range(5)]
     sheet = drawing.contact_sheet(tiles, columns=3, tile=64)
