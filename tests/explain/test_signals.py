@@ -188,7 +188,7 @@ def test_a_preprocessing_of_three_channels_does_not_fit_two():
     with pytest.raises(FastcamError, match="do not fit the 2 channels of a signal; give one number or 2"):
         Explainer(file, preprocess="imagenet")(SIGNALS)
     np.testing.assert_allclose(
-        Explainer(file, preprocess={"mean": (0, 0)})(SIGNALS).scores, Explainer(file)(SIGNALS).scores
+        Explainer(file, preprocess={"color": "BANDS", "mean": (0, 0)})(SIGNALS).scores, Explainer(file)(SIGNALS).scores
     )
 
 

@@ -96,3 +96,19 @@ def test_what_is_wrong_with_a_file_beside_the_model_is_said(tmp_path, damage):
             data.symlink_to(other)
     with pytest.raises(FastcamError, match=r"model\.onnx keeps weights in another file that cannot be read"):
         export_model(source)
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_folder_that_leads_elsewhere_is_not_followed(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    source = save(classifier(), tmp_path / "model" / "model.onnx", external=True)
+    (tmp_path / "model" / "weights.bin").rename(tmp_path / "elsewhere" / "weights.bin")
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "elsewhere")
+    model = onnx.load(source, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = "link/weights.bin" if entry.key == "location" else entry.value
+    source.write_bytes(model.SerializeToString())
+    with pytest.raises(FastcamError, match="keeps weights in another file that cannot be read"):
+        export_model(source)

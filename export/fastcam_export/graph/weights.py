@@ -103,9 +103,9 @@ def find(model: onnx.ModelProto, folder: Path) -> None:
 def _sound(tensor: onnx.TensorProto, root: Path) -> tuple[Path, int, int] | None:
     """Where a weight lies in a file in the folder ``root``; None where something is wrong with that."""
     said = {entry.key: entry.value for entry in tensor.external_data}
-    path = Path(os.path.normpath(root / said.get("location", "")))
-    kind = tensor.data_type
-    if not path.is_relative_to(root) or not path.is_file() or path.is_symlink() or kind not in TYPES:
+    link = root / said.get("location", "")
+    path, kind = link.resolve(), tensor.data_type
+    if not path.is_relative_to(root) or not path.is_file() or link.is_symlink() or kind not in TYPES:
         return None
     length = math.prod(tensor.dims) * TYPES[kind]
     offset, there = int(said.get("offset", 0)), path.stat().st_size
