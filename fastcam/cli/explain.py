@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -185,8 +185,7 @@ def explain_all(
     asked = options["cotangent"] if options.get("cotangent") else targets if isinstance(targets, list) else [targets]
     again = method is not None and named(method).runs is not None
     with progress(len(files), again) as bar:
-        for start in range(0, len(files), step):
-            part = list(files[start : start + step])
+        for start, part in _runs(files, step):
             meter = partial(_advance, bar, start / len(part), len(files) / len(part))
             for numbers, explanation, errors in failures.attempts(partial(call, meter), part, asked):
                 if explanation is None:
@@ -204,6 +203,26 @@ def explain_all(
     if stage is not None:
         write_json(stage, report)
     return report, names
+
+
+def _runs(files: Sequence[Path], step: int) -> Iterator[tuple[int, list[Path]]]:
+    """Pictures that run together, ``step`` of them or fewer large ones, and the number of the first.
+
+    All pictures of a run are in memory until their overlays are drawn.
+    """
+    from fastcam.explain.streaming import HELD
+    from fastcam.image.decode import weight
+
+    start = 0
+    while start < len(files):
+        part, held = [files[start]], weight(files[start])
+        for file in files[start + 1 : start + step]:
+            held += weight(file)
+            if held > HELD:
+                break
+            part.append(file)
+        yield start, part
+        start += len(part)
 
 
 def asker(explainer: Explainer, targets: Any, method: str | None, options: Mapping[str, Any]) -> Any:

@@ -157,6 +157,8 @@ def read_video(path: str | Path, reading: Reading = DEFAULT) -> Iterator[Uint8]:
             raise FastcamError(f"{path}: OpenCV cannot read this as a video; convert it, or give a folder of pictures")
         while good:
             count += 1
+            height, width = picture.shape[:2]  # which may change on the way
+            reading.check(width * height, width, height, shown(path))
             yield np.ascontiguousarray(picture[:, :, ::-1])
             good, picture = video.read()
         if promised - count > max(ESTIMATED, promised * ESTIMATED / 100):

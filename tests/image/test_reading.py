@@ -1,6 +1,8 @@
 """How large a picture may be, in every way in, and whether its orientation counts; what reading one costs."""
 
 import io
+import json
+import pickle
 import subprocess
 import sys
 import zlib
@@ -13,7 +15,8 @@ from PIL import Image, features
 from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
-from fastcam.cli import app
+from fastcam.cli import app, explain
+from fastcam.explain import streaming
 from fastcam.explain.streaming import read_video
 from fastcam.image import decode
 from fastcam.image.decode import load, read
@@ -94,6 +97,14 @@ def test_an_explainer_refuses_and_says_its_option(tmp_path):
         next(read_video(tmp_path / "v.avi", SMALL))
 
 
+def test_a_copy_in_another_process_reads_as_the_first():
+    explainer = Explainer(random_model(preprocessing=preset("unit", size=(32, 32))).file(), max_pixels=1000, exif=False)
+    other = pickle.loads(pickle.dumps(explainer))
+    with pytest.raises(FastcamError, match="48 x 32 pixels"):
+        other(encoded())
+    assert other._reading == explainer._reading == Reading(1000, False)
+
+
 @pytest.mark.parametrize("value", [0, -5, 1.5, "many", None, True])
 def test_a_limit_is_a_whole_number(value):
     with pytest.raises(FastcamError, match="max_pixels is"):
@@ -154,6 +165,21 @@ def test_a_large_picture_costs_its_own_bytes_and_a_refused_one_nothing(tmp_path)
     assert cost(tmp_path, "large.png", "RGB") < 4  # bytes a pixel; twice three where OpenCV makes room of its own
     assert cost(tmp_path, "large.jpg", "RGB") < 4
     assert cost(tmp_path, "huge.png", "RGB") < 8 << 20
+
+
+def test_the_command_keeps_few_large_pictures_at_once(tmp_path, monkeypatch):
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    small.write_bytes(encoded())
+    cv2.imwrite(str(large), np.zeros((300, 300, 3), np.uint8))
+    monkeypatch.setattr(streaming, "HELD", 600_000)
+    runs = list(explain._runs([small, small, large, large, large, small, small, small], 4))
+    assert [start for start, _ in runs] == [0, 4] and [len(part) for _, part in runs] == [4, 4]
+    monkeypatch.setattr(streaming, "HELD", 300_000)
+    assert [len(part) for _, part in explain._runs([small, small, large, large, large, small], 4)] == [3, 1, 2]
+    model = tmp_path / "m.cam.onnx"
+    model.write_bytes(random_model(preprocessing=preset("unit", size=(32, 32))).file())
+    done = CliRunner().invoke(app, ["explain", str(model), *[str(large)] * 3, "--json"])
+    assert done.exit_code == 0 and len(json.loads(done.stdout)["images"]) == 3
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
