@@ -19,6 +19,7 @@ from fastcam.image import pil
 from fastcam.image.header import Header, colours_times_alpha, header, orientation
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.input_files import checked, read_array, read_bytes
+from fastcam.memory import refuse_more
 
 Uint8: TypeAlias = NDArray[np.uint8]
 Pixels: TypeAlias = NDArray[Any]
@@ -90,6 +91,8 @@ def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> P
     head, image = header(data), None
     if head is not None:
         reading.check(head.pixels, head.width, head.height, name)
+        if head.pixels >= _LARGE:
+            refuse_more(f"{name}: the picture", (head.pixels,), 18 if head.deep else 3, "make it smaller")
         own = whole and data[:2] != b"\xff\xd8"  # a JPEG has no alpha
         color = cv2.IMREAD_ANYCOLOR if whole else cv2.IMREAD_COLOR
         flags = cv2.IMREAD_UNCHANGED if own else color | cv2.IMREAD_ANYDEPTH
@@ -298,7 +301,7 @@ def weight(image: Any) -> int:
             head = header(bytes(image[:_BEGINNING])) or header(bytes(image))
             return len(image) + (3 * head.pixels if head else 0)
         return int(getattr(image, "nbytes", 0))
-    except (OSError, ValueError, TypeError):  # the reader says what is wrong
+    except Exception:  # whatever it is, its reader says so
         return 0
 
 

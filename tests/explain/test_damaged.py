@@ -83,12 +83,22 @@ class Broken:
         raise RuntimeError("the camera is gone")
 
 
+class Unweighable(Broken):
+    """One that breaks when it is asked how large it is."""
+
+    @property
+    def nbytes(self):
+        raise RuntimeError("the camera is gone")
+
+
 def test_any_exception_of_a_frame_is_that_frames(tmp_path, explainer):
     good = np.zeros((8, 8, 3), np.uint8)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "p.jpg")
     truncated = Image.open(halved(tmp_path / "p.jpg"))
-    frames = list(explainer.stream([good, truncated, "a\0b.png", Broken(), {"no": "picture"}, None, good]))
-    assert [frame.error is None for frame in frames] == [True, False, False, False, False, False, True]
+    frames = list(
+        explainer.stream([good, truncated, "a\0b.png", Broken(), {"no": "picture"}, None, Unweighable(), good])
+    )
+    assert [frame.error is None for frame in frames] == [True, *[False] * 6, True]
     for frame in frames[1:-1]:
         assert str(frame.error).startswith(f"frame {frame.index}: ") and "\n" not in str(frame.error)
     assert "the camera is gone" in str(frames[3].error)

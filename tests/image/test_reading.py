@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, features
 from typer.testing import CliRunner
 
-from fastcam import Explainer, FastcamError
+from fastcam import Explainer, FastcamError, memory
 from fastcam.cli import app, explain
 from fastcam.explain import streaming
 from fastcam.explain.streaming import read_video
@@ -62,6 +62,12 @@ def test_every_way_in_is_asked_for_its_size_before_it_is_decoded(tmp_path, monke
     if way in ("path", "bytes", "PIL"):
         with pytest.raises(FastcamError, match="48 x 32"):
             load(given, SMALL)
+
+
+def test_a_picture_that_is_allowed_and_larger_than_memory_is_one_line(monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 2**29)
+    with pytest.raises(FastcamError, match=r"the picture would take 732 MiB of memory, and there are 512 MiB"):
+        load(huge(), Reading(max_pixels=10**9))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
