@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from types import UnionType
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MOST = 10
 """How many names an error lists."""
@@ -60,9 +68,67 @@ def typed(name: str, value: object, types: type | UnionType, wanted: str) -> Non
     Raises:
         FastcamError: it is something else.
     """
-    flag = isinstance(value, bool) and bool not in (types.__args__ if isinstance(types, UnionType) else (types,))
+    wide = types.__args__ if isinstance(types, UnionType) else (types,)
+    flag = isinstance(value, bool) and not {bool, object} & {*wide}
     if flag or not isinstance(value, types):
         raise FastcamError(f"{name} is {shown(repr(value))}; give {wanted}")
+
+
+class Kind(NamedTuple):
+    """What arguments of one name are, in every public function that has one."""
+
+    types: type | UnionType
+    wanted: str
+    good: Callable[[Any], bool] = lambda value: True
+
+
+def _has_truth(value: Any) -> bool:
+    try:
+        return bool(value) in (True, False)
+    except Exception:  # an array of several
+        return False
+
+
+_WHOLE = Kind(Integral, "a whole number", lambda value: -(2**31) <= value < 2**31)
+_TEXT = Kind(str, "a name")
+_FLAG = Kind(object, "True or False", _has_truth)
+_FOLDER = Kind(str | PathLike, "a path", lambda value: "\0" not in str(value))
+ARGUMENTS = {
+    **dict.fromkeys(("i", "target", "batch_size", "workers", "threads", "connectivity"), _WHOLE),
+    **dict.fromkeys(("min_side", "tile", "columns", "count", "width", "concept"), _WHOLE),
+    **dict.fromkeys(("fuse", "style", "colors", "kernels"), _TEXT),
+    **dict.fromkeys(("annotate", "cam", "heatmaps"), _FLAG),
+    **dict.fromkeys(("folder", "path"), _FOLDER),
+    "threshold": Kind(Real, "a number"),
+    "alpha": Kind(Real, "a number"),
+    "wait": Kind(Real, "seconds", lambda value: 0 <= value < 2**31),
+    "method": Kind(str, "the name of a method (fastcam methods)"),
+    "options": Kind(Mapping, "a dict of options by name"),
+    "inputs": Kind(Mapping, "a dict of values by the names of inputs"),
+    "progress": Kind(object, "a function of two numbers", callable),
+    "index": Kind(Integral | slice, "a whole number or a slice"),
+}
+"""By name. An argument that is left out, or given as it is by default, is not looked at."""
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """A public function that refuses arguments of another kind than their names have in :data:`ARGUMENTS`."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [
+        (i, one.name, ARGUMENTS[one.name], one.default) for i, one in enumerate(parameters) if one.name in ARGUMENTS
+    ]
+
+    @functools.wraps(function)
+    def call(*given: P.args, **named: P.kwargs) -> T:
+        for place, name, kind, default in known:
+            value = given[place] if place < len(given) else named.get(name, default)
+            if value is not default:
+                typed(name, value, kind.types, kind.wanted)
+                if not kind.good(value):
+                    raise FastcamError(f"{name} is {shown(repr(value))}; give {kind.wanted}")
+        return function(*given, **named)
+
+    return call
 
 
 def kind_of(mode: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastcam import kernels as kernel_backends
-from fastcam.errors import FastcamError, typed
+from fastcam.errors import FastcamError, checked, typed
 from fastcam.explain import multilayer, on_device
 from fastcam.explain.kinds import KINDS
 from fastcam.explain.on_device import Resident
@@ -69,6 +69,7 @@ class Explainer:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -86,6 +87,7 @@ class Explainer:
         exif: bool = True,
     ) -> None:
         self._reading = Reading(max_pixels, exif)
+        typed("settings", settings, Settings, "fastcam.Settings(...)")
         self._kernels = kernel_backends.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
@@ -164,6 +166,7 @@ class Explainer:
     def __deepcopy__(self, memo: object) -> Explainer:
         return self.__copy__()
 
+    @checked
     def __call__(
         self,
         images: Any,
@@ -225,6 +228,7 @@ class Explainer:
         with self._limited():
             return self._runner.explain(self._request(ExplainOptions(*parameters), images, inputs=inputs), self._view)
 
+    @checked
     def predict(self, images: Any, inputs: Values | None = None) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
 
@@ -242,6 +246,7 @@ class Explainer:
             runs = list(self._runner.runs(self._inputs.sources(images, inputs), by_the_way))
             return joined(runs, self._whole.metadata)
 
+    @checked
     def explain(
         self,
         prediction: Prediction,
@@ -270,6 +275,7 @@ class Explainer:
         with self._limited():
             return self._runner.explain(self._request(ExplainOptions(*parameters), prediction), self._view)
 
+    @checked
     def on_device(
         self,
         images: Any,
@@ -303,6 +309,7 @@ class Explainer:
         with self._limited(), kernels.on_stream(self._stream):
             return on_device.explain(self._network, kernels, images, request, heatmaps)
 
+    @checked
     def stream(
         self,
         frames: Iterable[Any] | str | Path,

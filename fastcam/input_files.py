@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError, kind_of, reason, shown
+from fastcam.errors import FastcamError, kind_of, reason, shown, typed
 
 TEXT = 16 << 20
 """Bytes of a file of names or settings, at most."""
@@ -118,6 +118,7 @@ def checked(path: str | Path) -> None:
         FastcamError: it is one.
         OSError, ValueError: there is no such file.
     """
+    typed("a path", path, str | os.PathLike, "a text or a Path")  # a number is an open file, which would be closed
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FastcamError(f"{shown(path)}: is {kind_of(mode)}; give a file")

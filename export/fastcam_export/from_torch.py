@@ -9,11 +9,14 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from fastcam.errors import typed
 from fastcam.schema import FastcamError, Metadata, TargetLayer
 from fastcam_export.exporter import export_model
 from fastcam_export.result import Export
@@ -55,6 +58,9 @@ def from_torch(
     >>> from_torch(model, images, layer=model.layer4[-1], output="model.cam.onnx")  # doctest: +SKIP
     """
     torch = _torch()
+    typed("module", module, torch.nn.Module, "a torch.nn.Module")
+    typed("example_inputs", example_inputs, torch.Tensor | list | tuple, "a tensor, or a list of them")
+    typed("output", output, str | PathLike | NoneType, "the path of a file")
     _check_mode(module)
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(value, torch.Tensor) for value in inputs):

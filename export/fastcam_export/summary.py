@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from fastcam import schema
-from fastcam.errors import MOST, FastcamError
+from fastcam.errors import MOST, FastcamError, typed
 from fastcam.input_files import read_bytes
 from fastcam.schema import Answer, Metadata, TargetLayer
 
@@ -82,6 +83,7 @@ def exported(path: str | Path) -> list[str] | None:
     Raises:
         FastcamError: its metadata cannot be read.
     """
+    typed("path", path, str | os.PathLike, "the path of a file")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(read_bytes(path, "give an ONNX file"))

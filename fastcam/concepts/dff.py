@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.concepts import nmf
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, checked, typed
 from fastcam.image.preprocess import Float, Geometry, Uint8, restore
 from fastcam.labels import short_label
 from fastcam.render import drawing
@@ -67,6 +67,7 @@ class Concepts:
     def __len__(self) -> int:
         return len(self.maps)
 
+    @checked
     def top(self, concept: int, count: int = 3) -> list[tuple[int, str, float]]:
         """The classes for which a concept speaks most: index, short name and score; empty where they are not known."""
         if self.scores is None:
@@ -75,6 +76,7 @@ class Concepts:
         names = [short_label(self.labels[k]) if self.labels is not None else f"class {k}" for k in order]
         return [(int(k), name, float(self.scores[concept, k])) for k, name in zip(order, names, strict=True)]
 
+    @checked
     @limited
     def picture(self, i: int = 0, width: int = 448) -> Uint8:
         """Picture ``i``, beside it each place in the colour of its strongest concept, and below what the colours mean.
@@ -137,6 +139,7 @@ def color(concept: int) -> tuple[int, int, int]:
     return tuple(255 - (255 - value) // (1 + pale) for value in (red, green, blue))  # type: ignore[return-value]
 
 
+@checked
 def concepts(explainer: Explainer, images: Any, count: int = 5) -> Concepts:
     """What the activations of a layer are made of in some pictures: deep feature factorisation.
 
@@ -156,6 +159,9 @@ def concepts(explainer: Explainer, images: Any, count: int = 5) -> Concepts:
         FastcamError: a picture that cannot be used, a file without activations or classes, or a number of concepts that
             they do not have.
     """
+    from fastcam.explainer import Explainer
+
+    typed("explainer", explainer, Explainer, "a fastcam.Explainer")
     with explainer._limited():
         return _concepts(explainer, images, count)
 

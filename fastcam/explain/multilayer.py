@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
+from types import NoneType
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.errors import FastcamError, listed
+from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.explain.postprocess import LayerMaps, place
 from fastcam.explain.request import Layers, Request
 from fastcam.methods import layer_fusion
@@ -39,11 +41,13 @@ def numbers(metadata: Metadata, layers: Layers, file: str) -> tuple[int, ...]:
         FastcamError: the file has no such layer, or it is named twice.
     """
     known = layers_of(metadata)
-    if layers == "all":
+    if not isinstance(layers, str | Integral | list | tuple | NoneType):
+        raise FastcamError(f"layers is {shown(repr(layers))}; give names or numbers of layers, or all")
+    if isinstance(layers, str) and layers == "all":
         if len(known) == 1:
             raise FastcamError(f"{file} explains at one layer, {known[0].value}; export it again with --layer all")
         return tuple(range(1, len(known) + 1))
-    wanted = (layers,) if isinstance(layers, (str, int)) else tuple(layers or ())
+    wanted = (layers,) if isinstance(layers, str | Integral) else tuple(layers or ())
     chosen = [_number(known, layer, file) for layer in wanted]
     if not chosen:
         raise FastcamError("no layer is named; give names, numbers, or all")
@@ -53,10 +57,12 @@ def numbers(metadata: Metadata, layers: Layers, file: str) -> tuple[int, ...]:
 
 
 def _number(known: Sequence[TargetLayer], layer: str | int, file: str) -> int:
-    if isinstance(layer, int):
+    typed("a layer", layer, str | Integral, "a name or a number")
+    if isinstance(layer, Integral):
         if not 1 <= layer <= len(known):
             raise FastcamError(f"{file} has the layers 1 to {len(known)}, not {layer}")
-        return layer
+        return int(layer)
+    assert isinstance(layer, str)
     for names in ([one.value for one in known], [one.node for one in known], [one.scope for one in known]):
         if layer in names:
             return names.index(layer) + 1

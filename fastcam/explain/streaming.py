@@ -72,6 +72,8 @@ class Steps:
 
 def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, wait: float | None) -> Iterator[Frame]:
     """See :meth:`fastcam.Explainer.stream`."""
+    if not isinstance(frames, Iterable):
+        raise FastcamError(f"frames is {shown(repr(frames))}; give a list or generator of pictures, or a video's path")
     if batch_size < 1 or workers < 1:
         raise FastcamError(f"batch_size and workers must be at least 1, got {batch_size} and {workers}")
     weights: dict[int, int] = {}

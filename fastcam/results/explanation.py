@@ -15,7 +15,7 @@ from fastcam import kernels
 from fastcam.atomic_files import slug, staged, write
 from fastcam.atomic_files import unique_stems as unique_stems
 from fastcam.atomic_files import write_json as write_json
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, checked
 from fastcam.image.preprocess import Float, Geometry, Uint8, restore
 from fastcam.labels import short_label
 from fastcam.methods import attribution_maps
@@ -126,6 +126,7 @@ class Explanation:
         sides = " x ".join(map(str, self.maps.shape[2:]))
         return f"Explanation(images={len(self)}, targets={self.classes.shape[1]}, {self.method} of {sides}, {said})"
 
+    @checked
     def __getitem__(self, index: int | slice) -> Explanation:
         if not isinstance(index, slice):
             if not -len(self) <= index < len(self):
@@ -139,6 +140,7 @@ class Explanation:
         }
         return replace(self, **changes)
 
+    @checked
     def image(self, i: int = 0) -> Uint8:
         """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
         image = self.images[i]
@@ -146,10 +148,12 @@ class Explanation:
             return self._drawn(i, None, drawing.colormap())
         return image if image.dtype == np.uint8 else restore(image, self.metadata.preprocessing)
 
+    @checked
     def asked(self, i: int = 0) -> int:
         """How many targets an image has."""
         return len(self.targets[i]) if self.targets else self.classes.shape[1]
 
+    @checked
     def label(self, i: int = 0, target: int = 0) -> str:
         """The short class name of a target, or "class 7" where the file has no names; "tabby - tiger cat"."""
         if self.targets:
@@ -158,21 +162,25 @@ class Explanation:
         known = self.labels is not None and 0 <= index < len(self.labels)
         return short_label(self.labels[index]) if known and self.labels else f"class {index}"
 
+    @checked
     def score(self, i: int = 0, target: int = 0) -> float:
         """The explained output's value for a target's class; of a combination the sum."""
         if self.targets:
             return float(sum(a * self.scores[i, c] for c, a in self.targets[i][target].terms))
         return float(self.scores[i, self.classes[i, target]])
 
+    @checked
     def predicted_box(self, i: int = 0, target: int = 0) -> tuple[float, ...] | None:
         """The box that a detector predicts, and a target is about: x0, y0, x1, y1 in the picture's pixels; or None."""
         return report.predicted(self.targets[i][target], self.geometry[i]) if self.targets else None
 
+    @checked
     @limited
     def heatmap_image(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The heatmap alone in colours, uint8 RGB at the picture's size."""
         return overlays.coloured(self._heat(i, target), self.style, colors)
 
+    @checked
     @limited
     def overlay(
         self,
@@ -223,6 +231,7 @@ class Explanation:
         box = None if t is None or not self.boxes[i, t].any() else self.boxes[i, t]
         return samples.picture(self.metadata.kind, self.images[i], heat, box, table, alpha)
 
+    @checked
     def legend(self, colors: str = "jet") -> drawing.Legend:
         """What the colours of overlays and heatmaps mean."""
         return overlays.legend(self.style, colors)
@@ -260,6 +269,7 @@ class Explanation:
             raise FastcamError(f"the file has {have}; export the model with --input-gradient {mode}")
         return self.input_gradients
 
+    @checked
     @limited
     def gradient_image(
         self, i: int = 0, target: int = 0, cam: bool = False, min_side: int = 0, colors: str = "jet"
@@ -290,6 +300,7 @@ class Explanation:
         values = self.guided_gradcam if cam else self.input_gradients
         return overlays.pixels(values[i, target], geometry, mode not in AROUND_GREY, self._order)
 
+    @checked
     @limited
     def attribution_image(self, i: int = 0, target: int = 0, min_side: int = 0) -> Uint8:
         """``attributions`` as a picture, uint8 RGB, as :meth:`gradient_image` shows gradients and relevance.
@@ -309,6 +320,7 @@ class Explanation:
         """The input's order of channels, as far as it is known."""
         return self.metadata.preprocessing.color if self.metadata.preprocessing is not None else "RGB"
 
+    @checked
     def gradient_legend(self, cam: bool = False, colors: str = "jet") -> tuple[str, drawing.Legend]:
         """Title and colours of :meth:`gradient_image`."""
         mode = self.metadata.input_gradient or ""
@@ -362,6 +374,7 @@ class Explanation:
             "components": report.components(self.components[i][t]),
         } | report.own(self.predicted_box(i, t))
 
+    @checked
     @limited
     def save(self, folder: str | Path, colors: str = "jet") -> list[Path]:
         """Write one overlay per image and target, and ``explanation.json``; the paths, in this order.
@@ -380,6 +393,7 @@ class Explanation:
             write_json(stage, self.to_dict())
         return [Path(folder) / name for name in (*names, "explanation.json")]
 
+    @checked
     @limited
     def write_overlays(self, folder: Path, stems: Sequence[str], colors: str = "jet") -> list[str]:
         """Write the overlays as ``STEM-1-tabby.png`` (1 is the first target) into ``folder``; their names.
@@ -387,7 +401,7 @@ class Explanation:
         Small pictures are magnified, so that box and caption can be read. Beside signals and volumes lie their heatmaps
         as arrays, beside a NIfTI volume as NIfTI.
         """
-        names = []
+        folder, names = Path(folder), []
         for i, stem in enumerate(stems):
             for t in range(self.asked(i)):
                 names.append(f"{stem}-{t + 1}-{slug(self.label(i, t))}.png")

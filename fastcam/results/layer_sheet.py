@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcam import kernels
 from fastcam.atomic_files import write
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, checked
 from fastcam.image.preprocess import Uint8
 from fastcam.render import drawing
 from fastcam.results.explanation import OK, Explanation
@@ -19,6 +19,7 @@ _GAP = 4
 _GROUND = 24
 
 
+@checked
 @limited
 def strip(explanation: Explanation, i: int = 0, tile: int = 224, colors: str = "jet") -> Uint8:
     """Image ``i`` at each of its layers: the picture first, then a column for each layer, and one for the fused map.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, checked, typed
 from fastcam.image.preprocess import Uint8, resize
 from fastcam.labels import short_label
 from fastcam.methods import METHODS
@@ -41,6 +41,7 @@ class Column:
     legend: tuple[str, drawing.Legend] | None
 
 
+@checked
 @limited
 def methods_sheet(found: Sequence[Explanation], i: int = 0, colors: str = "jet", tile: int = 280) -> Uint8:
     """The explanations of one image by several methods beside each other.
@@ -57,6 +58,9 @@ def methods_sheet(found: Sequence[Explanation], i: int = 0, colors: str = "jet",
     Raises:
         FastcamError: no explanations, or of different targets.
     """
+    typed("found", found, list | tuple, "explanations, one for each method")
+    for one in found:
+        typed("found", one, Explanation, "explanations, one for each method")
     if not found:
         raise FastcamError("a sheet needs at least one explanation")
     first = found[0]

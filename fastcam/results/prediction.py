@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, checked
 from fastcam.image.preprocess import Float
 from fastcam.labels import short_label
 from fastcam.runtime.batch import Run, join_outputs
@@ -42,6 +42,7 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @checked
     def __getitem__(self, index: int | slice) -> Prediction:
         if not isinstance(index, slice):
             if not -len(self) <= index < len(self):
@@ -70,6 +71,7 @@ class Prediction:
         """The model's own outputs by name."""
         return join_outputs([(run.forward.outputs, len(run)) for run in self.runs])
 
+    @checked
     def top(self, i: int = 0, count: int = 5) -> list[tuple[int, str, float]]:
         """The classes of image ``i`` with the highest scores: index, short name ("class 7" without names) and score."""
         order = np.argsort(-self.scores[i], kind="stable")[:count]

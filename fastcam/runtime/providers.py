@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeAlias
 
-from fastcam.errors import FastcamError, typed
+from fastcam.errors import FastcamError, shown, typed
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Providers: TypeAlias = "str | Sequence[Provider]"
@@ -79,6 +81,18 @@ class Settings:
     cores: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        kinds: dict[str, Any] = {"device_id": Integral, "most_targets": Integral}
+        kinds |= {"memory_limit": Integral | NoneType, "inter_threads": Integral | NoneType}
+        for name in kinds:
+            typed(name, getattr(self, name), kinds[name], "a whole number")
+        for name in ("batches", "size", "cores"):
+            each = getattr(self, name)
+            typed(name, each, list | tuple | range | NoneType, "whole numbers")
+            for one in each or ():
+                typed(name, one, Integral, "whole numbers")
+        typed("fixed", self.fixed, Mapping | NoneType, "a dict of sizes by the names of dimensions")
+        for one in (self.fixed or {}).values():
+            typed("fixed", one, Integral, "whole numbers by the names of dimensions")
         positive = {"most_targets": self.most_targets}
         positive |= {"memory_limit": self.memory_limit or 1, "inter_threads": self.inter_threads or 1}
         positive |= {f"fixed[{name!r}]": size for name, size in (self.fixed or {}).items()}
@@ -164,9 +178,9 @@ def resolve_providers(providers: Providers, available: Sequence[str]) -> list[An
     Raises:
         FastcamError: one of them is not in this installation.
     """
+    typed("providers", providers, str | list | tuple, "names of providers")
     if providers == "auto":
         return [name for name in AUTO if name in available]
-    typed("providers", providers, str | Sequence, "names of providers")
     if isinstance(providers, str):
         providers = [name.strip() for name in providers.split(",")]
     if not providers:
@@ -174,12 +188,20 @@ def resolve_providers(providers: Providers, available: Sequence[str]) -> list[An
     known = {name.lower(): name for name in available} | {short(name): name for name in available}
     resolved: list[Any] = []
     for provider in providers:
+        if not isinstance(provider, str) and not _with_options(provider):
+            raise FastcamError(f"a provider is {shown(repr(provider))}; give a name, or (name, options)")
         name, *options = (provider,) if isinstance(provider, str) else provider
         found = known.get(str(name).lower())
         if found is None:
             raise FastcamError(missing(str(name), available))
         resolved.append((found, dict(options[0])) if options else found)
     return resolved
+
+
+def _with_options(provider: Any) -> bool:
+    """Whether it is (name,) or (name, options)."""
+    pair = isinstance(provider, list | tuple) and 1 <= len(provider) <= 2 and isinstance(provider[0], str)
+    return pair and all(isinstance(options, Mapping) for options in provider[1:])
 
 
 def missing(name: str, available: Sequence[str]) -> str:

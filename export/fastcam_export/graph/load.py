@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import version_converter
 from onnx_ir.passes import common as common_passes
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, typed
 from fastcam.input_files import read_bytes
 from fastcam.schema import METADATA_KEY
 from fastcam_export.graph import legacy
@@ -116,6 +117,7 @@ def _read(source: Source, room: Path | None) -> tuple[onnx.ModelProto, str, str,
             return source, "", hashlib.sha256(source.SerializeToString()).hexdigest(), ()
         except EncodeError as error:
             raise FastcamError("the model is larger than 2 GB; save it with external data and give its path") from error
+    typed("model", source, str | os.PathLike | bytes, "the path of an ONNX file, its bytes, or an onnx.ModelProto")
     file, folder, files = "", None, list[Path]()
     if isinstance(source, bytes):
         data = source

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from fastcam import schema
-from fastcam.errors import typed
+from fastcam.errors import shown, typed
 from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export.artifacts import engines
@@ -55,16 +55,20 @@ class ExportOptions:
     stop_gradient: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.check not in (True, False):
-            one_of("check", str(self.check), ("strict",))
+        if not isinstance(self.check, bool):
+            one_of("check", self.check, ("strict",))
         self._refuse_types()
-        one_of("emit", self.emit or schema.EMITS[0], schema.EMITS)
+        one_of("emit", schema.EMITS[0] if self.emit is None else self.emit, schema.EMITS)
         one_of("targets", self.targets, TARGETS_MODES)
         one_of("score", self.score, WANTS)
-        one_of("output_layout", self.output_layout or OUTPUT_LAYOUTS[0], OUTPUT_LAYOUTS)
+        one_of("output_layout", OUTPUT_LAYOUTS[0] if self.output_layout is None else self.output_layout, OUTPUT_LAYOUTS)
         one_of("for_engine", self.for_engine, schema.ENGINES)
-        one_of("input_gradient", self.input_gradient or schema.MODES[0], schema.MODES)
-        one_of("input_gradient_at", self.input_gradient_at or schema.PLACES[0], schema.PLACES)
+        one_of("input_gradient", schema.MODES[0] if self.input_gradient is None else self.input_gradient, schema.MODES)
+        one_of(
+            "input_gradient_at",
+            schema.PLACES[0] if self.input_gradient_at is None else self.input_gradient_at,
+            schema.PLACES,
+        )
 
     def _refuse_types(self) -> None:
         """Raise where an option is of a type that means nothing."""
@@ -118,5 +122,5 @@ class ExportOptions:
 
 def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
     """Raise a FastcamError where an option has another value than those allowed."""
-    if value not in allowed:
-        raise FastcamError(f"{option} is {value!r}; it must be one of: {', '.join(allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise FastcamError(f"{option} is {shown(repr(value))}; it must be one of: {', '.join(allowed)}")
