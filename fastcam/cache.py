@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import stat
 import sys
 import tempfile
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcam.atomic_files import write_files
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.schema import __version__
 
 _EXTERNAL = b"\x0a\x08location"
@@ -42,7 +44,7 @@ def folder(base: Path, *names: str) -> Path:
     """``base/names...``, made where it does not exist, readable by its owner only.
 
     Raises:
-        FastcamError: it cannot be made.
+        FastcamError: it cannot be made, or others may change what lies there: what is kept is loaded and run.
     """
     path = base.joinpath(*names)
     try:
@@ -51,7 +53,40 @@ def folder(base: Path, *names: str) -> Path:
         raise FastcamError(
             f"the cache folder {path} cannot be made ({error.strerror or error}); set FASTCAM_CACHE to one that can"
         ) from error
+    for each in {base, path} if hasattr(os, "geteuid") else ():
+        about = each.stat()
+        if about.st_uid not in (os.geteuid(), 0) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise FastcamError(
+                f"the cache folder {shown(each)} belongs to another user, or others may write into it; "
+                f"chmod 700 it if it is yours, or set FASTCAM_CACHE to another"
+            )
     return path
+
+
+def sound(path: Path) -> bool:
+    """Whether an entry is there, and what :func:`note` noted of it."""
+    try:
+        return _noted(path).read_text() == _sha256(path)
+    except (OSError, ValueError):
+        return False
+
+
+def note(path: Path) -> None:
+    """Note what an entry of the cache is, so that a truncated or changed one is not loaded."""
+    with contextlib.suppress(OSError):
+        write(_noted(path), _sha256(path).encode())
+
+
+def _noted(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def digest(model: str | Path | bytes, base: Path) -> tuple[str, bool]:
@@ -64,18 +99,18 @@ def digest(model: str | Path | bytes, base: Path) -> tuple[str, bool]:
         return hashlib.sha256(model).hexdigest(), _EXTERNAL in model
     path = Path(model).resolve()
     before, started = _identity(path), time.time()
-    note = folder(base, "digests") / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
+    entry = folder(base, "digests") / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
     if sys.platform != "win32":
         try:
-            known = json.loads(note.read_text())
-            if known["file"] == before:
+            known = json.loads(entry.read_text())
+            if known["file"] == before and re.fullmatch("[0-9a-f]{64}", known["sha256"]):
                 return str(known["sha256"]), bool(known["external"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest(), _EXTERNAL in content
     if started - max(before[3:]) / 1e9 > _SETTLED and _identity(path) == before:
-        write(note, json.dumps({"file": before, "sha256": found[0], "external": found[1]}).encode())
+        write(entry, json.dumps({"file": before, "sha256": found[0], "external": found[1]}).encode())
     return found
 
 
@@ -97,6 +132,7 @@ def optimized(
 
     The name holds all that the optimised form depends on: the digest of the file, ``about``, this machine and FastCAM's
     version. It is written under another name, then renamed, so processes that start together see all of it or nothing.
+    One whose bytes are not those that were noted is made anew.
 
     Args:
         about: what else decides: ONNX Runtime's version and build, providers, options.
@@ -104,27 +140,27 @@ def optimized(
         load: makes a session of that file; what cannot be loaded is made anew.
 
     Returns:
-        The session; None where the optimised form cannot be kept: of models with external data, or on a full disk.
+        The session; None where the optimised form cannot be kept: of models with external data, on a full or read-only
+        disk.
     """
     sha256, external = digest(model, base)
     if external:  # a change of that other file would go unseen
         return None
     text = json.dumps([sha256, *about, machine(), __version__], default=str, sort_keys=True)
     path = folder(base, "optimized") / f"{hashlib.sha256(text.encode()).hexdigest()}.onnx"
-    if path.is_file():
-        try:
+    if sound(path):
+        with contextlib.suppress(FastcamError):
             return load(str(path))
-        except FastcamError:
-            path.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as stage:
-        temporary = Path(stage) / "model.onnx"
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", ignore_cleanup_errors=True) as stage:
+            temporary = Path(stage) / "model.onnx"
             session = save(str(temporary))
-        except FastcamError:  # the disk is full, or the optimised form too long for one file
-            return None
-        with contextlib.suppress(OSError):  # the session works all the same
-            os.replace(temporary, path)
-    return session
+            with contextlib.suppress(OSError):  # the session works all the same
+                os.replace(temporary, path)
+                note(path)
+            return session
+    except (FastcamError, OSError):  # the disk is full or read-only, or the optimised form too long for one file
+        return None
 
 
 @functools.cache

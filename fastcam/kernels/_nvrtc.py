@@ -52,8 +52,13 @@ class Module:
             path = cache.folder(cache.root(), "kernels") / name
         except FastcamError:  # no home, a read-only disk: compile for this process
             path = Path(tempfile.mkdtemp(prefix="fastcam-")) / name
-        if not path.is_file():
-            cache.write(path, _compile(nvrtc, text, options, form))
+        if not cache.sound(path):
+            code = _compile(nvrtc, text, options, form)
+            cache.write(path, code)
+            cache.note(path)
+            if not path.is_file() or path.read_bytes() != code:  # a read-only or full disk
+                path = Path(tempfile.mkdtemp(prefix="fastcam-")) / name
+                path.write_bytes(code)
         return path
 
 

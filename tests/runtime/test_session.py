@@ -43,7 +43,7 @@ def scores(session, seed=0):
 
 
 def kept(folder):
-    return sorted((folder / "optimized").glob("*"))
+    return sorted(path for path in (folder / "optimized").glob("*") if not path.name.startswith("."))
 
 
 # --- the optimised model ----------------------------------------------------------------------------------------
@@ -64,12 +64,62 @@ def test_an_optimised_model_gives_the_same_bits(folder):
 def test_the_second_start_loads_what_the_first_kept(folder):
     start(random_model().file(), folder)
     (path,) = kept(folder)
-    path.unlink()  # a model of other weights in its place shows what is read
+    path.unlink()  # a model of other weights in its place, which is noted as if it belonged there, shows what is read
     start(random_model(1).file(), folder)
     (theirs,) = kept(folder)
     os.replace(theirs, path)
+    cache.note(path)
     found, wanted = start(random_model().file(), folder), create_session(random_model(1).file(), "cpu")
     np.testing.assert_array_equal(scores(found), scores(wanted))
+
+
+def test_a_file_of_others_in_its_place_is_not_served(folder):
+    start(random_model().file(), folder)
+    (path,) = kept(folder)
+    start(random_model(1).file(), folder)
+    (theirs,) = [other for other in kept(folder) if other != path]
+    for content in (theirs.read_bytes(), b"", b"x" * 99, path.read_bytes()[:-1]):
+        path.write_bytes(content)
+        found, wanted = start(random_model().file(), folder), create_session(random_model().file(), "cpu")
+        np.testing.assert_array_equal(scores(found), scores(wanted))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"file": null}', '{"sha256": 5}', "\0"])
+def test_a_damaged_note_of_a_digest_is_not_believed(folder, tmp_path, monkeypatch, text):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(cache, "_SETTLED", -1.0)
+    wanted = cache.digest(path, folder)
+    (entry,) = (folder / "digests").glob("*.json")
+    entry.write_text(text)
+    assert cache.digest(path, folder) == wanted == cache.digest(b"one", folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners on this system")
+@pytest.mark.parametrize("which", [".", "optimized"])
+def test_a_folder_into_which_others_may_write_is_refused(folder, which):
+    start(random_model().file(), folder)
+    (folder / which).chmod(0o777)
+    with pytest.raises(FastcamError, match="others may write into it"):
+        start(random_model().file(), folder)
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root gives a folder away")
+def test_a_folder_of_another_user_is_refused(folder):
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(FastcamError, match="belongs to another user"):
+        start(random_model().file(), folder)
+
+
+def test_a_cache_that_cannot_be_written_to_costs_nothing_else(folder, monkeypatch):
+    def refused(*path, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refused)
+    found, wanted = start(random_model().file(), folder), create_session(random_model().file(), "cpu")
+    np.testing.assert_array_equal(scores(found), scores(wanted))
+    assert not kept(folder)
 
 
 def test_a_changed_file_is_never_served_from_the_cache(folder, tmp_path):
