@@ -8,6 +8,18 @@ import pytest
 from fastcam import FastcamError
 from fastcam_export import export_model
 
+LOOP = """ends = Constant <value_ints = [0, 1]> () n = Constant <value = int64 {1}> ()
+        yes = Constant <value = bool {1}> ()
+        one_axis = Constant <value_ints = [1]> () none = SequenceEmpty <dtype = 1> ()
+        some = Loop (n, yes, none) <body = step (int64[1] j, bool go, seq(float) s) => (bool on, seq(float) t) {
+            one_more = Constant <value_int = 1> () k = Add (j, one_more)
+            from = Gather (ends, j) to = Gather (ends, k)
+            p = Slice (c, from, to, one_axis) t = SequenceInsert (s, p) on = Identity (yes)
+        }>
+        rest = Constant <value_ints = [1]> () size = Shape <start = 1, end = 2> (c)
+        left = Slice (c, rest, size, one_axis)
+        all = SequenceInsert (some, left)"""
+"""torch.tensor_split at 1, as torch's older exporter writes it."""
 IMAGES = np.random.default_rng(2).standard_normal((2, 3, 8, 8)).astype(np.float32)
 FORMS = {
     "by a list": "split = Constant <value_ints = [1, 3]> () parts = SplitToSequence <axis = 1> (c, split)",
@@ -17,14 +29,30 @@ FORMS = {
     "one by one, without the axis": "z = SplitToSequence <axis = 1, keepdims = 0> (c) q = SequenceAt (z, i)"
     " a = Constant <value_ints = [1]> () r = Unsqueeze (q, a) parts = SequenceConstruct (r)",
     "made of two": "t = Tanh (c) parts = SequenceConstruct (c, t)",
+    "by a loop": LOOP + " parts = Identity (all)",
+    "by a loop, in front of an If": LOOP
+    + """ q = SequenceAt (all, i) sizes = Shape (q) wide = Gather (sizes, one_axis)
+        three = Constant <value_ints = [3]> () as_wide = Equal (wide, three)
+        r = If (as_wide) <then_branch = a () => (float[N, d, 8, 8] u) { u = Identity (q) },
+                          else_branch = b () => (float[N, d, 8, 8] vv) { vv = Tanh (q) }>
+        parts = SequenceConstruct (r)""",
+    "inserted and erased": "t = Tanh (c) s = SequenceConstruct (t, c, t) e = SequenceErase (s) p = SequenceErase (e, i)"
+    " parts = SequenceInsert (p, c, i)",
+    "joined along a new axis": "t = Tanh (c) s = SequenceConstruct (c, t)"
+    " j = ConcatFromSequence <axis = 0, new_axis = 1> (s) g = Gather <axis = 0> (j, i) parts = SequenceConstruct (g)",
+    "joined": "t = Tanh (c) s = SequenceConstruct (t, t) j = ConcatFromSequence <axis = 1> (s)"
+    " parts = SequenceConstruct (j)",
 }
+TANH = ("made of two", "inserted and erased", "joined along a new axis", "joined")
+ALL = (0, 4)
 ONES = {
     "by a list": (0, 1),
     "by a size": (2, 4),
     "one by one": (3, 4),
     "by a list, from behind": (1, 4),
     "one by one, without the axis": (0, 1),
-    "made of two": None,
+    "by a loop": (1, 4),
+    "by a loop, in front of an If": (1, 4),
 }
 AT = {
     "by a list": 0,
@@ -71,12 +99,10 @@ def test_an_element_of_a_sequence_has_the_gradient_of_its_part(form):
     np.testing.assert_array_equal(
         y, onnxruntime.InferenceSession(source.SerializeToString()).run(["y"], {"image": IMAGES})[0]
     )
-    inner, begin, end = np.ones_like(maps), 0, 4
-    if ONES[form] is not None:
-        begin, end = ONES[form]
-    x = np.tanh(maps) if form == "made of two" else maps
+    begin, end = ONES.get(form, ALL)
+    x = np.tanh(maps) if form in TANH else maps
     s = 1 / (1 + np.exp(-x))
-    inner = s * (1 - s) * (1 - x**2 if form == "made of two" else 1)
+    inner = s * (1 - s) * (1 - x**2 if form in TANH else 1)
     want = np.zeros_like(maps)
     want[:, begin:end] = inner[:, begin:end] / ((end - begin) * 64)
     want *= np.where(classes[:, 0] == 0, 2.0, -1.0)[:, None, None, None]

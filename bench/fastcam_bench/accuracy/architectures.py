@@ -1,7 +1,7 @@
 """Models of torchvision, timm, pytorchcv and transformers: is the layer found, and is the gradient PyTorch's?
 
     pip install --no-deps timm pytorchcv transformers && pip install safetensors huggingface_hub tokenizers pyyaml regex
-    python -m fastcam_bench.accuracy.architectures [--out FILE] [--only TEXT] [--again]
+    python -m fastcam_bench.accuracy.architectures [--out FILE] [--only TEXT ...] [--again] [--limit SECONDS]
 
 Seeded random weights. Each model is exported by torch (the older exporter; dynamo where that fails or FastCAM refuses
 its file), then by FastCAM at the default layer, and run on ONNX Runtime; the gradient is held against PyTorch autograd
@@ -403,15 +403,17 @@ def main() -> None:
     """The command; see the module's docstring."""
     parser = argparse.ArgumentParser(description="Gradients of torchvision's and timm's architectures.")
     parser.add_argument("--out", type=Path, default=OUTPUT)
-    parser.add_argument("--only", default="", help="models whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="models whose name has one of these in it")
     parser.add_argument("--again", action="store_true", help="also those that passed before")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a model may take (%(default)g)")
     options = parser.parse_args()
     rows: dict[str, Row] = {}
     if options.out.is_file():
         rows = {row["model"]: row for row in json.loads(options.out.read_text(encoding="utf-8"))["results"]}
     passed = {name for name, row in rows.items() if row["status"] == "passed"}
-    wanted = [name for name in zoo.names(options.only) if options.again or name not in passed]
-    for name, row in each(measure, wanted, LIMIT):
+    found = dict.fromkeys(name for text in options.only for name in zoo.names(text))
+    wanted = [name for name in found if options.again or name not in passed]
+    for name, row in each(measure, wanted, options.limit):
         if row.pop("unfinished", False):
             row["status"] = "not finished"
         rows[name] = {"model": name, **row}

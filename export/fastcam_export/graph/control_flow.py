@@ -1,4 +1,4 @@
-"""Shapes that an If or a Loop hides: the branch that is known to be taken, and the state that keeps its shape.
+"""Shapes that an If, a Loop or a sequence hides: the branch that is taken, the state that keeps its shape, elements.
 
 Exporters write Ifs for what they do not know of a model, such as whether an axis has length one. Behind them, and
 behind any Loop, ONNX's inference does not know even the number of axes.
@@ -13,22 +13,28 @@ import onnx_ir as ir
 from onnx import helper
 
 from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.loop_unrolling import unroll
 from fastcam_export.graph.query import in_default_domain
+from fastcam_export.graph.sequences import unpack
 from fastcam_export.graph.shape_inference import infer_types
 
 Types = dict[str, onnx.TypeProto]
 
 
 def settle(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model``, its types inferred, with the branch that is taken in place of every If of a constant condition.
+    """``model``, its types inferred, with the branch that is taken in place of every If of a constant condition, and
+    without sequences whose elements are known.
 
     Raises:
         onnx.shape_inference.InferenceError: as :func:`fastcam_export.graph.shape_inference.infer_types`.
     """
+    if unroll(model):
+        model = infer_types(model)
+    model = unpack(model)
     while any(node.op_type in ("If", "Loop") for node in model.graph.node):
         opened = ir.from_proto(model)
         if _open(opened.graph):
-            model = infer_types(ir.to_proto(opened))  # what is known behind one If may decide the next
+            model = unpack(infer_types(ir.to_proto(opened)))  # what is known behind one If may decide the next
         elif _tell_loops(model):
             model = infer_types(model)
         else:

@@ -23,7 +23,6 @@ from fastcam_export.graph.control_flow import settle
 from fastcam_export.graph.extensions import without_extensions
 from fastcam_export.graph.query import is_added
 from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
-from fastcam_export.graph.sequences import unpack
 from fastcam_export.graph.set_aside import Aside, mark, mark_suppressed, take
 from fastcam_export.graph.shape_inference import infer_types
 from fastcam_export.graph.soundness import refuse_unsound
@@ -99,7 +98,7 @@ def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
     legacy.resize_as_it_was(skeleton, opset)
     repairs += legacy.said(legacy.put_back(skeleton)) + cut + batched
     try:
-        skeleton = unpack(settle(infer_types(skeleton)))
+        skeleton = settle(infer_types(skeleton))
     except onnx.shape_inference.InferenceError as error:
         raise FastcamError(f"{file or 'the model'} has contradictory shapes: {_one_line(error)}") from error
     model = ir.from_proto(_restore(skeleton, weights))

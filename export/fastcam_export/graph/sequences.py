@@ -1,7 +1,7 @@
-"""Elements of sequences as the tensors that they are: what torch.split and lists of maps become in torch's newer files.
+"""Elements of sequences as the tensors that they are: what torch.split and lists of maps become in torch's files.
 
-SequenceAt of a sequence that one node splits or puts together is a part of that node's input, where the file gives the
-index. Gradients then need no rules for sequences.
+SequenceAt of a sequence that one node splits is a part of that node's input, and of one that nodes put together one of
+its elements, where the file gives the index. Gradients then need no rules for sequences.
 """
 
 from __future__ import annotations
@@ -22,17 +22,14 @@ END = (1 << 63) - 1
 
 
 def unpack(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with a Slice, a Gather or the value itself in place of each SequenceAt whose element is known."""
-    if not any(node.op_type == "SequenceAt" for node in skeleton.graph.node):
+    """The model with a Slice, a Gather or the value itself in place of each SequenceAt whose element is known, and with
+    a Concat in place of each ConcatFromSequence whose elements are."""
+    if not any(node.op_type in RULES for node in skeleton.graph.node):
         return skeleton
     model = ir.from_proto(skeleton)
     graph, taken = model.graph, False
     for node in list(graph):
-        if node.op_type != "SequenceAt" or not in_default_domain(node):
-            continue
-        source = node.inputs[0].producer() if node.inputs[0] is not None else None
-        index = constant_array(node.inputs[1], 1)
-        made = _element(graph, node, source, int(index)) if source is not None and index is not None else None
+        made = RULES[node.op_type](graph, node) if node.op_type in RULES and in_default_domain(node) else None
         if made is not None:
             out, producer = node.outputs[0], made.producer()
             if out.is_graph_output() and (producer is None or producer.graph is not None):
@@ -49,12 +46,60 @@ def unpack(skeleton: onnx.ModelProto) -> onnx.ModelProto:
     return infer_types(ir.to_proto(model))
 
 
-def _element(graph: ir.Graph, node: ir.Node, source: ir.Node, index: int) -> ir.Value | None:
-    if not in_default_domain(source):
+def _at(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
+    """The element that a SequenceAt gives."""
+    index, elements = constant_array(node.inputs[1], 1), _elements(node.inputs[0])
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if index is None or source is None:
         return None
-    if source.op_type == "SequenceConstruct":
-        return source.inputs[index] if -len(source.inputs) <= index < len(source.inputs) else None
-    if source.op_type != "SplitToSequence" or source.inputs[0] is None:
+    at = int(index.item())
+    if elements is not None:
+        return elements[at] if -len(elements) <= at < len(elements) else None
+    return _part(graph, node, source, at) if source.op_type == "SplitToSequence" and in_default_domain(source) else None
+
+
+def _elements(sequence: ir.Value | None) -> list[ir.Value] | None:
+    """The elements of a sequence that nodes put together one by one; None where one of these is another, or unknown."""
+    node = sequence.producer() if sequence is not None else None
+    if node is None or not in_default_domain(node):
+        return None
+    if node.op_type == "SequenceEmpty":
+        return []
+    if node.op_type == "SequenceConstruct":
+        return [x for x in node.inputs if x is not None]
+    before = _elements(node.inputs[0]) if node.op_type in ("Identity", "SequenceErase", "SequenceInsert") else None
+    if before is None or node.op_type == "Identity":
+        return before
+    place = input_at(node, 2 if node.op_type == "SequenceInsert" else 1)
+    index = constant_array(place, 1) if place is not None else None
+    if place is not None and index is None:
+        return None
+    at = len(before) - (node.op_type == "SequenceErase") if index is None else int(index.item())
+    if node.op_type == "SequenceErase":
+        return before[:at] + before[at % len(before) + 1 :] if -len(before) <= at < len(before) else None
+    new = node.inputs[1]
+    at += len(before) if at < 0 else 0
+    return None if new is None or not 0 <= at <= len(before) else [*before[:at], new, *before[at:]]
+
+
+def _joined(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
+    """What a ConcatFromSequence of known elements gives."""
+    elements, axis = _elements(node.inputs[0]), node.attributes.get_int("axis", 0)
+    if not elements:
+        return None
+    if node.attributes.get_int("new_axis", 0):
+        at = _constant(graph, f"{node.outputs[0].name}.of_sequence.axis", np.array([axis], np.int64))
+        made = [_node("Unsqueeze", [element, at], {}) for element in elements]
+        for i, value in enumerate(made):
+            value.name = f"{node.outputs[0].name}.of_sequence.{i}"
+        graph.insert_before(node, [found for value in made if (found := value.producer()) is not None])
+        elements = made
+    return _node("Concat", elements, {"axis": axis})
+
+
+def _part(graph: ir.Graph, node: ir.Node, source: ir.Node, index: int) -> ir.Value | None:
+    """The element of a SplitToSequence, as a part of what that splits."""
+    if source.inputs[0] is None:
         return None
     x, given = source.inputs[0], input_at(source, 1)
     dims, axis = known_dims(x), source.attributes.get_int("axis", 0)
@@ -68,6 +113,10 @@ def _element(graph: ir.Graph, node: ir.Node, source: ir.Node, index: int) -> ir.
         return None
     ends = [_constant(graph, f"{name}.{i}", np.array([end], np.int64)) for i, end in enumerate((*span, axis))]
     return _node("Slice", [x, *ends], {})
+
+
+RULES = {"ConcatFromSequence": _joined, "SequenceAt": _at}
+"""Operators that take tensors out of a sequence, and what they give as (graph, node) -> value, None: not known."""
 
 
 def _span(split: npt.NDArray[Any] | None, index: int, length: int | None) -> tuple[int, int] | None:
