@@ -16,7 +16,7 @@ from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_infer
 
 from fastcam_export.graph import symbolic_values
 from fastcam_export.graph.query import Dim
-from fastcam_export.graph.symbolic_dims import Known, from_dim, reshaped, to_dim, volume
+from fastcam_export.graph.symbolic_dims import Known, from_dim, reshaped, times, to_dim, volume
 from fastcam_export.graph.symbolic_values import Elements
 
 Shape = tuple[Dim, ...]
@@ -181,6 +181,9 @@ class _Sweep:
             ones: list[Known | None] = [1] * rank
             pairs = zip((ones + dims)[-rank:] if rank else [], (ones + target)[-rank:] if rank else [])
             return [to_dim(_broadcast(*pair)) for pair in pairs]
+        if node.op_type == "Tile":
+            known = [None if a is None or b is None else times(a, b) for a, b in zip(dims, target)]
+            return [to_dim(size) for size in known] if len(dims) == len(target) else None
         zero_copies = not any(a.name == "allowzero" and a.i for a in node.attribute)
         return reshaped(dims, target, zero_copies)
 
@@ -211,7 +214,7 @@ class _Sweep:
         return np.empty(sizes, object) if len(sizes) == len(shape) else None
 
 
-SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
+SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1}
 """Operators whose result's shape is told by the elements of an input, and which."""
 
 
