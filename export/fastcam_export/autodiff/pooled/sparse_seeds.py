@@ -21,7 +21,7 @@ from fastcam_export.autodiff.core.straight_through import is_code
 from fastcam_export.autodiff.pooled.axis_maps import POOLS, REDUCTIONS, WHOLE, along, groups
 from fastcam_export.autodiff.reverse import backward, path, sweep
 from fastcam_export.graph.constants import constant_array
-from fastcam_export.graph.query import VIEWS, Dim, Dims, captured, in_default_domain
+from fastcam_export.graph.query import VIEWS, Dim, Dims, captured, dims_of, in_default_domain, input_at
 from fastcam_export.graph.symbolic_dims import divided, from_dim, times, to_dim
 
 PER_CLASS = frozenset({"AveragePool", "Clip", "GlobalAveragePool", "Identity", "LeakyRelu", "ReduceMean", "ReduceSum"})
@@ -79,14 +79,19 @@ def of_class(
 def _keeps_class(node: ir.Node) -> bool:
     """Whether a node may lie between a class's channel and its score: images stay on the first axis.
 
-    A score that is written as the transpose of one number per text and image has them on the last; the scores of a
-    model of one picture have no axis of images until one is put in front of them.
+    A score that is written as the transpose of one number per text and image has them on the last; of several models'
+    scores, laid one on the other and averaged, they come from the second; the scores of a model of one picture have no
+    axis of images until one is put in front of them.
     """
-    x = node.inputs[0] if node.inputs else None
-    if node.op_type in VIEWS and x is not None and x.shape is not None and len(x.shape) < 2:
+    if node.op_type not in PER_CLASS:
         return False
-    perm = list(node.attributes.get_ints("perm", ())) if node.op_type == "Transpose" else [0]
-    return node.op_type in PER_CLASS and perm[:1] == [0]
+    if node.op_type == "Transpose":
+        return list(node.attributes.get_ints("perm", ()))[:1] == [0]
+    dims, made = dims_of(node.inputs[0]), dims_of(node.outputs[0])
+    if node.op_type in REDUCTIONS | {"Squeeze", "Unsqueeze"}:
+        axes, rank = constant_array(input_at(node, 1)), len(made if node.op_type == "Unsqueeze" else dims)
+        return axes is not None and axes.size > 0 and rank > 0 and all(axis % rank for axis in axes.reshape(-1))
+    return node.op_type not in VIEWS or (len(dims) > 1 and dims[:1] == made[:1] != (None,))
 
 
 def of_token(op: Builder, cotangents: Mapping[ir.Value, ir.Value], layer: ir.Value) -> Narrowed | None:
