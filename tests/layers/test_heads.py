@@ -153,6 +153,16 @@ def test_levels_in_outputs_of_their_own():
     np.testing.assert_allclose(normalised(e.maps[0, 0]), normalised(logit), atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [5, 40])
+def test_a_map_in_front_of_the_head_is_not_also_its_finer_map(channels):
+    """Features that an output is: the map in front of their convolution already has the finer resolution."""
+    torch.manual_seed(4)
+    module = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.Tanh(), nn.Conv2d(6, channels, 2, 2)).eval()
+    made = export_model(to_onnx(module, ["features"]), targets="cotangent", emit="gradients")
+    assert made.metadata.layers == () and made.metadata.layer.node == "/1/Tanh"
+    assert made.check["gradient_error"] < 1e-4
+
+
 def blobs():
     """A faint and a bright blob on a grid of 8 x 8, each with its own box; closed form."""
     w = np.zeros((4, 1, 4, 4), "f4")

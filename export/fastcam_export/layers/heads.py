@@ -74,7 +74,8 @@ def head_maps(graph: ir.Graph, image: ir.Value, outputs: Sequence[ir.Value], siz
     cells = max((math.prod(grid) if grid else pixels for grid in groups), default=pixels)
     coarse = bool(ordered) and cells * COARSE <= pixels
     finer = [one for one in shared if math.prod(grids[one.value] or ()) > cells] if coarse else []
-    reached = [one for one in finer[-1:] if not unsupported(path(graph, [one.value], outputs))]
+    further = [one for one in finer[-1:] if one.value not in levels]  # a level may be as fine
+    reached = [one for one in further if not unsupported(path(graph, [one.value], outputs))]
     return HeadMaps(ordered, reached[0] if reached else None)
 
 
