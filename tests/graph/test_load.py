@@ -253,14 +253,20 @@ def test_sizes_are_computed_as_the_graph_computes_them():
         ("Slice", ["wide", "one", "two_long"], "lead", {}),
         ("Concat", ["one", "lead", "one"], "expanded", {"axis": 0}),
         ("Expand", ["half", "expanded"], "e", {}),
-        ("Add", ["z", "e"], "result", {}),
+        ("Add", ["z", "e"], "sum", {}),
+        ("Unsqueeze", ["n", "first"], "images", {}),
+        ("Concat", ["images", "one", "four"], "copies", {"axis": 0}),
+        ("Tile", ["cell", "copies"], "tiled", {}),
+        ("ReduceSum", ["tiled"], "all", {"keepdims": 0}),
+        ("Add", ["sum", "all"], "result", {}),
     ]
     graph = helper.make_graph(
         [helper.make_node(op, inputs, [name], name=name, **attributes) for op, inputs, name, attributes in nodes],
         "sizes",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6, 8, 5])],
         [helper.make_tensor_value_info("result", TensorProto.FLOAT, ["a", "b", "c"])],
-        [scale, *(numpy_helper.from_array(np.array(v), k) for k, v in ints.items()),
+        [scale, numpy_helper.from_array(np.ones((1, 1, 2), np.float32), "cell"),
+         *(numpy_helper.from_array(np.array(v), k) for k, v in ints.items()),
          *(numpy_helper.from_array(np.array([v]), k) for k, v in (("one_long", 3), ("two_long", 2)))],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
@@ -268,6 +274,7 @@ def test_sizes_are_computed_as_the_graph_computes_them():
         values = assert_shapes_hold(model, {"x": np.ones((batch, 6, 8, 5), np.float32)})
     assert [str(d) for d in values["y"].shape] == ["4*N", "30", "2"]
     assert [str(d) for d in values["z"].shape] == ["N", "240"]
+    assert [str(d) for d in values["tiled"].shape] == ["N", "1", "8"]
 
 
 def test_scan_tells_the_shapes_of_its_results():
@@ -303,6 +310,32 @@ def test_scan_tells_the_shapes_of_its_results():
     values = assert_shapes_hold(model, feeds)
     assert [str(d) for d in values["y"].shape] == ["N", "4", "5"]
     assert [str(d) for d in values["z"].shape] == ["4", "N", "3"]
+
+
+# ---- nodes in training mode
+
+
+def test_weights_may_be_standardised_by_a_node_in_training_mode():
+    """As torch writes BiT's convolutions: no picture reaches the node, so nothing is trained."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[N, 3, 8, 8] image) => (float[N, 4] y)
+        <float[4, 3, 3, 3] w> {
+        form = Constant <value_ints = [1, 4, 27]> () back = Constant <value_ints = [4, 3, 3, 3]> ()
+        flat = Reshape (w, form)
+        one = Constant <value_floats = [1.0, 1.0, 1.0, 1.0]> () zero = Constant <value_floats = [0.0, 0.0, 0.0, 0.0]> ()
+        s, mean, var = BatchNormalization <training_mode = 1, epsilon = 1e-8> (flat, one, zero, zero, one)
+        standard = Reshape (s, back) c = Conv (image, standard) r = Tanh (c)
+        axes = Constant <value_ints = [2, 3]> () y = ReduceMean <keepdims = 0> (r, axes) }"""
+    model = onnx.parser.parse_model(text)
+    w = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    del model.graph.initializer[:]
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    made = export_model(model, layer="c", emit="gradients")
+    assert made.check["bit_identical"]
+    image = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    names = ["fastcam.activations", "fastcam.gradients", "fastcam.classes"]
+    maps, found, classes = session(made.model).run(names, {"image": image})
+    hot = np.eye(4)[classes[:, 0]][:, :, None, None]
+    np.testing.assert_allclose(found[:, 0], hot * (1 - np.tanh(maps.astype(np.float64)) ** 2) / 36, atol=1e-6)
 
 
 # ---- the runtime's own rewriting

@@ -19,6 +19,7 @@ from fastcam.schema import METADATA_KEY
 from fastcam_export.graph import legacy
 from fastcam_export.graph import weights as weights_apart
 from fastcam_export.graph.batch_axis import with_batch_axis
+from fastcam_export.graph.constants import is_constant
 from fastcam_export.graph.control_flow import settle
 from fastcam_export.graph.extensions import without_extensions
 from fastcam_export.graph.query import is_added
@@ -274,7 +275,7 @@ def _refuse_training(model: ir.Model) -> None:
         if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
             flag = ir.convenience.get_const_tensor(node.inputs[2])
             training = flag is None or bool(flag.numpy())
-        if training:
+        if training and not is_constant(node.inputs[0]):  # weights are also standardised by such nodes
             raise FastcamError(f"{node.op_type} {node.name!r} is in training mode; export the model in inference mode")
 
 
