@@ -16,8 +16,11 @@ from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, is_code, i
 from fastcam_export.autodiff.reverse import OPTIMISED, UNOPTIMISED, path
 from fastcam_export.graph.constants import is_constant
 from fastcam_export.graph.query import ELEMENTS_KEPT, VIEWS, in_default_domain, reads
+from fastcam_export.layers.axis_semantics import is_spatial
 from fastcam_export.layers.axis_tracing import POOLS, Known, trace
+from fastcam_export.layers.branches import ends
 from fastcam_export.layers.layout import Layout, read, shape_text
+from fastcam_export.layers.scopes import scopes
 from fastcam_export.layers.token_liveness import live
 
 REARRANGED = VIEWS | ELEMENTS_KEPT | {"Transpose", "Slice"}
@@ -30,7 +33,6 @@ FIRST = VIEWS | ELEMENTS_KEPT | {"Clip", "Resize", "Slice", "Upsample"}
 """Operators whose first input alone is handed on."""
 SAME_FORM = FIRST | {"Add", "Div", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Log", "LogSoftmax", "Mul", "Neg", "Relu"}
 SAME_FORM |= {"Sigmoid", "Softmax", "Softplus", "Sqrt", "Sub", "Tanh", "Transpose"}
-SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class NoLayer(FastcamError):
@@ -39,7 +41,8 @@ class NoLayer(FastcamError):
 
 @dataclass(frozen=True)
 class Layer:
-    """A value that every path from the image to the score passes through and that has spatial axes.
+    """A value that every path from the image to the score passes through and that has spatial axes; or, where there is
+    none, the last one of a branch.
 
     In a quantised graph it is a dequantised value, which the next layer reads, or where that reads integers these: what
     is explained are the numbers that they stand for.
@@ -52,6 +55,7 @@ class Layer:
         output: an output follows from it element by element: it is what is explained, in another form.
         flat: a run gives it one position, which the file does not say.
         live: the score depends on its positions; behind a vision transformer's last attention only on other tokens.
+        beside: the last maps of the other branches, where it lies on one of several.
     """
 
     value: ir.Value
@@ -61,6 +65,7 @@ class Layer:
     live: bool = True
     output: bool = False
     flat: bool = False
+    beside: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -166,7 +171,42 @@ def find_layers(maps: Maps, classes: int | None) -> list[Layer]:
         layers += [layer for layer in _narrowed(maps, nodes, layers, classes) if layer not in layers]
         order = {output: i for i, node in enumerate(nodes) for output in node.outputs}
         layers.sort(key=lambda layer: order[layer.value])
-    return layers
+    return layers if any(_is_learned(maps, layer) for layer in layers) else _of_branches(maps, nodes, classes) or layers
+
+
+def _is_learned(maps: Maps, layer: Layer) -> bool:
+    """Whether a layer is more than the image itself, prepared."""
+    return any(node.op_type in LINEAR for node in path(maps.graph, [maps.image], [layer.value]))
+
+
+def _of_branches(maps: Maps, nodes: Sequence[ir.Node], classes: int | None) -> list[Layer]:
+    """The last map of each branch, of a network whose branches are joined where positions are no more."""
+    found = [layer_of(maps, value, classes) for node in nodes for value in node.outputs]
+    layers = {
+        layer.value: layer
+        for layer in found
+        if layer is not None and layer.live and not (layer.pooled or layer.output) and not _is_product(layer)
+    }
+
+    def spatial(value: ir.Value) -> bool:
+        return any(map(is_spatial, maps.known.get(value, ())))
+
+    def form(value: ir.Value) -> object:
+        layout = layers[value].layout
+        return layout.name, layout.grid, (value.shape or ())[layout.channels]
+
+    last = [layers[value] for value in ends(nodes, list(layers), spatial, form)]
+    last = [layer for layer in last if _is_learned(maps, layer)]
+    names = [layer.value.name or "" for layer in last]
+    return [replace(layer, beside=tuple(n for n in names if n != layer.value.name)) for layer in last]
+
+
+def _is_product(layer: Layer) -> bool:
+    """Whether tokens come from a matrix product, with or without a bias, as in attentions and perceptrons."""
+    node = layer.value.producer()
+    makers = [node, *(x.producer() for x in node.inputs if x is not None)] if node is not None else []
+    linear = [made is not None and made.op_type in LINEAR for made in makers]
+    return "L" in layer.layout.order and (linear[0] or (node is not None and node.op_type == "Add" and any(linear)))
 
 
 def layer_of(maps: Maps, value: ir.Value, classes: int | None) -> Layer | None:
@@ -290,6 +330,9 @@ def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
         if found:
             later = layers[layers.index(found[-1]) + 1 :]
             skipped = sorted({layer.note for layer in later if layer.note})
+            if found[-1].beside:
+                both = listed([found[-1].value.name or "", *found[-1].beside], 4)
+                reason = f"the last map of one of the branches that lead to the score; they end in {both}"
             return found[-1], reason + (f" (later ones skipped: {listed(skipped, 4)})" if skipped else "")
     raise FastcamError("no map between image and score has positions that reach the score; name a layer with --layer")
 
@@ -376,31 +419,3 @@ def describe(value: ir.Value, reason: str, layout: Layout | None = None) -> Targ
         grid=layout.fixed_grid if layout is not None and tokens else None,
         reason=reason if layout is None or layout.name == "NCHW" else f"{reason}; {layout.found}",
     )
-
-
-def scopes(node: ir.Node) -> list[str]:
-    """The module paths that ``node`` lies in, outermost first: "layer4", "layer4.2", ...
-
-    Read from what torch writes: the dynamo exporter's metadata, or the older exporter's node names
-    ("/layer4/layer4.2/conv1/Conv"); else from the name as other exporters build it ("layer4.2/conv1").
-    """
-    recorded = node.metadata_props.get(SCOPES)
-    if recorded:
-        parts = [part.strip().strip("'\"") for part in recorded.strip("[]").split(",")]
-        return [part for part in parts[:-1] if part]
-    name = node.name or ""
-    if not name.startswith("/"):
-        return [name[:end] for end, letter in enumerate(name) if letter in "./" and end]
-    parts = name.strip("/").split("/")[:-1]
-    paths: list[str] = []
-    for part in parts:
-        outer = paths[-1] if paths else ""
-        last = outer.rsplit(".", 1)[-1]
-        nested = not outer or part == outer or part.startswith(outer + ".")
-        if nested:
-            paths.append(part)
-        elif part.startswith(last + "."):
-            paths.append(outer[: len(outer) - len(last)] + part)
-        else:
-            paths.append(f"{outer}.{part}")
-    return list(dict.fromkeys(paths))
