@@ -68,7 +68,8 @@ def _steps(node: onnx.NodeProto, constants: Constants) -> int | None:
 
 
 def _body(node: onnx.NodeProto) -> onnx.GraphProto:
-    return next(attribute.g for attribute in node.attribute if attribute.name == "body")
+    body: onnx.GraphProto = next(attribute.g for attribute in node.attribute if attribute.name == "body")
+    return body
 
 
 def _stays_true(body: onnx.GraphProto, constants: Constants) -> bool:
