@@ -23,12 +23,12 @@ LEFT_OUT = ("stage_names", "out_features", "transformers_version", "id2label", "
 MASKS = ("class_queries_logits", "masks_queries_logits", "logits", "pred_masks")
 SCORES = ("logits_per_image", "logits_per_video", "logits_per_text")
 TASKS = {
-    "classification": ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", ("logits",)),
+    "classification": ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", ("logits", "last_hidden_state")),
     "video": ("MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES", ("logits",)),
     "text": ("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", SCORES),
     "segmentation": ("MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES", ("logits",)),
     "masks": ("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", MASKS),
-    "detection": ("MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES", ("logits", "pred_boxes")),
+    "detection": ("MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES", ("logits", "pred_boxes", "last_hidden_state")),
     "named": ("MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES", ("logits", "pred_boxes")),
     "depth": ("MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES", ("predicted_depth",)),
     "points": ("MODEL_FOR_KEYPOINT_DETECTION_MAPPING_NAMES", ("scores",)),
@@ -46,6 +46,24 @@ MORE = {
 }  # fmt: skip
 """Models that stand in none of these tables."""
 FURTHER = {"captions": ("logits",), "pose": ("heatmaps",)}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "beit": {"out_indices": [1, 2, 3, 4]},
+    "blip-2": {"qformer_config.use_qformer_text_input": True},
+    "depth_pro": {
+        "patch_size": 112, "image_model_config.image_size": 112, "patch_model_config.image_size": 112,
+        "fov_model_config.image_size": 112,
+    },
+    "lw_detr": {"projector_scale_factors": [1.0], "backbone_config.image_size": 256},
+    "pp_doclayout_v2": {"class_thresholds": [0.5] * CLASSES, "class_order": list(range(CLASSES))},
+    "pp_ocrv6_small_det": {
+        "backbone_config.out_indices": [1, 2, 3, 4], "layer_list_out_channels": [96, 96, 192, 384],
+    },
+    "sapiens2": {"head_config.upsample_out_channels": [64], "head_config.conv_out_channels": [64]},
+}  # fmt: skip
+"""What some models need that their configuration leaves empty, by the place in it."""
+TAKES_NO_PICTURE = {"imagegpt": "it takes the numbers of colours, one a pixel, and no picture"}
+SIZED = {"depth_pro": 448, "lw_detr": 256, "omdet-turbo": 640}
+"""Pixels of a side, where the configuration does not say them."""
 ELSEWHERE = frozenset({"timm_wrapper", "timm_backbone", "shieldgemma2"})
 """Wrappers around models of other libraries, and a language model."""
 
@@ -69,6 +87,8 @@ def build(task: str, kind: str) -> tuple[torch.nn.Module, Array, tuple[str, ...]
     Raises:
         Exception: of many kinds; transformers cannot build it at any of the sizes tried.
     """
+    if kind in TAKES_NO_PICTURE:
+        raise ValueError(TAKES_NO_PICTURE[kind])
     errors = []
     for most, side in ((MOST, SIDE), (MOST, None), (None, None)):
         try:
@@ -87,7 +107,7 @@ def _built(task: str, kind: str, most: int | None, side: int | None) -> tuple[to
     module = _class(task, kind)(config).eval()
     outputs = TASKS[task][1] if task in TASKS else FURTHER[task]
     wrapped = _Wrapped(module, task, outputs)
-    for images in _images(config, side):
+    for images in _images(config, SIZED.get(kind, side), _takes(module, "pixel_values_videos")):
         try:
             with torch.no_grad():
                 made = wrapped(torch.from_numpy(images))
@@ -123,6 +143,12 @@ def _config(kind: str, most: int | None, side: int | None) -> Any:
         plain.num_labels = CLASSES
         return plain
     wanted = _smaller(plain.to_dict(), most, side)
+    for place, value in SETTINGS.get(kind, {}).items():
+        *folders, name = place.split(".")
+        inner = wanted
+        for folder in folders:
+            inner = inner[folder]
+        inner[name] = value
     return type(plain).from_dict({**wanted, "num_labels": CLASSES})
 
 
@@ -157,13 +183,17 @@ def _smaller(given: dict[str, Any], most: int, side: int | None) -> dict[str, An
     return made
 
 
-def _images(config: Any, side: int | None) -> Iterator[Array]:
+def _takes(module: torch.nn.Module, name: str) -> bool:
+    return name in inspect.signature(module.forward).parameters
+
+
+def _images(config: Any, side: int | None, clips: bool) -> Iterator[Array]:
     """What a model may take: pictures of its own size and of others, or clips."""
     inner = [config, *(getattr(config, name, None) for name in ("vision_config", "backbone_config", "encoder"))]
     said = [getattr(one, name, None) for one in inner for name in ("image_size", "crop_size")]
     sides = dict.fromkeys([_side(one) for one in said if one is not None] + [side or SIDE, 128, 224, 256, 384])
     counts = [getattr(one, name, None) for one in inner for name in ("num_frames", "frames_per_clip")]
-    frames = next((count for count in counts if isinstance(count, int)), None)
+    frames = next((count for count in counts if isinstance(count, int)), 2 if clips else None)
     for one in sides:
         if frames is not None:
             clip = pictures(2 * frames, one)
@@ -183,6 +213,31 @@ def _asked_for(module: torch.nn.Module, taken: Mapping[str, Any], images: torch.
     return {"task_inputs": torch.arange(3, 3 + length).expand(images.shape[0], -1)}
 
 
+def _names(module: torch.nn.Module, words: torch.Tensor, number: int) -> dict[str, Any]:
+    """What a detector is asked for, the same of each picture: two names, or a line of names."""
+    taken = inspect.signature(module.forward).parameters
+    if "classes_input_ids" in taken:
+        given = {"classes_input_ids": words[:2].repeat(number, 1), "tasks_input_ids": words[2:].repeat(number, 1)}
+        masks = {name.replace("input_ids", "attention_mask"): torch.ones_like(ids) for name, ids in given.items()}
+        return {**given, **masks, "classes_structure": torch.full((number,), 2)}
+    ids = words[:1].repeat(number, 1) if "token_type_ids" in taken else words[:2].repeat(number, 1)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _in_patches(module: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Pictures as SigLIP 2 takes them: [N, patches, numbers of a patch], a mask of the patches, and their grid."""
+    config: Any = module.config
+    side = getattr(config, "vision_config", config).patch_size
+    n, channels, height, width = images.shape
+    grid = height // side, width // side
+    apart = images.reshape(n, channels, grid[0], side, grid[1], side).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": apart.reshape(n, grid[0] * grid[1], side * side * channels),
+        "pixel_attention_mask": torch.ones(n, grid[0] * grid[1], dtype=torch.int64),
+        "spatial_shapes": torch.tensor([grid]).expand(n, -1),
+    }
+
+
 class _Wrapped(torch.nn.Module):
     """pixel_values -> the named outputs; text is two fixed sentences, of captions a fixed beginning."""
 
@@ -197,8 +252,8 @@ class _Wrapped(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         taken = inspect.signature(self.module.forward).parameters
         name = "pixel_values" if "pixel_values" in taken else "pixel_values_videos"
-        further = {**self._further(images), **_asked_for(self.module, taken, images)}
-        made = self.module(**{name: images}, **further)
+        seen = _in_patches(self.module, images) if "spatial_shapes" in taken else {name: images}
+        made = self.module(**seen, **self._further(images), **_asked_for(self.module, taken, images))
         flat: dict[str, torch.Tensor] = {}
         for name in self.wanted:
             value = getattr(made, name, None)
@@ -208,6 +263,8 @@ class _Wrapped(torch.nn.Module):
                     flat[f"{name}_{i}" if len(several) > 1 else name] = one
         if not flat:
             raise ValueError(f"the model gives none of {', '.join(self.wanted)}")
+        if len(flat) > 1:
+            flat.pop("last_hidden_state", None)  # of models that have no other name for what they answer
         self.found = tuple(flat)
         return tuple(flat.values())
 
@@ -215,8 +272,7 @@ class _Wrapped(torch.nn.Module):
         if self.task == "text":
             return {"input_ids": self.words, "attention_mask": torch.ones_like(self.words)}
         if self.task == "named":
-            words = self.words[:2].repeat(images.shape[0], 1)
-            return {"input_ids": words, "attention_mask": torch.ones_like(words)}
+            return _names(self.module, self.words, images.shape[0])
         if self.task == "captions":
             words = self.words[:1].expand(images.shape[0], -1)
             return {"decoder_input_ids" if hasattr(self.module, "decoder") else "input_ids": words}

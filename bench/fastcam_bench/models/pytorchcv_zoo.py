@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from fastcam_bench.oracles.torch_oracle import Array, pictures
@@ -14,6 +15,11 @@ NO_PICTURES = frozenset({"jasper", "jasperdr", "quartznet", "voca", "visemenet",
 NOT_THESE = ("propainter", "_cub", "wrn1bit")
 """Parts of a video's repair, other training sets of families that are there already, and rounded weights."""
 SIDES = {"classification": (128, 224, 299, 331, 32), "segmentation": (128, 256, 480), "other": (128, 256, 224)}
+FORMS = {
+    "bisenet": (3, 128, 128, {"in_size": (128, 128)}), "fastscnn": (3, 256, 256, {"in_size": (256, 256)}),
+    "pfpcnet": (1, 320, 240, {}), "superpointnet": (1, 128, 128, {}),
+}  # fmt: skip
+"""Families of pictures of their own: channels, height, width, and what else their models are told."""
 OTHERS = ("pose", "centernet", "lffd", "pfpcnet", "superpointnet", "espcnet", "prnet", "ntsnet")
 DATA = ("_voc", "_coco", "_cityscapes", "_ade20k", "_celebamaskhq")
 
@@ -48,6 +54,11 @@ def build(task: str, name: str) -> tuple[torch.nn.Module, Array]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        form = next((FORMS[family] for family in FORMS if name.startswith(family)), None)
+        if form is not None:
+            channels, height, width, told = form
+            pixels = pictures(2, max(height, width))[:, :channels, :height, :width]
+            return _First(get_model(name, pretrained=False, **told)).eval(), np.ascontiguousarray(pixels)
         module = _First(get_model(name, pretrained=False)).eval()
         sides = (32,) if "cifar" in name or "svhn" in name else SIDES[task]
         for side in sides:

@@ -142,7 +142,9 @@ def _like(images: Array) -> Callable[..., Array]:
     frames = images.shape[1] if images.ndim == 5 else 1
 
     def made(n: int, seed: int = 7) -> Array:
-        return np.ascontiguousarray(oracle.pictures(n * frames, images.shape[-1], seed).reshape(n, *images.shape[1:]))
+        *_, channels, height, width = images.shape
+        made = oracle.pictures(n * frames, max(height, width), seed)[:, :channels, :height, :width]
+        return np.ascontiguousarray(made.reshape(n, *images.shape[1:]))
 
     return made
 
@@ -206,17 +208,26 @@ def _timm(name: str) -> Member:
 
 
 def _settled(module: torch.nn.Module, inputs: Callable[..., Array], task: str, n: int = 2) -> Member:
-    """A member whose BatchNorms have seen some of ``inputs(number, seed=...)``, explained on ``n`` others.
-
-    Of two pictures alone the statistics are so bad that float32 is lost: a channel that is dead on them, or the same on
-    both, would amplify others without bound.
-    """
-    oracle.settle(module, inputs(2 if task == "video" else 8, seed=1))
-    for norm in module.modules():
-        variance = getattr(norm, "running_var", None)
-        if variance is not None:
-            variance.clamp_(min=float(variance.mean()) / 10)
+    """A member whose BatchNorms have seen some of ``inputs(number, seed=...)``, explained on ``n`` others."""
+    norms = [norm for norm in module.modules() if getattr(norm, "running_var", None) is not None]
+    hooks = [norm.register_forward_pre_hook(_sound) for norm in norms]
+    oracle.settle(module, inputs(2 if task == "video" else 8, seed=1), train=False)
+    for hook in hooks:
+        hook.remove()
     return Member(module, inputs(n, seed=7), lambda seed: inputs(n, seed=seed), task)
+
+
+def _sound(norm: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    """Give a BatchNorm the statistics of what it is given, its variances not so small that float32 is lost.
+
+    A channel that is dead on the few pictures, or the same on all of them, would amplify others, and its own rounding,
+    without bound.
+    """
+    values = given[0].transpose(0, 1).flatten(1)
+    mean, variance = values.mean(1), values.var(1)
+    norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
+    least = torch.clamp(1e-2 * mean**2, min=float(variance.mean()) / 10)
+    norm.running_var.copy_(torch.maximum(variance, least))  # type: ignore[operator, union-attr]
 
 
 class _Out(torch.nn.Module):

@@ -60,8 +60,10 @@ def build(name: str, seed: int = 0) -> torch.nn.Module:
     return model.eval()
 
 
-def settle(model: torch.nn.Module, images: Array) -> None:
+def settle(model: torch.nn.Module, images: Array, train: bool = True) -> None:
     """Give BatchNorms random weights and the statistics of ``images``, and what begins at zero a share that counts.
+
+    Without ``train`` the images are run, and who calls says by hooks which statistics a BatchNorm has.
 
     With layer scales near zero blocks are all but identities, their values the same; with a head of zeros no gradient
     is left.
@@ -78,7 +80,7 @@ def settle(model: torch.nn.Module, images: Array) -> None:
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_(1.0, 0.5)
         norm.momentum = 1.0
-        norm.train()
+        norm.train(train)
     if norms:
         with torch.no_grad():
             model(torch.from_numpy(images))
