@@ -50,14 +50,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "beit": {"out_indices": [1, 2, 3, 4]},
     "blip-2": {"qformer_config.use_qformer_text_input": True},
     "depth_pro": {
+        "intermediate_hook_ids": [3, 1],
         "patch_size": 112, "image_model_config.image_size": 112, "patch_model_config.image_size": 112,
         "fov_model_config.image_size": 112,
     },
-    "lw_detr": {"projector_scale_factors": [1.0], "backbone_config.image_size": 256},
+    "lw_detr": {"projector_scale_factors": [1.0], "backbone_config.image_size": 256, "num_feature_levels": 1},
     "pp_doclayout_v2": {"class_thresholds": [0.5] * CLASSES, "class_order": list(range(CLASSES))},
-    "pp_ocrv6_small_det": {
-        "backbone_config.out_indices": [1, 2, 3, 4], "layer_list_out_channels": [96, 96, 192, 384],
-    },
     "sapiens2": {"head_config.upsample_out_channels": [64], "head_config.conv_out_channels": [64]},
 }  # fmt: skip
 """What some models need that their configuration leaves empty, by the place in it."""
