@@ -225,9 +225,9 @@ def _sound(norm: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
     """
     values = given[0].transpose(0, 1).flatten(1)
     mean, variance = values.mean(1), values.var(1)
-    norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
+    norm.running_mean.copy_(mean)  # type: ignore[operator]
     least = torch.clamp(1e-2 * mean**2, min=float(variance.mean()) / 10)
-    norm.running_var.copy_(torch.maximum(variance, least))  # type: ignore[operator, union-attr]
+    norm.running_var.copy_(torch.maximum(variance, least))  # type: ignore[operator]
 
 
 class _Out(torch.nn.Module):
