@@ -219,8 +219,20 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         onnx.shape_inference.InferenceError: the shapes that the model declares contradict each other.
     """
+    inferred = _inferred(model, frozenset())
+    typed = {value.name for value in (*inferred.graph.value_info, *inferred.graph.output) if value.HasField("type")}
+    by_heads = frozenset(
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "MultiHeadAttention" and node.output[0] not in typed and all(node.input[:3])
+    )
+    return _inferred(model, by_heads) if by_heads else inferred
+
+
+def _inferred(model: onnx.ModelProto, by_heads: frozenset[str]) -> onnx.ModelProto:
+    """The same, where the attentions that make ``by_heads`` have keys and values [B, N, T, H], as wide as queries."""
     nodes = list(model.graph.node)
-    stood_in = [_stand_in(node) for node in nodes]
+    stood_in = [_like_first(node) if by_heads.intersection(node.output) else _stand_in(node) for node in nodes]
     copy = model
     if any(made is not None for made in stood_in):
         copy = onnx.ModelProto()

@@ -6,6 +6,7 @@ R = np.random.default_rng(0)
 TWO = {"num_heads": 2}
 WHOLE = {"x": (2, 4, 6), "w": (6, 24), "b": (24,)}
 APART = {"q": (2, 3, 8), "k": (2, 5, 8), "v": (2, 5, 8)}
+BY_HEADS = {"q": (2, 3, 8), "k": (2, 2, 5, 4), "v": (2, 2, 5, 4)}
 SELF = dict.fromkeys("qkv", (2, 3, 8))
 PAST = {**SELF, "b": (24,), "m": None, "a": None, "old_k": (2, 2, 2, 4), "old_v": (2, 2, 2, 4)}
 GROUPS = {"num_heads": 4, "kv_num_heads": 2}
@@ -46,6 +47,9 @@ CASES = [
     ("MultiHeadAttention", {**APART, "b": None, "m": bits(2, 5)}, {**TWO, "mask_filter_value": -5.0}),
     ("MultiHeadAttention", {**APART, "b": None, "m": bits(2, 3, 5)}, {**TWO, "mask_filter_value": -5.0}),
     ("MultiHeadAttention", {**APART, "b": (24,), "m": None, "a": (2, 2, 3, 5)}, TWO),
+    ("MultiHeadAttention", BY_HEADS, TWO),
+    ("MultiHeadAttention", {**BY_HEADS, "b": (24,), "m": ids(3, 5)}, {**TWO, "scale": 0.3}),
+    ("MultiHeadAttention", {**BY_HEADS, "b": None, "m": None, "a": (2, 2, 3, 5)}, TWO),
     ("MultiHeadAttention", PAST, {**TWO, "unidirectional": 1}, 3),
     ("MultiHeadAttention", PAST, TWO, 3, 1, 4),
     ("MultiHeadAttention", PAST, TWO, 3, 2, 4),
