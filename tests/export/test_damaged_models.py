@@ -62,9 +62,9 @@ def calling(*called):
     return made
 
 
-def versions(version):
+def versions(version, domain="ж"):
     made = model()
-    made.opset_import.append(helper.make_opsetid("ж", version))
+    made.opset_import.append(helper.make_opsetid(domain, version))
     return made
 
 
@@ -131,9 +131,14 @@ DAMAGED = {
         lambda: model([node("Conv", "x w", "c", pads=[2**62, 1, 1, 1]), BODY[1], *HEAD], image=["N", 3, "h", "w"]),
         "has Conv '' with pads [4611686018427387904, 1, 1, 1], which no picture has"
     ),
+    "more random numbers than there are bytes": (
+        lambda: model([*BODY, helper.make_node("RandomNormal", [], ["r"], shape=[2**62]), *HEAD]),
+        "has RandomNormal '' with shape [4611686018427387904], which no picture has"
+    ),
     "a value made twice": (
         lambda: model([HEAD[0], *BODY, BODY[1], *HEAD[1:]]), "it is no valid graph (Output 'feat' is redeclared"
     ),
+    "two versions of one domain": (lambda: versions(7, ""), "several opsets of one domain (ai.onnx 7, ai.onnx 18)"),
     "two weights of one name": (lambda: twice("w"), "has several weights of one name (w)"),
     "sparse weights": (sparse, "has weights in sparse form (m), which cannot be read; make them dense first"),
     "a branch that gives more than it says": (

@@ -19,7 +19,7 @@ MOST_NODES = 1_000_000
 NEWEST = (1 << 31) - 1
 """The largest number of a version that ONNX's tools take."""
 
-WINDOWS = frozenset({"dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides"})
+WINDOWS = frozenset({"dilations", "kernel_shape", "output_padding", "output_shape", "pads", "shape", "strides"})
 LARGEST = 1 << 24
 """Of what :data:`WINDOWS` say."""
 
@@ -43,6 +43,10 @@ def refuse_unsound(model: onnx.ModelProto, name: str) -> None:
     if not all(0 <= entry.version <= NEWEST for entry in model.opset_import):
         versions = listed(f"{shown(entry.domain or 'ai.onnx')} {entry.version}" for entry in model.opset_import)
         raise FastcamError(f"{name} imports opsets of impossible versions ({versions}); export it again")
+    opsets = {("" if entry.domain == "ai.onnx" else entry.domain, entry.version) for entry in model.opset_import}
+    if len(opsets) > len({domain for domain, _ in opsets}):
+        said = listed(f"{shown(domain or 'ai.onnx')} {version}" for domain, version in sorted(opsets))
+        raise FastcamError(f"{name} imports several opsets of one domain ({said}); export it again")
     _refuse_weights(model.graph, name)
     _refuse_windows(model.graph.node, name)
     _refuse_endless_functions(model, name)
@@ -68,7 +72,7 @@ def _refuse_weights(graph: onnx.GraphProto, name: str) -> None:
 
 
 def _refuse_windows(nodes: Iterable[onnx.NodeProto], name: str) -> None:
-    """Pads and the like are multiplied, and ONNX Runtime does not see that the product overflows."""
+    """Pads and the like are multiplied, which overflows unseen; ONNX infers for minutes what follows of a shape."""
     for node in nodes:
         for attribute in node.attribute:
             if attribute.name in WINDOWS and any(abs(size) > LARGEST for size in attribute.ints):
