@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -154,7 +155,9 @@ class Workers:
 class Pipeline(ExitStack):
     """Stages that run at the same time. Leaving the context ends all of them and waits until they have.
 
-    In a forked process there is none of their threads, and nothing to wait for.
+    An interruption (KeyboardInterrupt) may come between any two steps: what ends a thread is known before it starts,
+    and what an interruption cuts off is done again. In a forked process there is none of their threads, and nothing to
+    wait for.
     """
 
     def __init__(self) -> None:
@@ -164,7 +167,19 @@ class Pipeline(ExitStack):
     def __exit__(self, *error: Any) -> bool:
         if os.getpid() != self._process:
             self.pop_all()
-        return bool(super().__exit__(*error))
+        try:
+            return bool(super().__exit__(*error))
+        except BaseException:
+            self.close()  # what an interruption has left over
+            raise
+
+    def start(self, feed: Callable[[], None], channel: Channel[Any]) -> None:
+        """Run ``feed``, which writes into ``channel``, in a thread that ends when the context is left.
+
+        A source that blocks for ever must not hold the program.
+        """
+        self.callback(_surely, channel.close)
+        threading.Thread(target=feed, daemon=True).start()
 
     def stage(self, items: Iterable[S], function: Callable[[S], T], workers: int = 1, ahead: int = 2) -> Iterator[T]:
         """``map(function, items)``, in order, computed in ``workers`` threads up to ``ahead`` results ahead.
@@ -173,7 +188,7 @@ class Pipeline(ExitStack):
         and ends the stage.
         """
         pool = ThreadPoolExecutor(workers)
-        self.callback(pool.shutdown, wait=True, cancel_futures=True)
+        self.callback(_surely, functools.partial(pool.shutdown, wait=True, cancel_futures=True))
         channel: Channel[Future[T]] = Channel(ahead)
 
         def feed() -> None:
@@ -188,9 +203,7 @@ class Pipeline(ExitStack):
             finally:
                 channel.finish()
 
-        feeder = threading.Thread(target=feed, daemon=True)  # a source that blocks for ever must not hold the program
-        feeder.start()
-        self.callback(channel.close)
+        self.start(feed, channel)
         return (future.result() for future in channel)
 
     def batches(
@@ -219,9 +232,17 @@ class Pipeline(ExitStack):
             finally:
                 channel.finish()
 
-        threading.Thread(target=feed, daemon=True).start()
-        self.callback(channel.close)
+        self.start(feed, channel)
         return _batches(channel, size, key, wait, full)
+
+
+def _surely(end: Callable[[], object]) -> None:
+    """Call what may be called twice, once more where an interruption came in between."""
+    try:
+        end()
+    except BaseException:
+        end()
+        raise
 
 
 def _batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from itertools import count, islice
 
 import pytest
@@ -173,3 +174,29 @@ def test_workers_live_again_in_a_forked_process():
         signal.alarm(SOON)  # a child that waits for threads that it does not have is ended by it
         os._exit(0 if workers.map(abs, [-3, -4]) == [3, 4] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def ends(number):
+    """Whether there are no more threads than ``number`` soon."""
+    until = time.monotonic() + SOON
+    while threading.active_count() > number and time.monotonic() < until:
+        time.sleep(0.005)
+    return threading.active_count() <= number
+
+
+@pytest.mark.parametrize("kind", ["stage", "batches"])
+def test_an_interruption_as_a_thread_starts_leaves_none(kind, monkeypatch):
+    start, before = threading.Thread.start, threading.active_count()
+
+    def interrupted(thread):
+        start(thread)
+        if getattr(thread, "_target", None).__name__ == "feed":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Pipeline() as pipeline:
+        if kind == "stage":
+            pipeline.stage(count(), lambda i: i, ahead=1)
+        else:
+            pipeline.batches(count(), 2, lambda i: 0, None)
+    assert ends(before)
