@@ -24,7 +24,10 @@ KEYS = ("names", "id2label", "classes", "labels", "class_names", "label2id", "ca
 NUMBERED = re.compile(r"(\d+)(?:\s*[:,;=]\s*|\s+)(?=\S)")
 """How a line "0: cat", "0 cat" or "0,cat" begins."""
 YAML = 1 << 20
-"""Letters of YAML that are read, at most: a second for each 200,000."""
+"""Letters of YAML that are read, at most."""
+PYTHON, PARTS = 4 << 20, 1 << 17
+"""Letters of Python's dicts and lists that are read, at most, and parts of them, or of YAML: each takes half a
+kilobyte, or a ten-thousandth of a second."""
 Labels: TypeAlias = "str | Path | Sequence[str] | Mapping[Any, Any]"
 """A file, or the names themselves."""
 
@@ -121,8 +124,8 @@ def _of_file(path: Path) -> tuple[str, ...]:
     text = read_text(path, "give one class name per line")
     found = _literal(text)
     if found is None and path.suffix.lower() in (".yaml", ".yml"):
-        if len(text) > YAML:
-            raise FastcamError(f"{shown(path)}: YAML longer than {YAML:,} letters; write one class name per line")
+        if len(text) > YAML or 2 * sum(map(text.count, ",:\n")) > PARTS:
+            raise FastcamError(f"{shown(path)}: YAML longer than for {PARTS // 4:,} classes; write one name per line")
         found = _yaml(text)
         if not isinstance(found, dict | list):
             raise FastcamError(f"{path}: no valid YAML with class names; they are a list, or numbered, under names")
@@ -168,6 +171,8 @@ def _literal(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
+    if len(text) > PYTHON or sum(map(text.count, ",:([{+-*/")) > PARTS:
+        return None
     try:
         found = ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: a dict as a key
