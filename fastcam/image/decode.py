@@ -6,6 +6,7 @@ OpenCV is imported on first use. What it decodes is measured first, by its heade
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -86,8 +87,8 @@ def _content(path: str | Path) -> bytes:
 def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> Pixels:
     """The picture that the bytes of a file hold, RGB of 8 or 16 bits; ``whole``: its own channels, alpha among them."""
     cv2 = opencv()
-    if cut_short(data):
-        raise FastcamError(f"{name}: the picture is cut short; copy it again")
+    if cut_short(data) or altered(data):
+        raise FastcamError(f"{name}: the picture is {'cut short' if cut_short(data) else 'damaged'}; copy it again")
     head, image = header(data), None
     if head is not None:
         reading.check(head.pixels, head.width, head.height, name)
@@ -189,6 +190,22 @@ def cut_short(data: bytes) -> bool:
         else:  # marker and length; an embedded thumbnail, which has an end of its own, is skipped with its segment
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
     return data.find(b"\xff\xd9", at) < 0
+
+
+def altered(data: bytes) -> bool:
+    """Whether a part of a PNG is not the one that was written, by its checksum. OpenCV warns, and shows what lay in
+    memory where the rest of the picture would be."""
+    at = 8 if data.startswith(b"\x89PNG\r\n\x1a\n") else len(data)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + 8]
+        needed = name[:1].isupper() or name == b"fcTL"  # of the others none changes the pixels
+        if needed and zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return True
+        if name == b"IEND":
+            break
+        at = end + 4
+    return False
 
 
 def picture(array: Any) -> Uint8:

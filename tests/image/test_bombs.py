@@ -1,6 +1,7 @@
 """Files that promise more than they hold, arrays, volumes, chunks, texts: one line, at once, without the memory."""
 
 import gzip
+import io
 import resource
 import struct
 import zlib
@@ -112,6 +113,23 @@ def test_texts_that_are_too_long_are_not_read(tmp_path):
         refused(lambda path=tmp_path / name, call=call: call(path), rf"{name}: longer than the {most >> 20} MiB")
 
 
+@pytest.mark.parametrize("element", ["1,", "{},", "1+", "'' ", "[", "("])
+def test_a_text_of_python_of_a_million_parts_is_no_list_of_names(tmp_path, element):
+    """Half a kilobyte for each number: eight gigabytes for a file of 16 megabytes."""
+    text = "[" + element * 1_500_000 + "'a']"
+    assert len(names_in(text) or ()) != 2
+    (tmp_path / "names.txt").write_text(text)
+    try:
+        read_labels(tmp_path / "names.txt", 5)
+    except FastcamError as error:
+        assert len(str(error)) < 500
+
+
+def test_names_of_many_classes_are_still_read_from_python():
+    names = [f"class {i} of 'many'" for i in range(21_843)]
+    assert names_in(str(names)) == names_in(str(dict(enumerate(names)))) == tuple(names)
+
+
 SPACES = "0 a" + " " * 50_000 + "b"
 
 
@@ -185,6 +203,21 @@ def test_a_chunk_that_is_longer_than_its_file_has_no_memory_made_for_it():
     long = data[:33] + b"\xff\0\0\x02" + data[37:]
     refused(lambda: load(long), "cut short")
     refused(lambda: load(data.replace(b"IEND", b"IENX")), "cut short")
+
+
+@pytest.mark.parametrize("animated", [False, True])
+def test_a_png_that_was_altered_shows_no_memory(animated):
+    file, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (40, 30))]} if animated else {}
+    Image.fromarray(noise).save(file, "PNG", **more)
+    data = file.getvalue()
+    np.testing.assert_array_equal(load(data), noise)
+    at = data.index(b"IDAT") + 2000
+    refused(
+        lambda: load(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]), "the picture is damaged; copy it again"
+    )
+    text = data[:33] + b"\0\0\0\4tEXt" + b"a\0bc" + b"\0\0\0\0" + data[33:]  # a remark, with no right checksum
+    np.testing.assert_array_equal(load(text), noise)
 
 
 def test_whatever_pillow_raises_is_one_line():
