@@ -93,7 +93,7 @@ def main() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is reported once, by us
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     for name in ("stdout", "stderr"):
-        if isinstance(getattr(sys, name), io.TextIOWrapper):
+        if type(getattr(sys, name)) is io.TextIOWrapper:  # and not what a test or a notebook has put there
             setattr(sys, name, Output(getattr(sys, name)))
     warnings.showwarning = _warned
     app(prog_name="fastcam")
