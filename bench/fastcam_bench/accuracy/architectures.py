@@ -25,36 +25,32 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
-from fastcam import schema
 from fastcam.schema import FastcamError
 from fastcam_bench.models import zoo
+from fastcam_bench.models.explained import ByCotangent, ByExport, ByVjp, Way, session
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_bench.oracles.isolated import Row, each
 from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
-from fastcam_export import export_model, inspect_model, vjp
-from fastcam_export.verify.session import quiet_session
+from fastcam_export import inspect_model
 
 OUTPUT = RESULTS / "gradients" / "architectures.json"
 COMMAND = "python -m fastcam_bench.accuracy.architectures"
-LIMIT = 300
+LIMIT = 900
 """Seconds that a model may take; the row of one that takes longer has the status "not finished"."""
 LIBRARIES = ("torch", "torchvision", "timm", "pytorchcv", "transformers")
 TOLERANCE = 1e-4
 SEEDS = (7, 8, 9)
-CLASS = 3
-"""The class that segmenters are explained for."""
 
 
 def measure(name: str) -> Row:
@@ -91,10 +87,24 @@ def measure(name: str) -> Row:
             continue
         except Exception as error:  # a defect of FastCAM's, or of this comparison
             return {**about, "status": "failed", "reason": one_line(error)}
+        if compared["status"] == "failed":
+            compared |= _by_differences(wanted, proto)
         return {**about, **({"refused": refusals} if refusals else {}), **explained.about, **compared}
     if refusals:
         return {**about, "status": "refused", "reason": " / ".join(refusals + errors)}
     return {**about, "status": "not exported", "reason": " / ".join(errors)}
+
+
+def _by_differences(wanted: Way, proto: onnx.ModelProto) -> Row:
+    """What central differences of the file, in float64, say of a gradient that is not autograd's.
+
+    Autograd's is not the derivative where a model brings a backward function of its own.
+    """
+    try:
+        found = wanted(proto, check=True).checked
+    except FastcamError as error:  # the check refuses it, or this way has none
+        return {"differences": one_line(error)}
+    return {"differences": float(f"{found['gradient_error']:.1e}")}
 
 
 def _without_check(member: zoo.Member, wanted: Way, proto: onnx.ModelProto, error: FastcamError) -> str:
@@ -188,126 +198,6 @@ def _dynamo(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: t
 
 
 EXPORTERS = {"torchscript": _older, "dynamo": _dynamo}
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A quiet CPU session."""
-    return quiet_session(model)
-
-
-class ByExport:
-    """The predicted class's score at the default layer, by ``export_model``."""
-
-    def __init__(self, proto: onnx.ModelProto, check: bool = False, layer: str = "auto") -> None:
-        exported = export_model(proto, layer=layer, emit="gradients", check=check)
-        self.layer = exported.metadata.layer
-        self.prefix = self.layer.prefix_tokens
-        self.session = session(exported.model)
-        self.about = {"layer": self.layer.scope or self.layer.value, "layout": self.layer.layout}
-
-    def run(self, images: Array) -> tuple[Array, Array, Array]:
-        """Activations, their gradient, and each image's class."""
-        names = [schema.ACTIVATIONS, schema.GRADIENTS, schema.CLASSES]
-        feeds = {self.session.get_inputs()[0].name: images}
-        activations, gradients, classes = self.session.run(names, feeds)
-        return activations, gradients[:, 0], classes[:, 0]
-
-    @staticmethod
-    def score(made: torch.Tensor, classes: Array) -> torch.Tensor:
-        """PyTorch's sum of what was differentiated."""
-        made = made[0] if isinstance(made, (tuple, list)) else made
-        return made.gather(1, torch.from_numpy(classes)[:, None]).sum()
-
-
-class ByVjp:
-    """A segmenter's one class, or a detector's best score, at the layer that "auto" would choose, by ``vjp``.
-
-    For a detector whose picture's size reaches the boxes past every layer: at the last activation of its backbone that
-    the best box hangs on; those of other scales have a gradient of zero.
-    """
-
-    prefix = 0
-
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.output = proto.graph.output[0].name
-        try:
-            layer = next(line for line in inspect_model(proto, self.output).layers if line.chosen)
-            self.layers = {layer.name: layer.scope or layer.name}
-        except FastcamError:
-            self.layers = {node.output[0]: f"{node.name}, named" for node in proto.graph.node if _of_backbone(node)}
-            if not self.layers:
-                raise
-        made = vjp(proto, list(self.layers), [self.output])
-        known = {output.name for output in made.graph.output}
-        for name in self.layers.keys() - known:
-            made.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-        self.plain, self.session = session(proto), session(made)
-        self.about: Row = {}
-
-    def run(self, images: Array) -> tuple[Array, Array, Array]:
-        """Activations and their gradient; the classes are of no use here."""
-        image = self.plain.get_inputs()[0].name
-        scores = self.plain.run([self.output], {image: images})[0]
-        seed = np.zeros_like(scores)
-        seed[(slice(None), CLASS) if scores.ndim == 4 else 0] = 1
-        feeds = {image: images, f"cotangent.{self.output}": seed}
-        for layer in reversed(self.layers):
-            activations, gradients = self.session.run([layer, f"grad.{layer}"], feeds)
-            if gradients.any():
-                break
-        self.about = {"layer": self.layers[layer], "layout": "NCHW"}
-        return activations, gradients, np.zeros(0, np.int64)
-
-    @staticmethod
-    def score(made: torch.Tensor, classes: Array) -> torch.Tensor:
-        """PyTorch's sum of what was differentiated."""
-        return made[:, CLASS].sum() if made.dim() == 4 else made[0]
-
-
-class ByCotangent:
-    """A random functional of all outputs that are asked for, at the layer that "auto" chooses, by ``export_model``."""
-
-    def __init__(self, proto: onnx.ModelProto, outputs: Sequence[str], layer: str = "auto", check: bool = True) -> None:
-        names = list(outputs)
-        exported = export_model(
-            proto, layer=layer, targets="cotangent", output_name=names, emit="gradients", check=check
-        )
-        self.layer = exported.metadata.layer
-        self.prefix = self.layer.prefix_tokens
-        self.plain, self.session = session(proto), session(exported.model)
-        self.about: Row = {"layer": self.layer.scope or self.layer.value, "layout": self.layer.layout}
-        self.names = [value.name for value in proto.graph.output]
-        self.asked = exported.metadata.cotangents
-        self.cotangents: dict[str, Array] = {}
-
-    def run(self, images: Array) -> tuple[Array, Array, Array]:
-        """Activations and their gradient; the classes are of no use here."""
-        image = self.session.get_inputs()[0].name
-        made = dict(zip(self.names, self.plain.run(self.names, {image: images})))
-        rng = np.random.default_rng(0)
-        self.cotangents = {one.output: self._random(rng, made[one.output]) for one in self.asked}
-        given = {one.input: self.cotangents[one.output][:, None] for one in self.asked}
-        names = [schema.ACTIVATIONS, schema.GRADIENTS]
-        activations, gradients = self.session.run(names, {image: images, **given})
-        return activations, gradients[:, 0], np.zeros(0, np.int64)
-
-    def score(self, made: Any, classes: Array) -> torch.Tensor:
-        """PyTorch's value of the functional."""
-        made = dict(zip(self.names, made if isinstance(made, (tuple, list)) else [made]))
-        terms = [(made[name] * torch.from_numpy(cotangent)).sum() for name, cotangent in self.cotangents.items()]
-        return torch.stack(terms).sum()
-
-    @staticmethod
-    def _random(rng: np.random.Generator, output: Array) -> Array:
-        return rng.standard_normal(output.shape).astype(np.float32)
-
-
-Way = Callable[..., ByExport | ByVjp | ByCotangent]
-
-
-def _of_backbone(node: onnx.NodeProto) -> bool:
-    """An activation of torchvision's backbones, in the older exporter's names."""
-    return node.op_type in ("Relu", "HardSwish", "Clip") and "/backbone/" in node.name and "/fpn/" not in node.name
 
 
 def compare(member: zoo.Member, explained: ByExport | ByVjp | ByCotangent) -> Row:
@@ -412,6 +302,8 @@ def _line(row: Row) -> str:
     refused = [f"refused: {reason}" for reason in row.get("refused", [])]
     refused += ["equal where values that the model detaches pass their gradient"] * row.get("detached", False)
     note = " / ".join(refused) if row["status"] == "passed" else f"**{row['status']}**: {row.get('reason', '')}"
+    if "differences" in row:
+        note += f"; beside central differences in float64: {row['differences']}"
     cells = [row["model"], row.get("exporter", ""), layer, row.get("layout", ""), *gap, pictures]
     return "| " + " | ".join([*cells, str(row.get("export_seconds", "")), note.replace("|", "/")]) + " |"
 

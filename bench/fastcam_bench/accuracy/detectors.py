@@ -34,8 +34,8 @@ import torch
 from fastcam import schema
 from fastcam.targets import spec_kinds
 from fastcam.targets.box_layouts import SIDES
-from fastcam_bench.accuracy.architectures import session
 from fastcam_bench.models import yolo, zoo
+from fastcam_bench.models.explained import session
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_bench.oracles.isolated import Row
 from fastcam_bench.oracles.machine import versions, write_report

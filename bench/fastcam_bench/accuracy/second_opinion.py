@@ -21,7 +21,8 @@ import onnx
 import torch
 from onnx.utils import Extractor
 
-from fastcam_bench.accuracy.architectures import TOLERANCE, one_line, session
+from fastcam_bench.accuracy.architectures import TOLERANCE, one_line
+from fastcam_bench.models.explained import session
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference
