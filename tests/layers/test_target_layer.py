@@ -13,6 +13,7 @@ from fastcam.schema import FastcamError
 from fastcam_bench.oracles import kinks
 from fastcam_export import export_model, inspect_model
 from fastcam_export.verify.session import quiet_session
+from support.models.many_outputs import network, node, value
 
 torch = pytest.importorskip("torch")
 torch_oracle = pytest.importorskip("fastcam_bench.oracles.torch_oracle")
@@ -337,3 +338,15 @@ def test_a_detectors_layers_are_shown_and_its_boxes_are_no_score():
 
 def to_onnx_fixed(module, size):
     return torch.onnx.export(module, (torch.zeros(1, 3, *size),), dynamo=True, verbose=False).model_proto
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_of_a_split_the_part_that_the_score_is_made_of_is_a_layer(part):
+    parts = [node("Split", "feat sizes", "a b", axis=1), node("GlobalAveragePool", "ab"[part], "p")]
+    ends = [node("Flatten", "p", "f"), node("MatMul", "f k", "y")]
+    sizes = np.array([2, 4])
+    outputs, k = [value("y", ["N", 3])], np.ones((sizes[part], 3), np.float32)
+    made = network([*parts, *ends], outputs, sizes=sizes, k=k)
+    names = [layer.name for layer in inspect_model(made).layers]
+    assert "ab"[part] in names and "ba"[part] not in names
+    assert export_model(made).check["gradient_error"] < 1e-4

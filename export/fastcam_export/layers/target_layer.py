@@ -261,8 +261,9 @@ def passed(
     made = []
     reach = last_use.get(source, 0)  # how far along the list anything computed so far is still read
     for position, node in enumerate(nodes):
-        if reach <= position and len([o for o in node.outputs if o in last_use]) <= 1:
-            made.append(node.outputs[0])
+        used = [output for output in node.outputs if output in last_use]
+        if reach <= position and len(used) <= 1:
+            made.append(used[0] if used else node.outputs[0])
         reach = max([reach, *(last_use.get(output, -1) for output in node.outputs)])
     return made
 
