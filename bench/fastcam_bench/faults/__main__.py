@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import Counter
@@ -87,6 +88,17 @@ class Study:
             self.complaints.append(f"{fault.name}, call {nth}, {'files there' if full else 'empty'}: {complaint}")
 
 
+def added(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The runs of two studies as those of one."""
+    return {
+        name: {
+            "runs": dict(Counter(before.get(name, {}).get("runs", {})) + Counter(case["runs"])),
+            "complaints": before.get(name, {}).get("complaints", []) + case["complaints"],
+        }
+        for name, case in now.items()
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where anything did not hold."""
     parser = argparse.ArgumentParser(prog="python -m fastcam_bench.faults", description="disks that fail")
@@ -95,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offset", type=int, default=0, help="with which of them to begin")
     parser.add_argument("--kills", type=int, default=0, help="kills at random moments, of each case")
     parser.add_argument("--no-faults", action="store_true", help="kills alone")
+    parser.add_argument("--add", action="store_true", help="to the runs that the file has")
     parser.add_argument("--json", type=Path, help="where to write the counts")
     options = parser.parse_args(arguments)
     chosen = [case for case in CASES if not options.only or case.name in options.only]
@@ -128,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "machine": machine(),
             "versions": versions("fastcam", "onnxruntime", "opencv-python"),
         }
-        write_report(about | {"cases": results}, options.json)
+        before = json.loads(options.json.read_text())["cases"] if options.add and options.json.exists() else {}
+        write_report(about | {"cases": before | added(before, results)}, options.json)
     return int(any(result["complaints"] for result in results.values()))
 
 
