@@ -116,6 +116,12 @@ def test_what_a_disturbed_run_may_leave(run, complaint):
     assert verdict.of_writing(CASE, run, {"a": OLD}, {"a": NEW}) == complaint
 
 
+def test_a_model_that_cannot_be_read_is_refused_whatever_is_in_the_cache():
+    (case,) = [case for case in CASES if case.cache]
+    assert verdict.of_reading(case, Run(2, ONE_LINE, {"a": OLD}, ()), {"a": OLD}, {"a": NEW}) is None
+    assert verdict.of_writing(case, Run(2, ONE_LINE, {"a": OLD}, ()), {"a": OLD}, {"a": NEW})
+
+
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [

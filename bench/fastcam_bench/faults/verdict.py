@@ -27,6 +27,8 @@ def of_writing(case: Case, run: Run, before: Files, wanted: Files) -> str | None
 
 def of_reading(case: Case, run: Run, before: Files, wanted: Files) -> str | None:
     """After a fault on files that are read: of several pictures those that can be read may be there."""
+    if case.cache and run.status != 0:
+        return _of_end(run)
     if run.status == 0 or not case.partial:
         return of_writing(case, run, before, wanted)
     if run.files == before:
