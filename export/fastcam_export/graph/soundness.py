@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import onnx
 from google.protobuf.message import Message
 
@@ -22,6 +23,10 @@ NEWEST = (1 << 31) - 1
 WINDOWS = frozenset({"dilations", "kernel_shape", "output_padding", "output_shape", "pads", "shape", "strides"})
 LARGEST = 1 << 24
 """Of what :data:`WINDOWS` say."""
+
+MOST_ELEMENTS = 1 << 44
+RANKS = range(8, 65, 8)
+"""Bytes of the sizes of one to eight axes."""
 
 Key = tuple[str, str]
 """Domain and name of a function."""
@@ -49,6 +54,7 @@ def refuse_unsound(model: onnx.ModelProto, name: str) -> None:
         raise FastcamError(f"{name} imports several opsets of one domain ({said}); export it again")
     _refuse_weights(model.graph, name)
     _refuse_windows(model.graph.node, name)
+    _refuse_growth(model.graph, name)
     _refuse_endless_functions(model, name)
 
 
@@ -80,6 +86,20 @@ def _refuse_windows(nodes: Iterable[onnx.NodeProto], name: str) -> None:
                     f"{name} has {node.op_type} {shown(node.name)!r} with {attribute.name} "
                     f"[{listed(attribute.ints)}], which no picture has; export it again"
                 )
+
+
+def _refuse_growth(graph: onnx.GraphProto, name: str) -> None:
+    """Sizes of values that no memory holds, over which ONNX's inference takes minutes."""
+    sizes = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT64}
+    for node in graph.node:
+        given = sizes.get(node.input[-1]) if node.op_type in ("ConstantOfShape", "Expand") and node.input else None
+        known = given is not None and len(given.raw_data) in RANKS
+        numbers: list[int] = np.frombuffer(given.raw_data, "<i8").tolist() if given is not None and known else []
+        if any(abs(size) > MOST_ELEMENTS for size in numbers):
+            raise FastcamError(
+                f"{name} has {node.op_type} {shown(node.name)!r} of sizes [{listed(numbers)}], more than any memory "
+                "holds; export it again"
+            )
 
 
 def _refuse_endless_functions(model: onnx.ModelProto, name: str) -> None:
