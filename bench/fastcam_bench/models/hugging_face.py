@@ -262,7 +262,9 @@ class _Wrapped(torch.nn.Module):
         if not flat:
             raise ValueError(f"the model gives none of {', '.join(self.wanted)}")
         if len(flat) > 1:
-            flat.pop("last_hidden_state", None)  # of models that have no other name for what they answer
+            flat.pop("last_hidden_state", None)
+        elif "last_hidden_state" in flat:  # of models that have no other name for what they answer
+            flat["logits"] = flat.pop("last_hidden_state")
         self.found = tuple(flat)
         return tuple(flat.values())
 
