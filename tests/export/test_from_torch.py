@@ -180,7 +180,7 @@ class Broken(nn.Module):
         (lambda: from_torch(seeded(Net).train(), torch.zeros(2, 3, 8, 8)), "call module.eval"),
         (lambda: from_torch(seeded(Net), torch.zeros(2, 3, 8, 8), layer="firs"), "nearest is 'first'"),
         (lambda: from_torch(seeded(Broken), torch.zeros(2, 3, 8, 8)), "cannot export the module .*no way through here"),
-        (lambda: from_torch(seeded(Net), "images"), "example_inputs must be"),
+        (lambda: from_torch(seeded(Net), "images"), "give a tensor, or a list of them"),
         (lambda: from_torch(seeded(Net), torch.zeros(2, 3, 8, 8), layer="head"), "cannot be reached"),
     ],
 )
