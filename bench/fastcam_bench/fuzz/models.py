@@ -17,7 +17,7 @@ from fastcam_bench.fuzz import WrongAnswer
 from fastcam_bench.fuzz.graphs.mutations import bytes_changed, mutated
 from fastcam_bench.fuzz.graphs.seeds import every
 from fastcam_export import export_model, inspect_model
-from fastcam_export.graph.soundness import refuse_unsound
+from fastcam_export.graph.reading.soundness import refuse_unsound
 from fastcam_export.verify.session import quiet_session
 
 NAME = "models"

@@ -16,17 +16,17 @@ from onnx_ir.passes import common as common_passes
 from fastcam.errors import FastcamError, typed
 from fastcam.input_files import read_bytes
 from fastcam.schema import METADATA_KEY
-from fastcam_export.graph import legacy
 from fastcam_export.graph import weights as weights_apart
-from fastcam_export.graph.batch_axis import with_batch_axis
 from fastcam_export.graph.constants import is_constant
-from fastcam_export.graph.control_flow import settle
-from fastcam_export.graph.extensions import without_extensions
 from fastcam_export.graph.query import is_added
-from fastcam_export.graph.repair import DEFAULT, newest_opset, repair
-from fastcam_export.graph.set_aside import Aside, mark, mark_suppressed, take
+from fastcam_export.graph.reading import legacy
+from fastcam_export.graph.reading.batch_axis import with_batch_axis
+from fastcam_export.graph.reading.control_flow import settle
+from fastcam_export.graph.reading.extensions import without_extensions
+from fastcam_export.graph.reading.repair import DEFAULT, newest_opset, repair
+from fastcam_export.graph.reading.set_aside import Aside, mark, mark_suppressed, take
+from fastcam_export.graph.reading.soundness import refuse_unsound
 from fastcam_export.graph.shape_inference import infer_types
-from fastcam_export.graph.soundness import refuse_unsound
 
 Source = str | Path | bytes | onnx.ModelProto
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fastcam.errors import listed
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.straight_through import unquantised
-from fastcam_export.graph.set_aside import FEEDS
+from fastcam_export.graph.reading.set_aside import FEEDS
 from fastcam_export.layers.output_evidence import ACTIVATIONS, ELEMENTS
 from fastcam_export.layers.output_meaning import Meaning
 

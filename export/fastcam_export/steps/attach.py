@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fastcam import schema
 from fastcam_export.artifacts import classifier_head, engines, on_demand, uint8_frames
 from fastcam_export.graph import float16, signed_codes, weights
-from fastcam_export.graph.set_aside import put_back
+from fastcam_export.graph.reading.set_aside import put_back
 from fastcam_export.outputs import cam, cotangent_targets, input_attribution
 from fastcam_export.steps.plan import Plan
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fastcam.schema import FastcamError
 from fastcam_export.graph.load import Source
-from fastcam_export.graph.soundness import refuse_unsound
+from fastcam_export.graph.reading.soundness import refuse_unsound
 from fastcam_export.layers.target_layer import NoLayer
 from fastcam_export.verify.runs import said
 from fastcam_export.verify.session import quiet_session

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from onnx import helper
 
 from fastcam.schema import FastcamError
-from fastcam_export.graph.active_dropout import spell_out
 from fastcam_export.graph.query import Dim
+from fastcam_export.graph.reading.active_dropout import spell_out
 from fastcam_export.graph.shape_inference import infer_types
 from fastcam_export.graph.shape_refinement import FRESH
 from fastcam_export.graph.symbolic_dims import Product, from_dim

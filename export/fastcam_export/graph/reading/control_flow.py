@@ -13,9 +13,9 @@ import onnx_ir as ir
 from onnx import helper
 
 from fastcam_export.graph.constants import constant_array
-from fastcam_export.graph.loop_unrolling import unroll
 from fastcam_export.graph.query import in_default_domain
-from fastcam_export.graph.sequences import unpack
+from fastcam_export.graph.reading.loop_unrolling import unroll
+from fastcam_export.graph.reading.sequences import unpack
 from fastcam_export.graph.shape_inference import infer_types
 
 Types = dict[str, onnx.TypeProto]
