@@ -147,15 +147,14 @@ def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterat
 
 def _frames(sources: list[Path], reading: Reading) -> tuple[Iterable[Any], int, float]:
     """All frames, about how many they are (0: unknown), and how fast they play."""
-    from fastcam.explain.streaming import is_video, read_video
+    from fastcam.explain.streaming import is_video, open_video, read_video
     from fastcam.image.preprocess import opencv
 
     parts: list[Iterable[Any]] = []
     total, fps = 0, FPS
     for source in sources:
         if source.is_file() and is_video(source):
-            cv2 = opencv()
-            video = cv2.VideoCapture(str(source))
+            cv2, video = opencv(), open_video(source)
             total += max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
             fps = video.get(cv2.CAP_PROP_FPS) or FPS
             video.release()

@@ -26,6 +26,7 @@ HELD = 512 << 20
 """Bytes of pictures that a stream holds at once, about: those that were read ahead, and those on their way."""
 ESTIMATED = 2
 """Frames, or percent of them, by which a sound file's count may be wrong: some formats tell their length alone."""
+NO_VIDEO = "OpenCV cannot read this as a video; convert it, or give a folder of pictures"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,24 @@ def _failed(frame: Frame, error: Exception) -> Frame:
     return replace(frame, error=failure)
 
 
+def open_video(path: str | Path) -> Any:
+    """A ``cv2.VideoCapture`` of a file, by FFmpeg where OpenCV has it.
+
+    Of a file that FFmpeg cannot read for a moment another decoder would show other pixels, without a word.
+
+    Raises:
+        FastcamError: no such file, or it cannot be opened as a video.
+    """
+    cv2 = opencv()
+    if not os.path.isfile(path):
+        raise FastcamError(f"{shown(path)}: no such file; give a video, or a folder of pictures")
+    ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
+    if not video.isOpened():
+        raise FastcamError(f"{shown(path)}: {NO_VIDEO}")
+    return video
+
+
 def read_video(path: str | Path, reading: Reading = DEFAULT) -> Iterator[Uint8]:
     """The frames of a video file, uint8 RGB [height, width, 3], one after the other.
 
@@ -145,10 +164,7 @@ def read_video(path: str | Path, reading: Reading = DEFAULT) -> Iterator[Uint8]:
         FastcamError: no such file, OpenCV cannot read it as a video, or its frames are too large; behind the last
             frame: the file promises more.
     """
-    cv2 = opencv()
-    if not os.path.isfile(path):
-        raise FastcamError(f"{shown(path)}: no such file; give a video, or a folder of pictures")
-    video = cv2.VideoCapture(str(path))
+    cv2, video = opencv(), open_video(path)
     count, promised = 0, video.get(cv2.CAP_PROP_FRAME_COUNT)
     sides = (int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     width, height = (max(0, side) for side in sides)
@@ -156,7 +172,7 @@ def read_video(path: str | Path, reading: Reading = DEFAULT) -> Iterator[Uint8]:
         reading.check(width * height, width, height, shown(path))
         good, picture = video.read()
         if not good:
-            raise FastcamError(f"{path}: OpenCV cannot read this as a video; convert it, or give a folder of pictures")
+            raise FastcamError(f"{shown(path)}: {NO_VIDEO}")
         while good:
             count += 1
             height, width = picture.shape[:2]  # which may change on the way

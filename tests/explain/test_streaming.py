@@ -273,3 +273,20 @@ def test_a_long_clip_is_read_twice_and_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(streaming, "HELD", 5 * 64 * 48 * 3)
     np.testing.assert_array_equal(sampled_video(tmp_path / "v.avi", chosen), plain)
     assert [frame.mean().round(-1) for frame in plain] == [0, 120, 120, 230]
+
+
+def test_a_video_is_decoded_by_ffmpeg_alone_where_opencv_has_it(tmp_path, monkeypatch):
+    """What it cannot open is one line, and no other decoder's pixels."""
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5.0, (50, 40))
+    for picture in pictures(3):
+        writer.write(picture)
+    writer.release()
+    assert len(list(read_video(tmp_path / "v.avi"))) == 3
+    capture, other = cv2.VideoCapture, cv2.CAP_OPENCV_MJPEG
+    assert capture(str(tmp_path / "v.avi"), other).isOpened()
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda path, kind=other: capture() if kind == cv2.CAP_FFMPEG else capture(path, other)
+    )
+    if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        with pytest.raises(FastcamError, match=r"v\.avi: OpenCV cannot read this as a video"):
+            list(read_video(tmp_path / "v.avi"))
