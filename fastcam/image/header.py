@@ -102,6 +102,10 @@ def _webp(data: bytes) -> Header | None:
     return None
 
 
+WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+"""Types of TIFF, and how they are packed."""
+
+
 def _tiff(data: bytes) -> Header | None:
     """The first page."""
     tags = _tags(data)
@@ -111,19 +115,22 @@ def _tiff(data: bytes) -> Header | None:
 
 
 def _tags(data: bytes) -> dict[int, int]:
-    """The first directory of a TIFF: of each tag its value, of several the first."""
+    """The first directory of a TIFF: of each tag its whole number, of several tags alike the first, as readers do."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     at = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)[0]
     count = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, at)[0]
     at, step, inside = (at + 8, 20, 8) if big else (at + 2, 12, 4)
     found: dict[int, int] = {}
+    seen: set[int] = set()
     for entry in range(at, at + step * min(count, 4096), step):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
         several = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, entry + 4)[0]
-        letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if letter is None or tag in found:
+        letter = WHOLE_NUMBERS.get(kind)
+        if letter is None or tag in seen:
+            seen.add(tag)
             continue
+        seen.add(tag)
         value = entry + 4 + (8 if big else 4)
         if several * struct.calcsize(letter) > inside:
             value = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, value)[0]

@@ -70,6 +70,9 @@ def test_tiles_and_channels_count_as_what_is_made_room_for():
     assert header(tiff((256, 10), (257, 10), (322, 5000), (323, 4000))).pixels == 20_000_000
     assert header(tiff((256, 100), (257, 100), (277, 500))).pixels == 100 * 100 * 125
     assert header(tiff((256, 100), (257, 100), (277, 4), (256, 7))) == Header(100, 100, 4)
+    signed = bytearray(tiff((256, 100), (257, 90), (256, 7)))
+    signed[12] = 9  # the type of the first tag, which readers take as well
+    assert header(bytes(signed)) == Header(100, 90, 1)
 
 
 @pytest.mark.parametrize(

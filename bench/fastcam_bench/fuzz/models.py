@@ -20,7 +20,7 @@ from fastcam_export import export_model, inspect_model
 from fastcam_export.graph.reading.soundness import refuse_unsound
 from fastcam_export.verify.session import quiet_session
 
-NAME = "models"
+NAME = "Models"
 LONGEST = 1500
 """Of an error's one line."""
 DEFECT = re.compile(r"this is a defect|Traceback")
