@@ -199,7 +199,8 @@ def _number(key: Any) -> int | None:
     if isinstance(key, bool):
         return None
     if isinstance(key, str):
-        return int(key) if re.fullmatch(r"\s*\d{1,9}\s*", key) else None
+        digits = re.fullmatch(r"\s*(\d{1,9})\s*", key)  # of what counts as a space int() takes only a part
+        return int(digits[1]) if digits else None
     number = getattr(key, "__index__", None)
     return int(number()) if number is not None else None
 

@@ -23,6 +23,10 @@ FILES = {
 }
 NAMES = ("cat", "dog", "n01440764 tench, Tinca tinca", "d", "traffic light")
 KEPT = {
+    "numbers behind what counts as a space": (
+        None,
+        {f"{space}{i}": name for i, (space, name) in enumerate(zip(" \t\x1c\u2003 ", NAMES))},
+    ),
     "JSON list": ("names.json", json.dumps(NAMES)),
     "JSON dict": ("names.json", json.dumps({str(i): NAMES[i] for i in (2, 0, 1, 4, 3)})),
     "Keras' JSON": ("names.json", json.dumps({str(i): name.split(" ", 1) for i, name in enumerate(NAMES)})),
