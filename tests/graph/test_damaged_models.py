@@ -116,7 +116,7 @@ DAMAGED = {
     ),
     "a value of any size": (grown, "'b' [1048576, 1048576, 9] of the model would take 36 TiB of memory, and there are"),
     "sizes beyond any unit": (lambda: grown(2**62), "of sizes [4611686018427387904, 4611686018427387904, 9], more"),
-    "sizes beyond any number": (tiled, "sizes in it overflow"),
+    "sizes beyond any number": (tiled, "more than can be read"),
     "a loop whose body says another shape": (
         loop, "the file says that 'z' is [2, 4], and a run gives [2, 6, 16, 16]: correct that first (the rule of Add"
     ),
@@ -307,3 +307,24 @@ def test_weights_that_are_no_numbers_are_told_where_the_outputs_are(kind, dtype,
         result = CliRunner().invoke(app, [verb, str(tmp_path / "m.onnx")])
         assert result.exit_code == 0
         assert ("warning: weights with NaN or infinity: k" in result.output) is told
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Expand", "Tile", "Range"])
+def test_a_row_whose_elements_onnx_would_list_is_refused(kind):
+    """ONNX's inference takes 80 bytes for each element of a row that is added to something."""
+    operands = {"ConstantOfShape": "row", "Expand": "y row", "Tile": "y row", "Range": "zero many one"}[kind]
+    many = np.array(2**24 + 1)
+    numbers = {"row": many[None], "zero": np.array(0), "many": many, "one": np.array(1)}
+    made = model(
+        [
+            *BODY,
+            *HEAD,
+            node(kind, operands, "b"),
+            node("Cast", "b", "f", to=TensorProto.FLOAT),
+            node("Add", "y f", "z"),
+        ],
+        outputs=[value("z", None)],
+        weights=numbers,
+    )
+    with pytest.raises(FastcamError, match=rf"{kind} .* of sizes \[16777217\], more than can be read"):
+        export_model(made)

@@ -25,6 +25,10 @@ LARGEST = 1 << 24
 """Of what :data:`WINDOWS` say."""
 
 MOST_ELEMENTS = 1 << 44
+MOST_LISTED = 1 << 24
+"""Of a row of numbers: where one is added to, ONNX's inference lists its elements, a gigabyte for so many."""
+GROWING = {"ConstantOfShape": -1, "Expand": -1, "Range": 1, "Tile": -1}
+"""Operators that make values as large as a number says, and which input says it."""
 RANKS = range(8, 65, 8)
 """Bytes of the sizes of one to eight axes."""
 
@@ -92,13 +96,14 @@ def _refuse_growth(graph: onnx.GraphProto, name: str) -> None:
     """Sizes of values that no memory holds, over which ONNX's inference takes minutes."""
     sizes = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT64}
     for node in graph.node:
-        given = sizes.get(node.input[-1]) if node.op_type in ("ConstantOfShape", "Expand") and node.input else None
+        which = GROWING.get(node.op_type) if len(node.input) > (node.op_type == "Range") else None
+        given = sizes.get(node.input[which]) if which is not None else None
         known = given is not None and len(given.raw_data) in RANKS
         numbers: list[int] = np.frombuffer(given.raw_data, "<i8").tolist() if given is not None and known else []
-        if any(abs(size) > MOST_ELEMENTS for size in numbers):
+        if any(abs(size) > (MOST_LISTED if len(numbers) == 1 else MOST_ELEMENTS) for size in numbers):
             raise FastcamError(
-                f"{name} has {node.op_type} {shown(node.name)!r} of sizes [{listed(numbers)}], more than any memory "
-                "holds; export it again"
+                f"{name} has {node.op_type} {shown(node.name)!r} of sizes [{listed(numbers)}], more than can be read; "
+                "export it again"
             )
 
 
