@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastcam import Explainer
+from fastcam import Explainer, FastcamError
 from fastcam_export import export_model
 from support.models import detector_files as files
 from support.models.small_models import classifier
@@ -28,3 +28,13 @@ def test_classes_stay_classes_and_an_output_may_be_named():
     assert not export_model(classifier()).metadata.cotangents
     sums = export_model(files.segmenter(), output_name="masks", check=False).metadata
     assert not sums.cotangents and sums.score.output == "masks"
+
+
+def test_rows_of_several_images_at_once_say_nothing_of_whose_they_are():
+    """Without an axis of images, in a file that takes two at once."""
+    model = files.scrfd()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[0].dim_value *= 2
+    with pytest.raises(FastcamError, match="takes 2 images at once, and output 'score_8' has no axis of images"):
+        export_model(model, targets="cotangent", output_name=[output.name for output in model.graph.output])

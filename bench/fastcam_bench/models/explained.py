@@ -30,7 +30,7 @@ class ByExport:
     """The predicted class's score at the default layer, by ``export_model``."""
 
     def __init__(self, proto: onnx.ModelProto, check: bool = False, layer: str = "auto") -> None:
-        exported = export_model(proto, layer=layer, emit="gradients", check=check)
+        exported = export_model(proto, layer=layer, emit="gradients", check=check, on_demand=False)
         self.layer, self.checked = exported.metadata.layer, exported.check
         self.prefix = self.layer.prefix_tokens
         self.session = session(exported.model)

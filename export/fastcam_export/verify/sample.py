@@ -85,9 +85,19 @@ class Sample:
             cotangents: the outputs whose cotangents the export takes.
             further: what the metadata say of further inputs.
             size: (height, width), where the model takes any.
+
+        Raises:
+            FastcamError: the model takes several images at once, and such an output does not say whose it is.
         """
+        alone = [about.output for about in cotangents if not about.batched]
+        at_once = (known_dims(image) or [None])[0]
+        if alone and at_once not in (None, 1):
+            raise FastcamError(
+                f"the model takes {at_once} images at once, and output {alone[0]!r} has no axis of images, so that "
+                "nothing tells whose it is; export the model with one image"
+            )
         sample = Sample(random_inputs(graph, image, further=further, size=size), image.name or "", tuple(cotangents))
-        return sample if all(about.batched for about in cotangents) else sample.of_one_image()
+        return sample.of_one_image() if alone else sample
 
     @property
     def images(self) -> int:
