@@ -328,3 +328,9 @@ def test_a_row_whose_elements_onnx_would_list_is_refused(kind):
     )
     with pytest.raises(FastcamError, match=rf"{kind} .* of sizes \[16777217\], more than can be read"):
         export_model(made)
+
+
+def test_a_transpose_of_another_number_of_axes_is_a_line():
+    turned = node("Transpose", "feat", "z", perm=[0, 2, 1])
+    with pytest.raises(FastcamError, match=r"with perm \[0, 2, 1\], and its input has 4 axes"):
+        export_model(model([*BODY, turned], outputs=[value("z", None)]))

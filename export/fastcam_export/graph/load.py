@@ -13,12 +13,12 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import version_converter
 from onnx_ir.passes import common as common_passes
 
-from fastcam.errors import FastcamError, typed
+from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.input_files import read_bytes
 from fastcam.schema import METADATA_KEY
 from fastcam_export.graph import weights as weights_apart
 from fastcam_export.graph.constants import is_constant
-from fastcam_export.graph.query import is_added
+from fastcam_export.graph.query import is_added, known_dims
 from fastcam_export.graph.reading import legacy
 from fastcam_export.graph.reading.batch_axis import with_batch_axis
 from fastcam_export.graph.reading.control_flow import settle
@@ -106,6 +106,7 @@ def load(source: Source, room: Path | None = None, move: bool = True) -> Loaded:
     mark(model, aside)
     mark_suppressed(model)
     _refuse_training(model)
+    _refuse_wrong_turns(model, file)
     folder = Path(source).absolute().parent if isinstance(source, str | Path) else None
     return Loaded(proto, model, file, digest, opset, tuple(repairs), folder, files, aside)
 
@@ -267,6 +268,18 @@ def _refuse_optimised(proto: onnx.ModelProto, file: str) -> None:
             f"{file or 'the model'} was optimised by ONNX Runtime for one processor ({node.domain}.{node.op_type}); "
             "give the file from before that optimisation"
         )
+
+
+def _refuse_wrong_turns(model: ir.Model, file: str) -> None:
+    """Transposes of another number of axes than their input has, which ONNX's inference lets pass."""
+    for node in model.graph.all_nodes():
+        x = node.inputs[0] if node.inputs else None
+        perm, dims = list(node.attributes.get_ints("perm", ())), known_dims(x) if x is not None else None
+        if node.op_type == "Transpose" and perm and dims is not None and sorted(perm) != list(range(len(dims))):
+            raise FastcamError(
+                f"{file or 'the model'} has Transpose {shown(node.name or '')!r} with perm [{listed(perm)}], and its "
+                f"input has {len(dims)} axes; export it again"
+            )
 
 
 def _refuse_training(model: ir.Model) -> None:
