@@ -6,10 +6,10 @@ the input gets it, with a Squeeze behind it; so do outputs that lack it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from fastcam_export.graph.reading.bodies import bodies
 
 PICTURES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8)
 SMALLEST = 9
@@ -147,10 +147,8 @@ def _rename_reads(graph: onnx.GraphProto, before: str, after: str) -> None:
     """In the graph and in all bodies of its nodes."""
     for node in graph.node:
         node.input[:] = [after if name == before else name for name in node.input]
-        for attribute in node.attribute:
-            bodies: Sequence[onnx.GraphProto] = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-            for body in bodies:
-                _rename_reads(body, before, after)
+        for body in bodies(node):
+            _rename_reads(body, before, after)
 
 
 def _free(name: str, graph: onnx.GraphProto) -> str:

@@ -15,6 +15,7 @@ import onnx
 from onnx import defs, helper, numpy_helper
 
 from fastcam.errors import FastcamError
+from fastcam_export.graph.reading.bodies import bodies
 
 ASIDE = "fastcam.aside"
 """The domain of nodes that the version converter is not to see."""
@@ -59,9 +60,8 @@ def put_back(model: onnx.ModelProto) -> list[str]:
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _all_nodes(body)
+        for body in bodies(node):
+            yield from _all_nodes(body)
 
 
 def _is_aside(node: onnx.NodeProto, opset: int) -> bool:

@@ -15,6 +15,7 @@ from onnx import helper
 from fastcam.schema import FastcamError
 from fastcam_export.graph.query import Dim
 from fastcam_export.graph.reading.active_dropout import spell_out
+from fastcam_export.graph.reading.bodies import bodies
 from fastcam_export.graph.shape_inference import infer_types
 from fastcam_export.graph.shape_refinement import FRESH
 from fastcam_export.graph.symbolic_dims import Product, from_dim
@@ -180,7 +181,7 @@ def _in_order(scope: tuple[Sequence[onnx.NodeProto], set[str]]) -> bool:
     for node in nodes:
         if any(name in made and name not in known for name in node.input):
             return False
-        for body in _bodies(node):
+        for body in bodies(node):
             inner = known | {value.name for value in body.input} | _initializers(body)
             if not _in_order((body.node, inner)) or any(n in made and n not in known for n in _read(body)):
                 return False
@@ -195,21 +196,16 @@ def _read(graph: onnx.GraphProto) -> set[str]:
     for node in graph.node:
         own.update(node.output)
         read.update(node.input)
-        for body in _bodies(node):
+        for body in bodies(node):
             read |= _read(body)
     return read - own - {""}
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        yield from (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and all bodies in it."""
     yield graph
     for node in graph.node:
-        for body in _bodies(node):
+        for body in bodies(node):
             yield from _graphs(body)
 
 

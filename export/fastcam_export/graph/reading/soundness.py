@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from fastcam.errors import listed, shown
 from fastcam.schema import FastcamError
+from fastcam_export.graph.reading.bodies import bodies
 
 MOST_NODES = 1_000_000
 """Nodes of a model with its functions written out."""
@@ -144,6 +145,5 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     while waiting:
         node = waiting.pop()
         yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                waiting += body.node
+        for body in bodies(node):
+            waiting += body.node
