@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import numpy_helper, shape_inference
 
+from fastcam.evaluation.scenes import CLASSES, scene, scenes
 from fastcam.schema import preset
 from fastcam_bench.models import bundled_net, train_bundled
-from fastcam_bench.scenes import CLASSES, scene, scenes
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -16,9 +16,9 @@ import pytest
 from onnx import numpy_helper
 
 from fastcam import Explainer
+from fastcam.evaluation.scenes import CLASSES, scene, scenes
 from fastcam.schema import METADATA_KEY, OUTPUTS, PREFIX, preset
 from fastcam_bench.models.train_bundled import PICTURE_SEED, PICTURE_SIZE
-from fastcam_bench.scenes import CLASSES, scene, scenes
 from fastcam_export import export_model
 from fastcam_export.verify.session import quiet_session
 from support.models.contract_model import brightness_model

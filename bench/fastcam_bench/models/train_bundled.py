@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fastcam.evaluation.scenes import CLASSES, scene, scene_seeds
 from fastcam.schema import PRESETS
 from fastcam_bench.models import bundled_net
 from fastcam_bench.models.bundled_net import SIZE
-from fastcam_bench.scenes import CLASSES, scene, scene_seeds
 
 TRAIN_SEED, TEST_SEED, MODEL_SEED = 1, 2, 3
 TRAIN_SIZES = (SIZE, SIZE, SIZE, SIZE, 160, 224, 320)  # rendered at one of these, then resized: all sharpnesses occur

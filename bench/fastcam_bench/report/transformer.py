@@ -17,8 +17,8 @@ from onnx import compose, utils
 from torch import nn
 from torch.nn import functional as F
 
+from fastcam.evaluation.scenes import CLASSES
 from fastcam_bench.models.train_bundled import TRAIN_SIZES, dataset, normalise
-from fastcam_bench.scenes import CLASSES
 
 STAGE, CHANNELS, SIDE, PATCH = "stage3/relu2", 64, 16, 2
 WIDTH, LAYERS, HEADS = 64, 3, 4

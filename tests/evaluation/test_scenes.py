@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fastcam.evaluation.scenes import CLASSES, COLORS, TEXTURES, Spec, scene, scene_seeds, scenes
+from fastcam.evaluation.scenes.render import Placed, coverage
+from fastcam.evaluation.scenes.shapes import OUTLINES
+from fastcam.evaluation.scenes.textures import HUES
 from fastcam.schema import FastcamError
-from fastcam_bench.scenes import CLASSES, COLORS, TEXTURES, Spec, scene, scene_seeds, scenes
-from fastcam_bench.scenes.render import Placed, coverage
-from fastcam_bench.scenes.shapes import OUTLINES
-from fastcam_bench.scenes.textures import HUES
 
 pytestmark = pytest.mark.xdist_group("scenes")  # one worker makes what its fixtures hold, once
 
@@ -53,7 +53,7 @@ def test_another_process_in_another_order_gives_the_same_bytes():
 
 def test_importing_the_scenes_loads_no_torch_and_no_onnx():
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:]; import fastcam_bench.scenes\n"
+        "import sys; sys.path[:0] = sys.argv[1:]; import fastcam.evaluation.scenes\n"
         "print(sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'onnx', 'onnxruntime', 'matplotlib'}))"
     )
     path = [p for p in sys.path if p]

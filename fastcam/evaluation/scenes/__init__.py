@@ -1,6 +1,6 @@
 """Generated pictures of textured objects on cluttered backgrounds, with ground truth for every object.
 
-    from fastcam_bench import scenes
+    from fastcam.evaluation import scenes
     s = scenes.scene(7, size=256)
     s.image                                   # uint8 [256, 256, 3], RGB
     [(o.color, o.texture, o.class_name, o.box, o.occluded) for o in s.objects]
@@ -15,7 +15,7 @@ a few pixels differently.
 Needs NumPy and OpenCV, nothing else.
 """
 
-from fastcam_bench.scenes.generate import (
+from fastcam.evaluation.scenes.generate import (
     CLASSES,
     COLORS,
     TEXTURES,

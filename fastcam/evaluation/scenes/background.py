@@ -11,7 +11,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from fastcam_bench.scenes.textures import PATTERNS, Float
+from fastcam.evaluation.scenes.textures import PATTERNS, Float
 
 _COARSE = 64  # soft layers are computed on a grid of this size, whatever the picture's
 

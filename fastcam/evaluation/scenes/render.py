@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fastcam_bench.scenes.shapes import OUTLINES
-from fastcam_bench.scenes.textures import PATTERNS, Float, tones
+from fastcam.evaluation.scenes.shapes import OUTLINES
+from fastcam.evaluation.scenes.textures import PATTERNS, Float, tones
 
 _SUPERSAMPLE = 4  # coverage is counted on a grid this much finer than the pixels
 

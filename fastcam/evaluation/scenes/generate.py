@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from fastcam.evaluation.scenes.background import background
+from fastcam.evaluation.scenes.render import Placed, coverage, paint
+from fastcam.evaluation.scenes.shapes import OUTLINES
+from fastcam.evaluation.scenes.textures import HUES, PATTERNS, Float
 from fastcam.schema import FastcamError
-from fastcam_bench.scenes.background import background
-from fastcam_bench.scenes.render import Placed, coverage, paint
-from fastcam_bench.scenes.shapes import OUTLINES
-from fastcam_bench.scenes.textures import HUES, PATTERNS, Float
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 COLORS: tuple[str, ...] = tuple(HUES)
