@@ -1,0 +1,131 @@
+"""Figures with their 95 % intervals, from one pass over the rows of any number of pictures.
+
+The interval is a bootstrap over pictures: in each of :data:`REPLICATES` replicates a picture counts as often as a
+Poisson variable of mean 1 says. Its weights follow from the picture's name alone. So a figure and its interval do not
+depend on the order, on threads, or on where a run was resumed, and no picture has to be kept.
+
+Source: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", 2006.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+REPLICATES = 1000
+LEVEL = 0.95
+
+Weights: TypeAlias = "NDArray[np.int64]"
+"""[1 + REPLICATES]: how often a picture counts; the first is 1, the figure itself."""
+Floats: TypeAlias = "NDArray[np.float64]"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that was measured.
+
+    Attributes:
+        value: NaN where nothing was measured.
+        low, high: the 95 % interval.
+        n: of how many pictures, or objects.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; what is not finite becomes None."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {key: float(end) if np.isfinite(end) else None for key, end in ends.items()} | {"n": self.n}
+
+    def __str__(self) -> str:
+        if not np.isfinite(self.value):
+            return "-"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def weights_of(name: str) -> Weights:
+    """How often the picture of this name counts in each replicate."""
+    seed = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(1, REPLICATES)
+    return np.concatenate([[1], drawn]).astype(np.int64)
+
+
+def figure(replicates: Floats, n: int) -> Figure:
+    """The figure of [1 + REPLICATES] values: the first with the interval of the others.
+
+    Replicates in which nothing counts (NaN) are left out.
+    """
+    value, others = float(replicates[0]), replicates[1:]
+    others = others[np.isfinite(others)]
+    if not len(others):
+        return Figure(value, float("nan"), float("nan"), n)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(others, [tail, 100 - tail])
+    return Figure(value, float(low), float(high), n)
+
+
+class Ratio:
+    """A sum over another, such as hits over pictures; each [1 + REPLICATES]."""
+
+    def __init__(self) -> None:
+        self.above: Floats = np.zeros(1 + REPLICATES)
+        self.below: Floats = np.zeros(1 + REPLICATES)
+        self.n = 0
+
+    def add(self, value: float, weights: Weights, of: float = 1) -> None:
+        """One more picture or object: ``value`` to the sum above, ``of`` to the one below."""
+        self.above += value * weights
+        self.below += of * weights
+        self.n += 1
+
+    def values(self) -> Floats:
+        """[1 + REPLICATES]; NaN where nothing counts."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.above / self.below
+
+    def figure(self) -> Figure:
+        """With its interval."""
+        return figure(self.values(), self.n)
+
+
+class Ratios:
+    """Ratios by name."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Ratio] = {}
+
+    def add(self, name: str, value: float, weights: Weights, of: float = 1) -> None:
+        """One more for the ratio of this name."""
+        self.by_name.setdefault(name, Ratio()).add(value, weights, of)
+
+    def figures(self) -> dict[str, Figure]:
+        """All of them, in the order in which they came."""
+        return {name: ratio.figure() for name, ratio in self.by_name.items()}
+
+    def mean(self) -> Figure:
+        """The mean of all ratios that something counts in, such as a mean over classes."""
+        if not self.by_name:
+            return Figure(float("nan"), float("nan"), float("nan"), 0)
+        rows = np.stack([ratio.values() for ratio in self.by_name.values()])
+        known = np.isfinite(rows)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = np.where(known, rows, 0).sum(0) / known.sum(0)
+        return figure(means, sum(ratio.n for ratio in self.by_name.values()))
+
+
+class Tally(Protocol):
+    """What a protocol makes of its rows, one after the other."""
+
+    def add(self, row: Mapping[str, Any], weights: Weights) -> None:
+        """One more picture; its row as :class:`fastcam.evaluation.protocols.base.Protocol` measured it."""
+
+    def figures(self) -> dict[str, Figure]:
+        """The protocol's figures so far, by name."""
