@@ -40,6 +40,16 @@ def test_each_planted_fault_is_found_and_the_rest_is_tried(kept: Path) -> None:
     assert "planted_faults.py" in hang.read_text()  # where it hung
 
 
+def test_a_fuzzer_that_stands_still_between_two_inputs_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STALLED", str(tmp_path / "stalled"))
+    result = run_class("support.stalling_mutator", "stalling", Limits(inputs=40, per_input=1.5, guided=False))
+    assert (tmp_path / "stalled").exists()
+    assert (result["inputs"], result["accepted"]) == (40, 40) and not any(result["found"].values())
+    assert "stalling_mutator: stood still between two inputs" in capsys.readouterr().err
+
+
 def test_a_kept_input_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "input.bin"
     kept.write_bytes(b"traceback")

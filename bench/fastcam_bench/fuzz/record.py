@@ -10,9 +10,9 @@ import struct
 import time
 from pathlib import Path
 
-HEAD = struct.Struct("<8q")
+HEAD = struct.Struct("<9q")
 """started (nanoseconds, 0 between inputs), tried, accepted, refused, findings, length of the input, ready (when),
-finished."""
+finished, ended (when the last input was, or the worker was ready)."""
 LARGEST = 4 << 20
 """Bytes of an input; longer ones are cut."""
 
@@ -30,7 +30,7 @@ class Record:
         return list(HEAD.unpack_from(self._map))
 
     def _change(self, **changes: int) -> None:
-        names = ("started", "tried", "accepted", "refused", "findings", "length", "ready", "finished")
+        names = ("started", "tried", "accepted", "refused", "findings", "length", "ready", "finished", "ended")
         numbers = self._numbers()
         for name, value in changes.items():
             numbers[names.index(name)] = value
@@ -44,11 +44,11 @@ class Record:
     def end(self, outcome: str) -> None:
         """It was "accepted", "refused", or else is a finding that the worker has written."""
         name = outcome if outcome in ("accepted", "refused") else "findings"
-        self._change(**{name: getattr(self, name) + 1}, started=0)
+        self._change(**{name: getattr(self, name) + 1}, started=0, ended=time.monotonic_ns())
 
     def caught(self) -> None:
         """The input has raised: it is no longer at work, and a finding of the worker."""
-        self._change(started=0)
+        self._change(started=0, ended=time.monotonic_ns())
 
     def lost(self) -> None:
         """The process died or was ended at its input: a finding of whoever watches."""
@@ -56,7 +56,8 @@ class Record:
 
     def set_ready(self) -> None:
         """All is imported, and the limits hold."""
-        self._change(ready=time.monotonic_ns())
+        now = time.monotonic_ns()
+        self._change(ready=now, ended=now)
 
     def set_finished(self, finished: bool) -> None:
         """The worker ends because it is done."""
@@ -64,13 +65,19 @@ class Record:
 
     def renew(self) -> None:
         """For the next process on the same file."""
-        self._change(ready=0, finished=0, started=0)
+        self._change(ready=0, finished=0, started=0, ended=0)
 
     @property
     def seconds(self) -> float:
         """How long the present input has taken; 0 between inputs."""
         started = self._numbers()[0]
         return (time.monotonic_ns() - started) / 1e9 if started else 0.0
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last input ended, or the worker was ready; 0 at an input."""
+        started, *_, ended = self._numbers()
+        return (time.monotonic_ns() - ended) / 1e9 if ended and not started else 0.0
 
     @property
     def busy(self) -> bool:

@@ -91,6 +91,7 @@ class _Process:
         one_input: Path | None,
     ) -> None:
         self.record, self.limits, self.folder = record, limits, folder
+        self.name = module.rpartition(".")[2]
         self.repeat = f"{Path(sys.executable).name} -m fastcam_bench.fuzz --only {module} --repeat {{}}"
         record.renew()
         options = asdict(limits) | {"seed": seed, "seconds": left, "repeat": self.repeat}
@@ -126,6 +127,8 @@ class _Process:
                     raise RuntimeError(f"not ready after {START:g} seconds\n{self._log()}")
             elif self.record.seconds > self.limits.per_input:
                 self._lost("hangs", f"more than {self.limits.per_input:g} seconds")
+            elif self.record.idle > self.limits.per_input:
+                self._stalled()
             elif self.record.busy and self._resident() - base > self.limits.memory:
                 self._lost("memory", f"more than {self.limits.memory >> 20} MiB")
         if self.record.finished:
@@ -135,6 +138,15 @@ class _Process:
         code = self.process.returncode
         if self.record.busy:
             self._lost("crashes", signal.Signals(-code).name if code < 0 else f"exit {code}")
+
+    def _stalled(self) -> None:
+        """End a process that stands still between two inputs; the next one goes on.
+
+        No input is at fault, so this is no finding. Seen of libFuzzer's runtime: the one thread waited for a lock.
+        """
+        idle = self.record.idle
+        self._end()
+        print(f"{self.name}: stood still between two inputs for {idle:.0f} seconds, started again", file=sys.stderr)
 
     def _resident(self) -> int:
         try:
