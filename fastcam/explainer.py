@@ -336,8 +336,9 @@ class Explainer:
 
         Args:
             frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path.
-            targets, cotangent, method, layers, fuse, style, options, inputs: for every frame the same, see
-                :meth:`__call__`.
+            targets: for every frame the same, see :meth:`__call__`; or a function of a frame's number and of what was
+                given as the frame, which says its own targets.
+            cotangent, method, layers, fuse, style, options, inputs: for every frame the same, see :meth:`__call__`.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -347,9 +348,16 @@ class Explainer:
         """
         if self.metadata.kind == "video":
             raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
-        parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
-        request = self._request(ExplainOptions(*parameters), LATER, 1)
-        steps = self._runner.steps(request, self._view, inputs).each_within(self._limited)
+        each = targets if callable(targets) else None
+        asks = ExplainOptions(
+            -1 if each else targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
+        )
+        same = self._request(asks, LATER, 1)
+
+        def request(rows: list[Any] | None) -> Request:
+            return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
+
+        steps = self._runner.steps(request, self._view, inputs, each).each_within(self._limited)
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,19 @@ class Runner:
         each = [self.layers[number].explain(run, request) for number in request.layers]
         return multilayer.together(each, view.metadata.layer.value, request)
 
-    def steps(self, request: Request, view: View, inputs: Values | None) -> Steps:
-        """What is done to the frames of a stream; ``inputs`` are values of further inputs."""
+    def steps(
+        self,
+        request: Callable[[list[Any] | None], Request],
+        view: View,
+        inputs: Values | None,
+        targets: Callable[[int, Any], Any] | None,
+    ) -> Steps:
+        """What is done to the frames of a stream.
+
+        Args:
+            request, targets: see :class:`fastcam.explain.streaming.Steps`.
+            inputs: values of further inputs.
+        """
 
         def prepare(source: Any) -> Batch:
             given = source if isinstance(source, Mapping) else [source]
@@ -56,8 +67,10 @@ class Runner:
 
         return Steps(
             prepare=prepare,
-            run=lambda batch: self.run(batch, request.targets),
-            finish=lambda run: self.explain_run(run, request, view),
+            targets=targets,
+            request=request,
+            run=lambda batch, request: self.run(batch, request.targets),
+            finish=lambda run, request: self.explain_run(run, request, view),
             weight=view.inputs.weight,
         )
 

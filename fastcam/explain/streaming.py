@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from fastcam.errors import FastcamError, shown
+from fastcam.explain.request import Request
 from fastcam.image.preprocess import Uint8, is_picture, opencv
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Batch, Run, join_batches
 from fastcam.runtime.thread_pipeline import Budget, Pipeline
 
-S = TypeVar("S")
+P = ParamSpec("P")
 T = TypeVar("T")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 """What is opened as a video. Which of them can be read is up to OpenCV's build."""
@@ -46,25 +47,42 @@ class Frame:
     error: FastcamError | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame on its way: its part of a batch, None where it failed, and its own targets."""
+
+    frame: Frame
+    part: Batch | None = None
+    targets: list[Any] | None = None
+
+
 @dataclass(frozen=True)
 class Steps:
     """What is done to frames: a picture to its part of a batch, a batch through the model, and what follows.
 
-    ``weight`` is about how many bytes a picture and its part of a batch take.
+    Attributes:
+        prepare: a picture to its part of a batch.
+        targets: a frame's number and picture to its own list of targets; None where all frames have the same.
+        request: such lists of the frames of a run, or None, to the request of the run.
+        run: a batch through the model.
+        finish: the explanation of a run.
+        weight: about how many bytes a picture and its part of a batch take.
     """
 
     prepare: Callable[[Any], Batch]
-    run: Callable[[Batch], Run]
-    finish: Callable[[Run], Explanation]
+    targets: Callable[[int, Any], Any] | None
+    request: Callable[[list[Any] | None], Request]
+    run: Callable[[Batch, Request], Run]
+    finish: Callable[[Run, Request], Explanation]
     weight: Callable[[Any], int]
 
     def each_within(self, context: Callable[[], AbstractContextManager[None]]) -> Steps:
         """The same steps, each inside a context of its own."""
 
-        def within(step: Callable[[S], T]) -> Callable[[S], T]:
-            def stepped(given: S) -> T:
+        def within(step: Callable[P, T]) -> Callable[P, T]:
+            def stepped(*given: P.args, **named: P.kwargs) -> T:
                 with context():
-                    return step(given)
+                    return step(*given, **named)
 
             return stepped
 
@@ -86,36 +104,40 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
             budget.admit(weights[index])
             yield Frame(index, source)
 
-    def prepare(frame: Frame) -> tuple[Frame, Batch | None]:
+    def prepare(frame: Frame) -> Prepared:
         try:
-            return frame, steps.prepare(frame.source)
+            own = None if steps.targets is None else as_list(steps.targets(frame.index, frame.source))
+            if own is not None:
+                steps.request([own])  # what cannot be asked is this frame's error, and no other's
+            return Prepared(frame, steps.prepare(frame.source), own)
         except Exception as error:  # whatever a picture, or the library that it comes from, does
-            return _failed(frame, error), None
+            return Prepared(_failed(frame, error))
 
-    def run(members: list[tuple[Frame, Batch | None]]) -> tuple[list[Frame], Run | None]:
-        frames, parts = [frame for frame, _ in members], [part for _, part in members if part is not None]
+    def run(members: list[Prepared]) -> tuple[list[Frame], Run | None, Request | None]:
+        frames, parts = [each.frame for each in members], [each.part for each in members if each.part is not None]
         if not parts:
-            return frames, None
+            return frames, None, None
         try:
-            return frames, steps.run(join_batches(parts))
+            request = steps.request(None if steps.targets is None else [each.targets for each in members])
+            return frames, steps.run(join_batches(parts), request), request
         except FastcamError as error:
-            return [_failed(frame, error) for frame in frames], None
+            return [_failed(frame, error) for frame in frames], None, None
 
-    def finish(ran: tuple[list[Frame], Run | None]) -> list[Frame]:
-        frames, result = ran
-        if result is None:
+    def finish(ran: tuple[list[Frame], Run | None, Request | None]) -> list[Frame]:
+        frames, result, request = ran
+        if result is None or request is None:
             return frames
         try:
-            explanation = steps.finish(result)
+            explanation = steps.finish(result, request)
         except FastcamError as error:
             return [_failed(frame, error) for frame in frames]
         return [replace(frame, explanation=explanation[i]) for i, frame in enumerate(frames)]
 
-    def shape(prepared: tuple[Frame, Batch | None]) -> Any:
-        return None if prepared[1] is None else prepared[1].tensor.shape
+    def shape(prepared: Prepared) -> Any:
+        return None if prepared.part is None else prepared.part.tensor.shape
 
-    def full(members: list[tuple[Frame, Batch | None]]) -> bool:
-        return sum(weights[frame.index] for frame, _ in members) >= budget.half
+    def full(members: list[Prepared]) -> bool:
+        return sum(weights[each.frame.index] for each in members) >= budget.half
 
     def explained() -> Iterator[Frame]:
         with Pipeline() as pipeline:
@@ -130,6 +152,11 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
                     budget.leave(weights.pop(index))
 
     return explained()
+
+
+def as_list(targets: Any) -> list[Any]:
+    """The targets of one image as a list."""
+    return list(targets) if isinstance(targets, list | tuple | np.ndarray) else [targets]
 
 
 def _failed(frame: Frame, error: Exception) -> Frame:

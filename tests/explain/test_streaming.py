@@ -42,6 +42,29 @@ def test_a_stream_is_what_one_by_one_gives(batch):
         np.testing.assert_array_equal(frame.explanation.classes, alone.classes)
 
 
+@pytest.mark.parametrize("batch", ["N", 3])
+def test_each_frame_may_have_targets_of_its_own(batch):
+    explainer = Explainer(random_model(batch=batch).file())
+    given, own = pictures(7), [[0], [1, -1], [2], 1, [{0: 1, 1: -1}], [7], [0, 1, 2]]
+    seen = {}
+
+    def targets(index, frame):
+        seen[index] = frame
+        return own[index]
+
+    found = list(explainer.stream(given, targets, batch_size=3, workers=1))
+    assert all(seen[n] is given[n] for n in range(7))
+    for n, frame in enumerate(found):
+        if n == 5:
+            assert "class 7 is out of range" in str(frame.error) and str(frame.error).startswith("frame 5: ")
+            continue
+        alone = explainer(given[n], targets=own[n])
+        asked = alone.classes.shape[1]
+        assert frame.explanation.asked() == asked
+        np.testing.assert_allclose(frame.explanation.heatmaps[:, :asked], alone.heatmaps, atol=1e-6)
+        assert [frame.explanation.label(0, t) for t in range(asked)] == [alone.label(0, t) for t in range(asked)]
+
+
 def test_an_error_stays_with_its_frame(tmp_path):
     explainer = Explainer(random_model().file())
     broken = tmp_path / "broken.png"
