@@ -55,7 +55,7 @@ def entry(file: Path, error: FastcamError) -> dict[str, Any]:
 def target_entry(target: str, error: FastcamError) -> dict[str, Any]:
     """What a report says of a target that a picture does not have."""
     return {"class": None, "label": None, "target": target, "score": None, "status": "not explained",
-            "box": None, "components": [], "error": str(error)}  # fmt: skip
+            "box": None, "peak": None, "components": [], "error": str(error)}  # fmt: skip
 
 
 def errors_of(report: Mapping[str, Any]) -> list[str]:

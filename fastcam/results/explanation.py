@@ -22,6 +22,7 @@ from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, overlays, samples
 from fastcam.results import report, volumes
+from fastcam.results.peak import in_picture, peak
 from fastcam.runtime.batch import per_image
 from fastcam.runtime.thread_limit import limited
 from fastcam.schema import Metadata, Mode
@@ -173,6 +174,18 @@ class Explanation:
     def predicted_box(self, i: int = 0, target: int = 0) -> tuple[float, ...] | None:
         """The box that a detector predicts, and a target is about: x0, y0, x1, y1 in the picture's pixels; or None."""
         return report.predicted(self.targets[i][target], self.geometry[i]) if self.targets else None
+
+    @checked
+    def peak(self, i: int = 0, target: int = 0) -> tuple[float, ...] | None:
+        """Where the heatmap of a target is highest: x, y in the picture's pixels; None where status is not "ok".
+
+        The middle of the maximum's plateau, see :mod:`fastcam.results.peak`. Of signals x, of volumes x, y, z.
+        """
+        if self.status[i][target] != OK:
+            return None
+        if self._sampled:
+            return peak(self.heatmaps[i, target])
+        return in_picture(self.heatmaps[i, target], self.geometry[i])
 
     @checked
     @limited
@@ -371,6 +384,7 @@ class Explanation:
             "score": score if math.isfinite(score) else None,
             "status": self.status[i][t],
             "box": report.box(self.boxes[i, t]),
+            "peak": report.point(self.peak(i, t)),
             "components": report.components(self.components[i][t]),
         } | report.own(self.predicted_box(i, t))
 

@@ -28,6 +28,11 @@ def box(numbers: Float) -> list[float] | None:
     return [rounded(value) for value in numbers] if numbers.any() else None
 
 
+def point(place: Sequence[float] | None) -> list[float] | None:
+    """Where a heatmap is highest; None where there is none."""
+    return None if place is None else [rounded(value) for value in place]
+
+
 def components(rows: Float) -> list[dict[str, float]]:
     """Each component's box and size."""
     return [dict(zip(KEYS[len(row)], map(rounded, row), strict=True)) for row in rows]
