@@ -1,1 +1,12 @@
 """Protocols: what is measured of each picture's maps, and what the rows of many pictures say; one file a benchmark."""
+
+from __future__ import annotations
+
+from fastcam.evaluation.protocols.base import Protocol
+from fastcam.evaluation.protocols.energy import Energy
+from fastcam.evaluation.protocols.localization import GroundTruthLocalization, Localization
+
+_ALL: tuple[type[Protocol], ...] = (Localization, GroundTruthLocalization, Energy)
+
+PROTOCOLS: dict[str, type[Protocol]] = {each.name: each for each in _ALL}
+"""By the names that ``fastcam evaluate --protocol`` takes."""

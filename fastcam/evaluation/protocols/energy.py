@@ -1,0 +1,71 @@
+"""Energy-based pointing: which share of a map's heat lies on the objects of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
+from fastcam.evaluation.protocols.regions import box_pixels, boxes_of, counted, ignored_pixels, mask_pixels
+from fastcam.evaluation.samples import Mask
+from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
+
+
+class Energy(Protocol):
+    """The share of a map's heat inside the boxes, and inside the masks, of its class.
+
+    Beside it stands the share that a map would have that is the same everywhere, which is the boxes' (or masks') share
+    of the picture, and how many times as much the map has. Pixels that the data set ignores, and those of "difficult"
+    objects and crowds of the class, count neither inside nor outside. A map without heat has a share of 0.
+
+    Source: Wang et al., "Score-CAM", CVPR workshops 2020, section 4.3, whose proportion is the share in boxes.
+    """
+
+    name = "energy"
+    title = "share of the heat inside boxes and masks, beside an even map's (energy-based pointing game)"
+
+    def measure(self, case: Case) -> Row | None:
+        """Of each marked class [its map's share, an even map's share], in "box" and "mask", by label."""
+        row: Row = {"box": {}, "mask": {}}
+        for each in case.present:
+            for kind, inside in _regions(case, each).items():
+                row[kind][each.label] = _shares(case, each, inside)
+        return row if row["box"] or row["mask"] else None
+
+    def tally(self) -> Tally:
+        """Means over marked classes of pictures."""
+        return _Shares()
+
+
+def _regions(case: Case, present: Present) -> dict[str, Mask]:
+    marks = counted(present.annotations)
+    boxes, masks = boxes_of(marks), mask_pixels(marks, case.size)
+    regions = {"box": box_pixels(boxes, case.size)} if len(boxes) else {}
+    return regions | ({"mask": masks} if masks is not None else {})
+
+
+def _shares(case: Case, present: Present, inside: Mask) -> list[float]:
+    ignored = ignored_pixels(case.sample, present.annotations, case.size)
+    counts = np.ones(case.size, np.bool_) if ignored is None else ~ignored
+    inside = inside & counts
+    heat = np.maximum(case.heatmap(present.target), 0) if case.ok(present.target) else np.zeros(case.size, np.float32)
+    total = float(heat.sum(where=counts, dtype=np.float64))
+    share = float(heat.sum(where=inside, dtype=np.float64)) / total if total > 0 else 0.0
+    return [round(share, 6), round(float(inside.sum()) / max(1, int(counts.sum())), 6)]
+
+
+class _Shares:
+    def __init__(self) -> None:
+        self.ratios = Ratios()
+
+    def add(self, row: Mapping[str, Any], weights: Weights) -> None:
+        for kind, plural in (("box", "boxes"), ("mask", "masks")):
+            for share, even in row[kind].values():
+                self.ratios.add(f"share of heat in {plural}", share, weights)
+                self.ratios.add(f"share of an even map in {plural}", even, weights)
+                self.ratios.add(f"heat in {plural}, times an even map's", share, weights, even)
+
+    def figures(self) -> dict[str, Figure]:
+        return self.ratios.figures()
