@@ -21,7 +21,7 @@ from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, is_video, read_video, stream
 from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.labels import Labels, read_labels
-from fastcam.methods.context import Meter, Progress
+from fastcam.methods.context import Meter, Probe, Progress
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.exported_model import Network
@@ -364,6 +364,22 @@ class Explainer:
         if isinstance(frames, str | Path):
             frames = read_video(frames, self._reading) if is_video(Path(frames)) else [frames]
         return stream(steps, frames, size, workers, wait)
+
+    @checked
+    def probes(self, images: Any, targets: Any = -1, inputs: Values | None = None) -> list[Probe]:
+        """What a method may ask of each picture: its input, its layer, and the model once more on changed ones.
+
+        Whoever measures maps asks the same: what happens to the score when the picture, or the layer, is changed.
+
+        Args:
+            images, targets, inputs: see :meth:`__call__`.
+
+        Raises:
+            FastcamError: a picture or target that cannot be used.
+        """
+        with self._limited():
+            request = self._request(ExplainOptions(targets), self._inputs.sources(images, inputs))
+            return list(self._runner.probes(request, self._view))
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:
         """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.image.preprocess import Float, Geometry, Size
 from fastcam.methods import Method
 from fastcam.methods.compatibility import as_float, brought_back, kernel_inputs, on_host, served, stacked
-from fastcam.methods.run import run_method
+from fastcam.methods.context import Probe
+from fastcam.methods.run import probes, run_method
 from fastcam.render import peer_styles
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Run
@@ -23,7 +24,7 @@ from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs import Inputs
 from fastcam.schema import CLASSES, Metadata, Score
 from fastcam.targets.classes import ClassTargets, Target
-from fastcam.targets.resolved import CotangentTargets, combine, image_targets, named_targets, status_of
+from fastcam.targets.resolved import CotangentTargets, ImageTargets, combine, image_targets, named_targets, status_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,9 +219,19 @@ class View:
         if method.per_image is None:
             return LayerMaps(*kernel_inputs(outputs.added, method, self.metadata))
         added = on_host(outputs.added)
-        targets = image_targets(outputs.resolved, outputs.columns, self.metadata, self.network.name)
-        again = self.network, self.inputs.layout, self.batch_size, self.scores, request.progress
+        targets, again = self._again(outputs, request)
         return LayerMaps(*stacked(added, run_method(method, run, added, targets, *again)))
+
+    def probes(self, run: Run, request: Request) -> Iterator[Probe]:
+        """A probe of each image of a run, for the targets of ``request``."""
+        outputs = self.outputs(run, request.targets)
+        targets, again = self._again(outputs, request)
+        return probes(run, on_host(outputs.added), targets, *again)
+
+    def _again(self, outputs: TargetOutputs, request: Request) -> tuple[list[ImageTargets], tuple[Any, ...]]:
+        """What is explained of each image, and what it takes to run one again."""
+        targets = image_targets(outputs.resolved, outputs.columns, self.metadata, self.network.name)
+        return targets, (self.network, self.inputs.layout, self.batch_size, self.scores, request.progress)
 
     def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps of the maps, and boxes in pixels of the pictures."""

@@ -10,6 +10,7 @@ from fastcam.explain import multilayer
 from fastcam.explain.postprocess import View
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.explain.streaming import Steps
+from fastcam.methods.context import Probe
 from fastcam.results.explanation import Explanation
 from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction
@@ -39,6 +40,14 @@ class Runner:
             parts.append(self.explain_run(run, request.of(slice(start, start + len(run))), view))
             start += len(run)
         return join(parts)
+
+    def probes(self, request: Request, view: View) -> Iterator[Probe]:
+        """A probe of each image of a request, at the layer of ``view``."""
+        assert isinstance(request.images, Sources)
+        start = 0
+        for run in self.runs(request.images, request.targets):
+            yield from view.probes(run, request.of(slice(start, start + len(run))))
+            start += len(run)
 
     def explain_run(self, run: Run, request: Request, view: View) -> Explanation:
         """The explanation of one run, at each of the layers if some are asked for."""

@@ -133,6 +133,11 @@ class Probe:
         """What is explained, of other images [M, C, H, W]: float32 [M, T]."""
         return self._each(images, self.batch_size, self._scores)
 
+    def class_scores(self, images: Float) -> Float:
+        """The model's output for all classes of other images [M, C, H, W]: float32 [M, classes]; no classes where the
+        file explains what are no class scores."""
+        return self._each(images, self.batch_size, self._class_scores)
+
     def layer_scores(self, activations: Float, tokens: bool = True) -> Float:
         """What is explained, if the layer were these activations [M, K, h, w]: float32 [M, T].
 
@@ -186,6 +191,10 @@ class Probe:
     def _scores(self, images: Float) -> Float:
         outputs = self._network.own(self._tensor(images), self._further.repeated(len(images)))
         return self.explained.scores(self._of_outputs(outputs, len(images)), outputs, len(images))
+
+    def _class_scores(self, images: Float) -> Float:
+        outputs = self._network.own(self._tensor(images), self._further.repeated(len(images)))
+        return self._of_outputs(outputs, len(images))
 
     def _tensor(self, images: Float) -> NDArray[Any]:
         """As the network takes them."""

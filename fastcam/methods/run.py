@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,14 +45,29 @@ def run_method(
             "their steps; use a file with a float input, exported without --frames"
         )
     results = []
+    for probe in probes(run, added, targets, network, layout, batch_size, of_outputs, meter):
+        results.append(_own_targets_only(method(probe), probe.explained.own_count))
+        meter.image_done()
+    return results
+
+
+def probes(
+    run: Run,
+    added: Mapping[str, Any],
+    targets: list[ImageTargets],
+    network: Network,
+    layout: str,
+    batch_size: int,
+    of_outputs: Callable[[dict[str, Any], int], Float],
+    meter: Meter,
+) -> Iterator[Probe]:
+    """A probe of each image of a run; the arguments are those of :func:`run_method`."""
+    tensor = np.asarray(run.batch.tensor)
     for i, target in enumerate(targets):
         x = np.ascontiguousarray(as_planes(tensor[i], layout), np.float32)
         own = {name: value[i] for name, value in added.items()}
         again = (batch_size, network, layout, tensor.dtype, of_outputs, meter, run.batch.further[i : i + 1])
-        probe = Probe(x, target, target.count, own, *again)
-        results.append(_own_targets_only(method(probe), target.own_count))
-        meter.image_done()
-    return results
+        yield Probe(x, target, target.count, own, *again)
 
 
 def _own_targets_only(result: MethodResult, count: int) -> MethodResult:

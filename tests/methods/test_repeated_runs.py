@@ -434,3 +434,21 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert streamed.exit_code == 0 and '"box"' in streamed.stdout
     listed = CliRunner().invoke(app, ["methods"]).stdout
     assert "masks=4000" in listed and "--input-gradient guided" in listed and "(K + 1) heads" in listed
+
+
+# ---- probes for whoever measures maps
+
+
+def test_a_probe_of_each_picture_runs_the_model_and_its_head_on_changed_ones():
+    made = export_model(MODEL, check=False, head=True)
+    explain = Explainer(made.model.SerializeToString(), head=made.head.SerializeToString(), batch_size=2)
+    probes = explain.probes(X, [[1, 0], [2, 2]])
+    changed = np.random.default_rng(8).standard_normal((5, 3, SIDE, SIDE)).astype(np.float32)
+    scores = net(torch.tensor(changed)).numpy()
+    for probe, x, classes in zip(probes, X, ([1, 0], [2, 2]), strict=True):
+        assert np.array_equal(probe.x, x)
+        np.testing.assert_allclose(probe.class_scores(changed), scores, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(probe.scores(changed), scores[:, classes], rtol=1e-4, atol=1e-5)
+        activations = layer(torch.tensor(changed))
+        np.testing.assert_allclose(probe.activations, layer(torch.tensor(x)[None])[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(probe.layer_scores(activations.numpy()), scores[:, classes], rtol=1e-4, atol=1e-5)
