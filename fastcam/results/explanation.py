@@ -21,7 +21,7 @@ from fastcam.labels import short_label
 from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, overlays, samples
-from fastcam.results import report, volumes
+from fastcam.results import html, report, volumes
 from fastcam.results.peak import in_picture, peak
 from fastcam.runtime.batch import per_image
 from fastcam.runtime.thread_limit import limited
@@ -126,6 +126,11 @@ class Explanation:
         said = ", ".join(sorted({status for row in self.status for status in row}))
         sides = " x ".join(map(str, self.maps.shape[2:]))
         return f"Explanation(images={len(self)}, targets={self.classes.shape[1]}, {self.method} of {sides}, {said})"
+
+    @limited
+    def _repr_html_(self) -> str:
+        """For notebooks: the first overlays with name, score and status; see :mod:`fastcam.results.html`."""
+        return html.notebook(self, repr(self), not self._sampled)
 
     @checked
     def __getitem__(self, index: int | slice) -> Explanation:

@@ -58,6 +58,7 @@ def test_maps_are_those_of_autograd_however_the_signal_lies(way, free):
     peak = torch.as_tensor(expected / np.maximum(expected.max(1, keepdims=True), 1e-9))[:, None]
     large = nn.functional.interpolate(peak, 64, mode="linear", align_corners=False)[:, 0].numpy()
     np.testing.assert_allclose(found.heatmaps[:, 0], large, rtol=1e-4, atol=1e-5)
+    assert found._repr_html_().count("<img") == 2  # curves over their heat
 
 
 @pytest.mark.parametrize("emit", ["weights", "gradients", "cam"])
