@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.protocols.energy import Energy
+from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
 from fastcam.evaluation.protocols.localization import GroundTruthLocalization, Localization
 
-_ALL: tuple[type[Protocol], ...] = (Localization, GroundTruthLocalization, Energy)
+_ALL: tuple[type[Protocol], ...] = (Localization, GroundTruthLocalization, Energy, *FAITHFULNESS)
 
 PROTOCOLS: dict[str, type[Protocol]] = {each.name: each for each in _ALL}
 """By the names that ``fastcam evaluate --protocol`` takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.statistics import Tally
 from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float
+from fastcam.methods.context import Probe
 from fastcam.results.explanation import Explanation
 
 Row: TypeAlias = "dict[str, Any]"
@@ -61,6 +63,15 @@ class Case:
     def size(self) -> tuple[int, int]:
         """Height and width of the picture, in whose pixels annotations are."""
         return self.explanation.geometry[0].original
+
+    @cached_property
+    def probe(self) -> Probe:
+        """The picture in the model once more, and changed pictures, for all targets of the explanation, in its order.
+
+        Made when the first protocol asks for it, by one run.
+        """
+        classes = [int(index) for index in self.explanation.classes[0]]
+        return self.explainer.probes([self.sample.picture], classes)[0]
 
     def heatmap(self, target: int) -> Float:
         """The heatmap of a target, float32 [height, width] of the picture, in 0..1.

@@ -1,0 +1,27 @@
+"""Faithfulness: does the map follow the model? Formulas over any function of scores, without a model or a file.
+
+Everything here is about one picture x, float32 [C, H, W] as the network takes it, and one class. ``score`` gives the
+class's score of a batch of such inputs, [M, C, H, W] -> [M]; ``heat`` is the map in question, [H, W]. The protocols in
+:mod:`fastcam.evaluation.protocols.faithfulness` apply them to the pictures of a data set.
+"""
+
+from fastcam.evaluation.faithfulness.average_drop import average_drop
+from fastcam.evaluation.faithfulness.curves import area, deletion, insertion
+from fastcam.evaluation.faithfulness.masking import BASELINES, Score, baseline, descending
+from fastcam.evaluation.faithfulness.occlusion import occlusion_correlation
+from fastcam.evaluation.faithfulness.rank_correlation import pearson, ranks, spearman
+
+__all__ = [
+    "BASELINES",
+    "Score",
+    "area",
+    "average_drop",
+    "baseline",
+    "deletion",
+    "descending",
+    "insertion",
+    "occlusion_correlation",
+    "pearson",
+    "ranks",
+    "spearman",
+]

@@ -1,0 +1,147 @@
+"""What the protocols of faithfulness share: a map and the model that it is to follow, and means over maps."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fastcam.errors import FastcamError
+from fastcam.evaluation.faithfulness import baseline
+from fastcam.evaluation.faithfulness.masking import Floats
+from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
+from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
+from fastcam.image.preprocess import Float
+
+Of = Literal["predicted", "marked"]
+"""Whose maps are measured: the predicted class's, or those of all classes that are marked in the picture."""
+NO_MAP = "share without a map"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One map of one picture, and the model that it is to follow.
+
+    Attributes:
+        case: the picture.
+        column: which of the explanation's targets.
+    """
+
+    case: Case
+    column: int
+
+    @property
+    def x(self) -> Float:
+        """The network's input, float32 [C, H, W]."""
+        return self.case.probe.x
+
+    @property
+    def heat(self) -> Float:
+        """The map, float32 [H, W] of the network's input, in 0..1."""
+        heat: Float = self.case.explanation.heatmaps[0, self.column]
+        return heat
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures of one run."""
+        return self.case.explainer.batch_size
+
+    def score(self, pictures: Float) -> Float:
+        """What the model gives for the class in [M, C, H, W] pictures: float32 [M]."""
+        return self.case.probe.scores(pictures)[:, self.column]
+
+    def probability(self, pictures: Float) -> Floats:
+        """The probability of the class in [M, C, H, W] pictures: float64 [M].
+
+        Raises:
+            FastcamError: the file explains what has no probability.
+        """
+        score, index = self.case.explanation.metadata.score, int(self.case.explanation.classes[0, self.column])
+        outputs = self.case.probe.class_scores(pictures).astype(np.float64)
+        if not outputs.shape[1]:
+            raise FastcamError(f"{self.case.sample.name}: the model gives no classes, whose probability is measured")
+        if score.single == "logit":
+            return 1 / (1 + np.exp(-outputs[:, index]))
+        if score.single or score.kind in ("logit", "probability"):  # the output is what the softmax gives
+            return outputs[:, index]
+        if score.kind == "log-probability":
+            return np.exp(outputs[:, index])
+        powers = np.exp(outputs - outputs.max(1, keepdims=True))
+        return np.asarray(powers[:, index] / powers.sum(1), np.float64)
+
+    def baseline(self, kind: str) -> Float:
+        """What stands for pixels that are taken away: a name of :data:`fastcam.evaluation.faithfulness.BASELINES`."""
+        return baseline(self.x, kind, self.case.explanation.metadata.preprocessing)
+
+    def random(self, protocol: str) -> np.random.Generator:
+        """Random numbers that follow from the picture's name and class alone, so that threads and resuming change
+        nothing."""
+        index = int(self.case.explanation.classes[0, self.column])
+        key = f"{protocol}\0{index}\0{self.case.sample.name}".encode("utf-8", "surrogatepass")
+        return np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
+
+
+@dataclass(frozen=True)
+class Faithfulness(Protocol):
+    """A protocol that asks the model again.
+
+    A map that says nothing (its status is not "ok") is left out of the means, and counted.
+
+    Attributes:
+        of: whose maps.
+    """
+
+    of: Of = "predicted"
+
+    def targets(self, present: Sequence[Present]) -> list[int]:
+        """The predicted class, or the marked ones."""
+        return [-1] if self.of == "predicted" else [each.target for each in present]
+
+    def measure(self, case: Case) -> Row | None:
+        """What :meth:`values` gives of each map; None for one that says nothing."""
+        if case.explanation.metadata.frames:
+            raise FastcamError(
+                f"the file takes whole numbers as pixels, and {self.name} changes pictures by less; export it without "
+                "--frames"
+            )
+        rows = [
+            self.values(Subject(case, case.columns[target])) if case.ok(target) else None
+            for target in self.targets(case.present)
+        ]
+        return {"maps": [None if row is None else _plain(row) for row in rows]} if rows else None
+
+    def values(self, subject: Subject) -> Mapping[str, float]:
+        """What is measured of a map, by the names of the figures; NaN where the formula has no value."""
+        raise NotImplementedError
+
+    def tally(self) -> Tally:
+        """Means over maps."""
+        return Means()
+
+
+def _plain(row: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON holds it."""
+    return {name: float(value) if math.isfinite(value) else None for name, value in row.items()}
+
+
+class Means:
+    """The mean of each value over all maps that have it, and the share of targets without a map."""
+
+    def __init__(self) -> None:
+        self.ratios = Ratios()
+
+    def add(self, row: Mapping[str, Any], weights: Weights) -> None:
+        """One more picture."""
+        for values in row["maps"]:
+            for name, value in (values or {}).items():
+                if value is not None:
+                    self.ratios.add(name, value, weights)
+            self.ratios.add(NO_MAP, float(values is None), weights)
+
+    def figures(self) -> dict[str, Figure]:
+        """The means, by name."""
+        return self.ratios.figures()

@@ -1,0 +1,115 @@
+"""The protocols of faithfulness on an exported file: rows, figures, and the model's own numbers in torch."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fastcam import Explainer, FastcamError
+from fastcam.evaluation import faithfulness as f
+from fastcam.evaluation.protocols import PROTOCOLS
+from fastcam.evaluation.protocols.base import Case, Present
+from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
+from fastcam.evaluation.protocols.faithfulness.subject import NO_MAP
+from fastcam.evaluation.samples import Sample
+from fastcam.preprocessing import preset
+from fastcam_export import export_model
+from support.evaluation_cases import figures
+from support.models.small_models import classifier, weights_of
+
+SIDE = 32
+MODEL = classifier(size=SIDE)
+W = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights_of(MODEL).items()}
+PICTURE = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+HOW = preset("imagenet", size=(SIDE, SIDE))
+X = ((PICTURE / 255.0 - HOW.mean) / HOW.std).transpose(2, 0, 1).astype(np.float32)
+
+
+def net(x):
+    layer = F.relu(F.conv2d(F.relu(F.conv2d(torch.tensor(x), W["w1"], padding=1)), W["w2"], padding=1))
+    return (layer.mean((2, 3)) @ W["fc"] + W["bias"]).numpy()
+
+
+def chance(c):
+    return lambda x: torch.softmax(torch.tensor(net(x)), 1)[:, c].numpy()
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    exported = export_model(MODEL, check=False).model.SerializeToString()
+    return Explainer(exported, preprocess=HOW, batch_size=8)
+
+
+def case(explainer, *targets, name="a"):
+    explanation = explainer([PICTURE], [list(targets)])
+    present = tuple(Present(str(t), t, frozenset({t}), ()) for t in targets if t >= 0)
+    columns = {target: i for i, target in enumerate(targets)}
+    return Case(Sample(name, PICTURE), present, explanation, columns, explainer, "gradcam", {})
+
+
+def only(row):
+    """The values of the one map of a row, once through JSON."""
+    (values,) = json.loads(json.dumps(row))["maps"]
+    return values
+
+
+def test_insertion_and_deletion_are_those_of_the_softmax_of_the_predicted_class(explainer):
+    one = case(explainer, -1)
+    best, heat = int(net(X[None]).argmax()), one.explanation.heatmaps[0, 0]
+    for name, formula, end in (("insertion", f.insertion, f.baseline(X, "blur")), ("deletion", f.deletion, 0 * X)):
+        expected = f.area(formula(chance(best), X, heat, end))
+        assert only(PROTOCOLS[name]().measure(one)) == {name: pytest.approx(expected, abs=1e-5)}
+
+
+def test_occlusion_correlation_is_that_of_the_score(explainer):
+    one = case(explainer, -1)
+    best, heat = int(net(X[None]).argmax()), one.explanation.heatmaps[0, 0]
+    cover = f.baseline(X, "grey", HOW)
+    expected = f.occlusion_correlation(lambda x: net(x)[:, best], X, heat, cover, 8, 4)
+    found = only(PROTOCOLS["occlusion-correlation"](patch=8, stride=4).measure(one))
+    assert found == {"rank correlation": pytest.approx(expected, abs=1e-5)}
+
+
+def test_marked_classes_have_a_value_each_and_the_means_are_over_maps(explainer):
+    protocol = PROTOCOLS["average-drop"](of="marked")
+    one = case(explainer, 1, 4)
+    assert protocol.targets(one.present) == [1, 4] and PROTOCOLS["average-drop"]().targets(one.present) == [-1]
+    row = protocol.measure(one)
+    drops = [
+        f.average_drop(chance(c), X, one.explanation.heatmaps[0, i], f.baseline(X, "black", HOW))
+        for i, c in enumerate((1, 4))
+    ]
+    assert [each["average drop"] for each in row["maps"]] == pytest.approx([each.drop for each in drops], abs=1e-5)
+    found = figures(protocol, row, row)
+    assert found["average drop"].value == pytest.approx(np.mean([each.drop for each in drops]), abs=1e-5)
+    assert found["average drop"].n == 4 and found[NO_MAP].value == 0
+
+
+@pytest.mark.parametrize("protocol", FAITHFULNESS)
+def test_a_picture_has_the_same_row_whatever_ran_before(explainer, protocol):
+    options = {"patch": 8, "stride": 8} if protocol.name == "occlusion-correlation" else {}
+    first = protocol(**options).measure(case(explainer, -1))
+    protocol(**options).measure(case(explainer, 2, -1, name="b"))
+    again = protocol(**options).measure(case(explainer, 2, -1))
+    assert json.dumps(first) == json.dumps(again)
+
+
+def test_a_map_that_says_nothing_is_counted_and_not_measured(explainer):
+    one = case(explainer, -1)
+    object.__setattr__(one.explanation, "status", (("constant",),))
+    row = PROTOCOLS["insertion"]().measure(one)
+    assert row == {"maps": [None]}
+    found = figures(PROTOCOLS["insertion"](), row, {"maps": [{"insertion": 0.5}]})
+    assert (found["insertion"].value, found["insertion"].n, found[NO_MAP].value) == (0.5, 1, 0.5)
+
+
+def test_a_file_of_whole_pixels_is_refused_with_a_way_out(explainer):
+    frames = export_model(MODEL, check=False, preprocess=HOW, frames=True).model.SerializeToString()
+    explain = Explainer(frames)
+    one = Case(Sample("a", PICTURE), (), explain([PICTURE]), {-1: 0}, explain, "gradcam", {})
+    with pytest.raises(FastcamError, match="without --frames"):
+        PROTOCOLS["deletion"]().measure(one)
