@@ -6,8 +6,17 @@ from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.protocols.energy import Energy
 from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
 from fastcam.evaluation.protocols.localization import GroundTruthLocalization, Localization
+from fastcam.evaluation.protocols.pxap import PxAP
+from fastcam.evaluation.protocols.wsol import Wsol
 
-_ALL: tuple[type[Protocol], ...] = (Localization, GroundTruthLocalization, Energy, *FAITHFULNESS)
+_ALL: tuple[type[Protocol], ...] = (
+    Localization,
+    GroundTruthLocalization,
+    Wsol,
+    PxAP,
+    Energy,
+    *FAITHFULNESS,
+)
 
 PROTOCOLS: dict[str, type[Protocol]] = {each.name: each for each in _ALL}
 """By the names that ``fastcam evaluate --protocol`` takes."""
