@@ -9,6 +9,7 @@ from fastcam.evaluation.protocols.base import Case, Present
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.image.preprocess import Geometry
 from fastcam.kernels import reference
+from fastcam.results.peak import in_picture
 
 
 def mark(label, box=None, mask=None, **flags):
@@ -30,13 +31,19 @@ def case(maps, classes, marked, size, scores=None, network=(32, 32), columns=Non
     explained = reference.explain_maps(maps[None], None, network)
     geometry = Geometry(size, network, (0, 0, size[1], size[0]), (0, 0, network[1], network[0]))
     names = ["ok" if code == 0 else "all_negative" for code in explained.status[0]]
+    status = tuple(status or names)
+
+    def peak(i, target):
+        return in_picture(explained.heatmaps[i, target], geometry) if status[target] == "ok" else None
+
     explanation = SimpleNamespace(
+        peak=peak,
         scores=np.asarray(scores if scores is not None else np.zeros(10), np.float32)[None],
         classes=np.asarray(classes, np.int64)[None],
         maps=np.maximum(maps, 0)[None],
         heatmaps=explained.heatmaps,
         boxes=geometry.to_original(explained.largest[..., :4]),
-        status=(tuple(status or names),),
+        status=(status,),
         geometry=(geometry,),
         connectivity=8,
     )

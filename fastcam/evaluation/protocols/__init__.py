@@ -6,6 +6,7 @@ from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.protocols.energy import Energy
 from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
 from fastcam.evaluation.protocols.localization import GroundTruthLocalization, Localization
+from fastcam.evaluation.protocols.pointing import Pointing, PointingRecall, PointingTorchray
 from fastcam.evaluation.protocols.pxap import PxAP
 from fastcam.evaluation.protocols.wsol import Wsol
 
@@ -14,6 +15,9 @@ _ALL: tuple[type[Protocol], ...] = (
     GroundTruthLocalization,
     Wsol,
     PxAP,
+    Pointing,
+    PointingRecall,
+    PointingTorchray,
     Energy,
     *FAITHFULNESS,
 )
