@@ -81,6 +81,16 @@ class ClassTargets:
         terms = self.terms or ()
         return terms if len(terms) == images else terms * images
 
+    def picked(self, images: int) -> NDArray[np.int64] | None:
+        """int64 [images, T]: where each target's one class is among the U, -1 where an image has fewer than T.
+
+        None where a target is a combination.
+        """
+        rows = self.of(images)
+        if any(len(terms) != 1 or terms[0][1] != 1 for row in rows for terms in row):
+            return None
+        return np.array([[*(terms[0][0] for terms in row), *[-1] * (self.most - len(row))] for row in rows], np.int64)
+
     def coefficients(self, images: int) -> NDArray[np.float32]:
         """float32 [images, T, U]; zeros where an image has fewer than T targets."""
         rows = self.of(images)

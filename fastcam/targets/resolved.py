@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, listed
 from fastcam.image.preprocess import Float
-from fastcam.schema import CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
+from fastcam.schema import CAM, CLASSES, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Cotangent, Metadata
 from fastcam.targets.arrays import Double, numbers
 from fastcam.targets.classes import ClassTargets, Target, Terms, combined_name
 from fastcam.targets.run_pictures import pictures
 from fastcam.targets.spec_parser import INPUT_SIZE, Names, PerImageSpecs, SpecResult
 
 NOT_ASKED = "not_asked"
+OF_TARGETS = (WEIGHTS, GRADIENTS, CAM, INPUT_GRADIENT, RELEVANCE)
+"""The added outputs that have an axis of targets behind that of images."""
 
 Arrays: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
 CotangentSource: TypeAlias = "Arrays | PerImageSpecs | Callable[[dict[str, Any]], Arrays | SpecResult]"
@@ -37,10 +39,12 @@ def combine(targets: ClassTargets, added: dict[str, Any], metadata: Metadata, na
     """
     if targets.terms is None:
         return added
+    positions = targets.picked(len(added[CLASSES]))
+    if positions is not None:
+        return added | {key: _picked(np.asarray(added[key]), positions) for key in OF_TARGETS if key in added}
     if metadata.emit == "cam":
         raise FastcamError(
-            f"{name} holds maps after their ReLU, which do not add up; export with --emit weights to combine classes, "
-            "or to give images lists of different length"
+            f"{name} holds maps after their ReLU, which do not add up; export with --emit weights to combine classes"
         )
     if RELEVANCE in added or (INPUT_GRADIENT in added and metadata.input_gradient != "gradient"):
         raise FastcamError(
@@ -50,6 +54,13 @@ def combine(targets: ClassTargets, added: dict[str, Any], metadata: Metadata, na
     a = targets.coefficients(len(added[CLASSES]))
     linear = {key: np.asarray(added[key]) for key in (WEIGHTS, GRADIENTS, INPUT_GRADIENT) if key in added}
     return added | {key: np.einsum("ntu,nu...->nt...", a, each.astype(np.float32)) for key, each in linear.items()}
+
+
+def _picked(values: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
+    """[N, U, ...] at positions [N, T]: [N, T, ...], zeros where the position is -1."""
+    rows = values[np.arange(len(values))[:, None], positions]
+    rows[positions < 0] = 0
+    return rows
 
 
 def named_targets(

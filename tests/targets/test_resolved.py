@@ -141,7 +141,7 @@ def test_impossible_combinations(explainer, targets, words):
 
 def test_a_file_of_maps_refuses_sums():
     explainer = Explainer(export_model(classifier(), emit="cam", check=False).model.SerializeToString())
-    for targets in ({0: 1, 1: -1}, [[0], [1, 2]]):
+    for targets in ({0: 1, 1: -1}, [[0], [{1: 1, 2: 1}, 2]]):
         with pytest.raises(FastcamError, match="export with --emit weights"):
             explainer(images(2), targets=targets)
 
@@ -242,3 +242,26 @@ def test_the_command_line_exports_cotangents_and_says_how_they_are_used(tmp_path
     assert result.exit_code == 0, result.output
     assert "what fastcam.cotangent says of logits" in result.output
     assert Explainer("plain.cam.onnx").metadata.cotangents[0].shape == (CLASSES,)
+
+
+@pytest.mark.parametrize(
+    "export", [{"emit": "cam"}, {"input_gradient": "guided"}, {"input_gradient": "lrp-epsilon"}], ids=str
+)
+def test_lists_of_different_length_where_nothing_adds_up(export):
+    """One class a target is a choice, and no sum: maps after their ReLU and modes that are not linear allow it."""
+    explainer = Explainer(export_model(classifier(), check=False, **export).model.SerializeToString(), batch_size=2)
+    pictures, lists = images(3), [[4, -1], [2], [0, 3, 2]]
+    together = explainer(pictures, targets=lists)
+    for n, own in enumerate(lists):
+        alone = explainer(pictures[n : n + 1], targets=own)
+        np.testing.assert_allclose(together.maps[n, : len(own)], alone.maps[0], atol=1e-6)
+        assert not together.maps[n, len(own) :].any()
+        assert together.status[n][: len(own)] == alone.status[0] and set(together.status[n][len(own) :]) <= {
+            "not_asked"
+        }
+        if "input_gradient" in export:
+            np.testing.assert_allclose(together.input_gradients[n, : len(own)], alone.input_gradients[0], atol=1e-6)
+            assert np.abs(alone.input_gradients).max() > 0
+    if "emit" in export:
+        with pytest.raises(FastcamError, match="do not add up"):
+            explainer(pictures, targets=[{0: 1, 1: -1}])
