@@ -134,6 +134,11 @@ class Explainer:
         return self._inputs.shape
 
     @property
+    def exif(self) -> bool:
+        """Whether pictures are turned as their EXIF orientation says."""
+        return self._reading.exif
+
+    @property
     def batch_size(self) -> int:
         """Images per run."""
         return self._batch_size

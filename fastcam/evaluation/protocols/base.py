@@ -104,6 +104,10 @@ class Protocol:
     name: ClassVar[str]
     title: ClassVar[str]
 
+    def __repr__(self) -> str:
+        """Its name and settings, which a resumed run must share."""
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in sorted(vars(self).items()))})"
+
     def targets(self, present: Sequence[Present]) -> list[int]:
         """What is explained of a picture: classes of the model, or ranks from -1."""
         return [each.target for each in present]

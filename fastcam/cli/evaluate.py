@@ -1,0 +1,142 @@
+"""``fastcam evaluate``: measures maps on a data set with boxes or masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcam.cli.console import counted, print_table, progress, say
+from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
+from fastcam.errors import FastcamError
+from fastcam.image.reading import MAX_PIXELS
+
+EXAMPLES = (
+    "fastcam evaluate resnet50.cam.onnx --data voc:VOCdevkit/VOC2012 --split val",
+    "fastcam evaluate a.cam.onnx b.cam.onnx --data coco:instances.json --map coco_to_imagenet.json -m gradcam,hirescam",
+    "fastcam evaluate scenes.cam.onnx --data scenes:200 --protocol pointing,energy",
+)
+DEFAULT = ("localization", "gt-known", "energy")
+
+Data = Annotated[
+    str,
+    typer.Option("--data", metavar="FORMAT:PLACE", help="Pictures and what is marked in them.", show_default=False),
+]
+Split = Annotated[str | None, typer.Option("--split", help="Which part of the data set, such as val.")]
+DataPictures = Annotated[
+    Path | None, typer.Option("--pictures", help="The folder of the pictures.", show_default="where the format has it")
+]
+DataAnnotations = Annotated[
+    Path | None,
+    typer.Option("--annotations", help="The file or folder of boxes or masks.", show_default="where the format has it"),
+]
+MapFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        help="JSON or YAML: labels of the data to classes of the model.",
+        show_default="by names, WordNet ids",
+    ),
+]
+Offset = Annotated[
+    int | None,
+    typer.Option("--offset", help="Added to the map's indices: 1 where the model's class 0 is a background."),
+]
+DataExif = Annotated[
+    bool | None,
+    typer.Option("--exif/--no-exif", help="Marks lie on turned pictures, or not.", show_default="as the format has it"),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Of the data set's first pictures alone.")]
+
+
+def evaluate(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL.cam.onnx", help="Files of fastcam export.", show_default=False),
+    ],
+    data: Data,
+    split: Split = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", "-p", help="What is measured, as a,b,c; all: everything that the data allows.")
+    ] = ",".join(DEFAULT),
+    method: MethodNames = None,
+    option: MethodOptions = None,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for evaluation.json, .md, .html, and rows of pictures."),
+    ] = Path("fastcam-evaluation"),
+    mapping: MapFile = None,
+    offset: Offset = None,
+    pictures: DataPictures = None,
+    annotations: DataAnnotations = None,
+    threshold: Annotated[float, typer.Option(help="Boxes surround what reaches this share of the maximum.")] = 0.15,
+    limit: Limit = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Measure anew what an earlier run has measured.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 16,
+    preprocess: PreprocessName = None,
+    labels: Labels = None,
+    threads: Threads = None,
+    providers: Providers = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
+    exif: DataExif = None,
+) -> None:
+    """Measure maps on pictures with boxes or masks: localization, pointing game, faithfulness; with intervals.
+
+    Stopped and called again, it goes on where it stood.
+    """
+    from fastcam.evaluation import tables
+    from fastcam.evaluation.class_map import class_map
+    from fastcam.evaluation.data import open_data
+    from fastcam.evaluation.protocols import PROTOCOLS
+    from fastcam.evaluation.runner import Contestant
+    from fastcam.evaluation.runner import evaluate as measure
+    from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
+
+    names = list(PROTOCOLS) if protocol == "all" else [name.strip() for name in protocol.split(",")]
+    for name in names:
+        if name not in PROTOCOLS:
+            raise FastcamError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    protocols = [PROTOCOLS[name]() for name in dict.fromkeys(names)]
+    opened = open_data(data, split, pictures=pictures, annotations=annotations, exif=exif)
+    titles = _titles(models)
+    contestants = []
+    for file, title in zip(models, titles, strict=True):
+        explainer = Explainer(
+            file, providers, threads, preprocess, labels, batch_size=batch_size, max_pixels=max_pixels, exif=opened.exif
+        )
+        classes = class_map(opened.labels, explainer.metadata, mapping, offset)
+        say(f"{title}: {counted(len(classes.by_label), 'label')} of {len(opened.labels)} known, {classes.how}")
+        for one in (method or "").split(","):
+            contestants.append(Contestant(title, explainer, classes, one.strip() or None, parsed(option or ())))
+            contestants[-1].check()
+    total = len(opened) if limit is None else min(limit, len(opened))
+    measured = []
+    with progress(total * len(contestants), always=True) as bar:
+        for number, contestant in enumerate(contestants):
+
+            def told(title: str, done: int, before: int = number * total) -> None:
+                bar.update(bar.task_ids[0], completed=before + done, description=title)
+
+            measured.append(
+                measure(
+                    contestant, opened, protocols, output, threshold=threshold, limit=limit, restart=restart, told=told
+                )
+            )
+    files = tables.write(measured, opened.name, {"threshold": threshold, "protocols": names, "limit": limit}, output)
+    for table in tables.tables(measured):
+        rows = [(name, *map(tables.cell, figures)) for name, figures in table.rows]
+        print_table((table.protocol, *table.columns), rows)
+        print()
+    for line in tables.left_out(measured):
+        say(line)
+    say(f"written to {', '.join(map(str, files))}")
+
+
+def _titles(models: list[Path]) -> list[str]:
+    """What the models are called: their files' names, or paths where two files have one name."""
+    names = [path.name.removesuffix(".onnx").removesuffix(".cam") for path in models]
+    if len(set(map(str, models))) < len(models):
+        raise FastcamError("the same model was given twice; give each file once")
+    return names if len(set(names)) == len(names) else [str(path) for path in models]

@@ -1,0 +1,259 @@
+"""Evaluation as a whole: the same figures however it runs, stopped or not; what fails or says nothing is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fastcam import Explainer, FastcamError
+from fastcam.cli import app
+from fastcam.evaluation import tables
+from fastcam.evaluation.class_map import ClassMap, class_map
+from fastcam.evaluation.data import open_data
+from fastcam.evaluation.protocols import PROTOCOLS
+from fastcam.evaluation.protocols.base import Protocol
+from fastcam.evaluation.runner import Contestant, evaluate
+from fastcam.evaluation.samples import Annotation, LeftOut, Sample
+from fastcam.evaluation.statistics import REPLICATES, Ratio, weights_of
+from fastcam_export import export_model
+
+DATA = Path(__file__).resolve().parents[2] / "fastcam" / "data"
+ASKED = ("localization", "gt-known", "energy")
+pytestmark = pytest.mark.xdist_group("evaluation")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluated") / "scenes.cam.onnx"
+    export_model(DATA / "scenes.onnx", path, labels=DATA / "scenes.labels.txt", preprocess="imagenet", check=False)
+    return path
+
+
+def contestant(file, data, **settings):
+    explainer = Explainer(file, exif=data.exif, **settings)
+    return Contestant("scenes", explainer, class_map(data.labels, explainer.metadata))
+
+
+def measured(file, spec="scenes:24", out=None, protocols=ASKED, limit=None, restart=False, told=None, **settings):
+    data = open_data(spec)
+    asked = [PROTOCOLS[name]() for name in protocols]
+    return evaluate(contestant(file, data, **settings), data, asked, out, limit=limit, restart=restart, told=told)
+
+
+def test_figures_depend_on_neither_threads_nor_batches(file):
+    """The sums of a convolution do, in the last bits, and they decide no figure here."""
+    one, other = measured(file, threads=1, batch_size=1), measured(file, threads=2, batch_size=7)
+    assert one.pictures == other.pictures == 24 and not one.left_out.counts
+    for protocol in ASKED:
+        for name, figure in one.figures[protocol].items():
+            again = other.figures[protocol][name]
+            assert (figure.n, again.n) == (again.n, figure.n)
+            for a, b in ((figure.value, again.value), (figure.low, again.low), (figure.high, again.high)):
+                assert a == pytest.approx(b, abs=1e-6)
+
+
+def test_a_row_is_what_the_explainer_says_of_the_picture(file):
+    """Top-1 localization re-derived from explanations one by one."""
+    data = open_data("scenes:24")
+    explainer = Explainer(file, exif=data.exif)
+    wrong = []
+    for sample in data.samples():
+        explanation = explainer(sample.picture, targets=-1)
+        said = explainer.metadata.labels[explanation.classes[0, 0]]
+        marks = [each.box for each in sample.of(said)]
+        fits = any(overlap(explanation.boxes[0, 0], box) >= 0.5 for box in marks)
+        wrong.append(1 - fits / len(sample.labels))
+    figure = measured(file).figures["localization"]["top-1 localization error"]
+    assert figure.value == pytest.approx(np.mean(wrong)) and figure.n == 24
+
+
+def overlap(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def test_stopped_and_resumed_no_picture_is_lost_or_counted_twice(file, tmp_path):
+    whole = measured(file, out=tmp_path / "whole")
+    journal = tmp_path / "whole" / "rows" / "scenes-default.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 25
+    for kept, rest in ((1, b""), (9, lines[9][:40]), (17, b'{"name":'), (25, b"\n")):
+        folder = tmp_path / f"cut-{kept}" / "rows"
+        folder.mkdir(parents=True)
+        (folder / "scenes-default.jsonl").write_bytes(b"".join(lines[:kept]) + rest)
+        told = []
+        again = measured(file, out=folder.parent, told=lambda _, done, told=told: told.append(done))
+        assert told == list(range(kept, 25))  # only the others were measured
+        assert again.to_dict() == whole.to_dict()
+        assert (folder / "scenes-default.jsonl").read_bytes() == b"".join(lines)
+
+
+def test_a_killed_process_is_resumed(file, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "fastcam",
+        "evaluate",
+        str(file),
+        "--data",
+        "scenes:60",
+        "-o",
+        "out",
+        "-p",
+        "gt-known",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out" / "rows" / "scenes-default.jsonl"
+    begun = time.monotonic()
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 12) and time.monotonic() - begun < 60:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 12 < journal.read_bytes().count(b"\n") < 61
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    whole = measured(file, "scenes:60", protocols=["gt-known"])
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert report["results"][0]["figures"] == whole.to_dict()["figures"]
+
+
+def test_another_setting_is_refused_and_restart_begins_anew(file, tmp_path):
+    measured(file, "scenes:6", tmp_path)
+    with pytest.raises(FastcamError, match=r"earlier run had another data .*--restart"):
+        measured(file, "scenes:7", tmp_path)
+    assert measured(file, "scenes:7", tmp_path, restart=True).pictures == 7
+
+
+def test_a_limit_measures_the_first_and_may_grow(file, tmp_path):
+    assert measured(file, "scenes:12", tmp_path, limit=5).pictures == 5
+    assert measured(file, "scenes:12", tmp_path, limit=9).to_dict() == measured(file, "scenes:9").to_dict()
+    assert measured(file, "scenes:12", tmp_path, limit=5).to_dict() == measured(file, "scenes:5").to_dict()
+
+
+class Given:
+    """A data set of samples that are there."""
+
+    name, exif = "given", False
+
+    def __init__(self, samples, labels):
+        self.given, self.labels, self.left_out = samples, labels, LeftOut()
+
+    def __len__(self):
+        return len(self.given)
+
+    def samples(self, skip=()):
+        return (sample for sample in self.given if sample.name not in skip)
+
+
+def test_what_fails_or_says_nothing_is_counted_and_named(file, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    star = Annotation("star", (3, 4, 40, 50))
+    data = Given(
+        [
+            Sample("good", picture, (star,)),
+            Sample("broken", tmp_path / "broken.jpg", (star,)),
+            Sample("strange", picture, (Annotation("dragon", (0, 0, 9, 9)),)),
+            Sample("empty", picture),
+        ],
+        ("star", "dragon"),
+    )
+    found = evaluate(contestant(file, data), data, [PROTOCOLS["gt-known"]()])
+    assert found.pictures == 1 and found.figures["gt-known"]["mean IoU of boxes"].n == 1
+    assert found.left_out.counts == {"could not be explained": 1, "nothing that the model knows is marked": 2}
+    assert found.left_out.names["nothing that the model knows is marked"] == ["strange", "empty"]
+    assert found.left_out.names["could not be explained"][0].startswith("broken: ")
+
+
+def test_of_several_classes_for_a_label_the_one_that_scores_highest_is_explained(file):
+    asked = {}
+
+    class Seen(Protocol):
+        name = title = "seen"
+
+        def measure(self, case):
+            (present,) = case.present
+            asked[case.sample.name] = present.target, set(present.classes), case.explanation.scores[0]
+            return {"hit": present.target}
+
+        def tally(self):
+            return Sums()
+
+    class Sums:
+        def __init__(self):
+            self.ratio = Ratio()
+
+        def add(self, row, weights):
+            self.ratio.add(row["hit"], weights)
+
+        def figures(self):
+            return {"mean": self.ratio.figure()}
+
+    picture = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = Given([Sample("one", picture, (Annotation("any", (0, 0, 9, 9)),))], ("any",))
+    explainer = Explainer(file, exif=False)
+    classes = ClassMap({"any": frozenset({1, 4, 7})}, (), "by hand")
+    evaluate(Contestant("scenes", explainer, classes), data, [Seen()])
+    target, known, scores = asked["one"]
+    assert known == {1, 4, 7} and target == max(known, key=lambda c: scores[c])
+
+
+def test_the_bootstrap_is_the_one_of_its_source():
+    """Intervals of a mean of known spread: 1.96 standard errors, as Poisson weights give them."""
+    values = np.random.default_rng(1).normal(3, 2, 800)
+    ratio = Ratio()
+    for n, value in enumerate(values):
+        ratio.add(value, weights_of(f"picture {n}"))
+    figure = ratio.figure()
+    error = values.std() / np.sqrt(800)
+    assert figure.value == pytest.approx(values.mean()) and figure.n == 800
+    assert figure.value - figure.low == pytest.approx(1.96 * error, rel=0.12)
+    assert figure.high - figure.value == pytest.approx(1.96 * error, rel=0.12)
+    drawn = np.stack([weights_of(str(n))[1:] for n in range(300)])
+    assert drawn.shape[1] == REPLICATES and drawn.mean() == pytest.approx(1, abs=0.01)
+    assert drawn.var() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--data", "scenes:4", "-p", "nonsense"], "no protocol 'nonsense'"),
+        (["--data", "nowhere:4"], "data 'nowhere:4'"),
+        (["--data", "scenes:4", "-m", "nomethod"], "nomethod"),
+        (["--data", "scenes:4", "-m", "guided"], "--input-gradient"),
+        (["--data", "scenes:4", "--map", "missing.json"], "missing.json"),
+        (["--data", "scenes:4", "--threshold", "7"], "threshold"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(file, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["evaluate", str(file), *arguments])
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1, result.output
+    assert not list(tmp_path.rglob("evaluation.*"))
+
+
+def test_the_verb_writes_three_files_that_agree(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with_gradients = file.with_name("gradients.cam.onnx")
+    how = {"labels": DATA / "scenes.labels.txt", "preprocess": "imagenet", "check": False}
+    export_model(DATA / "scenes.onnx", with_gradients, emit="gradients", **how)
+    arguments = ["--data", "scenes:5", "-m", "gradcam,layercam", "-o", "out", "-p", "gt-known"]
+    result = CliRunner().invoke(app, ["evaluate", str(with_gradients), *arguments])
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("out/evaluation.json").read_text())
+    assert [each["method"] for each in report["results"]] == ["gradcam", "layercam"]
+    for each in report["results"]:
+        shown = tables.cell(tables.Figure(**each["figures"]["gt-known"]["mean IoU of boxes"]))
+        for name in ("md", "html"):
+            text = Path(f"out/evaluation.{name}").read_text().replace("<small>", " ")
+            assert shown in text and each["method"] in text
+        assert shown.split()[0] in result.output
