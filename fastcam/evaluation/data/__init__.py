@@ -18,13 +18,19 @@ from typing import Any
 
 from fastcam.errors import FastcamError, typed
 from fastcam.evaluation.data.coco import open_coco
+from fastcam.evaluation.data.folder import open_folder
 from fastcam.evaluation.data.generated import open_scenes
+from fastcam.evaluation.data.ilsvrc import open_ilsvrc
+from fastcam.evaluation.data.voc import open_voc
 from fastcam.evaluation.samples import Dataset
 
 __all__ = ["FORMATS", "open_data"]
 
 FORMATS: Mapping[str, str] = {
+    "ilsvrc": "ilsvrc:DIR",
+    "voc": "voc:DIR",
     "coco": "coco:FILE.json or coco:DIR",
+    "folder": "folder:DIR",
     "scenes": "scenes:COUNT, also scenes:COUNT,seed=1,size=256,objects=3,marks=all",
 }
 """What specs look like, by format."""
@@ -87,6 +93,12 @@ def _number(what: str, text: str) -> int:
 
 
 _OPENERS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
+    "ilsvrc": (
+        lambda where, **given: open_ilsvrc(Path(where), **given),
+        ("split", "pictures", "annotations", "exif"),
+    ),
+    "voc": (lambda where, **given: open_voc(Path(where), **given), ("split", "exif")),
+    "folder": (lambda where, **given: open_folder(Path(where), **given), ("split", "annotations", "exif")),
     "coco": (lambda where, **given: open_coco(Path(where), **given), ("split", "pictures", "exif")),
     "scenes": (_scenes, ()),
 }

@@ -1,0 +1,301 @@
+"""ILSVRC, classification and localization: pictures in one folder or one a class, boxes in any of three forms.
+
+Boxes stand in the challenge's XML, in the CSV of its Kaggle edition, or in wsolevaluation's metadata; the numbers are
+the same. They count from 1 and hold their last pixel, in PASCAL VOC's format; they become half-open boxes from 0. The
+challenge's tools read pictures by MATLAB's ``imread``, wsolevaluation by Pillow, and both leave EXIF orientation alone.
+
+Labels are lines of the list of synsets, "n01440764 tench, Tinca tinca", in the order of their WordNet ids; without a
+list the ids alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from fastcam.errors import FastcamError, listed, shown
+from fastcam.evaluation.data.listed import (
+    SYNSET,
+    Listed,
+    chosen_split,
+    folder_of,
+    inclusive_box,
+    inside,
+    picture_at,
+    unique,
+)
+from fastcam.evaluation.data.xml_boxes import read_annotation
+from fastcam.evaluation.samples import Annotation, Box, LeftOut, Sample
+from fastcam.image.decode import is_picture
+from fastcam.input_files import read_text
+
+WANTED = "give ILSVRC's folder, with pictures in val/ or ILSVRC/Data/CLS-LOC/val/"
+SPLITS = ("val", "train", "test")
+SYNSET_LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt", "imagenet_lsvrc_2015_synsets.txt")
+LONGEST = 256 << 20
+"""Bytes of a list of pictures or boxes, at most."""
+Marks: TypeAlias = "list[tuple[str, Box | None]]"
+"""(WordNet id, box) of each object; a class alone has no box."""
+MarksOf: TypeAlias = "Callable[[str], Marks | None]"
+"""The marks of a picture, by its name without ending; None where nothing is said of it.
+
+Raises:
+    FastcamError: its annotation is damaged.
+"""
+
+
+def open_ilsvrc(
+    path: Path,
+    split: str | None = None,
+    pictures: Path | None = None,
+    annotations: Path | None = None,
+    exif: bool = False,
+) -> Listed:
+    """The pictures of a split, sorted by name, or in the order of wsolevaluation's image_ids.txt.
+
+    Args:
+        path: the folder with pictures, annotations and the list of synsets.
+        split: ``val`` or ``train``.
+        pictures: their folder, where it is not found.
+        annotations: a folder of XML, LOC_val_solution.csv, or a folder with wsolevaluation's localization.txt, where
+            they are not found.
+        exif: whether annotations lie in the pictures as their EXIF orientation turns them.
+
+    Raises:
+        FastcamError: no such folder, no pictures or annotations in it, or a damaged list.
+    """
+    folder = folder_of(path, WANTED)
+    split, pictures = _pictures(folder, split, pictures)
+    lost = LeftOut()
+    source = _annotations(folder, split, annotations)
+    words = _words([folder, folder / "ILSVRC", *([source if source.is_dir() else source.parent] if source else [])])
+    metadata = source is not None and source.is_dir() and (source / "localization.txt").is_file()
+    if source is not None and metadata:
+        names = _lines(source / "image_ids.txt")
+        marks_of = _of_metadata(source, sorted(words))
+    else:
+        names = _found(pictures)
+        marks_of = _no_marks if source is None else _of_csv(source) if source.is_file() else _of_folder(source)
+    names = unique(names, lost)
+    if not names:
+        raise FastcamError(f"{shown(pictures)}: no pictures in it; {WANTED}")
+    if source is None and "/" not in names[0]:
+        raise FastcamError(
+            f"{shown(folder)}: no annotations of {split} in it; give a folder of XML, LOC_{split}_solution.csv, or "
+            "wsolevaluation's metadata (--annotations)"
+        )
+    ids = sorted(words) or _ids(names, marks_of)
+    labels = tuple(words.get(one, one) for one in ids)
+    label_of = dict(zip(ids, labels, strict=True))
+
+    def read(place: int, left_out: LeftOut) -> Sample | None:
+        return _sample(pictures, names[place], marks_of, label_of, left_out)
+
+    return Listed(f"ilsvrc:{path} {split}", labels, names, read, exif, lost)
+
+
+def _sample(
+    pictures: Path, name: str, marks_of: MarksOf, label_of: Mapping[str, str], left_out: LeftOut
+) -> Sample | None:
+    local = name if _exists(pictures, name) else name.partition("/")[2] or name  # val/x.JPEG, and we are in val
+    picture = picture_at(pictures, local, left_out)
+    if picture is None:
+        return None
+    try:
+        marks = marks_of(picture.stem)
+    except FastcamError:
+        left_out.add("annotation that is damaged", name)
+        return None
+    if not marks:
+        synset = SYNSET.match(name)
+        if synset is None:
+            left_out.add("picture without an annotation", name)
+            return None
+        left_out.add("picture without a box, whose class alone is used", name)
+        marks = [(synset[0], None)]
+    found = []
+    for synset_id, box in marks:
+        if synset_id not in label_of:
+            left_out.add("object of an unknown class", f"{name}: {synset_id}")
+        else:
+            found.append(Annotation(label_of[synset_id], box))
+    return Sample(name, picture, tuple(found)) if found else None
+
+
+# ---- where things lie
+
+
+def _pictures(folder: Path, split: str | None, pictures: Path | None) -> tuple[str, Path]:
+    if pictures is not None:
+        return split or "val", folder_of(pictures, "the folder of the pictures")
+    homes = ("ILSVRC/Data/CLS-LOC/{}", "Data/CLS-LOC/{}", "{}", "ILSVRC2012_img_{}")
+    there = {
+        one: folder / home.format(one)
+        for one in SPLITS
+        for home in reversed(homes)
+        if (folder / home.format(one)).is_dir()
+    }
+    if there or split is not None:
+        chosen = chosen_split(split, list(there), shown(folder))
+        return chosen, there[chosen]
+    return "val", folder
+
+
+def _annotations(folder: Path, split: str, given: Path | None) -> Path | None:
+    """A folder of XML, one with localization.txt, or a CSV."""
+    if given is not None:
+        if not given.exists():
+            raise FastcamError(f"{shown(given)}: no such file or folder of annotations")
+        below = given / split
+        return below if below.is_dir() else given
+    for folder_name in (
+        f"ILSVRC/Annotations/CLS-LOC/{split}",
+        f"Annotations/CLS-LOC/{split}",
+        f"ILSVRC2012_bbox_{split}_v3/{split}",
+        f"ILSVRC2012_bbox_{split}_v3",
+        f"bbox/{split}",
+    ):
+        if (folder / folder_name).is_dir():
+            return folder / folder_name
+    for file in (folder / f"LOC_{split}_solution.csv", folder / "ILSVRC" / f"LOC_{split}_solution.csv"):
+        if file.is_file():
+            return file
+    for home in (folder, folder / "metadata" / split, folder / "metadata" / "ILSVRC" / split, folder / split):
+        if (home / "localization.txt").is_file():
+            return home
+    return None
+
+
+def _found(folder: Path) -> list[str]:
+    """The pictures of a folder, and of its folders named by synsets."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if SYNSET.fullmatch(entry.name) and entry.is_dir():
+                with os.scandir(entry) as inner:
+                    names += [f"{entry.name}/{one.name}" for one in inner if _is_picture(one.name)]
+            elif _is_picture(entry.name):
+                names.append(entry.name)
+    return sorted(names)
+
+
+def _is_picture(name: str) -> bool:
+    return is_picture(Path(name)) and not name.startswith(".")
+
+
+def _exists(folder: Path, name: str) -> bool:
+    path = inside(folder, name)
+    return path is not None and path.is_file()
+
+
+def _words(folders: Sequence[Path]) -> dict[str, str]:
+    """The lines of the list of synsets, by WordNet id; empty where there is none."""
+    for folder in folders:
+        for name in SYNSET_LISTS:
+            if (folder / name).is_file():
+                lines = _lines(folder / name)
+                wrong = [line for line in lines if not SYNSET.match(line)]
+                if wrong:
+                    raise FastcamError(f"{shown(folder / name)}: {wrong[0][:40]!r} begins with no WordNet id")
+                return {line[:9]: line for line in lines}
+    return {}
+
+
+def _lines(file: Path) -> list[str]:
+    text = read_text(file, "give one entry a line", LONGEST)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _ids(names: Sequence[str], marks_of: MarksOf) -> list[str]:
+    """The WordNet ids that occur, where no list says them: in folders' names, else in annotations."""
+    of_folders = {match[0] for name in names if (match := SYNSET.match(name))}
+    if of_folders:
+        return sorted(of_folders)
+    found: set[str] = set()
+    for name in names:
+        try:
+            found |= {synset for synset, _ in marks_of(Path(name).stem) or ()}
+        except FastcamError:
+            continue  # it is named when its turn comes
+    return sorted(found)
+
+
+# ---- the three forms of annotations
+
+
+def _no_marks(stem: str) -> Marks | None:
+    return None
+
+
+def _of_folder(folder: Path) -> MarksOf:
+    """XML, one file a picture, in the folder or in folders of synsets."""
+
+    def marks_of(stem: str) -> Marks | None:
+        for file in (folder / f"{stem}.xml", folder / stem.partition("_")[0] / f"{stem}.xml"):
+            if file.is_file():
+                return [(one.label, one.box) for one in read_annotation(file).objects if one.box is not None]
+        return None
+
+    return marks_of
+
+
+def _of_csv(file: Path) -> MarksOf:
+    """Kaggle's CSV: ImageId, PredictionString of "synset x0 y0 x1 y1" for each object."""
+    text = read_text(file, "give LOC_val_solution.csv", LONGEST)
+    rows = dict(row[:2] for row in csv.reader(io.StringIO(text)) if len(row) == 2)
+    if "ImageId" not in rows:
+        raise FastcamError(f"{shown(file)}: no line ImageId,PredictionString; give LOC_val_solution.csv")
+
+    def marks_of(stem: str) -> Marks | None:
+        if stem not in rows:
+            return None
+        words = rows[stem].split()
+        objects = [words[i : i + 5] for i in range(0, len(words), 5)]
+        return [(one[0], _box(one[1:], file, stem)) for one in objects]
+
+    return marks_of
+
+
+def _of_metadata(folder: Path, ids: Sequence[str]) -> MarksOf:
+    """wsolevaluation's class_labels.txt (path, class) and localization.txt (path, x0, y0, x1, y1)."""
+    if not ids:
+        raise FastcamError(
+            f"{shown(folder)}: its classes are numbers in the order of synsets; put a list of these beside them "
+            f"({listed(SYNSET_LISTS)})"
+        )
+    classes: dict[str, str] = {}
+    for line in _lines(folder / "class_labels.txt"):
+        name, _, number = line.rpartition(",")
+        if not number.strip().isdecimal() or int(number) >= len(ids):
+            raise FastcamError(f"{shown(folder / 'class_labels.txt')}: {line[:80]!r} is not path,class of {len(ids)}")
+        classes[Path(name).stem] = ids[int(number)]
+    boxes: dict[str, list[str]] = {}
+    for line in _lines(folder / "localization.txt"):
+        name, _, corners = line.partition(",")
+        boxes.setdefault(Path(name).stem, []).append(corners)
+
+    def marks_of(stem: str) -> Marks | None:
+        if stem not in classes:
+            return None
+        found: list[Box | None] = [
+            _box(corners.split(","), folder / "localization.txt", stem) for corners in boxes.get(stem, ())
+        ]
+        return [(classes[stem], box) for box in found or [None]]
+
+    return marks_of
+
+
+def _box(words: Sequence[str], file: Path, stem: str) -> Box:
+    try:
+        x0, y0, x1, y1 = map(float, words)
+    except ValueError:
+        box = None
+    else:
+        box = inclusive_box(x0, y0, x1, y1)
+    if box is None:
+        raise FastcamError(f"{shown(file)}: {stem} has a damaged or empty box: {' '.join(words)[:60]!r}")
+    return box
