@@ -166,7 +166,7 @@ class Probe:
         self.expect(count)
         rest = iter(images)
         while part := list(islice(rest, self.batch_size)):
-            tensor = self._tensor(np.stack(part))
+            tensor = self.tensor(np.stack(part))
             targets = self.explained.targets(len(part))
             run = self._network.forward(tensor, targets, self._further.repeated(len(part)))
             added = self.explained.combined(self._network.explain(run, targets))
@@ -189,15 +189,15 @@ class Probe:
         return np.concatenate(rows)
 
     def _scores(self, images: Float) -> Float:
-        outputs = self._network.own(self._tensor(images), self._further.repeated(len(images)))
+        outputs = self._network.own(self.tensor(images), self._further.repeated(len(images)))
         return self.explained.scores(self._of_outputs(outputs, len(images)), outputs, len(images))
 
     def _class_scores(self, images: Float) -> Float:
-        outputs = self._network.own(self._tensor(images), self._further.repeated(len(images)))
+        outputs = self._network.own(self.tensor(images), self._further.repeated(len(images)))
         return self._of_outputs(outputs, len(images))
 
-    def _tensor(self, images: Float) -> NDArray[Any]:
-        """As the network takes them."""
+    def tensor(self, images: Float) -> NDArray[Any]:
+        """Images [M, C, H, W] as the network takes them, in its layout and dtype."""
         return np.ascontiguousarray(as_input(images, self._order), self._dtype)
 
     def _first(self, array: Float) -> Float:

@@ -14,7 +14,7 @@ from fastcam.evaluation import faithfulness as f
 from fastcam.evaluation.protocols import PROTOCOLS
 from fastcam.evaluation.protocols.base import Case, Present
 from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
-from fastcam.evaluation.protocols.faithfulness.subject import NO_MAP
+from fastcam.evaluation.protocols.faithfulness.subject import NO_MAP, Subject
 from fastcam.evaluation.samples import Sample
 from fastcam.preprocessing import preset
 from fastcam_export import export_model
@@ -89,13 +89,62 @@ def test_marked_classes_have_a_value_each_and_the_means_are_over_maps(explainer)
     assert found["average drop"].n == 4 and found[NO_MAP].value == 0
 
 
+SMALL = {
+    "occlusion-correlation": {"patch": 8, "stride": 8},
+    "road": {"percentages": (20, 60)},
+    "pixel-flipping": {"most": 6},
+    "sensitivity-n": {"shares": (0.1, 0.5), "samples": 6},
+    "infidelity": {"perturbation": "noise", "samples": 7},
+    "max-sensitivity": {"samples": 9},
+}
+
+
 @pytest.mark.parametrize("protocol", FAITHFULNESS)
 def test_a_picture_has_the_same_row_whatever_ran_before(explainer, protocol):
-    options = {"patch": 8, "stride": 8} if protocol.name == "occlusion-correlation" else {}
-    first = protocol(**options).measure(case(explainer, -1))
-    protocol(**options).measure(case(explainer, 2, -1, name="b"))
-    again = protocol(**options).measure(case(explainer, 2, -1))
+    protocol = protocol(**SMALL.get(protocol.name, {}))
+    first = protocol.measure(case(explainer, -1))
+    other = protocol.measure(case(explainer, -1, name="b"))
+    again = protocol.measure(case(explainer, 2, -1))
     assert json.dumps(first) == json.dumps(again)
+    random = protocol.name in ("road", "sensitivity-n", "infidelity", "max-sensitivity")
+    assert (json.dumps(first) != json.dumps(other)) == random
+
+
+def test_road_counts_how_often_the_class_stays_the_first(explainer):
+    one = case(explainer, -1)
+    best, heat = int(net(X[None]).argmax()), one.explanation.heatmaps[0, 0]
+    found = only(PROTOCOLS["road"](percentages=(30, 70), noise=0.0).measure(one))
+    for least, which in ((False, "hottest"), (True, "coldest")):
+        pictures = np.stack(list(f.removed(X, heat, (30, 70), least)))
+        assert found[f"accuracy without the {which}"] == np.mean(net(pictures).argmax(1) == best)
+        assert found[f"probability without the {which}"] == pytest.approx(chance(best)(pictures).mean(), abs=1e-4)
+    assert {"without 30 %", "without 70 %"} <= set(found)
+
+
+def test_pixel_flipping_sensitivity_n_and_infidelity_are_those_of_the_model(explainer):
+    one = case(explainer, -1)
+    best, heat = int(net(X[None]).argmax()), one.explanation.heatmaps[0, 0]
+    found = only(PROTOCOLS["pixel-flipping"](region=4, most=9).measure(one))
+    most, least = (
+        f.aopc(f.pixel_flipping(chance(best), X, heat, 0 * X, 4, 1, 9, coldest)) for coldest in (False, True)
+    )
+    assert list(found.values()) == pytest.approx([most, least, most - least], abs=1e-5)
+    expected = f.infidelity(lambda x: net(x)[:, best], X, heat, f.squares(X, 0 * X, 5, 2))
+    found = only(PROTOCOLS["infidelity"]().measure(one))  # a seventh of 32 is 5, half of that 2
+    assert found["infidelity"] == pytest.approx(expected.scaled, rel=1e-3)
+    assert found["unexplained share"] == pytest.approx(expected.unexplained, rel=1e-3)
+
+
+def test_max_sensitivity_explains_the_same_class_by_the_same_method(explainer):
+    one = case(explainer, -1)
+    protocol = PROTOCOLS["max-sensitivity"](radius=0.3, samples=4)
+    best = int(net(X[None]).argmax())
+    rng = Subject(one, 0).random("max-sensitivity")
+    near = np.stack([X + rng.uniform(-0.3, 0.3, X.shape).astype(np.float32) for _ in range(4)])
+    heats = explainer(near, best).heatmaps[:, 0]
+    heat = one.explanation.heatmaps[0, 0]
+    expected = max(np.linalg.norm(each - heat) for each in heats) / np.linalg.norm(heat)
+    assert only(protocol.measure(one)) == {"max-sensitivity": pytest.approx(expected, rel=1e-5)}
 
 
 def test_a_map_that_says_nothing_is_counted_and_not_measured(explainer):

@@ -98,13 +98,17 @@ def exchanged(start: Float, end: Float, order: Order, step: int) -> Iterator[Flo
 
     All channels of a pixel go at once. The last picture is ``end`` at all pixels of ``order``.
     """
+    return exchanged_in_parts(start, end, (order[first : first + step] for first in range(0, len(order), step)))
+
+
+def exchanged_in_parts(start: Float, end: Float, parts: Iterable[Order]) -> Iterator[Float]:
+    """``start`` [C, H, W] itself, and with the pixels of each of ``parts`` more from ``end``."""
     now = np.array(start, np.float32)
     new = np.ascontiguousarray(end, np.float32).reshape(len(now), -1)
     yield now
-    for first in range(0, len(order), step):
+    for part in parts:
         now = now.copy()
-        some = order[first : first + step]
-        now.reshape(len(now), -1)[:, some] = new[:, some]
+        now.reshape(len(now), -1)[:, part] = new[:, part]
         yield now
 
 

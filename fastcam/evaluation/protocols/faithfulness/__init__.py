@@ -6,7 +6,20 @@ All of them ask the model again, so that a picture costs some hundred prediction
 from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.protocols.faithfulness.confidence import AverageDrop
 from fastcam.evaluation.protocols.faithfulness.curves import Deletion, Insertion
+from fastcam.evaluation.protocols.faithfulness.flipping import PixelFlipping
 from fastcam.evaluation.protocols.faithfulness.occlusion import OcclusionCorrelation
+from fastcam.evaluation.protocols.faithfulness.road import Road
+from fastcam.evaluation.protocols.faithfulness.sensitivity import InfidelityOfMaps, MaxSensitivity, SensitivityN
 
-FAITHFULNESS: tuple[type[Protocol], ...] = (OcclusionCorrelation, Insertion, Deletion, AverageDrop)
+FAITHFULNESS: tuple[type[Protocol], ...] = (
+    OcclusionCorrelation,
+    Insertion,
+    Deletion,
+    AverageDrop,
+    Road,
+    PixelFlipping,
+    SensitivityN,
+    InfidelityOfMaps,
+    MaxSensitivity,
+)
 """All of them."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.evaluation.faithfulness import baseline
 from fastcam.evaluation.faithfulness.masking import Floats
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
 from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
+from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float
 
 Of = Literal["predicted", "marked"]
@@ -46,6 +48,11 @@ class Subject:
         return heat
 
     @property
+    def index(self) -> int:
+        """The class."""
+        return int(self.case.explanation.classes[0, self.column])
+
+    @property
     def batch_size(self) -> int:
         """Pictures of one run."""
         return self.case.explainer.batch_size
@@ -60,7 +67,7 @@ class Subject:
         Raises:
             FastcamError: the file explains what has no probability.
         """
-        score, index = self.case.explanation.metadata.score, int(self.case.explanation.classes[0, self.column])
+        score, index = self.case.explanation.metadata.score, self.index
         outputs = self.case.probe.class_scores(pictures).astype(np.float64)
         if not outputs.shape[1]:
             raise FastcamError(f"{self.case.sample.name}: the model gives no classes, whose probability is measured")
@@ -73,6 +80,20 @@ class Subject:
         powers = np.exp(outputs - outputs.max(1, keepdims=True))
         return np.asarray(powers[:, index] / powers.sum(1), np.float64)
 
+    def is_first(self, pictures: Float) -> NDArray[np.bool_]:
+        """Whether the class has the highest output of all in [M, C, H, W] pictures: bool [M]."""
+        return np.asarray(self.case.probe.class_scores(pictures).argmax(1) == self.index)
+
+    def heats(self, pictures: Float, explainer: Explainer | None = None) -> Float:
+        """The class's maps of [M, C, H, W] pictures, made as this one was: float32 [M, H, W].
+
+        Args:
+            explainer: another than the case's.
+        """
+        case, tensor = self.case, self.case.probe.tensor(pictures)
+        made = (explainer or case.explainer)(tensor, self.index, method=case.method, options=case.options)
+        return np.ascontiguousarray(made.heatmaps[:, 0])
+
     def baseline(self, kind: str) -> Float:
         """What stands for pixels that are taken away: a name of :data:`fastcam.evaluation.faithfulness.BASELINES`."""
         return baseline(self.x, kind, self.case.explanation.metadata.preprocessing)
@@ -80,8 +101,7 @@ class Subject:
     def random(self, protocol: str) -> np.random.Generator:
         """Random numbers that follow from the picture's name and class alone, so that threads and resuming change
         nothing."""
-        index = int(self.case.explanation.classes[0, self.column])
-        key = f"{protocol}\0{index}\0{self.case.sample.name}".encode("utf-8", "surrogatepass")
+        key = f"{protocol}\0{self.index}\0{self.case.sample.name}".encode("utf-8", "surrogatepass")
         return np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
 
 
