@@ -17,7 +17,7 @@ EXAMPLES = (
     "fastcam evaluate a.cam.onnx b.cam.onnx --data coco:instances.json --map coco_to_imagenet.json -m gradcam,hirescam",
     "fastcam evaluate scenes.cam.onnx --data scenes:200 --protocol pointing,energy",
 )
-DEFAULT = ("localization", "gt-known", "energy")
+DEFAULT = ("localization", "gt-known", "pointing", "energy")
 
 Data = Annotated[
     str,

@@ -10,6 +10,7 @@ Source: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using P
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 REPLICATES = 1000
 LEVEL = 0.95
 
-Weights: TypeAlias = "NDArray[np.int64]"
-"""[1 + REPLICATES]: how often a picture counts; the first is 1, the figure itself."""
+Weights: TypeAlias = "NDArray[np.float64]"
+"""float64 [1 + REPLICATES], whole numbers: how often a picture counts; the first is 1, the figure itself."""
 Floats: TypeAlias = "NDArray[np.float64]"
 
 
@@ -51,11 +52,19 @@ class Figure:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
+def _poisson() -> Floats:
+    """float64 [65536]: a Poisson variable of mean 1 by a uniform number of 16 bits."""
+    below = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(12)])
+    return np.searchsorted(below, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float64)
+
+
+_POISSON = _poisson()
+
+
 def weights_of(name: str) -> Weights:
-    """How often the picture of this name counts in each replicate."""
-    seed = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(1, REPLICATES)
-    return np.concatenate([[1], drawn]).astype(np.int64)
+    """How often the picture of this name counts in each replicate: drawn by its SHAKE-128 digest."""
+    drawn = hashlib.shake_128(name.encode("utf-8", "surrogatepass")).digest(2 * REPLICATES)
+    return np.concatenate([[1.0], _POISSON[np.frombuffer(drawn, "<u2")]])
 
 
 def figure(replicates: Floats, n: int) -> Figure:
@@ -83,7 +92,7 @@ class Ratio:
     def add(self, value: float, weights: Weights, of: float = 1) -> None:
         """One more picture or object: ``value`` to the sum above, ``of`` to the one below."""
         self.above += value * weights
-        self.below += of * weights
+        self.below += weights if of == 1 else of * weights
         self.n += 1
 
     def values(self) -> Floats:
@@ -104,7 +113,9 @@ class Ratios:
 
     def add(self, name: str, value: float, weights: Weights, of: float = 1) -> None:
         """One more for the ratio of this name."""
-        self.by_name.setdefault(name, Ratio()).add(value, weights, of)
+        if name not in self.by_name:
+            self.by_name[name] = Ratio()
+        self.by_name[name].add(value, weights, of)
 
     def figures(self) -> dict[str, Figure]:
         """All of them, in the order in which they came."""

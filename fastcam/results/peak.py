@@ -29,14 +29,20 @@ def peak(heatmap: Float) -> tuple[float, ...]:
     first = [int(place) for place in np.unravel_index(int(heatmap.argmax()), heatmap.shape)]
     outer, (y, x) = first[:-2], [0, *first][-2:]
     plane = np.atleast_2d(heatmap[tuple(outer)])
-    labels, _ = kernels.get().label(plane >= plane[y, x] * TIED, 8)
+    tied = plane >= plane[y, x] * TIED
+    at: tuple[float, float] = (x, y) if np.count_nonzero(tied) == 1 else _middle(tied, y, x)
+    return tuple(float(each) + 0.5 for each in (*at, *outer[::-1])[: heatmap.ndim])
+
+
+def _middle(tied: NDArray[np.bool_], y: int, x: int) -> tuple[float, float]:
+    """The middle of the component of ``tied`` that holds a pixel; where that lies outside, the component's nearest."""
+    labels, _ = kernels.get().label(tied, 8)
     rows, columns = np.nonzero(labels == labels[y, x])
-    middle = columns.mean(), rows.mean()
+    middle = float(columns.mean()), float(rows.mean())
+    if labels[round(middle[1]), round(middle[0])] == labels[y, x]:
+        return middle
     nearest = int(np.argmin((columns - middle[0]) ** 2 + (rows - middle[1]) ** 2))
-    inside = labels[round(middle[1]), round(middle[0])] == labels[y, x]
-    at = middle if inside else (columns[nearest], rows[nearest])  # of a ring a point of the ring
-    found: NDArray[np.float64] = np.array([*at, *outer[::-1]][: heatmap.ndim]) + 0.5
-    return tuple(map(float, found))
+    return float(columns[nearest]), float(rows[nearest])
 
 
 def in_picture(heatmap: Float, geometry: Geometry) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
 from fastcam.evaluation.protocols.regions import box_pixels, boxes_of, counted, ignored_pixels, mask_pixels
 from fastcam.evaluation.samples import Mask
 from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
+from fastcam.image.preprocess import Float
 
 
 class Energy(Protocol):
@@ -30,8 +31,10 @@ class Energy(Protocol):
         """Of each marked class [its map's share, an even map's share], in "box" and "mask", by label."""
         row: Row = {"box": {}, "mask": {}}
         for each in case.present:
-            for kind, inside in _regions(case, each).items():
-                row[kind][each.label] = _shares(case, each, inside)
+            regions = _regions(case, each)
+            heat, counts = _heat(case, each) if regions else (None, None)
+            for kind, inside in regions.items():
+                row[kind][each.label] = _shares(heat, counts, inside)
         return row if row["box"] or row["mask"] else None
 
     def tally(self) -> Tally:
@@ -46,14 +49,23 @@ def _regions(case: Case, present: Present) -> dict[str, Mask]:
     return regions | ({"mask": masks} if masks is not None else {})
 
 
-def _shares(case: Case, present: Present, inside: Mask) -> list[float]:
+def _heat(case: Case, present: Present) -> tuple[Float | None, Mask | None]:
+    """The map of a class, zero in pixels that do not count, None where it has none; and which count, None: all."""
     ignored = ignored_pixels(case.sample, present.annotations, case.size)
-    counts = np.ones(case.size, np.bool_) if ignored is None else ~ignored
-    inside = inside & counts
-    heat = np.maximum(case.heatmap(present.target), 0) if case.ok(present.target) else np.zeros(case.size, np.float32)
-    total = float(heat.sum(where=counts, dtype=np.float64))
-    share = float(heat.sum(where=inside, dtype=np.float64)) / total if total > 0 else 0.0
-    return [round(share, 6), round(float(inside.sum()) / max(1, int(counts.sum())), 6)]
+    counts = None if ignored is None else ~ignored
+    if not case.ok(present.target):
+        return None, counts
+    heat = np.maximum(case.heatmap(present.target), 0)
+    return heat if counts is None else heat * counts, counts
+
+
+def _shares(heat: Float | None, counts: Mask | None, inside: Mask) -> list[float]:
+    """The share of the heat that lies inside, and the share of the pixels."""
+    inside = inside if counts is None else inside & counts
+    total = 0.0 if heat is None else float(heat.sum(dtype=np.float64))
+    share = float(heat[inside].sum(dtype=np.float64)) / total if heat is not None and total > 0 else 0.0
+    area = inside.size if counts is None else max(1, int(np.count_nonzero(counts)))
+    return [round(share, 6), round(int(np.count_nonzero(inside)) / area, 6)]
 
 
 class _Shares:
