@@ -35,6 +35,7 @@ setup(
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
+        "fastcam.evaluation.report": ["page/*"],
         "fastcam.kernels.cuda_source": ["*.cu", "*.cuh"],
         "fastcam_export": ["py.typed", "data/*.json"],
     },

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from fastcam.cli import bench, concepts, cotangents, demo, evaluate, explain, export, inspect, methods, stream
+from fastcam.cli import bench, concepts, cotangents, demo, evaluate, explain, export, inspect, methods, report, stream
 from fastcam.cli.console import Output
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
@@ -123,7 +123,7 @@ PANELS = {
     "Every day": (export.export, explain.explain, inspect.inspect),
     "Explain more": (stream.stream, concepts.concepts),
     "Look up": (methods.methods, cotangents.cotangents),
-    "Measure": (evaluate.evaluate, bench.bench),
+    "Measure": (evaluate.evaluate, report.report, bench.bench),
     "Try it": (demo.demo,),
 }
 """The verbs as the help groups them, those of every day first."""

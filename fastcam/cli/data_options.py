@@ -1,0 +1,50 @@
+"""Options of verbs that take a data set, or pictures in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcam.cli.shared_options import picture_files
+from fastcam.errors import FastcamError
+
+if TYPE_CHECKING:
+    from fastcam.evaluation.samples import Dataset
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FORMAT:PLACE",
+        help="An annotated data set in place of pictures: coco:DIR, scenes:200, ...",
+        show_default=False,
+    ),
+]
+
+
+def opened_data(images: Sequence[Path] | None, data: str | None, given: Mapping[str, Any]) -> Dataset:
+    """The data set of --data, or the pictures given as one without annotations.
+
+    Args:
+        given: what :func:`fastcam.evaluation.data.open_data` takes beside the spec.
+
+    Raises:
+        FastcamError: neither or both were given, or one cannot be opened.
+    """
+    from fastcam.evaluation.data import open_data
+    from fastcam.evaluation.pictures import Pictures
+
+    if data is not None and images:
+        raise FastcamError("pictures and --data were both given; a data set has pictures of its own")
+    if data is not None:
+        return open_data(data, **given)
+    if not images:
+        raise FastcamError("no pictures; give some, a folder of them, or --data FORMAT:PLACE")
+    for name in ("split", "pictures", "annotations"):
+        if given.get(name) is not None:
+            raise FastcamError(f"--{name} is of a data set; give --data FORMAT:PLACE, or leave it out")
+    name = ", ".join(str(path) for path in images[:3]) + (" ..." if len(images) > 3 else "")
+    return Pictures(picture_files(images), name, given.get("exif") is not False)

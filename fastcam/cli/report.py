@@ -1,0 +1,98 @@
+"""``fastcam report``: one HTML file of a model's pictures and maps, failures first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcam.cli.console import counted, progress, say
+from fastcam.cli.data_options import Data, opened_data
+from fastcam.cli.evaluate import DataAnnotations, DataExif, DataPictures, MapFile, Offset, Split
+from fastcam.cli.shared_options import (
+    ColorsName,
+    ExportedFile,
+    Labels,
+    MaxPixels,
+    MethodName,
+    MethodOptions,
+    PreprocessName,
+    Providers,
+    Threads,
+)
+from fastcam.errors import FastcamError, listed
+from fastcam.image.reading import MAX_PIXELS
+
+EXAMPLES = ("fastcam report resnet50.cam.onnx photos/ -o report.html",)
+
+
+def report(
+    model: ExportedFile,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
+    data: Data = None,
+    split: Split = None,
+    pictures: DataPictures = None,
+    annotations: DataAnnotations = None,
+    mapping: MapFile = None,
+    offset: Offset = None,
+    title: Annotated[str, typer.Option(help="Of the page.", show_default="model and data")] = "",
+    thumbnail: Annotated[
+        int, typer.Option(help="Pixels of a thumbnail's longer side; 240 makes about 10 KB a picture.")
+    ] = 240,
+    method: MethodName = None,
+    option: MethodOptions = None,
+    colors: ColorsName = "jet",
+    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
+    preprocess: PreprocessName = None,
+    labels: Labels = None,
+    threads: Threads = None,
+    providers: Providers = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
+    exif: DataExif = None,
+) -> None:
+    """Write a report of a model: its failures first, with picture and map, and its classes with suspicious maps."""
+    from fastcam.evaluation.class_map import class_map
+    from fastcam.evaluation.report import write_report
+    from fastcam.explainer import Explainer
+    from fastcam.methods.options import parsed
+
+    given = {"split": split, "pictures": pictures, "annotations": annotations, "exif": exif}
+    shown = opened_data(images, data, given)
+    opened = (providers, threads, preprocess, labels)
+    explainer = Explainer(model, *opened, batch_size=batch_size, max_pixels=max_pixels, exif=shown.exif)
+    known = class_map(shown.labels, explainer.metadata, mapping, offset) if data is not None else None
+    notes = (
+        [f"{counted(len(known.unmapped), 'label')} not among the model's classes: {listed(known.unmapped)}"]
+        if known and known.unmapped
+        else []
+    )
+    with progress(len(shown)) as bar:
+        made = write_report(
+            explainer,
+            shown,
+            output,
+            known.by_label if known else None,
+            title=title,
+            method=method,
+            options=parsed(option or ()),
+            side=thumbnail,
+            colors=colors,
+            notes=tuple(notes),
+            progress=lambda: bar.advance(bar.task_ids[0]),
+        )
+    typer.echo(f"{counted(made.pictures, 'picture')}, {made.failures} predicted wrong, {made.flagged} suspicious")
+    if made.correct.n:
+        say(f"predicted right: {made.correct}, n = {made.correct.n}")
+    if made.inside.n:
+        say(f"share of heat in boxes: {made.inside}, n = {made.inside.n}")
+    for name in made.suspicious[:10]:
+        say(f"suspicious: {name}")
+    typer.echo(f"the report is {output}")
+    if made.failed:
+        name, error = made.errors[0]
+        raise FastcamError(f"{made.failed} of {made.failed + made.pictures} pictures could not be explained: {error}")
