@@ -110,7 +110,18 @@ class Explainer:
         self._whole = self._view = view_of(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
-        self._opened = [model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head]
+        self._opened: list[Any] = [
+            model,
+            providers,
+            threads,
+            preprocess,
+            labels,
+            kernels,
+            batch_size,
+            explanation,
+            settings,
+            head,
+        ]
         self._opened += [inputs, max_pixels, exif]
         self._at, self._threads = 0, threads
 
@@ -156,6 +167,20 @@ class Explainer:
         other._at = multilayer.numbers(self._whole.metadata, layer, self._name)[0]
         other._view = self._layers[other._at]
         return other
+
+    @property
+    def model(self) -> Model:
+        """The file that this was made of: its path, or its bytes."""
+        model: Model = self._opened[0]
+        return model
+
+    def with_model(self, model: Model) -> Explainer:
+        """The same settings and the same layer for another export of the same model, in one file.
+
+        Args:
+            model: path or bytes.
+        """
+        return _opened(model, *self._opened[1:], self._at)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made of: another process opens the same files in sessions of its own."""

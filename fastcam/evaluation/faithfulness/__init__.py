@@ -16,6 +16,7 @@ from fastcam.evaluation.faithfulness.pixel_flipping import aopc, pixel_flipping
 from fastcam.evaluation.faithfulness.rank_correlation import pearson, ranks, spearman
 from fastcam.evaluation.faithfulness.road import PERCENTAGES, removed
 from fastcam.evaluation.faithfulness.sensitivity_n import random_subsets, sensitivity_n
+from fastcam.evaluation.faithfulness.similarity import ssim
 
 __all__ = [
     "BASELINES",
@@ -43,4 +44,5 @@ __all__ = [
     "sensitivity_n",
     "spearman",
     "squares",
+    "ssim",
 ]

@@ -8,6 +8,7 @@ from fastcam.evaluation.protocols.faithfulness.confidence import AverageDrop
 from fastcam.evaluation.protocols.faithfulness.curves import Deletion, Insertion
 from fastcam.evaluation.protocols.faithfulness.flipping import PixelFlipping
 from fastcam.evaluation.protocols.faithfulness.occlusion import OcclusionCorrelation
+from fastcam.evaluation.protocols.faithfulness.randomisation import Randomisation
 from fastcam.evaluation.protocols.faithfulness.road import Road
 from fastcam.evaluation.protocols.faithfulness.sensitivity import InfidelityOfMaps, MaxSensitivity, SensitivityN
 
@@ -21,5 +22,6 @@ FAITHFULNESS: tuple[type[Protocol], ...] = (
     SensitivityN,
     InfidelityOfMaps,
     MaxSensitivity,
+    Randomisation,
 )
 """All of them."""
