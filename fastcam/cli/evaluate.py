@@ -58,7 +58,8 @@ def evaluate(
     data: Data,
     split: Split = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", "-p", help="What is measured, as a,b,c; all: everything that the data allows.")
+        str,
+        typer.Option("--protocol", "-p", help="What is measured, as a,b,c; all: everything; list: says what there is."),
     ] = ",".join(DEFAULT),
     method: MethodNames = None,
     option: MethodOptions = None,
@@ -94,6 +95,9 @@ def evaluate(
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
+    if protocol == "list":
+        print_table(("protocol", "what it measures"), [(name, each.title) for name, each in PROTOCOLS.items()])
+        return
     names = list(PROTOCOLS) if protocol == "all" else [name.strip() for name in protocol.split(",")]
     for name in names:
         if name not in PROTOCOLS:
