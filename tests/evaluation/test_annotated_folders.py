@@ -397,3 +397,27 @@ def test_folders_without_pictures_or_classes_are_refused(tmp_path):
         open_data(f"folder:{tmp_path}")
     with pytest.raises(FastcamError, match="no such CSV"):
         open_data(f"folder:{tmp_path}", annotations="nowhere")
+
+
+def test_masks_that_cannot_be_the_pictures_are_named_and_the_boxes_stay(voc, animals):
+    year, _ = voc
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        (year / folder / "b.png").write_bytes(encode_indices(np.zeros((16, 12), np.uint8)))
+    (year / "SegmentationClass" / "a.png").write_bytes((year / "SegmentationClass" / "a.png").read_bytes()[:-30])
+    data = open_data(f"voc:{year}")
+    samples = list(data.samples())
+    assert data.left_out.names == {
+        "mask that is damaged": ["a"],
+        "mask of another size than its picture": ["b"],
+    }
+    assert all(a.box and a.read_mask is None for s in samples for a in s.annotations)
+    assert all(s.read_ignored is None for s in samples)
+    (animals / "masks").mkdir()
+    cv2.imwrite(str(animals / "masks" / "2.png"), np.zeros((12, 16, 3), np.uint8))
+    cv2.imwrite(str(animals / "masks" / "1.png"), np.zeros((16, 12), np.uint8))  # a picture that EXIF turns, maybe
+    upright = open_data(f"folder:{animals}", exif=False)
+    assert [s.annotations[0].read_mask for s in upright.samples()] == [None] * 3
+    assert upright.left_out.counts == {
+        "mask of another size than its picture": 2,
+        "mask of colours and not of numbers": 1,
+    }

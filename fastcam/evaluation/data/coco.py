@@ -25,13 +25,11 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, shown
 from fastcam.evaluation.data.coco_masks import mask_reader
 from fastcam.evaluation.data.json_index import entries, entry_at, utf8
-from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, picture_at
+from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, has_size, picture_at
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Sample
-from fastcam.image.header import header
 from fastcam.image.reading import MAX_PIXELS
 
 WANTED = "give an instances JSON of COCO, or the folder that has one under annotations/"
-_BEGINNING = 1 << 16
 
 
 @dataclass
@@ -72,7 +70,7 @@ def open_coco(path: Path, split: str | None = None, pictures: Path | None = None
         picture = picture_at(folder, name, left_out)
         if picture is None:
             return None
-        if not _has_size(picture, height, width, exif):
+        if not has_size(picture, (height, width), exif):
             left_out.add("picture of another size than its annotations", name)
             return None
         found = []
@@ -227,18 +225,3 @@ def _box(raw: Any) -> Box | None:
 
 def _whole(number: Any) -> TypeGuard[int]:
     return isinstance(number, int) and not isinstance(number, bool) and abs(number) < 2**62
-
-
-def _has_size(picture: Path, height: int, width: int, exif: bool) -> bool:
-    """Whether a picture's header says this size, or with EXIF this size on its side.
-
-    Where it says none, whoever decodes it will see.
-    """
-    try:
-        with open(picture, "rb") as file:
-            data = file.read(_BEGINNING)
-    except OSError:
-        return True
-    head = header(data)
-    sizes = ((height, width), (width, height)) if exif else ((height, width),)
-    return head is None or (head.height, head.width) in sizes

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fastcam.errors import FastcamError, listed, shown
-from fastcam.evaluation.data.index_masks import read_indices
+from fastcam.evaluation.data.index_masks import read_indices, why_unfit
 from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, picture_at
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Mask, Sample
 from fastcam.image.decode import is_picture
@@ -79,6 +79,10 @@ def open_folder(path: Path, split: str | None = None, annotations: Path | None =
         mask = None if masks is None else _mask_file(masks, name)
         if masks is not None and mask is None:
             left_out.add("mask that is not there", name)
+        unfit = None if mask is None else why_unfit(mask, picture, exif)
+        if unfit is not None:
+            left_out.add(unfit, name)
+            mask = None
         marks = rows.get(name) or [_Row(None, None)]
         label = _of_folder(name)
         found = [_annotation(one.label or label, one.box, mask) for one in marks if one.label or label]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, shown
+from fastcam.evaluation.data.listed import has_size, size_of
 from fastcam.image.decode import altered, cut_short, opencv
 from fastcam.image.header import header
 from fastcam.image.reading import DEFAULT
@@ -74,6 +75,20 @@ def read_indices(path: Path) -> Indices:
         raise FastcamError(f"{shown(path)}: a PNG that OpenCV cannot decode; {WANTED}")
     scale = 1 if depth >= 8 else 255 // ((1 << depth) - 1)  # few bits are stretched to the range of eight
     return np.asarray(grey, np.uint16) // np.uint16(scale)
+
+
+def why_unfit(path: Path, picture: Path, exif: bool) -> str | None:
+    """Why a mask cannot be one of a picture, for what is left out; None where it can. Nothing is decoded."""
+    try:
+        data = read_bytes(path, WANTED)
+    except FastcamError:
+        return "mask that is not there"
+    size = size_of(data)
+    if not data.startswith(_SIGNATURE) or size is None or cut_short(data) or altered(data):
+        return "mask that is damaged"
+    if data[25] not in (_GREY, _PALETTE):
+        return "mask of colours and not of numbers"
+    return None if has_size(picture, size, exif) else "mask of another size than its picture"
 
 
 def _as_grey(data: bytes) -> bytes:

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.evaluation.samples import Box, LeftOut, Sample
+from fastcam.image.header import header
+from fastcam.image.preprocess import Size
 
 Reader: TypeAlias = "Callable[[int, LeftOut], Sample | None]"
 """Reads the sample of a place in the index; None, with a line in what is left out, where it cannot be used."""
@@ -41,6 +43,11 @@ class Listed:
         self.name, self.labels, self.exif = name, tuple(labels), exif
         self._names, self._read, self._lost = names, read, left_out or LeftOut()
         self.left_out = self._lost.copy()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of all samples, in order; some may turn out unusable when they are read."""
+        return self._names
 
     def __len__(self) -> int:
         """How many names the index has."""
@@ -77,6 +84,30 @@ def picture_at(folder: Path, name: str, left_out: LeftOut, suffixes: Sequence[st
             return whole
     left_out.add("picture that is not there", name)
     return None
+
+
+def size_of(data: bytes) -> Size | None:
+    """Height and width that a picture's header says; None where nobody knows before it is decoded."""
+    head = header(data)
+    return None if head is None else (head.height, head.width)
+
+
+def beginning(path: Path) -> bytes:
+    """As much of a file as most pictures need to tell their size; nothing of one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""
+
+
+def has_size(picture: Path, size: Size, exif: bool) -> bool:
+    """Whether a picture's header says this size, or with EXIF this size on its side.
+
+    Where it says none, whoever decodes it will see.
+    """
+    found = size_of(beginning(picture))
+    return found in (None, size) or (exif and found == size[::-1])
 
 
 def inclusive_box(x0: float, y0: float, x1: float, y1: float) -> Box | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, listed, shown
-from fastcam.evaluation.data.index_masks import Indices, read_indices
+from fastcam.evaluation.data.index_masks import Indices, read_indices, why_unfit
 from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, inside, picture_at, unique
 from fastcam.evaluation.data.xml_boxes import MarkedObject, read_annotation
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Mask, Sample
@@ -53,7 +53,7 @@ def open_voc(path: Path, split: str | None = None, exif: bool = False) -> Listed
     labels = _labels(folder, names)
 
     def read(place: int, left_out: LeftOut) -> Sample | None:
-        return _sample(folder, names[place], labels, left_out)
+        return _sample(folder, names[place], labels, exif, left_out)
 
     return Listed(f"voc:{path} {chosen}", labels, names, read, exif, lost)
 
@@ -126,7 +126,7 @@ def _labels(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
 # ---- a sample
 
 
-def _sample(folder: Path, name: str, labels: Sequence[str], left_out: LeftOut) -> Sample | None:
+def _sample(folder: Path, name: str, labels: Sequence[str], exif: bool, left_out: LeftOut) -> Sample | None:
     picture = picture_at(folder / "JPEGImages", name, left_out, ENDINGS)
     if picture is None:
         return None
@@ -137,6 +137,11 @@ def _sample(folder: Path, name: str, labels: Sequence[str], left_out: LeftOut) -
         left_out.add("annotation that is damaged" if there else "annotation that is not there", name)
         return None
     classes, instances = (folder / kind / f"{name}.png" for kind in ("SegmentationClass", "SegmentationObject"))
+    masks = [file for file in (classes, instances) if file.is_file()]
+    unfit = next((why for file in masks if (why := why_unfit(file, picture, exif)) is not None), None)
+    if unfit is not None:
+        left_out.add(unfit, name)
+    has_masks = classes.is_file() and unfit is None
     found = []
     for place, one in enumerate(objects):
         if one.label not in labels:
@@ -145,9 +150,9 @@ def _sample(folder: Path, name: str, labels: Sequence[str], left_out: LeftOut) -
             left_out.add("object with a damaged or empty box", f"{name}: {one.label}")
         else:
             number = labels.index(one.label) + 1
-            mask = _mask_of(one, place + 1, number, classes, instances) if classes.is_file() else None
+            mask = _mask_of(one, place + 1, number, classes, instances) if has_masks else None
             found.append(Annotation(one.label, one.box, mask, one.difficult))
-    ignored = (lambda: read_indices(classes) == VOID) if classes.is_file() else None
+    ignored = (lambda: read_indices(classes) == VOID) if has_masks else None
     return Sample(name, picture, tuple(found), ignored)
 
 
