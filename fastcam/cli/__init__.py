@@ -7,14 +7,27 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
-from fastcam.cli import bench, concepts, cotangents, demo, evaluate, explain, export, inspect, methods, report, stream
+from fastcam.cli import (
+    bench,
+    concepts,
+    cotangents,
+    demo,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    methods,
+    report,
+    seeds,
+    stream,
+)
 from fastcam.cli.console import Output
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
@@ -119,9 +132,9 @@ def _options(
     pass
 
 
-PANELS = {
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Every day": (export.export, explain.explain, inspect.inspect),
-    "Explain more": (stream.stream, concepts.concepts),
+    "Explain more": (stream.stream, concepts.concepts, seeds.seeds),
     "Look up": (methods.methods, cotangents.cotangents),
     "Measure": (evaluate.evaluate, report.report, bench.bench),
     "Try it": (demo.demo,),

@@ -8,6 +8,7 @@ from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
 from fastcam.evaluation.protocols.localization import GroundTruthLocalization, Localization
 from fastcam.evaluation.protocols.pointing import Pointing, PointingRecall, PointingTorchray
 from fastcam.evaluation.protocols.pxap import PxAP
+from fastcam.evaluation.protocols.seeds import SeedQuality
 from fastcam.evaluation.protocols.wsol import Wsol
 
 _ALL: tuple[type[Protocol], ...] = (
@@ -19,6 +20,7 @@ _ALL: tuple[type[Protocol], ...] = (
     PointingRecall,
     PointingTorchray,
     Energy,
+    SeedQuality,
     *FAITHFULNESS,
 )
 
