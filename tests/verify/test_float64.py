@@ -150,6 +150,24 @@ def test_operators_that_the_runtime_does_not_have_in_float64(form):
     )
 
 
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_bilinear_sampling_at_computed_positions(padding, aligned):
+    """As deformable attention writes it; the runtime's own GridSample is float32."""
+    rng = np.random.default_rng(3)
+    x, grid = rng.standard_normal((2, 3, 4, 5)), 1.3 * rng.uniform(-1, 1, (2, 6, 7, 2))
+    node = helper.make_node("GridSample", ["x", "g"], ["y"], padding_mode=padding, align_corners=aligned)
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", x.shape), ("g", grid.shape))]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, 6, 7])
+    model = helper.make_model(
+        helper.make_graph([node], "one", values, [output]), opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+    )
+    found = quiet_session(in_double(model)).run(None, {"x": x, "g": grid})[0]
+    expected = F.grid_sample(torch.tensor(x), torch.tensor(grid), "bilinear", padding, align_corners=bool(aligned))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-12)
+
+
 def test_instance_normalisation_and_slopes_per_channel():
     rng = np.random.default_rng(1)
     x, scale, bias, slope = (rng.standard_normal(s) for s in ((2, 3, 4, 5), 3, 3, (3, 1, 1)))

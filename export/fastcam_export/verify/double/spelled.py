@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from fastcam_export.verify.double import grid_sample
 from fastcam_export.verify.double.emitter import Emitter
 
 Shapes = Mapping[str, Sequence[int]]
@@ -154,6 +155,7 @@ OPERATORS: dict[str, Operator] = {
     "Gelu": _gelu,
     "GlobalAveragePool": _global_pool("ReduceMean"),
     "GlobalMaxPool": _global_pool("ReduceMax"),
+    "GridSample": grid_sample.bilinear,
     "HardSigmoid": lambda op, x, dims: _line(op, x, _alpha(op, 0.2), float(op.given.get("beta", 0.5))),
     "HardSwish": lambda op, x, dims: op.emit("Mul", x, _line(op, x, 1 / 6, 0.5)),
     "InstanceNormalization": _instance_norm,
