@@ -102,6 +102,24 @@ def test_a_score_that_jumps_is_confirmed_between_its_jumps_and_a_gradient_wrong_
         export_model(model, layer="feat", emit="gradients")
 
 
+def rounded(far):
+    """y = v mean(((feat + far) - far)^2): what float32 leaves of feat is a multiple of far / 2^23."""
+    nodes = [NODE("Add", ["feat", "far"], ["a"]), NODE("Sub", ["a", "far"], ["b"]), NODE("Mul", ["b", "b"], ["cut"])]
+    return network(nodes, {"far": np.float32(far)})
+
+
+@pytest.mark.parametrize("emit", ["gradients", "weights"])
+def test_rounding_is_told_from_a_wrong_gradient(emit, wrong):
+    model = rounded(3e5)
+    found = export_model(model, layer="feat", emit=emit).check
+    assert 5e-4 < found["gradient_error"] < 5e-2 and "unconfirmed" not in found
+    if emit == "gradients":
+        assert "in float64" in export_model(rounded(6e6), layer="feat", emit=emit).check["unconfirmed"]
+    wrong(1e-2)
+    with pytest.raises(FastcamError, match="differs from central differences"):
+        export_model(model, layer="feat", emit=emit)
+
+
 def test_a_mask_is_differentiated_as_it_is():
     """y = v mean(feat where feat > 1/2): its gradient is v / area there, by hand."""
     model = network(JUMPS["mask"], HALF)

@@ -153,7 +153,7 @@ def _gradients(plan: Plan, attached: Attached, began: Source, run: SourceRun) ->
     if run.missing:
         why = f"{' and '.join(run.missing)} empty on every picture that the check tried: nothing was found in them"
         return Check(compared.identical, compared.difference, None, 0, unconfirmed=why, notes=notes), run
-    found = [_judged(plan, layer) for layer in compared.layers]
+    found = [_judged(plan, layer, attached) for layer in compared.layers]
     errors = [one.error for one in found if one.error is not None]
     unconfirmed = next((one.unconfirmed for one in found if one.unconfirmed), "")
     first = found[0].agreement
@@ -191,7 +191,7 @@ def _notes(plan: Plan, compared: Comparison) -> list[str]:
     return notes
 
 
-def _judged(plan: Plan, run: LayerRun) -> Judgement:
+def _judged(plan: Plan, run: LayerRun, attached: Attached) -> Judgement:
     """What differences say of the gradient at one layer.
 
     Raises:
@@ -200,7 +200,7 @@ def _judged(plan: Plan, run: LayerRun) -> Judgement:
     model, source, layer = plan.loaded.model, plan.loaded.proto, run.layer
     part = tail(model, layer.value, *plan.target.differentiated)
     run = at_rounded_point(model, part, run)
-    found = judge(model, source, part, run)
+    found = judge(model, source, part, run, attached.whole)
     if run.pooled and found.agreement is not None and not found.agreement.good:
         found = judge_whole(model, source, part, run, attach(plan.of_whole_gradient(layer)).whole)
     which = "" if layer.number is None else f" at layer {layer.value.name!r}"

@@ -57,12 +57,14 @@ class LayerRun:
         point: its value and the classes or cotangents explained.
         gradient: [N, K, h, w], or its mean over positions [N, K], [N, K, t] over those of each picture of a sequence.
         feeds: the inputs of that run, for the images of ``point``.
+        emitted: the name of the gradient's value in the exported model.
     """
 
     layer: ExplainedLayer
     point: Point
     gradient: Array
     feeds: Mapping[str, Array]
+    emitted: str
 
     @property
     def pooled(self) -> bool:
@@ -363,7 +365,8 @@ def _layer_run(
     Raises:
         FastcamError: the layer is a sequence of another length than its layout says, or gradients overflow float16.
     """
-    gradient = run[probe.emitted[layer.output(_gradient(probe.model))]][:, 0]
+    emitted = probe.emitted[layer.output(_gradient(probe.model))]
+    gradient = run[emitted][:, 0]
     classes = np.zeros((len(gradient), 1), np.int64) if cotangents else run[probe.emitted[schema.CLASSES]]
     maps = run[probe.emitted[layer.output(schema.ACTIVATIONS)]]
     point = Point(run[probe.layers[layer.number]], layer.layout, maps, classes, cotangents)
@@ -374,7 +377,7 @@ def _layer_run(
             "the check failed: gradients on the way to this layer exceed float16's range; name a later layer (fastcam "
             "inspect lists them), or give the float32 model"
         )
-    return LayerRun(layer, point, gradient, feeds)
+    return LayerRun(layer, point, gradient, feeds, emitted)
 
 
 def _gradient(exported: onnx.ModelProto) -> str:
