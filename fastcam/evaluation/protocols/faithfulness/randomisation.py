@@ -31,7 +31,8 @@ class Randomisation(Faithfulness):
 
     Copies are made once for each model, by onnx, and kept in memory: as many as there are depths.
 
-    Biases and normalisations keep their numbers. Source: Adebayo et al. 2018, "Sanity Checks for Saliency Maps" (arXiv 1810.03292), section 3.
+    Biases and normalisations keep their numbers. Source: Adebayo et al. 2018, "Sanity Checks for
+    Saliency Maps" (arXiv 1810.03292), section 3.
 
     Attributes:
         order: see above.
