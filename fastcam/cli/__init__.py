@@ -19,6 +19,7 @@ from fastcam.cli import (
     concepts,
     cotangents,
     demo,
+    dissect,
     evaluate,
     explain,
     export,
@@ -134,7 +135,7 @@ def _options(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Every day": (export.export, explain.explain, inspect.inspect),
-    "Explain more": (stream.stream, concepts.concepts, seeds.seeds),
+    "Explain more": (stream.stream, concepts.concepts, dissect.dissect, seeds.seeds),
     "Look up": (methods.methods, cotangents.cotangents),
     "Measure": (evaluate.evaluate, report.report, bench.bench),
     "Try it": (demo.demo,),

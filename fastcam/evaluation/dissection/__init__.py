@@ -1,0 +1,1 @@
+"""Network dissection: which concept each channel of a layer answers to, tables of that, and explanations in words."""
