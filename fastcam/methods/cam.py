@@ -33,15 +33,23 @@ def _maps(name: str, title: str, formula: str, source: str, needs: Needs = "grad
 
 # ---- weights
 
+NO_MEAN = 1e-5
+"""A mean that is this share of the mean absolute value is one of rounding."""
+
 
 def gradcam_weights(gradients: Array) -> Float:
     """The spatial mean of the gradient, [N, T, K, h, w] -> float32 [N, T, K].
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017, equation 1.
+
+    Zeros where all that is left of it is rounding: behind a mean over positions that the model subtracts, as covariance
+    pooling does, a gradient has none.
     """
     mean: Array = np.asarray(gradients).mean(axis=(-2, -1), dtype=np.float64)
-    return mean.astype(np.float32)
+    size = np.abs(gradients).mean(axis=(-2, -1), dtype=np.float64)
+    nothing = np.abs(mean).max(-1, keepdims=True) <= NO_MEAN * size.max(-1, keepdims=True)
+    return np.where(nothing, 0, mean).astype(np.float32)
 
 
 @_weights("gradcam", "Grad-CAM", "w_k = mean_ij g", "Selvaraju et al. 2017, arXiv 1610.02391", needs="weights")

@@ -14,31 +14,11 @@ from fastcam.cli import app
 from fastcam.schema import FastcamError, Metadata
 from fastcam_export import export_model
 from fastcam_export.graph.load import load
-from fastcam_export.outputs import cam
 from fastcam_export.verify import pictures
 from fastcam_export.verify.double.float64 import in_double
 from fastcam_export.verify.session import quiet_session
 from fastcam_export.verify.tail import tail
-
-NODE, VALUE = helper.make_node, helper.make_tensor_value_info
-K, SIDE, CLASSES = 4, 8, 3
-
-
-def network(nodes, tensors=(), outputs=(("y", ["N", CLASSES]),), image=("N", 3, SIDE, SIDE), end="cut", opset=18):
-    """image -> convolution -> ReLU "feat" -> ``nodes`` -> mean -> matrix "y"; ``end`` is what the mean is of."""
-    rng = np.random.default_rng(0)
-    weights = {"w": rng.standard_normal((K, 3, 3, 3)) / 3, "v": rng.standard_normal((K, CLASSES))}
-    body = [NODE("Conv", ["image", "w"], ["c"], pads=[1] * 4), NODE("Relu", ["c"], ["feat"])]
-    head = [NODE("GlobalAveragePool", [end], ["p"]), NODE("Flatten", ["p"], ["f"]), NODE("MatMul", ["f", "v"], ["y"])]
-    constants = {name: array.astype(np.float32) for name, array in weights.items()} | dict(tensors)
-    graph = helper.make_graph(
-        [*body, *nodes, *(head if end else [])],
-        "small",
-        [VALUE("image", TensorProto.FLOAT, list(image))],
-        [VALUE(name, TensorProto.FLOAT, shape) for name, shape in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+from support.models.checked_network import CLASSES, NODE, SIDE, VALUE, K, network, wrong_gradients
 
 
 def run(model, feeds, names=None):
@@ -49,17 +29,7 @@ def run(model, feeds, names=None):
 
 @pytest.fixture
 def wrong(monkeypatch):
-    """Makes every gradient too large by a share."""
-    genuine = cam.handed_back
-
-    def by(share):
-        def handed_back(op, *arguments):
-            name, gradient = genuine(op, *arguments)
-            return name, op.Mul(gradient, 1 + share)
-
-        monkeypatch.setattr(cam, "handed_back", handed_back)
-
-    return by
+    return wrong_gradients(monkeypatch)
 
 
 # ---- what jumps behind the layer
@@ -100,24 +70,6 @@ def test_a_score_that_jumps_is_confirmed_between_its_jumps_and_a_gradient_wrong_
     wrong(1e-3)
     with pytest.raises(FastcamError, match="differs from central differences"):
         export_model(model, layer="feat", emit="gradients")
-
-
-def rounded(far):
-    """y = v mean(((feat + far) - far)^2): what float32 leaves of feat is a multiple of far / 2^23."""
-    nodes = [NODE("Add", ["feat", "far"], ["a"]), NODE("Sub", ["a", "far"], ["b"]), NODE("Mul", ["b", "b"], ["cut"])]
-    return network(nodes, {"far": np.float32(far)})
-
-
-@pytest.mark.parametrize("emit", ["gradients", "weights"])
-def test_rounding_is_told_from_a_wrong_gradient(emit, wrong):
-    model = rounded(3e5)
-    found = export_model(model, layer="feat", emit=emit).check
-    assert 5e-4 < found["gradient_error"] < 5e-2 and "unconfirmed" not in found
-    if emit == "gradients":
-        assert "in float64" in export_model(rounded(6e6), layer="feat", emit=emit).check["unconfirmed"]
-    wrong(1e-2)
-    with pytest.raises(FastcamError, match="differs from central differences"):
-        export_model(model, layer="feat", emit=emit)
 
 
 def test_a_mask_is_differentiated_as_it_is():

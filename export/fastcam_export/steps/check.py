@@ -17,12 +17,14 @@ from fastcam_export.steps.attach import Attached, attach
 from fastcam_export.steps.plan import Plan
 from fastcam_export.verify import image_gradient
 from fastcam_export.verify.check import (
+    NO_MEAN,
     Check,
     Judgement,
     judge,
     judge_whole,
     refuse_error,
     refuse_unconfirmed,
+    without_mean,
 )
 from fastcam_export.verify.declared import contradiction
 from fastcam_export.verify.finite_differences import DIRECTIONS
@@ -33,6 +35,11 @@ from fastcam_export.verify.tail import tail
 UNSIGNED = (
     "int8 values that the explanation reads are uint8 in the file, 128 larger, as ONNX Runtime itself has them on this "
     "processor: so outputs keep their bits"
+)
+
+COUPLED = (
+    "warning: the score of a picture depends on the other pictures of its batch, and its map counts what it does to "
+    "theirs: explain one at a time"
 )
 
 
@@ -157,6 +164,7 @@ def _gradients(plan: Plan, attached: Attached, began: Source, run: SourceRun) ->
     errors = [one.error for one in found if one.error is not None]
     unconfirmed = next((one.unconfirmed for one in found if one.unconfirmed), "")
     first = found[0].agreement
+    notes += (COUPLED,) * any(one.agreement is not None and one.agreement.coupled for one in found)
     return Check(
         compared.identical,
         compared.difference,
@@ -188,6 +196,8 @@ def _notes(plan: Plan, compared: Comparison) -> list[str]:
         if all(side == 1 for side in run.point.maps.shape[2:]):
             name = run.layer.value.name
             notes.append(f"warning: layer {name} has one position only, so that its map is the same all over")
+        elif not run.pooled and without_mean(run.gradient):
+            notes.append(f"warning: {NO_MEAN.format(layer=run.layer.value.name)}: use --method hirescam or layercam")
     return notes
 
 

@@ -43,6 +43,8 @@ see :mod:`fastcam_export.verify.rounded_point`, what other roundings do is not.
 """
 CONFIRMED = 5e-2
 """Error up to which differences confirm a gradient."""
+ROUNDED_MEAN = 1e-5
+"""What share of its mean absolute value a gradient's mean has by rounding alone."""
 KINKS = frozenset({"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu", "Relu"})
 
 
@@ -164,11 +166,27 @@ def judge_whole(
     given |= {name: run.feeds[name] for name in drawn}
     gradient = np.asarray(session.run([schema.GRADIENTS], {**given, **targets})[0])[:, 0]
     mean = gradient.mean(tuple(range(run.gradient.ndim, gradient.ndim)), dtype=np.float64)
+    if without_mean(gradient):
+        raise FastcamError(NO_MEAN.format(layer=run.layer.value.name) + ": export with --emit gradients, " + OTHERS)
     apart = difference([run.gradient], [mean])[1]
     if apart > output_tolerance(source):
         return Judgement(Agreement(apart, run.directions, allowed=0))
     found = _judged(source, tail, feeds, run.point, gradient, run.directions)
     return _but_for_rounding(source, tail, feeds, replace(run, emitted=schema.GRADIENTS), gradient, whole, found)
+
+
+NO_MEAN = (
+    "the gradient at layer {layer!r} has a mean over positions of zero, since the model subtracts the mean there, as "
+    "covariance pooling and instance normalisation do, so that Grad-CAM has no map"
+)
+OTHERS = "for --method hirescam or layercam, or name another layer (fastcam inspect lists them)"
+
+
+def without_mean(gradient: Array) -> bool:
+    """Whether rounding is all that the mean over positions of a gradient [N, K, ...] holds, in every image."""
+    axes = tuple(range(2, gradient.ndim))
+    mean, size = (np.abs(a.mean(axes, dtype=np.float64)).max(1) for a in (gradient, np.abs(gradient)))
+    return bool((mean <= ROUNDED_MEAN * size).all() and size.any())
 
 
 def _but_for_rounding(

@@ -47,6 +47,8 @@ WIDER = (1, 1e2, 1e4)
 """Further widths, where rounding drowns the differences of all others: a layer of tiny numbers that hardly counts."""
 ROUNDING = {"double": 1e-14, "lines": 1e-14, "rounded": 1e-6, "single": 1e-6}
 """What rounding may add to a score, as a share of it, by the precision of the tail."""
+COUPLED = 1e-5
+"""From what share of a score another image's part in it is none of rounding."""
 DTYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -113,6 +115,7 @@ class Agreement:
         allowed: the largest error that is accepted.
         drowned: no step is so wide that the score moves by more than rounding moves it, and the gradient is as small:
             the error says nothing.
+        coupled: an image's score depends on the other images of the batch, so that the sum of all was compared.
     """
 
     error: float
@@ -120,6 +123,7 @@ class Agreement:
     crossing: int = 0
     allowed: float = EXACT
     drowned: bool = False
+    coupled: bool = False
 
     @property
     def good(self) -> bool:
@@ -242,6 +246,10 @@ def compare(
         tolerance = min(tolerance, EXACT + SUMMED * positions)
     tried = _Directions(scores, point, gradient, tolerance / SHARE, np.random.default_rng(seed))
     errors = [tried.error() for _ in range(directions)]
+    if np.max(errors) > tolerance and _coupled(scores, point):
+        tried = replace(tried, coupled=True, drowned=[])
+        errors = [tried.error() for _ in range(directions)]
+        return Agreement(float(np.max(errors)), directions, 0, tolerance, all(tried.drowned), coupled=True)
     if np.max(errors) <= tolerance:
         return Agreement(float(np.max(errors)), directions, allowed=tolerance)
     if exact and scores.precision == "double" and gradient.dtype != np.float64:
@@ -256,6 +264,15 @@ def compare(
         return Agreement(float(found[agree].max()), int(whole.sum()), int((~whole).sum()), tolerance)
     worst = float(found[:directions].max())
     return Agreement(worst, directions, allowed=tolerance, drowned=all(tried.drowned))
+
+
+def _coupled(scores: Scores, point: Point) -> bool:
+    """Whether a step of the first image alone moves the scores of others: a softmax over the batch, for one."""
+    step = np.zeros(point.maps.shape)
+    step[0] = np.random.default_rng(3).standard_normal(step.shape[1:]) * (np.abs(point.maps).mean() or 1.0)
+    before, after = (scores.of(point.moved(each))[1:] for each in (np.zeros_like(step), step))
+    noise = COUPLED * np.abs(before).max(initial=0)
+    return before.shape == after.shape and bool((np.abs(after - before) > noise).any())
 
 
 def _rounding(tail: onnx.ModelProto, feeds: Mapping[str, Array], point: Point) -> float:
@@ -286,9 +303,11 @@ class _Directions:
     rng: np.random.Generator
     drowned: list[bool] = field(default_factory=list)
     """Of each direction: whether at the widest step rounding explains all that the gradient is off."""
+    coupled: bool = False
+    """Whether all images count as one."""
 
     def error(self) -> Array:
-        """[N]: how far the gradient is from the differences in the next direction."""
+        """[N], or [1] of all images as one: how far the gradient is from the differences in the next direction."""
         maps, gradient = self.point.maps, self.gradient
         pooled = gradient.ndim < maps.ndim
         area = int(np.prod(maps.shape[gradient.ndim :]))
@@ -296,10 +315,11 @@ class _Directions:
         if not pooled:
             v *= maps != 0  # ReLU maps are full of ties at zero, where a MaxPool behind has no derivative
         step = np.broadcast_to(v.reshape(*v.shape, *[1] * (maps.ndim - v.ndim)) if pooled else v, maps.shape)
-        expected = (v * gradient).reshape(len(v), -1).sum(1) * area
-        norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(len(gradient), -1).sum(1)) * area
+        rows = 1 if self.coupled else len(v)
+        expected = (v * gradient).reshape(rows, -1).sum(1) * area
+        norm = np.sqrt((gradient.astype(np.float64) ** 2).reshape(rows, -1).sum(1)) * area
         spread = float(np.abs(maps.astype(np.float64)).mean()) or 1.0
-        best, widest, drowned = np.full(len(gradient), np.nan), 0.0, False
+        best, widest, drowned = np.full(rows, np.nan), 0.0, False
         usual = WIDTHS[self.scores.precision]
         for number, width in enumerate((*usual, *WIDER)):
             if number >= len(usual) and not drowned:
@@ -318,4 +338,5 @@ class _Directions:
 
     def _score(self, step: Array) -> Array:
         found = self.scores.of(self.point.moved(step))
-        return np.asarray(np.take_along_axis(found, self.point.classes, axis=1)[:, 0])
+        score = np.asarray(np.take_along_axis(found, self.point.classes, axis=1)[:, 0])
+        return score.sum(keepdims=True) if self.coupled else score
