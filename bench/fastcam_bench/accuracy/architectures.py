@@ -134,7 +134,13 @@ def _in_front(proto: onnx.ModelProto, member: zoo.Member, explained: ByExport | 
 def _way(name: str, member: zoo.Member) -> Way:
     """How a model is explained."""
     if member.task in ("classification", "video", "text"):
-        return partial(ByExport, check=not name.startswith(("torchvision/", "timm/")))
+        check = not name.startswith(("torchvision/", "timm/"))
+        with torch.no_grad():
+            made = member.module(torch.from_numpy(member.images))
+        first = made[0] if isinstance(made, tuple | list) else made
+        if first.dim() == 2:
+            return partial(ByExport, check=check)
+        return partial(ByCotangent, outputs=member.outputs)  # a model of features, whatever its table is called
     return ByVjp if name.startswith("torchvision/") else partial(ByCotangent, outputs=member.outputs)
 
 
@@ -250,8 +256,11 @@ def _compare(member: zoo.Member, explained: ByExport | ByVjp | ByCotangent, thro
 
 def map_difference(activations: Array, ours: Array, theirs: Array) -> float:
     """Difference of the maps that two gradients of one picture give, [K, ...] each; of one that ReLU leaves empty, of
-    the sums before it."""
-    pair = [(g.mean(tuple(range(1, g.ndim)), keepdims=True) * activations).sum(0) for g in (ours, theirs)]
+    the sums before it; of gradients whose mean over positions is zero, as covariance pooling's is, HiResCAM's."""
+    means = [g.mean(tuple(range(1, g.ndim)), keepdims=True, dtype=np.float64) for g in (ours, theirs)]
+    if np.abs(means[1]).max() <= 1e-5 * np.abs(theirs).mean(tuple(range(1, theirs.ndim))).max():
+        means = [ours, theirs]
+    pair = [(mean * activations).sum(0) for mean in means]
     rectified = [np.maximum(one, 0) for one in pair]
     return difference(*(rectified if rectified[1].any() else pair))
 

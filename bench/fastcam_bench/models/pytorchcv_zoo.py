@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,15 +73,19 @@ def build(task: str, name: str) -> tuple[torch.nn.Module, Array]:
 
 
 class _First(torch.nn.Module):
-    """The first output of a module."""
+    """The first output of a module, or of one that gives places first, the first in real numbers."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        made = self.module(images)
-        while isinstance(made, tuple | list):
-            made = made[0]
-        assert isinstance(made, torch.Tensor)
-        return made
+        return next(one for one in _flat(self.module(images)) if one.is_floating_point())
+
+
+def _flat(made: Any) -> Iterator[torch.Tensor]:
+    if isinstance(made, torch.Tensor):
+        yield made
+    else:
+        for one in made:
+            yield from _flat(one)

@@ -200,7 +200,8 @@ def as_maps(value: torch.Tensor, grid: Sequence[int], prefix: int = 0) -> list[t
     frames: list[torch.Tensor] = []
     if axes == 3 and value.dim() in (3, 4) and value.shape[0] % grid[0] == 0:  # frames folded into the batch
         folded = as_maps(value, grid[1:], prefix)
-        frames = [one.reshape(-1, grid[0], *one.shape[1:]).movedim(2, 1) for one in folded]
+        whole = (one for one in folded if one.shape[0] % grid[0] == 0)  # of a transposed one the batch is another axis
+        frames = [one.reshape(-1, grid[0], *one.shape[1:]).movedim(2, 1) for one in whole]
     if value.dim() == 2 + axes:
         return [value, value.movedim(-1, 1)]
     if value.dim() != 3:
