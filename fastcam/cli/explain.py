@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcam.cli import failures
-from fastcam.cli.console import counted, print_table, progress
+from fastcam.cli.console import counted, print_table, progress, say
 from fastcam.cli.shared_options import (
     ColorName,
     ColorsName,
@@ -42,6 +42,7 @@ from fastcam.cli.shared_options import (
     sides,
 )
 from fastcam.cli.sheets import explain_methods, method_names
+from fastcam.cli.words import add_words, sentences
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 from fastcam.methods.layer_fusion import Fuse
@@ -49,6 +50,7 @@ from fastcam.methods.layer_fusion import Fuse
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from fastcam.evaluation.dissection.neuron_names import Name
     from fastcam.explainer import Explainer
     from fastcam.results.explanation import Explanation
 
@@ -59,6 +61,7 @@ EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg --json",
     "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
+    "fastcam explain resnet50.cam.onnx photo.jpg --words neurons.csv",
     "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
 
@@ -95,6 +98,14 @@ def explain(
     fuse: Annotated[Fuse | None, typer.Option(help="Make one map of the layers' maps.")] = None,
     style: StyleName = "fastcam",
     colors: ColorsName = "jet",
+    words: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table of what channels answer to, of fastcam dissect: say which of them speak for a class, and "
+            "against it.",
+            show_default=False,
+        ),
+    ] = None,
     input_value: InputValues = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     exif: Exif = True,
@@ -103,6 +114,7 @@ def explain(
     from fastcam.atomic_files import staged
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
+    from fastcam.results.explanation import write_json
     from fastcam.runtime import further_inputs
     from fastcam.targets.grammar import in_words
 
@@ -114,6 +126,7 @@ def explain(
     files = clip_files(images) if explainer.metadata.kind == "video" else picture_files(images)
     if explainer.metadata.cotangents and not cotangent:
         cotangent, targets = in_words(targets, explainer.metadata, model.name), -1
+    named = None if words is None else _names(explainer, words, len(methods) > 1 or bool(layers))
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
@@ -134,11 +147,19 @@ def explain(
             report, names = explain_methods(explainer, files, targets, stage, methods, colors, **options)
         else:
             report, names = explain_all(explainer, files, targets, stage, next(iter(methods), None), colors, **options)
+        if named is not None:
+            names += add_words(
+                explainer, files, targets if isinstance(targets, list) else [targets], stage, report, named, colors
+            )
+            if stage is not None:
+                write_json(stage, report)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
         failures.raise_for(report)
         return
     print_report(report)
+    for sentence in sentences(report) if named is not None else ():
+        say(sentence)
     if method is None and report["method"] != "gradcam":
         typer.echo(f"by {_title(report)}; --method gradcam, the other way, forgets where a box or region is")
     if len(methods) > 1:
@@ -147,10 +168,27 @@ def explain(
         return
     mode = explainer.metadata.input_gradient
     also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
+    also += ["words"] * (named is not None)
     also = ["arrays"] if explainer.metadata.kind in ("signal", "volume") else also
     kinds = counted(len(names), "overlay") if not also else f"{len(names)} files (overlays and {', '.join(also)})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
     failures.raise_for(report)
+
+
+def _names(explainer: Explainer, table: Path, several: bool) -> Mapping[int, Name]:
+    """The table of --words.
+
+    Raises:
+        FastcamError: it cannot be read, or is of no use to this call.
+    """
+    from fastcam.evaluation.dissection.neuron_names import read_names
+    from fastcam.evaluation.dissection.words import check
+
+    if several:
+        raise FastcamError("--words is of one layer and one method; leave out --layers, or give one --method")
+    names = read_names(table)
+    check(explainer)
+    return names
 
 
 def explain_all(
