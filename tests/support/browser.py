@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
 )  # fmt: skip
 KEYS = {"/": ("/", "Slash", 191), "Enter": ("\r", "Enter", 13)}
-PATIENCE = 30
+PATIENCE = 60
 
 
 class Browser:
@@ -29,10 +30,11 @@ class Browser:
         program = next(filter(None, map(shutil.which, NAMES)), None)
         if program is None:
             pytest.skip(f"no browser here ({', '.join(NAMES)}): the page was not opened")
-        theirs, self._out = os.pipe()
-        self._in, ours = os.pipe()
-        # the pipe's ends are 3 and 4 of the browser
-        wrapper = ["sh", "-c", f'exec "$0" "$@" 3<&{theirs} 4>&{ours}', program]
+        read, self._out = os.pipe()
+        self._in, write = os.pipe()
+        # the pipes' ends become 3 and 4 of the browser; none of them may be 3 or 4 before
+        theirs, ours = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read, write))
+        wrapper = ["bash", "-c", f'exec "$0" "$@" 3<&{theirs} 4>&{ours}', program]
         arguments = [f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}"]
         self._process = subprocess.Popen(
             [*wrapper, *FLAGS, *arguments, "about:blank"],
@@ -41,8 +43,8 @@ class Browser:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        os.close(theirs)
-        os.close(ours)
+        for end in (read, write, theirs, ours):
+            os.close(end)
         self._numbers, self._buffer, self._session = itertools.count(1), b"", None
         self.events = []
         pages = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
@@ -90,8 +92,17 @@ class Browser:
 
     def open(self, path):
         """Load a file, and wait until it is there."""
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.until("document.readyState === 'complete' && location.protocol === 'file:'")
+        self._load("Page.navigate", url=path.resolve().as_uri())
+
+    def reload(self):
+        """Load the page again, and wait until it is there."""
+        self._load("Page.reload")
+
+    def _load(self, method, **parameters):
+        self.events = []
+        self.call(method, **parameters)
+        while not any(one.get("method") == "Page.loadEventFired" for one in self.events):
+            self.events.append(self._next())
 
     def js(self, expression):
         """The value of an expression of JavaScript."""
@@ -102,7 +113,7 @@ class Browser:
     def until(self, expression):
         """Wait until an expression is true."""
         end = time.monotonic() + PATIENCE
-        while not self.js(expression):
+        while not self.js(f"!!({expression})"):
             assert time.monotonic() < end, f"never true: {expression}"
 
     def key(self, name):
