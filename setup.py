@@ -36,6 +36,7 @@ setup(
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
         "fastcam.evaluation.report": ["page/*"],
+        "fastcam.evaluation.study": ["page/*"],
         "fastcam.kernels.cuda_source": ["*.cu", "*.cuh"],
         "fastcam_export": ["py.typed", "data/*.json"],
     },

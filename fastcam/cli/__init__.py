@@ -28,6 +28,7 @@ from fastcam.cli import (
     report,
     seeds,
     stream,
+    study,
 )
 from fastcam.cli.console import Output
 from fastcam.errors import FastcamError
@@ -145,6 +146,19 @@ for _panel, _verbs in PANELS.items():
     for _verb in _verbs:
         _epilog = _examples(*sys.modules[_verb.__module__].EXAMPLES)
         app.command(epilog=_epilog, rich_help_panel=_panel)(_verb)
+
+
+GROUPS: dict[str, tuple[str, str, tuple[Callable[..., None], ...]]] = {
+    "study": ("Measure", "Ask people what maps show, as the paper did.", (study.make, study.score)),
+}
+"""Verbs of verbs: the panel, what they are for, and each of them."""
+for _name, (_panel, _help, _verbs) in GROUPS.items():
+    _group = typer.Typer(help=_help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    for _verb in _verbs:
+        _said = f"fastcam {_name} {_verb.__name__}"
+        _own = [one for one in sys.modules[_verb.__module__].EXAMPLES if one.startswith(_said)]
+        _group.command(epilog=_examples(*_own))(_verb)
+    app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 
 @app.command(rich_help_panel="Try it")

@@ -515,7 +515,8 @@ def test_help_groups_the_verbs_and_begins_with_those_of_every_day():
     assert [line.split("─")[1].strip() for line in shown.splitlines() if line.startswith("╭")] == ["Options", *panels]
     verbs = [line.split()[1] for line in shown.splitlines() if re.match(r"│ [a-z]", line)]
     assert verbs[:3] == ["export", "explain", "inspect"]
-    assert sorted(verbs) == sorted(verb.name or verb.callback.__name__ for verb in app.registered_commands)
+    known = [verb.name or verb.callback.__name__ for verb in app.registered_commands]
+    assert sorted(verbs) == sorted([*known, *(group.name for group in app.registered_groups)])
 
 
 def test_errors_of_the_library_stay_exceptions_for_python_users():

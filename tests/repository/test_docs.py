@@ -17,7 +17,7 @@ import pytest
 from doc_blocks import CODE, OTHERS, ROOT, Block, blocks
 
 import fastcam
-from fastcam.cli import PANELS
+from fastcam.cli import GROUPS, PANELS
 from fastcam.methods import METHODS
 from fastcam.targets.spec_kinds import KINDS
 from fastcam_bench.report import pages as report
@@ -28,6 +28,7 @@ PAGES = report.pages()
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 DEVICES = ("cuda", "tensorrt")
 DATA = Path(fastcam.__file__).parent / "data"
+VERBS = [verb for verbs in (*PANELS.values(), *(inner for _, _, inner in GROUPS.values())) for verb in verbs]
 GIVEN = {"scenes.onnx": "model.onnx", "scenes.labels.txt": "classes.txt", "scene.jpg": "photo.jpg"}
 """What pages other than tutorials find in the folder where they run, under both names."""
 
@@ -92,7 +93,7 @@ def test_every_generated_section_has_a_place():
     assert used == {*report.SECTIONS}
 
 
-@pytest.mark.parametrize("verb", [verb for verbs in PANELS.values() for verb in verbs], ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
 def test_examples_of_the_help_parse(verb):
     from typer.main import get_command
 
@@ -101,7 +102,10 @@ def test_examples_of_the_help_parse(verb):
     for example in sys.modules[verb.__module__].EXAMPLES:
         program, known, *words = shlex.split(example.split("|")[0])
         assert program == "fastcam"
-        get_command(app).commands[known].make_context(known, words)
+        command = get_command(app).commands[known]
+        if known in GROUPS:
+            command, known, words = command.commands[words[0]], words[0], words[1:]
+        command.make_context(known, words)
 
 
 # --- links and sizes ------------------------------------------------------------------------------------------------

@@ -27,24 +27,28 @@ def table(titles: tuple[str, ...], rows: Rows) -> str:
 
 def cli() -> str:
     """Every verb with its arguments, options and examples, from the functions that typer runs."""
-    from fastcam.cli import PANELS, version
+    from fastcam.cli import GROUPS, PANELS, version
 
     parts = []
     for panel, verbs in PANELS.items():
         parts.append(f"## {panel}\n")
-        parts += [_verb(verb) for verb in verbs]
-    return "\n".join([*parts, _verb(version)])
+        parts += [_verb(verb, verb.__name__) for verb in verbs]
+        for name, (of_panel, _, inner) in GROUPS.items():
+            parts += [_verb(verb, f"{name} {verb.__name__}") for verb in inner if of_panel == panel]
+    return "\n".join([*parts, _verb(version, "version")])
 
 
-def _verb(verb: Callable[..., None]) -> str:
+def _verb(verb: Callable[..., None], called: str) -> str:
     arguments, options = _parameters(verb)
-    usage = " ".join(["fastcam", verb.__name__, *(name for name, _ in arguments), *(["[OPTIONS]"] if options else [])])
-    parts = [f"### fastcam {verb.__name__}\n", f"{inspect.getdoc(verb)}\n", f"    {usage}\n"]
+    usage = " ".join(["fastcam", called, *(name for name, _ in arguments), *(["[OPTIONS]"] if options else [])])
+    parts = [f"### fastcam {called}\n", f"{inspect.getdoc(verb)}\n", f"    {usage}\n"]
     if arguments:
         parts.append(table(("argument", "what it is"), arguments) + "\n")
     if options:
         parts.append(table(("option", "default", "what it does"), options) + "\n")
     examples = getattr(inspect.getmodule(verb), "EXAMPLES", ())
+    if " " in called:  # of all that the module has
+        examples = [one for one in examples if one.startswith(f"fastcam {called} ")]
     if examples:
         parts.append("\n".join(["Examples:\n", *(f"    {one}" for one in examples)]) + "\n")
     return "\n".join(parts)
