@@ -1,0 +1,1 @@
+"""The experiments of the Grad-CAM paper that change a picture or train a model."""
