@@ -43,3 +43,9 @@ def explain_maps(
     npt.NDArray[np.int32],
     npt.NDArray[np.int32],
 ]: ...
+def sweep(
+    values: npt.NDArray[np.float32],
+    cuts: npt.NDArray[np.float32],
+    connectivity: int,
+    window: npt.NDArray[np.int32] | None,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...

@@ -321,6 +321,36 @@ py::tuple explain_maps(const py::array& activations, const py::object& weights, 
                           std::move(components), std::move(largest));
 }
 
+// components [rows, 5] cut by cut, counts [cuts]
+py::tuple sweep(const Floats& values, const Floats& cuts, int connectivity, const py::object& window) {
+    ask(values.ndim() == 2, "values", "[H, W]");
+    ask(cuts.ndim() == 1, "cuts", "[n]");
+    const std::unique_ptr<fastcam_workspace, Free> workspace(fastcam_workspace_new());
+    if (!workspace) throw std::bad_alloc();
+    const std::int32_t* inside = nullptr;
+    if (!window.is_none()) {
+        ask(py::isinstance<Ints>(window), "window", "int32 [4] in C order");
+        const Ints w = py::reinterpret_borrow<Ints>(window);
+        ask(w.ndim() == 1 && w.size() == 4, "window", "int32 [4] in C order");
+        inside = w.data();
+    }
+    const std::int64_t height = values.shape(0), width = values.shape(1), count = cuts.size();
+    Ints counts(Shape{count});
+    const float *map = values.data(), *levels = cuts.data();
+    std::int32_t* result = counts.mutable_data();
+    int error = FASTCAM_SUCCESS;
+    {
+        const py::gil_scoped_release released;
+        error = fastcam_sweep(workspace.get(), map, height, width, levels, count, connectivity, inside, result);
+    }
+    check(error, "sweep");
+    std::int64_t rows = 0;
+    const std::int32_t* found = fastcam_components(workspace.get(), &rows);
+    Ints components(Shape{rows, 5});
+    std::copy(found, found + 5 * rows, components.mutable_data());
+    return py::make_tuple(std::move(components), std::move(counts));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
@@ -338,4 +368,5 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
           "alpha"_a);
     m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a);
     m.def("explain_maps", &explain_maps);
+    m.def("sweep", &sweep, py::arg("values").noconvert(), py::arg("cuts").noconvert(), "connectivity"_a, "window"_a);
 }

@@ -167,6 +167,20 @@ def overlay(image: Any, heatmap: Any, lut: Any) -> tuple[Bytes, Floats, Bytes]:
     return pixels, heat, colors
 
 
+def sweep(values: Any, cuts: Any, connectivity_: Any, window: Any) -> tuple[Floats, Floats, int, Ints | None]:
+    """values [H, W] and cuts [n]; window [4] or None."""
+    plane = _array(values, "values", np.float32, "[H, W]")
+    levels = _array(cuts, "cuts", np.float32, "[n]")
+    if plane.ndim != 2 or 0 in plane.shape or plane.size > 2**31 - 1:
+        raise _shape_error("values", "[H, W] with H, W >= 1 and at most 2**31 - 1 pixels", plane)
+    if levels.ndim != 1:
+        raise _shape_error("cuts", "[n]", levels)
+    inside = None if window is None else _array(window, "window", np.int32, "[4]")
+    if inside is not None and inside.shape != (4,):
+        raise _shape_error("window", "[4]", inside)
+    return plane, levels, connectivity(connectivity_), inside
+
+
 def prepare(pixels: Any, factor: Any, shift: Any, out: Any) -> tuple[Bytes, Floats, Floats]:
     """pixels [h, w, 3] whose pixels lie side by side, factor and shift [3], and that out can be written."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:

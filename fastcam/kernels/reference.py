@@ -5,6 +5,8 @@ Written to be read, not to be fast. :class:`fastcam.kernels.Kernels` documents t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -145,6 +147,43 @@ def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
         stretched = _area(pixels.astype(np.float32), width, columns, axis=1)
         shrunk = np.rint(_area(stretched, height, rows, axis=0))
     out[...] = shrunk.astype(np.float32) * factor - shift
+
+
+def sweep(values: Floats, cuts: Floats, connectivity: int = 8, window: Ints | None = None) -> tuple[Ints, Ints]:
+    """The components of one map at many thresholds, from the highest to the lowest. Not every backend has it.
+
+    Args:
+        values: float32 [H, W], at most 2**31 - 1 pixels.
+        cuts: float32 [n]: a pixel counts where its value is at least this. One that is higher than a cut before it
+            counts as the lowest of these.
+        connectivity: see :meth:`Kernels.label`.
+        window: int32 [4], x0, y0, x1, y1 (half open) outside of which no pixel counts; or None.
+
+    Returns:
+        components, int32 [rows, 5]: x0, y0, x1, y1, pixels, cut by cut, each cut's in raster order of their first
+        pixels; counts, int32 [n]: how many each cut has.
+    """
+    return by_threshold(label, boxes, *_validate.sweep(values, cuts, connectivity, window))
+
+
+def by_threshold(
+    label: Callable[[Bytes, int], tuple[Ints, Ints]],
+    boxes: Callable[[Ints, int], Ints],
+    values: Floats,
+    cuts: Floats,
+    connectivity: int,
+    window: Ints | None,
+) -> tuple[Ints, Ints]:
+    """:func:`sweep` by a backend's own :meth:`Kernels.label` and :meth:`Kernels.boxes`."""
+    counts, components = np.zeros(len(cuts), np.int32), [np.zeros((0, 5), np.int32)]
+    kept = np.zeros(values.shape, bool)
+    x0, y0, x1, y1 = (0, 0, *values.shape[::-1]) if window is None else np.maximum(window, 0).tolist()
+    kept[y0:y1, x0:x1] = True
+    for i, cut in enumerate(np.fmin.accumulate(cuts)):
+        labels, number = label(((values >= cut) & kept).astype(np.uint8), connectivity)
+        counts[i] = number
+        components.append(boxes(labels, int(number)))
+    return np.concatenate(components), counts
 
 
 def explain_maps(

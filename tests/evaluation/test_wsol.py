@@ -106,7 +106,7 @@ def test_opencv_s_outlines_say_the_same_but_for_holes_and_equals():
         one = random_map(rng)
         steps = (minmax_enlarged(one) * 255).astype(np.uint8)
         levels = np.floor(np.arange(0, 1, 0.05) * 255)
-        ours = components_at(one, NETWORK, (levels + 1) / 255)
+        ours = components_at(cv2.resize(one, NETWORK[::-1]), (levels + 1) / 255)
         for level, found in zip(levels, ours, strict=True):
             binary = (steps > level).astype(np.uint8)
             outlines = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
@@ -121,10 +121,10 @@ def test_the_sweep_is_thresholding_the_enlarged_map(side):
     for window in (None, (0, 8, 64, 56)):
         one = random_map(rng, side)
         heat = reference.upsample(reference.normalize(one), NETWORK)
-        low, high = (heat.min(), heat.max()) if one.min() > 0 else (0, heat.max())
+        low, high = float(heat.min()), float(heat.max())
         levels = np.linspace(0.05, 1, 20)
-        for level, found in zip(levels, components_at(one, NETWORK, levels, window=window), strict=True):
-            inside = heat >= np.float32((low + level * (high - low)) / high) * high
+        for level, found in zip(levels, components_at(heat, levels, window=window), strict=True):
+            inside = heat >= np.float32((low + level * (high - low)) / high) * np.float32(high)
             x0, y0, x1, y1 = window or (0, 0, 64, 64)
             kept = np.zeros_like(inside)
             kept[y0:y1, x0:x1] = inside[y0:y1, x0:x1]

@@ -37,6 +37,8 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "explain": {"struct_size": [0, 8, 2**62, -1], "images": [-1, HUGE], "targets": [-1, HUGE], "channels": [-1, HUGE],
                 "height": [0, 2**31], "out_width": [0, 2**31], "fraction": [float("nan"), 0.0, 1.5], "dtype": [2],
                 "connectivity": [0, 6], "workspace": [0, 3], "task": [0, 3], "newer": []},
+    "sweep": {"height": [0, 2**31 - 1], "width": [0, -1], "count": [-1, HUGE], "connectivity": [0, 6],
+              "workspace": [0, 3]},
 }  # fmt: skip
 
 
@@ -53,7 +55,7 @@ def call(name: str) -> Call:
 def test_a_function_refuses_with_every_byte_as_it_was(name: str) -> None:
     cases = [(argument, value) for argument, values in REFUSED[name].items() for value in values]
     pointers = [array.name for array in call(name).arrays()]
-    cases += [(pointer, 0) for pointer in pointers if name != "explain" or pointer in ("data",)]
+    cases += [(pointer, 0) for pointer in pointers if pointer != "window" and (name != "explain" or pointer == "data")]
     cases += [(array.name, 1) for array in call(name).arrays() if np.dtype(array.dtype).alignment > 1]
     for argument, value in cases:
         one = call(name)
@@ -64,7 +66,7 @@ def test_a_function_refuses_with_every_byte_as_it_was(name: str) -> None:
         assert one.memory.snapshot() == before, (argument, value)
 
 
-@pytest.mark.parametrize("name", ["weigh", "threshold", "upsample", "label", "overlay", "prepare", "explain"])
+@pytest.mark.parametrize("name", ["weigh", "threshold", "upsample", "label", "overlay", "prepare", "explain", "sweep"])
 def test_an_output_over_an_input_is_refused(name: str) -> None:
     one = call(name)
     written = next(array.name for array in one.arrays() if array.use == "written" and array.name != "scratch")
@@ -142,6 +144,10 @@ BAD: dict[str, Callable[[], Any]] = {
     "out": lambda: _native.prepare(np.zeros((3, 3, 3), B), np.ones(3, F), np.ones(3, F), np.zeros((1, 1, 3), ">f4")),
     "threshold": lambda: _native.threshold(np.zeros((3, 3), F), float("nan")),
     "upsample": lambda: _native.upsample(np.zeros((3, 3), F), 2**31, 1),
+    "values": lambda: _native.sweep(np.zeros((1, 3, 3), F), np.zeros(1, F), 8, None),
+    "cuts": lambda: _native.sweep(np.zeros((3, 3), F), np.zeros((1, 1), F), 8, None),
+    "window": lambda: _native.sweep(np.zeros((3, 3), F), np.zeros(1, F), 8, np.zeros((1, 4), J)),
+    "sweep": lambda: _native.sweep(np.zeros((3, 3), F), np.zeros(1, F), 5, None),
 }  # fmt: skip
 
 

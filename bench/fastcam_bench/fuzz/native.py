@@ -26,13 +26,14 @@ import numpy as np
 
 import fastcam._native
 from fastcam_bench.fuzz import WrongAnswer
-from fastcam_bench.fuzz.capi import build, maps, planes, prepare, task
+from fastcam_bench.fuzz.capi import build, maps, planes, prepare, sweep, task
 from fastcam_bench.fuzz.capi.call import SUCCESS, Call
 from fastcam_bench.fuzz.capi.memory import Draw
 
 NAME = "C functions"
 _CLASSES: list[type[Call]] = [maps.Weigh, maps.Status, maps.Normalize, maps.Threshold, maps.Relu]
 _CLASSES += [planes.Upsample, planes.Label, planes.Boxes, planes.Overlay, prepare.Prepare, task.Explain]
+_CLASSES += [sweep.Sweep]
 CALLS = {call.name: call for call in _CLASSES}
 _LENGTH = 160
 

@@ -162,7 +162,7 @@ FASTCAM_API int fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t w
 
 /* ---- all steps in one call --------------------------------------------------------------------------------------- */
 
-/* Memory that calls of fastcam_explain reuse: after the first calls of a size nothing is allocated. One call at a time may
+/* Memory that calls of fastcam_explain and fastcam_sweep reuse: after the first calls of a size nothing is allocated. One call at a time may
  * use it (another one gets FASTCAM_BUSY), so give each thread its own. Returns NULL where there is no memory. Free takes
  * NULL too. */
 typedef struct fastcam_workspace fastcam_workspace;
@@ -198,6 +198,17 @@ typedef struct fastcam_task {
  * struct_size that some header has: not smaller than this struct ever was, at most 4096, a multiple of its alignment.
  * A field that is set, and that a newer header has and this library does not know, is FASTCAM_INVALID. */
 FASTCAM_API int fastcam_explain(fastcam_workspace* workspace, const fastcam_task* task) FASTCAM_NOEXCEPT;
+
+/* The components of one map at many thresholds, in one pass over its pixels: those of all pixels >= cuts[0], then of all
+ * >= cuts[1], and so on. Cuts go from the highest to the lowest; one that is higher than a cut before it counts as the
+ * lowest of these. Nothing reaches a cut, and no pixel a cut, that is NaN. fastcam_components gives the rows, cut by cut.
+ *   values [height, width], cuts [count], window NULL or [4]: x0, y0, x1, y1 (half-open) outside of which no pixel counts,
+ *   counts [count]: number of components at each cut
+ * Returns an enum fastcam_error. Asks for a workspace that is not NULL, a connectivity of 4 or 8, that height * width fits
+ * in an int32, and a count below 2^31 - 1. */
+FASTCAM_API int fastcam_sweep(fastcam_workspace* workspace, const float* values, int64_t height, int64_t width,
+                              const float* cuts, int64_t count, int connectivity, const int32_t* window,
+                              int32_t* counts) FASTCAM_NOEXCEPT;
 
 /* All components of the last call's maps, map by map (counts[m] rows each), in raster order of their first pixels: rows
  * x0, y0, x1, y1, pixels. Belongs to the workspace; valid until its next call. `rows` (may be NULL) gets their number: 0

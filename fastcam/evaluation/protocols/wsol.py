@@ -65,12 +65,12 @@ class Wsol(Protocol):
             boxes = boxes_of(counted(each.annotations))
             if not len(boxes):
                 continue
-            small = case.explanation.maps[0, case.columns[each.target]]
+            heatmap = case.explanation.heatmaps[0, case.columns[each.target]]
             if not case.ok(each.target):
-                small = np.zeros_like(small)
+                heatmap = np.zeros_like(heatmap)
             levels, inverse = np.unique((self.levels + 1) / 255, return_inverse=True)
             connectivity = case.explanation.connectivity
-            found = components_at(small, geometry.network, levels, connectivity, geometry.target)
+            found = components_at(heatmap, levels, connectivity, geometry.target)
             hits = _hits(found, in_network(boxes, geometry), geometry.network)
             row[each.label] = {key: _text(flags[inverse]) for key, flags in hits.items()}
         return row or None
