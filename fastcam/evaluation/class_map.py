@@ -143,7 +143,7 @@ def _sorted_places(synsets: Mapping[str, str], names: _Names, offset: int | None
     if offset is None and count == len(synsets) + 1 and not names.background:
         raise FastcamError(
             f"the model has {count} classes and the data set {len(synsets)}; if class 0 is a background, say offset 1 "
-            "(--class-offset), else give the model's labels or a mapping file"
+            "(--offset), else give the model's labels or a mapping file"
         )
     shift = count - len(synsets) if offset is None else offset
     found = {label: [place + shift] for place, label in enumerate(sorted(synsets, key=lambda one: synsets[one]))}
@@ -218,7 +218,7 @@ def _shift(wanted: Mapping[str, list[Any]], names: _Names, file: Path) -> int:
     if hits[0] == hits[1]:
         raise FastcamError(
             f"{shown(file)}: whether its indices count the model's background class 0 cannot be told; say offset 1 "
-            "where they do not, 0 where they do (--class-offset)"
+            "where they do not, 0 where they do (--offset)"
         )
     return int(hits[1] > hits[0])
 

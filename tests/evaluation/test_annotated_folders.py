@@ -421,3 +421,22 @@ def test_masks_that_cannot_be_the_pictures_are_named_and_the_boxes_stay(voc, ani
         "mask of another size than its picture": 2,
         "mask of colours and not of numbers": 1,
     }
+
+
+def test_pictures_that_were_made_smaller_since_they_were_annotated_are_named(voc, ilsvrc):
+    year, _ = voc
+    path = year / "Annotations" / "b.xml"
+    path.write_text(path.read_text().replace("<object>", "<size><width>160</width><height>120</height></size><object>"))
+    data = open_data(f"voc:{year}")
+    assert list(said(data)) == ["a"]
+    assert data.left_out.names == {"picture of another size than its annotations": ["b"]}
+    metadata = ilsvrc / "metadata" / "val"
+    in_metadata(metadata)
+    first, second = MARKS
+    write(metadata / "image_sizes.txt", f"val/{first}.JPEG,16,12\nval/{second}.JPEG,500,375\n")
+    data = open_data(f"ilsvrc:{ilsvrc}")
+    assert list(said(data)) == [f"val/{first}.JPEG"]
+    assert data.left_out.names == {"picture of another size than its annotations": [f"val/{second}.JPEG"]}
+    write(metadata / "image_sizes.txt", "val/a.JPEG,16\n")
+    with pytest.raises(FastcamError, match="not path,width,height"):
+        open_data(f"ilsvrc:{ilsvrc}")

@@ -77,7 +77,7 @@ def test_indices_behind_a_background_are_shifted_where_labels_tell_and_asked_for
         path.write_text(json.dumps(content))
         assert class_map(("lynx", "feline"), behind, path).by_label["feline"] == expected
     path.write_text(json.dumps({"feline": [1, 2]}))
-    with pytest.raises(FastcamError, match="--class-offset"):
+    with pytest.raises(FastcamError, match="--offset"):
         class_map(("feline",), behind, path)
     assert class_map(("feline",), behind, path, offset=1).by_label == {"feline": {2, 3}}
     assert class_map(("feline",), behind, path, offset=0).by_label == {"feline": {1, 2}}

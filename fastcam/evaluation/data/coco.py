@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, shown
 from fastcam.evaluation.data.coco_masks import mask_reader
 from fastcam.evaluation.data.json_index import entries, entry_at, utf8
-from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, has_size, picture_at
+from fastcam.evaluation.data.listed import OTHER_SIZE, Listed, chosen_split, folder_of, has_size, picture_at
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Sample
 from fastcam.image.reading import MAX_PIXELS
 
@@ -71,7 +71,7 @@ def open_coco(path: Path, split: str | None = None, pictures: Path | None = None
         if picture is None:
             return None
         if not has_size(picture, (height, width), exif):
-            left_out.add("picture of another size than its annotations", name)
+            left_out.add(OTHER_SIZE, name)
             return None
         found = []
         with open(file, "rb") as source:

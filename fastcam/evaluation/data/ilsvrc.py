@@ -14,15 +14,18 @@ import csv
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.evaluation.data.listed import (
+    OTHER_SIZE,
     SYNSET,
     Listed,
     chosen_split,
     folder_of,
+    has_size,
     inclusive_box,
     inside,
     picture_at,
@@ -31,6 +34,7 @@ from fastcam.evaluation.data.listed import (
 from fastcam.evaluation.data.xml_boxes import read_annotation
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Sample
 from fastcam.image.decode import is_picture
+from fastcam.image.preprocess import Size
 from fastcam.input_files import read_text
 
 WANTED = "give ILSVRC's folder, with pictures in val/ or ILSVRC/Data/CLS-LOC/val/"
@@ -38,8 +42,21 @@ SPLITS = ("val", "train", "test")
 SYNSET_LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt", "imagenet_lsvrc_2015_synsets.txt")
 LONGEST = 256 << 20
 """Bytes of a list of pictures or boxes, at most."""
-Marks: TypeAlias = "list[tuple[str, Box | None]]"
-"""(WordNet id, box) of each object; a class alone has no box."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What annotations say of a picture.
+
+    Attributes:
+        objects: (WordNet id, box) of each; a class alone has no box.
+        size: of the picture that was annotated, where they say it.
+    """
+
+    objects: Sequence[tuple[str, Box | None]]
+    size: Size | None = None
+
+
 MarksOf: TypeAlias = "Callable[[str], Marks | None]"
 """The marks of a picture, by its name without ending; None where nothing is said of it.
 
@@ -93,13 +110,13 @@ def open_ilsvrc(
     label_of = dict(zip(ids, labels, strict=True))
 
     def read(place: int, left_out: LeftOut) -> Sample | None:
-        return _sample(pictures, names[place], marks_of, label_of, left_out)
+        return _sample(pictures, names[place], marks_of, label_of, exif, left_out)
 
     return Listed(f"ilsvrc:{path} {split}", labels, names, read, exif, lost)
 
 
 def _sample(
-    pictures: Path, name: str, marks_of: MarksOf, label_of: Mapping[str, str], left_out: LeftOut
+    pictures: Path, name: str, marks_of: MarksOf, label_of: Mapping[str, str], exif: bool, left_out: LeftOut
 ) -> Sample | None:
     local = name if _exists(pictures, name) else name.partition("/")[2] or name  # val/x.JPEG, and we are in val
     picture = picture_at(pictures, local, left_out)
@@ -110,15 +127,18 @@ def _sample(
     except FastcamError:
         left_out.add("annotation that is damaged", name)
         return None
-    if not marks:
+    if marks is not None and marks.size is not None and not has_size(picture, marks.size, exif):
+        left_out.add(OTHER_SIZE, name)
+        return None
+    if marks is None or not marks.objects:
         synset = SYNSET.match(name)
         if synset is None:
             left_out.add("picture without an annotation", name)
             return None
         left_out.add("picture without a box, whose class alone is used", name)
-        marks = [(synset[0], None)]
+        marks = Marks([(synset[0], None)])
     found = []
-    for synset_id, box in marks:
+    for synset_id, box in marks.objects:
         if synset_id not in label_of:
             left_out.add("object of an unknown class", f"{name}: {synset_id}")
         else:
@@ -218,7 +238,7 @@ def _ids(names: Sequence[str], marks_of: MarksOf) -> list[str]:
     found: set[str] = set()
     for name in names:
         try:
-            found |= {synset for synset, _ in marks_of(Path(name).stem) or ()}
+            found |= {synset for synset, _ in (marks_of(Path(name).stem) or Marks(())).objects}
         except FastcamError:
             continue  # it is named when its turn comes
     return sorted(found)
@@ -237,7 +257,8 @@ def _of_folder(folder: Path) -> MarksOf:
     def marks_of(stem: str) -> Marks | None:
         for file in (folder / f"{stem}.xml", folder / stem.partition("_")[0] / f"{stem}.xml"):
             if file.is_file():
-                return [(one.label, one.box) for one in read_annotation(file).objects if one.box is not None]
+                marked = read_annotation(file)
+                return Marks([(one.label, one.box) for one in marked.objects if one.box is not None], marked.size)
         return None
 
     return marks_of
@@ -255,13 +276,14 @@ def _of_csv(file: Path) -> MarksOf:
             return None
         words = rows[stem].split()
         objects = [words[i : i + 5] for i in range(0, len(words), 5)]
-        return [(one[0], _box(one[1:], file, stem)) for one in objects]
+        return Marks([(one[0], _box(one[1:], file, stem)) for one in objects])
 
     return marks_of
 
 
 def _of_metadata(folder: Path, ids: Sequence[str]) -> MarksOf:
-    """wsolevaluation's class_labels.txt (path, class) and localization.txt (path, x0, y0, x1, y1)."""
+    """wsolevaluation's class_labels.txt (path, class), localization.txt (path, x0, y0, x1, y1) and, where it is there,
+    image_sizes.txt (path, width, height)."""
     if not ids:
         raise FastcamError(
             f"{shown(folder)}: its classes are numbers in the order of synsets; put a list of these beside them "
@@ -277,6 +299,7 @@ def _of_metadata(folder: Path, ids: Sequence[str]) -> MarksOf:
     for line in _lines(folder / "localization.txt"):
         name, _, corners = line.partition(",")
         boxes.setdefault(Path(name).stem, []).append(corners)
+    sizes = _sizes(folder / "image_sizes.txt")
 
     def marks_of(stem: str) -> Marks | None:
         if stem not in classes:
@@ -284,9 +307,19 @@ def _of_metadata(folder: Path, ids: Sequence[str]) -> MarksOf:
         found: list[Box | None] = [
             _box(corners.split(","), folder / "localization.txt", stem) for corners in boxes.get(stem, ())
         ]
-        return [(classes[stem], box) for box in found or [None]]
+        return Marks([(classes[stem], box) for box in found or [None]], sizes.get(stem))
 
     return marks_of
+
+
+def _sizes(file: Path) -> dict[str, Size]:
+    found: dict[str, Size] = {}
+    for line in _lines(file) if file.is_file() else ():
+        name, *sides = line.split(",")
+        if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
+            raise FastcamError(f"{shown(file)}: {line[:80]!r} is not path,width,height")
+        found[Path(name).stem] = (int(sides[1]), int(sides[0]))
+    return found
 
 
 def _box(words: Sequence[str], file: Path, stem: str) -> Box:

@@ -18,6 +18,9 @@ Reader: TypeAlias = "Callable[[int, LeftOut], Sample | None]"
 SYNSET = re.compile(r"n\d{8}\b")
 """A WordNet identifier, such as ImageNet's class folders are called."""
 
+OTHER_SIZE = "picture of another size than its annotations"
+"""Why boxes and masks cannot be laid over a picture, which may have been made smaller since."""
+
 
 class Listed:
     """A data set whose names are known before anything is read. See :class:`fastcam.evaluation.samples.Dataset`.

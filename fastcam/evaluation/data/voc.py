@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.evaluation.data.index_masks import Indices, read_indices, why_unfit
-from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, inside, picture_at, unique
+from fastcam.evaluation.data.listed import (
+    OTHER_SIZE,
+    Listed,
+    chosen_split,
+    folder_of,
+    has_size,
+    inside,
+    picture_at,
+    unique,
+)
 from fastcam.evaluation.data.xml_boxes import MarkedObject, read_annotation
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Mask, Sample
 from fastcam.image.decode import JPEG
@@ -131,10 +140,13 @@ def _sample(folder: Path, name: str, labels: Sequence[str], exif: bool, left_out
     if picture is None:
         return None
     try:
-        objects = read_annotation(folder / "Annotations" / f"{name}.xml").objects
+        marked = read_annotation(folder / "Annotations" / f"{name}.xml")
     except FastcamError:
         there = os.path.exists(folder / "Annotations" / f"{name}.xml")
         left_out.add("annotation that is damaged" if there else "annotation that is not there", name)
+        return None
+    if marked.size is not None and not has_size(picture, marked.size, exif):
+        left_out.add(OTHER_SIZE, name)
         return None
     classes, instances = (folder / kind / f"{name}.png" for kind in ("SegmentationClass", "SegmentationObject"))
     masks = [file for file in (classes, instances) if file.is_file()]
@@ -143,7 +155,7 @@ def _sample(folder: Path, name: str, labels: Sequence[str], exif: bool, left_out
         left_out.add(unfit, name)
     has_masks = classes.is_file() and unfit is None
     found = []
-    for place, one in enumerate(objects):
+    for place, one in enumerate(marked.objects):
         if one.label not in labels:
             left_out.add("object of an unknown class", f"{name}: {one.label}")
         elif one.box is None:

@@ -14,6 +14,7 @@ from xml.parsers import expat
 from fastcam.errors import FastcamError, shown
 from fastcam.evaluation.data.listed import inclusive_box
 from fastcam.evaluation.samples import Box
+from fastcam.image.preprocess import Size
 from fastcam.input_files import read_bytes
 
 LARGEST, DEEPEST = 4 << 20, 32
@@ -38,9 +39,14 @@ class MarkedObject:
 
 @dataclass(frozen=True)
 class MarkedPicture:
-    """What a file says: its picture's name, and its objects in the file's order."""
+    """What a file says.
 
-    filename: str
+    Attributes:
+        size: height and width of the picture; None where the file has none.
+        objects: in the file's order.
+    """
+
+    size: Size | None
     objects: tuple[MarkedObject, ...]
 
 
@@ -53,7 +59,9 @@ def read_annotation(path: Path) -> MarkedPicture:
     root = _tree(path)
     if root.tag != "annotation":
         raise FastcamError(f"{shown(path)}: begins with <{root.tag[:40]}> and not with <annotation>; {WANTED}")
-    return MarkedPicture(_text(root, "filename"), tuple(map(_object, root.findall("object"))))
+    height, width = (_number(_text(root, f"size/{name}")) for name in ("height", "width"))
+    size = (int(height), int(width)) if 0 < height < 1e9 and 0 < width < 1e9 else None
+    return MarkedPicture(size, tuple(map(_object, root.findall("object"))))
 
 
 def _tree(path: Path) -> Element:
