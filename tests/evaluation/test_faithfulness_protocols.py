@@ -113,12 +113,14 @@ def test_a_picture_has_the_same_row_whatever_ran_before(explainer, protocol):
 def test_road_counts_how_often_the_class_stays_the_first(explainer):
     one = case(explainer, -1)
     best, heat = int(net(X[None]).argmax()), one.explanation.heatmaps[0, 0]
-    found = only(PROTOCOLS["road"](percentages=(30, 70), noise=0.0).measure(one))
+    found = only(PROTOCOLS["road"](percentages=(30, 70), noise=0.0, curve=True).measure(one))
+    assert len(found) == 10 and len(only(PROTOCOLS["road"](percentages=(30, 70)).measure(one))) == 6
     for least, which in ((False, "hottest"), (True, "coldest")):
         pictures = np.stack(list(f.removed(X, heat, (30, 70), least)))
         assert found[f"accuracy without the {which}"] == np.mean(net(pictures).argmax(1) == best)
         assert found[f"probability without the {which}"] == pytest.approx(chance(best)(pictures).mean(), abs=1e-4)
-    assert {"without 30 %", "without 70 %"} <= set(found)
+        for share, kept in zip((30, 70), net(pictures).argmax(1) == best, strict=True):
+            assert found[f"accuracy without the {which} {share} %"] == kept
 
 
 def test_pixel_flipping_sensitivity_n_and_infidelity_are_those_of_the_model(explainer):

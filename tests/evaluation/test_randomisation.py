@@ -85,14 +85,28 @@ def test_a_copy_has_other_weights_in_its_layers_alone_and_the_same_every_time(ex
             assert after[name].std() == pytest.approx(before[name].std(), rel=0.35)
 
 
-def test_a_second_form_of_weights_follows_them():
+def test_what_an_export_computed_from_weights_follows_them():
     rng = np.random.default_rng(0)
     values, other = rng.standard_normal((2, 4, 5, 3, 3)).astype(np.float32)
-    turned = np.float32(0.25) * values[..., ::-1, ::-1].transpose(1, 0, 2, 3)
-    expected = np.float32(0.25) * other[..., ::-1, ::-1].transpose(1, 0, 2, 3)
-    np.testing.assert_allclose(copies.rearranged(turned, values, other), expected, rtol=1e-5)
-    np.testing.assert_allclose(copies.rearranged(values.reshape(4, 45).T, values, other).T, other.reshape(4, 45))
-    assert copies.rearranged(rng.permutation(values.ravel()).reshape(4, 45), values, other) is None
+
+    def check(form):
+        np.testing.assert_allclose(copies.derived(form(values), values, other), form(other), rtol=1e-4, atol=1e-5)
+
+    check(lambda w: np.float32(0.25) * w[..., ::-1, ::-1].transpose(1, 0, 2, 3))
+    check(lambda w: w.reshape(4, 45).T)
+    check(lambda w: w.sum((2, 3)) / np.float32(9))
+    check(lambda w: w.sum(0).reshape(5, 9))
+    shuffled = rng.permutation(values.ravel()).reshape(4, 45)
+    assert copies.derived(shuffled, values, other) is None
+
+
+def test_a_constant_of_unknown_origin_is_refused(exported):
+    model = onnx.ModelProto()
+    model.CopyFrom(exported.model)
+    constant = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(constant, "fastcam.constant_99"))
+    with pytest.raises(FastcamError, match=r"the constant fastcam\.constant_99, which may have been computed"):
+        copies.randomised(model, ["fc"], copies.drawn("normal", 0))
 
 
 def test_whole_numbers_of_a_quantised_model_change_places():
@@ -133,7 +147,7 @@ def test_each_depth_is_compared_with_the_map(exported, explainer, order):
 
 def test_few_depths_end_with_all_layers_and_two_files_are_refused(explainer, tmp_path):
     assert [name for name, _ in PROTOCOLS["randomisation"](depths=2).copies(explainer)] == [
-        "cascading 67 %",
+        "cascading 50 %",
         "cascading 100 %",
     ]
     export_model(classifier(size=SIDE), tmp_path / "m.onnx", check=False, on_demand=True)

@@ -43,6 +43,10 @@ ENVIRONMENTS = {
         ("grad-cam==1.5.7", "torchcam==0.5.0", "captum==0.9.0", "ttach==0.0.3"),
         ("matplotlib", "scikit-learn", "tqdm", "setuptools", "wheel"),
     ),
+    "quantus": Environment(
+        ("quantus==0.6.0",),
+        ("pandas", "scikit-image", "scikit-learn", "tqdm", "matplotlib", "cachetools", "opencv-python-headless"),
+    ),
     "openvino": Environment(("openvino==2026.4.1",)),
     "openvino-ep": Environment(("onnxruntime-openvino==1.24.1",)),
     "openvino-xai": Environment(

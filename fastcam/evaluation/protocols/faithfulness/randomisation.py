@@ -25,14 +25,15 @@ class Randomisation(Faithfulness):
     """How alike the map and the same class's map of a model with random weights are; lower is better.
 
     Layers become random from the logits down ("cascading"), or one alone ("independent"), at some depths, each a
-    figure: "50 %" is the copy in which the upper half of all layers is random, or the layer there. Likeness is
+    figure: "50 %" is the copy in which about the upper half of all layers is random, or the layer there. Likeness is
     Spearman's coefficient of the two heatmaps, and their SSIM. A map that vanishes under random weights has a
     coefficient of 0: nothing is left of it.
 
     Copies are made once for each model, by onnx, and kept in memory: as many as there are depths.
 
-    Biases and normalisations keep their numbers. Source: Adebayo et al. 2018, "Sanity Checks for
-    Saliency Maps" (arXiv 1810.03292), section 3.
+    Biases and normalisations keep their numbers.
+
+    Source: Adebayo et al. 2018, "Sanity Checks for Saliency Maps" (arXiv 1810.03292), section 3.
 
     Attributes:
         order: see above.
@@ -91,4 +92,4 @@ class Randomisation(Faithfulness):
             last = round(number * len(layers) / count)
             chosen = layers[:last] if self.order == "cascading" else layers[last - 1 : last]
             made = explainer.with_model(randomised_copy.randomised(model, chosen, draw))
-            yield f"{self.order} {100 * last / len(layers):.0f} %", made
+            yield f"{self.order} {100 * number / count:.0f} %", made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +18,8 @@ Draw: TypeAlias = "Callable[[str, NDArray[Any]], NDArray[Any]]"
 """The name and the values of a layer's weights -> other values, of the same shape and dtype."""
 LIMIT = 2**31 - 1
 """Bytes that an ONNX file in one piece has at most."""
+SMALL = 4096
+"""Up to this many numbers an export computes constants from weights of the model; larger ones stand there once."""
 
 
 def opened(model: str | Path | bytes) -> Any:
@@ -60,45 +62,66 @@ def _is_kernel(weights: Any) -> bool:
 
 
 def randomised(model: Any, names: Iterable[str], draw: Draw) -> bytes:
-    """The file with other weights in these layers, also where the export holds small ones a second time, transposed.
+    """The file with other weights in these layers, and in what the export computed from small ones.
 
     Raises:
-        FastcamError: it is too large for a file in one piece.
+        FastcamError: it is too large for a file in one piece, or nobody knows how an added constant was computed.
     """
     from onnx import ModelProto, numpy_helper
 
     copy = ModelProto()
     copy.CopyFrom(model)
-    kernels = {one.name: one for one in copy.graph.initializer if _is_kernel(one)}
-    changed = {}
-    for name in set(names):
-        values = numpy_helper.to_array(kernels[name])
-        other = np.ascontiguousarray(draw(name, values), values.dtype).reshape(values.shape)
-        changed[name] = other
-        for added in [one for one in kernels.values() if one.name.startswith(PREFIX)]:
-            again = rearranged(numpy_helper.to_array(added), values, other)
-            changed |= {} if again is None else {added.name: again}
+    held = {one.name: one for one in copy.graph.initializer}
+    arrays = {name: numpy_helper.to_array(held[name]) for name in layers(model)}
+    others = {
+        name: np.ascontiguousarray(draw(name, arrays[name]), arrays[name].dtype).reshape(arrays[name].shape)
+        for name in dict.fromkeys(names)
+    }
+    small = {name: array for name, array in arrays.items() if array.size <= SMALL and array.dtype.kind == "f"}
+    changed = dict(others)
+    for added in [one for one in held.values() if one.name.startswith(PREFIX)] if small else []:
+        constant = numpy_helper.to_array(added)
+        if constant.dtype.kind != "f" or not 4 <= constant.size <= SMALL:
+            continue
+        origin = next((name for name, array in small.items() if derived(constant, array, array) is not None), None)
+        if origin is None and _is_kernel(added):
+            raise FastcamError(
+                f"the file holds the constant {added.name}, which may have been computed from small weights in a way "
+                "that is not known here; its maps would not be those of random weights"
+            )
+        again = derived(constant, small[origin], others[origin]) if origin in others and origin is not None else None
+        changed |= {} if again is None else {added.name: again}
     for name, array in changed.items():
-        kernels[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        held[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
     if copy.ByteSize() > LIMIT:
         raise FastcamError("the file is larger than 2 GB, and copies with random weights are made in memory")
     return bytes(copy.SerializeToString())
 
 
-def rearranged(added: NDArray[Any], values: NDArray[Any], other: NDArray[Any]) -> NDArray[Any] | None:
-    """What becomes of ``added`` when ``values`` become ``other``, if it is they with their axes in another order,
-    maybe turned around in space and times a number; None if it is not."""
-    if added.size != values.size or added.dtype != values.dtype or added.dtype.kind != "f":
+def derived(added: NDArray[Any], values: NDArray[Any], other: NDArray[Any]) -> NDArray[Any] | None:
+    """What becomes of the constant ``added`` when the weights ``values`` become ``other``; None if it is not theirs.
+
+    It is theirs if it is the weights with their axes in another order, maybe turned around in space, maybe summed over
+    some positions, times a number.
+    """
+    if added.dtype != values.dtype or values.size % added.size:
         return None
-    turns: list[Callable[[NDArray[Any]], NDArray[Any]]] = [lambda array: array]
-    turns += [lambda array: array[..., ::-1, ::-1]] if values.ndim == 4 else []
-    for axes in permutations(range(values.ndim)):
-        for turn in turns:
-            same = turn(values).transpose(axes).reshape(added.shape)
-            place = np.unravel_index(int(np.abs(same).argmax()), same.shape)
-            factor = added[place] / same[place] if same[place] else 0
-            if factor and np.allclose(added, factor * same, rtol=1e-5, atol=0):
-                return np.asarray(factor * turn(other).transpose(axes).reshape(added.shape), added.dtype)
+    count = values.size // added.size
+    turns = (False, True) if values.ndim == 4 else (False,)
+    for turn, axes, at in product(turns, permutations(range(values.ndim)), range(added.ndim + 1 if count > 1 else 1)):
+
+        def form(
+            array: NDArray[Any], turn: bool = turn, axes: tuple[int, ...] = axes, at: int = at
+        ) -> NDArray[np.float64]:
+            turned = array[..., ::-1, ::-1] if turn else array
+            split = turned.transpose(axes).reshape(*added.shape[:at], count, *added.shape[at:])
+            return np.asarray(split.sum(at, dtype=np.float64))
+
+        same = form(values)
+        place = np.unravel_index(int(np.abs(same).argmax()), same.shape)
+        factor = float(added[place]) / float(same[place]) if same[place] else 0.0
+        if factor and np.allclose(added, factor * same, rtol=1e-4, atol=1e-5 * float(np.abs(added).max())):
+            return np.asarray(factor * form(other), added.dtype)
     return None
 
 

@@ -20,26 +20,28 @@ class Road(Faithfulness):
 
     Attributes:
         percentages: how much goes.
+        curve: whether the accuracy at each of the percentages is a figure too.
         noise: standard deviation of what is added to filled pixels, in units of the network's input.
     """
 
     percentages: tuple[float, ...] = formulas.PERCENTAGES
     noise: float = 0.01
+    curve: bool = False
 
     name = "road"
     title = "accuracy while the hottest, or coldest, pixels are filled in (ROAD; 18 predictions, each behind a filling)"
 
     def values(self, subject: Subject) -> Mapping[str, float]:
         """Means over the percentages, and of each the first figure."""
-        rng, row, steps = subject.random(self.name), {}, {}
+        rng, row, curves = subject.random(self.name), {}, {}
         for least, which in ((False, "hottest"), (True, "coldest")):
             given = subject.x, subject.heat, self.percentages, least, self.noise, rng
             pictures = np.stack(list(formulas.removed(*given)))
             first = subject.is_first(pictures)
             row[f"accuracy without the {which}"] = float(first.mean())
             row[f"probability without the {which}"] = float(subject.probability(pictures).mean())
-            if not least:
-                steps = {f"without {share:g} %": float(one) for share, one in zip(self.percentages, first, strict=True)}
+            for share, one in zip(self.percentages, first, strict=True):
+                curves[f"accuracy without the {which} {share:g} %"] = float(one)
         for what in ("accuracy", "probability"):
             row[f"{what}, difference"] = row[f"{what} without the coldest"] - row[f"{what} without the hottest"]
-        return row | steps
+        return row | (curves if self.curve else {})
