@@ -1,0 +1,54 @@
+"""Sections of the page about the paper's experiments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fastcam_bench.paths import RESULTS
+
+PAPER = RESULTS / "paper"
+SHOWN = (
+    "attack succeeds",
+    "IoU of masks, before and after",
+    "IoU of masks, noise without an aim",
+    "IoU of masks, another picture",
+    "rank correlation, before and after",
+    "rank correlation, noise without an aim",
+    "rank correlation, another picture",
+    "pointing game, before",
+    "pointing game, after",
+)
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PAPER / name).read_text(encoding="utf-8"))
+    return found
+
+
+def _figure(figure: dict[str, Any]) -> str:
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+
+
+def adversarial() -> str:
+    """What is left of maps under adversarial noise."""
+    report = _read("adversarial.json")
+    models = report["models"]
+    noise = [f"{one['epsilon']}, {one['mean change of a pixel']} of 255" for one in models]
+    lines = [
+        f"`{report['command']}`; intervals are 95 %, over pictures. Classes that are there and were among the model's",
+        "five best before the attack.",
+        "",
+        "| | " + " | ".join(f"{one['model']}, {one['data'].split(',')[0]}" for one in models) + " |",
+        "|---|" + "---:|" * len(models),
+        "| pictures, classes | " + " | ".join(f"{one['pictures']}, {one['classes seen']}" for one in models) + " |",
+        "| noise at most, mean | " + " | ".join(noise) + " |",
+    ]
+    for name in SHOWN:
+        cells = [one["figures"].get(f"{name} (seen)") or one["figures"][name] for one in models]
+        lines.append(f"| {name} | " + " | ".join(map(_figure, cells)) + " |")
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"adversarial": adversarial}
