@@ -61,6 +61,10 @@ def evaluate(
         str,
         typer.Option("--protocol", "-p", help="What is measured, as a,b,c; all: everything; list: says what there is."),
     ] = ",".join(DEFAULT),
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PROTOCOL.OPTION=VALUE", help="Of a protocol, as insertion.baseline=black."),
+    ] = None,
     method: MethodNames = None,
     option: MethodOptions = None,
     output: Annotated[
@@ -90,19 +94,18 @@ def evaluate(
     from fastcam.evaluation.class_map import class_map
     from fastcam.evaluation.data import open_data
     from fastcam.evaluation.protocols import PROTOCOLS
+    from fastcam.evaluation.protocols.options import chosen, described
     from fastcam.evaluation.runner import Contestant
     from fastcam.evaluation.runner import evaluate as measure
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
     if protocol == "list":
-        print_table(("protocol", "what it measures"), [(name, each.title) for name, each in PROTOCOLS.items()])
+        known = [(name, each.title, described(each)) for name, each in PROTOCOLS.items()]
+        print_table(("protocol", "what it measures", "--set"), known)
         return
     names = list(PROTOCOLS) if protocol == "all" else [name.strip() for name in protocol.split(",")]
-    for name in names:
-        if name not in PROTOCOLS:
-            raise FastcamError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
-    protocols = [PROTOCOLS[name]() for name in dict.fromkeys(names)]
+    protocols = chosen(PROTOCOLS, names, setting or ())
     opened = open_data(data, split, pictures=pictures, annotations=annotations, exif=exif)
     titles = _titles(models)
     contestants = []

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
-from fastcam.evaluation.faithfulness import baseline
+from fastcam.evaluation.faithfulness import BASELINES, baseline
 from fastcam.evaluation.faithfulness.masking import Floats
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
+from fastcam.evaluation.protocols.options import check
 from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
 from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float
@@ -116,6 +117,12 @@ class Faithfulness(Protocol):
     """
 
     of: Of = "predicted"
+
+    def __post_init__(self) -> None:
+        check(self)
+        kind = getattr(self, "baseline", "zero")
+        if kind not in BASELINES:
+            raise FastcamError(f"{self.name}.baseline is {kind!r}; give one of: {', '.join(BASELINES)}")
 
     def targets(self, present: Sequence[Present]) -> list[int]:
         """The predicted class, or the marked ones."""
