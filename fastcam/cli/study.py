@@ -16,7 +16,7 @@ from fastcam.cli.sheets import method_names
 EXAMPLES = (
     "fastcam study make resnet50.cam.onnx photos/ --method gradcam,guided-gradcam --raters 10",
     "fastcam study make a.cam.onnx --other b.cam.onnx --data coco:coco2017 --map coco_to_imagenet.json",
-    "fastcam study score fastcam-study/key.json answers-*.json",
+    "fastcam study score fastcam-study/key.json answers/",
 )
 
 
@@ -84,7 +84,10 @@ def make(
 def score(
     key: Annotated[Path, typer.Argument(metavar="key.json", help="Of fastcam study make.", show_default=False)],
     answers: Annotated[
-        list[Path], typer.Argument(metavar="ANSWERS", help="Files that the page has saved.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="ANSWERS", help="Files that the page has saved, or folders of them.", show_default=False
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A JSON file for the scores.", show_default=False)
@@ -94,7 +97,8 @@ def score(
     from fastcam.atomic_files import json_bytes, write_files
     from fastcam.evaluation.study import score_study
 
-    scores = score_study(key, answers)
+    files = [file for path in answers for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    scores = score_study(key, files)
     if output is not None:
         write_files({output: json_bytes(scores.to_dict())})
     rows = []

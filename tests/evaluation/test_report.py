@@ -170,6 +170,21 @@ def test_a_class_whose_maps_are_the_same_and_one_that_looks_beside_its_boxes_com
     assert "10%" in ranked[0][2][0] and "62%" in ranked[0][2][0] and "all 6 pictures" in ranked[1][2][0]
 
 
+def test_small_objects_are_not_suspicious_for_their_size():
+    """Their share is small, and still many times an even map's."""
+    groups = Groups()
+    for i in range(6):
+        for label, share, even in (
+            ("large", 0.9, 0.6),
+            ("middle", 0.5, 0.1),
+            ("small", 0.03, 0.002),
+            ("odd", 0.1, 0.09),
+        ):
+            one = facts(f"{label} {i}", label, share, even)
+            groups.add(one, np.random.default_rng(i).random((CELLS, CELLS)).astype(np.float32), PLAIN)
+    assert [(name, len(said)) for name, _, said in groups.ranked() if said] == [("odd", 1)]
+
+
 def test_a_picture_far_below_its_class_is_suspicious():
     groups, heat = Groups(), np.ones((CELLS, CELLS), np.float32)
     few = [facts(str(i), share=share, even=0.05) for i, share in enumerate((0.8, 0.7, 0.75, 0.9, 0.3, 0.04))]

@@ -242,6 +242,9 @@ def test_the_verbs_make_and_score(study, tmp_path):
     done = run(app, ["study", "score", str(study[0].key), *files, "-o", str(tmp_path / "scores.json")])
     assert done.exit_code == 0 and "secret-one" in done.output and "4 raters" in done.output
     rows = json.loads((tmp_path / "scores.json").read_text())["rows"]
+    (tmp_path / "scores.json").unlink()
+    again = run(app, ["study", "score", str(study[0].key), str(tmp_path)])
+    assert again.output == done.output
     assert [row["question"] for row in rows] == ["class"] * 3 + ["trust"] * 3
     for words, said in (
         (["make", str(model)], "no pictures"),

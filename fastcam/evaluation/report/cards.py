@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcam.evaluation.protocols.regions import Boxes
 from fastcam.evaluation.report import heat
-from fastcam.evaluation.report.facts import CELLS, Facts, Group
+from fastcam.evaluation.report.facts import CELLS, Facts, Group, percent
 from fastcam.image.preprocess import Size, Uint8
 from fastcam.render import web
 from fastcam.render.web import escaped
@@ -70,7 +70,7 @@ def _figure(name: str, view: View, uri: str, size: Size, small: Uint8, side: int
             f'<img class="guided" src="{web.jpeg_uri(beside, side, _most(beside))}" width="{wide}" height="{high}" '
             f'alt="Guided Grad-CAM of {alt}" decoding="async"><small>Guided Grad-CAM</small>'
         )
-    return f'<figure>{stack}<figcaption><span class="dot"></span>{caption}</figcaption></figure>'
+    return f"<figure><figcaption>{caption}</figcaption>{stack}</figure>"
 
 
 def _boxes(view: View, size: Size) -> str:
@@ -112,13 +112,13 @@ def opening(number: int, facts: Facts, flags: Sequence[str]) -> str:
     inside = (
         ""
         if facts.share is None or facts.even is None
-        else f'<p class="share">heat in boxes <b>{facts.share:.0%}</b> (even map {facts.even:.0%})</p>'
+        else f'<p class="share">heat in boxes <b>{percent(facts.share)}</b> (even map {percent(facts.even)})</p>'
     )
     return (
         f'<article class="card {verdict}" id="p{number}" tabindex="-1" aria-labelledby="t{number}" {attributes}>'
         f'<h3 id="t{number}">{escaped(facts.name)}</h3>'
         f'<p class="verdict"><span class="badge">{word}</span> predicted <b>{escaped(facts.predicted)}</b> '
-        f"{facts.score:.3g}{truth}</p>{inside}" + (f'<ul class="flags">{said}</ul>' if said else "")
+        f"(score {facts.score:.3g}){truth}</p>{inside}" + (f'<ul class="flags">{said}</ul>' if said else "")
     )
 
 
@@ -133,7 +133,7 @@ def group_row(name: str, group: Group, flags: Sequence[str]) -> str:
     drawn = f"{CELLS} {CELLS} {values} 0 0 1 1 0 0 1 1" if group.maps else ""
     uri = web.jpeg_uri(group.mean_picture, CELLS, 4000)
     label = escaped(name)
-    share = "" if group.share is None or group.even is None else f"{group.share:.0%} (even {group.even:.0%})"
+    share = "" if group.share is None or group.even is None else f"{percent(group.share)} (even {percent(group.even)})"
     same = "" if group.sameness is None else f"{group.sameness:.2f}"
     right = f"{group.right / group.known:.0%}" if group.known else ""
     said = "".join(f"<li>{escaped(flag)}</li>" for flag in flags)

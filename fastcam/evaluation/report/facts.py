@@ -18,7 +18,35 @@ CELLS = 28
 SAME, SAME_LEAST = 0.9, 5
 """A class's maps are called the same from this mean correlation on, and from this many pictures on."""
 FAR, PICTURES_LEAST, CLASSES_LEAST = 0.5, 4, 3
-"""A share is far below the others where it is less than this part of their median; of how many there must be shares."""
+"""A share of heat is far below the others where it is less than this part of their median, and so is how many times an
+even map's share it is: by the first alone small objects would be suspicious, by the second large ones. Of how many
+pictures, and classes, there must be shares."""
+
+
+def percent(share: float) -> str:
+    """A share for people, of small ones two digits."""
+    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:.2g}%"
+
+
+@dataclass(frozen=True)
+class Median:
+    """Of shares of heat, and of how many times even maps' shares they are; of how many."""
+
+    share: float
+    times: float
+    n: int
+
+    @classmethod
+    def of(cls, shares: Sequence[float], evens: Sequence[float]) -> Median | None:
+        """None of nothing."""
+        if not shares:
+            return None
+        times = np.array(shares) / np.maximum(evens, 1e-9)
+        return cls(float(np.median(shares)), float(np.median(times)), len(shares))
+
+    def far_below(self, share: float, even: float) -> bool:
+        """Whether a share lies far below, see :data:`FAR`."""
+        return share < FAR * self.share and share / max(even, 1e-9) < FAR * self.times
 
 
 @dataclass(frozen=True)
@@ -114,22 +142,28 @@ class Group:
         """The mean share that an even map has there."""
         return float(np.mean(self.evens)) if self.evens else None
 
-    def flags(self, others: Sequence[float]) -> list[str]:
+    def flags(self, others: Median | None) -> list[str]:
         """What is suspicious, in words.
 
         Args:
-            others: the mean shares of all classes.
+            others: of the mean shares of all classes.
         """
         said = []
-        if self.share is not None and self.even is not None:
-            middle = float(np.median(others))
-            if len(others) >= CLASSES_LEAST and self.share < FAR * middle:
-                said.append(f"{self.share:.0%} of the heat lies inside its boxes; the median class has {middle:.0%}")
+        if self.share is not None and self.even is not None and len(self.shares) >= CLASSES_LEAST:
+            if others is not None and others.n >= CLASSES_LEAST and others.far_below(self.share, self.even):
+                said.append(
+                    f"{percent(self.share)} of the heat lies inside its boxes; the median class has "
+                    f"{percent(others.share)}"
+                )
             if self.share < self.even:
-                said.append(f"less heat inside its boxes ({self.share:.0%}) than an even map has ({self.even:.0%})")
+                said.append(_less(self.share, self.even))
         if self.sameness is not None and self.maps >= SAME_LEAST and self.sameness >= SAME:
             said.append(f"the same map in all {self.maps} pictures (mean correlation {self.sameness:.2f})")
         return said
+
+
+def _less(share: float, even: float) -> str:
+    return f"less heat inside its boxes ({percent(share)}) than an even map has ({percent(even)})"
 
 
 class Groups:
@@ -137,7 +171,7 @@ class Groups:
 
     def __init__(self) -> None:
         self.by_name: dict[str, Group] = {}
-        self._medians: dict[str, float] = {}
+        self._medians: dict[str, Median | None] = {}
 
     def add(self, facts: Facts, heat: Float, picture: NDArray[np.uint8]) -> None:
         """One more picture."""
@@ -145,7 +179,8 @@ class Groups:
 
     def ranked(self) -> list[tuple[str, Group, list[str]]]:
         """Name, class and what is suspicious about it: the suspicious ones first, then by their share of heat."""
-        others = [group.share for group in self.by_name.values() if group.share is not None]
+        means = [(group.share, group.even) for group in self.by_name.values() if len(group.shares) >= CLASSES_LEAST]
+        others = Median.of([share or 0.0 for share, _ in means], [even or 0.0 for _, even in means])
         rows = [(name, group, group.flags(others)) for name, group in self.by_name.items()]
         return sorted(rows, key=lambda row: (-len(row[2]), 2.0 if row[1].share is None else row[1].share, row[0]))
 
@@ -154,16 +189,17 @@ class Groups:
         said = [] if facts.status == "ok" else [f"no map ({facts.status})"]
         if facts.share is None or facts.even is None or said:
             return said
-        shares = self.by_name[facts.group].shares
-        middle = self._medians.setdefault(facts.group, float("nan"))
-        if middle != middle:
-            middle = self._medians[facts.group] = float(np.median(shares))
-        if len(shares) >= PICTURES_LEAST and facts.share < FAR * middle:
+        if facts.group not in self._medians:
+            group = self.by_name[facts.group]
+            self._medians[facts.group] = Median.of(group.shares, group.evens)
+        others = self._medians[facts.group]
+        if others is not None and others.n >= PICTURES_LEAST and others.far_below(facts.share, facts.even):
             said.append(
-                f"{facts.share:.0%} of the heat lies inside its boxes; the median picture of the class has {middle:.0%}"
+                f"{percent(facts.share)} of the heat lies inside its boxes; the median picture of the class has "
+                f"{percent(others.share)}"
             )
         if facts.share < facts.even:
-            said.append(f"less heat inside its boxes ({facts.share:.0%}) than an even map has ({facts.even:.0%})")
+            said.append(_less(facts.share, facts.even))
         return said
 
 
