@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -35,6 +36,15 @@ class Annotation:
     read_mask: Callable[[], Mask] | None = None
     difficult: bool = False
     crowd: bool = False
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """Its pixels, read once for all that ask; None where the data set has none."""
+        if self.read_mask is None:
+            return None
+        mask = self.read_mask().view()
+        mask.flags.writeable = False
+        return mask
 
 
 @dataclass(frozen=True, eq=False)

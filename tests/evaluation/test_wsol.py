@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from fastcam.errors import FastcamError
 from fastcam.evaluation.protocols.pxap import PxAP, pack, unpack
-from fastcam.evaluation.protocols.sweep import components_at
+from fastcam.evaluation.protocols.sweep import swept
 from fastcam.evaluation.protocols.wsol import Wsol, chosen
 from fastcam.kernels import reference
 from support.evaluation_cases import case, figures, mark, present
@@ -98,6 +98,12 @@ def test_both_accuracies_are_wsolevaluations():
     assert given["BoxAccV2"].value == got["MaxBoxAccV2"].value and "MaxBoxAcc" not in given
 
 
+def by_level(heat, levels, **options):
+    """The components of rising levels, one list each."""
+    rows, counts = swept(heat, levels[::-1], **options)
+    return np.split(rows, np.cumsum(counts)[:-1])[::-1]
+
+
 def test_opencv_s_outlines_say_the_same_but_for_holes_and_equals():
     """The largest area inside an outline is nearly always that of the component with most pixels."""
     rng = np.random.default_rng(5)
@@ -106,7 +112,7 @@ def test_opencv_s_outlines_say_the_same_but_for_holes_and_equals():
         one = random_map(rng)
         steps = (minmax_enlarged(one) * 255).astype(np.uint8)
         levels = np.floor(np.arange(0, 1, 0.05) * 255)
-        ours = components_at(cv2.resize(one, NETWORK[::-1]), (levels + 1) / 255)
+        ours = by_level(cv2.resize(one, NETWORK[::-1]), (levels + 1) / 255)
         for level, found in zip(levels, ours, strict=True):
             binary = (steps > level).astype(np.uint8)
             outlines = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
@@ -123,7 +129,7 @@ def test_the_sweep_is_thresholding_the_enlarged_map(side):
         heat = reference.upsample(reference.normalize(one), NETWORK)
         low, high = float(heat.min()), float(heat.max())
         levels = np.linspace(0.05, 1, 20)
-        for level, found in zip(levels, components_at(heat, levels, window=window), strict=True):
+        for level, found in zip(levels, by_level(heat, levels, window=window), strict=True):
             inside = heat >= np.float32((low + level * (high - low)) / high) * np.float32(high)
             x0, y0, x1, y1 = window or (0, 0, 64, 64)
             kept = np.zeros_like(inside)

@@ -27,9 +27,9 @@ def boxes_of(annotations: Iterable[Annotation]) -> Boxes:
 
 def box_of(annotation: Annotation) -> Box | None:
     """The box of a mark, or the one around its pixels."""
-    if annotation.box is not None or annotation.read_mask is None:
+    if annotation.box is not None or annotation.mask is None:
         return annotation.box
-    y, x = np.nonzero(annotation.read_mask())
+    y, x = np.nonzero(annotation.mask)
     return (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)) if len(x) else None
 
 
@@ -64,12 +64,12 @@ def box_pixels(boxes: Boxes, size: Size) -> Mask:
 
 def mask_pixels(annotations: Sequence[Annotation], size: Size) -> Mask | None:
     """The pixels of the marks; None where one of them has no mask, or there is no mark."""
-    readers = [each.read_mask for each in annotations if each.read_mask is not None]
-    if not readers or len(readers) < len(annotations):
+    masks = [each.mask for each in annotations if each.mask is not None]
+    if not masks or len(masks) < len(annotations):
         return None
     inside = np.zeros(size, np.bool_)
-    for read in readers:
-        inside |= read()
+    for mask in masks:
+        inside |= mask
     return inside
 
 
@@ -77,8 +77,8 @@ def pixels(annotations: Sequence[Annotation], size: Size) -> Mask:
     """The pixels of the marks: of each its mask where it has one, and otherwise its box."""
     inside = np.zeros(size, np.bool_)
     for each in annotations:
-        if each.read_mask is not None:
-            inside |= each.read_mask()
+        if each.mask is not None:
+            inside |= each.mask
         elif each.box is not None:
             inside |= box_pixels(boxes_of([each]), size)
     return inside

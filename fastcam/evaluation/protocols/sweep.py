@@ -18,9 +18,9 @@ Components = NDArray[np.int32]
 of their first pixels."""
 
 
-def components_at(
+def swept(
     heatmap: Float, levels: Levels, connectivity: int = 8, window: tuple[int, int, int, int] | None = None
-) -> list[Components]:
+) -> tuple[Components, NDArray[np.int32]]:
     """The components of what reaches each level, of a heatmap scaled to 0..1.
 
     The scale is that of weakly supervised localization: the minimum becomes 0 and the maximum 1. FastCAM's heatmaps are
@@ -29,21 +29,20 @@ def components_at(
 
     Args:
         heatmap: float32 [H, W], not negative, at the network's input.
-        levels: float64 [n], in (0, 1], rising.
+        levels: float64 [n], in (0, 1], falling.
         connectivity: 8 or 4 neighbours of a pixel.
         window: x0, y0, x1, y1 outside of which no pixel counts (a letterbox's bars).
 
     Returns:
-        for each level its components; none of a map that is the same everywhere.
+        the components, level by level, and int32 [n], how many each level has; none of a map that is the same
+        everywhere.
     """
     low, high = float(heatmap.min()), float(heatmap.max())
     if not np.isfinite(high) or high <= low:
-        return [np.zeros((0, 5), np.int32) for _ in levels]
-    shares = ((low + levels[::-1] * (high - low)) / high).astype(np.float32)
-    cuts = shares * np.float32(high)
+        return np.zeros((0, 5), np.int32), np.zeros(len(levels), np.int32)
+    shares = ((low + levels * (high - low)) / high).astype(np.float32)
     inside = None if window is None else np.array(window, np.int32)
-    rows, counts = sweep(np.ascontiguousarray(heatmap, np.float32), cuts, connectivity, inside)
-    return np.split(rows, np.cumsum(counts)[:-1])[::-1]
+    return sweep(np.ascontiguousarray(heatmap, np.float32), shares * np.float32(high), connectivity, inside)
 
 
 def scaled(heatmap: Float) -> Float:

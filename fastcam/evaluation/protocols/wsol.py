@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError
 from fastcam.evaluation.protocols.base import Case, Protocol, Row
 from fastcam.evaluation.protocols.regions import Boxes, boxes_of, counted
-from fastcam.evaluation.protocols.sweep import Components, components_at
+from fastcam.evaluation.protocols.sweep import Components, swept
 from fastcam.evaluation.statistics import REPLICATES, Figure, Floats, Tally, Weights, figure
 from fastcam.image.preprocess import Geometry
 
@@ -68,11 +68,10 @@ class Wsol(Protocol):
             heatmap = case.explanation.heatmaps[0, case.columns[each.target]]
             if not case.ok(each.target):
                 heatmap = np.zeros_like(heatmap)
-            levels, inverse = np.unique((self.levels + 1) / 255, return_inverse=True)
             connectivity = case.explanation.connectivity
-            found = components_at(heatmap, levels, connectivity, geometry.target)
-            hits = _hits(found, in_network(boxes, geometry), geometry.network)
-            row[each.label] = {key: _text(flags[inverse]) for key, flags in hits.items()}
+            found = swept(heatmap, ((self.levels + 1) / 255)[::-1], connectivity, geometry.target)
+            hits = _hits(*found, in_network(boxes, geometry), geometry.network)
+            row[each.label] = {key: _text(flags[::-1]) for key, flags in hits.items()}
         return row or None
 
     def tally(self) -> Tally:
@@ -109,21 +108,29 @@ def inclusive_overlaps(boxes: Boxes, others: Boxes) -> Floats:
     return shares
 
 
-def _hits(found: list[Components], boxes: Boxes, size: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
-    """bool [levels] for each of :data:`CURVES`, by its key in a row."""
-    rows = [one if len(one) else np.zeros((1, 5), np.int32) for one in found]
-    joined = np.concatenate(rows)
+def _hits(
+    rows: Components, counts: NDArray[np.int32], boxes: Boxes, size: tuple[int, int]
+) -> dict[str, NDArray[np.bool_]]:
+    """bool [levels] for each of :data:`CURVES`, by its key in a row; a level without components has an empty box."""
     ends = np.array([size[1] - 1, size[0] - 1])
-    with_last = np.concatenate([joined[:, :2], np.minimum(joined[:, 2:4], ends)], axis=1).astype(np.float64)
+    with_last = np.concatenate([rows[:, :2], np.minimum(rows[:, 2:4], ends)], axis=1).astype(np.float64)
     overlap = inclusive_overlaps(with_last, boxes).max(1)
-    starts = np.cumsum([0, *(len(one) for one in rows)])[:-1]
-    largest = starts + [int(np.argmax(one[:, 4])) for one in rows]
-    best = np.maximum.reduceat(overlap, starts)
-    return {"largest": overlap[largest] >= 0.5, **{str(share): best >= share for share in OVERLAPS}}
+    nothing = float(inclusive_overlaps(np.zeros((1, 4)), boxes).max())
+    largest, best = np.full(len(counts), nothing), np.full(len(counts), nothing)
+    some = np.flatnonzero(counts)
+    if len(some):
+        starts = (np.cumsum(counts) - counts)[some]
+        best[some] = np.maximum.reduceat(overlap, starts)
+        most = np.repeat(np.maximum.reduceat(rows[:, 4], starts), counts[some])
+        of_level = np.repeat(some, counts[some])
+        at = np.flatnonzero(rows[:, 4] == most)
+        levels, first = np.unique(of_level[at], return_index=True)  # of equals the first
+        largest[levels] = overlap[at[first]]
+    return {"largest": largest >= 0.5, **{str(share): best >= share for share in OVERLAPS}}
 
 
 def _text(flags: NDArray[np.bool_]) -> str:
-    return "".join("01"[flag] for flag in flags.astype(int).tolist())
+    return (flags.astype(np.uint8) + ord("0")).astype(np.uint8).tobytes().decode("ascii")
 
 
 class _Curves:
