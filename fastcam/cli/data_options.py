@@ -15,6 +15,35 @@ if TYPE_CHECKING:
     from fastcam.evaluation.samples import Dataset
 
 Data = Annotated[
+    str,
+    typer.Option("--data", metavar="FORMAT:PLACE", help="Pictures and what is marked in them.", show_default=False),
+]
+Split = Annotated[str | None, typer.Option("--split", help="Which part of the data set, such as val.")]
+DataPictures = Annotated[
+    Path | None, typer.Option("--pictures", help="The folder of the pictures.", show_default="where the format has it")
+]
+DataAnnotations = Annotated[
+    Path | None,
+    typer.Option("--annotations", help="The file or folder of boxes or masks.", show_default="where the format has it"),
+]
+MapFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        help="JSON or YAML: labels of the data to classes of the model.",
+        show_default="by names, WordNet ids",
+    ),
+]
+Offset = Annotated[
+    int | None,
+    typer.Option("--offset", help="Added to the map's indices: 1 where the model's class 0 is a background."),
+]
+DataExif = Annotated[
+    bool | None,
+    typer.Option("--exif/--no-exif", help="Marks lie on turned pictures, or not.", show_default="as the format has it"),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Of the data set's first pictures alone.")]
+DataInPlace = Annotated[
     str | None,
     typer.Option(
         "--data",

@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.console import counted, progress, say
-from fastcam.cli.data_options import Data, opened_data
-from fastcam.cli.evaluate import DataAnnotations, DataExif, DataPictures, MapFile, Offset, Split
+from fastcam.cli.data_options import (
+    DataAnnotations,
+    DataExif,
+    DataInPlace,
+    DataPictures,
+    Limit,
+    MapFile,
+    Offset,
+    Split,
+    opened_data,
+)
 from fastcam.cli.shared_options import (
     ColorsName,
     ExportedFile,
@@ -34,12 +43,13 @@ def report(
         typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
-    data: Data = None,
+    data: DataInPlace = None,
     split: Split = None,
     pictures: DataPictures = None,
     annotations: DataAnnotations = None,
     mapping: MapFile = None,
     offset: Offset = None,
+    limit: Limit = None,
     title: Annotated[str, typer.Option(help="Of the page.", show_default="model and data")] = "",
     thumbnail: Annotated[
         int, typer.Option(help="Pixels of a thumbnail's longer side; 240 makes about 10 KB a picture.")
@@ -71,7 +81,7 @@ def report(
         if known and known.unmapped
         else []
     )
-    with progress(len(shown)) as bar:
+    with progress(len(shown) if limit is None else min(limit, len(shown))) as bar:
         made = write_report(
             explainer,
             shown,
@@ -83,6 +93,7 @@ def report(
             side=thumbnail,
             colors=colors,
             notes=tuple(notes),
+            limit=limit,
             progress=lambda: bar.advance(bar.task_ids[0]),
         )
     typer.echo(f"{counted(made.pictures, 'picture')}, {made.failures} predicted wrong, {made.flagged} suspicious")

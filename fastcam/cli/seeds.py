@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from fastcam.cli.console import counted, print_table, progress, say
-from fastcam.cli.evaluate import Data, DataAnnotations, DataExif, DataPictures, Limit, MapFile, Offset, Split
+from fastcam.cli.data_options import Data, DataAnnotations, DataExif, DataPictures, Limit, MapFile, Offset, Split
 from fastcam.cli.shared_options import (
     ExportedFile,
     Labels,

@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.console import counted, print_table, progress, say
-from fastcam.cli.data_options import Data, opened_data
-from fastcam.cli.evaluate import DataAnnotations, DataExif, DataPictures, MapFile, Offset, Split
+from fastcam.cli.data_options import (
+    DataAnnotations,
+    DataExif,
+    DataInPlace,
+    DataPictures,
+    MapFile,
+    Offset,
+    Split,
+    opened_data,
+)
 from fastcam.cli.shared_options import ExportedFile, Labels, PreprocessName, Providers, Threads
 from fastcam.cli.sheets import method_names
 
@@ -39,7 +47,7 @@ def make(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for study.html and key.json.")] = Path(
         "fastcam-study"
     ),
-    data: Data = None,
+    data: DataInPlace = None,
     split: Split = None,
     pictures: DataPictures = None,
     annotations: DataAnnotations = None,

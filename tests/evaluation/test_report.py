@@ -18,9 +18,10 @@ from fastcam.evaluation.report import write_report
 from fastcam.evaluation.report.facts import CELLS, Facts, Group, Groups
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.scenes import CLASSES, scenes
+from fastcam.schema import preset
 from fastcam_export import export_model
 from support.html_tree import Tree, picture_in
-from support.models.contract_model import noise, random_model
+from support.models.contract_model import brightness_model, noise, random_model
 from support.sample_data import Samples
 
 DATA = files("fastcam") / "data"
@@ -170,6 +171,27 @@ def test_a_class_whose_maps_are_the_same_and_one_that_looks_beside_its_boxes_com
     assert "10%" in ranked[0][2][0] and "62%" in ranked[0][2][0] and "all 6 pictures" in ranked[1][2][0]
 
 
+def test_a_model_that_looks_at_the_context_of_a_class_is_seen_at_once(tmp_path):
+    """Its heat lies where it is bright: on the objects of three classes, and of the fourth in the same corner."""
+    explainer = Explainer(brightness_model((64, 64), preset("unit", size=(64, 64))).file())
+    rng, samples = np.random.default_rng(0), []
+    for i in range(24):
+        label = ("cup", "jar", "pot", "nurse")[i % 4]
+        x, y = (int(value) for value in rng.integers(0, 40, 2))
+        picture = rng.integers(0, 20, (64, 64, 3), np.uint8)
+        at = np.s_[y : y + 16, x : x + 16] if label != "nurse" else np.s_[48:, 48:]
+        picture[at] = 255
+        samples.append(Sample(f"{label} {i}", picture, (Annotation(label, (x, y, x + 16, y + 16)),)))
+    known = dict.fromkeys(("cup", "jar", "pot", "nurse"), frozenset([0]))
+    report = write_report(explainer, Samples(samples), tmp_path / "r.html", known)
+    assert report.suspicious == ("nurse",) and report.correct.value == 1
+    text = Tree((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert next(button["data-class"] for button in text.all("button") if "data-class" in button) == "nurse"
+    assert "the same map in all 6 pictures" in text.text and "less heat inside its boxes" in text.text
+    first = [card["data-name"].split()[0] for card in text.all("article")[:5]]
+    assert first == ["nurse"] * 5
+
+
 def test_small_objects_are_not_suspicious_for_their_size():
     """Their share is small, and still many times an even map's."""
     groups = Groups()
@@ -256,6 +278,8 @@ def test_the_verb_reports_a_data_set_and_a_folder(model, tmp_path):
     assert done.exit_code == 0, done.output
     assert "6 pictures" in done.output and "share of heat in boxes" in done.output
     assert len(Tree((tmp_path / "r.html").read_text()).all("article")) == len(open_data("scenes:6,seed=2"))
+    done = run(app, ["report", str(model), "--data", "scenes:6", "--limit", "2", "-o", str(tmp_path / "r.html")])
+    assert done.exit_code == 0 and "2 pictures" in done.output
     cv2.imwrite(str(tmp_path / "a.png"), noise())
     (tmp_path / "b.png").write_bytes(b"broken")
     done = run(app, ["report", str(model), str(tmp_path), "-o", str(tmp_path / "s.html")])

@@ -222,6 +222,29 @@ def test_answers_that_do_not_fit_are_refused(study, tmp_path, change, said):
         score_study(study[0].key, [tmp_path / "a.json"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key.update(plan=3),
+        lambda key: key.update(plan=[[["x"]]]),
+        lambda key: key.update(trials=[]),
+        lambda key: key.update(methods="gradcam"),
+        lambda key: key["trials"].popitem(),
+        lambda key: key["trials"].update({next(iter(key["trials"])): {"kind": "other"}}),
+        lambda key: next(iter(key["trials"].values())).update(picture=None),
+        lambda key: next(iter(key["trials"].values())).update(method="unknown"),
+    ],
+)
+def test_a_damaged_key_is_refused(study, tmp_path, change):
+    key = json.loads(study[0].key.read_text())
+    given = answered(key, 1, ACCURACY, OPINION, np.random.default_rng(0))
+    change(key)
+    for name, content in (("key.json", key), ("a.json", given)):
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(FastcamError, match="the key is damaged"):
+        score_study(tmp_path / "key.json", [tmp_path / "a.json"])
+
+
 def test_a_rater_counts_once_and_what_is_missing_is_counted(study, tmp_path):
     given = answered(study[3], 3, ACCURACY, OPINION, np.random.default_rng(0))
     del given["answers"][5:]

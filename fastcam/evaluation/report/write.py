@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -69,6 +70,7 @@ def write_report(
     side: int = SIDE,
     colors: str = "jet",
     notes: tuple[str, ...] = (),
+    limit: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Report:
     """Explain the pictures of a data set, and write them as one HTML file that needs no network.
@@ -84,6 +86,7 @@ def write_report(
         side: pixels of a thumbnail's longer side, 32 to 1024.
         colors: a name from :data:`fastcam.render.drawing.COLORMAPS`.
         notes: further lines of what was left out.
+        limit: how many of the first pictures are taken; None: all.
         progress: called behind each picture.
 
     Raises:
@@ -100,7 +103,7 @@ def write_report(
     with replaced(output) as partial, TemporaryFile(dir=partial.parent) as spool:
         made = _Pages(explainer, classes or {}, side, spool, {"method": method, "options": options})
         waiting: dict[int, Sample] = {}
-        for frame in explainer.stream(_pictures(data, waiting), method=method, options=options):
+        for frame in explainer.stream(_pictures(data, waiting, limit), method=method, options=options):
             sample = waiting.pop(frame.index)
             try:
                 if frame.error is not None or frame.explanation is None:
@@ -123,8 +126,8 @@ def write_report(
     return report
 
 
-def _pictures(data: Dataset, waiting: dict[int, Sample]) -> Iterator[Any]:
-    for index, sample in enumerate(data.samples()):
+def _pictures(data: Dataset, waiting: dict[int, Sample], limit: int | None) -> Iterator[Any]:
+    for index, sample in enumerate(islice(data.samples(), limit)):
         waiting[index] = sample
         yield sample.picture
 

@@ -14,6 +14,7 @@ from fastcam.evaluation.study.agreement import alpha, wilson
 from fastcam.input_files import read_text
 from fastcam.typed_fields import parse_json
 
+KEY = "the key.json of fastcam study make"
 LARGEST = 64 << 20
 SCALE = 2
 """Reliability goes from -2 (the second model is clearly the more trustworthy) to 2 (the first one is)."""
@@ -104,7 +105,7 @@ def score_study(key: str | Path, answers: Sequence[str | Path]) -> Scores:
         FastcamError: a file that cannot be read, or is of another study; two files of one rater; an answer to what the
             rater was not asked.
     """
-    known = _read(Path(key), ("study", "plan", "trials", "methods", "models"), "the key.json of fastcam study make")
+    known = _read_key(Path(key))
     if not answers:
         raise FastcamError("no answers; give the files that the study's page has saved")
     seen: dict[int, Path] = {}
@@ -169,6 +170,29 @@ def _row(kind: str, method: str, answers: Sequence[_Answer]) -> Row:
     share = wilson(hits, len(answers)) if kind == "class" else None
     agreement = alpha(list(units.values()), "nominal" if kind == "class" else "interval")
     return Row(kind, method, ratio.figure(), share, agreement)
+
+
+def _read_key(path: Path) -> dict[str, Any]:
+    """The key, with all that is read of it of the types that it is written with."""
+    found = _read(path, ("study", "plan", "trials", "methods", "models"), KEY)
+    trials, plan = found["trials"], found["plan"]
+    try:
+        good = all(isinstance(found[name], list) and found[name] for name in ("plan", "methods", "models"))
+        good &= all(isinstance(name, str) for name in [*found["methods"], *found["models"]])
+        good &= all(isinstance(trials[trial], dict) for rater in plan for trial in rater)
+        good &= all(_good_trial(trial, found["methods"]) for trial in trials.values())
+    except (AttributeError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise FastcamError(f"{shown(path)}: the key is damaged; give {KEY}, as it was written")
+    return found
+
+
+def _good_trial(trial: Mapping[str, Any], methods: Sequence[str]) -> bool:
+    words = {"class": ("depicted", "other"), "trust": ("class",)}[trial["kind"]]
+    side = trial["answer" if trial["kind"] == "class" else "left"]
+    texts = all(isinstance(trial[name], str) for name in ("picture", *words))
+    return texts and trial["method"] in methods and type(side) is int and side in (0, 1)
 
 
 def _read(path: Path, keys: Sequence[str], what: str) -> dict[str, Any]:
