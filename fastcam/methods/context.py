@@ -144,17 +144,16 @@ class Probe:
         Args:
             tokens: of a sequence: whether what stands for no position (a class token) stays as it is; otherwise zeros.
         """
-        head = self._network.metadata.head
-        rest = {name: np.asarray(self.outputs[name])[None] for name in (head.kept if head is not None else ())}
-        if TOKENS in rest and not tokens:
-            rest[TOKENS] = np.zeros_like(rest[TOKENS])
 
         def ask(part: Float) -> Float:
-            part = np.ascontiguousarray(part[:, :, 0]) if "L" in self._order else part
-            kept = {name: np.repeat(value, len(part), axis=0) for name, value in rest.items()}
-            return self.explained.scores(self._network.head(part, kept), {}, len(part))
+            return self.explained.scores(self._head_scores(part, tokens), {}, len(part))
 
         return self._each(activations, self.layer_batch, ask)
+
+    def layer_class_scores(self, activations: Float) -> Float:
+        """What the file explains of all classes, if the layer were these activations [M, K, h, w]: float32
+        [M, classes]."""
+        return self._each(activations, self.layer_batch, self._head_scores)
 
     @property
     def layer_batch(self) -> int:
@@ -195,6 +194,15 @@ class Probe:
     def _class_scores(self, images: Float) -> Float:
         outputs = self._network.own(self.tensor(images), self._further.repeated(len(images)))
         return self._of_outputs(outputs, len(images))
+
+    def _head_scores(self, part: Float, tokens: bool = True) -> Float:
+        head = self._network.metadata.head
+        rest = {name: np.asarray(self.outputs[name])[None] for name in (head.kept if head is not None else ())}
+        if TOKENS in rest and not tokens:
+            rest[TOKENS] = np.zeros_like(rest[TOKENS])
+        part = np.ascontiguousarray(part[:, :, 0]) if "L" in self._order else part
+        kept = {name: np.repeat(value, len(part), axis=0) for name, value in rest.items()}
+        return np.asarray(self._network.head(part, kept), np.float32)
 
     def tensor(self, images: Float) -> NDArray[Any]:
         """Images [M, C, H, W] as the network takes them, in its layout and dtype."""

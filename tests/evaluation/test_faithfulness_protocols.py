@@ -164,3 +164,42 @@ def test_a_file_of_whole_pixels_is_refused_with_a_way_out(explainer):
     one = Case(Sample("a", PICTURE), (), explain([PICTURE]), {-1: 0}, explain, "gradcam", {})
     with pytest.raises(FastcamError, match="without --frames"):
         PROTOCOLS["deletion"]().measure(one)
+
+
+# ---- at the layer
+
+
+def test_at_the_layer_the_head_alone_runs_on_changed_activations():
+    made = export_model(MODEL, check=False, head=True)
+    explain = Explainer(made.model.SerializeToString(), preprocess=HOW, head=made.head.SerializeToString())
+    one = case(explain, -1)
+    best, heat = int(net(X[None]).argmax()), one.explanation.maps[0, 0]
+    layer = F.relu(F.conv2d(F.relu(F.conv2d(torch.tensor(X[None]), W["w1"], padding=1)), W["w2"], padding=1))[0].numpy()
+
+    def chance_behind(layers):
+        logits = torch.tensor(layers).mean((2, 3)) @ W["fc"] + W["bias"]
+        return torch.softmax(logits, 1)[:, best].numpy()
+
+    for name, formula in (("insertion", f.insertion), ("deletion", f.deletion)):
+        for baseline in ("zero", "mean"):
+            expected = f.area(formula(chance_behind, layer, heat, f.baseline(layer, baseline), 64))
+            found = only(PROTOCOLS[name](at="layer", baseline=baseline, step=64).measure(one))
+            assert found == {name: pytest.approx(expected, abs=1e-4)}
+
+
+@pytest.mark.parametrize(("end", "kind"), [("Softmax", "logit"), ("Sigmoid", "logit")])
+def test_what_lies_between_the_heads_scores_and_probabilities_is_that_which_the_model_has(end, kind):
+    made = export_model(classifier(size=SIDE, end=end), check=False, head=True)
+    explain = Explainer(made.model.SerializeToString(), preprocess=HOW, head=made.head.SerializeToString())
+    one = case(explain, -1)
+    subject = Subject(one, 0)
+    assert one.explanation.metadata.score.kind == kind
+    own = subject.probability(subject.x[None])
+    np.testing.assert_allclose(subject.layer_probability(subject.activations[None]), own, rtol=1e-4)
+
+
+def test_at_the_layer_needs_a_head_a_baseline_of_numbers_and_maps_of_its_size(explainer):
+    with pytest.raises(FastcamError, match="again with --head"):
+        PROTOCOLS["deletion"](at="layer").measure(case(explainer, -1))
+    with pytest.raises(FastcamError, match=r"insertion\.baseline is blur; at the layer give zero or mean"):
+        PROTOCOLS["insertion"](at="layer")

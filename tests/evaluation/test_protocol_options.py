@@ -28,7 +28,7 @@ def test_values_have_the_kind_of_the_default():
         ("insertion", "give PROTOCOL.OPTION=VALUE"),
         ("insertion.step=", "give PROTOCOL.OPTION=VALUE"),
         ("deletion.step=3", "deletion is not measured; measured are insertion, road, energy, pixel-flipping"),
-        ("insertion.size=3", "insertion has no option 'size'; it has of, baseline, step"),
+        ("insertion.size=3", "insertion has no option 'size'; it has of, at, baseline, step"),
         ("energy.size=3", "energy has no option 'size'; it has none"),
         ("insertion.step=many", "insertion.step is 'many'; the default is 0"),
         ("insertion.step=-1", "insertion.step is -1; give 0 or more"),

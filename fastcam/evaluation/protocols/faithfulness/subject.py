@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.evaluation.faithfulness import BASELINES, baseline
-from fastcam.evaluation.faithfulness.masking import Floats
+from fastcam.evaluation.faithfulness.masking import Floats, Score
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
 from fastcam.evaluation.protocols.options import check
 from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
@@ -80,6 +81,59 @@ class Subject:
             return np.exp(outputs[:, index])
         powers = np.exp(outputs - outputs.max(1, keepdims=True))
         return np.asarray(powers[:, index] / powers.sum(1), np.float64)
+
+    @property
+    def activations(self) -> Float:
+        """The layer, float32 [K, h, w].
+
+        Raises:
+            FastcamError: the file cannot run what lies behind it by itself.
+        """
+        if self.case.explanation.metadata.head is None:
+            raise FastcamError(
+                "the file is the whole model, and changes at the layer run what lies behind it by itself; export it "
+                "again with --head"
+            )
+        return self.case.probe.activations
+
+    @property
+    def layer_heat(self) -> Float:
+        """The map at the layer's resolution, float32 [h, w].
+
+        Raises:
+            FastcamError: the method's maps have another.
+        """
+        layer = self.activations.shape[1:]
+        heat: Float = self.case.explanation.maps[0, self.column]
+        if heat.shape != layer:
+            raise FastcamError(
+                f"{self.case.method} makes maps of {heat.shape[0]} x {heat.shape[1]}, and the layer has {layer[0]} x "
+                f"{layer[1]} positions; measure it at the picture"
+            )
+        return heat
+
+    @cached_property
+    def layer_probability(self) -> Score:
+        """The probability of the class if the layer were [M, K, h, w] activations, by the head alone: float64 [M].
+
+        Of what may lie between the head's scores and probabilities it is that which gives the model's own.
+        """
+        own, index = float(self.probability(self.x[None])[0]), self.index
+
+        def softmax(rows: Floats) -> Floats:
+            powers = np.exp(rows - rows.max(1, keepdims=True))
+            return np.asarray(powers[:, index] / powers.sum(1), np.float64)
+
+        ends: tuple[Callable[[Floats], Floats], ...] = (
+            softmax,
+            lambda rows: 1 / (1 + np.exp(-rows[:, index])),
+            lambda rows: rows[:, index],
+            lambda rows: np.exp(rows[:, index]),
+        )
+        first = self.case.probe.layer_class_scores(self.activations[None]).astype(np.float64)
+        with np.errstate(over="ignore"):
+            end = min(ends, key=lambda one: abs(float(one(first)[0]) - own))
+        return lambda layers: end(self.case.probe.layer_class_scores(layers).astype(np.float64))
 
     def is_first(self, pictures: Float) -> NDArray[np.bool_]:
         """Whether the class has the highest output of all in [M, C, H, W] pictures: bool [M]."""
