@@ -440,3 +440,26 @@ def test_pictures_that_were_made_smaller_since_they_were_annotated_are_named(voc
     write(metadata / "image_sizes.txt", "val/a.JPEG,16\n")
     with pytest.raises(FastcamError, match="not path,width,height"):
         open_data(f"ilsvrc:{ilsvrc}")
+
+
+def test_names_that_no_file_can_have_and_boxes_without_end_are_counted(voc, ilsvrc):
+    year, _ = voc
+    write(year / "ImageSets" / "Main" / "val.txt", f"a\n{'x' * 5000}\n")
+    write(year / "Annotations" / "a.xml", xml(("cat", (1, 1, "inf", 5), 0), ("dog", (1, 1, "nan", 5), 0)))
+    data = open_data(f"voc:{year}")
+    assert said(data) == {"a": []}
+    assert data.left_out.counts == {"object with a damaged or empty box": 2, "picture that is not there": 1}
+    first, second = MARKS
+    write(ilsvrc / "LOC_val_solution.csv", f"ImageId,PredictionString\n{first},n02123045 1 1 3 1e999\n{second},n 1 2\n")
+    assert not list(open_data(f"ilsvrc:{ilsvrc}").samples())
+    with pytest.raises(FastcamError, match="no such folder"):
+        open_data("coco:" + "x" * 5000)
+
+
+def test_a_png_with_fewer_pixels_than_it_says_is_refused(tmp_path):
+    """Its chunk of pixels is another's, whole in itself."""
+    small, large = (encode_indices(np.ones((side, 9), np.uint8)) for side in (5, 8))
+    head, rest = large.index(b"IHDR"), small.index(b"PLTE") - 4
+    (tmp_path / "a.png").write_bytes(large[: head + 21] + small[rest:])
+    with pytest.raises(FastcamError, match="fewer pixels"):
+        read_indices(tmp_path / "a.png")

@@ -13,6 +13,7 @@ itself is read when its picture's turn comes.
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def open_coco(path: Path, split: str | None = None, pictures: Path | None = None
 
 def _file(path: Path, split: str | None) -> tuple[Path, str]:
     """The JSON, and the split that it is of."""
-    if path.is_file():
+    if os.path.isfile(path):
         own = path.stem.removeprefix("instances").lstrip("_")
         if split is not None and split != own:
             raise FastcamError(f"{shown(path)}: this file is of one split; leave out {split!r}, or give the folder")

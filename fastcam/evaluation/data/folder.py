@@ -118,9 +118,9 @@ def _mask_reader(file: Path, box: Box | None) -> Callable[[], Mask]:
 def _beside(folder: Path, home: Path, given: Path | None) -> tuple[Path | None, Path | None]:
     """The CSV of boxes and the folder of masks."""
     if given is not None:
-        if given.is_dir():
+        if os.path.isdir(given):
             return None, given
-        if given.is_file():
+        if os.path.isfile(given):
             return given, None
         raise FastcamError(f"{shown(given)}: no such CSV of boxes or folder of masks")
     tables = [place / BOXES for place in (home, folder) if (place / BOXES).is_file()]

@@ -168,7 +168,7 @@ def _pictures(folder: Path, split: str | None, pictures: Path | None) -> tuple[s
 def _annotations(folder: Path, split: str, given: Path | None) -> Path | None:
     """A folder of XML, one with localization.txt, or a CSV."""
     if given is not None:
-        if not given.exists():
+        if not os.path.exists(given):
             raise FastcamError(f"{shown(given)}: no such file or folder of annotations")
         below = given / split
         return below if below.is_dir() else given
@@ -209,7 +209,7 @@ def _is_picture(name: str) -> bool:
 
 def _exists(folder: Path, name: str) -> bool:
     path = inside(folder, name)
-    return path is not None and path.is_file()
+    return path is not None and os.path.isfile(path)
 
 
 def _words(folders: Sequence[Path]) -> dict[str, str]:
@@ -256,7 +256,7 @@ def _of_folder(folder: Path) -> MarksOf:
 
     def marks_of(stem: str) -> Marks | None:
         for file in (folder / f"{stem}.xml", folder / stem.partition("_")[0] / f"{stem}.xml"):
-            if file.is_file():
+            if os.path.isfile(file):
                 marked = read_annotation(file)
                 return Marks([(one.label, one.box) for one in marked.objects if one.box is not None], marked.size)
         return None

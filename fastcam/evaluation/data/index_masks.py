@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, shown
 from fastcam.evaluation.data.listed import has_size, size_of
 from fastcam.image.decode import altered, cut_short, opencv
-from fastcam.image.header import header
+from fastcam.image.header import Header, header
 from fastcam.image.reading import DEFAULT
 from fastcam.input_files import read_bytes
 
@@ -68,6 +68,8 @@ def read_indices(path: Path) -> Indices:
     depth, kind = data[24], data[25]
     if kind not in (_GREY, _PALETTE):
         raise FastcamError(f"{shown(path)}: a PNG of colours, whose pixels are no class numbers; {WANTED}")
+    if not _complete(data, head, depth):
+        raise FastcamError(f"{shown(path)}: a PNG with fewer pixels than it says; {WANTED}")
     cv2 = opencv()
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     grey = cv2.imdecode(np.frombuffer(_as_grey(data), np.uint8), flags)
@@ -89,6 +91,18 @@ def why_unfit(path: Path, picture: Path, exif: bool) -> str | None:
     if data[25] not in (_GREY, _PALETTE):
         return "mask of colours and not of numbers"
     return None if has_size(picture, size, exif) else "mask of another size than its picture"
+
+
+def _complete(data: bytes, head: Header, depth: int) -> bool:
+    """Whether all pixels are there, which OpenCV would fill up; of a PNG that is not interlaced."""
+    if data[28]:
+        return True
+    expected = head.height * (1 + (head.width * depth + 7) // 8)
+    packed = b"".join(content for name, content in _chunks(data) if name == b"IDAT")
+    try:
+        return len(zlib.decompressobj().decompress(packed, expected)) == expected
+    except zlib.error:
+        return False
 
 
 def _as_grey(data: bytes) -> bytes:

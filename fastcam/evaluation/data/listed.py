@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -83,7 +85,7 @@ def picture_at(folder: Path, name: str, left_out: LeftOut, suffixes: Sequence[st
         return None
     for suffix in suffixes:
         whole = path.with_name(path.name + suffix)
-        if whole.is_file():
+        if os.path.isfile(whole):  # Path.is_file raises where a name is too long
             return whole
     left_out.add("picture that is not there", name)
     return None
@@ -116,10 +118,11 @@ def has_size(picture: Path, size: Size, exif: bool) -> bool:
 def inclusive_box(x0: float, y0: float, x1: float, y1: float) -> Box | None:
     """Corners that count from 1 and belong to the box, as PASCAL VOC and ILSVRC write them, as a half-open box from 0.
 
-    Some files have 0 as their smallest number, which means the first pixel too. None of a box without pixels.
+    Some files have 0 as their smallest number, which means the first pixel too. None of a box without
+    pixels, or without end.
     """
     box = (max(x0 - 1, 0.0), max(y0 - 1, 0.0), x1, y1)
-    return box if box[0] < box[2] and box[1] < box[3] else None
+    return box if all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3] else None
 
 
 def chosen_split(split: str | None, splits: Sequence[str], where: str) -> str:

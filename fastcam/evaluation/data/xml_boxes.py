@@ -98,8 +98,7 @@ def _tree(path: Path) -> Element:
 
 def _object(element: Element) -> MarkedObject:
     corners = [_number(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
-    box = None if any(not math.isfinite(one) for one in corners) else inclusive_box(*corners)
-    return MarkedObject(_text(element, "name"), box, _text(element, "difficult") == "1")
+    return MarkedObject(_text(element, "name"), inclusive_box(*corners), _text(element, "difficult") == "1")
 
 
 def _text(element: Element, path: str) -> str:
