@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastcam.errors import FastcamError
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
+from fastcam.evaluation.protocols.options import check
 from fastcam.evaluation.protocols.regions import boxes_of, pixels
 from fastcam.evaluation.samples import Mask
 from fastcam.evaluation.statistics import REPLICATES, Figure, Ratio, Ratios, Tally, Weights, figure
@@ -133,6 +134,7 @@ class _Hits:
         return means | {"pointing accuracy, all objects alike": self.of_all.figure()}
 
 
+@dataclass(frozen=True)
 class PointingRecall(Protocol):
     """The Grad-CAM paper's pointing game, which asks for recall too: wrong predictions are to be rejected.
 
@@ -144,17 +146,17 @@ class PointingRecall(Protocol):
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.3 and its supplement: 70.58 % against 60.30 % of c-MWP.
 
-    Args:
-        threshold: below which a map's maximum rejects its class; None takes the best.
+    Attributes:
+        threshold: below which a map's maximum rejects its class; 0 takes the best.
     """
 
     name = "pointing-recall"
     title = "pointing game with recall: top-5 classes, each may be rejected (Grad-CAM paper)"
 
-    def __init__(self, threshold: float | None = None) -> None:
-        if threshold is not None and not (np.isfinite(threshold) and threshold >= 0):
-            raise FastcamError(f"a threshold on a map's maximum is a number of 0 or more, not {threshold}")
-        self.threshold = threshold
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def targets(self, present: Sequence[Present]) -> list[int]:
         """The ranks -1 to -5."""
@@ -189,9 +191,9 @@ STEPS = np.concatenate([[0.0], 2.0 ** np.arange(-40, 20.1, 0.25)])
 class _Rejections:
     """Hits by the highest threshold that does not reject them, and absent classes by the lowest that does."""
 
-    def __init__(self, threshold: float | None) -> None:
+    def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self.steps = STEPS if threshold is None else np.array([0.0, threshold])
+        self.steps = STEPS if threshold == 0 else np.array([0.0, threshold])
         size = len(self.steps), 1 + REPLICATES
         self.kept, self.rejected = np.zeros(size), np.zeros(size)
         self.count, self.n = np.zeros(size[1]), 0
@@ -210,9 +212,9 @@ class _Rejections:
         hits = np.cumsum(self.kept[::-1], axis=0)[::-1] + np.cumsum(self.rejected, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = hits / self.count
-        best = np.argmax(shares, axis=0) if self.threshold is None else np.full(shares.shape[1], len(self.steps) - 1)
+        best = np.argmax(shares, axis=0) if self.threshold == 0 else np.full(shares.shape[1], len(self.steps) - 1)
         chosen = np.take_along_axis(shares, best[None], 0)[0]
-        said = "best" if self.threshold is None else "given"
+        said = "best" if self.threshold == 0 else "given"
         return {
             f"accuracy with rejection at the {said} threshold": figure(chosen, self.n),
             "accuracy without rejection": figure(shares[0], self.n),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
+from fastcam.evaluation.protocols.options import check
 from fastcam.evaluation.protocols.regions import counted, ignored_pixels, mask_pixels
 from fastcam.evaluation.protocols.sweep import scaled
 from fastcam.evaluation.samples import Mask
@@ -24,6 +25,7 @@ FLUSH = 64
 """How many rows are added to the replicates at once."""
 
 
+@dataclass(frozen=True)
 class PxAP(Protocol):
     """Pixel average precision of the true class's map: the area under precision and recall of all pictures' pixels.
 
@@ -34,17 +36,17 @@ class PxAP(Protocol):
 
     Source: Choe et al., "Evaluating Weakly Supervised Object Localization Methods Right", CVPR 2020, section 3.2.
 
-    Args:
+    Attributes:
         steps: how many thresholds, i / steps from 0 on.
     """
 
     name = "pxap"
     title = "PxAP: average precision of pixels against masks (wsolevaluation)"
 
-    def __init__(self, steps: int = 1000) -> None:
-        if steps < 1:
-            raise FastcamError(f"a sweep has 1 threshold or more, not {steps}")
-        self.steps = steps
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def measure(self, case: Case) -> Row | None:
         """Of each marked class with masks how many of its pixels, and of the others, have each value, as text."""

@@ -14,6 +14,7 @@ is of its journal version, "Evaluation for Weakly Supervised Object Localization
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ CURVES = {"MaxBoxAcc": "largest", **{f"MaxBoxAccV2 at IoU {share}": str(share) f
 """Figures that have a threshold of their own, and where a row holds what they count."""
 
 
+@dataclass(frozen=True)
 class Wsol(Protocol):
     """MaxBoxAcc and MaxBoxAccV2 of the true class's map.
 
@@ -42,20 +44,31 @@ class Wsol(Protocol):
     A threshold that is chosen on the pictures that it is measured on flatters. So choose it on other ones:
     ``Wsol(thresholds=chosen(figures))`` takes those of an earlier run's figures. Its figures are called BoxAcc.
 
-    Args:
+    Attributes:
         steps: how many thresholds, i / steps from 0 on; 1000 of wsolevaluation, of which 255 differ.
-        thresholds: by the names of :data:`CURVES`, chosen on another split; None takes the best on this one.
+        thresholds: one for each of :data:`CURVES`, in their order, chosen on another split; empty takes the best on
+            this one.
     """
 
     name = "wsol"
     title = "MaxBoxAcc and MaxBoxAccV2: boxes at the best threshold (wsolevaluation)"
 
-    def __init__(self, steps: int = 100, thresholds: Mapping[str, float] | None = None) -> None:
-        if steps < 1:
-            raise FastcamError(f"a sweep has 1 threshold or more, not {steps}")
-        self.levels = np.floor(np.arange(steps) * (1 / steps) * 255)
-        self.steps = steps
-        self.thresholds = None if thresholds is None else _checked(thresholds)
+    steps: int = 100
+    thresholds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise FastcamError(f"wsol.steps is {self.steps}; give 1 or more")
+        if self.thresholds and not (len(self.thresholds) == len(CURVES) and all(0 <= x < 1 for x in self.thresholds)):
+            raise FastcamError(
+                f"wsol.thresholds is {self.thresholds}; give numbers from 0 to below 1 for {', '.join(CURVES)}"
+            )
+
+    @property
+    def levels(self) -> Floats:
+        """float64 [steps]: what of 255 steps a value has to exceed at each threshold."""
+        levels: Floats = np.floor(np.arange(self.steps) * (1 / self.steps) * 255)
+        return levels
 
     def measure(self, case: Case) -> Row | None:
         """Of each marked class a text for each of :data:`CURVES`: at each threshold 1 where its box fits, else 0."""
@@ -79,15 +92,9 @@ class Wsol(Protocol):
         return _Curves(self.steps, self.thresholds)
 
 
-def chosen(figures: Mapping[str, Figure]) -> dict[str, float]:
+def chosen(figures: Mapping[str, Figure]) -> tuple[float, ...]:
     """The thresholds that the figures of a run without given ones say are best, for :class:`Wsol` on another split."""
-    return {name: figures[f"threshold of {name}"].value for name in CURVES}
-
-
-def _checked(thresholds: Mapping[str, float]) -> dict[str, float]:
-    if set(thresholds) != set(CURVES) or not all(0 <= value < 1 for value in thresholds.values()):
-        raise FastcamError(f"thresholds are numbers from 0 to below 1 for: {', '.join(CURVES)}; got {dict(thresholds)}")
-    return dict(thresholds)
+    return tuple(figures[f"threshold of {name}"].value for name in CURVES)
 
 
 def in_network(boxes: Boxes, geometry: Geometry) -> Boxes:
@@ -136,8 +143,8 @@ def _text(flags: NDArray[np.bool_]) -> str:
 class _Curves:
     """How many of the marked classes each threshold hits, in each replicate."""
 
-    def __init__(self, steps: int, thresholds: Mapping[str, float] | None) -> None:
-        self.steps, self.thresholds = steps, thresholds
+    def __init__(self, steps: int, thresholds: tuple[float, ...]) -> None:
+        self.steps, self.thresholds = steps, dict(zip(CURVES, thresholds, strict=False))
         self.hits = {name: np.zeros((steps, 1 + REPLICATES)) for name in CURVES}
         self.count, self.n = np.zeros(1 + REPLICATES), 0
 
@@ -163,11 +170,11 @@ class _Curves:
 
     def _steps(self, name: str, curve: Floats) -> NDArray[np.int64]:
         """The threshold's number in each replicate: the best of each, the first of equals, or the given one."""
-        if self.thresholds is not None:
+        if self.thresholds:
             given = round(self.thresholds[name] * self.steps)
             return np.full(len(curve), min(given, self.steps - 1), np.int64)
         best: NDArray[np.int64] = np.argmax(curve, axis=1)
         return best
 
     def _called(self, name: str) -> str:
-        return name if self.thresholds is None else name.removeprefix("Max")
+        return name if not self.thresholds else name.removeprefix("Max")
