@@ -229,6 +229,8 @@ def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_outpu
         meaning = named_output(meanings, name)
         value = meaning.value
         if not any_output and not (_is_class_scores(value) or _is_class_map(value) or meaning.kind == "one score"):
+            if meaning.decided:
+                raise FastcamError(_decision(meaning, meanings))
             raise FastcamError(
                 f"output {name!r} ({_describe(value)}) is not one number per class and image, [N, classes], nor a map "
                 "of them, [N, classes, h, w]; differentiate it with fastcam_export.vjp"
@@ -240,19 +242,48 @@ def _choose_output(graph: ir.Graph, image: ir.Value, name: str | None, any_outpu
         return replace(choice.meaning, value=_as_output(graph, choice.meaning.value)), choice.reason
     raise FastcamError(
         f"no output of the model has one number per class and image, [N, classes]; it has: "
-        f"{listed(meanings)}; export it with its class scores as an output"
+        f"{listed(meanings)}; {_way_on(meanings)}"
     )
+
+
+def _way_on(meanings: Sequence[Meaning]) -> str:
+    """What to type of a model without class scores."""
+    maps = [one.output for one in meanings if one.kind == "map" and one.decided]
+    if maps:
+        return f"--output-name {maps[0]} explains a class of the map in front, summed over the picture"
+    vectors = [one.output for one in meanings if one.kind == "embedding" and not one.decided]
+    if vectors:
+        return f"--targets cotangent --output-name {vectors[0]} explains numbers of the embedding"
+    return "export it with its class scores as an output"
+
+
+def _decision(meaning: Meaning, meanings: Sequence[Meaning]) -> str:
+    """That an output has no gradient, and what is to be named in its place."""
+    others = [one.output for one in meanings if one.value.dtype in FLOATS and not one.decided]
+    instead = (
+        f"name {' or '.join(others)} (--targets cotangent), or leave --output-name out"
+        if others
+        else f"the scores in front, {meaning.value.name!r}, have to be an output"
+    )
+    return f"output {meaning.output!r} is what {meaning.decided} decided, which has no gradient; {instead}"
 
 
 def _images_first(graph: ir.Graph, image: ir.Value, meaning: Meaning) -> Meaning:
     """Scores [N, classes] of an output [classes, N], as of each text and image; they become an output as well."""
     output = meaning.value
     kinds = [{atom.kind for atom in axis} for axis in trace(graph, image).get(output) or ()]
-    if len(kinds) != 2 or kinds[1] != {IMAGE} or IMAGE in kinds[0] or output.shape is None:
+    traced = len(kinds) == 2 and kinds[1] == {IMAGE} and IMAGE not in kinds[0]
+    if output.shape is None or not (traced or (not kinds and _named_second(output, image))):
         return meaning
     made = ir.Value(name=f"{output.name}.per_image", type=output.type, shape=ir.Shape(list(output.shape)[::-1]))
     graph.append(ir.Node("", "Transpose", [output], outputs=[made], name=f"{made.name}_node"))
     return replace(meaning, value=_as_output(graph, made))
+
+
+def _named_second(output: ir.Value, image: ir.Value) -> bool:
+    """Whether the second axis of an output [classes, N] alone has the free axis of the images."""
+    dims, images = dims_of(output), dims_of(image)[0]
+    return len(dims) == 2 and isinstance(images, str) and dims[1] == images and isinstance(dims[0], int)
 
 
 def _as_output(graph: ir.Graph, value: ir.Value) -> ir.Value:

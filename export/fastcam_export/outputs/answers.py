@@ -30,6 +30,8 @@ BY_KIND: dict[Kind, Answer] = {
     "embedding": "similarity",
     "indices": "",
 }
+COARSE, GRIDS = 16, frozenset(anchors * (5 + classes) for anchors in (3, 5) for classes in (20, 80))
+"""Pixels of a cell from which a map is a grid, and the numbers of a cell: of 3 or 5 anchors of 20 or 80 classes."""
 BINS = (8, 16, 17, 32, 33)
 POINTS = re.compile("(heat_?maps?|joints?|keypoints?|kpts?|landmarks?|points?|pose|simcc)([_.:\\d].*)?")
 """Names of outputs that score key points position by position."""
@@ -53,7 +55,7 @@ def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) ->
         return "point"
     if one.kind == "map":
         picture = not {*"DLT"} & {*image_order(next(iter(known)))}
-        if picture and _is_map_of_boxes(one, each, names):
+        if picture and (_is_map_of_boxes(one, each, names) or _is_known_grid(one, each, names, next(iter(known)))):
             return "box"
         return "point" if picture and _is_map_of_points(one, each) else "region"
     if one.kind in ("unknown", "boxes"):
@@ -113,6 +115,18 @@ def _is_map_of_boxes(one: Meaning, each: Sequence[Meaning], names: Names) -> boo
     if numbers and len(sizes) > 1:
         return True
     return {1, 4} <= _pieces(one)
+
+
+def _is_known_grid(one: Meaning, each: Sequence[Meaning], names: Names, image: ir.Value) -> bool:
+    """Whether a map alone is the coarse grid of a detector of PASCAL VOC or COCO: A (5 + classes) numbers a cell, as of
+    Tiny YOLOv2, of which a sixteenth of the picture or less is left. Segmenters have as many classes hardly ever."""
+    grid = [d for i, d in enumerate(dims_of(one.value)) if i not in (0, one.axis)]
+    sides = [side for side in dims_of(image)[1:] if isinstance(side, int)][-2:]
+    numbers = [side for side in grid if isinstance(side, int)]
+    if names is not None or len(each) > 1 or one.activation or one.axis is None or len(numbers) != 2 or len(sides) != 2:
+        return False
+    coarse = all(COARSE * cells <= side for cells, side in zip(sorted(numbers), sorted(sides)))
+    return coarse and _channels(one) in GRIDS
 
 
 def _are_centres(maps: Sequence[Meaning]) -> bool:

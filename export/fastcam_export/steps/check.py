@@ -163,6 +163,8 @@ def _gradients(plan: Plan, attached: Attached, began: Source, run: SourceRun) ->
     found = [_judged(plan, layer, attached) for layer in compared.layers]
     errors = [one.error for one in found if one.error is not None]
     unconfirmed = next((one.unconfirmed for one in found if one.unconfirmed), "")
+    if unconfirmed and _other_rows(plan.target, run):
+        raise FastcamError("nothing tells whose scores they are: images come first")  # the caller says the rows
     first = found[0].agreement
     notes += (COUPLED,) * any(one.agreement is not None and one.agreement.coupled for one in found)
     return Check(
