@@ -36,13 +36,14 @@ import torch
 
 from fastcam.schema import FastcamError
 from fastcam_bench.models import zoo
-from fastcam_bench.models.explained import ByCotangent, ByExport, ByVjp, Way, session
+from fastcam_bench.models.explained import ByCotangent, ByExport, ByVjp, Source, Way, session
 from fastcam_bench.oracles import torch_oracle as oracle
 from fastcam_bench.oracles.isolated import Row, each
 from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.oracles.torch_oracle import Array, difference
 from fastcam_bench.paths import RESULTS
 from fastcam_export import inspect_model
+from fastcam_export.graph.weights import FULL
 
 OUTPUT = RESULTS / "gradients" / "architectures.json"
 COMMAND = "python -m fastcam_bench.accuracy.architectures"
@@ -63,11 +64,16 @@ def measure(name: str) -> Row:
     except Exception as error:  # a library's own: it lacks a package, or takes no configuration as small as this
         return {"status": "not built", "reason": one_line(error)}
     about: Row = {"parameters": member.parameters, "input": list(member.images.shape)}
+    with tempfile.TemporaryDirectory() as folder:
+        return _measured(name, member, about, folder)
+
+
+def _measured(name: str, member: zoo.Member, about: Row, folder: str) -> Row:
     wanted = _way(name, member)
     errors, refusals = [], []
     for exporter in EXPORTERS:
         try:
-            proto = to_onnx(member, exporter)
+            proto = to_onnx(member, exporter, folder)
         except Exception as error:  # either exporter raises errors of every kind
             errors.append(f"{exporter}: {one_line(error)}")
             continue
@@ -95,7 +101,7 @@ def measure(name: str) -> Row:
     return {**about, "status": "not exported", "reason": " / ".join(errors)}
 
 
-def _by_differences(wanted: Way, proto: onnx.ModelProto) -> Row:
+def _by_differences(wanted: Way, proto: Source) -> Row:
     """What central differences of the file, in float64, say of a gradient that is not autograd's.
 
     Autograd's is not the derivative where a model brings a backward function of its own.
@@ -107,7 +113,7 @@ def _by_differences(wanted: Way, proto: onnx.ModelProto) -> Row:
     return {"differences": float(f"{found['gradient_error']:.1e}")}
 
 
-def _without_check(member: zoo.Member, wanted: Way, proto: onnx.ModelProto, error: FastcamError) -> str:
+def _without_check(member: zoo.Member, wanted: Way, proto: Source, error: FastcamError) -> str:
     """What the comparison says of a gradient that FastCAM's own check refuses."""
     if not str(error).startswith("the check failed"):
         return ""
@@ -118,7 +124,7 @@ def _without_check(member: zoo.Member, wanted: Way, proto: onnx.ModelProto, erro
     return f"; without the check, beside autograd: {found['status']}, {found.get('gradient', '')}"
 
 
-def _in_front(proto: onnx.ModelProto, member: zoo.Member, explained: ByExport | ByVjp | ByCotangent) -> str:
+def _in_front(proto: Source, member: zoo.Member, explained: ByExport | ByVjp | ByCotangent) -> str:
     """The live layer in front of the one that was explained, not a mere rearrangement."""
     names: list[str] = []
     for layer in inspect_model(proto, member.outputs[0] if len(member.outputs) > 1 else None).layers:
@@ -149,8 +155,8 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
 
 
-def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
-    """The model as a file that computes what the model does.
+def to_onnx(member: zoo.Member, exporter: str, folder: str) -> Source:
+    """The model as a file that computes what the model does: in memory, of more than one file can hold in ``folder``.
 
     Raises:
         Exception: the exporter's own, ONNX Runtime's, or a RuntimeError where the file computes something else.
@@ -159,7 +165,7 @@ def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints whole graphs
         warnings.simplefilter("ignore")
         free = member.task in ("classification", "segmentation", "video")
-        proto = EXPORTERS[exporter](member.module, image, free, member.outputs)
+        proto = EXPORTERS[exporter](member.module, image, free, member.outputs, folder)
     plain = session(proto)
     gaps = []
     for seed in SEEDS:  # a detector may choose other boxes, where two are as good to float32
@@ -169,7 +175,7 @@ def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
         expected = (expected[0] if isinstance(expected, (tuple, list)) else expected).numpy()
         if not np.isfinite(expected).all():
             raise RuntimeError("the model's own output is not finite")
-        made = plain.run([proto.graph.output[0].name], {plain.get_inputs()[0].name: images})[0]
+        made = plain.run([plain.get_outputs()[0].name], {plain.get_inputs()[0].name: images})[0]
         gaps.append(difference(made, expected) if made.shape == expected.shape else float("inf"))
         if gaps[-1] <= 1e-2:
             break
@@ -178,17 +184,16 @@ def to_onnx(member: zoo.Member, exporter: str) -> onnx.ModelProto:
     return proto
 
 
-def _older(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: tuple[str, ...]) -> onnx.ModelProto:
+def _older(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: tuple[str, ...], folder: str) -> Source:
     names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     if free:
         names["dynamic_axes"] = {"image": {0: "N"}, outputs[0]: {0: "N"}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.onnx")
-        torch.onnx.export(module, (image,), path, dynamo=False, opset_version=18, **names)
-        return onnx.load(path)
+    path = os.path.join(folder, "model.onnx")
+    torch.onnx.export(module, (image,), path, dynamo=False, opset_version=18, **names)
+    return path if 4 * sum(parameter.numel() for parameter in module.parameters()) > FULL else onnx.load(path)
 
 
-def _dynamo(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: tuple[str, ...]) -> onnx.ModelProto:
+def _dynamo(module: torch.nn.Module, image: torch.Tensor, free: bool, outputs: tuple[str, ...], folder: str) -> Source:
     shapes = ({0: torch.export.Dim("N", min=1)},) if free else None
     program = torch.onnx.export(
         module,

@@ -21,7 +21,11 @@ CLASS = 3
 """The class that segmenters are explained for."""
 
 
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
+Source = onnx.ModelProto | str
+"""A model in memory, or the path of one whose weights lie beside it."""
+
+
+def session(model: Source) -> ort.InferenceSession:
     """A quiet CPU session."""
     return quiet_session(model)
 
@@ -29,11 +33,12 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 class ByExport:
     """The predicted class's score at the default layer, by ``export_model``."""
 
-    def __init__(self, proto: onnx.ModelProto, check: bool = False, layer: str = "auto") -> None:
-        exported = export_model(proto, layer=layer, emit="gradients", check=check, on_demand=False)
+    def __init__(self, proto: Source, check: bool = False, layer: str = "auto") -> None:
+        output = f"{proto}.cam.onnx" if isinstance(proto, str) else None
+        exported = export_model(proto, output, layer=layer, emit="gradients", check=check, on_demand=False)
         self.layer, self.checked = exported.metadata.layer, exported.check
         self.prefix = self.layer.prefix_tokens
-        self.session = session(exported.model)
+        self.session = session(output or exported.model)
         self.about = {"layer": self.layer.scope or self.layer.value, "layout": self.layer.layout}
 
     def run(self, images: Array) -> tuple[Array, Array, Array]:
@@ -120,7 +125,8 @@ class ByCotangent:
         made = dict(zip(self.names, self.plain.run(self.names, {image: images})))
         rng = np.random.default_rng(0)
         self.cotangents = {one.output: self._random(rng, made[one.output]) for one in self.asked}
-        given = {one.input: self.cotangents[one.output][:, None] for one in self.asked}
+        axes = {one.output: 1 if one.batched else (0, 1) for one in self.asked}  # without an axis of images it has one
+        given = {one.input: np.expand_dims(self.cotangents[one.output], axes[one.output]) for one in self.asked}
         names = [schema.ACTIVATIONS, schema.GRADIENTS]
         activations, gradients = self.session.run(names, {image: images, **given})
         return activations, gradients[:, 0], np.zeros(0, np.int64)

@@ -62,6 +62,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 TAKES_NO_PICTURE = {"imagegpt": "it takes the numbers of colours, one a pixel, and no picture"}
 SIZED = {"depth_pro": 448, "lw_detr": 256, "omdet-turbo": 640}
 """Pixels of a side, where the configuration does not say them."""
+ALONE = frozenset({"videomt"})
+"""Models whose outputs have no axis of samples: they are exported with one."""
 ELSEWHERE = frozenset({"timm_wrapper", "timm_backbone", "shieldgemma2"})
 """Wrappers around models of other libraries, and a language model."""
 

@@ -21,6 +21,8 @@ FORMS = {
     "pfpcnet": (1, 320, 240, {}), "superpointnet": (1, 128, 128, {}),
 }  # fmt: skip
 """Families of pictures of their own: channels, height, width, and what else their models are told."""
+ALONE = frozenset({"superpointnet"})
+"""Models whose outputs have no axis of pictures: they are exported with one."""
 OTHERS = ("pose", "centernet", "lffd", "pfpcnet", "superpointnet", "espcnet", "prnet", "ntsnet")
 DATA = ("_voc", "_coco", "_cityscapes", "_ade20k", "_celebamaskhq")
 

@@ -124,10 +124,11 @@ def build(name: str) -> Member:
         return _timm(short)
     if library == "pytorchcv":
         module, images = pytorchcv_zoo.build(group, short)
-        return _settled(module, _like(images), group)
+        return _settled(module, _like(images), group, 1 if short in pytorchcv_zoo.ALONE else 2)
     if library == "transformers":
         module, images, outputs = hugging_face.build(group, short)
-        return replace(_settled(module, _like(images), group), outputs=outputs)
+        number = 1 if short in hugging_face.ALONE else 2
+        return replace(_settled(module, _like(images), group, number), outputs=outputs)
     makers: dict[str, Callable[[str], Member]] = {
         "classification": _classifier,
         "segmentation": _segmenter,
