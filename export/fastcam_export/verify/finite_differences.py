@@ -270,9 +270,11 @@ def _coupled(scores: Scores, point: Point) -> bool:
     """Whether a step of the first image alone moves the scores of others: a softmax over the batch, for one."""
     step = np.zeros(point.maps.shape)
     step[0] = np.random.default_rng(3).standard_normal(step.shape[1:]) * (np.abs(point.maps).mean() or 1.0)
-    before, after = (scores.of(point.moved(each))[1:] for each in (np.zeros_like(step), step))
+    before, after = (scores.of(point.moved(each)) for each in (np.zeros_like(step), step))
+    if not len(before) == len(after) == len(step):
+        return False
     noise = COUPLED * np.abs(before).max(initial=0)
-    return before.shape == after.shape and bool((np.abs(after - before) > noise).any())
+    return bool((np.abs(after - before)[1:] > noise).any())
 
 
 def _rounding(tail: onnx.ModelProto, feeds: Mapping[str, Array], point: Point) -> float:
