@@ -51,4 +51,28 @@ def adversarial() -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"adversarial": adversarial}
+def bias() -> str:
+    """Accuracy and heat of the biased and the balanced network."""
+    report = _read("bias.json")
+    settings = report["settings"]
+    columns = [(name, split) for name, splits in report["models"].items() for split in splits]
+    lines = [
+        f"`{report['command']}`; {settings['trained']} pictures to train on, {settings['held out']} of each kind to",
+        "test; intervals are 95 %, over pictures.",
+        "",
+        "| | " + " | ".join(f"{name.removesuffix(' pictures')}: {split}" for name, split in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for figure in ("accuracy", "accuracy, unusual context", "heat on the context", "heat on the object"):
+        cells = [_figure(report["models"][name][split][figure]) for name, split in columns]
+        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def clusters() -> str:
+    """What clusters of maps find on their own."""
+    said = _read("bias.json")["clusters"]
+    return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in said.items())])
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"adversarial": adversarial, "bias": bias, "clusters": clusters}
