@@ -205,6 +205,21 @@ def test_pictures_that_differ_in_their_ending_alone_have_two_masks(file, tmp_pat
     assert list(masks_in(tmp_path / "out" / "SegmentationClass")) == names
 
 
+def test_what_a_crop_leaves_out_has_no_cue(file, tmp_path):
+    cropping = {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "resize": "crop"}
+    folder = tmp_path / "data" / "star"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), np.random.default_rng(0).integers(0, 256, (80, 160, 3), dtype=np.uint8))
+    data = open_data(f"folder:{folder.parent}", exif=False)
+    explainer = Explainer(file, preprocess={**cropping, "crop_fraction": 0.5}, exif=False)
+    how = Contestant("scenes", explainer, class_map(data.labels, explainer.metadata))
+    write_seeds(how, data, tmp_path / "out", saliency="heatmap", background=0.3)
+    mask = np.array(Image.open(tmp_path / "out" / "SegmentationClass" / "star" / "a.png"))
+    seen = np.zeros((80, 160), bool)
+    seen[20:60, 60:100] = True
+    assert (mask[~seen] == 255).all() and (mask[seen] != 255).mean() > 0.25
+
+
 def test_the_verb_writes_what_the_function_writes_and_says_how_good_it_is(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["seeds", str(file), "--data", "scenes:3", "-o", "out"])
