@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import counted, print_table, progress, say
+from fastcam.cli.console import print_table, progress, say
 from fastcam.cli.data_options import Data, DataAnnotations, DataExif, DataPictures, Limit, MapFile, Offset, Split
 from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
 from fastcam.errors import FastcamError
@@ -85,7 +85,7 @@ def evaluate(
             file, providers, threads, preprocess, labels, batch_size=batch_size, max_pixels=max_pixels, exif=opened.exif
         )
         classes = class_map(opened.labels, explainer.metadata, mapping, offset)
-        say(f"{title}: {counted(len(classes.by_label), 'label')} of {len(opened.labels)} known, {classes.how}")
+        say(f"{title}: {classes}")
         for one in (method or "").split(","):
             contestants.append(Contestant(title, explainer, classes, one.strip() or None, parsed(option or ())))
             contestants[-1].check()

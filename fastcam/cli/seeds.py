@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fastcam.cli.console import counted, print_table, progress, say
+from fastcam.cli.console import print_table, progress, say
 from fastcam.cli.data_options import Data, DataAnnotations, DataExif, DataPictures, Limit, MapFile, Offset, Split
 from fastcam.cli.shared_options import (
     ExportedFile,
@@ -82,7 +82,7 @@ def seeds(
         model, providers, threads, preprocess, labels, batch_size=batch_size, max_pixels=max_pixels, exif=opened.exif
     )
     classes = class_map(opened.labels, explainer.metadata, mapping, offset)
-    say(f"{counted(len(classes.by_label), 'label')} of {len(opened.labels)} known, {classes.how}")
+    say(str(classes))
     title = model.name.removesuffix(".onnx").removesuffix(".cam")
     contestant = Contestant(title, explainer, classes, method, parsed(option or ()))
     with progress(len(opened) if limit is None else min(limit, len(opened)), always=True) as bar:

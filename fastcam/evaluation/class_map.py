@@ -37,6 +37,12 @@ class ClassMap:
     unmapped: tuple[str, ...]
     how: str
 
+    def __str__(self) -> str:
+        """How many labels the model knows, and which it does not."""
+        count, total = len(self.by_label), len(self.by_label) + len(self.unmapped)
+        unknown = f"; unknown: {listed(self.unmapped)}" if self.unmapped else ""
+        return f"{count} of {total} labels are known, {self.how}{unknown}"
+
 
 def class_map(
     labels: Sequence[str], model: Metadata, file: str | Path | None = None, offset: int | None = None

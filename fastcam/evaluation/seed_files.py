@@ -61,7 +61,8 @@ def write_seeds(
     made = evaluate(contestant, data, [files], folder, limit=limit, restart=restart, told=told)
     report = {"foreground": foreground, "background": background, "saliency": saliency, "data": data.name}
     numbers = {"_background_": BACKGROUND} | {label: number for number, label in enumerate(data.labels, 1)}
-    content = report | {"numbers": numbers, "no cue": NO_CUE} | made.to_dict()
+    classes = {label: sorted(found) for label, found in contestant.classes.by_label.items()}
+    content = report | {"numbers": numbers, "no cue": NO_CUE, "model's classes": classes} | made.to_dict()
     write_files({folder / NAMES: names.encode(), folder / REPORT: json_bytes(content)})
     return made
 
