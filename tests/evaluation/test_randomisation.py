@@ -128,6 +128,28 @@ def test_the_maps_of_a_copy_are_the_gradients_of_its_own_weights(exported, expla
     np.testing.assert_allclose(found.maps[:, 0], expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("file", "options"), [("resnet20_cifar10.onnx", {"input_gradient": "guided"}), ("deployed/mtcnn_onet.onnx", {})]
+)
+def test_a_copy_of_a_real_file_is_the_export_of_a_model_with_those_weights(assets, file, options):
+    source = onnx.load(assets / "models" / file)
+    model, draw = export_model(source, check=False, **options).model, copies.drawn("normal", 0)
+    names = copies.layers(model)
+    copy = Explainer(copies.randomised(model, names, draw))
+    for weights in source.graph.initializer:
+        if weights.name in names:
+            other = draw(weights.name, numpy_helper.to_array(weights))
+            weights.CopyFrom(numpy_helper.from_array(other, weights.name))
+    anew = Explainer(export_model(source, check=False, **options).model.SerializeToString())
+    shape = [side if isinstance(side, int) else 2 for side in copy.input_shape]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    found, expected = copy(x), anew(x)
+    assert len(names) >= 8 and expected.maps.any()
+    np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-5 * np.abs(expected.maps).max())
+    if options:
+        np.testing.assert_allclose(found.input_gradients, expected.input_gradients, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("order", ["cascading", "independent"])
 def test_each_depth_is_compared_with_the_map(exported, explainer, order):
     protocol = PROTOCOLS["randomisation"](order=order, depths=0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,8 +17,12 @@ from fastcam.schema import PREFIX
 
 Draw: TypeAlias = "Callable[[str, NDArray[Any]], NDArray[Any]]"
 """The name and the values of a layer's weights -> other values, of the same shape and dtype."""
+_Form: TypeAlias = "tuple[bool, tuple[int, ...], int]"
+_Known: TypeAlias = "dict[tuple[int, ...], tuple[list[_Form], NDArray[np.float64]]]"
 LIMIT = 2**31 - 1
 """Bytes that an ONNX file in one piece has at most."""
+NEAR = 1e-5
+"""How far a constant may be from what it was computed as, in units of its largest number."""
 SMALL = 4096
 """Up to this many numbers an export computes constants from weights of the model; larger ones stand there once."""
 
@@ -78,19 +83,22 @@ def randomised(model: Any, names: Iterable[str], draw: Draw) -> bytes:
         for name in dict.fromkeys(names)
     }
     small = {name: array for name, array in arrays.items() if array.size <= SMALL and array.dtype.kind == "f"}
+    known: dict[str, _Known] = {name: {} for name in small}
     changed = dict(others)
     for added in [one for one in held.values() if one.name.startswith(PREFIX)] if small else []:
         constant = numpy_helper.to_array(added)
         if constant.dtype.kind != "f" or not 4 <= constant.size <= SMALL:
             continue
-        origin = next((name for name, array in small.items() if derived(constant, array, array) is not None), None)
+        mine = (name for name, array in small.items() if derived(constant, array, array, known[name]) is not None)
+        origin = next(mine, None)
         if origin is None and _is_kernel(added):
             raise FastcamError(
                 f"the file holds the constant {added.name}, which may have been computed from small weights in a way "
                 "that is not known here; its maps would not be those of random weights"
             )
-        again = derived(constant, small[origin], others[origin]) if origin in others and origin is not None else None
-        changed |= {} if again is None else {added.name: again}
+        if origin is not None and origin in others:
+            again = derived(constant, small[origin], others[origin], known[origin])
+            changed |= {} if again is None else {added.name: again}
     for name, array in changed.items():
         held[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
     if copy.ByteSize() > LIMIT:
@@ -98,31 +106,47 @@ def randomised(model: Any, names: Iterable[str], draw: Draw) -> bytes:
     return bytes(copy.SerializeToString())
 
 
-def derived(added: NDArray[Any], values: NDArray[Any], other: NDArray[Any]) -> NDArray[Any] | None:
+def derived(
+    added: NDArray[Any], values: NDArray[Any], other: NDArray[Any], known: _Known | None = None
+) -> NDArray[Any] | None:
     """What becomes of the constant ``added`` when the weights ``values`` become ``other``; None if it is not theirs.
 
     It is theirs if it is the weights with their axes in another order, maybe turned around in space, maybe summed over
     some positions, times a number.
+
+    Args:
+        known: the forms of ``values`` by shape, filled on the way.
     """
     if added.dtype != values.dtype or values.size % added.size:
         return None
-    count = values.size // added.size
+    known = {} if known is None else known
+    if added.shape not in known:
+        forms = list(_forms(values, added.shape))
+        known[added.shape] = forms, np.stack([_formed(values, form, added.shape).ravel() for form in forms])
+    forms, rows = known[added.shape]
+    flat = added.ravel().astype(np.float64)
+    highest = int(np.abs(flat).argmax())
+    pivots = rows[:, highest]
+    factors = np.divide(flat[highest], pivots, out=np.zeros(len(rows)), where=pivots != 0)
+    errors = np.abs(factors[:, None] * rows - flat).max(1)
+    best = int(errors.argmin())
+    if not factors[best] or errors[best] > NEAR * abs(flat[highest]):
+        return None
+    return np.asarray(factors[best] * _formed(other, forms[best], added.shape), added.dtype)
+
+
+def _forms(values: NDArray[Any], shape: tuple[int, ...]) -> Iterator[_Form]:
+    """The ways to this shape: turned around or not, the order of the axes, and at which place the sum is taken."""
     turns = (False, True) if values.ndim == 4 else (False,)
-    for turn, axes, at in product(turns, permutations(range(values.ndim)), range(added.ndim + 1 if count > 1 else 1)):
+    places = range(len(shape) + 1) if values.size > math.prod(shape) else (0,)
+    return product(turns, permutations(range(values.ndim)), places)
 
-        def form(
-            array: NDArray[Any], turn: bool = turn, axes: tuple[int, ...] = axes, at: int = at
-        ) -> NDArray[np.float64]:
-            turned = array[..., ::-1, ::-1] if turn else array
-            split = turned.transpose(axes).reshape(*added.shape[:at], count, *added.shape[at:])
-            return np.asarray(split.sum(at, dtype=np.float64))
 
-        same = form(values)
-        place = np.unravel_index(int(np.abs(same).argmax()), same.shape)
-        factor = float(added[place]) / float(same[place]) if same[place] else 0.0
-        if factor and np.allclose(added, factor * same, rtol=1e-4, atol=1e-5 * float(np.abs(added).max())):
-            return np.asarray(factor * form(other), added.dtype)
-    return None
+def _formed(array: NDArray[Any], form: _Form, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    turn, axes, place = form
+    turned = array[..., ::-1, ::-1] if turn else array
+    split = turned.transpose(axes).reshape(*shape[:place], array.size // math.prod(shape), *shape[place:])
+    return np.asarray(split.sum(place, dtype=np.float64))
 
 
 def drawn(how: Literal["normal", "shuffle"], seed: int) -> Draw:
