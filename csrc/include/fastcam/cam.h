@@ -200,8 +200,8 @@ typedef struct fastcam_task {
 FASTCAM_API int fastcam_explain(fastcam_workspace* workspace, const fastcam_task* task) FASTCAM_NOEXCEPT;
 
 /* The components of one map at many thresholds, in one pass over its pixels: those of all pixels >= cuts[0], then of all
- * >= cuts[1], and so on. Cuts go from the highest to the lowest; one that is higher than a cut before it counts as the
- * lowest of these. Nothing reaches a cut, and no pixel a cut, that is NaN. fastcam_components gives the rows, cut by cut.
+ * >= cuts[1], and so on. Cuts go from the highest to the lowest; one that is higher than a cut before it, or NaN, counts as
+ * the lowest of these. A pixel that is NaN reaches no cut. fastcam_components gives the rows, cut by cut.
  *   values [height, width], cuts [count], window NULL or [4]: x0, y0, x1, y1 (half-open) outside of which no pixel counts,
  *   counts [count]: number of components at each cut
  * Returns an enum fastcam_error. Asks for a workspace that is not NULL, a connectivity of 4 or 8, that height * width fits
