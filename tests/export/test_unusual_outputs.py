@@ -35,6 +35,18 @@ def test_scores_of_which_no_axis_counts_the_images_are_refused():
         export_model(turned("M"), layer="feat")
 
 
+def test_logits_of_steps_and_images_are_a_text():
+    """[steps, N, words] under the name of any scores, as PyTorch's CTC loss takes them."""
+    nodes = [
+        NODE("ReduceMean", ["feat", "rows"], ["mean"], keepdims=0),
+        NODE("Transpose", ["mean"], ["steps"], perm=[2, 0, 1]),
+        NODE("MatMul", ["steps", "v"], ["logits"]),
+    ]
+    model = network(nodes, {"rows": np.array([2])}, [("logits", [SIDE, "N", CLASSES])], end="")
+    (found,) = export_model(model).metadata.cotangents
+    assert (found.answer, found.axes) == ("words", "LNC")
+
+
 def refused(model, **options):
     with pytest.raises(FastcamError) as caught:
         export_model(model, **options)

@@ -199,9 +199,12 @@ def _rows(about: Meaning, known: Known, image: ir.Value, ends: str) -> Meaning:
     if not whole and (about.named == "boxes" or (dims[-1] == 4 and about.named != "sequence")):
         what = "four numbers a row" if dims[-1] == 4 else "its name says so"
         return replace(about, kind="boxes", axis=None, reason=what)
-    if whole or from_recurrent(about.value) or about.named == "sequence":
-        steps = 0 if images_second(about.value, known, image) else 1
-        what = "it comes from a recurrent layer" if from_recurrent(about.value) else "its name says so"
+    second = images_second(about.value, known, image)
+    by_steps = second and isinstance(dims[1], str)  # [steps, N, words], as PyTorch's loss for texts takes them
+    if whole or by_steps or from_recurrent(about.value) or about.named == "sequence":
+        steps = 0 if second else 1
+        what = "the images lie along its second axis" if by_steps else "its name says so"
+        what = "it comes from a recurrent layer" if from_recurrent(about.value) else what
         what = f"{ends} over each of its steps" if whole else what
         return replace(about, kind="sequence", axis=2, steps=steps, reason=what)
     return replace(about, reason=ends or "three axes, which may be boxes, words or positions")
