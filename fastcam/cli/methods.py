@@ -34,6 +34,8 @@ def methods() -> None:
         "source",
     )
     print_table(titles, rows)
+    say("For one map that points and outlines: guided-gradcam, of a file exported with --input-gradient guided.")
+    say("Of boxes and regions: hirescam, their default. gradcam is the paper's, and serves every file.")
     say("y is the score, x the network's input, g = dy/dA; K channels of h w positions. Of changed images y is the")
     say("output as the model gives it, behind its softmax; otherwise it is what the file explains, before that.")
     say("Behind a method of weights w_k, +eigen takes the first principal component of w_k A_k in place of their sum.")

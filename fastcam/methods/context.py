@@ -100,6 +100,12 @@ class Probe:
         return self._own(ACTIVATIONS)
 
     @property
+    def layer(self) -> tuple[int, ...]:
+        """(h, w) of the target layer; () where the file emits nothing of its size."""
+        known = [name for name in (ACTIVATIONS, CAM) if name in self.outputs]
+        return tuple(self.outputs[known[0]].shape[-2:]) if known else ()
+
+    @property
     def gradients(self) -> Float:
         """float32 [T, K, h, w]."""
         return self._own(GRADIENTS)

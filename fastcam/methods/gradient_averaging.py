@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcam import kernels
 from fastcam.errors import FastcamError
-from fastcam.methods.attribution_maps import strongest, summed
+from fastcam.methods.attribution_maps import AUTO, blur_of, strongest, summed
 from fastcam.methods.cam import gradcam_weights
 from fastcam.methods.context import Probe
 from fastcam.methods.registry import METHODS, Array, Float, MethodResult, register
@@ -44,12 +44,12 @@ def _noisy_gradients(probe: Probe, samples: int, noise: float, seed: int) -> Ite
     cost="1 + samples, forward and back",
 )
 def smoothgrad(
-    probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0
+    probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = AUTO
 ) -> MethodResult:
     """``noise``: the standard deviation, as a share of the image's range (largest value less smallest)."""
     total: Any = sum(_noisy_gradients(probe, samples, noise, seed))
     mean = total / samples
-    return MethodResult(maps=strongest(mean, blur), attributions=mean.astype(np.float32))
+    return MethodResult(maps=strongest(mean, blur_of(probe, blur)), attributions=mean.astype(np.float32))
 
 
 @register(
@@ -62,7 +62,7 @@ def smoothgrad(
     at_image=True,
     cost="1 + samples, forward and back",
 )
-def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = 0.0) -> MethodResult:
+def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int = 0, blur: float = AUTO) -> MethodResult:
     """The variance (over ``samples``, not one less) where SmoothGrad has the mean."""
     mean: Any = 0.0
     square: Any = 0.0
@@ -71,7 +71,7 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
         mean = mean + apart / (i + 1)
         square = square + apart * (gradient - mean)
     variance = square / samples
-    return MethodResult(maps=strongest(variance, blur), attributions=variance.astype(np.float32))
+    return MethodResult(maps=strongest(variance, blur_of(probe, blur)), attributions=variance.astype(np.float32))
 
 
 @register(
@@ -85,7 +85,7 @@ def vargrad(probe: Probe, *, samples: int = 50, noise: float = 0.15, seed: int =
     adds_up=True,
     cost="1 + steps, forward and back",
 )
-def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0, blur: float = 0.0) -> MethodResult:
+def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0, blur: float = AUTO) -> MethodResult:
     """The integral over t from 0 to 1 by the Gauss-Legendre rule. The attributions sum to y(x) - y(x0).
 
     ``baseline``: every element of x0, in the network's input: 0 is the mean picture of a normalised one.
@@ -97,7 +97,7 @@ def integrated_gradients(probe: Probe, *, steps: int = 50, baseline: float = 0.0
     for weight, gradient in zip(weights, probe.input_gradients(images, steps), strict=True):
         total = total + weight / 2 * gradient
     attributions = total * away
-    return MethodResult(maps=summed(attributions, blur), attributions=attributions.astype(np.float32))
+    return MethodResult(maps=summed(attributions, blur_of(probe, blur)), attributions=attributions.astype(np.float32))
 
 
 @register(

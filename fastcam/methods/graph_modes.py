@@ -1,15 +1,16 @@
 """Backward modes as methods: what the file brought back to the image or the layer, as a map.
 
 At the layer the map is the relevance as it is, of the layer's size. At the image it is made of the attributions, with a
-box and a ``blur``, as :mod:`fastcam.methods.attribution_maps` says. Maps that are nowhere near zero count from their
+``blur``, as :mod:`fastcam.methods.attribution_maps` says. Maps that are nowhere near zero count from their
 minimum on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from fastcam.methods.attribution_maps import FROM_MINIMUM, above_minimum, blurred, strongest, summed
+from fastcam.methods.attribution_maps import AUTO, FROM_MINIMUM, above_minimum, blur_of, blurred, strongest, summed
 from fastcam.methods.context import Probe
 from fastcam.methods.registry import METHODS, Method, MethodResult, register
 from fastcam.schema import MODES, Mode
@@ -48,18 +49,16 @@ _COSTS = {"rollout": "1", "rollout-max": "1", "rollout-min": "1", "shapleycam": 
 _GRADIENTS = ("gradient", "guided", "deconvolution")
 
 
-def _gradients(probe: Probe, *, blur: float = 0.0) -> MethodResult:
+def _gradients(probe: Probe, *, blur: float = AUTO) -> MethodResult:
     attributions = probe.attributions
-    return MethodResult(maps=strongest(attributions, blur), attributions=attributions)
+    return MethodResult(maps=strongest(attributions, blur_of(probe, blur)), attributions=attributions)
 
 
-def _shares(probe: Probe, *, blur: float = 0.0) -> MethodResult:
+def _shares(probe: Probe, *, blur: float = AUTO) -> MethodResult:
     attributions = probe.attributions
-    return (
-        MethodResult(maps=blurred(attributions, blur))
-        if attributions.ndim == 3
-        else MethodResult(maps=summed(attributions, blur), attributions=attributions)
-    )
+    if attributions.ndim == 3:  # of the layer, whose positions are no single pixels
+        return MethodResult(maps=blurred(attributions, 0 if math.isnan(blur) else blur))
+    return MethodResult(maps=summed(attributions, blur_of(probe, blur)), attributions=attributions)
 
 
 def _above_minimum(probe: Probe, *, blur: float = 0.0) -> MethodResult:
@@ -98,10 +97,10 @@ for _mode in MODES:
     adds_up=True,
     cost="1, and its backward pass",
 )
-def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> MethodResult:
+def input_x_gradient(probe: Probe, *, blur: float = AUTO) -> MethodResult:
     """The first term of the score's expansion about zero."""
     attributions = probe.attributions * probe.x
-    return MethodResult(maps=summed(attributions, blur), attributions=attributions)
+    return MethodResult(maps=summed(attributions, blur_of(probe, blur)), attributions=attributions)
 
 
 @register(
@@ -114,7 +113,7 @@ def input_x_gradient(probe: Probe, *, blur: float = 0.0) -> MethodResult:
     at_image=True,
     cost="1, and its backward pass",
 )
-def guided_gradcam(probe: Probe, *, blur: float = 0.0) -> MethodResult:
+def guided_gradcam(probe: Probe, *, blur: float = AUTO) -> MethodResult:
     """Section 3.2 of the paper: the product, pixel by pixel, with the map upsampled to the input."""
     attributions = probe.attributions * probe.gradcam()[:, None]
-    return MethodResult(maps=strongest(attributions, blur), attributions=attributions)
+    return MethodResult(maps=strongest(attributions, blur_of(probe, blur)), attributions=attributions)

@@ -57,14 +57,15 @@ def _checked(method: Method, name: str, value: Any, known: Mapping[str, Any]) ->
         have = f"it has: {described(method)}" if known else "it has none"
         raise FastcamError(f"{method.title} has no option {name!r}; {have}")
     try:
-        return _as(type(known[name]), value, name)
+        default = known[name]
+        return _as(type(default), value, name, auto=isinstance(default, float) and math.isnan(default))
     except (TypeError, ValueError) as error:
-        default = _text(known[name])
-        raise FastcamError(f"{method.title}: {name} is {value!r}; {error} (the default is {default})") from None
+        usual = _text(known[name])
+        raise FastcamError(f"{method.title}: {name} is {value!r}; {error} (the default is {usual})") from None
 
 
-def _as(kind: type, value: Any, name: str) -> Any:
-    """``value`` as the kind of thing that the default is."""
+def _as(kind: type, value: Any, name: str, auto: bool) -> Any:
+    """``value`` as the kind of thing that the default is; ``auto``: the default of a number is a word."""
     if kind is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if str(value).lower() not in words:
@@ -73,6 +74,8 @@ def _as(kind: type, value: Any, name: str) -> Any:
     if kind is int:
         return _count(value, 0 if name == "seed" else 1)
     if kind is float:
+        if value == "auto" and auto:
+            return math.nan
         number = float(value) if not isinstance(value, bool) else math.nan
         if not math.isfinite(number):
             raise ValueError("give a finite number")
@@ -103,4 +106,6 @@ def _count(value: Any, least: int) -> int:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        return "auto"
     return ("x".join(map(str, value)) or "auto") if isinstance(value, tuple) else str(value)

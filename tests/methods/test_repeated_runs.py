@@ -22,6 +22,7 @@ from support.models.small_models import classifier, save, weights_of
 SIDE = 16
 MODEL = classifier(size=SIDE)
 W = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights_of(MODEL).items()}
+SHARP = {"blur": 0}  # pixels as they are
 X = np.random.default_rng(7).standard_normal((2, 3, SIDE, SIDE)).astype(np.float32)
 
 
@@ -181,7 +182,7 @@ def test_channels_last_are_asked_as_the_model_takes_them():
 
 
 def test_smoothgrad_and_vargrad(backwards):
-    options = {"samples": 7, "noise": 0.2, "seed": 3}
+    options = {"samples": 7, "noise": 0.2, "seed": 3} | SHARP
     rng = np.random.default_rng(3)
     spread = 0.2 * (X[0].max() - X[0].min())
     noisy = [X[0] + rng.normal(0, spread, X[0].shape).astype(np.float32) for _ in range(7)]
@@ -195,9 +196,8 @@ def test_smoothgrad_and_vargrad(backwards):
 
 
 def test_integrated_gradients_sum_to_the_scores_difference(backwards):
-    e = backwards(
-        X, targets=[1, {0: 1.0, 2: -1.0}], method="integrated-gradients", options={"baseline": 0.5, "steps": 400}
-    )
+    options = {"baseline": 0.5, "steps": 400} | SHARP
+    e = backwards(X, targets=[1, {0: 1.0, 2: -1.0}], method="integrated-gradients", options=options)
     scores = (net(torch.tensor(X)) - net(torch.full((1, 3, SIDE, SIDE), 0.5))).numpy()
     expected = np.stack([scores[:, 1], scores[:, 0] - scores[:, 2]], 1)
     np.testing.assert_allclose(e.attributions.sum((2, 3, 4)), expected, rtol=2e-3)
@@ -258,24 +258,24 @@ def test_augsmooth_averages_heatmaps_of_changed_images(of):
 
 def test_modes_of_the_image_as_methods(backwards):
     g = np.stack([gradient(x, 2) for x in X])
-    e = backwards(X, targets=2, method="gradient")
+    e = backwards(X, targets=2, method="gradient", options=SHARP)
     close(e.maps[:, 0], np.abs(g).max(1))
     close(e.attributions[:, 0], g)
-    e = backwards(X, targets=2, method="input-x-gradient")
+    e = backwards(X, targets=2, method="input-x-gradient", options=SHARP)
     close(e.maps[:, 0], positive((g * X).sum(1)))
     np.testing.assert_array_equal(backwards(X, targets=2).maps, explainer()(X, targets=2).maps)  # still Grad-CAM
 
     found = explainer(input_gradient="guided")
     e = found(X, targets=2)
-    close(found(X, targets=2, method="guided").maps, np.abs(e.input_gradients).max(2), 1e-6)
-    product = found(X, targets=2, method="guided-gradcam")
+    close(found(X, targets=2, method="guided", options=SHARP).maps, np.abs(e.input_gradients).max(2), 1e-6)
+    product = found(X, targets=2, method="guided-gradcam", options=SHARP)
     close(product.attributions, e.guided_gradcam, 1e-6)
     close(product.maps, np.abs(e.guided_gradcam).max(2), 1e-6)
     assert not np.array_equal(product.boxes, e.boxes)
 
 
 def test_blur_makes_regions_of_pixels(backwards):
-    sharp = backwards(X[:1], targets=2, method="gradient").maps[0, 0]
+    sharp = backwards(X[:1], targets=2, method="gradient", options=SHARP).maps[0, 0]
     e = backwards(X[:1], targets=2, method="gradient", options={"blur": 1.5})
     kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)  # three standard deviations are four pixels
     plane = torch.tensor(np.outer(kernel, kernel), dtype=torch.float32)[None, None]
@@ -283,6 +283,11 @@ def test_blur_makes_regions_of_pixels(backwards):
     expected = F.conv2d(torch.tensor(sharp)[None, None], plane, padding=4) / F.conv2d(ones, plane, padding=4)
     close(e.maps[0, 0], expected[0, 0].numpy(), 1e-5)
     assert np.abs(e.attributions[0, 0]).max(0) == pytest.approx(sharp)
+    usual = backwards(X[:1], targets=2, method="gradient")
+    cell = SIDE / backwards(X[:1], targets=2).maps.shape[-1]
+    for same in ({"blur": 3 / 8 * cell}, {"blur": "auto"}):
+        np.testing.assert_array_equal(backwards(X[:1], targets=2, method="gradient", options=same).maps, usual.maps)
+    assert np.abs(usual.maps - sharp).max() > 0.05 * sharp.max()
     for name in ("smoothgrad", "integrated-gradients", "input-x-gradient"):
         with pytest.raises(FastcamError, match="at least 0"):
             backwards(X[:1], method=name, options={"blur": -1.0})
@@ -293,7 +298,8 @@ def test_relevance_as_a_method(mode, at):
     found = explainer(input_gradient=mode, input_gradient_at=at)
     e = found(X, targets=[2, 0])
     shown = e.relevance if at == "layer" else e.input_gradients.sum(2)
-    close(found(X, targets=[2, 0], method=mode).maps, positive(shown), 1e-5)
+    sharp = SHARP if at == "image" else None
+    close(found(X, targets=[2, 0], method=mode, options=sharp).maps, positive(shown), 1e-5)
 
 
 # ---- what is refused, and the command line
