@@ -269,9 +269,15 @@ class Inputs:
             )
 
     def _own_size(self, sides: Sequence[int]) -> Size:
-        """The size of a picture as the model takes it, where that leaves it free."""
+        """The size of a picture as the model takes it, where that leaves it free: of one side alone, the other follows.
+
+        A reader of lines of text has a height, and as much width as the line.
+        """
         step = self._metadata.size_step
-        height, width = (max(step, round(side / step) * step) for side in sides)
+        own = self.shape[1:3] if self.layout == "NHWC" else self.shape[2:4]
+        fixed = [side if isinstance(side, int) else None for side in own] if len(self.shape) == 4 else [None, None]
+        scale = next((known / side for known, side in zip(fixed, sides) if known is not None), 1.0)
+        height, width = (known or max(step, round(side * scale / step) * step) for known, side in zip(fixed, sides))
         return height, width
 
     def _loaded(self, sources: Any, preprocessing: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:

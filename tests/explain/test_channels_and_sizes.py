@@ -17,6 +17,7 @@ from fastcam.image.preprocess import prepare
 from fastcam.runtime.session import warn_once
 from fastcam.schema import PRESETS
 from fastcam_export import export_model
+from support.models.checked_network import SIDE, network
 
 RNG = np.random.default_rng(0)
 N = helper.make_node
@@ -266,3 +267,11 @@ def test_a_picture_without_an_axis_of_images_is_refused_with_the_way_on():
     )
     with pytest.raises(FastcamError, match="of a picture without an axis of images put one in front"):
         export_model(made)
+
+
+def test_a_free_width_follows_from_a_fixed_height():
+    """As of readers of lines of text: the picture keeps its form."""
+    file = export_model(network([], end="feat", image=("N", 3, SIDE, "W")), layer="feat").model.SerializeToString()
+    picture = np.random.default_rng(0).integers(0, 256, (16, 40, 3), np.uint8)
+    free, said = (Explainer(file, preprocess={"preset": "unit", **size}) for size in ({}, {"size": (SIDE, 20)}))
+    np.testing.assert_array_equal(free(picture).heatmaps, said(picture).heatmaps)
