@@ -96,7 +96,8 @@ def report(
             limit=limit,
             progress=lambda: bar.advance(bar.task_ids[0]),
         )
-    typer.echo(f"{counted(made.pictures, 'picture')}, {made.failures} predicted wrong, {made.flagged} suspicious")
+    wrong = f", {made.failures} predicted wrong" if made.correct.n else ""
+    typer.echo(f"{counted(made.pictures, 'picture')}{wrong}, {made.flagged} suspicious")
     if made.correct.n:
         say(f"predicted right: {made.correct}, n = {made.correct.n}")
     if made.inside.n:

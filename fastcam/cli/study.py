@@ -106,7 +106,7 @@ def score(
     from fastcam.evaluation.study import score_study
 
     files = [file for path in answers for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
-    scores = score_study(key, files)
+    scores = score_study(key, [file for file in files if file.resolve() != key.resolve()])
     if output is not None:
         write_files({output: json_bytes(scores.to_dict())})
     rows = []

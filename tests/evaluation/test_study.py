@@ -272,7 +272,8 @@ def test_the_verbs_make_and_score(study, tmp_path):
     for words, said in (
         (["make", str(model)], "no pictures"),
         (["make", str(model), str(DATA / "scene.jpg"), "-m", "nonsense"], "no method"),
-        (["make", str(model), str(DATA / "scene.jpg"), "--raters", "0"], "raters"),
+        (["make", str(model), str(DATA / "scene.jpg"), "--raters", "0"], "number of raters is 0"),
+        (["make", str(model), str(DATA / "scene.jpg"), "--seed", "-5"], "seed is -5"),
         (["score", str(model), files[0]], "give the key.json"),
     ):
         out = ["-o", str(tmp_path / "no")]

@@ -11,6 +11,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections import deque
 
 import pytest
 
@@ -45,7 +46,7 @@ class Browser:
         )
         for end in (read, write, theirs, ours):
             os.close(end)
-        self._numbers, self._buffer, self._session = itertools.count(1), b"", None
+        self._numbers, self._parts, self._messages, self._session = itertools.count(1), [], deque(), None
         self.events = []
         pages = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
         attached = self.call("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)
@@ -82,13 +83,16 @@ class Browser:
 
     def _next(self):
         end = time.monotonic() + PATIENCE
-        while b"\0" not in self._buffer:
+        while not self._messages:
             ready, _, _ = select.select([self._in], [], [], max(0, end - time.monotonic()))
             data = os.read(self._in, 1 << 20) if ready else b""
             assert data, "the browser does not answer"
-            self._buffer += data
-        text, self._buffer = self._buffer.split(b"\0", 1)
-        return json.loads(text)
+            *whole, rest = data.split(b"\0")
+            self._parts.append(whole[0] if whole else rest)
+            if whole:
+                self._messages += [b"".join(self._parts), *whole[1:]]
+                self._parts = [rest]
+        return json.loads(self._messages.popleft())
 
     def open(self, path):
         """Load a file, and wait until it is there."""
@@ -101,8 +105,10 @@ class Browser:
     def _load(self, method, **parameters):
         self.events = []
         self.call(method, **parameters)
-        while not any(one.get("method") == "Page.loadEventFired" for one in self.events):
+        loaded = any(one.get("method") == "Page.loadEventFired" for one in self.events)
+        while not loaded:
             self.events.append(self._next())
+            loaded = self.events[-1].get("method") == "Page.loadEventFired"
 
     def js(self, expression):
         """The value of an expression of JavaScript."""

@@ -60,7 +60,8 @@ def beginning(about: About, figures: Mapping[str, Figure], pictures: int, failur
     lines = "".join(
         f"<div><dt>{escaped(name)}</dt><dd>{escaped(text)}</dd></div>" for name, text in about.lines if text
     )
-    counts = {"pictures": pictures, "predicted wrong": failures, "suspicious": flagged}
+    known = any(figure.n for figure in figures.values())
+    counts = {"pictures": pictures} | ({"predicted wrong": failures} if known else {}) | {"suspicious": flagged}
     numbers = "".join(f"<li><b>{count}</b> {escaped(name)}</li>" for name, count in counts.items())
     numbers += "".join(
         f"<li><b>{figure.value:.3f}</b> {escaped(name)} <small>(95 % interval {figure.low:.3f} to {figure.high:.3f}, "

@@ -80,9 +80,13 @@ def make_study(
     Raises:
         FastcamError: no suitable pictures, a method that a file cannot serve, or the folder cannot be written.
     """
-    for what, value, most in (("raters", raters, 10_000), ("pictures", pictures, 10_000), ("seed", seed + 1, 2**53)):
-        if not 1 <= value <= most:
-            raise FastcamError(f"the study's {what}: {value} will not do; give 1 to {most}")
+    for what, value, least, most in (
+        ("number of raters", raters, 1, 10_000),
+        ("number of pictures", pictures, 1, 10_000),
+        ("seed", seed, 0, 2**53),
+    ):
+        if not least <= value <= most:
+            raise FastcamError(f"the study's {what} is {value}; give {least} to {most}")
     if not 1 <= len(models) <= 2:
         raise FastcamError(f"a study is of one model or of two, not of {len(models)}")
     stimuli.checked(models, methods)
