@@ -42,10 +42,10 @@
   }
   function each(element, shown) {
     for (const canvas of element.querySelectorAll("canvas")) {
-      const image = canvas.parentElement.querySelector("img"), wide = +canvas.dataset.wide || image.width;
-      if (shown) draw(canvas, canvas.dataset.wide ? wide : +image.getAttribute("width"),
-        canvas.dataset.wide ? wide : +image.getAttribute("height"));
-      else clear(canvas);
+      const image = canvas.parentElement.querySelector("img");  // its attributes: image.width would lay out the page
+      const side = name => +canvas.dataset.wide || +image.getAttribute(name);
+      if (shown) draw(canvas, side("width"), side("height"));
+      else if (canvas.drawn) clear(canvas);
     }
     if (shown && element.classList.contains("card")) slide(element);
   }
