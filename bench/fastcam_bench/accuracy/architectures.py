@@ -302,11 +302,18 @@ def table(report: Row) -> str:
         f"{count['not finished']} did not finish within the limits of time and memory.",
         "Where fewer pictures agree than were tried, float32 falls to another side of a kink on the others; the",
         "differences are then those of the agreeing ones.",
+        *_measured_again(results),
         "",
         "| model | exporter | layer | layout | gradient | map | pictures | export s | note |",
         "|---|---|---|---|---:|---:|---:|---:|---|",
     ]
     return "\n".join([*lines, *map(_line, results)]) + "\n"
+
+
+def _measured_again(results: list[Row]) -> list[str]:
+    """Which rows are of a later run than the others."""
+    names = [f"`{row['model']}`" for row in results if row.get("again")]
+    return [f"Measured again, after the others (`--only NAME`): {', '.join(names)}."] if names else []
 
 
 def _line(row: Row) -> str:
@@ -339,7 +346,8 @@ def main() -> None:
     for name, row in each(measure, wanted, options.limit):
         if row.pop("unfinished", False):
             row["status"] = "not finished"
-        rows[name] = {"model": name, **row}
+        again = {"again": True} if name in rows else {}
+        rows[name] = {"model": name, **row, **again}
         write(rows, options.out)
         print(name, row["status"], row.get("map", ""), row.get("reason", "")[:150], flush=True)
 
