@@ -46,6 +46,14 @@ class Contestant:
         """For people."""
         return f"{self.name}, {self.method or 'default method'}"
 
+    @property
+    def stem(self) -> str:
+        """Of the journal's name; "gradcam" and "gradcam++" have two."""
+        parts = self.name, self.method or "default"
+        same = all(slug(part) == part for part in parts)
+        digest = "" if same else "-" + hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return "-".join(map(slug, parts)) + digest
+
     def check(self) -> None:
         """Raise what the explainer refuses of the method and its options, before anything is measured."""
         self.stream(())
@@ -125,7 +133,7 @@ def evaluate(
         turned = "turned by their EXIF orientation" if data.exif else "as they lie, without EXIF"
         raise FastcamError(f"{data.name} is annotated on pictures {turned}; open the Explainer with exif={data.exif}")
     method = contestant.method or "default"
-    path = None if out is None else Path(out) / "rows" / f"{slug(contestant.name)}-{slug(method)}.jsonl"
+    path = None if out is None else Path(out) / "rows" / f"{contestant.stem}.jsonl"
     tallies = {protocol.name: protocol.tally() for protocol in protocols}
     left_out, done = LeftOut(), set[str]()
     with Journal(path, _settings(contestant, data, protocols, threshold), restart) as journal:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,14 @@ def test_a_killed_process_is_resumed(file, tmp_path):
     whole = measured(file, "scenes:60", protocols=["gt-known"])
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert report["results"][0]["figures"] == whole.to_dict()["figures"]
+
+
+def test_methods_whose_names_make_one_file_name_have_two(file):
+    data = open_data("scenes:1")
+    one = contestant(file, data)
+    stems = {replace(one, method=name).stem for name in ("gradcam", "gradcam++", "gradcam+eigen", None)}
+    assert len(stems) == 4 and "scenes-gradcam" in stems
+    assert len({replace(one, name=name).stem for name in ("a b", "a-b", "a/b")}) == 3
 
 
 def test_another_setting_is_refused_and_restart_begins_anew(file, tmp_path):

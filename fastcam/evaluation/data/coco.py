@@ -96,7 +96,7 @@ def _file(path: Path, split: str | None) -> tuple[Path, str]:
         if split is not None and split != own:
             raise FastcamError(f"{shown(path)}: this file is of one split; leave out {split!r}, or give the folder")
         return path, own
-    folder = folder_of(path, WANTED)
+    folder = folder_of(path, WANTED.removeprefix("give "))
     splits = {one.stem.removeprefix("instances_"): one for one in sorted(folder.glob("annotations/instances_*.json"))}
     if not splits and split is None:
         for single in (folder / "instances.json", folder / "annotations" / "instances.json"):
