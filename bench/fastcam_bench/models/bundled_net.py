@@ -100,7 +100,8 @@ class OnnxOps:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
 
-    def _emit(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
+    def emit(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
+        """Append a node; its only output has its name."""
         from onnx import helper
 
         self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
@@ -108,30 +109,33 @@ class OnnxOps:
 
     def conv(self, name: str, x: str, kernel: int, stride: int) -> str:
         shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
-        return self._emit("Conv", name, [x, f"{name}.weight"], **shape)
+        return self.emit("Conv", name, [x, f"{name}.weight"], **shape)
 
     def batch_norm(self, name: str, x: str) -> str:
         parts = [f"{name}.{part}" for part in ("scale", "bias", "mean", "var")]
-        return self._emit("BatchNormalization", name, [x, *parts], epsilon=BN_EPSILON)
+        return self.emit("BatchNormalization", name, [x, *parts], epsilon=BN_EPSILON)
 
     def relu(self, name: str, x: str) -> str:
-        return self._emit("Relu", name, [x])
+        return self.emit("Relu", name, [x])
 
     def add(self, name: str, x: str, y: str) -> str:
-        return self._emit("Add", name, [x, y])
+        return self.emit("Add", name, [x, y])
 
     def linear_of_mean(self, x: str) -> str:
-        pooled = self._emit("Flatten", "head/flatten", [self._emit("GlobalAveragePool", "head/pool", [x])], axis=1)
+        pooled = self.emit("Flatten", "head/flatten", [self.emit("GlobalAveragePool", "head/pool", [x])], axis=1)
         parts = ["head/linear.weight", "head/linear.bias"]
-        return self._emit("Gemm", "head/linear", [pooled, *parts], transB=1)
+        return self.emit("Gemm", "head/linear", [pooled, *parts], transB=1)
 
 
-def to_onnx(parameters: Parameters, classes: int) -> bytes:
-    """The file: input ``image`` [N, 3, 128, 128], output ``probabilities`` [N, classes], opset 18, IR version 8."""
+def to_onnx(parameters: Parameters, classes: int, ops: OnnxOps | None = None) -> bytes:
+    """The file: input ``image`` [N, 3, 128, 128], output ``probabilities`` [N, classes], opset 18, IR version 8.
+
+    ``ops``: with another head.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    ops = OnnxOps()
+    ops = ops or OnnxOps()
     logits = network(ops, "image")
     nodes = [*ops.nodes, helper.make_node("Sigmoid", [logits], ["probabilities"], "head/sigmoid")]
     graph = helper.make_graph(
