@@ -14,23 +14,9 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from fastcam.cli import (
-    bench,
-    concepts,
-    cotangents,
-    demo,
-    dissect,
-    evaluate,
-    explain,
-    export,
-    inspect,
-    methods,
-    report,
-    seeds,
-    stream,
-    study,
-)
+from fastcam.cli import bench, concepts, cotangents, demo, explain, export, inspect, methods, stream
 from fastcam.cli.console import Output
+from fastcam.cli.evaluation import dissect, evaluate, report, seeds, study
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 

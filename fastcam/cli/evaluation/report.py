@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.console import counted, progress, say
-from fastcam.cli.data_options import (
+from fastcam.cli.evaluation.data_options import (
     DataAnnotations,
     DataExif,
     DataInPlace,

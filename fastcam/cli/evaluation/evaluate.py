@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.console import print_table, progress, say
-from fastcam.cli.data_options import Data, DataAnnotations, DataExif, DataPictures, Limit, MapFile, Offset, Split
+from fastcam.cli.evaluation.data_options import (
+    Data,
+    DataAnnotations,
+    DataExif,
+    DataPictures,
+    Limit,
+    MapFile,
+    Offset,
+    Split,
+)
 from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS

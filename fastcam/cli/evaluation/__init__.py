@@ -1,0 +1,1 @@
+"""The verbs that measure maps on pictures with marks, and what they share."""
