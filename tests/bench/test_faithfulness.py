@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcam import kernels
-from fastcam_bench.accuracy.faithfulness import centre, random_map
+from fastcam_bench.accuracy.evaluation.faithfulness import centre, random_map
 from fastcam_bench.report.faithfulness import SHOWN, known_bad_maps, quantus
 
 

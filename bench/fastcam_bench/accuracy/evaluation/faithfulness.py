@@ -1,4 +1,6 @@
-"""What figures of faithfulness say of maps that are known to be bad: ``python -m fastcam_bench.accuracy.faithfulness``.
+"""What figures of faithfulness say of maps that are known to be bad.
+
+    python -m fastcam_bench.accuracy.evaluation.faithfulness
 
 SqueezeNet's predicted class on COCO's photos. Beside the maps of a method stand two that know nothing of the model: one
 of random numbers, of the layer's resolution and enlarged like any map, and a Gaussian in the middle of the picture. A
@@ -36,7 +38,7 @@ from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import export_model
 
-COMMAND = "python -m fastcam_bench.accuracy.faithfulness"
+COMMAND = "python -m fastcam_bench.accuracy.evaluation.faithfulness"
 OUT = RESULTS / "evaluation" / "faithfulness.json"
 OF_MAPS: dict[str, dict[str, Any]] = {
     "occlusion-correlation": {},

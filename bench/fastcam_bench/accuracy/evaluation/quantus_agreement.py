@@ -1,4 +1,6 @@
-"""FastCAM's faithfulness beside Quantus's, on the same maps: ``python -m fastcam_bench.accuracy.quantus_agreement``.
+"""FastCAM's faithfulness beside Quantus's, on the same maps.
+
+    python -m fastcam_bench.accuracy.evaluation.quantus_agreement
 
 Quantus lives in an environment of its own, which ``python -m fastcam_bench.speed.networks.environments`` makes; run
 this with that one's interpreter (``.venv/bench/quantus/bin/python``).
@@ -35,7 +37,7 @@ from fastcam_bench.oracles.machine import versions, write_report
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
-COMMAND = "python -m fastcam_bench.accuracy.quantus_agreement"
+COMMAND = "python -m fastcam_bench.accuracy.evaluation.quantus_agreement"
 OUT = RESULTS / "evaluation" / "quantus_agreement.json"
 SIDE, CLASSES, PICTURES = 24, 6, 3
 BOUND = 1e-6
