@@ -110,19 +110,8 @@ class Explainer:
         self._whole = self._view = view_of(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
-        self._opened: list[Any] = [
-            model,
-            providers,
-            threads,
-            preprocess,
-            labels,
-            kernels,
-            batch_size,
-            explanation,
-            settings,
-            head,
-        ]
-        self._opened += [inputs, max_pixels, exif]
+        opened: Any = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
+        self._opened = [*opened, inputs, max_pixels, exif]
         self._at, self._threads = 0, threads
 
     @property
