@@ -49,10 +49,15 @@ def listed(names: Iterable[object], most: int = MOST) -> str:
     return ", ".join([*every[:most], f"and {rest} more"] if rest > 0 else every)
 
 
+def printable(text: str) -> str:
+    """A text on one line, with what cannot be printed escaped: line ends, terminals' commands, no UTF-8."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def shown(path: str | Path) -> str:
     """A path for a message: of sensible length, with what cannot be printed escaped."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    text = printable(str(path))
     return text if len(text) <= LONGEST else f"{text[:40]}...{text[-60:]}"
 
 

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 from fastcam.atomic_files import refused
 from fastcam.errors import FastcamError, shown
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+
 Line = dict[str, Any]
 """Of a picture its "name", and "rows" by protocol, an "error", or why it was "left out"."""
 
@@ -40,8 +42,11 @@ class Journal:
             return
         with refused(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("r+b" if path.exists() and not again else "w+b")
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
         _lock(self._file, path)
+        if again:  # not before it is locked: another process may be writing it
+            with refused(path):
+                self._file.truncate(0)
         if not self._complete_first_line(path):
             self._write(self.settings)
 

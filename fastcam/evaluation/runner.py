@@ -153,7 +153,7 @@ def evaluate(
     for reason, names in data.left_out.names.items():
         left_out.names[reason] = list(names)
         left_out.counts[reason] = data.left_out.counts[reason]
-    figures = {name: tally.figures() for name, tally in tallies.items()}
+    figures = {name: _measured(tally) for name, tally in tallies.items()}
     pictures = before + of_run.count - sum(map(left_out.counts.__getitem__, OWN & set(left_out.counts)))
     return Measured(contestant.name, method, figures, pictures, left_out)
 
@@ -162,6 +162,12 @@ NOTHING_KNOWN = "nothing that the model knows is marked"
 FAILED = "could not be explained"
 OWN = {NOTHING_KNOWN, FAILED}
 """Why pictures of a data set that it could read are not measured."""
+
+
+def _measured(tally: Tally) -> dict[str, Figure]:
+    """A protocol's figures; none where all of them are of nothing."""
+    figures = tally.figures()
+    return figures if any(figure.n for figure in figures.values()) else {}
 
 
 def _why(left_out: LeftOut) -> str:

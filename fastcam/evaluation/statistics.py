@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 REPLICATES = 1000
 LEVEL = 0.95
+ENOUGH = 0.75
+"""Of the replicates that must count something: between those of one picture and of two."""
 
 Weights: TypeAlias = "NDArray[np.float64]"
 """float64 [1 + REPLICATES], whole numbers: how often a picture counts; the first is 1, the figure itself."""
@@ -32,7 +34,7 @@ class Figure:
 
     Attributes:
         value: NaN where nothing was measured.
-        low, high: the 95 % interval.
+        low, high: the 95 % interval; NaN of a single picture, which says nothing of others.
         n: of how many pictures, or objects.
     """
 
@@ -49,7 +51,8 @@ class Figure:
     def __str__(self) -> str:
         if not np.isfinite(self.value):
             return "-"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        interval = f"{self.low:.3f} to {self.high:.3f}" if np.isfinite(self.low) else "no interval: too few pictures"
+        return f"{self.value:.3f} ({interval})"
 
 
 def _poisson() -> Floats:
@@ -70,11 +73,12 @@ def weights_of(name: str) -> Weights:
 def figure(replicates: Floats, n: int) -> Figure:
     """The figure of [1 + REPLICATES] values: the first with the interval of the others.
 
-    Replicates in which nothing counts (NaN) are left out.
+    Replicates in which nothing counts (NaN) are left out. Of a single picture they are 37 %, of two 14 %; of one there
+    is no interval.
     """
     value, others = float(replicates[0]), replicates[1:]
     others = others[np.isfinite(others)]
-    if not len(others):
+    if len(others) < ENOUGH * REPLICATES:
         return Figure(value, float("nan"), float("nan"), n)
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(others, [tail, 100 - tail])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcam.atomic_files import write_files
+from fastcam.errors import printable
 from fastcam.evaluation.runner import Measured
 from fastcam.evaluation.statistics import LEVEL, Figure
 from fastcam.schema import __version__
@@ -123,10 +124,14 @@ def left_out(measured: Sequence[Measured]) -> list[str]:
     """How many pictures were measured, and what was not, by reason, with the first names."""
     counts = sorted({each.pictures for each in measured})
     lines = [f"{' to '.join(map(str, counts[:1] + counts[1:][-1:]))} pictures were measured"]
+    if counts == [1]:
+        lines = ["1 picture was measured"]
+    for protocol in dict.fromkeys(name for each in measured for name, found in each.figures.items() if not found):
+        lines.append(f"{protocol}: no figure; no picture has the boxes or masks that it needs")
     for each in measured:
         for reason, count in each.left_out.counts.items():
-            names = each.left_out.names[reason]
-            lines.append(f"left out, {reason}: {count} ({', '.join(names[:5])}{', ...' if count > 5 else ''})")
+            names = [printable(name) for name in each.left_out.names[reason][:5]]
+            lines.append(f"left out, {reason}: {count} ({', '.join(names)}{', ...' if count > 5 else ''})")
     return list(dict.fromkeys(lines))
 
 

@@ -20,6 +20,7 @@ from fastcam.cli import app
 from fastcam.evaluation import tables
 from fastcam.evaluation.class_map import ClassMap, class_map
 from fastcam.evaluation.data import open_data
+from fastcam.evaluation.journal import Journal
 from fastcam.evaluation.protocols import PROTOCOLS
 from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.runner import Contestant, evaluate
@@ -230,6 +231,45 @@ def test_the_bootstrap_is_the_one_of_its_source():
     drawn = np.stack([weights_of(str(n))[1:] for n in range(300)])
     assert drawn.shape[1] == REPLICATES and drawn.mean() == pytest.approx(1, abs=0.01)
     assert drawn.var() == pytest.approx(1, abs=0.02)
+
+
+def test_one_picture_has_no_interval():
+    ratio = Ratio()
+    ratio.add(0.25, weights_of("one"))
+    ratio.add(0.75, weights_of("one"))  # another object of it
+    assert ratio.figure().value == 0.5 and np.isnan(ratio.figure().low) and "no interval" in str(ratio.figure())
+    ratio.add(0.5, weights_of("two"))
+    assert ratio.figure().low == 0.5
+
+
+def test_data_without_masks_has_no_pxap(file):
+    """It would be 0, which means that every map is wrong."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    data = Given([Sample("one", picture, (Annotation("ring", (0, 0, 9, 9)),))], ("ring",))
+    found = evaluate(contestant(file, data), data, [PROTOCOLS["pxap"](), PROTOCOLS["gt-known"]()])
+    assert not found.figures["pxap"] and found.figures["gt-known"]
+    assert any(line.startswith("pxap: no figure") for line in tables.left_out([found]))
+
+
+def test_names_are_escaped_where_they_are_printed(file):
+    """A line end would break a table, an escape sequence commands the terminal."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    samples = [Sample("one", picture, (Annotation("ring", (0, 0, 9, 9)),)), Sample("a\x1b[31m\nb", picture)]
+    data = Given(samples, ("ring",))
+    (_, line) = tables.left_out([evaluate(contestant(file, data), data, [PROTOCOLS["gt-known"]()])])
+    assert line.endswith(r": 1 (a\x1b[31m\nb)")
+
+
+def test_restart_empties_no_journal_that_another_process_writes(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with Journal(path, {"data": "any"}) as journal:
+        journal.add({"name": "one"})
+        before = path.read_bytes()
+        with pytest.raises(FastcamError, match="another process writes it"):
+            Journal(path, {"data": "any"}, again=True)
+        assert path.read_bytes() == before
+    with Journal(path, {"data": "other"}, again=True) as journal:
+        assert not list(journal.lines())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
 from fastcam.evaluation.protocols.options import check
 from fastcam.evaluation.protocols.regions import boxes_of, pixels
-from fastcam.evaluation.samples import Mask
+from fastcam.evaluation.samples import Annotation, Mask
 from fastcam.evaluation.statistics import REPLICATES, Figure, Ratio, Ratios, Tally, Weights, figure
 
 TOLERANCE = 15
@@ -35,6 +35,12 @@ def near(inside: Mask, x: float, y: float, tolerance: float = TOLERANCE, open_en
     return bool((squared < tolerance**2 if open_end else squared <= tolerance**2).any())
 
 
+def _can_be_hit(marks: Sequence[Annotation]) -> bool:
+    """Whether some mark says where its object is, and some is not "difficult"."""
+    placed = any(mark.box is not None or mark.read_mask is not None for mark in marks)
+    return placed and not all(mark.difficult for mark in marks)
+
+
 def is_difficult(case: Case, present: Present) -> bool:
     """Whether the boxes of a class fill less than a quarter of the picture, and another class is marked in it."""
     boxes = boxes_of(present.annotations)
@@ -48,10 +54,10 @@ class Pointing(Protocol):
 
     A class is hit where the peak, the middle of the maximum's plateau, lies within 15 pixels of one of its objects:
     of its pixels where the data set has masks, otherwise of its box. Pixels are the picture's. All marks of the class
-    count, "difficult" ones and crowds too; a class whose marks are all "difficult" is left out. A map without heat
-    hits nothing. Accuracy is the mean over classes of each one's hits. The difficult subset holds the classes whose
-    boxes fill less than a quarter of the picture together, in pictures where another class is marked. What the
-    picture's centre hits is said beside both.
+    count, "difficult" ones and crowds too; a class whose marks are all "difficult", or have neither box nor mask, is
+    left out. A map without heat hits nothing. Accuracy is the mean over classes of each one's hits. The difficult
+    subset holds the classes whose boxes fill less than a quarter of the picture together, in pictures where another
+    class is marked. What the picture's centre hits is said beside both.
 
     Source: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, section 4.1.
     """
@@ -64,7 +70,7 @@ class Pointing(Protocol):
         row: Row = {}
         middle = case.size[1] / 2, case.size[0] / 2
         for each in case.present:
-            if all(mark.difficult for mark in each.annotations):
+            if not _can_be_hit(each.annotations):
                 continue
             inside = pixels(each.annotations, case.size)
             point = self.point(case, each)
@@ -141,8 +147,8 @@ class PointingRecall(Protocol):
     The five best classes of a picture are explained. Each may be rejected: where its map, not normalised, stays below
     a threshold. A class that the picture shows is a hit where its map is not rejected and its peak lies within 15
     pixels of an object, and one that it does not show where its map is rejected. Classes whose marks are all
-    "difficult" are left out. The paper gives no threshold: the figure is that of the one which is best, unless one is
-    given, which may be chosen on other pictures.
+    "difficult", or have neither box nor mask, are left out. The paper gives no threshold: the figure is that of the one
+    which is best, unless one is given, which may be chosen on other pictures.
 
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.3 and its supplement: 70.58 % against 60.30 % of c-MWP.
 
@@ -171,7 +177,7 @@ class PointingRecall(Protocol):
             column = case.columns[target]
             index = int(case.explanation.classes[0, column])
             marks = [mark for each in case.present if index in each.classes for mark in each.annotations]
-            if marks and all(mark.difficult for mark in marks):
+            if marks and not _can_be_hit(marks):
                 continue
             point = case.explanation.peak(0, column)
             hit = bool(marks) and point is not None and near(pixels(marks, case.size), point[0], point[1])
@@ -212,11 +218,12 @@ class _Rejections:
         hits = np.cumsum(self.kept[::-1], axis=0)[::-1] + np.cumsum(self.rejected, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = hits / self.count
+        nothing = self.count == 0
         best = np.argmax(shares, axis=0) if self.threshold == 0 else np.full(shares.shape[1], len(self.steps) - 1)
         chosen = np.take_along_axis(shares, best[None], 0)[0]
         said = "best" if self.threshold == 0 else "given"
         return {
             f"accuracy with rejection at the {said} threshold": figure(chosen, self.n),
             "accuracy without rejection": figure(shares[0], self.n),
-            f"{said} threshold": figure(self.steps[best], self.n),
+            f"{said} threshold": figure(np.where(nothing, np.nan, self.steps[best]), self.n),
         }

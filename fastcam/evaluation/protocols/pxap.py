@@ -132,4 +132,5 @@ class _Pixels:
             precision, recall = true / (true + false), true / true[:, -1:]
         gain = np.diff(recall, prepend=0, axis=1)
         area = np.where(true + false > 0, precision * gain, 0).sum(1)
+        area[true[:, -1] == 0] = np.nan  # nothing counts
         return {"PxAP": figure(area, self.n)}

@@ -164,8 +164,10 @@ class _Curves:
         mean = np.mean([values[name] for name in CURVES if name != "MaxBoxAcc"], axis=0)
         all_values = {"MaxBoxAcc": values["MaxBoxAcc"], "MaxBoxAccV2": mean, **values}
         figures = {self._called(name): figure(value, self.n) for name, value in all_values.items()}
+        nothing = self.count == 0
         return figures | {
-            f"threshold of {self._called(name)}": figure(at[name] / self.steps, self.n) for name in CURVES
+            f"threshold of {self._called(name)}": figure(np.where(nothing, np.nan, at[name] / self.steps), self.n)
+            for name in CURVES
         }
 
     def _steps(self, name: str, curve: Floats) -> NDArray[np.int64]:

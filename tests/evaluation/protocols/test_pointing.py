@@ -107,6 +107,13 @@ def test_a_class_alone_is_not_difficult_and_one_marked_difficult_is_left_out():
     assert Pointing().measure(case(rng.random((1, 5, 5)), [0], mixed, SIZE))["a"][0] == 1
 
 
+def test_a_class_that_is_marked_nowhere_is_left_out_and_no_miss():
+    one = case(np.ones((5, 5, 5)), range(5), [present("a", 0, mark("a"))], SIZE, columns=range(-1, -6, -1))
+    assert Pointing().measure(one) is None and PointingTorchray().measure(one) is None
+    shown = [row[0] for row in PointingRecall().measure(one)["predicted"]]
+    assert shown == [0] * 4  # the first is class 0, which is somewhere
+
+
 def test_a_map_without_heat_hits_nothing():
     marked = [present("a", 0, mark("a", (0, 0, 80, 60)))]
     for protocol in (Pointing(), PointingTorchray()):

@@ -182,6 +182,16 @@ def test_pxap_is_wsolevaluations():
     assert got["PxAP"].low < want < got["PxAP"].high and got["PxAP"].n == 12
 
 
+def test_replicates_in_which_no_picture_counts_widen_no_interval():
+    """Of two pictures alike one replicate in seven holds none: those are no figures of 0."""
+    row = {"a": [pack(np.array([0, 0, 5])), pack(np.array([7, 0, 0]))]}
+    got = figures(PxAP(steps=2), row, row)["PxAP"]
+    assert (got.value, got.low, got.high) == (1, 1, 1)
+    flags = {"largest": "0011", "0.3": "0011", "0.5": "0011", "0.7": "0011"}
+    threshold = figures(Wsol(steps=4), {"a": flags}, {"a": flags})["threshold of MaxBoxAcc"]
+    assert (threshold.low, threshold.value) == (0.5, 0.5)
+
+
 def test_counts_are_packed_and_unpacked():
     counts = np.random.default_rng(2).integers(0, 2**31, 1001)
     assert (unpack(pack(counts)) == counts).all()
