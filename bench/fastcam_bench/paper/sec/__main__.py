@@ -3,7 +3,7 @@
 ``python -m fastcam_bench.paper.sec`` makes seeds of training scenes by ``fastcam seeds``, trains a segmentation network
 on seeds and image-level labels by the three losses, and measures seeds and network on other scenes.
 
-Seeds of the bundled network, whose head is a mean and one matrix, are the same by Grad-CAM and CAM, which is counted;
+Seeds of the bundled network, whose head is a mean and one matrix, are the same by Grad-CAM and CAM (which is counted);
 one network is trained on them. A pair of seeds is of networks that share its layers and whose heads are trained here.
 One head has a hidden fully connected layer, as VGG-16, which Grad-CAM explains as it is. CAM cannot; it takes a network
 with the other head, a mean and one matrix.
@@ -163,7 +163,7 @@ def _classifiers(training: Scenes, held: Scenes, path: Path) -> tuple[dict[str, 
     return exported, quality
 
 
-def run(trained: int, held_out: int, epochs: int, out: Path) -> dict[str, Any]:
+def run(trained: int, held_out: int, epochs: int, out: Path, command: str = COMMAND) -> dict[str, Any]:
     """The report, which is written with its table and picture whenever a network is measured."""
     torch.set_num_threads(1)
     path = Path(fastcam.__file__).parent / "data" / "scenes.onnx"
@@ -171,17 +171,17 @@ def run(trained: int, held_out: int, epochs: int, out: Path) -> dict[str, Any]:
     training, held = make_scenes(trained, 21, parameters), make_scenes(held_out, 22, parameters)
     explainers, quality = _classifiers(training, held, path)
     counts = {"training scenes": trained, "held out scenes": held_out, "epochs": epochs, "epochs of heads": HEAD_EPOCHS}
-    about = {"command": COMMAND, "machine": machine(), "versions": versions("fastcam", "torch", "onnxruntime")}
+    about = {"command": command, "machine": machine(), "versions": versions("fastcam", "torch", "onnxruntime")}
     report: dict[str, Any] = about | {"settings": counts, "mean average precision of heads": quality}
     experiment = _Experiment(training, held, report, out)
     of_gradcam, quality_of_training = seeds_of(explainers["bundled"], "gradcam", training)
-    of_cam, _ = seeds_of(explainers["bundled"], "cam", training)
-    equal = float((of_gradcam == of_cam).mean())
-    report["equal seeds of Grad-CAM and CAM"] = equal
     of_held, quality_of_held = seeds_of(explainers["bundled"], "gradcam", held)
+    of_cam, _ = seeds_of(explainers["bundled"], "cam", held)
+    report["pixels of held out scenes with the same seed by Grad-CAM and CAM"] = float((of_held == of_cam).mean())
     both = {"training scenes": quality_of_training, "held out scenes": quality_of_held}
     experiment.masks["seeds"] = of_held
     experiment.train(BUNDLED, of_gradcam, LOSSES, both)
+    experiment.train("seed alone", of_gradcam, ("seed",))
     for model, method, title in (
         ("hidden layer", "gradcam", HIDDEN),
         ("mean and matrix", "cam", MATRIX),
@@ -191,7 +191,6 @@ def run(trained: int, held_out: int, epochs: int, out: Path) -> dict[str, Any]:
         both = {"training scenes": quality_of_training, "held out scenes": quality_of_held}
         experiment.train(title, of_training, LOSSES, both)
     experiment.train("true masks, seed alone", training.truth, ("seed",))
-    experiment.train("seed alone", of_gradcam, ("seed",))
     for without in LOSSES:
         used = tuple(name for name in LOSSES if name != without)
         experiment.train(f"without {without}", of_gradcam, used)
@@ -249,7 +248,10 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="scenes to measure on")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="over the scenes to train on")
     options = parser.parse_args()
-    print(table(run(options.trained, options.held_out, options.epochs, options.out)))
+    given = {"--trained": (options.trained, TRAINED), "--held-out": (options.held_out, HELD_OUT)}
+    given["--epochs"] = (options.epochs, EPOCHS)
+    command = " ".join([COMMAND, *(f"{name} {value}" for name, (value, usual) in given.items() if value != usual)])
+    print(table(run(options.trained, options.held_out, options.epochs, options.out, command)))
 
 
 if __name__ == "__main__":

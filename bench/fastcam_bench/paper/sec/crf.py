@@ -7,12 +7,14 @@ symmetrically, as in the authors' code; a position sends no message to itself, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _LEAST = 1e-6
+_NOTHING = 1e-12  # of the normalised kernel: less is 0, as denormal numbers are slow and change nothing
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,19 @@ def _kernel(features: Tensor) -> Tensor:
     made = torch.baddbmm(-half[:, :, None] - half[:, None, :], features, features.transpose(1, 2)).clamp_max_(0).exp_()
     made.diagonal(dim1=1, dim2=2).zero_()
     root = made.sum(-1).clamp_min(1e-20).rsqrt()
-    return made.mul_(root[:, :, None]).mul_(root[:, None, :])
+    made.mul_(root[:, :, None]).mul_(root[:, None, :])
+    return made.masked_fill_(made < _NOTHING, 0.0)
 
 
 @torch.no_grad()
-def marginals(probabilities: Tensor, pairs: Tensor, steps: int = 5) -> Tensor:
-    """What mean field makes of probabilities [N, C, h, w] and a :func:`kernel` of each picture: [N, C, h, w]."""
+def marginals(probabilities: Tensor, pairs: Sequence[Tensor] | Tensor, steps: int = 5) -> Tensor:
+    """What mean field makes of probabilities [N, C, h, w] and a :func:`kernel` of each picture: [N, C, h, w].
+
+    One picture after the other, so that its kernel stays in the processor's cache for all steps.
+    """
     unary = probabilities.flatten(2).clamp_min(_LEAST).log()
-    found = probabilities.flatten(2)
-    for _ in range(steps):
-        found = (unary + found @ pairs).softmax(1)
+    found = probabilities.flatten(2).clone()
+    for i, each in enumerate(pairs):
+        for _ in range(steps):
+            found[i] = (unary[i] + found[i] @ each).softmax(0)
     return found.reshape(probabilities.shape)

@@ -34,6 +34,8 @@ def seeding(probabilities: Tensor, seeds: Tensor) -> Tensor:
 
 def weighted_rank_pooling(values: Tensor, by: float) -> Tensor:
     """Mean of values [..., n], the k-th largest with the weight ``by ** (k - 1)``: 1 is the mean, 0 the maximum."""
+    if by == 0:
+        return values.amax(-1)
     weights = torch.as_tensor(by, dtype=values.dtype) ** torch.arange(values.shape[-1], dtype=values.dtype)
     return (values.sort(dim=-1, descending=True).values * weights).sum(-1) / weights.sum()
 

@@ -49,7 +49,7 @@ def train(data: Inputs, seeds: npt.NDArray[np.uint8], used: tuple[str, ...], epo
             parts = {
                 "seed": lambda p=found, i=part: losses.seeding(p, cues[i]),
                 "expand": lambda p=found, i=part: losses.expansion(p, data.present[i]),
-                "constrain": lambda p=found, i=part: losses.boundary(p, marginals(p, data.pairs[i])),
+                "constrain": lambda p=found, i=part: losses.boundary(p, marginals(p, [data.pairs[k] for k in i])),
             }
             loss = torch.stack([parts[name]() for name in used]).sum()
             optimiser.zero_grad()
