@@ -110,6 +110,10 @@ class Journal:
         if not isinstance(before, dict):
             raise FastcamError(f"{shown(path)}: this is no journal of fastcam evaluate; give another folder")
         names = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
+        if names and not self._file.read(1):  # nothing was measured under the other settings
+            self._file.seek(0)
+            self._file.truncate()
+            return False
         if names:
             key = names[0]
             raise FastcamError(

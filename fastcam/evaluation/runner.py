@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def evaluate(
             done.add(line["name"])
             if limit is None or len(done) <= limit:
                 _count(line, tallies, left_out)
+                left_out.merge(_marks(line))
         of_run = _Pass(contestant, data, protocols, threshold)
         before = len(done) if limit is None else min(len(done), limit)
         for number, line in enumerate(of_run.lines(done, limit), before + 1):
@@ -150,9 +152,7 @@ def evaluate(
                 told(contestant.title, number)
         if not before and not of_run.count:
             raise FastcamError(f"{data.name}: there are no pictures to measure; {_why(data.left_out)}")
-    for reason, names in data.left_out.names.items():
-        left_out.names[reason] = list(names)
-        left_out.counts[reason] = data.left_out.counts[reason]
+    left_out.merge(data.left_out)
     figures = {name: _measured(tally) for name, tally in tallies.items()}
     pictures = before + of_run.count - sum(map(left_out.counts.__getitem__, OWN & set(left_out.counts)))
     return Measured(contestant.name, method, figures, pictures, left_out)
@@ -173,6 +173,12 @@ def _measured(tally: Tally) -> dict[str, Figure]:
 def _why(left_out: LeftOut) -> str:
     said = [f"{count} {reason} ({left_out.names[reason][0]})" for reason, count in left_out.counts.items()]
     return "; ".join(said) or "the data set is empty"
+
+
+def _marks(line: Line) -> LeftOut:
+    """What of a measured picture's annotations could not be used, as the journal has it."""
+    counted: Mapping[str, tuple[int, list[str]]] = line.get("marks left out", {})
+    return LeftOut({why: n for why, (n, _) in counted.items()}, {why: names for why, (_, names) in counted.items()})
 
 
 def _count(line: Line, tallies: Mapping[str, Tally], left_out: LeftOut) -> None:
@@ -218,11 +224,8 @@ class _Pass:
 
     def _frames(self, done: set[str], limit: int | None) -> Iterator[Any]:
         """The pictures, in the order in which they are numbered."""
-        samples = self.data.samples(done)
-        left = None if limit is None else limit - len(done)
-        for index, sample in enumerate(samples):
-            if left is not None and index >= left:
-                return
+        left = None if limit is None else max(0, limit - len(done))
+        for index, sample in enumerate(islice(self.data.samples(done), left)):
             self._waiting[index] = sample, [], ()
             yield sample.picture
 
@@ -256,6 +259,10 @@ class _Pass:
     def _line(self, frame: Frame) -> Line:
         sample, asked, present = self._waiting.pop(frame.index)
         line: Line = {"name": sample.name}
+        if sample.left_out is not None:  # a resumed run does not read the sample again
+            line["marks left out"] = {
+                why: [sample.left_out.counts[why], names] for why, names in sample.left_out.names.items()
+            }
         if frame.explanation is None:
             return line | {"left out": FAILED, "error": str(frame.error).partition(": ")[2]}
         if not asked:

@@ -57,12 +57,14 @@ class Sample:
         annotations: what is marked, in the data set's order.
         read_ignored: gives the pixels that count for nothing (PASCAL VOC's void, the border of its objects), when
             somebody asks; None where there are none.
+        left_out: what else is marked in it, and cannot be used; None where there is nothing.
     """
 
     name: str
     picture: Path | Uint8
     annotations: tuple[Annotation, ...] = ()
     read_ignored: Callable[[], Mask] | None = None
+    left_out: LeftOut | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -92,6 +94,12 @@ class LeftOut:
         first = self.names.setdefault(reason, [])
         if len(first) < NAMED:
             first.append(name)
+
+    def merge(self, other: LeftOut) -> None:
+        """What another one counted too."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            self.names[reason] = (self.names.get(reason, []) + other.names[reason])[:NAMED]
 
     def copy(self) -> LeftOut:
         """Another one that says the same, and is counted on from there."""

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -258,6 +259,54 @@ def test_names_are_escaped_where_they_are_printed(file):
     data = Given(samples, ("ring",))
     (_, line) = tables.left_out([evaluate(contestant(file, data), data, [PROTOCOLS["gt-known"]()])])
     assert line.endswith(r": 1 (a\x1b[31m\nb)")
+
+
+def test_a_resumed_run_tells_what_of_the_measured_pictures_was_left_out(file, tmp_path):
+    """Their annotations are not read again; what lies behind the limit is not counted."""
+    picture, lines = np.zeros((64, 64, 3), np.uint8), ["file,class,x0,y0,x1,y1"]
+    for n in range(6):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), picture)
+        lines.append(f"{n}.png,ring,3,4,40,50")
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    for n in (0, 2, 3, 5):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "masks" / f"{n}.png"), picture[..., 0] + 1)
+
+    def counts(out, limit=None):
+        data = open_data(f"folder:{tmp_path}")
+        found = evaluate(contestant(file, data), data, [PROTOCOLS["energy"]()], out, limit=limit)
+        return found.left_out.counts, found.left_out.names, found.pictures
+
+    reason = "mask that is not there"
+    assert counts(None, 4) == ({reason: 1}, {reason: ["1.png"]}, 4) == counts(tmp_path / "out", 4)
+    assert (
+        counts(None)
+        == counts(tmp_path / "out")
+        == counts(tmp_path / "out")
+        == ({reason: 2}, {reason: ["1.png", "4.png"]}, 6)
+    )
+    assert counts(tmp_path / "out", 4)[0] == {reason: 1}
+
+
+def test_other_annotations_are_another_setting(file, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("file,class,x0,y0,x1,y1\n0.png,ring,3,4,40,50\n")
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    data = [open_data(f"folder:{tmp_path}", annotations=tmp_path / f"{name}.csv") for name in ("a", "b")]
+    one, other = (
+        lambda at=at: evaluate(contestant(file, at), at, [PROTOCOLS["energy"]()], tmp_path / "out") for at in data
+    )
+    one()
+    with pytest.raises(FastcamError, match="another data"):
+        other()
+
+
+def test_a_journal_without_a_picture_refuses_no_other_settings(tmp_path):
+    """As a run leaves it whose threshold was wrong."""
+    for threshold in (1.5, 0.15):
+        with Journal(tmp_path / "rows.jsonl", {"threshold": threshold}) as journal:
+            assert not list(journal.lines())
+    assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"threshold": 0.15}
 
 
 def test_restart_empties_no_journal_that_another_process_writes(tmp_path):

@@ -95,8 +95,8 @@ def evaluate(
         )
         classes = class_map(opened.labels, explainer.metadata, mapping, offset)
         say(f"{title}: {classes}")
-        for one in (method or "").split(","):
-            contestants.append(Contestant(title, explainer, classes, one.strip() or None, parsed(option or ())))
+        for one in dict.fromkeys(name.strip() for name in (method or "").strip(" ,").split(",")):
+            contestants.append(Contestant(title, explainer, classes, one or None, parsed(option or ())))
             contestants[-1].check()
     total = len(opened) if limit is None else min(limit, len(opened))
     measured = []

@@ -72,7 +72,10 @@ def open_data(
     for name in given:
         if name not in known:
             raise FastcamError(f"data {spec!r}: {kind} has no {name}; leave it out")
-    return opened(where, **given)
+    data = opened(where, **given)
+    others = [f"{name} {value}" for name, value in given.items() if name != "split"]
+    data.name = ", ".join([data.name, *others])  # a run that is resumed goes by it
+    return data
 
 
 def _scenes(where: str) -> Dataset:

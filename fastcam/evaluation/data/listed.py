@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -64,9 +65,11 @@ class Listed:
         for place, name in enumerate(self._names):
             if name in skip:
                 continue
-            sample = self._read(place, self.left_out)
+            own = LeftOut()
+            sample = self._read(place, own)
+            self.left_out.merge(own)
             if sample is not None:
-                yield sample
+                yield replace(sample, left_out=own) if own.counts else sample
 
 
 def inside(folder: Path, name: str) -> Path | None:
