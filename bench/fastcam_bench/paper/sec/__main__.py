@@ -149,7 +149,7 @@ def _classifiers(training: Scenes, held: Scenes, path: Path) -> tuple[dict[str, 
         with torch.no_grad():
             scores = head(held.inputs.coarse).numpy()
         truth = held.inputs.present.numpy()
-        precisions = [average_precision(scores[:, c], truth[:, c]) for c in range(truth.shape[1])]
+        precisions = [average_precision(scores[:, c], truth[:, c]) for c in np.flatnonzero(truth.any(0))]
         files[name], quality[name] = made, round(float(np.mean(precisions)), 4)
     settings: dict[str, Any] = {"preprocess": "imagenet", "layer": "stage4/relu2", "input_gradient": "gradient"}
     exported = {
