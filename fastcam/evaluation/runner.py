@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -145,11 +146,12 @@ def evaluate(
                 left_out.merge(_marks(line))
         of_run = _Pass(contestant, data, protocols, threshold)
         before = len(done) if limit is None else min(len(done), limit)
-        for number, line in enumerate(of_run.lines(done, limit), before + 1):
-            journal.add(line)
-            _count(line, tallies, left_out)
-            if told is not None:
-                told(contestant.title, number)
+        with closing(of_run.lines(done, limit)) as lines:  # its threads end here, also where the disk is full
+            for number, line in enumerate(lines, before + 1):
+                journal.add(line)
+                _count(line, tallies, left_out)
+                if told is not None:
+                    told(contestant.title, number)
         if not before and not of_run.count:
             raise FastcamError(f"{data.name}: there are no pictures to measure; {_why(data.left_out)}")
     left_out.merge(data.left_out)
@@ -216,7 +218,7 @@ class _Pass:
         self.count = 0
         self._waiting: dict[int, tuple[Sample, list[int], tuple[Present, ...]]] = {}
 
-    def lines(self, done: set[str], limit: int | None) -> Iterator[Line]:
+    def lines(self, done: set[str], limit: int | None) -> Generator[Line, None, None]:
         """Lines of the pictures that are not done, in the data set's order."""
         for frame in self.contestant.stream(self._frames(done, limit), self._targets, self.threshold):
             self.count += 1

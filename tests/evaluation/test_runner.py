@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -309,6 +310,22 @@ def test_a_journal_without_a_picture_refuses_no_other_settings(tmp_path):
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"threshold": 0.15}
 
 
+def test_threads_end_with_a_run_that_fails(file, monkeypatch):
+    """One that is left over ends the process by SIGABRT, whatever the message was."""
+
+    def full(*_):
+        raise FastcamError("the disk is full")
+
+    monkeypatch.setattr(Journal, "add", full)
+    before = set(threading.enumerate())
+    with pytest.raises(FastcamError, match="full") as caught:  # its traceback holds the frames
+        measured(file, "scenes:200", protocols=["gt-known"], batch_size=2)
+    until = time.monotonic() + 20
+    while not set(threading.enumerate()) <= before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert caught.value.__traceback__ and set(threading.enumerate()) <= before
+
+
 def test_restart_empties_no_journal_that_another_process_writes(tmp_path):
     path = tmp_path / "rows.jsonl"
     with Journal(path, {"data": "any"}) as journal:
@@ -336,6 +353,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(file, tmp_path, monkeypatch, a
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["evaluate", str(file), *arguments])
     assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1, result.output
+    assert not list(tmp_path.rglob("evaluation.*"))
+
+
+def test_where_no_picture_was_measured_nothing_is_written(file, tmp_path, monkeypatch):
+    (tmp_path / "ring").mkdir()
+    (tmp_path / "ring" / "a.jpg").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["evaluate", str(file), "--data", "folder:."])
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+    assert "no picture was measured; 1 could not be explained (ring/a.jpg: " in result.stderr
     assert not list(tmp_path.rglob("evaluation.*"))
 
 

@@ -19,7 +19,7 @@ from fastcam.cli.evaluation.data_options import (
     Split,
 )
 from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, printable
 from fastcam.image.reading import MAX_PIXELS
 
 EXAMPLES = (
@@ -111,6 +111,10 @@ def evaluate(
                     contestant, opened, protocols, output, threshold=threshold, limit=limit, restart=restart, told=told
                 )
             )
+    if not any(each.pictures for each in measured):
+        lost = measured[0].left_out
+        why = "; ".join(f"{count} {name} ({printable(lost.names[name][0])})" for name, count in lost.counts.items())
+        raise FastcamError(f"{opened.name}: no picture was measured; {why}")
     files = tables.write(measured, opened.name, {"threshold": threshold, "protocols": names, "limit": limit}, output)
     for table in tables.tables(measured):
         rows = [(name, *map(tables.cell, figures)) for name, figures in table.rows]
