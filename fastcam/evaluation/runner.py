@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastcam.atomic_files import slug
 from fastcam.errors import FastcamError, typed
 from fastcam.evaluation.class_map import ClassMap
@@ -162,7 +164,8 @@ def evaluate(
 
 NOTHING_KNOWN = "nothing that the model knows is marked"
 FAILED = "could not be explained"
-OWN = {NOTHING_KNOWN, FAILED}
+NOT_A_NUMBER = "the model's scores are NaN"
+OWN = {NOTHING_KNOWN, FAILED, NOT_A_NUMBER}
 """Why pictures of a data set that it could read are not measured."""
 
 
@@ -269,6 +272,8 @@ class _Pass:
             return line | {"left out": FAILED, "error": str(frame.error).partition(": ")[2]}
         if not asked:
             return line | {"left out": NOTHING_KNOWN}
+        if np.isnan(frame.explanation.scores).any():  # no class is the best of them
+            return line | {"left out": NOT_A_NUMBER}
         how = self.contestant
         columns = {target: column for column, target in enumerate(asked)}
         case = Case(sample, present, frame.explanation, columns, how.explainer, frame.explanation.method, how.options)

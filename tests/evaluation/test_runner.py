@@ -14,6 +14,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from typer.testing import CliRunner
 
@@ -354,6 +356,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(file, tmp_path, monkeypatch, a
     result = CliRunner().invoke(app, ["evaluate", str(file), *arguments])
     assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1, result.output
     assert not list(tmp_path.rglob("evaluation.*"))
+
+
+def test_scores_that_are_nan_are_counted_and_rank_no_class(tmp_path):
+    model = onnx.load(DATA / "scenes.onnx")
+    weights = {each.name: each for each in model.graph.initializer}
+    last = weights[next(node for node in model.graph.node if node.op_type == "Gemm").input[1]]
+    last.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(last) * np.float32("nan"), last.name))
+    onnx.save(model, tmp_path / "nan.onnx")
+    file = tmp_path / "nan.cam.onnx"
+    labels = DATA / "scenes.labels.txt"
+    export_model(tmp_path / "nan.onnx", file, labels=labels, preprocess="imagenet", check=False)
+    found = measured(file, "scenes:3", protocols=["localization"])
+    assert found.pictures == 0 and found.left_out.counts == {"the model's scores are NaN": 3}
 
 
 def test_where_no_picture_was_measured_nothing_is_written(file, tmp_path, monkeypatch):
