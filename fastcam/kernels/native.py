@@ -9,7 +9,6 @@ import fastcam._native as _native  # this form raises ModuleNotFoundError where 
 from fastcam.kernels import _validate
 from fastcam.kernels.api import Explained
 from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
-from fastcam.kernels.reference import by_threshold
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
 
 
@@ -75,10 +74,7 @@ def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
 
 def sweep(values: Floats, cuts: Floats, connectivity: int = 8, window: Ints | None = None) -> tuple[Ints, Ints]:
     """Components at many thresholds in one pass, as :func:`fastcam.kernels.reference.sweep` finds them."""
-    checked = _validate.sweep(values, cuts, connectivity, window)
-    if not hasattr(_native, "sweep"):  # built before it had the function: threshold by threshold
-        return by_threshold(label, boxes, *checked)
-    return _native.sweep(*checked)
+    return _native.sweep(*_validate.sweep(values, cuts, connectivity, window))
 
 
 def explain_maps(
