@@ -75,4 +75,26 @@ def clusters() -> str:
     return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in said.items())])
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"adversarial": adversarial, "bias": bias, "clusters": clusters}
+def sec() -> str:
+    """Mean IoU of seeds and of the networks trained on them."""
+    report = _read("sec.json")
+    same = report["pixels of held out scenes with the same seed by Grad-CAM and CAM"]
+    training, held = (report["settings"][f"{split} scenes"] for split in ("training", "held out"))
+    heads = [f"{name} {value:.3f}" for name, value in report["mean average precision of heads"].items()]
+    lines = [
+        f"`{report['command']}`; {training} scenes to train on, {held} held out;",
+        f"intervals are 95 %, over scenes. Mean average precision of the heads: {', '.join(heads)}.",
+        f"The bundled network's seeds are the same by Grad-CAM and CAM on {100 * same:.2f} % of the pixels.",
+        "",
+        "| mean IoU | seeds, training scenes | seeds, held out | network, held out | network and CRF, held out |",
+        "|---|" + "---:|" * 4,
+    ]
+    for row in report["rows"]:
+        seeds = row["seeds"] or {}
+        found = [*(seeds.get(f"{split} scenes") for split in ("training", "held out")), row["network"]]
+        cells = ["-" if one is None else _figure(one["mean IoU"]) for one in (*found, row["network and CRF"])]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"adversarial": adversarial, "bias": bias, "clusters": clusters, "sec": sec}
