@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.runtime.providers import CUDA, TENSORRT
+from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import onnxruntime
 
 Device: TypeAlias = tuple[str, int]
@@ -122,7 +123,8 @@ def run(
         binding.bind_output(name, *(device if name in stay else HOST))
     if device != HOST and not same_stream and any(isinstance(array, DeviceTensor) for array in feed.values()):
         binding.synchronize_inputs()
-    session.run_with_iobinding(binding, _unsynchronised() if same_stream else None)
+    with RUNS:
+        session.run_with_iobinding(binding, _unsynchronised() if same_stream else None)
     values = dict(zip(names, binding.get_outputs(), strict=True))
     return {name: value if name in stay else as_numpy(value) for name, value in values.items()}
 
@@ -172,7 +174,8 @@ class Replay:
                     _copy_on_device(array.value, inputs[name])
                 else:
                     inputs[name].update_inplace(np.ascontiguousarray(array))
-            self._session.run_with_iobinding(binding, options)
+            with RUNS:
+                self._session.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
             return {name: np.array(value.numpy()) for name, value in outputs.items()}
 
@@ -187,7 +190,8 @@ class Replay:
             binding.bind_ortvalue_input(name, value)
         for name in names:
             first.bind_output(name, *HOST)
-        self._session.run_with_iobinding(first, _graph(ort, -1))
+        with RUNS:
+            self._session.run_with_iobinding(first, _graph(ort, -1))
         outputs = {name: self._buffer(value.numpy()) for name, value in zip(names, first.get_outputs(), strict=True)}
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)

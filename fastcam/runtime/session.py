@@ -36,6 +36,7 @@ from fastcam.runtime.providers import (
     with_options,
 )
 from fastcam.runtime.providers import Providers as Providers
+from fastcam.runtime.run_gate import RUNS
 from fastcam.schema import METADATA_KEY, Metadata
 
 Model: TypeAlias = "str | Path | bytes"
@@ -160,7 +161,8 @@ def _create(ort: Any, model: Model, chosen: Sequence[Any], threads: int | None, 
         if save:
             options.optimized_model_filepath = save
         try:
-            session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+            with RUNS:
+                session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
             [value.name for value in (*session.get_inputs(), *session.get_outputs())]
             return session
         except UnicodeDecodeError as error:
@@ -208,7 +210,8 @@ def _shapes(ort: Any, model: Model) -> dict[str, Shape]:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(model, options, providers=[CPU])
+        with RUNS:
+            session = ort.InferenceSession(model, options, providers=[CPU])
         [value.name for value in session.get_inputs()]
     except ort_errors(ort) as error:
         raise FastcamError(f"{model_name(model)}: {_why(error)}") from error

@@ -15,6 +15,7 @@ import pytest
 
 from fastcam import Explainer, FastcamError
 from fastcam.render import text
+from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.thread_pipeline import OwnLock, Workers
 from support.models.contract_model import random_model
 
@@ -118,6 +119,29 @@ def test_a_lock_that_another_thread_holds_is_open_in_the_child(lock: OwnLock) ->
     assert child(free) == 0
     let_go.set()
     thread.join()
+
+
+def test_a_fork_waits_for_the_runs_of_other_threads() -> None:
+    """What a run has locked inside ONNX Runtime would stay locked in the child."""
+    begun, ended = threading.Event(), []
+
+    def run() -> None:
+        with RUNS:
+            begun.set()
+            time.sleep(0.3)
+            ended.append(time.monotonic())
+
+    def free() -> bool:
+        with RUNS:
+            return len(ended) == 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begun.wait()
+    assert child(free) == 0
+    thread.join()
+    with RUNS:
+        pass
 
 
 if __name__ == "__main__":
