@@ -90,6 +90,7 @@ def refused(stream: Iterator[object]) -> bool:
     return False
 
 
+@pytest.mark.slow  # seldom a child hangs in a library that another thread was in, see docs/reference/limits.md
 def test_an_explainer_works_in_a_child_whatever_the_parents_threads_do() -> None:
     path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
