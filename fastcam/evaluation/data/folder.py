@@ -20,9 +20,8 @@ import numpy as np
 
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.evaluation.data.index_masks import read_indices, why_unfit
-from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, picture_at
+from fastcam.evaluation.data.listed import Listed, chosen_split, folder_of, picture_at, pictures_under
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Mask, Sample
-from fastcam.image.decode import is_picture
 from fastcam.input_files import read_text
 
 WANTED = "give a folder with a folder of pictures for each class, or with pictures and boxes.csv"
@@ -62,7 +61,7 @@ def open_folder(path: Path, split: str | None = None, annotations: Path | None =
     if split is not None or splits:
         home = folder / chosen_split(split, splits, shown(folder))
     table, masks = _beside(folder, home, annotations)
-    names = _found(home)
+    names = pictures_under(home, lambda inner: inner != MASKS and not inner.startswith("."))
     if not names:
         raise FastcamError(f"{shown(home)}: no pictures in it; {WANTED}")
     lost = LeftOut()
@@ -126,25 +125,6 @@ def _beside(folder: Path, home: Path, given: Path | None) -> tuple[Path | None, 
     tables = [place / BOXES for place in (home, folder) if (place / BOXES).is_file()]
     masks = [place for place in (home / MASKS, folder / MASKS / home.name, folder / MASKS) if place.is_dir()]
     return (tables[0] if tables else None), (masks[0] if masks else None)
-
-
-def _found(home: Path) -> list[str]:
-    """The pictures of the folder and of the folders in it, but for the masks."""
-    names = []
-    with os.scandir(home) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir() and entry.name != MASKS:
-                with os.scandir(entry) as inner:
-                    names += [f"{entry.name}/{one.name}" for one in inner if _is_picture(one.name)]
-            elif _is_picture(entry.name):
-                names.append(entry.name)
-    return sorted(names)
-
-
-def _is_picture(name: str) -> bool:
-    return is_picture(Path(name)) and not name.startswith(".")
 
 
 def _of_folder(name: str) -> str | None:

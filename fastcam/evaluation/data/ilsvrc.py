@@ -29,11 +29,11 @@ from fastcam.evaluation.data.listed import (
     inclusive_box,
     inside,
     picture_at,
+    pictures_under,
     unique,
 )
 from fastcam.evaluation.data.xml_boxes import read_annotation
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Sample
-from fastcam.image.decode import is_picture
 from fastcam.image.preprocess import Size
 from fastcam.input_files import read_text
 
@@ -95,7 +95,7 @@ def open_ilsvrc(
         names = _lines(source / "image_ids.txt")
         marks_of = _of_metadata(source, sorted(words))
     else:
-        names = _found(pictures)
+        names = pictures_under(pictures, lambda inner: SYNSET.fullmatch(inner) is not None)
         marks_of = _no_marks if source is None else _of_csv(source) if source.is_file() else _of_folder(source)
     names = unique(names, lost)
     if not names:
@@ -188,23 +188,6 @@ def _annotations(folder: Path, split: str, given: Path | None) -> Path | None:
         if (home / "localization.txt").is_file():
             return home
     return None
-
-
-def _found(folder: Path) -> list[str]:
-    """The pictures of a folder, and of its folders named by synsets."""
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if SYNSET.fullmatch(entry.name) and entry.is_dir():
-                with os.scandir(entry) as inner:
-                    names += [f"{entry.name}/{one.name}" for one in inner if _is_picture(one.name)]
-            elif _is_picture(entry.name):
-                names.append(entry.name)
-    return sorted(names)
-
-
-def _is_picture(name: str) -> bool:
-    return is_picture(Path(name)) and not name.startswith(".")
 
 
 def _exists(folder: Path, name: str) -> bool:

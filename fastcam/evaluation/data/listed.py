@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.evaluation.samples import Box, LeftOut, Sample
+from fastcam.image.decode import is_picture
 from fastcam.image.header import header
 from fastcam.image.preprocess import Size
 
@@ -142,6 +143,26 @@ def chosen_split(split: str | None, splits: Sequence[str], where: str) -> str:
     there = f"there are: {listed(splits)}" if splits else "there are none"
     asked = f"no split {split!r}" if split else "no split val"
     raise FastcamError(f"{where}: {asked}; {there}")
+
+
+def pictures_under(home: Path, enters: Callable[[str], bool]) -> list[str]:
+    """The pictures of a folder, and of those of its folders whose names ``enters`` accepts, hidden ones not among them.
+
+    Names are sorted, those in a folder as "folder/picture.jpg".
+    """
+    names = []
+    with os.scandir(home) as entries:
+        for entry in entries:
+            if enters(entry.name) and entry.is_dir():
+                with os.scandir(entry) as inner:
+                    names += [f"{entry.name}/{one.name}" for one in inner if _is_picture(one.name)]
+            elif _is_picture(entry.name):
+                names.append(entry.name)
+    return sorted(names)
+
+
+def _is_picture(name: str) -> bool:
+    return is_picture(Path(name)) and not name.startswith(".")
 
 
 def folder_of(path: str | Path, wanted: str) -> Path:
