@@ -18,8 +18,9 @@ from fastcam.evaluation.dissection import largest
 from fastcam.evaluation.dissection.dissect import dissect
 from fastcam.evaluation.dissection.largest import Largest
 from fastcam.evaluation.dissection.neuron_names import Name, names_of, read_names, table
-from fastcam.evaluation.samples import Annotation, LeftOut, Sample
+from fastcam.evaluation.samples import Annotation, Sample
 from fastcam_export import export_model
+from support.given_samples import Given
 
 DATA = Path(__file__).resolve().parents[2] / "fastcam" / "data"
 pytestmark = pytest.mark.xdist_group("evaluation")
@@ -81,21 +82,6 @@ def test_channels_and_concepts_overlap_as_brute_force_says(file):
     assert (found.iou.argmax(1) == iou.argmax(1)).mean() > 0.97
     assert found.pictures == 9 and set(found.categories) == {"object", "color", "texture"}
     assert found.detectors == (iou.max(1) > 0.04).sum()
-
-
-class Given:
-    """A data set of samples that are there."""
-
-    name, exif = "given", False
-
-    def __init__(self, samples, labels):
-        self.given, self.labels, self.left_out = samples, labels, LeftOut()
-
-    def __len__(self):
-        return len(self.given)
-
-    def samples(self, skip=()):
-        return (sample for sample in self.given if sample.name not in skip)
 
 
 def test_a_crop_compares_what_the_network_sees_and_void_counts_for_nothing(file):

@@ -28,9 +28,10 @@ from fastcam.evaluation.journal import Journal
 from fastcam.evaluation.protocols import PROTOCOLS
 from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.runner import Contestant, evaluate
-from fastcam.evaluation.samples import Annotation, LeftOut, Sample
+from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.statistics import REPLICATES, Ratio, weights_of
 from fastcam_export import export_model
+from support.given_samples import Given
 
 DATA = Path(__file__).resolve().parents[2] / "fastcam" / "data"
 ASKED = ("localization", "gt-known", "energy")
@@ -151,21 +152,6 @@ def test_a_limit_measures_the_first_and_may_grow(file, tmp_path):
     assert measured(file, "scenes:12", tmp_path, limit=5).pictures == 5
     assert measured(file, "scenes:12", tmp_path, limit=9).to_dict() == measured(file, "scenes:9").to_dict()
     assert measured(file, "scenes:12", tmp_path, limit=5).to_dict() == measured(file, "scenes:5").to_dict()
-
-
-class Given:
-    """A data set of samples that are there."""
-
-    name, exif = "given", False
-
-    def __init__(self, samples, labels):
-        self.given, self.labels, self.left_out = samples, labels, LeftOut()
-
-    def __len__(self):
-        return len(self.given)
-
-    def samples(self, skip=()):
-        return (sample for sample in self.given if sample.name not in skip)
 
 
 def test_what_fails_or_says_nothing_is_counted_and_named(file, tmp_path):
