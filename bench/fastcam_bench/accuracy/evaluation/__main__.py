@@ -127,9 +127,8 @@ def measured(subjects: Subjects, names: Sequence[str], rows: Path) -> Iterator[M
         again: list[Protocol] = [Occlusion(), Insertion(step=step), Deletion(step=step)]
         first = evaluate(contestant, subjects.data, one_pass, rows / "one-pass" / subjects.name)
         then = evaluate(contestant, subjects.asked, again, rows / "asked" / subjects.name)
-        left_out = first.left_out
-        yield Measured(first.model, first.method, {**first.figures, **then.figures}, first.pictures, left_out)
-        print(tables.markdown([first, then], contestant.title) if "-v" in sys.argv else contestant.title, flush=True)
+        print(contestant.title, flush=True)
+        yield Measured(first.model, first.method, {**first.figures, **then.figures}, first.pictures, first.left_out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
