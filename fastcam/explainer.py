@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -28,6 +28,7 @@ from fastcam.runtime.exported_model import Network
 from fastcam.runtime.further_inputs import Values
 from fastcam.runtime.inputs import Preprocess, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
+from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import Model, Providers
 from fastcam.runtime.thread_limit import at_most
 from fastcam.schema import Metadata
@@ -438,9 +439,11 @@ class Explainer:
         by_default, how = asks.fuse != asked.fuse, (asks.style, asks.threshold, asks.connectivity)
         return Request(images, targets, method, layers, asks.fuse, by_default, *how, progress)
 
-    def _limited(self) -> AbstractContextManager[None]:
-        """What a call runs in: BLAS and OpenCV with this Explainer's threads."""
-        return at_most(self._threads)
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """What a call runs in: BLAS and OpenCV with this Explainer's threads; forks wait for its end."""
+        with RUNS, at_most(self._threads):
+            yield
 
     def _images(self, images: Any, inputs: Values | None) -> Sources | Prediction:
         """What a caller gave as images."""

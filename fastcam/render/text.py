@@ -37,8 +37,16 @@ _CARRIED = ""  # the font in Pillow
 _NOWHERE = "\uffff"  # never a character: every font draws what it draws for those that it lacks
 _TRIAL = 32  # pixels
 _LOCK = threading.Lock()  # fonts are shared between threads
-if hasattr(os, "register_at_fork"):  # a forked process finds it open
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+
+def _unlock() -> None:
+    """A forked process has none of the threads that may have drawn."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def write(image: Uint8, text: str, at: tuple[int, int], tall: float) -> None:

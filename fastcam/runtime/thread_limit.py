@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import threadpoolctl
 
+from fastcam.runtime.run_gate import RUNS
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ def limited(function: Callable[P, T]) -> Callable[P, T]:
     def within(*arguments: P.args, **more: P.kwargs) -> T:
         drawn: Any = arguments[0] if arguments else None
         drawn = drawn[0] if isinstance(drawn, (list, tuple)) and drawn else drawn
-        with at_most(getattr(drawn, "threads", None)):
+        with RUNS, at_most(getattr(drawn, "threads", None)):
             return function(*arguments, **more)
 
     return within

@@ -15,7 +15,9 @@ import pytest
 
 from fastcam import Explainer, FastcamError
 from fastcam.render import text
+from fastcam.runtime import run_gate
 from fastcam.runtime.run_gate import RUNS
+from fastcam.runtime.thread_limit import limited
 from fastcam.runtime.thread_pipeline import OwnLock, Workers
 from support.models.contract_model import random_model
 
@@ -90,7 +92,6 @@ def refused(stream: Iterator[object]) -> bool:
     return False
 
 
-@pytest.mark.slow  # seldom a child hangs in a library that another thread was in, see docs/reference/limits.md
 def test_an_explainer_works_in_a_child_whatever_the_parents_threads_do() -> None:
     path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -101,17 +102,22 @@ def test_an_explainer_works_in_a_child_whatever_the_parents_threads_do() -> None
     assert done.stdout.split() == ["0"] * 13
 
 
-@pytest.mark.parametrize("lock", [OwnLock(), text._LOCK, Workers(2)._lock], ids=["own", "fonts", "workers"])
-def test_a_lock_that_another_thread_holds_is_open_in_the_child(lock: OwnLock) -> None:
+OWN, WORKERS = OwnLock(), Workers(2)
+
+
+@pytest.mark.parametrize(
+    "lock", [lambda: OWN, lambda: text._LOCK, lambda: WORKERS._lock], ids=["own", "fonts", "workers"]
+)
+def test_a_lock_that_another_thread_holds_is_open_in_the_child(lock: Callable[[], OwnLock]) -> None:
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock:
+        with lock():
             held.set()
-            let_go.wait(0.3)  # that of the fonts is waited for
+            let_go.wait(SOON)
 
     def free() -> bool:
-        with lock:
+        with lock():
             return True
 
     thread = threading.Thread(target=hold)
@@ -143,6 +149,58 @@ def test_a_fork_waits_for_the_runs_of_other_threads() -> None:
     thread.join()
     with RUNS:
         pass
+
+
+def test_calls_that_follow_each_other_without_a_pause_keep_no_fork_waiting() -> None:
+    """Two threads whose calls overlap are never both outside one, unless new calls wait for the fork."""
+    stop = threading.Event()
+
+    def calls(offset: float) -> None:
+        time.sleep(offset)
+        while not stop.is_set():
+            with RUNS:
+                time.sleep(0.1)
+
+    threads = [threading.Thread(target=calls, args=(offset,)) for offset in (0.0, 0.05)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    begun = time.monotonic()
+    assert child(lambda: True) == 0
+    assert time.monotonic() - begun < run_gate.LONGEST / 3
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_thread_forks_within_its_own_call_and_begins_calls_within_it() -> None:
+    def free() -> bool:
+        with RUNS:
+            return True
+
+    begun = time.monotonic()
+    with RUNS:
+        assert child(free) == 0
+        with RUNS:
+            assert child(free) == 0
+    assert child(free) == 0
+    assert time.monotonic() - begun < run_gate.LONGEST / 3
+
+
+def test_a_drawing_is_waited_for() -> None:
+    drawing, ended = threading.Event(), []
+
+    @limited
+    def draw() -> None:
+        drawing.set()
+        time.sleep(0.3)
+        ended.append(True)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    drawing.wait()
+    assert child(lambda: ended == [True]) == 0
+    thread.join()
 
 
 if __name__ == "__main__":
