@@ -4,7 +4,11 @@ The interval is a bootstrap over pictures: in each of :data:`REPLICATES` replica
 Poisson variable of mean 1 says. Its weights follow from the picture's name alone. So a figure and its interval do not
 depend on the order, on threads, or on where a run was resumed, and no picture has to be kept.
 
-Source: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", 2006.
+Where every picture is a hit, or none is, all replicates are alike, and the bootstrap has no width. Of a share the
+interval is Wilson's there, of as many trials as there are pictures: objects in one picture are not independent.
+
+Sources: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", 2006; Wilson,
+"Probable inference, the law of succession, and statistical inference", 1927.
 """
 
 from __future__ import annotations
@@ -70,34 +74,65 @@ def weights_of(name: str) -> Weights:
     return np.concatenate([[1.0], _POISSON[np.frombuffer(drawn, "<u2")]])
 
 
-def figure(replicates: Floats, n: int) -> Figure:
+def wilson(share: float, trials: float) -> tuple[float, float]:
+    """The 95 % interval of a share by Wilson's score; 0 to 1 of nothing.
+
+    Args:
+        trials: how many independent ones the share is of; of weighted ones Kish's effective number.
+    """
+    if trials <= 0:
+        return 0.0, 1.0
+    z = 1.959964
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def figure(replicates: Floats, n: int, trials: float = 0) -> Figure:
     """The figure of [1 + REPLICATES] values: the first with the interval of the others.
 
     Replicates in which nothing counts (NaN) are left out. Of a single picture they are 37 %, of two 14 %; of one there
     is no interval.
+
+    Args:
+        n: of how many pictures or objects.
+        trials: of a share of hits, how many pictures it is of, for :func:`wilson` at 0 and 1; 0 of what is no share.
     """
     value, others = float(replicates[0]), replicates[1:]
     others = others[np.isfinite(others)]
     if len(others) < ENOUGH * REPLICATES:
         return Figure(value, float("nan"), float("nan"), n)
+    if trials and value in (0.0, 1.0):
+        return Figure(value, *wilson(value, trials), n)
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(others, [tail, 100 - tail])
     return Figure(value, float(low), float(high), n)
 
 
 class Ratio:
-    """A sum over another, such as hits over pictures; each [1 + REPLICATES]."""
+    """A sum over another, such as hits over pictures; each [1 + REPLICATES].
 
-    def __init__(self) -> None:
+    Args:
+        share: whether it is a share of hits: what is added lies between 0, a miss, and 1, a hit, each ``of`` 1.
+    """
+
+    def __init__(self, share: bool = False) -> None:
         self.above: Floats = np.zeros(1 + REPLICATES)
         self.below: Floats = np.zeros(1 + REPLICATES)
-        self.n = 0
+        self.share = share
+        self.n = self.pictures = 0
+        self._last: Weights | None = None
 
     def add(self, value: float, weights: Weights, of: float = 1) -> None:
-        """One more picture or object: ``value`` to the sum above, ``of`` to the one below."""
+        """One more picture or object: ``value`` to the sum above, ``of`` to the one below.
+
+        Objects of a picture come one after the other, with the same array of weights.
+        """
         self.above += value * weights
         self.below += weights if of == 1 else of * weights
         self.n += 1
+        if weights is not self._last:
+            self.pictures, self._last = self.pictures + 1, weights
 
     def values(self) -> Floats:
         """[1 + REPLICATES]; NaN where nothing counts."""
@@ -106,7 +141,7 @@ class Ratio:
 
     def figure(self) -> Figure:
         """With its interval."""
-        return figure(self.values(), self.n)
+        return figure(self.values(), self.n, self.pictures if self.share else 0)
 
 
 class Ratios:
@@ -115,10 +150,10 @@ class Ratios:
     def __init__(self) -> None:
         self.by_name: dict[str, Ratio] = {}
 
-    def add(self, name: str, value: float, weights: Weights, of: float = 1) -> None:
-        """One more for the ratio of this name."""
+    def add(self, name: str, value: float, weights: Weights, of: float = 1, *, share: bool = False) -> None:
+        """One more for the ratio of this name, which is a share of hits or not, see :class:`Ratio`."""
         if name not in self.by_name:
-            self.by_name[name] = Ratio()
+            self.by_name[name] = Ratio(share)
         self.by_name[name].add(value, weights, of)
 
     def figures(self) -> dict[str, Figure]:
@@ -126,14 +161,19 @@ class Ratios:
         return {name: ratio.figure() for name, ratio in self.by_name.items()}
 
     def mean(self) -> Figure:
-        """The mean of all ratios that something counts in, such as a mean over classes."""
+        """The mean of all ratios that something counts in, such as a mean over classes.
+
+        Of shares a class of few pictures weighs each of them more; trials are then Kish's effective number.
+        """
         if not self.by_name:
             return Figure(float("nan"), float("nan"), float("nan"), 0)
         rows = np.stack([ratio.values() for ratio in self.by_name.values()])
         known = np.isfinite(rows)
         with np.errstate(invalid="ignore", divide="ignore"):
             means = np.where(known, rows, 0).sum(0) / known.sum(0)
-        return figure(means, sum(ratio.n for ratio in self.by_name.values()))
+        ratios = self.by_name.values()
+        trials = len(ratios) ** 2 / sum(1 / ratio.pictures for ratio in ratios)
+        return figure(means, sum(each.n for each in ratios), trials if all(each.share for each in ratios) else 0)
 
 
 class Tally(Protocol):

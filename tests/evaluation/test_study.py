@@ -17,8 +17,9 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.evaluation.data import open_data
 from fastcam.evaluation.scenes import CLASSES
+from fastcam.evaluation.statistics import wilson
 from fastcam.evaluation.study import Model, design, make_study, score_study
-from fastcam.evaluation.study.agreement import alpha, wilson
+from fastcam.evaluation.study.agreement import alpha
 from fastcam_export import export_model
 from support.browser import Browser
 from support.html_tree import Tree
@@ -171,7 +172,7 @@ def test_raters_who_are_always_right_agree_and_who_guess_do_not(study, tmp_path)
 
 def test_wilson_is_scipys():
     for hits, n in ((0, 5), (5, 5), (3, 7), (61, 90)):
-        assert wilson(hits, n) == pytest.approx(stats.binomtest(hits, n).proportion_ci(method="wilson"), abs=1e-6)
+        assert wilson(hits / n, n) == pytest.approx(stats.binomtest(hits, n).proportion_ci(method="wilson"), abs=1e-6)
 
 
 @pytest.mark.parametrize(("metric", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])

@@ -139,7 +139,7 @@ def measure(made: list[Trial]) -> dict[str, Any]:
     for at, trial in enumerate(made):
         weights = weights_of(trial.sample.name)
         stranger = made[at - 1]
-        ratios.add("attack succeeds", trial.attacked.done, weights)
+        ratios.add("attack succeeds", trial.attacked.done, weights, share=True)
         for column, seen in enumerate(trial.seen):
             values = {
                 "IoU of masks, before and after": _overlap(trial.before, trial.after, column),

@@ -85,8 +85,8 @@ def measure(found: Explanation, pictures: Pictures) -> dict[str, Any]:
     for i in range(len(found)):
         weights = weights_of(f"{i}")
         usual = pictures.contexts[i] == pictures.classes[i]
-        ratios.add("accuracy", right[i], weights)
-        ratios.add(f"accuracy, {'usual' if usual else 'unusual'} context", right[i], weights)
+        ratios.add("accuracy", right[i], weights, share=True)
+        ratios.add(f"accuracy, {'usual' if usual else 'unusual'} context", right[i], weights, share=True)
         total = float(heat[i].sum())
         if total > 0:
             ratios.add("heat on the context", float(heat[i][_around(pictures.rings[i])].sum()) / total, weights)

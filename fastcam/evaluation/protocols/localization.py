@@ -69,7 +69,7 @@ class _Errors:
         for what, column in (("classification", 0), ("localization", 1)):
             for most in (1, TOP):
                 missed = [not 1 <= ranks[column] <= most for ranks in row["ranks"]]
-                self.ratios.add(f"top-{most} {what} error", sum(missed) / len(missed), weights)
+                self.ratios.add(f"top-{most} {what} error", sum(missed) / len(missed), weights, share=True)
 
     def figures(self) -> dict[str, Figure]:
         return self.ratios.figures()
@@ -107,7 +107,7 @@ class _Overlaps:
 
     def add(self, row: Mapping[str, Any], weights: Weights) -> None:
         for overlap in row["iou"].values():
-            self.ratios.add("GT-known localization error", overlap < ENOUGH, weights)
+            self.ratios.add("GT-known localization error", overlap < ENOUGH, weights, share=True)
             self.ratios.add("mean IoU of boxes", overlap, weights)
 
     def figures(self) -> dict[str, Figure]:

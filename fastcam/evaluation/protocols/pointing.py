@@ -119,15 +119,15 @@ class PointingTorchray(Pointing):
 
 class _Hits:
     def __init__(self) -> None:
-        self.of_all = Ratio()
+        self.of_all = Ratio(share=True)
         self.by_class = {(who, subset): Ratios() for subset in ("all", "difficult") for who in ("map", "centre")}
 
     def add(self, row: Mapping[str, Any], weights: Weights) -> None:
         for label, (hit, centre, difficult) in row.items():
             self.of_all.add(hit, weights)
             for subset in ("all", "difficult") if difficult else ("all",):
-                self.by_class["map", subset].add(label, hit, weights)
-                self.by_class["centre", subset].add(label, centre, weights)
+                self.by_class["map", subset].add(label, hit, weights, share=True)
+                self.by_class["centre", subset].add(label, centre, weights, share=True)
 
     def figures(self) -> dict[str, Figure]:
         names = {
@@ -202,9 +202,10 @@ class _Rejections:
         self.steps = STEPS if threshold == 0 else np.array([0.0, threshold])
         size = len(self.steps), 1 + REPLICATES
         self.kept, self.rejected = np.zeros(size), np.zeros(size)
-        self.count, self.n = np.zeros(size[1]), 0
+        self.count, self.n, self.pictures = np.zeros(size[1]), 0, 0
 
     def add(self, row: Mapping[str, Any], weights: Weights) -> None:
+        self.pictures += 1
         for shown, hit, highest in row["predicted"]:
             self.count += weights
             self.n += 1
@@ -223,7 +224,7 @@ class _Rejections:
         chosen = np.take_along_axis(shares, best[None], 0)[0]
         said = "best" if self.threshold == 0 else "given"
         return {
-            f"accuracy with rejection at the {said} threshold": figure(chosen, self.n),
-            "accuracy without rejection": figure(shares[0], self.n),
+            f"accuracy with rejection at the {said} threshold": figure(chosen, self.n, self.pictures),
+            "accuracy without rejection": figure(shares[0], self.n, self.pictures),
             f"{said} threshold": figure(np.where(nothing, np.nan, self.steps[best]), self.n),
         }

@@ -146,9 +146,10 @@ class _Curves:
     def __init__(self, steps: int, thresholds: tuple[float, ...]) -> None:
         self.steps, self.thresholds = steps, dict(zip(CURVES, thresholds, strict=False))
         self.hits = {name: np.zeros((steps, 1 + REPLICATES)) for name in CURVES}
-        self.count, self.n = np.zeros(1 + REPLICATES), 0
+        self.count, self.n, self.pictures = np.zeros(1 + REPLICATES), 0, 0
 
     def add(self, row: Mapping[str, Any], weights: Weights) -> None:
+        self.pictures += 1
         for texts in row.values():
             for name, key in CURVES.items():
                 flags = np.frombuffer(texts[key].encode(), np.uint8) == ord("1")
@@ -163,7 +164,7 @@ class _Curves:
         values = {name: np.take_along_axis(curve, at[name][:, None], 1)[:, 0] for name, curve in curves.items()}
         mean = np.mean([values[name] for name in CURVES if name != "MaxBoxAcc"], axis=0)
         all_values = {"MaxBoxAcc": values["MaxBoxAcc"], "MaxBoxAccV2": mean, **values}
-        figures = {self._called(name): figure(value, self.n) for name, value in all_values.items()}
+        figures = {self._called(name): figure(value, self.n, self.pictures) for name, value in all_values.items()}
         nothing = self.count == 0
         return figures | {
             f"threshold of {self._called(name)}": figure(np.where(nothing, np.nan, at[name] / self.steps), self.n)

@@ -159,7 +159,7 @@ class _Pages:
         self.places: list[tuple[Facts, int, int]] = []
         self.errors: list[tuple[str, str]] = []
         self.groups = Groups()
-        self.correct, self.inside = Ratio(), Ratio()
+        self.correct, self.inside = Ratio(share=True), Ratio()
 
     def add(self, sample: Sample, explanation: Explanation) -> None:
         """One more picture, and the explanation of its predicted class."""

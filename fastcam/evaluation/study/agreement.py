@@ -1,8 +1,7 @@
-"""How far raters agree: Krippendorff's alpha; and the interval of a share."""
+"""How far raters agree: Krippendorff's alpha."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -44,16 +43,3 @@ def _squared(values: NDArray[np.float64], totals: NDArray[np.float64], metric: M
     if metric == "ordinal":
         values = np.cumsum(totals) - totals / 2
     return (values[:, None] - values[None]) ** 2
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share by Wilson's score; 0 to 1 of nothing.
-
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    if n == 0:
-        return 0.0, 1.0
-    z, share = 1.959964, hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastcam.errors import FastcamError, shown
-from fastcam.evaluation.statistics import Figure, Ratio, weights_of
-from fastcam.evaluation.study.agreement import alpha, wilson
+from fastcam.evaluation.statistics import Figure, Ratio, weights_of, wilson
+from fastcam.evaluation.study.agreement import alpha
 from fastcam.input_files import read_text
 from fastcam.typed_fields import parse_json
 
@@ -161,13 +161,14 @@ def _answer(trial: Mapping[str, Any], choice: Any, path: Path) -> _Answer:
 
 
 def _row(kind: str, method: str, answers: Sequence[_Answer]) -> Row:
-    ratio = Ratio()
+    ratio = Ratio(share=kind == "class")
     units: dict[str, Counter[float]] = defaultdict(Counter)
-    for one in answers:
-        ratio.add(one.value, weights_of(one.picture))
+    weights = {picture: weights_of(picture) for picture in {one.picture for one in answers}}
+    for one in sorted(answers, key=lambda one: one.picture):
+        ratio.add(one.value, weights[one.picture])
         units[one.unit][one.said] += 1
     hits = sum(one.value > 0 for one in answers)
-    share = wilson(hits, len(answers)) if kind == "class" else None
+    share = wilson(hits / len(answers), len(answers)) if kind == "class" else None
     agreement = alpha(list(units.values()), "nominal" if kind == "class" else "interval")
     return Row(kind, method, ratio.figure(), share, agreement)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastcam.evaluation import faithfulness as formulas
-from fastcam.evaluation.protocols.faithfulness.subject import Faithfulness, Subject
+from fastcam.evaluation.protocols.faithfulness.subject import NO_MAP, Faithfulness, Subject
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class AverageDrop(Faithfulness):
     Attributes:
         baseline: what a pixel without heat becomes, see :data:`fastcam.evaluation.faithfulness.BASELINES`.
     """
+
+    hits: ClassVar[tuple[str, ...]] = (NO_MAP, "increase in confidence")
 
     baseline: str = "black"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from fastcam.evaluation import faithfulness as formulas
-from fastcam.evaluation.protocols.faithfulness.subject import Faithfulness, Subject
+from fastcam.evaluation.protocols.faithfulness.subject import NO_MAP, Faithfulness, Subject
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Road(Faithfulness):
         curve: whether the accuracy at each of the percentages is a figure too.
         noise: standard deviation of what is added to filled pixels, in units of the network's input.
     """
+
+    hits: ClassVar[tuple[str, ...]] = (NO_MAP, "accuracy without")
 
     percentages: tuple[float, ...] = formulas.PERCENTAGES
     noise: float = 0.01

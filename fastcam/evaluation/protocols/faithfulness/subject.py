@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,10 @@ class Faithfulness(Protocol):
 
     Attributes:
         of: whose maps.
+        hits: how the names of figures begin that are shares of hits.
     """
+
+    hits: ClassVar[tuple[str, ...]] = (NO_MAP,)
 
     of: Of = "predicted"
 
@@ -201,7 +204,7 @@ class Faithfulness(Protocol):
 
     def tally(self) -> Tally:
         """Means over maps."""
-        return Means()
+        return Means(self.hits)
 
 
 def _plain(row: Mapping[str, float]) -> dict[str, float | None]:
@@ -210,18 +213,22 @@ def _plain(row: Mapping[str, float]) -> dict[str, float | None]:
 
 
 class Means:
-    """The mean of each value over all maps that have it, and the share of targets without a map."""
+    """The mean of each value over all maps that have it, and the share of targets without a map.
 
-    def __init__(self) -> None:
-        self.ratios = Ratios()
+    Args:
+        hits: how the names of values begin that are shares of hits.
+    """
+
+    def __init__(self, hits: tuple[str, ...]) -> None:
+        self.ratios, self.hits = Ratios(), hits
 
     def add(self, row: Mapping[str, Any], weights: Weights) -> None:
         """One more picture."""
         for values in row["maps"]:
             for name, value in (values or {}).items():
                 if value is not None:
-                    self.ratios.add(name, value, weights)
-            self.ratios.add(NO_MAP, float(values is None), weights)
+                    self.ratios.add(name, value, weights, share=name.startswith(self.hits))
+            self.ratios.add(NO_MAP, float(values is None), weights, share=True)
 
     def figures(self) -> dict[str, Figure]:
         """The means, by name."""
