@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fastcam.atomic_files import slug
 from fastcam.errors import FastcamError, typed
-from fastcam.evaluation.class_map import ClassMap
+from fastcam.evaluation.contestant import Contestant as Contestant
+from fastcam.evaluation.earlier import Earlier
 from fastcam.evaluation.journal import Journal, Line
-from fastcam.evaluation.protocols.base import Case, Present, Protocol
-from fastcam.evaluation.samples import Dataset, LeftOut, Sample
-from fastcam.evaluation.statistics import Figure, Tally, weights_of
-from fastcam.explain.streaming import Frame
+from fastcam.evaluation.picture_lines import OWN, Pass
+from fastcam.evaluation.protocols.base import Protocol
+from fastcam.evaluation.samples import Dataset, LeftOut
+from fastcam.evaluation.statistics import Figure, weights_of
 from fastcam.explainer import Explainer
 from fastcam.schema import __version__
 
@@ -27,45 +25,17 @@ Told = Callable[[str, int], None]
 """Called as ``told(contestant, pictures done)``; how far a run is."""
 
 
-@dataclass(frozen=True, eq=False)
-class Contestant:
-    """A model explained by a method.
+@dataclass
+class Refused:
+    """A protocol that could not be measured.
 
     Attributes:
-        name: of the model, for tables and file names.
-        explainer: of the exported file.
-        classes: from the data set's labels to the model's classes.
-        method: a name of ``fastcam methods``; None is the file's default.
-        options: of the method.
+        why: of the first picture.
+        pictures: how many.
     """
 
-    name: str
-    explainer: Explainer
-    classes: ClassMap
-    method: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"{self.name}, {self.method or 'default method'}"
-
-    @property
-    def stem(self) -> str:
-        """Of the journal's name; "gradcam" and "gradcam++" have two."""
-        parts = self.name, self.method or "default"
-        same = all(slug(part) == part for part in parts)
-        digest = "" if same else "-" + hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        return "-".join(map(slug, parts)) + digest
-
-    def check(self) -> None:
-        """Raise what the explainer refuses of the method and its options, before anything is measured."""
-        self.stream(())
-
-    def stream(self, pictures: Iterable[Any], targets: Any = -1, threshold: float = 0.15) -> Iterator[Frame]:
-        """Explain pictures by the method, see :meth:`fastcam.Explainer.stream`."""
-        how: dict[str, Any] = {"method": self.method, "options": self.options or None}
-        return self.explainer.stream(pictures, targets, threshold, **how)
+    why: str
+    pictures: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +47,8 @@ class Measured:
         figures: by protocol and name.
         pictures: that were measured.
         left_out: pictures that say nothing, or failed, by reason.
+        unknown: labels of the data set that the model does not know, and in how many pictures each is marked.
+        refused: protocols that the model, the method or the data do not allow.
     """
 
     model: str
@@ -84,6 +56,8 @@ class Measured:
     figures: Mapping[str, Mapping[str, Figure]]
     pictures: int
     left_out: LeftOut
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, Refused] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -94,6 +68,8 @@ class Measured:
             "left out": {
                 why: {"count": count, "first": self.left_out.names[why]} for why, count in self.left_out.counts.items()
             },
+            "unknown labels": dict(self.unknown),
+            "not measured": {name: {"why": each.why, "pictures": each.pictures} for name, each in self.refused.items()},
             "figures": {
                 protocol: {name: figure.to_dict() for name, figure in figures.items()}
                 for protocol, figures in self.figures.items()
@@ -110,13 +86,14 @@ def evaluate(
     threshold: float = 0.15,
     limit: int | None = None,
     restart: bool = False,
+    lenient: bool = False,
     told: Told | None = None,
 ) -> Measured:
     """Explain every picture of a data set once, and measure its maps by all protocols.
 
-    Stopped and called again with the same ``out``, it goes on behind the last picture that was measured. Figures and
-    intervals depend neither on threads nor on where a run was stopped. Nothing is kept of a picture but its rows, on
-    disk.
+    Stopped and called again with the same ``out``, it goes on behind the last picture that was measured, and tries
+    again those that could not be explained. Figures and intervals depend neither on threads nor on where a run was
+    stopped. Nothing is kept of a picture but its rows, on disk.
 
     Args:
         contestant: what is measured.
@@ -126,75 +103,89 @@ def evaluate(
         threshold: of boxes, see :class:`fastcam.Explainer`.
         limit: of the data set's first pictures.
         restart: measure everything anew.
+        lenient: a protocol that the file, the method or a picture does not allow is counted, see
+            :attr:`Measured.refused`, and the others go on; otherwise that is an error.
         told: is told how far it is.
 
     Raises:
         FastcamError: the file cannot be explained so, the journal is of other settings, or nothing could be measured.
     """
-    explainer = contestant.explainer
-    typed("explainer", explainer, Explainer, "a fastcam.Explainer")
-    if explainer.exif != data.exif:
-        turned = "turned by their EXIF orientation" if data.exif else "as they lie, without EXIF"
-        raise FastcamError(f"{data.name} is annotated on pictures {turned}; open the Explainer with exif={data.exif}")
-    method = contestant.method or "default"
+    _check_exif(contestant, data)
     path = None if out is None else Path(out) / "rows" / f"{contestant.stem}.jsonl"
-    tallies = {protocol.name: protocol.tally() for protocol in protocols}
-    left_out, done = LeftOut(), set[str]()
+    found = _Found(protocols)
     with Journal(path, _settings(contestant, data, protocols, threshold), restart) as journal:
-        for line in journal.lines():
-            done.add(line["name"])
-            if limit is None or len(done) <= limit:
-                _count(line, tallies, left_out)
-                left_out.merge(_marks(line))
-        of_run = _Pass(contestant, data, protocols, threshold)
-        before = len(done) if limit is None else min(len(done), limit)
-        with closing(of_run.lines(done, limit)) as lines:  # its threads end here, also where the disk is full
-            for number, line in enumerate(lines, before + 1):
-                journal.add(line)
-                _count(line, tallies, left_out)
+        earlier = Earlier(journal, limit)
+        for line in earlier.lines():
+            found.add(line)
+            found.add_marks(line)
+        of_run = Pass(contestant, data, protocols, threshold, lenient)
+        with closing(of_run.lines(earlier.done, earlier.left)) as lines:  # its threads end here, whatever is raised
+            for number, line in enumerate(lines, earlier.count + 1):
+                if not earlier.has(line):
+                    journal.add(line)
+                found.add(line)
                 if told is not None:
                     told(contestant.title, number)
-        if not before and not of_run.count:
-            raise FastcamError(f"{data.name}: there are no pictures to measure; {_why(data.left_out)}")
-    left_out.merge(data.left_out)
-    figures = {name: _measured(tally) for name, tally in tallies.items()}
-    pictures = before + of_run.count - sum(map(left_out.counts.__getitem__, OWN & set(left_out.counts)))
-    return Measured(contestant.name, method, figures, pictures, left_out)
+    if not found.pictures:
+        raise FastcamError(f"{data.name}: there are no pictures to measure; {data.left_out or 'the data set is empty'}")
+    found.left_out.merge(data.left_out)
+    return found.measured(contestant)
 
 
-NOTHING_KNOWN = "nothing that the model knows is marked"
-FAILED = "could not be explained"
-NOT_A_NUMBER = "the model's scores are NaN"
-OWN = {NOTHING_KNOWN, FAILED, NOT_A_NUMBER}
-"""Why pictures of a data set that it could read are not measured."""
+def _check_exif(contestant: Contestant, data: Dataset) -> None:
+    typed("explainer", contestant.explainer, Explainer, "a fastcam.Explainer")
+    if contestant.explainer.exif != data.exif:
+        turned = "turned by their EXIF orientation" if data.exif else "as they lie, without EXIF"
+        raise FastcamError(f"{data.name} is annotated on pictures {turned}; open the Explainer with exif={data.exif}")
 
 
-def _measured(tally: Tally) -> dict[str, Figure]:
+class _Found:
+    """What the lines of pictures say, one after the other.
+
+    Attributes:
+        pictures: how many there were, measured or not.
+        left_out: see :class:`Measured`.
+    """
+
+    def __init__(self, protocols: Sequence[Protocol]) -> None:
+        self.pictures, self.left_out = 0, LeftOut()
+        self._tallies = {protocol.name: protocol.tally() for protocol in protocols}
+        self._unknown: Counter[str] = Counter()
+        self._refused: dict[str, Refused] = {}
+
+    def add(self, line: Line) -> None:
+        """One more picture."""
+        self.pictures += 1
+        self._unknown.update(line.get("unknown labels", ()))
+        if "left out" in line:
+            self.left_out.add(line["left out"], f"{line['name']}: {line['error']}" if "error" in line else line["name"])
+            return
+        weights = weights_of(line["name"])
+        for name, row in line["rows"].items():
+            if row is not None and name in self._tallies:
+                self._tallies[name].add(row, weights)
+        for name, why in line.get("not measured", {}).items():
+            self._refused.setdefault(name, Refused(why)).pictures += 1
+
+    def add_marks(self, line: Line) -> None:
+        """What of the annotations could not be used, of a picture that is not read again."""
+        counted: Mapping[str, tuple[int, list[str]]] = line.get("marks left out", {})
+        names = {why: first for why, (_, first) in counted.items()}
+        self.left_out.merge(LeftOut({why: count for why, (count, _) in counted.items()}, names))
+
+    def measured(self, contestant: Contestant) -> Measured:
+        """All of it."""
+        figures = {name: _with_any(tally.figures()) for name, tally in self._tallies.items()}
+        pictures = self.pictures - sum(self.left_out.counts[why] for why in OWN if why in self.left_out.counts)
+        unknown = {label: self._unknown[label] for label in contestant.classes.unmapped}
+        return Measured(
+            contestant.name, contestant.called, figures, pictures, self.left_out, unknown, dict(self._refused)
+        )
+
+
+def _with_any(figures: dict[str, Figure]) -> dict[str, Figure]:
     """A protocol's figures; none where all of them are of nothing."""
-    figures = tally.figures()
     return figures if any(figure.n for figure in figures.values()) else {}
-
-
-def _why(left_out: LeftOut) -> str:
-    said = [f"{count} {reason} ({left_out.names[reason][0]})" for reason, count in left_out.counts.items()]
-    return "; ".join(said) or "the data set is empty"
-
-
-def _marks(line: Line) -> LeftOut:
-    """What of a measured picture's annotations could not be used, as the journal has it."""
-    counted: Mapping[str, tuple[int, list[str]]] = line.get("marks left out", {})
-    return LeftOut({why: n for why, (n, _) in counted.items()}, {why: names for why, (_, names) in counted.items()})
-
-
-def _count(line: Line, tallies: Mapping[str, Tally], left_out: LeftOut) -> None:
-    """A line of the journal into the tallies."""
-    if "left out" in line:
-        left_out.add(line["left out"], f"{line['name']}: {line['error']}" if "error" in line else line["name"])
-        return
-    weights = weights_of(line["name"])
-    for name, row in line["rows"].items():
-        if row is not None and name in tallies:
-            tallies[name].add(row, weights)
 
 
 def _settings(contestant: Contestant, data: Dataset, protocols: Sequence[Protocol], threshold: float) -> dict[str, Any]:
@@ -206,75 +197,8 @@ def _settings(contestant: Contestant, data: Dataset, protocols: Sequence[Protoco
         "data": data.name,
         "model": hashlib.sha256(metadata.to_json().encode()).hexdigest()[:16],
         "classes": hashlib.sha256(repr(classes).encode()).hexdigest()[:16],
-        "method": contestant.method or "default",
+        "method": contestant.called,
         "options": dict(contestant.options),
         "threshold": threshold,
         "protocols": [repr(protocol) for protocol in protocols],
     }
-
-
-class _Pass:
-    """One contestant's way through the data set."""
-
-    def __init__(self, contestant: Contestant, data: Dataset, protocols: Sequence[Protocol], threshold: float) -> None:
-        self.contestant, self.data, self.protocols, self.threshold = contestant, data, protocols, threshold
-        self.count = 0
-        self._waiting: dict[int, tuple[Sample, list[int], tuple[Present, ...]]] = {}
-
-    def lines(self, done: set[str], limit: int | None) -> Generator[Line, None, None]:
-        """Lines of the pictures that are not done, in the data set's order."""
-        for frame in self.contestant.stream(self._frames(done, limit), self._targets, self.threshold):
-            self.count += 1
-            yield self._line(frame)
-
-    def _frames(self, done: set[str], limit: int | None) -> Iterator[Any]:
-        """The pictures, in the order in which they are numbered."""
-        left = None if limit is None else max(0, limit - len(done))
-        for index, sample in enumerate(islice(self.data.samples(done), left)):
-            self._waiting[index] = sample, [], ()
-            yield sample.picture
-
-    def _targets(self, index: int, picture: Any) -> list[int]:
-        """What is explained of a picture: what the protocols ask for, each once."""
-        sample = self._waiting[index][0]
-        present = self._present(sample)
-        asked = list(dict.fromkeys(t for protocol in self.protocols for t in protocol.targets(present)))
-        classes = self.contestant.explainer.metadata.score.classes
-        if classes is not None:
-            asked = [target for target in asked if target >= -classes]
-        self._waiting[index] = sample, asked, present
-        return asked or [-1]  # nothing is asked; the line says so
-
-    def _present(self, sample: Sample) -> tuple[Present, ...]:
-        """What is marked and the model knows; of several classes for a label the one with the highest score."""
-        by_label = self.contestant.classes.by_label
-        known = [label for label in sample.labels if label in by_label]
-        scores: Any = None
-        found = []
-        for label in known:
-            classes = by_label[label]
-            if len(classes) > 1:
-                scores = self.contestant.explainer.predict(sample.picture).scores[0] if scores is None else scores
-                target = max(sorted(classes), key=scores.__getitem__)
-            else:
-                (target,) = classes
-            found.append(Present(label, int(target), classes, sample.of(label)))
-        return tuple(found)
-
-    def _line(self, frame: Frame) -> Line:
-        sample, asked, present = self._waiting.pop(frame.index)
-        line: Line = {"name": sample.name}
-        if sample.left_out is not None:  # a resumed run does not read the sample again
-            line["marks left out"] = {
-                why: [sample.left_out.counts[why], names] for why, names in sample.left_out.names.items()
-            }
-        if frame.explanation is None:
-            return line | {"left out": FAILED, "error": str(frame.error).partition(": ")[2]}
-        if not asked:
-            return line | {"left out": NOTHING_KNOWN}
-        if np.isnan(frame.explanation.scores).any():  # no class is the best of them
-            return line | {"left out": NOT_A_NUMBER}
-        how = self.contestant
-        columns = {target: column for column, target in enumerate(asked)}
-        case = Case(sample, present, frame.explanation, columns, how.explainer, frame.explanation.method, how.options)
-        return line | {"rows": {protocol.name: protocol.measure(case) for protocol in self.protocols}}

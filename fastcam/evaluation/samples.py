@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcam.errors import printable
 from fastcam.image.preprocess import Uint8
 
 Box: TypeAlias = "tuple[float, float, float, float]"
@@ -100,6 +101,16 @@ class LeftOut:
         for reason, count in other.counts.items():
             self.counts[reason] = self.counts.get(reason, 0) + count
             self.names[reason] = (self.names.get(reason, []) + other.names[reason])[:NAMED]
+
+    def __bool__(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        """Each reason with its count and its first name, on one line."""
+        return "; ".join(
+            f"{count} {reason} ({printable(self.names[reason][0])})" for reason, count in self.counts.items()
+        )
 
     def copy(self) -> LeftOut:
         """Another one that says the same, and is counted on from there."""

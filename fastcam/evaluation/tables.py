@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fastcam.atomic_files import write_files
-from fastcam.errors import printable
+from fastcam.errors import listed, printable
 from fastcam.evaluation.runner import Measured
 from fastcam.evaluation.statistics import LEVEL, Figure
 from fastcam.schema import __version__
 
-INTERVAL = f"{LEVEL:.0%} interval (bootstrap over pictures)"
+INTERVAL = f"{LEVEL:.0%} interval (bootstrap over pictures; Wilson's where a share of hits is 0 or 1)"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 :root { color-scheme: light dark; }
@@ -50,8 +50,13 @@ class Table:
     @property
     def n(self) -> str:
         """Of how many pictures or objects the figures are; where they differ the smallest and the largest number."""
-        counts = {figure.n for _, figures in self.rows for figure in figures if figure is not None}
-        return " to ".join(map(str, sorted({min(counts), max(counts)})))
+        return count_of([figure for _, figures in self.rows for figure in figures])
+
+
+def count_of(figures: Sequence[Figure | None]) -> str:
+    """The n of figures; where they differ the smallest and the largest."""
+    counts = {figure.n for figure in figures if figure is not None}
+    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else ""
 
 
 def tables(measured: Sequence[Measured]) -> list[Table]:
@@ -121,14 +126,31 @@ def cell(figure: Figure | None) -> str:
 
 
 def left_out(measured: Sequence[Measured]) -> list[str]:
-    """How many pictures were measured, and what was not, by reason, with the first names."""
+    """How many pictures were measured, and what was not, by reason, with the first names.
+
+    Protocols that were refused come too, and labels that the model does not know.
+    """
     counts = sorted({each.pictures for each in measured})
     lines = [f"{' to '.join(map(str, counts[:1] + counts[1:][-1:]))} pictures were measured"]
     if counts == [1]:
         lines = ["1 picture was measured"]
-    for protocol in dict.fromkeys(name for each in measured for name, found in each.figures.items() if not found):
-        lines.append(f"{protocol}: no figure; no picture has the boxes or masks that it needs")
+    refused = {(each.model, each.method, name): one for each in measured for name, one in each.refused.items()}
+    nothing = {
+        name: None
+        for each in measured
+        for name, found in each.figures.items()
+        if not found and (each.model, each.method, name) not in refused
+    }
+    lines += [f"{protocol}: no figure; no picture has the boxes or masks that it needs" for protocol in nothing]
     for each in measured:
+        for protocol, one in each.refused.items():
+            of = f"{one.pictures} of {each.pictures} pictures" if one.pictures < each.pictures else "any picture"
+            lines.append(f"{protocol}: not measured of {of} by {_name(each, measured)}: {printable(one.why)}")
+    for each in measured:
+        if each.unknown:
+            said = [f"{printable(label)} in {_pictures(count)}" for label, count in each.unknown.items()]
+            of_model = f" {each.model}" if len({one.model for one in measured}) > 1 else ""
+            lines.append(f"labels that the model{of_model} does not know: {len(said)} ({listed(said)})")
         for reason, count in each.left_out.counts.items():
             names = [printable(name) for name in each.left_out.names[reason][:5]]
             lines.append(f"left out, {reason}: {count} ({', '.join(names)}{', ...' if count > 5 else ''})")
@@ -138,6 +160,10 @@ def left_out(measured: Sequence[Measured]) -> list[str]:
 def _name(each: Measured, measured: Sequence[Measured]) -> str:
     models = {one.model for one in measured}
     return each.method if len(models) == 1 else f"{each.model}, {each.method}"
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def _row(cells: Sequence[str]) -> str:

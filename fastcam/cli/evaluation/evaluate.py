@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ from fastcam.cli.evaluation.data_options import (
     Split,
 )
 from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
-from fastcam.errors import FastcamError, printable
+from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 
 EXAMPLES = (
@@ -39,7 +39,11 @@ def evaluate(
     split: Split = None,
     protocol: Annotated[
         str,
-        typer.Option("--protocol", "-p", help="What is measured, as a,b,c; all: everything; list: says what there is."),
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="What is measured, as a,b,c; all: what data and file allow; list: names them.",
+        ),
     ] = ",".join(DEFAULT),
     setting: Annotated[
         list[str] | None,
@@ -106,19 +110,14 @@ def evaluate(
             def told(title: str, done: int, before: int = number * total) -> None:
                 bar.update(bar.task_ids[0], completed=before + done, description=title)
 
-            measured.append(
-                measure(
-                    contestant, opened, protocols, output, threshold=threshold, limit=limit, restart=restart, told=told
-                )
-            )
+            how: Any = {"threshold": threshold, "limit": limit, "restart": restart, "lenient": protocol == "all"}
+            measured.append(measure(contestant, opened, protocols, output, **how, told=told))
     if not any(each.pictures for each in measured):
-        lost = measured[0].left_out
-        why = "; ".join(f"{count} {name} ({printable(lost.names[name][0])})" for name, count in lost.counts.items())
-        raise FastcamError(f"{opened.name}: no picture was measured; {why}")
+        raise FastcamError(f"{opened.name}: no picture was measured; {measured[0].left_out}")
     files = tables.write(measured, opened.name, {"threshold": threshold, "protocols": names, "limit": limit}, output)
     for table in tables.tables(measured):
-        rows = [(name, *map(tables.cell, figures)) for name, figures in table.rows]
-        print_table((table.protocol, *table.columns), rows)
+        rows = [(name, *map(tables.cell, figures), tables.count_of(figures)) for name, figures in table.rows]
+        print_table((table.protocol, *table.columns, "n"), rows)
         print()
     for line in tables.left_out(measured):
         say(line)
