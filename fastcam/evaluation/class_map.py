@@ -67,6 +67,8 @@ def class_map(
     """
     if offset is not None and (isinstance(offset, bool) or not isinstance(offset, int) or abs(offset) > 2**31):
         raise FastcamError(f"the offset of classes is {offset!r}; give a whole number, such as 1")
+    if not labels:  # of questions without answers
+        return ClassMap({}, (), "as the data set has none")
     names = _Names(model)
     if file is not None:
         found, how = _of_file(labels, names, Path(file), offset), f"by {Path(file).name}"

@@ -18,6 +18,8 @@ Box: TypeAlias = "tuple[float, float, float, float]"
 """x0, y0, x1, y1 in pixels of the picture, half open: a pixel (x, y) lies inside where x0 <= x < x1."""
 Mask: TypeAlias = "NDArray[np.bool_]"
 """bool [height, width] of the picture."""
+Attention: TypeAlias = "NDArray[np.float32]"
+"""float32 [h, w] >= 0 over the whole picture, of any size: how much somebody looked there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,8 @@ class Sample:
         read_ignored: gives the pixels that count for nothing (PASCAL VOC's void, the border of its objects), when
             somebody asks; None where there are none.
         left_out: what else is marked in it, and cannot be used; None where there is nothing.
+        text: what is asked about it, of data sets of questions; it goes to the model's text input.
+        read_attention: gives where each of some people looked, when somebody asks; None where nobody knows.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Sample:
     annotations: tuple[Annotation, ...] = ()
     read_ignored: Callable[[], Mask] | None = None
     left_out: LeftOut | None = None
+    text: str | None = None
+    read_attention: Callable[[], tuple[Attention, ...]] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from fastcam.evaluation.data.folder import open_folder
 from fastcam.evaluation.data.generated import open_scenes
 from fastcam.evaluation.data.ilsvrc import open_ilsvrc
 from fastcam.evaluation.data.voc import open_voc
+from fastcam.evaluation.data.vqa_hat import open_vqa_hat
 from fastcam.evaluation.samples import Dataset
 
 __all__ = ["FORMATS", "open_data"]
@@ -31,6 +32,7 @@ FORMATS: Mapping[str, str] = {
     "voc": "voc:DIR",
     "coco": "coco:FILE.json or coco:DIR",
     "folder": "folder:DIR",
+    "vqa-hat": "vqa-hat:DIR",
     "scenes": "scenes:COUNT, also scenes:COUNT,seed=1,size=256,objects=3,marks=all",
 }
 """What specs look like, by format."""
@@ -103,6 +105,7 @@ _OPENERS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
     "voc": (lambda where, **given: open_voc(Path(where), **given), ("split", "exif")),
     "folder": (lambda where, **given: open_folder(Path(where), **given), ("split", "annotations", "exif")),
     "coco": (lambda where, **given: open_coco(Path(where), **given), ("split", "pictures", "exif")),
+    "vqa-hat": (lambda where, **given: open_vqa_hat(Path(where), **given), ("split", "pictures", "annotations")),
     "scenes": (_scenes, ()),
 }
 """By format: what opens it, and the options that it has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastcam.evaluation.protocols.attention import AttentionCorrelation
 from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.protocols.energy import Energy
 from fastcam.evaluation.protocols.faithfulness import FAITHFULNESS
@@ -20,6 +21,7 @@ _ALL: tuple[type[Protocol], ...] = (
     PointingRecall,
     PointingTorchray,
     Energy,
+    AttentionCorrelation,
     SeedQuality,
     *FAITHFULNESS,
 )
