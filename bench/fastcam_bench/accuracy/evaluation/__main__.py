@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastcam import Explainer
+from fastcam import Explainer, FastcamError
 from fastcam.evaluation import faithfulness as formulas
 from fastcam.evaluation import tables
 from fastcam.evaluation.class_map import class_map
@@ -118,10 +118,15 @@ def scenes(count: int, asked: int) -> Subjects:
     return Subjects("bundled", DATA / "scenes.onnx", how, data, few)
 
 
-def measured(subjects: Subjects, names: Sequence[str], rows: Path) -> Iterator[Measured]:
-    """Each method's figures."""
+def measured(subjects: Subjects, names: Sequence[str], rows: Path, refused: dict[str, str]) -> Iterator[Measured]:
+    """Each method's figures; what the network cannot be explained by goes to ``refused``, with the reason."""
     one_pass: list[Protocol] = [PROTOCOLS[name]() for name in ONE_PASS]
     for contestant in subjects.contestants(rows, names):
+        try:
+            contestant.check()
+        except FastcamError as error:
+            refused[contestant.title] = str(error)
+            continue
         side = contestant.explainer.input_shape[2]
         step = int(side) * int(side) // PARTS if isinstance(side, int) else 128 * 128 // PARTS
         again: list[Protocol] = [Occlusion(), Insertion(step=step), Deletion(step=step)]
@@ -151,12 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only not in (None, kind):
             continue
         asked = [scenes(options.scenes, options.asked)] if kind == "scenes" else list(photos(options.assets))
-        found = [each for subjects in asked for each in measured(subjects, names, options.rows)]
+        refused: dict[str, str] = {}
+        found = [each for subjects in asked for each in measured(subjects, names, options.rows, refused)]
         about: dict[str, Any] = {
             "command": " ".join(["python -m fastcam_bench.accuracy.evaluation", *given]),
             "machine": machine(),
             "versions": versions("fastcam", "onnxruntime", "numpy"),
             "options": OPTIONS,
+            "refused": refused,
         }
         title = asked[0].data.name.rpartition("/")[2]
         report = about | tables.to_dict(found, title, {"steps of insertion and deletion": PARTS})
