@@ -128,7 +128,8 @@ class Ratio:
 
         Objects of a picture come one after the other, with the same array of weights.
         """
-        self.above += value * weights
+        if value:
+            self.above += weights if value == 1 else value * weights
         self.below += weights if of == 1 else of * weights
         self.n += 1
         if weights is not self._last:

@@ -36,13 +36,16 @@ def peak(heatmap: Float) -> tuple[float, ...]:
 
 def _middle(tied: NDArray[np.bool_], y: int, x: int) -> tuple[float, float]:
     """The middle of the component of ``tied`` that holds a pixel; where that lies outside, the component's nearest."""
-    labels, _ = kernels.get().label(tied, 8)
-    rows, columns = np.nonzero(labels == labels[y, x])
+    rows, columns = np.divmod(np.flatnonzero(tied), tied.shape[1])
+    top, left = int(rows[0]), int(columns.min())  # what is tied is small: the rest of the picture is left out
+    labels, _ = kernels.get().label(np.ascontiguousarray(tied[top : rows[-1] + 1, left : columns.max() + 1]), 8)
+    own = labels[y - top, x - left]
+    rows, columns = np.nonzero(labels == own)
     middle = float(columns.mean()), float(rows.mean())
-    if labels[round(middle[1]), round(middle[0])] == labels[y, x]:
-        return middle
-    nearest = int(np.argmin((columns - middle[0]) ** 2 + (rows - middle[1]) ** 2))
-    return float(columns[nearest]), float(rows[nearest])
+    if labels[round(middle[1]), round(middle[0])] != own:
+        nearest = int(np.argmin((columns - middle[0]) ** 2 + (rows - middle[1]) ** 2))
+        middle = float(columns[nearest]), float(rows[nearest])
+    return middle[0] + left, middle[1] + top
 
 
 def in_picture(heatmap: Float, geometry: Geometry) -> tuple[float, float]:

@@ -28,6 +28,8 @@ def near(inside: Mask, x: float, y: float, tolerance: float = TOLERANCE, open_en
         x, y: the point; a pixel's middle is at its number plus one half.
         open_end: whether a distance of exactly the tolerance is too far, as TorchRay has it.
     """
+    if tolerance > 1 and inside[min(int(y), len(inside) - 1), min(int(x), inside.shape[1] - 1)]:
+        return True  # its own pixel's middle is nearer than one pixel
     left, top = (max(0, int(place - tolerance) - 1) for place in (x, y))
     window = inside[top : int(y + tolerance) + 2, left : int(x + tolerance) + 2]
     rows, columns = np.nonzero(window)
