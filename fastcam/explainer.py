@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, is_video, read_video, stream
 from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.labels import Labels, read_labels
+from fastcam.language.tokenizer import Tokenizer, open_tokenizer, read_tokenizer
 from fastcam.methods.context import Meter, Probe, Progress
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
@@ -65,6 +68,7 @@ class Explainer:
         max_pixels: the largest picture that is decoded, asked of its header: width times height, of more than four
             channels once for each four. Arrays and tensors, which nobody decodes, have no limit.
         exif: whether pictures are turned as their EXIF orientation says, files and PIL images alike.
+        tokenizer: path of the ``tokenizer.json`` that makes ids of texts, in place of the file's own.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -86,6 +90,7 @@ class Explainer:
         inputs: Values | None = None,
         max_pixels: int = MAX_PIXELS,
         exif: bool = True,
+        tokenizer: str | Path | None = None,
     ) -> None:
         self._reading = Reading(max_pixels, exif)
         typed("settings", settings, Settings, "fastcam.Settings(...)")
@@ -100,7 +105,8 @@ class Explainer:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
         inputs_of, view_of = KINDS[metadata.kind]
         image = network.inputs[metadata.input]
-        of_pictures = preprocess, threads, network.further, inputs, self._reading
+        texts = _tokenizer(tokenizer, model, metadata, self._name)
+        of_pictures = preprocess, threads, network.further, inputs, self._reading, texts
         self._inputs = inputs_of(self._name, metadata, image, *of_pictures)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
@@ -112,7 +118,7 @@ class Explainer:
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
         opened: Any = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
-        self._opened = [*opened, inputs, max_pixels, exif]
+        self._opened = [*opened, inputs, max_pixels, exif, tokenizer]
         self._at, self._threads = 0, threads
 
     @property
@@ -133,6 +139,19 @@ class Explainer:
     def input_shape(self) -> tuple[int | str | None, ...]:
         """Shape of the image input; free dimensions are strings or None."""
         return self._inputs.shape
+
+    @property
+    def text_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that hold a text."""
+        return self._inputs.texts.names
+
+    def check_text(self, text: str | Sequence[str]) -> None:
+        """Refuse a text that the file cannot be asked, before a picture is read.
+
+        Raises:
+            FastcamError: the file takes no text, has no tokenizer, or the text is too long.
+        """
+        self._inputs.texts.encoded(self._inputs.texts.named(text))
 
     @property
     def exif(self) -> bool:
@@ -201,6 +220,7 @@ class Explainer:
         options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         inputs: Values | None = None,
+        text: str | Sequence[str] | None = None,
     ) -> Explanation:
         """Explain one or more pictures.
 
@@ -238,7 +258,10 @@ class Explainer:
             fuse: a name from :data:`fastcam.methods.layer_fusion.FUSIONS`: explain the layers' maps as one.
             style: whose heatmaps, a name from :data:`fastcam.render.peer_styles.STYLES`; boxes follow from them.
             inputs: values of the model's other inputs by name: a row for each image, or one for all; numbers, arrays,
-                .npy, .json or .csv files, or pictures. ``images`` may also be a dict of all inputs.
+                .npy, .json or .csv files, or pictures; of an input that holds a text the text. ``images`` may also be a
+                dict of all inputs.
+            text: of a model that takes one, a question or a prompt: a text for all pictures, or a list with one for
+                each. The file's tokenizer makes ids of it, and the mask that goes with them.
 
         Raises:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
@@ -246,24 +269,25 @@ class Explainer:
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with self._limited():
-            return self._runner.explain(self._request(ExplainOptions(*parameters), images, inputs=inputs), self._view)
+            asks = ExplainOptions(*parameters)
+            return self._runner.explain(self._request(asks, self._images(images, inputs, text)), self._view)
 
     @checked
-    def predict(self, images: Any, inputs: Values | None = None) -> Prediction:
+    def predict(self, images: Any, inputs: Values | None = None, text: str | Sequence[str] | None = None) -> Prediction:
         """Run the model on pictures; :meth:`explain` explains them later, if they are asked about.
 
         An export on demand (``fastcam export --on-demand``) runs the plain model here. One in one file explains the
         predicted class by the way, and runs again for other targets.
 
         Args:
-            images, inputs: see :meth:`__call__`.
+            images, inputs, text: see :meth:`__call__`.
 
         Raises:
             FastcamError: a picture that cannot be used; the message says why.
         """
         by_the_way = None if self.metadata.cotangents else PREDICTED
         with self._limited():
-            runs = list(self._runner.runs(self._inputs.sources(images, inputs), by_the_way))
+            runs = list(self._runner.runs(self._inputs.sources(images, inputs, text), by_the_way))
             return joined(runs, self._whole.metadata)
 
     @checked
@@ -293,7 +317,8 @@ class Explainer:
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with self._limited():
-            return self._runner.explain(self._request(ExplainOptions(*parameters), prediction), self._view)
+            asks = ExplainOptions(*parameters)
+            return self._runner.explain(self._request(asks, self._images(prediction)), self._view)
 
     @checked
     def on_device(
@@ -346,6 +371,7 @@ class Explainer:
         style: str = "fastcam",
         options: Mapping[str, Any] | None = None,
         inputs: Values | None = None,
+        text: str | None = None,
     ) -> Iterator[Frame]:
         """Explain frames as they come: decoding, preprocessing, the model and post-processing overlap.
 
@@ -358,7 +384,8 @@ class Explainer:
             frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path.
             targets: for every frame the same, see :meth:`__call__`; or a function of a frame's number and of what was
                 given as the frame, which says its own targets.
-            cotangent, method, layers, fuse, style, options, inputs: for every frame the same, see :meth:`__call__`.
+            cotangent, method, layers, fuse, style, options, inputs, text: for every frame the same, see
+                :meth:`__call__`; of a frame that is a dict of all inputs its own.
             batch_size: frames per run, neighbours of one size; by default the Explainer's.
             workers: threads that decode and prepare frames.
             wait: seconds that a frame may wait for others to fill its run; None waits, 0 suits a live camera.
@@ -377,7 +404,8 @@ class Explainer:
         def request(rows: list[Any] | None) -> Request:
             return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
 
-        steps = self._runner.steps(request, self._view, inputs, each).each_within(self._limited)
+        given = {**(inputs or {}), **self._inputs.texts.named(text)}
+        steps = self._runner.steps(request, self._view, given, each).each_within(self._limited)
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
@@ -386,19 +414,25 @@ class Explainer:
         return stream(steps, frames, size, workers, wait)
 
     @checked
-    def probes(self, images: Any, targets: Any = -1, inputs: Values | None = None) -> list[Probe]:
+    def probes(
+        self,
+        images: Any,
+        targets: Any = -1,
+        inputs: Values | None = None,
+        text: str | Sequence[str] | None = None,
+    ) -> list[Probe]:
         """What a method may ask of each picture: its input, its layer, and the model once more on changed ones.
 
         Whoever measures maps asks the same: what happens to the score when the picture, or the layer, is changed.
 
         Args:
-            images, targets, inputs: see :meth:`__call__`.
+            images, targets, inputs, text: see :meth:`__call__`.
 
         Raises:
             FastcamError: a picture or target that cannot be used.
         """
         with self._limited():
-            request = self._request(ExplainOptions(targets), self._inputs.sources(images, inputs))
+            request = self._request(ExplainOptions(targets), self._inputs.sources(images, inputs, text))
             return list(self._runner.probes(request, self._view))
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:
@@ -411,17 +445,13 @@ class Explainer:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _request(
-        self, asks: ExplainOptions, images: Any, count: int | None = None, inputs: Values | None = None
-    ) -> Request:
+    def _request(self, asks: ExplainOptions, images: Sources | Prediction, count: int | None = None) -> Request:
         """What a call asks, resolved and checked.
 
         Args:
-            images: as the caller gave them, a prediction, or LATER; then
+            images: those of the call, a prediction, or LATER; then
             count: says for how many images there may be targets.
-            inputs: values of further inputs.
         """
-        images = self._images(images, inputs)
         count = len(images) if count is None else count
         targets = self._resolve_targets(asks.targets, count, asks.cotangent)
         at_one = self._view is not self._whole
@@ -445,15 +475,26 @@ class Explainer:
         with RUNS, at_most(self._threads):
             yield
 
-    def _images(self, images: Any, inputs: Values | None) -> Sources | Prediction:
-        """What a caller gave as images."""
+    def _images(
+        self, images: Any, inputs: Values | None = None, text: str | Sequence[str] | None = None
+    ) -> Sources | Prediction:
+        """What a caller gave as images: a prediction as it is, else pictures with the values of the further inputs."""
         if isinstance(images, Prediction) and images.metadata != self._whole.metadata:
             raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
-        return images if isinstance(images, Sources | Prediction) else self._inputs.sources(images, inputs)
+        return images if isinstance(images, Prediction) else self._inputs.sources(images, inputs, text)
 
     def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
         constant = None if self._network.takes_targets else ", ".join(map(short, self.providers))
         return resolved(targets, cotangent, count, self.metadata, self._name, self._targets, self.question, constant)
+
+
+def _tokenizer(own: str | Path | None, model: Model, metadata: Metadata, file: str) -> Callable[[], Tokenizer]:
+    """Opens the tokenizer that a caller gives, or that the file names."""
+    typed("tokenizer", own, str | Path | NoneType, "the path of a tokenizer.json")
+    if own is not None:
+        return partial(read_tokenizer, own)
+    folder = Path(model).parent if isinstance(model, str | Path) else None
+    return partial(open_tokenizer, metadata.tokenizer, folder, file)
 
 
 def _opened(*opened: Any) -> Explainer:

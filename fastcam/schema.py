@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from fastcam.errors import FastcamError as FastcamError
 from fastcam.errors import shown
+from fastcam.input_roles import FurtherInput as FurtherInput
+from fastcam.input_roles import TokenizerFile as TokenizerFile
 from fastcam.preprocessing import PRESETS as PRESETS
 from fastcam.preprocessing import Color as Color
 from fastcam.preprocessing import Preprocessing as Preprocessing
@@ -226,23 +228,6 @@ class Cotangent:
 
 
 @dataclass(frozen=True)
-class FurtherInput:
-    """An input of the model beside the one that is explained.
-
-    Attributes:
-        name: its name.
-        default: its value where a caller gives none, as a flat list; None where every call has to give one.
-        default_shape: the shape of that.
-        read: whether anything depends on it.
-    """
-
-    name: Annotated[str, NOT_EMPTY]
-    default: tuple[float | bool, ...] | None = None
-    default_shape: Annotated[tuple[int, ...], at_least(0)] = ()
-    read: bool = True
-
-
-@dataclass(frozen=True)
 class Metadata:
     """Everything under ``metadata_props["fastcam"]``.
 
@@ -273,6 +258,7 @@ class Metadata:
             of them what ``preprocessing`` says.
         labels_from: where the names are from, if the model brought them; "" where the user of the export gave them.
         inputs: the model's inputs beside ``input``, if it has any.
+        tokenizer: how texts become the ids of those that hold a text; None where the user gave none.
         order: of the axes of ``input``, one of :data:`ORDERS`; empty of pictures and videos whose one or three channels
             say it.
         size_step: of what height and width are multiples, where the model leaves them free; pictures that keep their
@@ -301,6 +287,7 @@ class Metadata:
     layers: tuple[TargetLayer, ...] = ()
     labels_from: str = ""
     inputs: tuple[FurtherInput, ...] = ()
+    tokenizer: TokenizerFile | None = None
     order: Annotated[str, ORDER] = ""
     size_step: Annotated[int, at_least(1), Rule(lambda step: step <= 2**16, "65536 or less")] = 1
     version: str = __version__
@@ -355,9 +342,11 @@ class Metadata:
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         # files with one layer and input say what they always said
-        unsaid = {name for name in ("layers", "inputs", "labels_from", "order", "fuse") if not getattr(self, name)}
+        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer"
+        unsaid = {name for name in new if not getattr(self, name)}
         every = {name: value for name, value in asdict(self).items() if name not in unsaid}
         every |= {"score": said(self.score), "cotangents": [said(one) for one in self.cotangents]}
+        every |= {"inputs": [said(one) for one in self.inputs]} if self.inputs else {}
         return json.dumps(every, ensure_ascii=False)
 
     @staticmethod

@@ -56,6 +56,8 @@ def export_model(
     check: Check = True,
     input_name: str | None = None,
     inputs: Mapping[str, Any] | None = None,
+    roles: Mapping[str, str] | None = None,
+    tokenizer: str | Path | None = None,
     size: Sequence[int] | None = None,
     order: str | None = None,
     stop_gradient: str | Sequence[str] = (),
@@ -120,6 +122,10 @@ def export_model(
             if several do).
         inputs: values of other inputs by name: numbers or arrays, for one image or for all. The check runs with them,
             and who uses the file need not give them.
+        roles: what other inputs hold, by name, one of :data:`fastcam.input_roles.ROLES`; by default types and names
+            tell.
+        tokenizer: the ``tokenizer.json`` that makes ids of texts: a small one goes into the metadata, of another a copy
+            is written beside ``output``.
         size: (height, width) of the input where the model leaves them free, for pictures and for the check; by default
             the file's metadata say them, or the first size is taken that the model runs at, and the summary says so.
         order: of the axes of the input, one of :data:`fastcam.schema.ORDERS`; by default the graph tells.
@@ -156,6 +162,8 @@ def export_model(
         check=check,
         input_name=input_name,
         inputs=inputs,
+        roles=roles,
+        tokenizer=tokenizer,
         size=size,
         order=order,
         stop_gradient=stop_gradient,

@@ -172,6 +172,8 @@ def _line(layer: target_layer.Layer, chosen: bool = False, in_all: bool = False)
 
 # ---- inputs and outputs
 
+HELD = {"ids": "ids", "mask": "a mask", "state": "a state", "picture": "a picture"}
+
 
 def _about(meaning: Meaning) -> tuple[str, tuple[int | str, ...], str]:
     """Type, shape and what is said of an output."""
@@ -195,7 +197,12 @@ def _role(value: ir.Value, image: ir.Value | None, wanted: Mapping[str, Any]) ->
         return f"{next((kind for letter, kind in kinds.items() if letter in order), 'pictures')}, {order}"
     if image is None:
         return ""
-    return "wants a value (--input-value)" if wanted[value.name or ""].read else "is read by nothing"
+    about = wanted[value.name or ""]
+    if not about.read:
+        return "is read by nothing"
+    if about.role == "text":
+        return "wants a text (--text, with an export's --tokenizer), or its ids (--input-value)"
+    return f"wants {'a value' if about.role == 'value' else f'a value, {HELD[about.role]}'} (--input-value)"
 
 
 def _value(value: ir.Value) -> tuple[str, str, tuple[int | str, ...]]:

@@ -11,9 +11,10 @@ import onnx
 
 from fastcam import schema
 from fastcam.errors import listed
+from fastcam.language.tokenizer import Tokenizer
 from fastcam.schema import Metadata, Score
 from fastcam_export.artifacts import classifier_head, engines
-from fastcam_export.summary import about, answers, taken_for
+from fastcam_export.summary import about, answers, further_options, taken_for
 from fastcam_export.verify import check, image_gradient
 
 
@@ -34,6 +35,7 @@ class Export:
         files: all files written.
         repairs: what was repaired or rewritten to read the source.
         notes: lines on what was found out about the input: its size, numbers for grey.
+        tokenizer: of the inputs that hold a text, if the user gave one.
     """
 
     model: onnx.ModelProto
@@ -47,6 +49,7 @@ class Export:
     files: tuple[Path, ...] = ()
     repairs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None
 
     def summary(self) -> list[str]:
         """Lines that tell a person what was done and why."""
@@ -90,8 +93,7 @@ class Export:
         how = "" if meta.preprocessing is not None or given.endswith(".npy") else " --preprocess NAME"
         known = answers(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
-        wanted = [one.name for one in meta.inputs if one.read and one.default is None]
-        values = "".join(f" --input-value {name}=VALUE" for name in wanted)
+        values = "".join(f" {option}" for option in further_options(meta))
         lines = [f"next    fastcam explain {self.output} {given}{how}{spec}{values}"]
         if meta.cotangents:
             lines.append(f"        fastcam cotangents {self.output} lists what -t takes")

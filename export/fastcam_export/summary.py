@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from fastcam import schema
 from fastcam.errors import MOST, FastcamError, typed
 from fastcam.input_files import read_bytes
-from fastcam.schema import Answer, Metadata, TargetLayer
+from fastcam.schema import Answer, FurtherInput, Metadata, TargetLayer
 
 SCORE = {
     "logit": "before its final activation, as in the paper",
@@ -67,10 +67,35 @@ def _inputs(meta: Metadata) -> list[str]:
     if not meta.inputs:
         return []
     lines = [f"input   {meta.input} is explained"]
-    for one in meta.inputs[:MOST]:
-        fate = "has a default" if one.default is not None else "wants a value" if one.read else "is read by nothing"
-        lines.append(f"        {one.name} {fate}")
+    lines += [f"        {one.name} {_fate(one, meta)}" for one in meta.inputs[:MOST]]
     return lines + [f"        and {len(meta.inputs) - MOST} more"] * (len(meta.inputs) > MOST)
+
+
+def _fate(one: FurtherInput, meta: Metadata) -> str:
+    """What becomes of an input, and what it holds: "wants a text, of 13 words"."""
+    if not one.read:
+        return "is read by nothing"
+    size = f", of {one.words} words" if one.words is not None else ""
+    if one.role == "text":
+        written = "a text" if meta.tokenizer is not None else "the ids of a text (--tokenizer takes the text itself)"
+        return f"has a default, {written}{size}" if one.default is not None else f"wants {written}{size}"
+    if one.default is not None:
+        return "has a default"
+    known = meta.tokenizer is not None and one.of
+    held = {"mask": "a mask", "ids": "ids", "state": "a state", "picture": "a picture"}.get(one.role, "a value")
+    return f"follows from {one.of}" if known else f"wants {held}"
+
+
+def further_options(meta: Metadata) -> list[str]:
+    """What the command that explains has to say of the other inputs."""
+    texts = [one.name for one in meta.inputs if one.role == "text"] if meta.tokenizer is not None else []
+    wanted = [one for one in meta.inputs if one.read and one.default is None]
+    rest = [one.name for one in wanted if one.name not in texts and one.of not in texts]
+    options = [f"--input-value {name}=VALUE" for name in rest]
+    asked = [one.name for one in wanted if one.name in texts]
+    if len(texts) == 1:
+        return ["--text TEXT"] * len(asked) + options
+    return [f"--input-value {name}=TEXT" for name in asked] + options
 
 
 def _named(layer: TargetLayer) -> str:

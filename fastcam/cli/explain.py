@@ -33,13 +33,16 @@ from fastcam.cli.shared_options import (
     Std,
     StyleName,
     TargetNames,
+    Texts,
     Threads,
     Threshold,
+    TokenizerPath,
     class_targets,
     clip_files,
     picture_files,
     preprocess_option,
     sides,
+    texts_of,
 )
 from fastcam.cli.sheets import explain_methods, method_names
 from fastcam.cli.words import add_words, sentences
@@ -62,6 +65,7 @@ EXAMPLES = (
     "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
     "fastcam explain resnet50.cam.onnx photo.jpg --words neurons.csv",
+    'fastcam explain vqa.cam.onnx photo.jpg --text "what colour is the cat?"',
     "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
 
@@ -107,6 +111,8 @@ def explain(
         ),
     ] = None,
     input_value: InputValues = None,
+    text: Texts = None,
+    tokenizer: TokenizerPath = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     exif: Exif = True,
 ) -> None:
@@ -121,9 +127,12 @@ def explain(
     targets = class_targets(target, cotangent)
     methods = method_names(method) if method is not None else []
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size}
+    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     files = clip_files(images) if explainer.metadata.kind == "video" else picture_files(images)
+    files, texts = texts_of(files, text)
+    if texts:
+        explainer.check_text(texts)
     if explainer.metadata.cotangents and not cotangent:
         cotangent, targets = in_words(targets, explainer.metadata, model.name), -1
     named = None if words is None else _names(explainer, words, len(methods) > 1 or bool(layers))
@@ -137,20 +146,20 @@ def explain(
             "layers": "all" if layers == ["all"] else layers,
             "fuse": fuse,
             "options": parsed(option or ()),
-            "inputs": further_inputs.parsed(input_value or ()),
+            "inputs": further_inputs.parsed(input_value or (), explainer.text_inputs),
         }
         if len(methods) > 1 and layers and not fuse:
             raise FastcamError(
                 "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
             )
         if len(methods) > 1:
-            report, names = explain_methods(explainer, files, targets, stage, methods, colors, **options)
+            report, names = explain_methods(explainer, files, targets, stage, methods, colors, texts, **options)
         else:
-            report, names = explain_all(explainer, files, targets, stage, next(iter(methods), None), colors, **options)
+            call = explainer, files, targets, stage, next(iter(methods), None), colors, texts
+            report, names = explain_all(*call, **options)
         if named is not None:
-            names += add_words(
-                explainer, files, targets if isinstance(targets, list) else [targets], stage, report, named, colors
-            )
+            asked = targets if isinstance(targets, list) else [targets]
+            names += add_words(explainer, files, asked, stage, report, named, colors, options["inputs"], texts)
             if stage is not None:
                 write_json(stage, report)
     if as_json:
@@ -198,13 +207,15 @@ def explain_all(
     stage: Path | None,
     method: str | None = None,
     colors: str = "jet",
+    texts: Sequence[str] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
 
     A picture or a target that cannot be explained has its error in the report.
 
-    ``options``: further arguments of :meth:`fastcam.Explainer.__call__`.
+    ``texts``: of a model that takes one, that of each picture. ``options``: further arguments of
+    :meth:`fastcam.Explainer.__call__`.
 
     Raises:
         FastcamError: a wrong call, or no picture could be explained.
@@ -219,21 +230,23 @@ def explain_all(
     stems = unique_stems([str(file) for file in files])
     report: dict[str, Any] = {"images": []}
     names: list[str] = []
-    call = asker(explainer, targets, method, options)
+    call = asker(explainer, files, texts, targets, method, options)
     asked = options["cotangent"] if options.get("cotangent") else targets if isinstance(targets, list) else [targets]
     again = method is not None and named(method).runs is not None
     with progress(len(files), again) as bar:
         for start, part in _runs(files, step):
             meter = partial(_advance, bar, start / len(part), len(files) / len(part))
-            for numbers, explanation, errors in failures.attempts(partial(call, meter), part, asked):
+            rows = range(start, start + len(part))
+            for numbers, explanation, errors in failures.attempts(partial(call, meter), rows, asked):
+                said = [{"text": texts[start + i]} for i in numbers] if texts is not None else [{}] * len(numbers)
                 if explanation is None:
-                    report["images"].append(failures.entry(part[numbers.start], errors[""]))
+                    report["images"].append(failures.entry(part[numbers.start], errors[""]) | said[0])
                     continue
                 if stage is not None:
-                    rows = by_row([stems[start + i] for i in numbers], len(explanation))
-                    names += explanation.write_overlays(stage, rows, colors)
-                    names += write_strips(explanation, stage, rows, colors)
-                add(report, explanation.to_dict(), errors)
+                    own = by_row([stems[start + i] for i in numbers], len(explanation))
+                    names += explanation.write_overlays(stage, own, colors)
+                    names += write_strips(explanation, stage, own, colors)
+                add(report, with_texts(explanation.to_dict(), said), errors)
             if not again:
                 bar.advance(bar.task_ids[0], len(part))
     if "method" not in report:  # not one was explained
@@ -263,8 +276,23 @@ def _runs(files: Sequence[Path], step: int) -> Iterator[tuple[int, list[Path]]]:
         start += len(part)
 
 
-def asker(explainer: Explainer, targets: Any, method: str | None, options: Mapping[str, Any]) -> Any:
-    """(progress, pictures, targets) -> their explanation.
+def with_texts(report: dict[str, Any], said: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """A report whose images say their text; of clips, each frame that of its clip."""
+    images = report["images"]
+    frames = len(images) // len(said)
+    report["images"] = [{**image, **said[i // frames]} for i, image in enumerate(images)]
+    return report
+
+
+def asker(
+    explainer: Explainer,
+    files: Sequence[Path],
+    texts: Sequence[str] | None,
+    targets: Any,
+    method: str | None,
+    options: Mapping[str, Any],
+) -> Any:
+    """(progress, numbers of pictures, targets) -> their explanation.
 
     Raises:
         FastcamError: the call is wrong whatever the pictures are.
@@ -275,11 +303,13 @@ def asker(explainer: Explainer, targets: Any, method: str | None, options: Mappi
     if explainer.metadata.kind != "video":
         explainer.stream((), targets, method=method, cotangent=bound, **others)
 
-    def call(progress: Any, files: Sequence[Path], asked: Sequence[Any]) -> Explanation:
+    def call(progress: Any, rows: Sequence[int], asked: Sequence[Any]) -> Explanation:
         own: dict[str, Any] = {"targets": asked}
         if cotangent:
             own = {"targets": targets, "cotangent": bound if asked is cotangent else explainer.question(list(asked))}
-        return explainer(list(files), method=method, progress=progress, **own, **others)
+        if texts is not None:
+            own["text"] = [texts[row] for row in rows]
+        return explainer([files[row] for row in rows], method=method, progress=progress, **own, **others)
 
     return call
 
@@ -327,7 +357,8 @@ def print_report(report: dict[str, Any]) -> None:
         name = Path(image["file"]).name
         if "error" in image:
             why = image["error"].removeprefix(f"{image['file']}: ")
-            rows.append((name, part["method"] if len(parts) > 1 else "", "", "", "", "", f"not explained: {why}"))
+            by = part["method"] if len(parts) > 1 else ""
+            rows.append((name, image.get("text", ""), by, "", "", "", "", f"not explained: {why}"))
         for target in image["targets"]:
             label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
             absent = "" if "error" in target else "not finite"
@@ -336,8 +367,8 @@ def print_report(report: dict[str, Any]) -> None:
             own = " ".join(f"{value:.0f}" for value in target.get("predicted_box", ()))
             method = part["method"] if len(parts) > 1 else ""
             status = f"not explained: {target['error']}" if "error" in target else target["status"]
-            rows.append((name, method, label, score, box, own, status))
+            rows.append((name, image.get("text", ""), method, label, score, box, own, status))
     sizes = {key for part in parts for image in part["images"] for key in image}
     corners = "segment x0 x1" if "samples" in sizes else "box x0 y0 x1 y1"
     corners = "box x0 y0 z0 x1 y1 z1" if "depth" in sizes else corners
-    print_table(("image", "method", "class", "score", corners, "predicted box", "status"), rows)
+    print_table(("image", "text", "method", "class", "score", corners, "predicted box", "status"), rows)

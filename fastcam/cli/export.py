@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,12 +27,14 @@ from fastcam.cli.shared_options import (
     sides,
 )
 from fastcam.errors import FastcamError, shown
+from fastcam.input_roles import ROLES
 from fastcam.schema import ORDERS, Emit, LayoutName, Mode, Place, Resize
 
 EXAMPLES = (
     "fastcam export resnet50.onnx --preprocess imagenet --labels classes.txt",
     "fastcam export resnet50.onnx -o middle.onnx --layer layer3",
     "fastcam export resnet50.onnx --layer all --emit gradients",
+    "fastcam export vqa.onnx --preprocess imagenet --labels answers.txt --tokenizer tokenizer.json",
     "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
 )
 
@@ -86,6 +89,20 @@ def export(
     labels: Labels = None,
     input_name: InputName = None,
     input_value: InputValues = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ROLE",
+            help=f"What another input of the model holds: {', '.join(ROLES)}; repeatable.",
+            show_default="as types and names tell",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="The tokenizer.json of a model that takes a text; it stays with the file.", show_default=False
+        ),
+    ] = None,
     score: ScoreKind = "logit",
     output_name: Annotated[
         list[str] | None,
@@ -183,6 +200,8 @@ def export(
         head=head,
         input_name=input_name,
         inputs=arrays(input_value or ()),
+        roles=_roles(role or ()),
+        tokenizer=tokenizer,
         check=not no_check and (check == "default" or "strict"),
     )
     kind = result.taken_for() if targets == "default" else ""
@@ -201,6 +220,17 @@ def exporter() -> Any:
             raise  # a defect of ours, not something that is missing
         raise FastcamError(f"exporting needs onnx and onnx-ir ({error}); run: pip install fastcam[export]") from error
     return fastcam_export
+
+
+def _roles(texts: Sequence[str]) -> dict[str, str]:
+    """The --role options: "question=text"."""
+    found = {}
+    for text in texts:
+        name, sign, role = text.rpartition("=")
+        if not sign or not name:
+            raise FastcamError(f"--role is {shown(repr(text))}; give NAME=ROLE, like question=text")
+        found[name] = role
+    return found
 
 
 def _frames(text: str | None) -> bool | tuple[int, int]:

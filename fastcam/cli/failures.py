@@ -11,38 +11,38 @@ from fastcam.errors import FastcamError
 if TYPE_CHECKING:
     from fastcam.results.explanation import Explanation
 
-Call = Callable[[Sequence[Path], Sequence[Any]], "Explanation"]
-"""(pictures, targets) -> their explanation."""
+Call = Callable[[Sequence[int], Sequence[Any]], "Explanation"]
+"""(numbers of pictures, targets) -> their explanation."""
 
 
 def attempts(
-    call: Call, files: Sequence[Path], targets: Sequence[Any]
+    call: Call, pictures: Sequence[int], targets: Sequence[Any]
 ) -> Iterator[tuple[range, Explanation | None, Mapping[str, FastcamError]]]:
     """Explain pictures together; where that fails one by one, and one that fails without the targets that it fails by.
 
     Yields:
-        the numbers of the pictures, their explanation, and the errors of targets that it is without; of a picture that
-        could not be explained None and its error under "".
+        the places of the pictures among those given, their explanation, and the errors of targets that it is without;
+        of a picture that could not be explained None and its error under "".
     """
     try:
-        yield range(len(files)), call(files, targets), {}
+        yield range(len(pictures)), call(pictures, targets), {}
         return
     except FastcamError as error:
         whole = error
-    if len(files) > 1:
-        for i in range(len(files)):
-            for _, explanation, errors in attempts(call, files[i : i + 1], targets):
+    if len(pictures) > 1:
+        for i in range(len(pictures)):
+            for _, explanation, errors in attempts(call, pictures[i : i + 1], targets):
                 yield range(i, i + 1), explanation, errors
         return
     failed: dict[str, FastcamError] = {}
     for one in targets if len(targets) > 1 else ():
         try:
-            call(files, [one])
+            call(pictures, [one])
         except FastcamError as error:
             failed[str(one)] = error
     good = [one for one in targets if str(one) not in failed]
     if failed and good:
-        yield range(1), call(files, good), failed
+        yield range(1), call(pictures, good), failed
     else:
         yield range(1), None, {"": whole}
 

@@ -53,6 +53,19 @@ InputValues = Annotated[
         show_default=False,
     ),
 ]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text",
+        help="What a model that takes a text is asked: one for all pictures, or repeated, one for each; of one picture "
+        "also several.",
+        show_default=False,
+    ),
+]
+TokenizerPath = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", help="The tokenizer.json that makes ids of texts.", show_default="the file's own"),
+]
 ColorName = Annotated[
     Color | None,
     typer.Option(
@@ -224,6 +237,23 @@ def class_targets(names: Sequence[str] | None, cotangent: Sequence[str] | None) 
 
     numbers = [(text, whole_number(text)) for text in names or ["-1"]]
     return [text if number is None else number for text, number in numbers]
+
+
+def texts_of(files: Sequence[Path], texts: Sequence[str] | None) -> tuple[list[Path], list[str] | None]:
+    """The pictures and the text of each; one picture is asked several texts, one text is asked of all pictures.
+
+    Raises:
+        FastcamError: there are other numbers of them.
+    """
+    if not texts:
+        return list(files), None
+    if len(files) == 1:
+        return [*files] * len(texts), list(texts)
+    if len(texts) not in (1, len(files)):
+        raise FastcamError(
+            f"{len(texts)} texts (--text) for {len(files)} pictures; give one for each picture, or one for all"
+        )
+    return list(files), list(texts) * (len(files) if len(texts) == 1 else 1)
 
 
 def clip_files(paths: Sequence[Path]) -> list[Path]:

@@ -49,13 +49,15 @@ def explain_methods(
     stage: Path | None,
     methods: Sequence[str],
     colors: str = "jet",
+    texts: Sequence[str] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], list[str]]:
     """Explain ``files`` by each method: a report with one entry per method, and the names of the sheets.
 
     A picture that cannot be explained has its error in the report.
 
-    ``options``: further arguments of :meth:`fastcam.Explainer.__call__`; each method gets those of its own that it has.
+    ``texts``: of a model that takes one, that of each picture. ``options``: further arguments of
+    :meth:`fastcam.Explainer.__call__`; each method gets those of its own that it has.
     """
     from fastcam.atomic_files import write
     from fastcam.render import drawing
@@ -68,17 +70,18 @@ def explain_methods(
     wholes: list[dict[str, Any]] = []
     names: list[str] = []
     with progress(len(files)) as bar:
-        for file, stem in zip(files, stems, strict=True):
+        for i, (file, stem) in enumerate(zip(files, stems, strict=True)):
+            said: dict[str, Any] = {"text": texts[i]} if texts is not None else {}
             try:
                 explanations = [
-                    explainer(file, targets=targets, method=name, options=own, **options)
+                    explainer(file, targets=targets, method=name, options=own, **said, **options)
                     for name, own in zip(methods, of_methods, strict=True)
                 ]
             except FastcamError as error:
-                rows.append([[failures.entry(file, error)]] * len(methods))
+                rows.append([[failures.entry(file, error) | said]] * len(methods))
                 continue
             wholes = [e.to_dict() for e in explanations]
-            rows.append([whole["images"] for whole in wholes])
+            rows.append([[image | said for image in whole["images"]] for whole in wholes])
             if stage is not None:
                 names.append(f"{stem}-methods.png")
                 write(stage / names[-1], drawing.encode_png(methods_sheet(explanations, colors=colors)))

@@ -36,6 +36,7 @@ from fastcam.cli.shared_options import (
     TargetNames,
     Threads,
     Threshold,
+    TokenizerPath,
     class_targets,
     picture_files,
     preprocess_option,
@@ -86,6 +87,11 @@ def stream(
     colors: ColorsName = "jet",
     option: MethodOptions = None,
     input_value: InputValues = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="What a model that takes a text is asked about each frame.", show_default=False),
+    ] = None,
+    tokenizer: TokenizerPath = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     exif: Exif = True,
 ) -> None:
@@ -101,7 +107,7 @@ def stream(
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size}
+    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     explained = explainer.stream(
         frames,
@@ -112,7 +118,8 @@ def stream(
         cotangent=cotangent or None,
         style=style,
         options=parsed(option or ()),
-        inputs=further_inputs.parsed(input_value or ()),
+        inputs=further_inputs.parsed(input_value or (), explainer.text_inputs),
+        text=text,
     )
     sink = _video(output, fps, colors) if output and suffix in VIDEOS else _lines(output)
     began, failed, done = time.perf_counter(), 0, 0

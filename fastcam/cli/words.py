@@ -19,6 +19,8 @@ def add_words(
     report: dict[str, Any],
     names: Mapping[int, Name],
     colors: str,
+    inputs: Mapping[str, Any],
+    texts: Sequence[str] | None,
 ) -> list[str]:
     """Add the words of each picture and target to its report, and write ``STEM-words.png``; the pictures' names.
 
@@ -30,13 +32,15 @@ def add_words(
 
     stems = unique_stems([str(file) for file in files])
     written = []
-    for stem, file, image in zip(stems, files, report["images"], strict=True):
+    for i, (stem, file, image) in enumerate(zip(stems, files, report["images"], strict=True)):
         explained = [entry for entry in image["targets"] if "error" not in entry]
         if "error" in image or not explained:
             continue
         failed = [entry["target"] for entry in image["targets"] if "error" in entry]
         asked = [target for target in targets if str(target) not in failed]
-        spoken, explanation, activations = words_of(explainer, file, asked, names)
+        spoken, explanation, activations = words_of(
+            explainer, file, asked, names, inputs=inputs, text=texts[i] if texts is not None else None
+        )
         for entry, words in zip(explained, spoken, strict=True):
             entry["words"] = words.to_dict()
         if stage is not None:

@@ -134,7 +134,8 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
         return [replace(frame, explanation=explanation[i]) for i, frame in enumerate(frames)]
 
     def shape(prepared: Prepared) -> Any:
-        return None if prepared.part is None else prepared.part.tensor.shape
+        part = prepared.part
+        return None if part is None else (part.tensor.shape, part.further.shapes())
 
     def full(members: list[Prepared]) -> bool:
         return sum(weights[each.frame.index] for each in members) >= budget.half

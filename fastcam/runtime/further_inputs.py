@@ -16,15 +16,16 @@ from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import CHANNELS, Size
 from fastcam.image.reading import DEFAULT, Reading
+from fastcam.input_roles import FurtherInput
 from fastcam.preprocessing import fitted, named
-from fastcam.schema import FurtherInput, Preprocessing
+from fastcam.runtime.text_inputs import ARRAYS, TextInputs, is_text
+from fastcam.schema import Preprocessing
 from fastcam.typed_fields import parse_json
 
 Array: TypeAlias = NDArray[Any]
 Values: TypeAlias = Mapping[str, Any]
-"""What a caller gives, by the name of the input: numbers, arrays, pictures, or files of those."""
+"""What a caller gives, by the name of the input: numbers, arrays, texts, pictures, or files of those."""
 FORMS = "give .npy, .json, .csv or .txt"
-ARRAYS = (".npy", ".json", ".csv", ".txt")
 COLOURS: dict[int, Any] = {3: "RGB", 4: "RGBA"}
 """Of a picture beside one of other channels."""
 TYPES: dict[str, Any] = {
@@ -56,6 +57,10 @@ class FurtherValues:
         """Those of one image for ``count`` copies of it."""
         return FurtherValues({name: np.repeat(array, count, 0) for name, array in self.rows.items()}, self.shared)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name, the shape of an image's row; rows of one shape can run together."""
+        return {name: array.shape[1:] for name, array in self.rows.items()}
+
     def feeds(self, fill: Callable[[Array], Array]) -> dict[str, Array]:
         """What a session takes; ``fill`` fills rows up to the images that run."""
         return {name: fill(array) for name, array in self.rows.items()} | dict(self.shared)
@@ -83,6 +88,7 @@ class FurtherInputs:
         about: what the metadata says of them.
         given: values for every call, by name.
         preprocessing, reading: of pictures.
+        texts: those that hold a text.
 
     Raises:
         FastcamError: ``given`` names no such input, or has a value that does not fit.
@@ -94,6 +100,7 @@ class FurtherInputs:
     about: tuple[FurtherInput, ...]
     given: Values
     preprocessing: Preprocessing | None
+    texts: TextInputs
     reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
@@ -114,22 +121,19 @@ class FurtherInputs:
             return NONE
         self._refuse_unknown(given or {})
         known = {one.name: one for one in self.about}
+        every = self.texts.encoded(self._of_every_call(given or {}) | dict(given or {}))
         rows, shared = {}, {}
         for name, value in self.values.items():
             about = known.get(name)
-            if given is not None and name in given:
-                array = self._array(value, given[name])
-            elif name in self.given:
-                array = self._array(value, self.given[name])
+            if name in every:
+                array = self._array(value, every[name])
             elif about is not None and about.default is not None:
                 array = self._array(value, np.reshape(about.default, about.default_shape))
             elif about is not None and not about.read:  # the runtime wants it, and nothing depends on it
                 array = np.zeros([side if isinstance(side, int) else 1 for side in value.shape], _dtype(value))
             else:
-                raise FastcamError(
-                    f"{self.file} needs a value for its input {_described(value)}: give inputs={{{name!r}: ...}} "
-                    f"(--input-value {name}=...), or one for all calls at the export"
-                )
+                raise self._missing(value)
+            self.texts.refuse_range(name, array)
             if self._batched(value, array, images):
                 rows[name] = np.repeat(array, images, 0) if len(array) == 1 else array
             else:
@@ -137,6 +141,24 @@ class FurtherInputs:
         return FurtherValues(rows, shared)
 
     # ---- inside
+
+    def _of_every_call(self, given: Values) -> dict[str, Any]:
+        """The values of every call, without those that follow from a text in place of which this call gives another."""
+        others = {one.name for one in self.about if one.of in given}
+        return {name: value for name, value in self.given.items() if name not in others}
+
+    def _missing(self, value: Any) -> FastcamError:
+        """Of an input that has no value."""
+        name, said = value.name, [one.name for one in self.about if one.name == value.name]
+        if self.texts.names == (name,) and said:
+            return FastcamError(
+                f"{self.file} needs a text for its input {_described(value)}: give text='...' (--text), or its ids, "
+                f"inputs={{{name!r}: ...}}"
+            )
+        return FastcamError(
+            f"{self.file} needs a value for its input {_described(value)}: give inputs={{{name!r}: ...}} "
+            f"(--input-value {name}=...), or one for all calls at the export"
+        )
 
     def _refuse_unknown(self, given: Values) -> None:
         typed("inputs", given, Mapping, "a dict of values by the names of inputs")
@@ -170,6 +192,11 @@ class FurtherInputs:
 
     def _read(self, value: Any, given: Any) -> Array:
         """What a caller gave, as an array."""
+        if is_text(given) and not self._takes_pictures(value) and not _is_file(given):
+            raise FastcamError(
+                f"input {_described(value)} of {self.file} takes no text; give numbers, .npy or .json (an export with "
+                f"--role {value.name}=text and --tokenizer takes texts)"
+            )
         several = isinstance(given, list | tuple) and given and all(map(_is_source, given))
         if several:
             return np.stack([self._one(value, each) for each in given])
@@ -252,8 +279,11 @@ def read_array(path: str | Path) -> Array:
         raise FastcamError(f"{shown(path)}: no array can be read from it ({error}); {FORMS}") from error
 
 
-def parsed(texts: Sequence[str]) -> dict[str, Any]:
+def parsed(texts: Sequence[str], written: Sequence[str] = ()) -> dict[str, Any]:
     """``--input-value`` of the command line, "NAME=VALUE" each: numbers, JSON, or a file.
+
+    Args:
+        written: the inputs that hold a text, which may also stand there as it is written.
 
     Raises:
         FastcamError: one is not.
@@ -263,7 +293,12 @@ def parsed(texts: Sequence[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign or not name or not value:
             raise FastcamError(f"--input-value is {text!r}; give NAME=VALUE, like age=0.4 or depth=depth.npy")
-        found[name] = _value(value)
+        try:
+            found[name] = _value(value)
+        except FastcamError:
+            if name not in written:
+                raise
+            found[name] = value
     return found
 
 
@@ -302,6 +337,10 @@ def _numbers(value: Any) -> Array:
 def _is_source(value: Any) -> bool:
     """Whether a value is a file, or an encoded picture."""
     return isinstance(value, str | Path) or images_.is_encoded(value)
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_file()
 
 
 def _layout(shape: Sequence[Any], of_explained: str) -> Literal["NCHW", "NHWC"]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from fastcam.image import preprocess as images_
 from fastcam.image.decode import weight
 from fastcam.image.preprocess import Float, Geometry, Size, Uint8
 from fastcam.image.reading import DEFAULT, Reading
+from fastcam.language.tokenizer import Tokenizer, open_tokenizer
 from fastcam.memory import refuse_more
 from fastcam.preprocessing import fitted, named
 from fastcam.runtime import uint8_frames as frames_
@@ -24,6 +26,7 @@ from fastcam.runtime.batch import Batch
 from fastcam.runtime.further_inputs import NONE, FurtherInputs, FurtherValues, Values
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.runtime.session import warn_once
+from fastcam.runtime.text_inputs import TextInputs
 from fastcam.runtime.thread_pipeline import Workers
 from fastcam.schema import PRESETS, Metadata, Preprocessing
 
@@ -68,6 +71,7 @@ class Inputs:
         further: the model's further inputs by name, as ONNX Runtime describes them.
         given: values of those for every call, by name.
         reading: how files of pictures are read.
+        tokenizer: opens the tokenizer, when a text is there.
 
     Raises:
         FastcamError: a preprocessing that does not fit the file, or a value for an input that it does not have.
@@ -83,6 +87,7 @@ class Inputs:
         further: Mapping[str, Any] | None = None,
         given: Values | None = None,
         reading: Reading = DEFAULT,
+        tokenizer: Callable[[], Tokenizer] | None = None,
     ) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._workers = Workers(self._threads)
@@ -90,7 +95,9 @@ class Inputs:
         self.shape: tuple[int | str | None, ...] = tuple(value.shape)
         self._dtype = _DTYPES.get(value.type, np.float32)
         self.preprocessing = self._resolve_preprocessing(preprocess)
-        how = self.preprocessing, reading
+        opened = tokenizer or partial(open_tokenizer, metadata.tokenizer, None, name)
+        self.texts = TextInputs(name, further or {}, metadata.inputs, opened)
+        how = self.preprocessing, self.texts, reading
         self._further = FurtherInputs(name, further or {}, value, metadata.inputs, given or {}, *how)
 
     @property
@@ -147,11 +154,11 @@ class Inputs:
         height, width = self.shape[1:3] if layout == "NHWC" else self.shape[2:4]
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
-    def sources(self, images: Any, inputs: Values | None = None) -> Sources:
+    def sources(self, images: Any, inputs: Values | None = None, text: Any = None) -> Sources:
         """What a caller gave as images, as a sequence of them, with the values of the further inputs.
 
         Args:
-            images: see :meth:`fastcam.Explainer.__call__`.
+            images, text: see :meth:`fastcam.Explainer.__call__`.
             inputs: values of further inputs by name.
 
         Raises:
@@ -168,8 +175,17 @@ class Inputs:
                 inputs or {}
             )
             images = images[self._metadata.input]
+        if text is not None:
+            inputs = self._with_text(inputs or {}, text)
         found = self._sources(images)
         return replace(found, further=self.further(inputs, len(found))) if inputs or self._further.values else found
+
+    def _with_text(self, inputs: Values, text: Any) -> Values:
+        named = self.texts.named(text)
+        twice = [name for name in named if name in inputs]
+        if twice:
+            raise FastcamError(f"text and a value of input {twice[0]!r} were both given; give one of the two")
+        return {**inputs, **named}
 
     def further(self, inputs: Values | None, images: int) -> FurtherValues:
         """The values of the further inputs for so many images; see :meth:`FurtherInputs.of`."""

@@ -174,6 +174,7 @@ def metadata() -> str:
         schema.Preprocessing,
         schema.Cotangent,
         schema.FurtherInput,
+        schema.TokenizerFile,
         schema.Pair,
         schema.Head,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from fastcam.errors import listed
 from fastcam.schema import FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
+from fastcam_export.layers import input_roles
 from fastcam_export.layers.layout import shape_text
 
 Array = npt.NDArray[Any]
@@ -24,14 +26,17 @@ def of(graph: ir.Graph, image: ir.Value) -> list[ir.Value]:
     return [value for value in graph.inputs if value is not image and value.name not in graph.initializers]
 
 
-def described(graph: ir.Graph, image: ir.Value, given: Mapping[str, Any] | None) -> tuple[FurtherInput, ...]:
+def described(
+    graph: ir.Graph, image: ir.Value, given: Mapping[str, Any] | None, said: Mapping[str, str] | None = None
+) -> tuple[FurtherInput, ...]:
     """What the metadata say of each.
 
     Args:
         given: values by name, which become defaults.
+        said: roles by name, in place of those that the graph tells.
 
     Raises:
-        FastcamError: a value of an input that the model does not have, or that does not fit.
+        FastcamError: a value or role of an input that the model does not have, or that does not fit.
     """
     others = {value.name or "": value for value in of(graph, image)}
     for name in given or {}:
@@ -39,8 +44,16 @@ def described(graph: ir.Graph, image: ir.Value, given: Mapping[str, Any] | None)
             have = listed(f"{one} {shape_text(value)}" for one, value in others.items()) or "none"
             raise FastcamError(f"the model has no input {name!r} beside the explained one; it has {have}")
     outputs = set(graph.outputs)
+    tables = {name: input_roles.rows_of(value) for name, value in others.items()}
+    roles = input_roles.roles(others.values(), tables, said)
+    texts = input_roles.followed(roles)
     return tuple(
-        _described(value, (given or {}).get(name), bool(value.uses()) or value in outputs)
+        replace(
+            _described(value, (given or {}).get(name), bool(value.uses()) or value in outputs),
+            role=roles[name],
+            of=texts.get(name, ""),
+            words=tables[name],
+        )
         for name, value in others.items()
     )
 
@@ -84,6 +97,8 @@ def fed(value: ir.Value, image: ir.Value, feed: Array, about: FurtherInput | Non
     dtype = value.dtype.numpy()
     if about is not None and about.default is not None:
         return _spread(np.reshape(about.default, about.default_shape).astype(dtype), shape, batched)
+    if about is not None and about.role == "text" and about.words is not None:
+        return rng.integers(0, about.words, shape).astype(dtype)
     if dtype.kind == "f":
         noise = rng.standard_normal(shape) if len(dims) >= 4 else rng.uniform(0.5, 1.5, shape)
         return noise.astype(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
@@ -50,6 +51,8 @@ class ExportOptions:
     check: Check = True
     input_name: str | None = None
     inputs: Mapping[str, Any] | None = None
+    roles: Mapping[str, str] | None = None
+    tokenizer: str | Path | None = None
     size: Sequence[int] | None = None
     order: str | None = None
     stop_gradient: str | Sequence[str] = ()
@@ -84,6 +87,8 @@ class ExportOptions:
             "preprocess", self.preprocess, str | Mapping | Preprocessing | NoneType, "a name, a dict or Preprocessing"
         )
         typed("inputs", self.inputs, Mapping | NoneType, "a dict of values by the names of inputs")
+        typed("roles", self.roles, Mapping | NoneType, "a dict of roles by the names of inputs")
+        typed("tokenizer", self.tokenizer, str | Path | NoneType, "the path of a tokenizer.json")
         for name in ("size", "grid"):
             typed(name, getattr(self, name), list | tuple | NoneType, "whole numbers, such as (48, 320)")
             for side in getattr(self, name) or ():

@@ -14,10 +14,11 @@ from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
 from fastcam_export.graph import weights
 from fastcam_export.graph.save import stamp, write_with_weights
 from fastcam_export.result import Export
+from fastcam_export.steps import texts
 from fastcam_export.steps.attach import Attached
 from fastcam_export.steps.plan import Plan
 
-PLACES = {"head": classifier_head.beside, "explain": on_demand.beside}
+PLACES = {"head": classifier_head.beside, "explain": on_demand.beside, "tokenizer": texts.beside}
 """Where the parts of an export lie, beside its main file."""
 
 
@@ -54,6 +55,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
         head=attached.head.model if attached.head is not None else None,
         repairs=plan.loaded.repairs,
         notes=plan.notes,
+        tokenizer=plan.tokenizer,
     )
     return finish(export, output)
 
@@ -61,7 +63,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
 def finish(export: Export, output: str | Path | None) -> Export:
     """The export with its metadata in the model, or in all parts, and written to ``output`` if that is given."""
     path = Path(output) if output is not None else None
-    metadata, parts = export.metadata, {}
+    metadata, parts = replace(export.metadata, tokenizer=texts.named(export.tokenizer, path)), {}
     if export.head is not None:
         metadata, parts["head"] = classifier_head.named(export.head, metadata, path), export.head
     pair = metadata.pair
@@ -75,12 +77,14 @@ def finish(export: Export, output: str | Path | None) -> Export:
     if path is not None:
         beside = {PLACES[name](path): part for name, part in parts.items()}
         models = beside | {path: export.model}
+        texts.write(export.tokenizer, metadata.tokenizer, path)
         if any(map(weights.size, models.values())):
             files = write_with_weights(models, path)
         else:
             contents = on_demand.contents(models, path) if beside else {path: export.model.SerializeToString()}
             write_files(contents)
             files = tuple(contents)
+        files += texts.files(metadata.tokenizer, path)
     return replace(export, metadata=metadata, output=path, files=files)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from fastcam.language.tokenizer import Tokenizer
 from fastcam.schema import FastcamError, FurtherInput, Metadata, Preprocessing
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import classifier_head, uint8_frames
@@ -14,11 +15,12 @@ from fastcam_export.graph.broken_weights import broken_weights
 from fastcam_export.graph.constants import remembered
 from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
-from fastcam_export.layers import further_inputs, image_order, target_layer
+from fastcam_export.layers import image_order, target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.image_input import find_image
 from fastcam_export.outputs import answers, cotangent_targets, input_attribution
 from fastcam_export.outputs.target import Target, find_target
+from fastcam_export.steps import texts
 from fastcam_export.steps.options import ExportOptions
 from fastcam_export.verify import input_size, needed_memory
 
@@ -39,6 +41,7 @@ class Plan:
         metadata: what the file says of itself, without the check's result and the names of other files.
         size: of the explained input.
         notes: what was found out about the input, for people.
+        tokenizer: of the inputs that hold a text, if the user gave one.
         unsigned: int8 values that the exported file has as uint8, see :mod:`fastcam_export.graph.signed_codes`.
     """
 
@@ -51,6 +54,7 @@ class Plan:
     size: input_size.InputSize
     notes: tuple[str, ...]
     unsigned: frozenset[str] = frozenset()
+    tokenizer: Tokenizer | None = None
 
     def copy(self) -> Plan:
         """The same plan on a copy of the graph. The weights are shared."""
@@ -93,7 +97,7 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     stopped = stop(graph, options.stop_gradient)
     image = find_image(graph, options.input_name)
     image_order.say(image, options.order)
-    further = further_inputs.described(graph, image, options.inputs)
+    further, tokenizer = texts.described(graph, image, options)
     if options.check:
         needed_memory.refuse_values(graph)
     names_known = metadata_options.names_known(options.labels, loaded)
@@ -132,7 +136,7 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     broken = broken_weights(graph)
     if broken:
         notes.append(f"warning: weights with NaN or infinity: {broken}; what comes of them is no number")
-    return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes))
+    return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes), tokenizer=tokenizer)
 
 
 def _order(image: ir.Value) -> str:

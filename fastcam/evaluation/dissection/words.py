@@ -19,6 +19,7 @@ from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float, Uint8
 from fastcam.render import drawing
 from fastcam.results.explanation import Explanation
+from fastcam.runtime.further_inputs import Values
 from fastcam.schema import GRADIENTS, WEIGHTS
 
 MOST = 5
@@ -108,21 +109,27 @@ def check(explainer: Explainer) -> None:
 
 
 def words_of(
-    explainer: Explainer, picture: Any, targets: Sequence[Any], names: Mapping[int, Name], most: int = MOST
+    explainer: Explainer,
+    picture: Any,
+    targets: Sequence[Any],
+    names: Mapping[int, Name],
+    most: int = MOST,
+    inputs: Values | None = None,
+    text: str | None = None,
 ) -> tuple[list[Words], Explanation, Float]:
     """Words for each target of a picture, its explanation, and the layer's activations, float32 [K, h, w].
 
     Args:
         explainer: ``explainer.at(layer)`` for another of its layers.
-        picture, targets: see :meth:`fastcam.Explainer.__call__`, of one picture.
+        picture, targets, inputs, text: see :meth:`fastcam.Explainer.__call__`, of one picture.
         names: of :func:`fastcam.evaluation.dissection.neuron_names.read_names`.
         most: channels for a class, and against it.
 
     Raises:
         FastcamError: the table has units that the layer has not.
     """
-    explanation = explainer(picture, targets=list(targets))
-    probe = explainer.probes([picture], list(targets))[0]
+    explanation = explainer(picture, targets=list(targets), inputs=inputs, text=text)
+    probe = explainer.probes([picture], list(targets), inputs, text)[0]
     channels = len(probe.activations)
     if max(names) >= channels:
         raise FastcamError(
