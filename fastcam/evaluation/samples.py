@@ -118,6 +118,14 @@ class LeftOut:
             f"{count} {reason} ({printable(self.names[reason][0])})" for reason, count in self.counts.items()
         )
 
+    def lines(self) -> list[str]:
+        """Each reason with its count and its first names, a line each, for people."""
+        lines = []
+        for reason, count in self.counts.items():
+            names = [printable(name) for name in self.names[reason][:5]]
+            lines.append(f"left out, {reason}: {count} ({', '.join(names)}{', ...' if count > 5 else ''})")
+        return lines
+
     def copy(self) -> LeftOut:
         """Another one that says the same, and is counted on from there."""
         return LeftOut(dict(self.counts), {reason: list(names) for reason, names in self.names.items()})

@@ -151,9 +151,7 @@ def left_out(measured: Sequence[Measured]) -> list[str]:
             said = [f"{printable(label)} in {_pictures(count)}" for label, count in each.unknown.items()]
             of_model = f" {each.model}" if len({one.model for one in measured}) > 1 else ""
             lines.append(f"labels that the model{of_model} does not know: {len(said)} ({listed(said)})")
-        for reason, count in each.left_out.counts.items():
-            names = [printable(name) for name in each.left_out.names[reason][:5]]
-            lines.append(f"left out, {reason}: {count} ({', '.join(names)}{', ...' if count > 5 else ''})")
+        lines += each.left_out.lines()
     return list(dict.fromkeys(lines))
 
 

@@ -256,6 +256,41 @@ def test_a_rater_counts_once_and_what_is_missing_is_counted(study, tmp_path):
         score_study(study[0].key, [tmp_path / "a.json", tmp_path / "b.json"])
 
 
+def test_an_answer_sheet_without_an_answer_scores_nothing(study, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"study": study[3]["study"], "rater": 1, "answers": []}))
+    with pytest.raises(FastcamError, match="none of 32 questions is answered"):
+        score_study(study[0].key, [tmp_path / "a.json"])
+
+
+def test_what_fastcam_writes_may_lie_among_the_answers_and_is_never_overwritten(study, tmp_path):
+    run, key = CliRunner().invoke, tmp_path / "key.json"
+    scored(study, tmp_path, 0, 2)
+    key.write_bytes(study[0].key.read_bytes())
+    outputs = [
+        run(app, ["study", "score", str(key), str(tmp_path), "-o", str(tmp_path / "scores.json")]).stdout for _ in "ab"
+    ]
+    assert outputs[0] == outputs[1] and "2 raters" in outputs[0]
+    for path in (key, tmp_path / "1.json"):
+        done = run(app, ["study", "score", str(key), str(tmp_path), "-o", str(path)])
+        assert done.exit_code == 2 and "write the scores elsewhere" in done.stderr
+    assert key.read_bytes() == study[0].key.read_bytes()
+
+
+def test_a_study_leaves_out_what_cannot_be_read_and_asks_about_no_picture_twice(study, tmp_path):
+    model, run = str(study[0].key.parent.parent / "scenes.cam.onnx"), CliRunner().invoke
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    scene, broken, out = str(DATA / "scene.jpg"), str(tmp_path / "broken.jpg"), ["-o", str(tmp_path / "made")]
+    done = run(app, ["study", "make", model, broken, scene, scene, *out])
+    assert done.exit_code == 0 and "depicted: 1 picture\n" in done.stdout
+    assert (
+        "left out, could not be explained: 1" in done.stdout and "left out, name that is listed twice: 1" in done.stdout
+    )
+    done = run(app, ["study", "make", model, broken, *out])
+    assert done.exit_code == 2 and "1 could not be explained" in done.stderr
+    done = run(app, ["study", "make", model, scene, "--other", model, *out])
+    assert done.exit_code == 2 and "the same model was given twice" in done.stderr
+
+
 def test_the_verbs_make_and_score(study, tmp_path):
     run = CliRunner().invoke
     model = study[0].key.parent.parent / "scenes.cam.onnx"

@@ -74,9 +74,8 @@ def dissect(
         f"{found.detectors} of {len(best)} channels of {found.layer} fit a concept with an IoU above 0.04, in "
         f"{found.pictures} pictures"
     )
-    for reason, count in found.left_out.counts.items():
-        names = found.left_out.names[reason]
-        say(f"left out, {reason}: {count} ({', '.join(names[:5])}{', ...' if count > 5 else ''})")
+    for line in found.left_out.lines():
+        say(line)
     say(
         f"neurons.csv and neurons.json are in {output}; fastcam explain --words {output / 'neurons.csv'} speaks by them"
     )

@@ -20,6 +20,7 @@ from fastcam.cli.evaluation.data_options import (
 )
 from fastcam.cli.shared_options import ExportedFile, Labels, PreprocessName, Providers, Threads
 from fastcam.cli.sheets import method_names
+from fastcam.errors import FastcamError
 
 EXAMPLES = (
     "fastcam study make resnet50.cam.onnx photos/ --method gradcam,guided-gradcam --raters 10",
@@ -86,6 +87,8 @@ def make(
     said = {"class": "which of two classes is depicted", "trust": "which model is the more trustworthy"}
     for question, number in made.pictures.items():
         say(f"{said[question]}: {counted(number, 'picture')}")
+    for line in made.left_out.lines():
+        say(line)
     say(f"give {made.page} to raters 1 to {raters}, {counted(made.trials, 'question')} each; keep {made.key}")
 
 
@@ -103,10 +106,12 @@ def score(
 ) -> None:
     """Score the answers of a study: accuracy, relative reliability and agreement, by method."""
     from fastcam.atomic_files import json_bytes, write_files
-    from fastcam.evaluation.study import score_study
+    from fastcam.evaluation.study import answer_files, score_study
 
-    files = [file for path in answers for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
-    scores = score_study(key, [file for file in files if file.resolve() != key.resolve()])
+    files = answer_files(answers)
+    if output is not None and output.resolve() in {path.resolve() for path in (key, *files)}:
+        raise FastcamError(f"{output} is the key or an answer; write the scores elsewhere")
+    scores = score_study(key, files)
     if output is not None:
         write_files({output: json_bytes(scores.to_dict())})
     rows = []

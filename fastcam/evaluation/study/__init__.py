@@ -5,6 +5,6 @@ models is the more trustworthy).
 """
 
 from fastcam.evaluation.study.make import Model, Study, make_study
-from fastcam.evaluation.study.score import Scores, score_study
+from fastcam.evaluation.study.score import Scores, answer_files, score_study
 
-__all__ = ["Model", "Scores", "Study", "make_study", "score_study"]
+__all__ = ["Model", "Scores", "Study", "answer_files", "make_study", "score_study"]

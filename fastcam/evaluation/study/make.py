@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcam.atomic_files import json_bytes, staged, write
 from fastcam.errors import FastcamError, shown
-from fastcam.evaluation.samples import Dataset, Sample
+from fastcam.evaluation.samples import Dataset, LeftOut, Sample
 from fastcam.evaluation.study import design, page, stimuli
 from fastcam.evaluation.study.stimuli import Model as Model
 from fastcam.schema import __version__
@@ -28,12 +28,14 @@ class Study:
         page, key: the files.
         pictures: how many each question is asked about.
         trials: how many each rater has.
+        left_out: pictures that could not be read or explained, and what the data set could not use.
     """
 
     page: Path
     key: Path
     pictures: dict[Question, int]
     trials: int
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass
@@ -94,18 +96,19 @@ def make_study(
     questions: dict[Question, _Parts] = {"class": _Parts()}
     if len(models) == 2:
         questions["trust"] = _Parts()
+    failed = LeftOut()
     with staged(output) as stage:
         for sample in stimuli.usable(data.samples(), pictures):
             missing = [name for name, parts in questions.items() if len(parts.pictures) < pictures]
             if not missing:
                 break
-            for name in sorted(missing, key=lambda one: len(questions[one].pictures)):  # each picture in one question
-                made = (_two_classes if name == "class" else _two_models)(models, sample, methods)
-                if made is not None:
-                    questions[name].pictures.append(made)
-                    break
+            try:
+                _ask(questions, sorted(missing, key=lambda one: len(questions[one].pictures)), models, sample, methods)
+            except FastcamError as error:
+                failed.add("could not be explained", f"{sample.name}: {error}")
             progress()
-        _refuse_none(questions, data)
+        failed.merge(data.left_out)
+        _refuse_none(questions, data, failed)
         content, key = _written(questions, raters, rng)
         key |= {
             "fastcam": __version__,
@@ -118,15 +121,30 @@ def make_study(
         write(stage / KEY, json_bytes(key))
     folder = Path(output)
     counts = {name: len(parts.pictures) for name, parts in questions.items()}
-    return Study(folder / PAGE, folder / KEY, counts, sum(counts.values()))
+    return Study(folder / PAGE, folder / KEY, counts, sum(counts.values()), failed)
 
 
-def _refuse_none(questions: dict[Question, _Parts], data: Dataset) -> None:
-    where = f"no picture of {shown(data.name)}"
+def _ask(
+    questions: dict[Question, _Parts],
+    names: Sequence[Question],
+    models: Sequence[Model],
+    sample: Sample,
+    methods: Sequence[str],
+) -> None:
+    """A picture to the first of some questions that can be asked of it; each picture in one question."""
+    for name in names:
+        made = (_two_classes if name == "class" else _two_models)(models, sample, methods)
+        if made is not None:
+            questions[name].pictures.append(made)
+            return
+
+
+def _refuse_none(questions: dict[Question, _Parts], data: Dataset, failed: LeftOut) -> None:
+    where, lost = f"no picture of {shown(data.name)}", f"; {failed}" if failed else ""
     if not questions["class"].pictures:
-        raise FastcamError(f"{where} has two classes that the model knows, both with a map; give other pictures")
+        raise FastcamError(f"{where} has two classes that the model knows, both with a map; give other pictures{lost}")
     if "trust" in questions and not questions["trust"].pictures:
-        raise FastcamError(f"{where} is predicted alike, and right, by both models; give others, or one model")
+        raise FastcamError(f"{where} is predicted alike, and right, by both models; give others, or one model{lost}")
 
 
 def _two_classes(models: Sequence[Model], sample: Sample, methods: Sequence[str]) -> list[_Shown] | None:

@@ -113,6 +113,10 @@ def score_study(key: str | Path, answers: Sequence[str | Path]) -> Scores:
     for path in map(Path, answers):
         found += _of_rater(path, known, seen)
     asked = sum(len(known["plan"][rater - 1]) for rater in seen)
+    if not found:
+        raise FastcamError(
+            f"none of {asked} questions is answered; give files that the page saved behind the questions"
+        )
     rows = []
     for kind in ("class", "trust"):
         of_kind = [one for one in found if one.kind == kind]
@@ -120,6 +124,25 @@ def score_study(key: str | Path, answers: Sequence[str | Path]) -> Scores:
         parts = [part for part in by_method if part[1]]
         rows += [_row(kind, name, part) for name, part in (*parts, *([("all", of_kind)] if len(parts) > 1 else []))]
     return Scores(tuple(rows), len(seen), asked - len(found), tuple(known["models"]))
+
+
+def answer_files(paths: Sequence[Path]) -> list[Path]:
+    """Files, and those of folders by name, where keys and scores of a study may lie among the answers."""
+    return [
+        file
+        for path in paths
+        for file in ([one for one in sorted(path.glob("*.json")) if not _of_fastcam(one)] if path.is_dir() else [path])
+    ]
+
+
+def _of_fastcam(path: Path) -> bool:
+    """Whether a file is a key, or scores."""
+    try:
+        found = parse_json(read_text(path, "", LARGEST))
+    except (ValueError, RecursionError):  # it is refused when its turn comes
+        return False
+    ours = ({"study", "plan", "trials"}, {"models", "raters", "rows"})
+    return isinstance(found, dict) and "answers" not in found and any(keys <= found.keys() for keys in ours)
 
 
 def _of_rater(path: Path, known: Mapping[str, Any], seen: dict[int, Path]) -> Iterator[_Answer]:
@@ -151,10 +174,10 @@ def _answer(trial: Mapping[str, Any], choice: Any, path: Path) -> _Answer:
         raise FastcamError(f"{shown(path)}: a choice {shown(repr(choice))}; there are {allowed[0]} to {allowed[-1]}")
     if trust:
         value = choice if trial["left"] == 1 else -choice  # the page counts towards the right one
-        unit, said = f"{trial['method']} {trial['picture']}", float(value)
+        unit, said = "\0".join((trial["method"], trial["picture"])), float(value)
     else:
         value = int(choice == trial["answer"])
-        unit = f"{trial['method']} {trial['depicted']} {trial['picture']}"
+        unit = "\0".join((trial["method"], trial["depicted"], trial["picture"]))
         two = trial["depicted"], trial["other"]
         said = float((two[0] if value else two[1]) == max(two))
     return _Answer(trial["kind"], trial["method"], trial["picture"], unit, value, said)

@@ -86,7 +86,8 @@ def checked(models: Sequence[Model], methods: Sequence[str]) -> None:
     """Refuse what no study can be made of.
 
     Raises:
-        FastcamError: no method, one that there is not, a file that explains no classes of pictures.
+        FastcamError: no method, one that there is not or that a file does not serve, a file that explains no classes of
+            pictures, twice the same file.
     """
     if not methods or len({*methods}) < len(methods):
         raise FastcamError("a study compares methods; give at least one, each once")
@@ -97,3 +98,7 @@ def checked(models: Sequence[Model], methods: Sequence[str]) -> None:
         metadata = model.explainer.metadata
         if metadata.cotangents or metadata.kind in ("video", "signal", "volume"):
             raise FastcamError(f"{model.name}: a study shows classes of pictures, and this file explains others")
+        for name in methods:
+            model.explainer.stream((), method=name)
+    if len({model.name for model in models}) < len(models):
+        raise FastcamError("the same model was given twice; which is the more trustworthy is asked of two")
