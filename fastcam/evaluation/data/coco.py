@@ -12,7 +12,6 @@ itself is read when its picture's turn comes.
 
 from __future__ import annotations
 
-import math
 import os
 from array import array
 from collections.abc import Mapping
@@ -30,6 +29,8 @@ from fastcam.evaluation.data.listed import OTHER_SIZE, Listed, chosen_split, fol
 from fastcam.evaluation.samples import Annotation, Box, LeftOut, Sample
 from fastcam.image.reading import MAX_PIXELS
 
+_FURTHEST = 1e9
+"""Of a box, in pixels."""
 WANTED = "give an instances JSON of COCO, or the folder that has one under annotations/"
 
 
@@ -212,13 +213,13 @@ def _annotation(
         mask = mask_reader(raw["segmentation"], *size)
         if mask is None:
             left_out.add("mask that is damaged", f"{name}: {label}")
-    return Annotation(label, box, mask, crowd=bool(raw.get("iscrowd")))
+    return Annotation(label, box, mask, crowd=raw.get("iscrowd") == 1)
 
 
 def _box(raw: Any) -> Box | None:
     if not isinstance(raw, list) or len(raw) != 4:
         return None
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in raw):
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) and abs(one) < _FURTHEST for one in raw):
         return None
     x, y, width, height = map(float, raw)
     return (x, y, x + width, y + height) if width > 0 and height > 0 else None

@@ -45,6 +45,7 @@ def _counts(rle: Mapping[str, Any], height: int, width: int) -> Ints | None:
         isinstance(counts, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in counts)
     )
     good = whole and found.ndim == 1 and len(found) <= height * width + 2 and (found >= 0).all()
+    good = good and (found <= height * width).all()  # else their sum may be right by overflow
     return found if good and found.sum() == height * width else None
 
 

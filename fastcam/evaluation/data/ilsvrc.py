@@ -15,7 +15,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from fastcam.errors import FastcamError, listed, shown
@@ -58,7 +58,7 @@ class Marks:
 
 
 MarksOf: TypeAlias = "Callable[[str], Marks | None]"
-"""The marks of a picture, by its name without ending; None where nothing is said of it.
+"""The marks of a picture, by its name in the list; None where nothing is said of it.
 
 Raises:
     FastcamError: its annotation is damaged.
@@ -96,7 +96,7 @@ def open_ilsvrc(
         marks_of = _of_metadata(source, sorted(words))
     else:
         names = pictures_under(pictures, lambda inner: SYNSET.fullmatch(inner) is not None)
-        marks_of = _no_marks if source is None else _of_csv(source) if source.is_file() else _of_folder(source)
+        marks_of = _no_marks if source is None else _of_csv(source, lost) if source.is_file() else _of_folder(source)
     names = unique(names, lost)
     if not names:
         raise FastcamError(f"{shown(pictures)}: no pictures in it; {WANTED}")
@@ -123,7 +123,7 @@ def _sample(
     if picture is None:
         return None
     try:
-        marks = marks_of(picture.stem)
+        marks = marks_of(name)
     except FastcamError:
         left_out.add("annotation that is damaged", name)
         return None
@@ -221,7 +221,7 @@ def _ids(names: Sequence[str], marks_of: MarksOf) -> list[str]:
     found: set[str] = set()
     for name in names:
         try:
-            found |= {synset for synset, _ in (marks_of(Path(name).stem) or Marks(())).objects}
+            found |= {synset for synset, _ in (marks_of(name) or Marks(())).objects}
         except FastcamError:
             continue  # it is named when its turn comes
     return sorted(found)
@@ -230,15 +230,16 @@ def _ids(names: Sequence[str], marks_of: MarksOf) -> list[str]:
 # ---- the three forms of annotations
 
 
-def _no_marks(stem: str) -> Marks | None:
+def _no_marks(name: str) -> Marks | None:
     return None
 
 
 def _of_folder(folder: Path) -> MarksOf:
-    """XML, one file a picture, in the folder or in folders of synsets."""
+    """XML, one file a picture: in the picture's own folder there, in the folder itself, or in folders of synsets."""
 
-    def marks_of(stem: str) -> Marks | None:
-        for file in (folder / f"{stem}.xml", folder / stem.partition("_")[0] / f"{stem}.xml"):
+    def marks_of(name: str) -> Marks | None:
+        own, stem = inside(folder, str(PurePosixPath(name).with_suffix(".xml"))), PurePosixPath(name).stem
+        for file in (own or folder, folder / f"{stem}.xml", folder / stem.partition("_")[0] / f"{stem}.xml"):
             if os.path.isfile(file):
                 marked = read_annotation(file)
                 return Marks([(one.label, one.box) for one in marked.objects if one.box is not None], marked.size)
@@ -247,14 +248,23 @@ def _of_folder(folder: Path) -> MarksOf:
     return marks_of
 
 
-def _of_csv(file: Path) -> MarksOf:
+def _of_csv(file: Path, lost: LeftOut) -> MarksOf:
     """Kaggle's CSV: ImageId, PredictionString of "synset x0 y0 x1 y1" for each object."""
     text = read_text(file, "give LOC_val_solution.csv", LONGEST)
-    rows = dict(row[:2] for row in csv.reader(io.StringIO(text)) if len(row) == 2)
+    rows: dict[str, str] = {}
+    try:
+        for row in csv.reader(io.StringIO(text)):
+            if len(row) == 2 and row[0] in rows:
+                lost.add("annotation that is listed twice", row[0])
+            elif len(row) == 2:
+                rows[row[0]] = row[1]
+    except csv.Error as error:
+        raise FastcamError(f"{shown(file)}: no CSV that can be read ({error}); give LOC_val_solution.csv") from error
     if "ImageId" not in rows:
         raise FastcamError(f"{shown(file)}: no line ImageId,PredictionString; give LOC_val_solution.csv")
 
-    def marks_of(stem: str) -> Marks | None:
+    def marks_of(name: str) -> Marks | None:
+        stem = PurePosixPath(name).stem
         if stem not in rows:
             return None
         words = rows[stem].split()
@@ -275,22 +285,23 @@ def _of_metadata(folder: Path, ids: Sequence[str]) -> MarksOf:
     classes: dict[str, str] = {}
     for line in _lines(folder / "class_labels.txt"):
         name, _, number = line.rpartition(",")
-        if not number.strip().isdecimal() or int(number) >= len(ids):
+        place = _number(number)
+        if place is None or place >= len(ids):
             raise FastcamError(f"{shown(folder / 'class_labels.txt')}: {line[:80]!r} is not path,class of {len(ids)}")
-        classes[Path(name).stem] = ids[int(number)]
+        classes[name.strip()] = ids[place]
     boxes: dict[str, list[str]] = {}
     for line in _lines(folder / "localization.txt"):
         name, _, corners = line.partition(",")
-        boxes.setdefault(Path(name).stem, []).append(corners)
+        boxes.setdefault(name.strip(), []).append(corners)
     sizes = _sizes(folder / "image_sizes.txt")
 
-    def marks_of(stem: str) -> Marks | None:
-        if stem not in classes:
+    def marks_of(name: str) -> Marks | None:
+        if name not in classes:
             return None
         found: list[Box | None] = [
-            _box(corners.split(","), folder / "localization.txt", stem) for corners in boxes.get(stem, ())
+            _box(corners.split(","), folder / "localization.txt", name) for corners in boxes.get(name, ())
         ]
-        return Marks([(classes[stem], box) for box in found or [None]], sizes.get(stem))
+        return Marks([(classes[name], box) for box in found or [None]], sizes.get(name))
 
     return marks_of
 
@@ -299,10 +310,17 @@ def _sizes(file: Path) -> dict[str, Size]:
     found: dict[str, Size] = {}
     for line in _lines(file) if file.is_file() else ():
         name, *sides = line.split(",")
-        if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
+        numbers = [number for side in sides if (number := _number(side))]
+        if len(sides) != 2 or len(numbers) != 2:
             raise FastcamError(f"{shown(file)}: {line[:80]!r} is not path,width,height")
-        found[Path(name).stem] = (int(sides[1]), int(sides[0]))
+        found[name.strip()] = (numbers[1], numbers[0])
     return found
+
+
+def _number(text: str) -> int | None:
+    """A whole number from 0 of a sensible length; None of other texts."""
+    digits = text.strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
 
 
 def _box(words: Sequence[str], file: Path, stem: str) -> Box:
