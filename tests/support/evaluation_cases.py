@@ -45,6 +45,8 @@ def case(maps, classes, marked, size, scores=None, network=(32, 32), columns=Non
         boxes=geometry.to_original(explained.largest[..., :4]),
         status=(status,),
         geometry=(geometry,),
+        input_gradients=None,
+        metadata=SimpleNamespace(input_gradient=None),
         connectivity=8,
     )
     annotations = tuple(each for one in marked for each in one.annotations)
