@@ -24,6 +24,7 @@ def test_a_polygon_has_the_pixels_that_the_api_gives_it(outline, height, width, 
     assert np.array_equal(from_polygons([np.array(outline, float)], height, width), expected)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools and NumPy 2
 def test_random_polygons_and_run_lengths_are_those_of_pycocotools():
     api = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
     rng = np.random.default_rng(0)
