@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +21,8 @@ from fastcam.evaluation.class_map import ClassMap, class_map
 from fastcam.evaluation.data import open_data
 from fastcam.evaluation.protocols import PROTOCOLS
 from fastcam.evaluation.runner import Contestant, evaluate
-from fastcam.evaluation.samples import Dataset, LeftOut, Sample
 from fastcam.runtime.timing import interleaved, summary
+from fastcam_bench.oracles.in_memory import InMemory
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS, default_assets
 from fastcam_export import export_model
@@ -39,21 +39,6 @@ PHOTO_NETWORKS = (
 SCENES = "scenes:96,size=224"
 SMALL = 48
 """Pixels of the many scenes: memory does not depend on it, and they are drawn faster."""
-
-
-class InMemory:
-    """A data set whose samples were read before. See :class:`fastcam.evaluation.samples.Dataset`."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.name, self.labels, self.exif, self.left_out = data.name, data.labels, data.exif, LeftOut()
-        self.held = list(data.samples())
-
-    def __len__(self) -> int:
-        return len(self.held)
-
-    def samples(self, skip: Collection[str] = ()) -> Iterator[Sample]:
-        """All that are not skipped."""
-        return (sample for sample in self.held if sample.name not in skip)
 
 
 def ratio(contestant: Contestant, data: InMemory, seconds: float) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from fastcam.evaluation.runner import Contestant, Measured, evaluate
 from fastcam.evaluation.samples import Dataset
 from fastcam.methods import METHODS
 from fastcam_bench.accuracy.photos import SUBJECTS
+from fastcam_bench.oracles.in_memory import InMemory
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import CACHE, RESULTS, default_assets
 from fastcam_export import export_model
@@ -114,7 +115,7 @@ def photos(assets: Path) -> Iterator[Subjects]:
 def scenes(count: int, asked: int) -> Subjects:
     """The bundled model on generated scenes."""
     how = {"preprocess": "imagenet", "labels": DATA / "scenes.labels.txt"}
-    data, few = (open_data(f"scenes:{number},seed=2026") for number in (count, asked))
+    data, few = (InMemory(open_data(f"scenes:{number},seed=2026")) for number in (count, asked))
     return Subjects("bundled", DATA / "scenes.onnx", how, data, few)
 
 
