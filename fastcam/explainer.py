@@ -16,11 +16,13 @@ import numpy as np
 from fastcam import kernels as kernel_backends
 from fastcam.errors import FastcamError, checked, typed
 from fastcam.explain import multilayer, on_device
+from fastcam.explain.clips import clips_of
 from fastcam.explain.kinds import KINDS
 from fastcam.explain.on_device import Resident
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, is_video, read_video, stream
+from fastcam.explain.video import ClipInputs
 from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.labels import Labels, read_labels
 from fastcam.language.tokenizer import Tokenizer, open_tokenizer, read_tokenizer
@@ -152,6 +154,11 @@ class Explainer:
             FastcamError: the file takes no text, has no tokenizer, or the text is too long.
         """
         self._inputs.texts.encoded(self._inputs.texts.named(text))
+
+    @property
+    def clip_frames(self) -> int | None:
+        """Of a video model, how many frames a clip has; None of others."""
+        return self._inputs.frames if isinstance(self._inputs, ClipInputs) else None
 
     @property
     def exif(self) -> bool:
@@ -381,7 +388,9 @@ class Explainer:
         the loop early ends all threads.
 
         Args:
-            frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path.
+            frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path. Of a
+                video model clips (:meth:`__call__`), each a frame here, whose explanation has a row for each of its own
+                frames; a video's path is read as neighbouring clips (:mod:`fastcam.explain.clips`).
             targets: for every frame the same, see :meth:`__call__`; or a function of a frame's number and of what was
                 given as the frame, which says its own targets.
             cotangent, method, layers, fuse, style, options, inputs, text: for every frame the same, see
@@ -393,8 +402,6 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        if self.metadata.kind == "video":
-            raise FastcamError(f"{self._name} explains clips; stream explains pictures: give it the clips one by one")
         each = targets if callable(targets) else None
         asks = ExplainOptions(
             -1 if each else targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
@@ -411,6 +418,8 @@ class Explainer:
             size = min(size, self._network.fixed_batch)
         if isinstance(frames, str | Path):
             frames = read_video(frames, self._reading) if is_video(Path(frames)) else [frames]
+            if self.clip_frames is not None and not isinstance(frames, list):
+                frames = clips_of(frames, self.clip_frames)
         return stream(steps, frames, size, workers, wait)
 
     @checked

@@ -300,8 +300,7 @@ def asker(
     others = {name: value for name, value in options.items() if name != "cotangent"}
     cotangent = options.get("cotangent")
     bound = explainer.question(cotangent) if cotangent else None
-    if explainer.metadata.kind != "video":
-        explainer.stream((), targets, method=method, cotangent=bound, **others)
+    explainer.stream((), targets, method=method, cotangent=bound, **others)
 
     def call(progress: Any, rows: Sequence[int], asked: Sequence[Any]) -> Explanation:
         own: dict[str, Any] = {"targets": asked}

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,13 +103,13 @@ def stream(
     from fastcam.runtime import further_inputs
 
     targets = class_targets(target, cotangent)
-    frames, total, fps = _frames(sources, Reading(max_pixels, exif))
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
+    frames, total, fps = _frames(sources, Reading(max_pixels, exif), explainer.clip_frames)
     explained = explainer.stream(
         frames,
         targets,
@@ -125,10 +126,10 @@ def stream(
     began, failed, done = time.perf_counter(), 0, 0
     broken: list[FastcamError] = []
     with sink as write, progress(total or None) as bar:
-        for frame in _until_broken(explained, broken):
-            done += 1
+        for frame in chain.from_iterable(map(_rows, _until_broken(explained, broken))):
             failed += frame.error is not None
-            write(frame)
+            write(replace(frame, index=done))
+            done += 1
             bar.advance(bar.task_ids[0])
     rate = done / (time.perf_counter() - began)
     where = f", written to {output}" if output else ""
@@ -152,8 +153,26 @@ def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterat
         broken.append(error)
 
 
-def _frames(sources: list[Path], reading: Reading) -> tuple[Iterable[Any], int, float]:
-    """All frames, about how many they are (0: unknown), and how fast they play."""
+def _rows(frame: Frame) -> Iterator[Frame]:
+    """A frame of a stream; of a clip each of its frames that no clip before had."""
+    from fastcam.explain.clips import Clip
+
+    if not isinstance(frame.source, Clip) or frame.explanation is None:
+        yield frame
+        return
+    for number, row in frame.source.rows(len(frame.explanation)):
+        yield replace(
+            frame, source=frame.source.frames[number - frame.source.start], explanation=frame.explanation[row]
+        )
+
+
+def _frames(sources: list[Path], reading: Reading, clip: int | None) -> tuple[Iterable[Any], int, float]:
+    """All frames, about how many they are (0: unknown), and how fast they play.
+
+    Args:
+        clip: of a video model, how many frames a clip has: then each source is read as its clips.
+    """
+    from fastcam.explain.clips import clips_of
     from fastcam.explain.streaming import is_video, open_video, read_video
     from fastcam.image.preprocess import opencv
 
@@ -171,6 +190,8 @@ def _frames(sources: list[Path], reading: Reading) -> tuple[Iterable[Any], int, 
             files = picture_files([source])
             total += len(files)
             parts.append(files)
+    if clip is not None:
+        parts = [clips_of(part, clip) for part in parts]
     return chain.from_iterable(parts), total, fps
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastcam.atomic_files import slug
+from fastcam.errors import FastcamError
 from fastcam.evaluation.class_map import ClassMap
 from fastcam.explain.streaming import Frame
 from fastcam.explainer import Explainer
@@ -51,6 +52,8 @@ class Contestant:
 
     def check(self) -> None:
         """Raise what the explainer refuses of the method and its options, before anything is measured."""
+        if self.explainer.metadata.kind == "video":
+            raise FastcamError(f"{self.name} explains clips, and the data set has pictures; give a model of pictures")
         self.stream(())
 
     def stream(self, pictures: Iterable[Any], targets: Any = -1, threshold: float = 0.15) -> Iterator[Frame]:

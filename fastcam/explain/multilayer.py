@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.errors import FastcamError, listed, shown, typed
-from fastcam.explain.postprocess import LayerMaps, place
+from fastcam.explain.postprocess import View
 from fastcam.explain.request import Layers, Request
-from fastcam.methods import layer_fusion
 from fastcam.render import peer_styles
 from fastcam.results.explanation import OK, Explanation
+from fastcam.runtime.batch import Run
 from fastcam.schema import Metadata, TargetLayer
 
 NON_FINITE = kernels.STATUS_NAMES[kernels.NON_FINITE]
@@ -77,32 +77,34 @@ def _number(known: Sequence[TargetLayer], layer: str | int, file: str) -> int:
     )
 
 
-def together(explanations: Sequence[Explanation], default: str, request: Request) -> Explanation:
-    """Explanations of the same images at several layers as one, which has them as its ``layers``.
+def together(run: Run, explanations: Sequence[Explanation], view: View, request: Request) -> Explanation:
+    """Explanations of a run at several layers as one, which has them as its ``layers``.
 
     Args:
         explanations: in the order in which an image passes the layers.
-        default: the default layer: its explanation is the whole one's where nothing is fused, else that of the last.
+        view: at the default layer: its explanation is the whole one's where nothing is fused, else that of the last.
         request: says how they are fused, if they are.
 
     Raises:
         FastcamError: no such fusion, or heatmaps of a style that has signs.
     """
+    default = view.metadata.layer.value
     main = next((one for one in explanations if one.metadata.layer.value == default), explanations[-1])
-    whole = main if request.fuse is None else _fused(main, explanations, request.fuse, request)
+    whole = main if request.fuse is None else _fused(run, main, explanations, view, request)
     layers = () if request.by_default else tuple(explanations)
     fused = tuple(one.metadata.layer.value for one in explanations) if request.fuse is not None else ()
     return replace(whole, layers=layers, fuse=request.fuse, fused=fused)
 
 
-def _fused(main: Explanation, explanations: Sequence[Explanation], fuse: str, request: Request) -> Explanation:
+def _fused(
+    run: Run, main: Explanation, explanations: Sequence[Explanation], view: View, request: Request
+) -> Explanation:
     """``main`` with the maps of all explanations as one."""
     if peer_styles.signed(request.style):
         raise FastcamError(
             f"{request.style}'s heatmaps are signed, and what is fused is positive; leave style or fuse out"
         )
-    maps = layer_fusion.fuse(fuse, [one.maps for one in explanations], main.geometry[0].network)
-    placed = place(kernels.get(), LayerMaps(maps, None), main.geometry, request)
+    placed = view.fused(run, request.fuse or "", [one.maps for one in explanations], request)
     status = _status(placed.status, [one.status for one in explanations], main.status)
     return replace(
         main,

@@ -13,7 +13,7 @@ from fastcam import kernels as kernels_
 from fastcam.errors import FastcamError
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.image.preprocess import Float, Geometry, Size
-from fastcam.methods import Method
+from fastcam.methods import Method, layer_fusion
 from fastcam.methods.compatibility import as_float, brought_back, kernel_inputs, on_host, served, stacked
 from fastcam.methods.context import Probe
 from fastcam.methods.run import probes, run_method
@@ -57,12 +57,14 @@ class LayerMaps:
         weights: float32 [N, T, K]: a map is the sum of the activations times these; or None.
         status_names: names of the kernels' verdicts, by number.
         attributions: float32 [N, T, C, H, W] of a method that explains the image itself, or None.
+        times: of clips and volumes, whose times or slices lie under the rows: how many they are.
     """
 
     activations: Any
     weights: Any
     status_names: Sequence[str] = kernels_.STATUS_NAMES
     attributions: Float | None = None
+    times: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +153,7 @@ class View:
         """The explanation of one run at this layer; ``request`` is that of its images."""
         outputs = self.outputs(run, request.targets)
         maps = self.maps(run, outputs, request)
-        placed = self.place(run, outputs, maps, request)
+        placed = self.place(run, maps, request)
         rows = self.rows(run, outputs)
         return Explanation(
             scores=rows.scores,
@@ -233,9 +235,18 @@ class View:
         targets = image_targets(outputs.resolved, outputs.columns, self.metadata, self.network.name)
         return targets, (self.network, self.inputs.layout, self.batch_size, self.scores, request.progress)
 
-    def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
+    def place(self, run: Run, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps of the maps, and boxes in pixels of the pictures."""
         return place(self.kernels, maps, run.batch.geometry, request)
+
+    def fused(self, run: Run, name: str, maps: Sequence[Float], request: Request) -> Placed:
+        """The maps that a run's explanations have at several layers as one map, with its heatmaps and boxes.
+
+        Args:
+            name: a name of :data:`fastcam.methods.layer_fusion.FUSIONS`.
+        """
+        fused = layer_fusion.fuse(name, maps, run.batch.geometry[0].network)
+        return place(kernels_.get(), LayerMaps(fused, None), run.batch.geometry, request)
 
     def rows(self, run: Run, outputs: TargetOutputs) -> Rows:
         """What the rows of the explanation are of."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastcam.explain import multilayer
+from fastcam.explain.clips import Clip
 from fastcam.explain.postprocess import View
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.explain.streaming import Steps
@@ -54,7 +55,7 @@ class Runner:
         if not request.layers:
             return view.explain(run, request)
         each = [self.layers[number].explain(run, request) for number in request.layers]
-        return multilayer.together(each, view.metadata.layer.value, request)
+        return multilayer.together(run, each, view, request)
 
     def steps(
         self,
@@ -71,8 +72,12 @@ class Runner:
         """
 
         def prepare(source: Any) -> Batch:
-            given = source if isinstance(source, Mapping) else [source]
+            given = source if isinstance(source, Mapping) else [source.frames if isinstance(source, Clip) else source]
             return view.inputs.batch(view.inputs.sources(given, inputs))
+
+        def one(explanation: Explanation, number: int, count: int) -> Explanation:
+            rows = len(explanation) // count  # of a clip one of each frame
+            return explanation[number * rows : (number + 1) * rows]
 
         return Steps(
             prepare=prepare,
@@ -81,6 +86,7 @@ class Runner:
             run=lambda batch, request: self.run(batch, request.targets),
             finish=lambda run, request: self.explain_run(run, request, view),
             weight=view.inputs.weight,
+            one=one,
         )
 
     def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:

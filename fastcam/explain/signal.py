@@ -5,24 +5,19 @@ For the kernels and the methods a signal is a picture of one row. Boxes are half
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, View
 from fastcam.explain.request import Request
+from fastcam.image.preprocess import Float
 from fastcam.methods.context import in_one_row
 from fastcam.runtime.batch import Run
 
 
 class SignalView(View):
     """A file of a model of signals at one of its layers."""
-
-    def check_call(self, fuse: str | None, style: str) -> None:
-        """Raise for what is for pictures only, too."""
-        super().check_call(fuse, style)
-        if fuse is not None:
-            raise FastcamError("maps of signals are not fused; leave fuse out")
 
     def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
         """The maps of the signals, as pictures of one row."""
@@ -31,13 +26,13 @@ class SignalView(View):
             return found
         return replace(found, attributions=found.attributions[..., 0, :])
 
-    def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
+    def place(self, run: Run, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps and segments."""
-        placed = super().place(run, outputs, maps, request)
-        components = tuple(tuple(found[:, [0, 2, 4]] for found in row) for row in placed.components)
-        return Placed(
-            placed.maps[:, :, 0], placed.heatmaps[:, :, 0], placed.boxes[..., [0, 2]], components, placed.status
-        )
+        return _segments(super().place(run, maps, request))
+
+    def fused(self, run: Run, name: str, maps: Sequence[Float], request: Request) -> Placed:
+        """The maps of several layers as one, with its heatmaps and segments."""
+        return _segments(super().fused(run, name, [one[:, :, None] for one in maps], request))
 
     def brought_back(self, run: Run, outputs: TargetOutputs) -> dict[str, Any]:
         """What the mode of the file brought back, [N, T, C, L] at the signal, [N, T, l] at the layer."""
@@ -45,3 +40,9 @@ class SignalView(View):
         if "relevance" in found:
             found["relevance"] = found["relevance"].reshape(*found["relevance"].shape[:2], -1)
         return found
+
+
+def _segments(placed: Placed) -> Placed:
+    """What was placed as pictures of one row, as signals: boxes x0, x1."""
+    components = tuple(tuple(found[:, [0, 2, 4]] for found in row) for row in placed.components)
+    return Placed(placed.maps[:, :, 0], placed.heatmaps[:, :, 0], placed.boxes[..., [0, 2]], components, placed.status)

@@ -36,8 +36,8 @@ class Frame:
 
     Attributes:
         index: its number in the stream, from 0.
-        source: what was given: a path or a picture.
-        explanation: of this one picture; None where it failed.
+        source: what was given: a path or a picture; of a model of clips a clip.
+        explanation: of this one picture, or with a row for each frame of the clip; None where it failed.
         error: why it failed.
     """
 
@@ -67,6 +67,7 @@ class Steps:
         run: a batch through the model.
         finish: the explanation of a run.
         weight: about how many bytes a picture and its part of a batch take.
+        one: (explanation of a run, number in the run, how many ran) to that of one frame.
     """
 
     prepare: Callable[[Any], Batch]
@@ -75,6 +76,7 @@ class Steps:
     run: Callable[[Batch, Request], Run]
     finish: Callable[[Run, Request], Explanation]
     weight: Callable[[Any], int]
+    one: Callable[[Explanation, int, int], Explanation]
 
     def each_within(self, context: Callable[[], AbstractContextManager[None]]) -> Steps:
         """The same steps, each inside a context of its own."""
@@ -131,7 +133,7 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
             explanation = steps.finish(result, request)
         except FastcamError as error:
             return [_failed(frame, error) for frame in frames]
-        return [replace(frame, explanation=explanation[i]) for i, frame in enumerate(frames)]
+        return [replace(frame, explanation=steps.one(explanation, i, len(frames))) for i, frame in enumerate(frames)]
 
     def shape(prepared: Prepared) -> Any:
         part = prepared.part

@@ -17,18 +17,25 @@ from numpy.typing import NDArray
 
 from fastcam import input_files, kernels
 from fastcam.errors import FastcamError
+from fastcam.explain.clips import Clip
+from fastcam.explain.frame_maps import frame_maps
 from fastcam.explain.postprocess import LayerMaps, Placed, Rows, TargetOutputs, View, in_original, same_everywhere
 from fastcam.explain.request import Request
 from fastcam.explain.streaming import is_video, sampled_video
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Float, Geometry, Uint8
-from fastcam.methods import Method
+from fastcam.image.stacks import at_times, under_rows
+from fastcam.methods import Method, layer_fusion
+from fastcam.methods import method as registered
+from fastcam.methods.compatibility import served
+from fastcam.render import peer_styles
 from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.inputs import Inputs, Sources
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
 T = TypeVar("T")
 Array = NDArray[Any]
+Statuses = NDArray[np.uint8]
 FREE_FRAMES = 16
 """Frames of a clip where the model takes any number."""
 
@@ -102,6 +109,11 @@ class ClipInputs(Inputs):
         geometry = tuple(clip[0][1] for clip in prepared)
         return Batch(tensor.astype(self._dtype, copy=False), tuple(map(np.stack, pictures)), geometry, files)
 
+    def weight(self, source: Any) -> int:
+        """About how many bytes a clip takes on its way."""
+        each = source.frames if isinstance(source, Clip) else source
+        return sum(map(super().weight, each)) if isinstance(each, list | tuple) else super().weight(each)
+
     def _frames(self, clip: Any) -> list[Uint8]:
         if isinstance(clip, str | Path) and Path(clip).is_dir():
             clip = images_.pictures_in(Path(clip))
@@ -142,14 +154,6 @@ class StackView(View):
     samples: ClassVar[str]
     """What the user calls them."""
 
-    def check_call(self, fuse: str | None, style: str) -> None:
-        """Raise for what is for pictures only, too."""
-        super().check_call(fuse, style)
-        if fuse is not None:
-            raise FastcamError(f"maps of {self.samples} are not fused; leave fuse out")
-        if style != "fastcam":
-            raise FastcamError(f"{style} makes heatmaps of pictures; leave style out for {self.samples}")
-
     def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
         method = super()._method(name, options)
         if method.per_image is not None:
@@ -159,8 +163,30 @@ class StackView(View):
 
     def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
         """The maps of the samples, with time or slices under the rows."""
-        of_pictures = super().maps
-        return maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
+        of_pictures, added = super().maps, outputs.added
+        times = (added[ACTIVATIONS] if ACTIVATIONS in added else added[CAM]).shape[2]
+        found = maps_under_rows(self.metadata, outputs, lambda arranged: of_pictures(run, arranged, request), len(run))
+        return replace(found, times=times)
+
+    def heat(self, maps: LayerMaps, size: tuple[int, ...], style: str) -> tuple[Float, Float, Statuses]:
+        """Of maps with times or slices under the rows: what they show that is positive, [N, T, t, h, w], their heatmaps
+        [N, T, times, H, W], and the kernels' verdicts [N, T].
+
+        Args:
+            size: (times, H, W).
+            style: a name of :data:`fastcam.render.peer_styles.STYLES`.
+        """
+        k = kernels.get()
+        signed = np.asarray(maps.activations)
+        if maps.weights is not None:
+            signed = k.weigh(signed, np.asarray(maps.weights))
+        positive, status = k.relu(signed), k.status(signed)
+        status[(status == kernels.OK) & same_everywhere(positive)] = kernels.CONSTANT
+        silent = (status == kernels.NON_FINITE) | (status == kernels.CONSTANT)
+        n, t, rows, columns = signed.shape
+        shape = (n, t, maps.times, rows // maps.times, columns)
+        shown = np.where(silent[..., None, None], np.float32(0), signed).reshape(shape)
+        return positive.reshape(shape), peer_styles.heatmaps(style, shown, size), status
 
 
 class VideoView(StackView):
@@ -173,24 +199,41 @@ class VideoView(StackView):
 
     samples = "clips"
 
-    def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
+    def _method(self, name: str, options: Mapping[str, Any] | None) -> Method:
+        method = served(name, self.metadata, self.network.name, options)
+        return method if method.runs is None else super()._method(name, options)
+
+    def maps(self, run: Run, outputs: TargetOutputs, request: Request) -> LayerMaps:
+        """The maps of the clips, with times under the rows; of a mode at the image those of the frames."""
+        if request.method.per_image is None:
+            return super().maps(run, outputs, request)
+        heat: Float | None = None
+        if request.method.needs == "weights":  # Guided Grad-CAM multiplies by it
+            size = (frames_of(run), *run.batch.geometry[0].network)
+            plain = super().maps(run, outputs, replace(request, method=registered("gradcam")))
+            heat = self.heat(plain, size, "fastcam")[1]
+        there = [name for name in (ACTIVATIONS, CAM) if name in outputs.added]
+        positions = tuple(outputs.added[there[0]].shape[-2:]) if there else ()
+        brought = self.brought_back(run, outputs, at_layer=True)
+        return frame_maps(request.method, brought, heat, positions, *self._again(outputs, request))
+
+    def place(self, run: Run, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps and boxes of each frame."""
-        k, added, frames = kernels.get(), outputs.added, frames_of(run)
-        signed = np.asarray(maps.activations)
-        if maps.weights is not None:
-            signed = k.weigh(signed, np.asarray(maps.weights))
-        times = (added[ACTIVATIONS] if ACTIVATIONS in added else added[CAM]).shape[2]
-        positive = k.relu(signed)
-        status = k.status(signed)
-        status[(status == kernels.OK) & same_everywhere(positive)] = kernels.CONSTANT
-        kept = np.where((status == kernels.CONSTANT)[..., None, None], np.float32(0), positive)
-        heat = by_frame(k.normalize(kept), times, frames)  # [N, T, frames, h, w]
-        heat = k.upsample(heat, run.batch.geometry[0].network)
+        frames = frames_of(run)
+        size = (frames, *run.batch.geometry[0].network)
+        positive, heat, status = self.heat(maps, size, request.style)  # heat [N, T, frames, H, W]
         least = request.threshold * np.repeat(heat.max((2, 3, 4)), frames, axis=0)
         geometry = _per_frame(run.batch.geometry, frames)
         explained = _boxed(_rows(heat), least, request.connectivity, geometry)
-        shown = _rows(by_frame(positive, times, frames))
+        shown = _rows(at_times(positive, frames))
         return Placed(shown, explained.maps, *in_original(explained, geometry), np.repeat(status, frames, axis=0))
+
+    def fused(self, run: Run, name: str, maps: Sequence[Float], request: Request) -> Placed:
+        """The maps of several layers, which have one of each frame, as one of each frame."""
+        frames = frames_of(run)
+        clips = [_clips(one, frames) for one in maps]
+        fused = layer_fusion.fuse(name, clips, (frames, *run.batch.geometry[0].network))
+        return self.place(run, LayerMaps(under_rows(fused), None, times=frames), request)
 
     def rows(self, run: Run, outputs: TargetOutputs) -> Rows:
         """The frames of all clips."""
@@ -204,12 +247,16 @@ class VideoView(StackView):
             tuple(frame for clip in batch.images for frame in clip),
         )
 
-    def brought_back(self, run: Run, outputs: TargetOutputs) -> dict[str, Any]:
-        """What the mode of the file brought back to the frames or the layer, a row for each frame."""
+    def brought_back(self, run: Run, outputs: TargetOutputs, at_layer: bool = False) -> dict[str, Any]:
+        """What the mode of the file brought back to the frames or the layer, a row for each frame.
+
+        Args:
+            at_layer: whether relevance is given as the layer has it, [N, T, t, h, w].
+        """
         added, frames = outputs.added, frames_of(run)
         if RELEVANCE in added:
             relevance = np.asarray(added[RELEVANCE], np.float32)  # [N, T, t, h, w]
-            return {"relevance": _rows(by_frame(_under(relevance), relevance.shape[2], frames))}
+            return {"relevance": relevance if at_layer else _rows(at_times(relevance, frames))}
         if INPUT_GRADIENT not in added:
             return {}
         gradient, inputs = np.asarray(added[INPUT_GRADIENT]), np.asarray(run.batch.tensor)
@@ -233,14 +280,10 @@ def _per_frame(values: tuple[T, ...], frames: int) -> tuple[T, ...]:
     return tuple(value for value in values for _ in range(frames))
 
 
-def _under(maps: Array) -> Array:
-    """[..., t, h, w] as [..., t h, w]."""
-    return maps.reshape(*maps.shape[:-3], -1, maps.shape[-1])
-
-
 def time_under_rows(added: dict[str, Any]) -> dict[str, Any]:
     """The added outputs with time under the rows: [..., t, h, w] as [..., t h, w]."""
-    return added | {name: _under(np.asarray(added[name])) for name in (ACTIVATIONS, GRADIENTS, CAM) if name in added}
+    there = [name for name in (ACTIVATIONS, GRADIENTS, CAM) if name in added]
+    return added | {name: under_rows(np.asarray(added[name])) for name in there}
 
 
 def maps_under_rows(
@@ -255,7 +298,7 @@ def maps_under_rows(
     if found.weights is not None:
         signed = kernels.get().weigh(signed, np.asarray(found.weights))
     together = signed.reshape(clips, -1, *signed.shape[1:])  # [N, t, T, h, w]
-    return replace(found, activations=_under(np.ascontiguousarray(np.moveaxis(together, 1, 2))), weights=None)
+    return replace(found, activations=under_rows(np.ascontiguousarray(np.moveaxis(together, 1, 2))), weights=None)
 
 
 def apart(added: dict[str, Any]) -> dict[str, Any]:
@@ -265,17 +308,14 @@ def apart(added: dict[str, Any]) -> dict[str, Any]:
     return added | {name: np.ascontiguousarray(a.reshape(-1, *a.shape[2:])) for name, a in there.items()}
 
 
-def by_frame(maps: Float, times: int, frames: int) -> Float:
-    """Maps [N, T, t h, w] at the times of the frames, [N, T, frames, h, w]: linear, half-pixel centres."""
-    n, t, rows, width = maps.shape
-    apart = maps.reshape(n * t, times, -1)
-    at = kernels.get().upsample(np.ascontiguousarray(apart), (frames, apart.shape[2]))
-    return at.reshape(n, t, frames, rows // times, width)
-
-
 def _rows(maps: Float) -> Float:
     """[N, T, frames, ...] as [N frames, T, ...]."""
     return np.ascontiguousarray(np.moveaxis(maps, 2, 1).reshape(-1, maps.shape[1], *maps.shape[3:]))
+
+
+def _clips(maps: Float, frames: int) -> Float:
+    """The way back, [N frames, T, h, w] as [N, T, frames, h, w]."""
+    return np.ascontiguousarray(np.moveaxis(maps.reshape(-1, frames, *maps.shape[1:]), 1, 2))
 
 
 def _boxed(heat: Float, least: Array, connectivity: int, geometry: Sequence[Geometry]) -> kernels.Explained:

@@ -7,16 +7,19 @@ input.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels
-from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, same_everywhere
+from fastcam.explain.postprocess import LayerMaps, Placed
 from fastcam.explain.request import Request
-from fastcam.explain.video import StackView, by_frame
+from fastcam.explain.video import StackView
 from fastcam.image.preprocess import Float
+from fastcam.image.stacks import under_rows
+from fastcam.methods import layer_fusion
 from fastcam.runtime.batch import Run
-from fastcam.schema import ACTIVATIONS, CAM
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int64]
@@ -27,18 +30,9 @@ class VolumeView(StackView):
 
     samples = "volumes"
 
-    def place(self, run: Run, outputs: TargetOutputs, maps: LayerMaps, request: Request) -> Placed:
+    def place(self, run: Run, maps: LayerMaps, request: Request) -> Placed:
         """Heatmaps and cuboids."""
-        k, added = kernels.get(), outputs.added
-        signed = np.asarray(maps.activations)
-        if maps.weights is not None:
-            signed = k.weigh(signed, np.asarray(maps.weights))
-        slices = (added[ACTIVATIONS] if ACTIVATIONS in added else added[CAM]).shape[2]
-        depth, height, width = run.batch.images[0].shape[-3:]
-        positive, status = k.relu(signed), k.status(signed)
-        status[(status == kernels.OK) & same_everywhere(positive)] = kernels.CONSTANT
-        kept = np.where((status == kernels.OK)[..., None, None], positive, np.float32(0))
-        heat = k.upsample(by_frame(k.normalize(kept), slices, depth), (height, width))  # [N, T, D, H, W]
+        shown, heat, status = self.heat(maps, run.batch.images[0].shape[-3:], request.style)  # heat [N, T, D, H, W]
         boxes = np.zeros((*status.shape, 6), np.float32)
         parts: list[list[Float]] = [[] for _ in range(len(heat))]
         for n, t in np.ndindex(*status.shape):
@@ -47,9 +41,12 @@ class VolumeView(StackView):
             parts[n].append(found)
             if len(found):
                 boxes[n, t] = found[np.argmax(found[:, 6]), :6]
-        n, t, rows, columns = positive.shape
-        shown = positive.reshape(n, t, slices, rows // slices, columns)
         return Placed(shown, heat, boxes, tuple(map(tuple, parts)), status)
+
+    def fused(self, run: Run, name: str, maps: Sequence[Float], request: Request) -> Placed:
+        """The maps of several layers as one, with its heatmaps and cuboids."""
+        fused = layer_fusion.fuse(name, maps, run.batch.images[0].shape[-3:])
+        return self.place(run, LayerMaps(under_rows(fused), None, times=fused.shape[2]), request)
 
 
 def cuboids(mask: Mask, connectivity: int = 8) -> Float:

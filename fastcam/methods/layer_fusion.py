@@ -1,4 +1,7 @@
-"""Fusion: the maps of several layers as one. Maps are float32 [N, T, h, w] in 0..1, each divided by its own maximum."""
+"""Fusion: the maps of several layers as one. Maps are float32 [N, T, h, w] in 0..1, each divided by its own maximum.
+
+Of clips and volumes they are [N, T, t, h, w], with one maximum for all times or slices.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from fastcam import kernels
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
+from fastcam.image.stacks import enlarged, under_rows
 
 Array = NDArray[Any]
 Fuse = Literal["max", "mean", "layercam", "refinecam", "last", "place"]
@@ -77,20 +81,21 @@ FUSIONS: dict[Fuse, Fusion] = {
 }
 
 
-def fuse(name: str, maps: Sequence[Float], size: tuple[int, int]) -> Float:
+def fuse(name: str, maps: Sequence[Float], size: tuple[int, ...]) -> Float:
     """The maps of several layers as one.
 
-    Maps are enlarged as heatmaps are: bilinear, half-pixel centres. A layer whose map has no positive value counts as
-    zeros; what is not finite stays so.
+    Maps are enlarged as heatmaps are: linear along each axis, half-pixel centres. A layer whose map has no positive
+    value counts as zeros; what is not finite stays so.
 
     Args:
         name: of :data:`FUSIONS`. LayerCAM's scaling is applied to the maps of all layers, as torch-cam does; it matters
             for shallow ones, whose maps are strong in few places only.
-        maps: of each layer [N, T, h, w], not negative, with any maximum; h and w may differ.
-        size: (height, width) of the network's input.
+        maps: of each layer [N, T, h, w], not negative, with any maximum; h and w may differ. Of clips and volumes
+            [N, T, t, h, w].
+        size: (height, width) of the network's input; (times, height, width).
 
     Returns:
-        float32 [N, T, h, w]: at the largest height and width of the maps, or at ``size`` (refinecam).
+        float32 [N, T, h, w] or [N, T, t, h, w]: at the largest sides of the maps, or at ``size`` (refinecam).
 
     Raises:
         FastcamError: no such fusion, or nothing to fuse.
@@ -99,12 +104,14 @@ def fuse(name: str, maps: Sequence[Float], size: tuple[int, int]) -> Float:
     if not maps:
         raise FastcamError("there are no maps to fuse; name the layers")
     k = kernels.get()
-    target = size if rule.at_input else (max(m.shape[2] for m in maps), max(m.shape[3] for m in maps))
-    broken = np.stack([~np.isfinite(each).all((2, 3)) for each in maps]).any(0)
-    large = [k.upsample(np.asarray(rule.each(k.normalize(each)), np.float32), target) for each in maps]
-    fused = np.asarray(rule.together(np.stack(large)), np.float32)
+    sides = [each.shape[2:] for each in maps]
+    target = tuple(size) if rule.at_input else tuple(map(max, zip(*sides, strict=True)))
+    positions = tuple(range(2, maps[0].ndim))
+    broken = np.stack([~np.isfinite(each).all(positions) for each in maps]).any(0)
+    scaled = [np.asarray(rule.each(k.normalize(under_rows(each))), np.float32).reshape(each.shape) for each in maps]
+    fused = np.asarray(rule.together(np.stack([under_rows(enlarged(each, target)) for each in scaled])), np.float32)
     fused[broken] = np.nan
-    return fused
+    return fused.reshape(*fused.shape[:2], *target)
 
 
 def fusion(name: str) -> Fusion:

@@ -15,29 +15,34 @@ from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.errors import FastcamError
+from fastcam.image.stacks import at_times, enlarged, under_rows
 from fastcam.schema import Metadata
 
 Float = NDArray[np.float32]
+Sides = tuple[int, ...]
 Size = tuple[int, int]
 
 
-def heatmaps(style: str, signed: Float, size: Size) -> Float:
+def heatmaps(style: str, signed: Float, size: Sides) -> Float:
     """Heatmaps in the ``style`` of a tool.
+
+    Of clips and volumes what a tool scales has one minimum and maximum for all times or slices. Between these all are
+    linear, as no tool but Captum enlarges there; Captum takes the nearest.
 
     Args:
         style: a name from :data:`STYLES`.
-        signed: float32 [..., h, w], the weighted sums before any ReLU.
-        size: (H, W) of the network's input.
+        signed: float32 [..., h, w], the weighted sums before any ReLU; of clips and volumes [N, T, t, h, w].
+        size: (H, W) of the network's input; (times, H, W).
 
     Returns:
-        float32 [..., H, W]: in 0..1 for "fastcam" and "pytorch-grad-cam", within rounding of it for "torch-cam" (its
-        bicubic interpolation overshoots), signed and not normalised for "captum".
+        float32 [..., H, W] or [N, T, times, H, W]: in 0..1 for "fastcam" and "pytorch-grad-cam", within rounding of it
+        for "torch-cam" (its bicubic interpolation overshoots), signed and not normalised for "captum".
 
     Raises:
         FastcamError: no style of this name.
     """
     check(style)
-    return STYLES[style](np.ascontiguousarray(signed, np.float32), size)
+    return STYLES[style](np.ascontiguousarray(signed, np.float32), tuple(size))
 
 
 def check(style: str, metadata: Metadata | None = None) -> None:
@@ -101,32 +106,34 @@ def drawn(style: str, heatmap: Float) -> Float:
     return places
 
 
-def _fastcam(signed: Float, size: Size) -> Float:
+def _fastcam(signed: Float, size: Sides) -> Float:
     """ReLU, divided by the maximum, bilinear."""
     k = kernels.get()
-    return k.upsample(k.normalize(k.relu(signed)), size)
+    return enlarged(k.normalize(under_rows(k.relu(signed))).reshape(signed.shape), size)
 
 
-def _pytorch_grad_cam(signed: Float, size: Size) -> Float:
+def _pytorch_grad_cam(signed: Float, size: Sides) -> Float:
     """ReLU, scaled from minimum to maximum, bilinear, and scaled once more."""
-    scaled = _scaled(np.maximum(signed, 0), 1e-7)
-    return _scaled(kernels.get().upsample(scaled, size), 1e-7)
+    return _scaled(enlarged(_scaled(np.maximum(signed, 0), 1e-7), size), 1e-7)
 
 
-def _torch_cam(signed: Float, size: Size) -> Float:
+def _torch_cam(signed: Float, size: Sides) -> Float:
     """ReLU, scaled from minimum to maximum, Pillow's bicubic."""
-    rows, columns = _bicubic(signed.shape[-2], size[0]), _bicubic(signed.shape[-1], size[1])
-    found: Float = (rows @ _scaled(np.maximum(signed, 0), 1e-8) @ columns.T).astype(np.float32)
+    rows, columns = _bicubic(signed.shape[-2], size[-2]), _bicubic(signed.shape[-1], size[-1])
+    scaled = _scaled(np.maximum(signed, 0), 1e-8)
+    scaled = at_times(scaled, size[0]) if len(size) == 3 else scaled
+    found: Float = (rows @ scaled @ columns.T).astype(np.float32)
     return found
 
 
-def _captum(signed: Float, size: Size) -> Float:
+def _captum(signed: Float, size: Sides) -> Float:
     """The signed sum, its nearest value."""
-    (h, w), (height, width) = signed.shape[-2:], size
-    return np.ascontiguousarray(signed[..., (np.arange(height) * h // height)[:, None], np.arange(width) * w // width])
+    for axis, (have, wanted) in enumerate(zip(signed.shape[-len(size) :], size, strict=True), -len(size)):
+        signed = np.take(signed, np.arange(wanted) * have // wanted, axis=axis)
+    return np.ascontiguousarray(signed)
 
 
-STYLES: dict[str, Callable[[Float, Size], Float]] = {
+STYLES: dict[str, Callable[[Float, Sides], Float]] = {
     "fastcam": _fastcam,
     "pytorch-grad-cam": _pytorch_grad_cam,
     "torch-cam": _torch_cam,
@@ -136,8 +143,9 @@ STYLES: dict[str, Callable[[Float, Size], Float]] = {
 
 def _scaled(maps: Float, epsilon: float) -> Float:
     """From the minimum to the maximum, which gains ``epsilon``."""
-    above: Float = maps - maps.min((-2, -1), keepdims=True)
-    scaled: Float = above / (above.max((-2, -1), keepdims=True) + np.float32(epsilon))
+    positions = tuple(range(2, 5)) if maps.ndim == 5 else (-2, -1)
+    above: Float = maps - maps.min(positions, keepdims=True)
+    scaled: Float = above / (above.max(positions, keepdims=True) + np.float32(epsilon))
     return scaled
 
 

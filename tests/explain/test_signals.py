@@ -193,7 +193,7 @@ def test_a_preprocessing_of_three_channels_does_not_fit_two():
     )
 
 
-def test_relevance_at_the_layer_is_a_curve_and_fusion_is_refused():
+def test_relevance_at_the_layer_is_a_curve():
     """Excitation backpropagation of one linear layer: a position has its share of what is positive."""
     torch.manual_seed(0)
     body, head = nn.Conv1d(2, 3, 3, 1, 1), nn.Linear(3 * 64, 2, bias=False)
@@ -205,8 +205,6 @@ def test_relevance_at_the_layer_is_a_curve_and_fusion_is_refused():
     share = (a.flatten(1) * head.weight[1].clamp(min=0)).detach()
     expected = (share / share.sum(1, keepdim=True)).reshape(3, 3, 64).sum(1)
     np.testing.assert_allclose(found.relevance[:, 0], expected, rtol=1e-4, atol=1e-7)
-    with pytest.raises(FastcamError, match="maps of signals are not fused"):
-        explainer(SIGNALS, layers="all", fuse="max")
 
 
 def test_averaged_gradients_of_the_signal_are_a_row():
@@ -218,3 +216,19 @@ def test_averaged_gradients_of_the_signal_are_a_row():
     x = torch.as_tensor(SIGNALS[:1]).requires_grad_()
     (gradient,) = torch.autograd.grad(net(x)[:, 2].sum(), x)
     np.testing.assert_allclose(found.attributions[:, 0], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_maps_of_several_layers_are_fused_along_the_signal():
+    explainer = Explainer(export_model(onnx_bytes(Signals(), SIGNALS[:1]), layer="all").model.SerializeToString())
+    found = explainer(SIGNALS, targets=[1, 2], layers="all", fuse="mean")
+    assert len(found.layers) > 1 and len({one.maps.shape for one in found.layers}) > 1
+
+    def large(maps, size):
+        peak = torch.as_tensor(maps).amax(-1, keepdim=True)
+        return nn.functional.interpolate(torch.as_tensor(maps) / peak.clamp(min=1e-9), size, mode="linear")
+
+    size = max(one.maps.shape[-1] for one in found.layers)
+    expected = torch.stack([large(one.maps, size) for one in found.layers]).mean(0)
+    np.testing.assert_allclose(found.maps, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.heatmaps, large(expected, 64), rtol=1e-4, atol=1e-5)
+    assert found.boxes.shape == (3, 2, 2) and found.fuse == "mean"

@@ -160,3 +160,35 @@ def test_methods_that_run_again_are_refused_by_name():
     explainer = Explainer(export_model(onnx_bytes(Volumes(), VOLUMES[:1])).model.SerializeToString())
     with pytest.raises(FastcamError, match="explains volumes, and Occlusion pictures"):
         explainer(VOLUMES, method="occlusion")
+
+
+@pytest.mark.parametrize("fuse", ["max", "refinecam"])
+def test_maps_of_several_layers_are_fused_over_slices_too(fuse):
+    names = ["/body/body.3/Relu_output_0", "/body/body.1/Relu_output_0"]
+    file = export_model(onnx_bytes(Volumes(), VOLUMES[:1]), layer=names).model.SerializeToString()
+    found = Explainer(file)(VOLUMES, targets=[1, 2], layers="all", fuse=fuse)
+
+    def large(maps, size):
+        peak = torch.as_tensor(maps).amax((2, 3, 4), keepdim=True)
+        scaled = torch.as_tensor(maps) / peak.clamp(min=1e-9)
+        return nn.functional.interpolate(scaled, size, mode="trilinear", align_corners=False)
+
+    sides = [one.maps.shape[2:] for one in found.layers]
+    size = tuple(max(each) for each in zip(*sides, strict=True)) if fuse == "max" else SIZE
+    each = torch.stack([large(one.maps, size) for one in found.layers])
+    expected = each.amax(0) if fuse == "max" else each.prod(0)
+    np.testing.assert_allclose(found.maps, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.heatmaps, large(expected.numpy(), SIZE), rtol=1e-3, atol=1e-5)
+    assert found.boxes.shape == (2, 2, 6)
+
+
+def test_a_heatmap_of_another_tool_has_one_scale_for_the_volume():
+    found = Explainer(export_model(onnx_bytes(Volumes(), VOLUMES[:1])).model.SerializeToString())
+    signed = found(VOLUMES, targets=[1], style="captum").heatmaps
+    net = Volumes()
+    net(torch.as_tensor(VOLUMES))
+    score = net.head(torch.tanh(net.map.mean((2, 3, 4))))[:, 1].sum()
+    (gradient,) = torch.autograd.grad(score, net.map)
+    maps = (gradient.mean((2, 3, 4), keepdim=True) * net.map).sum(1, keepdim=True).detach()
+    expected = nn.functional.interpolate(maps, SIZE, mode="nearest")
+    np.testing.assert_allclose(signed, expected, rtol=1e-3, atol=1e-5)
