@@ -1,0 +1,146 @@
+"""Trains networks that answer questions about scenes, and measures what their maps have to do with the question.
+
+``python -m fastcam_bench.paper.questions`` writes ``questions.json``, its table, and two pictures: maps of some
+questions, and the co-attention network's maps layer by layer. Trained networks are kept under ``build/bench``. easy-VQA
+is measured where FASTCAM_ASSETS has it.
+
+Needs torch; about ten minutes on one core, most of it training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastcam.image.decode import opencv
+from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.paper.questions import easy_vqa, measure
+from fastcam_bench.paper.questions.exported import explainer_of
+from fastcam_bench.paper.questions.grammar import KINDS
+from fastcam_bench.paper.questions.measure import LAYERS, Asked, asked_about
+from fastcam_bench.paper.questions.pictures import draw
+from fastcam_bench.paper.questions.sheets import Heat, Sheet, of_layers, of_questions
+from fastcam_bench.paper.questions.trained import EPOCHS, TRAINED, TRAINED_SEED, random, trained
+from fastcam_bench.paper.questions.training import questions
+from fastcam_bench.paths import RESULTS, default_assets
+
+COMMAND = "python -m fastcam_bench.paper.questions"
+HELD_OUT, HELD_SEED = 600, 42
+
+
+def asked(count: int, seed: int) -> Asked:
+    """A question of each kind about each scene, where it has a certain answer."""
+    pictures = draw(count, seed)
+    return asked_about(pictures, questions(pictures, len(KINDS), Random(seed)))
+
+
+def of_network(name: str, held: Asked, usual: dict[str, int], columns: dict[str, Heat]) -> dict[str, Any]:
+    """What is measured of a network; its maps become columns of the picture."""
+    net, nothing = trained(name), random(name)
+    about = held.with_objects()
+    report: dict[str, Any] = {"parameters": sum(each.numel() for each in net.parameters())}
+    report["accuracy"] = measure.accuracy(net, held, usual)
+    explainer = explainer_of(net)
+    report["difference to autograd"] = measure.beside_autograd(net, explainer, about)
+    heat, answers = measure.heatmaps(explainer, about)
+    report["maps"] = {"Grad-CAM": measure.meaning(heat, about, answers == about.answers)}
+    without, _ = measure.heatmaps(explainer_of(nothing), about)
+    report["maps"]["Grad-CAM, random weights"] = measure.meaning(without, about)
+    columns |= {name: heat, f"{name}, random": without}
+    if name == "co-attention":
+        looks = measure.attention(net, about)
+        for level, cells in zip(("words", "phrases", "whole"), looks.swapaxes(0, 1), strict=True):
+            report["maps"][f"own attention, {level}"] = measure.meaning(cells, about)
+        columns["own attention"] = looks.mean(1)
+        report["layers"] = measure.between_layers(explainer_of(net, LAYERS), about)
+    print(name, {key: report["accuracy"][key]["value"] for key in report["accuracy"]}, flush=True)
+    return report
+
+
+def of_easy_vqa(folder: Path) -> dict[str, Any]:
+    """The CNN and LSTM trained on easy-VQA, from the beginning and with the trunk that scenes taught."""
+    training, held = easy_vqa.load(folder)
+    report: dict[str, Any] = {"questions to train on": len(training), "questions held out": len(held)}
+    of_scenes: Any = trained("lstm")
+    for name, trunk in (("from the beginning", None), ("trunk of the scenes", of_scenes.trunk)):
+        report[name] = easy_vqa.accuracy(easy_vqa.trained(training, folder, trunk), held, training)
+    return report
+
+
+def run(count: int, assets: Path) -> tuple[dict[str, Any], dict[str, Sheet]]:
+    """The report, and pictures by name."""
+    torch.set_num_threads(1)
+    held = asked(count, HELD_SEED)
+    usual = measure.majority(asked(TRAINED, TRAINED_SEED))
+    about = {"command": COMMAND, "machine": machine(), "versions": versions("fastcam", "torch", "onnxruntime")}
+    settings = {"scenes to train on": TRAINED, "epochs": EPOCHS, "scenes held out": count, "questions": len(held)}
+    report: dict[str, Any] = about | {"settings": settings, "networks": {}}
+    columns: dict[str, Heat] = {}
+    for name in EPOCHS:
+        report["networks"][name] = of_network(name, held, usual, columns)
+    if (assets / "vqa" / "vocab.json").is_file():
+        report["easy-VQA"] = of_easy_vqa(assets / "vqa")
+    layered = explainer_of(trained("co-attention"), LAYERS)
+    return report, {
+        "questions": of_questions(held.with_objects(), columns),
+        "questions_layers": of_layers(layered, held),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    lines = ["# Visual questions", "", f"Made by `{report['command']}`.", ""]
+    for name, one in report["networks"].items():
+        lines += [
+            f"## {name}",
+            "",
+            "| accuracy | network | another picture | majority answer |",
+            "|---|---:|---:|---:|",
+        ]
+        for kind in (*KINDS, "all"):
+            cells = [
+                cell(one["accuracy"][f"{kind}: {who}"]) for who in ("network", "another picture", "majority answer")
+            ]
+            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        lines += ["", "| maps | " + " | ".join(one["maps"]) + " |", "|---|" + "---:|" * len(one["maps"])]
+        for figure in next(iter(one["maps"].values())):
+            lines.append(f"| {figure} | " + " | ".join(cell(maps.get(figure)) for maps in one["maps"].values()) + " |")
+        lines += ["", f"Difference to autograd: {one['difference to autograd']}.", ""]
+        lines += [f"- {where}: {cell(figure)}" for where, figure in one.get("layers", {}).items()]
+    for name, found in report.get("easy-VQA", {}).items():
+        said = ", ".join(f"{key} {cell(one)}" for key, one in found.items()) if isinstance(found, dict) else found
+        lines.append(f"- easy-VQA, {name}: {said}")
+    return "\n".join([*lines, ""])
+
+
+def cell(figure: dict[str, Any] | None) -> str:
+    """A figure and its interval."""
+    if figure is None or figure["value"] is None:
+        return "-"
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+
+
+def main() -> None:
+    """Train, measure, print the table, write JSON, table and pictures."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="scenes to measure on")
+    options = parser.parse_args()
+    report, pictures = run(options.held_out, default_assets())
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_report(report, options.out / "questions.json", table)
+    cv2 = opencv()
+    for name, picture in pictures.items():
+        cv2.imwrite(
+            str(options.out / f"{name}.jpg"), np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88]
+        )
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()
