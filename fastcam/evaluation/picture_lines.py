@@ -11,6 +11,7 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.evaluation.contestant import Contestant
 from fastcam.evaluation.journal import Line
+from fastcam.evaluation.model_input import model_input
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
 from fastcam.evaluation.samples import Dataset, Sample
 from fastcam.explain.streaming import Frame
@@ -45,7 +46,7 @@ class Pass:
         """The pictures, in the order in which they are numbered."""
         for index, sample in enumerate(islice(self.data.samples(done), most)):
             self._waiting[index] = sample, [], ()
-            yield sample.picture
+            yield model_input(sample, self.contestant.explainer)
 
     def _targets(self, index: int, picture: Any) -> list[int]:
         """What is explained of a picture: what the protocols ask for, each once."""
@@ -67,7 +68,9 @@ class Pass:
         for label in known:
             classes = by_label[label]
             if len(classes) > 1:
-                scores = self.contestant.explainer.predict(sample.picture).scores[0] if scores is None else scores
+                if scores is None:
+                    explainer = self.contestant.explainer
+                    scores = explainer.predict(model_input(sample, explainer)).scores[0]
                 target = max(sorted(classes), key=scores.__getitem__)
             else:
                 (target,) = classes

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from fastcam.evaluation.model_input import model_input
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.statistics import Tally
 from fastcam.explainer import Explainer
@@ -71,7 +72,8 @@ class Case:
         Made when the first protocol asks for it, by one run.
         """
         classes = [int(index) for index in self.explanation.classes[0]]
-        return self.explainer.probes([self.sample.picture], classes)[0]
+        given = model_input(self.sample, self.explainer)
+        return self.explainer.probes(given, classes)[0]
 
     def heatmap(self, target: int) -> Float:
         """The heatmap of a target, float32 [height, width] of the picture, in 0..1.

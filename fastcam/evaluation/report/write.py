@@ -17,6 +17,7 @@ import numpy as np
 
 from fastcam.atomic_files import replaced
 from fastcam.errors import FastcamError, listed, shown
+from fastcam.evaluation.model_input import model_input
 from fastcam.evaluation.protocols.regions import box_pixels, boxes_of, counted, ignored_pixels
 from fastcam.evaluation.report import cards, heat, page
 from fastcam.evaluation.report.facts import CELLS, Facts, Groups, order
@@ -103,7 +104,7 @@ def write_report(
     with replaced(output) as partial, TemporaryFile(dir=partial.parent) as spool:
         made = _Pages(explainer, classes or {}, side, spool, {"method": method, "options": options})
         waiting: dict[int, Sample] = {}
-        for frame in explainer.stream(_pictures(data, waiting, limit), method=method, options=options):
+        for frame in explainer.stream(_pictures(explainer, data, waiting, limit), method=method, options=options):
             sample = waiting.pop(frame.index)
             try:
                 if frame.error is not None or frame.explanation is None:
@@ -126,10 +127,10 @@ def write_report(
     return report
 
 
-def _pictures(data: Dataset, waiting: dict[int, Sample], limit: int | None) -> Iterator[Any]:
+def _pictures(explainer: Explainer, data: Dataset, waiting: dict[int, Sample], limit: int | None) -> Iterator[Any]:
     for index, sample in enumerate(islice(data.samples(), limit)):
         waiting[index] = sample
-        yield sample.picture
+        yield model_input(sample, explainer)
 
 
 def _lines(explainer: Explainer, data: Dataset, method: str | None) -> tuple[tuple[str, str], ...]:
@@ -208,7 +209,7 @@ class _Pages:
     def _explained(self, sample: Sample, marked: Shown) -> Explanation | None:
         """The map of the marked class; None where the file explains the predicted one alone."""
         try:
-            return self.explainer(sample.picture, targets=[marked.target], **self.how)
+            return self.explainer(model_input(sample, self.explainer), targets=[marked.target], **self.how)
         except FastcamError:
             return None
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from fastcam import Explainer
+from fastcam.cli import app
 from fastcam.errors import FastcamError
 from fastcam.evaluation.class_map import class_map
 from fastcam.evaluation.data import open_data
@@ -106,3 +110,84 @@ def test_a_folder_that_is_none_is_one_line(hat, spoil, message):
     with pytest.raises(FastcamError, match=message) as error:
         open_data(f"vqa-hat:{folder}")
     assert "\n" not in str(error.value)
+
+
+# ---- evaluated
+
+
+def on_grid(heat):
+    """Means over the cells of 14 x 14: each pixel as 14 x 14 of them, in blocks; equal but for rounding is equal."""
+    height, width = heat.shape
+    many = np.kron(heat.astype(np.float64), np.ones((14, 14))).reshape(14, height, 14, width)
+    return np.round(many.mean((1, 3)) / heat.max(), 7).ravel()
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory):
+    """A small network that is asked in words."""
+    pytest.importorskip("tokenizers", reason="texts need the library tokenizers")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    from fastcam.language.word_level import write_word_level
+    from fastcam_export import export_model
+    from support.models.questions import WORDS, questions
+
+    folder = tmp_path_factory.mktemp("asking")
+    write_word_level(folder / "tokenizer.json", WORDS)
+    onnx.save(questions(), folder / "m.onnx")
+    answers = ["a42", "a7", "yes", "no"]
+    file = folder / "m.cam.onnx"
+    export_model(folder / "m.onnx", file, preprocess="unit", labels=answers, tokenizer=folder / "tokenizer.json")
+    return file
+
+
+def test_evaluate_asks_each_question_of_its_picture(hat, asking, monkeypatch):
+    stats = pytest.importorskip("scipy.stats")
+    folder, maps = hat
+    rng = np.random.default_rng(8)
+    for number in (42, 7):  # pictures on which maps have several values
+        noise = rng.integers(0, 256, (10, 12, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / "val2014" / f"COCO_val2014_{number:012}.jpg"), noise)
+    monkeypatch.chdir(folder)
+    protocols = "attention,average-drop,localization"
+    command = [
+        "evaluate",
+        str(asking),
+        "--data",
+        f"vqa-hat:{folder}",
+        "--protocol",
+        protocols,
+        "--set",
+        "attention.target=true",
+    ]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    (file,) = (folder / "fastcam-evaluation" / "rows").glob("*.jsonl")
+    rows = {line["name"]: line for line in map(json.loads, file.read_text().splitlines()) if "name" in line}
+    explainer, wanted = Explainer(asking, exif=False), {}
+    for name, text, number, answer in (("70", "is it cold?", 7, "a7"), ("420", "what colour is the café?", 42, "a42")):
+        picture = folder / "val2014" / f"COCO_val2014_{number:012}.jpg"
+        found = explainer(picture, [answer], text=text)
+        heat = found.geometry[0].heatmap_to_original(found.heatmaps[0, 0])
+        people = [pixels for at, pixels in maps.items() if at.startswith(f"{name}_")]
+        same = [stats.spearmanr(on_grid(heat), on_grid(one)).statistic for one in people]
+        wanted[name] = float(np.mean(same)) if found.status[0][0] == "ok" else 0.0
+        assert rows[name]["rows"]["attention"]["map"] == pytest.approx(
+            wanted[name], abs=1e-3
+        )  # ranks of all but equal cells
+        assert rows[name]["rows"]["average-drop"]
+    assert any(wanted.values())
+    report = json.loads((folder / "fastcam-evaluation" / "evaluation.json").read_text())
+    assert "rank correlation with attention" in json.dumps(report) and re.search(
+        "picture that is not there", ran.output
+    )
+
+
+def test_a_network_without_texts_is_given_the_picture_alone(hat, tmp_path):
+    from fastcam.evaluation.model_input import model_input
+    from fastcam.evaluation.samples import Sample
+
+    class Plain:
+        text_inputs = ()
+
+    picture = np.zeros((4, 4, 3), np.uint8)
+    assert model_input(Sample("a", picture, text="what is this?"), Plain()) is picture
