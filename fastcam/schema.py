@@ -12,6 +12,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, cast, get_args
 
+from fastcam.captioning import Captioning
 from fastcam.errors import FastcamError as FastcamError
 from fastcam.errors import shown
 from fastcam.input_roles import FurtherInput as FurtherInput
@@ -263,6 +264,7 @@ class Metadata:
             say it.
         size_step: of what height and width are multiples, where the model leaves them free; pictures that keep their
             own size are brought to the nearest.
+        captioning: of a captioner how words come out of it; or None.
         version: FastCAM's version that wrote the file.
     """
 
@@ -290,6 +292,7 @@ class Metadata:
     tokenizer: TokenizerFile | None = None
     order: Annotated[str, ORDER] = ""
     size_step: Annotated[int, at_least(1), Rule(lambda step: step <= 2**16, "65536 or less")] = 1
+    captioning: Captioning | None = None
     version: str = __version__
     schema: int = SCHEMA_VERSION
 
@@ -342,7 +345,7 @@ class Metadata:
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         # files with one layer and input say what they always said
-        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer"
+        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer", "captioning"
         unsaid = {name for name in new if not getattr(self, name)}
         every = {name: value for name, value in asdict(self).items() if name not in unsaid}
         every |= {"score": said(self.score), "cotangents": [said(one) for one in self.cotangents]}
@@ -392,6 +395,8 @@ def _check_together(meta: Metadata) -> None:
         raise Unfit("order", meta.order, f"the {len(meta.input_shape)} axes of the input")
     if meta.frames and (meta.preprocessing is None or meta.preprocessing.size is None):
         raise Unfit("frames", True, "a preprocessing with a size")
+    if meta.captioning is not None:
+        meta.captioning.check()
     how = meta.preprocessing
     order = meta.order or (how.layout if how is not None and len(meta.input_shape) == 4 and not meta.frames else "")
     channels = meta.input_shape[order.index("C")] if "C" in order else None

@@ -5,6 +5,7 @@
 """
 
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
+from fastcam_export.captioner import export_captioner
 from fastcam_export.exporter import export_model, inspect_model
 from fastcam_export.from_torch import from_torch
 from fastcam_export.result import Export, InspectedLayer, InspectedValue, Inspection
@@ -17,6 +18,7 @@ __all__ = [
     "InspectedValue",
     "Inspection",
     "UnsupportedOperator",
+    "export_captioner",
     "export_model",
     "exported",
     "from_torch",

@@ -32,6 +32,7 @@ class Export:
         engine: lines on what the engine that the file is for does not read of the model itself; empty if nothing.
         explanation: the explanation part of an export on demand, or None.
         head: the part of the model behind the layer, where that was wanted.
+        decoder: of a captioner in two files the decoder with its gradient, or None.
         files: all files written.
         repairs: what was repaired or rewritten to read the source.
         notes: lines on what was found out about the input: its size, numbers for grey.
@@ -46,6 +47,7 @@ class Export:
     engine: tuple[str, ...] = ()
     explanation: onnx.ModelProto | None = None
     head: onnx.ModelProto | None = None
+    decoder: onnx.ModelProto | None = None
     files: tuple[Path, ...] = ()
     repairs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -94,6 +96,8 @@ class Export:
         known = answers(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
         values = "".join(f" {option}" for option in further_options(meta))
+        if meta.captioning is not None:
+            return [f"next    fastcam caption {self.output} PICTURE"]
         lines = [f"next    fastcam explain {self.output} {given}{how}{spec}{values}"]
         if meta.cotangents:
             lines.append(f"        fastcam cotangents {self.output} lists what -t takes")

@@ -166,6 +166,23 @@ def export(
         Literal["default", "strict"],
         typer.Option(help="strict refuses a gradient that the check at the end cannot confirm; default says so."),
     ] = "default",
+    caption: Annotated[
+        str | None,
+        typer.Option(
+            "--caption",
+            metavar="start=1,end=2",
+            help="The model is a captioner, whose captions begin and end with these words, as numbers; pad=0: what "
+            "fills up a text of fixed length. --labels are its words.",
+            show_default=False,
+        ),
+    ] = None,
+    decoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a captioner in two files the decoder; the model is its encoder. Exported beside it.",
+            show_default=False,
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Leave out the check: the file is written as it was made.")
     ] = False,
@@ -174,7 +191,18 @@ def export(
     output = output or model.with_name(f"{model.stem}.cam.onnx")
     from fastcam.runtime.further_inputs import arrays
 
-    result = exporter().export_model(
+    if caption is None and decoder is not None:
+        raise FastcamError("--decoder is of a captioner; say which words begin and end its captions with --caption")
+    how: dict[str, Any] = {"targets": targets, "labels": labels, "output_name": _one(output_name)}
+    if caption is not None:
+        if targets != "default":
+            raise FastcamError("--caption explains words; leave out --targets")
+        how = {**_special(caption), "decoder": decoder, "vocabulary": labels, "scores": _one(output_name)}
+        how |= {} if on_demand is None else {"on_demand": on_demand}
+    else:
+        how["on_demand"] = on_demand
+    make = exporter().export_model if caption is None else exporter().export_captioner
+    result = make(
         model,
         output,
         layer=layer[0] if layer is not None and len(layer) == 1 else layer or "auto",
@@ -182,29 +210,26 @@ def export(
         prefix_tokens=prefix_tokens,
         grid=_grid(grid),
         emit=emit,
-        targets=targets,
         score=score,
-        output_name=output_name[0] if output_name is not None and len(output_name) == 1 else output_name,
         output_layout=output_layout,
         preprocess=preprocess_option(preprocess, color, mean, std, scale),
         size=sides("size", size),
         order=order,
         stop_gradient=stop_gradient or (),
         resize=resize,
-        labels=labels,
         for_engine=for_engine,
         frames=_frames(frames),
         input_gradient=input_gradient,
         input_gradient_at=input_gradient_at,
-        on_demand=on_demand,
         head=head,
         input_name=input_name,
         inputs=arrays(input_value or ()),
         roles=_roles(role or ()),
         tokenizer=tokenizer,
         check=not no_check and (check == "default" or "strict"),
+        **how,
     )
-    kind = result.taken_for() if targets == "default" else ""
+    kind = result.taken_for() if targets == "default" and caption is None else ""
     if kind:
         typer.echo(f"{model.name} is taken for {kind}; --targets and --output-name say otherwise", err=True)
     for line in result.summary():
@@ -230,6 +255,23 @@ def _roles(texts: Sequence[str]) -> dict[str, str]:
         if not sign or not name:
             raise FastcamError(f"--role is {shown(repr(text))}; give NAME=ROLE, like question=text")
         found[name] = role
+    return found
+
+
+def _one(names: list[str] | None) -> str | list[str] | None:
+    """A name alone, of several all of them."""
+    return names[0] if names is not None and len(names) == 1 else names
+
+
+def _special(text: str) -> dict[str, int]:
+    """The --caption option: "start=1,end=2,pad=0"."""
+    parts = [part.strip().partition("=") for part in text.split(",")]
+    found = {name: int(number) for name, _, number in parts if re.fullmatch(r"[0-9]{1,9}", number)}
+    unknown = set(found) - {"start", "end", "pad"}
+    if len(found) != len(parts) or unknown or not {"start", "end"} <= set(found):
+        raise FastcamError(
+            f"--caption is {shown(repr(text))}; give the words that begin and end a caption as numbers: start=1,end=2"
+        )
     return found
 
 

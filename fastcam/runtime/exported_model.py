@@ -29,7 +29,19 @@ from fastcam.runtime.session import (
     ort_errors,
     read_metadata,
 )
-from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, OUTPUTS, PREFIX, RELEVANCE, SCORES, TARGETS, Metadata, of_layer
+from fastcam.schema import (
+    ACTIVATIONS,
+    CAM,
+    COTANGENT,
+    OUTPUTS,
+    PREFIX,
+    RELEVANCE,
+    SCORES,
+    TARGETS,
+    Cotangent,
+    Metadata,
+    of_layer,
+)
 
 TargetArrays: TypeAlias = "NDArray[np.int64] | Mapping[str, NDArray[Any]] | None"
 """What a file is to explain: classes or ranks, int64 [1, T] or [images, T]; of a file whose target is a cotangent the
@@ -286,7 +298,7 @@ class Network:
     def _own(self, feed: dict[str, Any]) -> dict[str, Any]:
         """The model's own outputs, of a file whose cotangents are still to be given: with one of zeros."""
         for one in self.metadata.cotangents:
-            shape = self.metadata.size_of(one, feed[self.metadata.input].shape)
+            shape = self._by_inputs(one, feed) or self.metadata.size_of(one, feed[self.metadata.input].shape)
             if shape is None:
                 raise FastcamError(
                     f"{self.name}: only a run tells the size of output {one.output}, and this file runs with a "
@@ -297,6 +309,18 @@ class Network:
         feed = {name: np.asarray(array) for name, array in feed.items()}
         names = [name for name in self._outputs if not name.startswith(PREFIX)]
         return dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+
+    def _by_inputs(self, about: Cotangent, feed: dict[str, Any]) -> tuple[int, ...] | None:
+        """The shape of an output whose free sides are those of further inputs, as a text's length is."""
+        named = {
+            side: have
+            for name, array in feed.items()
+            if name in self.further
+            for side, have in zip(self.inputs[name].shape, np.shape(array), strict=False)
+            if isinstance(side, str)
+        }
+        shape = tuple(named.get(side, side) if isinstance(side, str) else side for side in about.shape)
+        return tuple(side for side in shape if isinstance(side, int)) if named and _are_known(shape) else None
 
     def _whole(self, feed: dict[str, Any], targets: TargetArrays, missing: int) -> dict[str, Any]:
         if targets is None:
@@ -378,6 +402,10 @@ def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> 
     left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
     kept = {name: value for name, value in added.items() if name not in left_out and not name.startswith(others)}
     return kept | {plain: added[name] for name, plain in mine.items() if name in added}
+
+
+def _are_known(shape: tuple[int | str, ...]) -> bool:
+    return all(isinstance(side, int) for side in shape)
 
 
 def _ort_value(array: Any) -> Any:

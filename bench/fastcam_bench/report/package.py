@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args, get_origin
 
-from fastcam import schema
+from fastcam import captioning, schema
 
 PICTURES = "docs/images/methods"
 Rows = Sequence[tuple[str, ...]]
@@ -177,6 +177,8 @@ def metadata() -> str:
         schema.TokenizerFile,
         schema.Pair,
         schema.Head,
+        captioning.Captioning,
+        captioning.Link,
     ):
         types = typing.get_type_hints(one)
         fields: Rows = [

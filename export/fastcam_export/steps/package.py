@@ -10,7 +10,7 @@ from typing import Any
 
 from fastcam.atomic_files import destination, refused, write_files
 from fastcam.errors import FastcamError, shown
-from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
+from fastcam_export.artifacts import captions, classifier_head, on_demand, uint8_frames
 from fastcam_export.graph import weights
 from fastcam_export.graph.save import stamp, write_with_weights
 from fastcam_export.result import Export
@@ -18,7 +18,12 @@ from fastcam_export.steps import texts
 from fastcam_export.steps.attach import Attached
 from fastcam_export.steps.plan import Plan
 
-PLACES = {"head": classifier_head.beside, "explain": on_demand.beside, "tokenizer": texts.beside}
+PLACES = {
+    "head": classifier_head.beside,
+    "explain": on_demand.beside,
+    "decoder": captions.beside,
+    "tokenizer": texts.beside,
+}
 """Where the parts of an export lie, beside its main file."""
 
 
@@ -72,6 +77,9 @@ def finish(export: Export, output: str | Path | None) -> Export:
         stamp(export.explanation, replace(metadata, pair=theirs))
         ours = replace(pair, other=on_demand.beside(path).name if path is not None else "")
         metadata, parts["explain"] = replace(metadata, pair=ours), export.explanation
+    if export.decoder is not None and metadata.captioning is not None:
+        named = replace(metadata.captioning, decoder=captions.beside(path).name if path is not None else "")
+        metadata, parts["decoder"] = replace(metadata, captioning=named), export.decoder
     stamp(export.model, metadata)
     files: tuple[Path, ...] = ()
     if path is not None:

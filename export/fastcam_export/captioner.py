@@ -1,0 +1,120 @@
+"""``export_captioner``: a captioner, in one file or in two, that explains the words it says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import onnx
+
+from fastcam.captioning import Captioning
+from fastcam.errors import FastcamError, typed
+from fastcam.labels import Labels, read_labels
+from fastcam.schema import METADATA_KEY
+from fastcam_export.artifacts import captions
+from fastcam_export.exporter import export_model
+from fastcam_export.graph.load import Source, load
+from fastcam_export.result import Export
+from fastcam_export.steps.package import finish
+from fastcam_export.verify.unexpected import told
+from fastcam_export.vjp import vjp
+
+
+def export_captioner(
+    model: Source,
+    output: str | Path | None = None,
+    *,
+    start: int,
+    end: int,
+    pad: int | None = None,
+    decoder: Source | None = None,
+    vocabulary: Labels | None = None,
+    words: str | None = None,
+    scores: str | None = None,
+    state: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Export:
+    """Export a captioner as :class:`fastcam.captions.Captioner` runs it.
+
+    In one file it takes pictures and the words so far, int64 [N, L], and gives the scores of the next word behind each
+    of them, [N, L, V]. In two files the encoder takes pictures, and the decoder what that gives: with all words so far,
+    or with one word and a state, which it gives anew. Words are scored before a softmax.
+
+    Args:
+        model: path, bytes or ModelProto: the captioner, or its encoder.
+        output: file to write; None only returns the models. The decoder lies beside it, ``x.cam.decoder.onnx``.
+        start, end: the numbers of the words that begin and end a caption.
+        pad: the number of what fills up a sequence of fixed length.
+        decoder: path, bytes or ModelProto of the decoder, where there is one.
+        vocabulary: the words by number in any form of :mod:`fastcam.labels`.
+        words, scores: the input of words and the output of their scores; by default the graph's names tell.
+        state: of a decoder that takes one word at a time, input -> the output that it takes of the word before; by
+            default their names tell. A state that the encoder does not give begins as zeros.
+        **options: of :func:`fastcam_export.export_model`. A captioner in one file is exported ``on_demand`` unless this
+            says otherwise: it then says a caption at the price of the model.
+
+    Returns:
+        The export; of two files that of the encoder, with the decoder and its gradient as ``decoder``.
+
+    Raises:
+        FastcamError: as :func:`fastcam_export.export_model`; or a graph that is no captioner, or does not tell what its
+            inputs take.
+    """
+    for name, value in (("start", start), ("end", end), ("pad", pad)):
+        typed(name, value, int | NoneType if name == "pad" else int, "the number of a word")
+    names = () if vocabulary is None else read_labels(vocabulary, None)
+    about = {"start": start, "end": end, "pad": pad, "vocabulary": names}
+    for name in ("start", "end", "pad"):
+        number = about[name]
+        if isinstance(number, int) and (number < 0 or (names and number >= len(names))):
+            raise FastcamError(
+                f"{name} is word {number}; words are numbers from 0{f' to {len(names) - 1}' if names else ''}"
+            )
+    for name in ("targets", "output_name", "labels"):
+        if name in options:
+            raise FastcamError(f"export_captioner sets {name} itself; leave it out")
+    if decoder is None:
+        with told(model, "exported"):
+            read = captions.read_one_file(load(model).model.graph, words, scores)
+        once = {"on_demand": True, **options}
+        export = export_model(model, targets="cotangent", output_name=read.scores, labels=names or None, **once)
+        _refuse_no_words(export, read.words, len(names))
+        said = Captioning("one file", read.words, read.scores, length=read.length, masks=read.masks, **about)  # type: ignore[arg-type]
+        return finish(replace(export, metadata=replace(export.metadata, captioning=said)), output)
+    with told(model, "exported"):
+        graph = load(model).model.graph
+        given = {value.name or "": value for value in graph.outputs if value.dtype in captions.FLOATS}
+    with told(decoder, "exported"):
+        read = captions.read_decoder(load(decoder).model.graph, given, words, scores, state)
+    taken = dict.fromkeys(one.output for one in read.encoded)
+    export = export_model(model, targets="cotangent", output_name=list(taken), **options)
+    wrt = dict.fromkeys(one.input for one in (*read.encoded, *read.state))
+    differentiated = vjp(decoder, wrt=list(wrt), of=[read.scores, *(one.output for one in read.state)])
+    said = Captioning(
+        "step" if read.state else "sequence", read.words, read.scores, length=read.length, masks=read.masks,
+        encoded=read.encoded, state=read.state,
+        sha256=hashlib.sha256(differentiated.SerializeToString()).hexdigest(), **about,  # type: ignore[arg-type]
+    )  # fmt: skip
+    _mark(differentiated, said)
+    return finish(replace(export, metadata=replace(export.metadata, captioning=said), decoder=differentiated), output)
+
+
+def _refuse_no_words(export: Export, words: str, count: int) -> None:
+    """Raise where a file scores no words."""
+    about = export.metadata.cotangents[0]
+    if words not in [one.name for one in export.metadata.inputs] or len(about.shape) != 2:
+        shape = ", ".join(map(str, ("N", *about.shape)))
+        raise FastcamError(f"a captioner's scores are [N, words so far, vocabulary]; {about.output!r} is [{shape}]")
+    size = about.shape[-1]
+    if count and isinstance(size, int) and size != count:
+        raise FastcamError(f"{count} words were given, and the model scores {size}; give a word for each")
+
+
+def _mark(decoder: onnx.ModelProto, about: Captioning) -> None:
+    """Say in the decoder whose it is."""
+    entry = decoder.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, about.decoder_mark
