@@ -17,7 +17,7 @@ from fastcam import kernels as kernel_backends
 from fastcam.errors import FastcamError, checked, typed
 from fastcam.explain import multilayer, on_device
 from fastcam.explain.clips import clips_of
-from fastcam.explain.kinds import KINDS
+from fastcam.explain.kinds import opened_by
 from fastcam.explain.on_device import Resident
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
@@ -35,6 +35,7 @@ from fastcam.runtime.inputs import Preprocess, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import Model, Providers
+from fastcam.runtime.stacked_frames import StackInputs, stacks_of
 from fastcam.runtime.thread_limit import at_most
 from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
@@ -105,7 +106,7 @@ class Explainer:
         typed("batch_size", batch_size, Integral, "a whole number")
         if batch_size < 1:
             raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        inputs_of, view_of = KINDS[metadata.kind]
+        inputs_of, view_of = opened_by(metadata)
         image = network.inputs[metadata.input]
         texts = _tokenizer(tokenizer, model, metadata, self._name)
         of_pictures = preprocess, threads, network.further, inputs, self._reading, texts
@@ -240,8 +241,9 @@ class Explainer:
                 layout), used as it is. Tensors may be anything that speaks DLPack (torch, CuPy, ...); they are not
                 copied, on a GPU either. Of a video model a clip: a video file, a list of pictures, or uint8 [frames, h,
                 w, 3]; a list of those; or a float tensor. The explanation then has a row for each frame, see
-                :mod:`fastcam.explain.video`. Of a model of signals or volumes arrays, or .npy, .csv or NIfTI files, see
-                :mod:`fastcam.runtime.sample_inputs`.
+                :mod:`fastcam.explain.video`. Of a model that sees a stack of frames the frames of one episode, see
+                :mod:`fastcam.runtime.stacked_frames`. Of a model of signals or volumes arrays, or .npy, .csv or NIfTI
+                files, see :mod:`fastcam.runtime.sample_inputs`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); or what else the file
@@ -390,7 +392,8 @@ class Explainer:
         Args:
             frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path. Of a
                 video model clips (:meth:`__call__`), each a frame here, whose explanation has a row for each of its own
-                frames; a video's path is read as neighbouring clips (:mod:`fastcam.explain.clips`).
+                frames; a video's path is read as neighbouring clips (:mod:`fastcam.explain.clips`). Of a model that
+                sees the last frames at once the frames of one episode, each explained with those in front of it.
             targets: for every frame the same, see :meth:`__call__`; or a function of a frame's number and of what was
                 given as the frame, which says its own targets.
             cotangent, method, layers, fuse, style, options, inputs, text: for every frame the same, see
@@ -420,6 +423,8 @@ class Explainer:
             frames = read_video(frames, self._reading) if is_video(Path(frames)) else [frames]
             if self.clip_frames is not None and not isinstance(frames, list):
                 frames = clips_of(frames, self.clip_frames)
+        if isinstance(self._inputs, StackInputs):
+            frames = stacks_of(frames, self._inputs.stack)
         return stream(steps, frames, size, workers, wait)
 
     @checked

@@ -21,6 +21,7 @@ _SIZE = Rule(
     lambda size: min(size) >= 1 and size[0] * size[1] <= 2**27, "a height and a width of 1 or more, 2^27 pixels at most"
 )
 _SHARE = Rule(lambda share: 0 < share <= 1, "a share above 0, and at most 1")
+_FRAMES = Rule(lambda count: 1 <= count <= 256, "a number of frames, 1 to 256")
 _PIXEL = Rule(lambda value: 0 <= value <= 255, "a pixel value, 0 to 255")
 
 
@@ -41,6 +42,8 @@ class Preprocessing:
         scale, mean, std: see the formula; mean and std have one number, or one per channel.
         layout: "NCHW" or "NHWC" of the model's input.
         pad_value: pixel value (0..255) of a letterbox's bars.
+        stack: how many neighbouring frames lie behind one another in the channels, the newest last: 4 of DQN's agents.
+            All else is said of one frame.
 
     Raises:
         FastcamError: a field of another type or range; scale, mean and std are finite, a scale below 0 turns dark and
@@ -56,6 +59,7 @@ class Preprocessing:
     std: Annotated[tuple[float, ...], NOT_EMPTY, MODERATE, NOT_ZERO, POSITIVE] = (1.0,)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     pad_value: Annotated[float, _PIXEL] = 114.0
+    stack: Annotated[int, _FRAMES] = 1
 
     def __post_init__(self) -> None:
         try:
@@ -168,6 +172,7 @@ def fitted(how: Preprocessing, channels: Any, dtype: str, name: str) -> tuple[Pr
             those.
     """
     note = ""
+    channels = _of_one_frame(channels, how, name)
     if channels == 1 and how.color in ("RGB", "BGR"):
         if len(how.mean) == 3 or len(how.std) == 3:
             mean, std = _mean(how.mean), _mean(how.std)
@@ -189,6 +194,22 @@ def fitted(how: Preprocessing, channels: Any, dtype: str, name: str) -> tuple[Pr
         _refuse_fractions(how, dtype, name)
     _refuse_other_units(how)
     return how, note
+
+
+def _of_one_frame(channels: Any, how: Preprocessing, name: str) -> Any:
+    """The channels of one frame, of an input that may have a stack of them.
+
+    Raises:
+        FastcamError: they are those of no whole number of frames.
+    """
+    if how.stack == 1 or not isinstance(channels, int):
+        return channels
+    if channels % how.stack:
+        raise FastcamError(
+            f"input {name!r} takes {channels} channels, which are not those of {how.stack} frames; give another number "
+            "of frames (--stack)"
+        )
+    return channels // how.stack
 
 
 def _mean(numbers: tuple[float, ...]) -> tuple[float, ...]:

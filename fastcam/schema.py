@@ -348,6 +348,8 @@ class Metadata:
         new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer", "captioning"
         unsaid = {name for name in new if not getattr(self, name)}
         every = {name: value for name, value in asdict(self).items() if name not in unsaid}
+        if self.preprocessing is not None and self.preprocessing.stack == 1:
+            del every["preprocessing"]["stack"]
         every |= {"score": said(self.score), "cotangents": [said(one) for one in self.cotangents]}
         every |= {"inputs": [said(one) for one in self.inputs]} if self.inputs else {}
         return json.dumps(every, ensure_ascii=False)
@@ -400,6 +402,9 @@ def _check_together(meta: Metadata) -> None:
     how = meta.preprocessing
     order = meta.order or (how.layout if how is not None and len(meta.input_shape) == 4 and not meta.frames else "")
     channels = meta.input_shape[order.index("C")] if "C" in order else None
+    if how is not None and isinstance(channels, int) and channels % how.stack:
+        raise Unfit("preprocessing.stack", how.stack, f"a number of frames that {channels} channels are of")
+    channels = channels // how.stack if how is not None and isinstance(channels, int) else channels
     if how is not None and isinstance(channels, int) and not {len(how.mean), len(how.std)} <= {1, channels}:
         raise Unfit("preprocessing", f"mean {how.mean} and std {how.std}", f"one number, or {channels}")
     for i, one in enumerate(meta.inputs):

@@ -85,6 +85,13 @@ def export(
             show_default="as the graph tells",
         ),
     ] = None,
+    stack: Annotated[
+        int | None,
+        typer.Option(
+            help="How many neighbouring frames lie in the channels, the newest last (an agent's 4).",
+            show_default=False,
+        ),
+    ] = None,
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to the input's size.")] = "stretch",
     labels: Labels = None,
     input_name: InputName = None,
@@ -212,7 +219,7 @@ def export(
         emit=emit,
         score=score,
         output_layout=output_layout,
-        preprocess=preprocess_option(preprocess, color, mean, std, scale),
+        preprocess=preprocess_option(preprocess, color, mean, std, scale, stack=stack),
         size=sides("size", size),
         order=order,
         stop_gradient=stop_gradient or (),

@@ -109,7 +109,9 @@ def stream(
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
-    frames, total, fps = _frames(sources, Reading(max_pixels, exif), explainer.clip_frames)
+    how_prepared = explainer.metadata.preprocessing
+    stack = how_prepared.stack if how_prepared is not None else 1
+    frames, total, fps = _frames(sources, Reading(max_pixels, exif), explainer.clip_frames, stack)
     explained = explainer.stream(
         frames,
         targets,
@@ -156,7 +158,10 @@ def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterat
 def _rows(frame: Frame) -> Iterator[Frame]:
     """A frame of a stream; of a clip each of its frames that no clip before had."""
     from fastcam.explain.clips import Clip
+    from fastcam.runtime.stacked_frames import FrameStack
 
+    if isinstance(frame.source, FrameStack):
+        frame = replace(frame, source=frame.source.frames[-1])
     if not isinstance(frame.source, Clip) or frame.explanation is None:
         yield frame
         return
@@ -166,15 +171,17 @@ def _rows(frame: Frame) -> Iterator[Frame]:
         )
 
 
-def _frames(sources: list[Path], reading: Reading, clip: int | None) -> tuple[Iterable[Any], int, float]:
+def _frames(sources: list[Path], reading: Reading, clip: int | None, stack: int) -> tuple[Iterable[Any], int, float]:
     """All frames, about how many they are (0: unknown), and how fast they play.
 
     Args:
         clip: of a video model, how many frames a clip has: then each source is read as its clips.
+        stack: how many frames a model sees at once: each source is an episode of its own.
     """
     from fastcam.explain.clips import clips_of
     from fastcam.explain.streaming import is_video, open_video, read_video
     from fastcam.image.preprocess import opencv
+    from fastcam.runtime.stacked_frames import stacks_of
 
     parts: list[Iterable[Any]] = []
     total, fps = 0, FPS
@@ -192,6 +199,8 @@ def _frames(sources: list[Path], reading: Reading, clip: int | None) -> tuple[It
             parts.append(files)
     if clip is not None:
         parts = [clips_of(part, clip) for part in parts]
+    if stack > 1:
+        parts = [stacks_of(part, stack) for part in parts]
     return chain.from_iterable(parts), total, fps
 
 

@@ -8,7 +8,16 @@ from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.explain.volume import VolumeView
 from fastcam.runtime.inputs import Inputs
 from fastcam.runtime.sample_inputs import SampleInputs
-from fastcam.schema import Kind
+from fastcam.runtime.stacked_frames import StackInputs
+from fastcam.schema import Kind, Metadata
+
+
+def opened_by(metadata: Metadata) -> tuple[type[Inputs], type[View]]:
+    """What turns sources into the network's input, and how its maps are placed."""
+    inputs, view = KINDS[metadata.kind]
+    stacked = metadata.kind == "picture" and metadata.preprocessing is not None and metadata.preprocessing.stack > 1
+    return (StackInputs if stacked else inputs), view
+
 
 KINDS: dict[Kind, tuple[type[Inputs], type[View]]] = {
     "picture": (Inputs, View),

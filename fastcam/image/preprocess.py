@@ -251,6 +251,7 @@ def restore(tensor: NDArray[Any], how: Preprocessing | None) -> Uint8:
         x = (x - low) * (255.0 / (high - low) if high > low else 0.0)
         how = Preprocessing(layout="NHWC" if x.shape[-1] in (1, 3) and x.shape[0] not in (1, 3) else "NCHW")
     hwc = x if how.layout == "NHWC" else x.transpose(1, 2, 0)
+    hwc = hwc[..., -(hwc.shape[2] // how.stack) :]  # of a stack of frames the last
     pixels = (hwc * np.asarray(how.std, np.float32) + np.asarray(how.mean, np.float32)) / np.float32(how.scale)
     if how.color in ("RGBA", "BGRA") and pixels.shape[2] == 4:
         pixels = pixels[..., :3]

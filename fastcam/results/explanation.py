@@ -315,8 +315,9 @@ class Explanation:
             raise FastcamError(
                 "the file brings nothing back to the image; export the model with --input-gradient guided"
             )
-        values = self.guided_gradcam if cam else self.input_gradients
-        return overlays.pixels(values[i, target], geometry, mode not in AROUND_GREY, self._order)
+        values = (self.guided_gradcam if cam else self.input_gradients)[i, target]
+        adds_up = mode not in AROUND_GREY
+        return overlays.pixels(values if adds_up else self._newest(values), geometry, adds_up, self._order)
 
     @checked
     @limited
@@ -331,7 +332,13 @@ class Explanation:
             raise FastcamError(f"{self.method} explains a layer, not pixels; see overlay, or the methods of the image")
         _, factor = drawing.enlarge(self.image(i), min_side)
         geometry, adds_up = self.geometry[i].magnified(factor), METHODS[self.method].adds_up
-        return overlays.pixels(self.attributions[i, target], geometry, adds_up, self._order)
+        values = self.attributions[i, target]
+        return overlays.pixels(values if adds_up else self._newest(values), geometry, adds_up, self._order)
+
+    def _newest(self, values: Float) -> Float:
+        """Of a stack of frames, [C, H, W], the channels of the newest, which is the picture that is shown."""
+        how = self.metadata.preprocessing
+        return values if how is None else values[-(len(values) // how.stack) :]
 
     @property
     def _order(self) -> str:

@@ -124,6 +124,10 @@ class Inputs:
             chosen = named(preprocess, size=own.size if own else None, **kept)
         if chosen is None:
             return None
+        if chosen.stack != (own.stack if own else 1):
+            raise FastcamError(
+                f"how many frames the input of {self._name} stacks is said at the export (--stack), not here"
+            )
         if preprocess is not None:
             chosen = self._fitted(chosen)
         fixed = self._spatial(chosen.layout)
@@ -374,10 +378,9 @@ class Inputs:
         tensor, prepared = self._loaded(images, self.preprocessing)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self._channels(self.preprocessing.layout)
-        if channels is not None and channels != tensor.shape[axis]:
-            raise FastcamError(
-                f"{self._name} takes {channels} channels, its preprocessing makes {tensor.shape[axis]}; set its color"
-            )
+        made = tensor.shape[axis] // self.preprocessing.stack
+        if channels is not None and channels != made:
+            raise FastcamError(f"{self._name} takes {channels} channels, its preprocessing makes {made}; set its color")
         if np.issubdtype(self._dtype, np.integer):
             limits = np.iinfo(self._dtype)
             tensor = np.clip(np.rint(tensor), limits.min, limits.max)

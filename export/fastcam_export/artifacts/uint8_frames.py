@@ -71,6 +71,8 @@ def refuse(metadata: Metadata, frames: bool | tuple[int, int], on_demand: bool) 
         FastcamError: no preprocessing of a known size, or another option that frames do not go with.
     """
     size = _size(frames)
+    if metadata.preprocessing is not None and metadata.preprocessing.stack > 1:
+        raise FastcamError("frames are pictures that go in one by one, and stack says several; leave one of them out")
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise FastcamError(f"frames is {frames}; give True, or (height, width) of the frames")
     if size is not None and math.prod(size) > MOST_PIXELS:
