@@ -104,6 +104,8 @@ def report(
         say(f"share of heat in boxes: {made.inside}, n = {made.inside.n}")
     for name in made.suspicious[:10]:
         say(f"suspicious: {name}")
+    for kind in made.kinds[:10]:
+        say(f"maps of {kind.title}: {', '.join(kind.lines)}")
     typer.echo(f"the report is {output}")
     if made.failed:
         name, error = made.errors[0]

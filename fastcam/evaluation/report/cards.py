@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcam.evaluation.protocols.regions import Boxes
 from fastcam.evaluation.report import heat
 from fastcam.evaluation.report.facts import CELLS, Facts, Group, percent
+from fastcam.evaluation.report.kinds import EXAMPLES, Kind
 from fastcam.image.preprocess import Size, Uint8
 from fastcam.render import web
 from fastcam.render.web import escaped
@@ -91,8 +93,12 @@ def _rect(kind: str, box: Sequence[float]) -> str:
     )
 
 
-def opening(number: int, facts: Facts, flags: Sequence[str]) -> str:
-    """A card down to its views: what the script filters and sorts by, name, verdict and what is suspicious."""
+def opening(number: int, facts: Facts, flags: Sequence[str], kind: int = 0) -> str:
+    """A card down to its views: what the script filters and sorts by, name, verdict and what is suspicious.
+
+    Args:
+        kind: the number of its kind of maps among all of the page, from 1; 0 of none.
+    """
     verdict = {True: "right", False: "wrong", None: "unknown"}[facts.right]
     share = "" if facts.share is None else f"{facts.share:.4f}"
     data = {
@@ -104,6 +110,7 @@ def opening(number: int, facts: Facts, flags: Sequence[str]) -> str:
         "flagged": int(bool(flags)),
         "score": f"{facts.score:.6g}",
         "share": share,
+        "kind": kind or "",
     }
     attributes = " ".join(f'data-{key}="{escaped(value)}"' for key, value in data.items())
     said = "".join(f"<li>{escaped(flag)}</li>" for flag in flags)
@@ -127,10 +134,7 @@ CLOSING = "</article>\n"
 
 def group_row(name: str, group: Group, flags: Sequence[str]) -> str:
     """A class: mean picture under its mean map, counts, share of heat inside boxes, and what is suspicious."""
-    values = base64.b64encode(np.rint(255 * group.mean_map / max(1e-30, group.mean_map.max())).astype(np.uint8)).decode(
-        "ascii"
-    )
-    drawn = f"{CELLS} {CELLS} {values} 0 0 1 1 0 0 1 1" if group.maps else ""
+    drawn = _whole(group.mean_map) if group.maps else ""
     uri = web.jpeg_uri(group.mean_picture, CELLS, 4000)
     label = escaped(name)
     share = "" if group.share is None or group.even is None else f"{percent(group.share)} (even {percent(group.even)})"
@@ -144,4 +148,31 @@ def group_row(name: str, group: Group, flags: Sequence[str]) -> str:
         f'<th scope="row"><button type="button" class="only" data-class="{label}">{label}</button>'
         + (f'<ul class="flags">{said}</ul>' if said else "")
         + f"</th><td>{group.count}</td><td>{right}</td><td>{share}</td><td>{same}</td></tr>\n"
+    )
+
+
+def _whole(mean: NDArray[np.float64]) -> str:
+    """A mean map for the page's script, see :func:`fastcam.evaluation.report.heat.drawn`; over the whole picture."""
+    values = base64.b64encode(np.rint(255 * mean / max(1e-30, mean.max())).astype(np.uint8).tobytes()).decode("ascii")
+    return f"{mean.shape[0]} {mean.shape[1]} {values} 0 0 1 1 0 0 1 1"
+
+
+def kind_figure(number: int, kind: Kind, group: Group, cards: Mapping[int, tuple[int, str]]) -> str:
+    """A kind of maps: its mean map over its class's mean picture, what is known of it, and its plainest pictures.
+
+    Args:
+        number: of the kind among all of the page, from 1.
+        cards: of each picture's number the number of its card, and its name.
+    """
+    uri, title = web.jpeg_uri(group.mean_picture, CELLS, 4000), escaped(kind.title)
+    lines = "".join(f"<li>{escaped(line)}</li>" for line in kind.lines)
+    examples = "".join(
+        f'<a class="example" href="#p{cards[place][0]}">{escaped(cards[place][1])}</a> '
+        for place in kind.places[:EXAMPLES]
+    )
+    return (
+        f'<div class="kind"><h3><button type="button" class="only" data-kind="{number}">{title}</button></h3>'
+        f'<div class="stack mean"><img src="{uri}" alt="mean of the pictures of {escaped(kind.label)}" width="84" '
+        f'height="84"><canvas data-heat="{_whole(kind.mean_map)}" data-wide="84" aria-hidden="true"></canvas></div>'
+        f'<ul>{lines}</ul><div class="examples">{examples}</div></div>\n'
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from fastcam.image.preprocess import Float
 
 CELLS = 28
 """Rows and columns of a class's mean map and mean picture."""
+SMALL = 14
+"""Rows and columns of the map that is kept of each picture."""
 SAME, SAME_LEAST = 0.9, 5
 """A class's maps are called the same from this mean correlation on, and from this many pictures on."""
 FAR, PICTURES_LEAST, CLASSES_LEAST = 0.5, 4, 3
@@ -76,6 +79,21 @@ class Facts:
     status: str
 
 
+class Seen(NamedTuple):
+    """What is kept of a picture's map.
+
+    Attributes:
+        place: the picture's number.
+        small: the map over its maximum, uint8 [SMALL, SMALL].
+        share, right: see :class:`Facts`.
+    """
+
+    place: int
+    small: NDArray[np.uint8]
+    share: float | None
+    right: bool | None
+
+
 @dataclass
 class Group:
     """All pictures of a class.
@@ -87,6 +105,7 @@ class Group:
         maps: how many have a map.
         count, right, known: pictures; those predicted right; those whose class is known.
         shares, evens: of those with boxes.
+        seen: those with a map.
     """
 
     heat: NDArray[np.float64] = field(default_factory=lambda: np.zeros((CELLS, CELLS)))
@@ -98,9 +117,10 @@ class Group:
     known: int = 0
     shares: list[float] = field(default_factory=list)
     evens: list[float] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
 
-    def add(self, facts: Facts, heat: Float, picture: NDArray[np.uint8]) -> None:
-        """One more picture: its map and pixels in cells, [CELLS, CELLS] and [CELLS, CELLS, 3]."""
+    def add(self, facts: Facts, heat: Float, picture: NDArray[np.uint8], place: int = 0) -> None:
+        """One more picture: its map and pixels in cells, [CELLS, CELLS] and [CELLS, CELLS, 3]; and its number."""
         self.count += 1
         self.right += facts.right is True
         self.known += facts.right is not None
@@ -113,6 +133,9 @@ class Group:
             self.heat += heat
             centred = heat.astype(np.float64).ravel() - heat.mean(dtype=np.float64)
             self.unit += centred / max(float(np.linalg.norm(centred)), 1e-30)
+            small = heat.reshape(SMALL, CELLS // SMALL, SMALL, CELLS // SMALL).mean((1, 3))
+            small = np.rint(255 * small / small.max()).astype(np.uint8)
+            self.seen.append(Seen(place, small, facts.share, facts.right))
 
     @property
     def mean_map(self) -> NDArray[np.float64]:
@@ -171,11 +194,13 @@ class Groups:
 
     def __init__(self) -> None:
         self.by_name: dict[str, Group] = {}
+        self.count = 0
         self._medians: dict[str, Median | None] = {}
 
     def add(self, facts: Facts, heat: Float, picture: NDArray[np.uint8]) -> None:
         """One more picture."""
-        self.by_name.setdefault(facts.group, Group()).add(facts, heat, picture)
+        self.by_name.setdefault(facts.group, Group()).add(facts, heat, picture, self.count)
+        self.count += 1
 
     def ranked(self) -> list[tuple[str, Group, list[str]]]:
         """Name, class and what is suspicious about it: the suspicious ones first, then by their share of heat."""

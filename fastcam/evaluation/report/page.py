@@ -85,10 +85,23 @@ def classes(ranked: Sequence[tuple[str, Group, list[str]]]) -> str:
     return asset("classes.html") + "".join(group_row(*row) for row in ranked) + "</tbody></table></div></section>\n"
 
 
-def toolbar(names: Sequence[str], count: int) -> str:
-    """What filters and sorts, down to the first card."""
+def kinds(figures: Sequence[str]) -> str:
+    """The kinds of maps of the classes that have several; nothing where none has."""
+    return f'{asset("kinds.html")}<div class="kinds">{"".join(figures)}</div></section>\n' if figures else ""
+
+
+def toolbar(names: Sequence[str], titles: Sequence[str], count: int) -> str:
+    """What filters and sorts, down to the first card.
+
+    Args:
+        names: of the classes.
+        titles: of the kinds of maps.
+    """
     options = "".join(f'<option value="{escaped(name)}">{escaped(name)}</option>' for name in sorted(names))
-    return asset("pictures.html").replace("{count}", str(count)).replace("{options}", options)
+    choices = "".join(f'<option value="{i}">{escaped(title)}</option>' for i, title in enumerate(titles, 1))
+    select = f'\n<label>Maps <select id="kind"><option value="">all</option>{choices}</select></label>'
+    text = asset("pictures.html").replace("{count}", str(count)).replace("{kinds}", select if choices else "")
+    return text.replace("{options}", options)
 
 
 def end(errors: Sequence[tuple[str, str]], failed: int) -> str:

@@ -21,6 +21,7 @@ from fastcam.evaluation.model_input import model_input
 from fastcam.evaluation.protocols.regions import box_pixels, boxes_of, counted, ignored_pixels
 from fastcam.evaluation.report import cards, heat, page
 from fastcam.evaluation.report.facts import CELLS, Facts, Groups, order
+from fastcam.evaluation.report.kinds import Kind, kinds
 from fastcam.evaluation.report.truth import Classes, Shown
 from fastcam.evaluation.report.truth import shown as shown_in
 from fastcam.evaluation.samples import Dataset, Sample
@@ -47,6 +48,7 @@ class Report:
         inside: the mean share of heat inside boxes.
         errors: names and errors of pictures that could not be explained: the first :data:`ERRORS`.
         failed: how many there are.
+        kinds: groups of maps within classes, see :func:`fastcam.evaluation.report.kinds.kinds`.
     """
 
     pictures: int
@@ -57,6 +59,7 @@ class Report:
     inside: Figure
     errors: tuple[tuple[str, str], ...]
     failed: int
+    kinds: tuple[Kind, ...]
 
 
 def write_report(
@@ -227,15 +230,22 @@ class _Pages:
             self.inside.figure(),
             tuple(self.errors[:ERRORS]),
             len(self.errors),
+            tuple(kinds(self.groups.by_name)),
         )
-        figures = {"predicted right": report.correct, "share of heat in boxes": report.inside}
-        file.write(page.beginning(about, figures, len(self.places), report.failures, report.flagged))
+        shares = {"predicted right": report.correct, "share of heat in boxes": report.inside}
+        file.write(page.beginning(about, shares, len(self.places), report.failures, report.flagged))
         file.write(page.classes(ranked))
-        file.write(page.toolbar([name for name, _, _ in ranked], len(self.places)))
+        at_card = {i: (number, self.places[i][0].name) for number, i in enumerate(sequence, 1)}
+        by_name = self.groups.by_name
+        figures = [cards.kind_figure(n, kind, by_name[kind.label], at_card) for n, kind in enumerate(report.kinds, 1)]
+        file.write(page.kinds(figures))
+        titles = [kind.title for kind in report.kinds]
+        file.write(page.toolbar([name for name, _, _ in ranked], titles, len(self.places)))
+        kind_of = {place: n for n, kind in enumerate(report.kinds, 1) for place in kind.places}
         for number, i in enumerate(sequence, 1):
             facts, at, length = self.places[i]
             self.spool.seek(at)
-            file.write(cards.opening(number, facts, flags[i]))
+            file.write(cards.opening(number, facts, flags[i], kind_of.get(i, 0)))
             file.write(self.spool.read(length).decode("utf-8"))
             file.write(cards.CLOSING)
         file.write(page.end(report.errors, report.failed))

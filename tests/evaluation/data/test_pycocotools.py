@@ -14,9 +14,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # py
 
 
 def some(known):
-    """The photos with a crowd, and every third other one."""
+    """The photos with a crowd, and every ninth other one."""
     crowded = {one["image_id"] for one in known.anns.values() if one["iscrowd"]}
-    return [one for i, one in enumerate(known.imgs.values()) if one["id"] in crowded or i % 3 == 0]
+    return [one for i, one in enumerate(known.imgs.values()) if one["id"] in crowded or i % 9 == 0]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_every_object_of_every_photo_is_pycocotools(known, samples):
             assert mine.box == (x, y, x + width, y + height) and mine.crowd == bool(other["iscrowd"])
             assert np.array_equal(mine.mask, known.annToMask(other).astype(bool))
             objects, crowds = objects + 1, crowds + mine.crowd
-    assert objects > 100 and crowds
+    assert objects > 50 and crowds
 
 
 def test_overlaps_of_boxes_and_masks_are_pycocotools(known, samples):

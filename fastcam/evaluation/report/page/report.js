@@ -52,7 +52,17 @@
   const watch = new IntersectionObserver(seen => {
     for (const one of seen) each(one.target, one.isIntersecting);
   }, {rootMargin: "300px"});
-  for (const element of [...cards, ...document.querySelectorAll(".classes tbody tr")]) watch.observe(element);
+  // ---- examples of a kind of maps: pictures and maps of their cards
+  for (const link of document.querySelectorAll(".example")) {
+    const stack = by(link.hash.slice(1)).querySelector(".views figure:last-child .stack").cloneNode(true);
+    for (const each of stack.querySelectorAll("svg")) each.remove();
+    stack.querySelector("img").alt = link.textContent;
+    stack.querySelector("canvas").dataset.wide = 84;
+    stack.classList.add("mean");
+    link.title = link.textContent;
+    link.replaceChildren(stack);
+  }
+  for (const element of [...cards, ...document.querySelectorAll(".classes tbody tr, .kind")]) watch.observe(element);
 
   // ---- the slider of a card, and the one of all
   function slide(card) {
@@ -82,10 +92,12 @@
   }));
   function filter() {
     const text = by("text").value.trim().toLowerCase(), label = by("class").value, verdict = by("verdict").value;
+    const kind = by("kind") ? by("kind").value : "";
     for (const card of cards) {
       const data = card.dataset;
       const good = verdict === "" || (verdict === "flagged" ? data.flagged === "1" : data.verdict === verdict);
-      card.hidden = !(good && (label === "" || data.class === label) && texts.get(card).includes(text));
+      const same = (label === "" || data.class === label) && (kind === "" || data.kind === kind);
+      card.hidden = !(good && same && texts.get(card).includes(text));
     }
     shown = [...home.children].filter(card => !card.hidden);
     by("count").textContent = shown.length + " of " + cards.length;
@@ -100,12 +112,13 @@
     home.append(...[...cards].sort(order));
     filter();
   }
-  for (const id of ["text", "class", "verdict"]) by(id).addEventListener("input", filter);
+  for (const id of ["text", "class", "verdict", "kind"]) if (by(id)) by(id).addEventListener("input", filter);
   by("sort").addEventListener("input", sort);
   document.querySelector(".toolbar").addEventListener("submit", event => event.preventDefault());
   for (const button of document.querySelectorAll(".only")) {
     button.addEventListener("click", () => {
-      by("class").value = button.dataset.class;
+      by("class").value = button.dataset.class || "";
+      if (by("kind")) by("kind").value = button.dataset.kind || "";
       filter();
       by("pictures").scrollIntoView();
     });
