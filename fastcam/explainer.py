@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from fastcam import kernels as kernel_backends
-from fastcam.errors import FastcamError, checked, typed
+from fastcam.errors import FastcamError, checked, listed, shown, typed
 from fastcam.explain import multilayer, on_device
 from fastcam.explain.clips import clips_of
 from fastcam.explain.kinds import opened_by
 from fastcam.explain.on_device import Resident
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
-from fastcam.explain.streaming import Frame, is_video, read_video, stream
+from fastcam.explain.streaming import Frame, Steps, is_video, read_video, stream
 from fastcam.explain.video import ClipInputs
 from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.labels import Labels, read_labels
@@ -405,17 +405,8 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        each = targets if callable(targets) else None
-        asks = ExplainOptions(
-            -1 if each else targets, threshold, connectivity, cotangent, method, layers, fuse, style, options
-        )
-        same = self._request(asks, LATER, 1)
-
-        def request(rows: list[Any] | None) -> Request:
-            return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
-
-        given = {**(inputs or {}), **self._inputs.texts.named(text)}
-        steps = self._runner.steps(request, self._view, given, each).each_within(self._limited)
+        asks = ExplainOptions(-1, threshold, connectivity, cotangent, method, layers, fuse, style, options)
+        steps = self._steps(asks, targets, {**(inputs or {}), **self._inputs.texts.named(text)})
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
@@ -426,6 +417,60 @@ class Explainer:
         if isinstance(self._inputs, StackInputs):
             frames = stacks_of(frames, self._inputs.stack)
         return stream(steps, frames, size, workers, wait)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """How many pictures every run of the model takes; None where that is free."""
+        return self._network.fixed_batch
+
+    @property
+    def signature(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Inputs and outputs of the exported file, FastCAM's own among them: each has name, type and shape."""
+        return self._network.signature
+
+    @checked
+    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run the exported file as any host of ONNX Runtime would: arrays in, arrays out, nothing prepared or drawn.
+
+        Args:
+            feed: an array for each input without a default, by name.
+            names: of the outputs wanted; None is all.
+
+        Raises:
+            FastcamError: no such output, or values that the file does not take.
+        """
+        have = [value.name for value in self.signature[1]]
+        for name in names or ():
+            if name not in have:
+                raise FastcamError(f"{self._name} has no output {shown(repr(name))}; it has {listed(have)}")
+        with self._limited():
+            return self._network.run(feed, have if names is None else names)
+
+    @checked
+    def steps(
+        self,
+        targets: Any = -1,
+        threshold: float = 0.15,
+        connectivity: int = 8,
+        cotangent: CotangentLike | None = None,
+        method: str | None = None,
+        layers: Layers = None,
+        fuse: str | None = None,
+        style: str = "fastcam",
+        options: Mapping[str, Any] | None = None,
+        inputs: Values | None = None,
+    ) -> Steps:
+        """What a call does to pictures, step by step, for a host that schedules the steps itself, such as a server.
+
+        Args:
+            targets: for every picture the same, or a function that says each one's own, see :meth:`stream`.
+            threshold, connectivity, cotangent, method, layers, fuse, style, options, inputs: see :meth:`__call__`.
+
+        Raises:
+            FastcamError: a target that cannot be used, or a method that the file cannot serve.
+        """
+        asks = ExplainOptions(-1, threshold, connectivity, cotangent, method, layers, fuse, style, options)
+        return self._steps(asks, targets, inputs)
 
     @checked
     def probes(
@@ -458,6 +503,17 @@ class Explainer:
         return bind(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs, self._reading)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _steps(self, asks: ExplainOptions, targets: Any, inputs: Values | None) -> Steps:
+        """The steps of what a call asks; ``targets`` may be a function of a picture's number and of the picture."""
+        each = targets if callable(targets) else None
+        asks = replace(asks, targets=-1 if each else targets)
+        same = self._request(asks, LATER, 1)
+
+        def request(rows: list[Any] | None) -> Request:
+            return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
+
+        return self._runner.steps(request, self._view, inputs, each).each_within(self._limited)
 
     def _request(self, asks: ExplainOptions, images: Sources | Prediction, count: int | None = None) -> Request:
         """What a call asks, resolved and checked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from fastcam import kernels
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
-from fastcam.methods import Method, MethodResult, eigen_smoothed, method
+from fastcam.methods import METHODS, Method, MethodResult, eigen_smoothed, method
 from fastcam.methods.options import with_options
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
@@ -49,6 +50,15 @@ def served(name: str, metadata: Metadata, file: str, options: Mapping[str, Any] 
             f"{file} holds maps, {wanted.title} needs activations and weights; export with --emit weights"
         )
     return wanted
+
+
+def servable(metadata: Metadata) -> list[str]:
+    """The methods that a file can serve as it is, by name."""
+    found = []
+    for name in METHODS:
+        with contextlib.suppress(FastcamError):
+            found.append(served(name, metadata, "").name)
+    return found
 
 
 def _lacks(wanted: Method, metadata: Metadata) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from fastcam.runtime.classifier_head import Head
 from fastcam.runtime.explanation_part import check_pair, explanation_part
 from fastcam.runtime.further_inputs import NONE, FurtherValues
 from fastcam.runtime.providers import DEFAULT, Settings, short
+from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import (
     Model,
     Providers,
@@ -148,6 +149,21 @@ class Network:
         self._number: int | None = None
         shape = self.inputs[self.metadata.input].shape
         self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
+
+    @property
+    def signature(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The file's inputs and outputs as ONNX Runtime describes them; of a pair the first file's."""
+        return (*self.inputs.values(),), (*self._session.get_outputs(),)
+
+    def run(self, feed: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Outputs by name of the file as it is, as any host of ONNX Runtime gets them.
+
+        Raises:
+            FastcamError: ONNX Runtime refuses the values, or could not run.
+        """
+        with RUNS:
+            values = self._run(self._session.run, [*names], {**feed})
+        return dict(zip(names, values, strict=True))
 
     def at(self, number: int | None) -> Network:
         """The same sessions, of which :meth:`explain` gives the layer with this number under the plain names."""
