@@ -1,0 +1,1 @@
+"""Explanations behind an endpoint: models, batches and limits, and the protocols by which clients ask."""

@@ -1,0 +1,137 @@
+"""Requests that meet in one run of a model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from fastcam.serving.errors import Gone, NotInTime
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[T, R]):
+    item: T
+    key: Hashable
+    until: float
+    answer: Future[R] = field(default_factory=Future)
+
+
+class Batcher(Generic[T, R]):
+    """Runs what waits in batches, one after the other, in a thread of its own.
+
+    A batch holds what waits when the one before has ended, so it grows with the load and a single request waits for
+    nobody. While others are on their way (:meth:`coming`) a batch that is not full waits for them, for ``delay``
+    seconds at most. What nobody waits for any more is not run. A batch that fails is run again one by one, so that
+    one item's error is no other's.
+
+    Args:
+        run: a batch to the answers of its items, in order.
+        size: of a batch at most.
+        delay: seconds.
+        ran: is told of each batch: how many items, and seconds.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Sequence[R]],
+        size: int,
+        delay: float = 0.0,
+        ran: Callable[[int, float], None] = lambda count, seconds: None,
+    ) -> None:
+        self._run, self._size, self._delay, self._ran = run, size, delay, ran
+        self._changed = threading.Condition()
+        self._items: deque[_Waiting[T, R]] = deque()
+        self._coming = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="fastcam batches", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def coming(self, more: int) -> None:
+        """``more`` items are on their way; of those that do not come any more a negative number."""
+        with self._changed:
+            self._coming += more
+            self._changed.notify_all()
+
+    def ask(self, item: T, key: Hashable, until: float) -> R:
+        """The answer to an item, which runs with others of the same ``key``.
+
+        Args:
+            until: when its time is over, by ``time.monotonic()``.
+
+        Raises:
+            NotInTime: its time was over first.
+            Gone: the batcher is closed.
+            FastcamError: it cannot be answered.
+        """
+        waiting: _Waiting[T, R] = _Waiting(item, key, until)
+        with self._changed:
+            if self._closed:
+                raise Gone("this version of the model is no longer served; ask again")
+            self._items.append(waiting)
+            self._changed.notify_all()
+        try:
+            return waiting.answer.result(max(0.0, until - time.monotonic()))
+        except TimeoutError as error:
+            if waiting.answer.done() and not waiting.answer.cancelled():  # what it raised, by chance of that class
+                raise
+            waiting.answer.cancel()
+            raise NotInTime("the answer was not there in time; ask again later, or give it more time") from error
+
+    def close(self) -> None:
+        """End the thread when all that waits has been answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            begun = time.perf_counter()
+            self._answer(batch)
+            self._ran(len(batch), time.perf_counter() - begun)
+
+    def _next(self) -> list[_Waiting[T, R]]:
+        """The next batch; none when there will be no more."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._items or self._closed)
+                if self._delay and not self._closed:
+                    self._changed.wait_for(
+                        lambda: len(self._items) >= self._size or not self._coming or self._closed, self._delay
+                    )
+                batch: list[_Waiting[T, R]] = []
+                kept: deque[_Waiting[T, R]] = deque()
+                now = time.monotonic()
+                for waiting in self._items:
+                    if waiting.until < now or waiting.answer.cancelled():
+                        continue
+                    same = not batch or waiting.key == batch[0].key
+                    (batch if same and len(batch) < self._size else kept).append(waiting)
+                self._items = kept
+                batch = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
+                if batch or (self._closed and not kept):
+                    return batch
+
+    def _answer(self, batch: list[_Waiting[T, R]]) -> None:
+        try:
+            answers = self._run([waiting.item for waiting in batch])
+        except BaseException as error:
+            if len(batch) == 1:
+                batch[0].answer.set_exception(error)
+            else:
+                for waiting in batch:
+                    self._answer([waiting])
+            return
+        for waiting, answer in zip(batch, answers, strict=True):
+            waiting.answer.set_result(answer)

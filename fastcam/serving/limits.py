@@ -1,0 +1,35 @@
+"""What a client may ask for. The defaults are safe for an endpoint that strangers reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from fastcam.errors import FastcamError, typed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a request, and of what waits.
+
+    Attributes:
+        body: bytes of a request.
+        pixels: of a picture, checked on its header before it is decoded.
+        pictures: of a request.
+        targets: of a picture.
+        waiting: requests that are under way at once; one more is told to come again later (429).
+        seconds: that a request may take, from its first byte to its answer. What nobody waits for is not run.
+    """
+
+    body: int = 16 << 20
+    pixels: int = 50_000_000
+    pictures: int = 32
+    targets: int = 32
+    waiting: int = 64
+    seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            typed(field.name, value, int | float, "a positive number")
+            if not value > 0:
+                raise FastcamError(f"{field.name} is {value}; give a positive number")

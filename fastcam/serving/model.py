@@ -1,0 +1,272 @@
+"""A model that is served: pictures and tensors of many clients, in the same runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError
+from fastcam.explain.request import Request
+from fastcam.explain.streaming import Steps
+from fastcam.explainer import Explainer
+from fastcam.results.explanation import Explanation
+from fastcam.results.prediction import Prediction
+from fastcam.runtime.batch import Batch, join_batches
+from fastcam.runtime.thread_pipeline import Budget
+from fastcam.schema import TARGETS
+from fastcam.serving.asked import Asked
+from fastcam.serving.batching import Batcher
+from fastcam.serving.errors import Gone, NotInTime
+from fastcam.serving.limits import Limits
+
+LANES = 8
+"""Ways of explaining that are kept ready, those that were asked for last; each has a thread."""
+HELD = 512 << 20
+"""Bytes of decoded pictures that are on their way at once, about."""
+
+Observe = Callable[[str, float], None]
+"""Called with the name of a step, or "images" for a run's number of images, and seconds, or the number."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A picture that is ready for the network, and what is asked of it."""
+
+    part: Batch
+    targets: list[Any]
+
+
+class Lane:
+    """One way of explaining, whose pictures run together.
+
+    Args:
+        steps: of the explanation.
+        size: pictures of a run at most.
+        delay, ran: see :class:`fastcam.serving.batching.Batcher`.
+    """
+
+    def __init__(self, steps: Steps, size: int, delay: float, ran: Callable[[int, float], None]) -> None:
+        self.steps = steps
+        self.batcher: Batcher[_Item, Explanation] = Batcher(self._run, size, delay, ran)
+
+    def explain(self, source: Any, targets: Sequence[Any], until: float, observe: Observe) -> Explanation:
+        """The explanation of one picture."""
+        self.batcher.coming(1)
+        try:
+            begun = time.perf_counter()
+            targets = [*targets]
+            self.steps.request([targets])  # what cannot be asked is refused before anything is decoded
+            part = self.steps.prepare(source)
+            observe("prepare", time.perf_counter() - begun)
+        finally:
+            self.batcher.coming(-1)
+        return self.batcher.ask(_Item(part, targets), (part.tensor.shape, part.further.shapes().__repr__()), until)
+
+    def _run(self, items: Sequence[_Item]) -> list[Explanation]:
+        request: Request = self.steps.request([item.targets for item in items])
+        explanation = self.steps.finish(self.steps.run(join_batches([item.part for item in items]), request), request)
+        return [self.steps.one(explanation, i, len(items)) for i in range(len(items))]
+
+
+class ServedModel:
+    """An exported file behind an endpoint. Safe to share between threads.
+
+    Args:
+        name, version: by which clients ask for it.
+        explainer: of the file.
+        limits: of requests.
+        size: pictures of a run at most; a file with a fixed batch has its own.
+        delay: seconds that a run which is not full waits for pictures that are being decoded.
+        observe: is told how long steps take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        explainer: Explainer,
+        limits: Limits,
+        size: int = 8,
+        delay: float = 0.002,
+        observe: Observe = lambda what, value: None,
+    ) -> None:
+        self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
+        self.loaded = time.time()
+        self._size = explainer.fixed_batch or size
+        self._delay, self.observe = delay, observe
+        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._lock = threading.Lock()
+        self._budget = Budget(HELD)
+        self._closed = False
+        self._raw: Batcher[tuple[dict[str, NDArray[Any]], tuple[str, ...]], dict[str, NDArray[Any]]] | None = None
+
+    # ---- pictures
+
+    def explain(self, sources: Sequence[Any], asked: Asked, until: float) -> list[Explanation]:
+        """The explanations of pictures: encoded (bytes), or dicts of all inputs with one row each; never paths.
+
+        Raises:
+            FastcamError: a picture or parameter that cannot be used.
+            NotInTime: the time was over first.
+        """
+        self._check(sources)
+        lane = self._lane(asked)
+        if len(sources) == 1:
+            return [self._explained(lane, sources[0], asked, until)]
+        return _together(
+            [lambda source=source: self._explained(lane, source, asked, until) for source in sources]  # type: ignore[misc]
+        )
+
+    def predict(self, sources: Sequence[Any], until: float) -> Prediction:
+        """The scores of pictures; an export on demand runs the plain model."""
+        self._check(sources)
+        _in_time(until)
+        return self.explainer.predict(list(sources))
+
+    def _check(self, sources: Sequence[Any]) -> None:
+        if not 1 <= len(sources) <= self.limits.pictures:
+            raise FastcamError(f"{len(sources)} pictures; send 1 to {self.limits.pictures}")
+        for source in sources:
+            values = source.values() if isinstance(source, Mapping) else [source]
+            if any(not isinstance(value, bytes | np.ndarray) for value in values):
+                raise FastcamError("a picture is no bytes; send its bytes")  # a text would be read as a path
+
+    def _explained(self, lane: Lane, source: Any, asked: Asked, until: float) -> Explanation:
+        with self._room(lane.steps.weight(source)):
+            _in_time(until)
+            return lane.explain(source, asked.targets, until, self.observe)
+
+    @contextmanager
+    def _room(self, weight: int) -> Any:
+        """Decoded pictures take memory: those that find no room wait."""
+        self._budget.admit(weight)
+        try:
+            yield
+        finally:
+            self._budget.leave(weight)
+
+    def _lane(self, asked: Asked) -> Lane:
+        """The lane of a way of explaining; the one that was not used for the longest time makes room."""
+        dropped = None
+        with self._lock:
+            if self._closed:
+                raise Gone(f"this version of {self.name} is no longer served; ask again")
+            lane = self._lanes.get(asked.key)
+            if lane is None:
+                steps = self.explainer.steps(targets=_own, **asked.how)
+                lane = self._lanes[asked.key] = Lane(steps, self._size, self._delay, self._ran)
+                if len(self._lanes) > LANES:
+                    dropped = self._lanes.popitem(last=False)[1]
+            self._lanes.move_to_end(asked.key)
+        if dropped is not None:
+            threading.Thread(target=dropped.batcher.close, daemon=True).start()  # what waits there is still answered
+        return lane
+
+    # ---- tensors
+
+    def infer(self, feed: Mapping[str, NDArray[Any]], names: Sequence[str], until: float) -> dict[str, NDArray[Any]]:
+        """Outputs of the file for its inputs as they are, ``fastcam.*`` among them.
+
+        Raises:
+            FastcamError: values that the file does not take.
+            NotInTime: the time was over first.
+        """
+        _in_time(until)
+        if not self._rows_alike(names):
+            return self.explainer.run(feed, names)
+        with self._lock:
+            if self._closed:
+                raise Gone(f"this version of {self.name} is no longer served; ask again")
+            if self._raw is None:
+                self._raw = Batcher(self._run_raw, self._size, 0.0, self._ran)
+        rows = self._filled(feed)
+        shapes = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(rows.items()))
+        return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until)
+
+    def _rows_alike(self, names: Sequence[str]) -> bool:
+        """Whether every input and wanted output has a row for each image, and the batch is free."""
+        inputs, outputs = self.explainer.signature
+        values = [*inputs, *(value for value in outputs if value.name in names)]
+        first = next(value.shape for value in inputs if value.name == self.explainer.metadata.input)
+        if not first or isinstance(first[0], int):
+            return False
+        own = [value for value in values if value.name != TARGETS]
+        return all(value.shape and value.shape[0] == first[0] for value in own)
+
+    def _filled(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """With a row of targets for each image, so that requests of different targets are one run."""
+        image = feed.get(self.explainer.metadata.input)
+        if image is None or not image.ndim:
+            raise FastcamError(f"the input {self.explainer.metadata.input} is missing; send it")
+        known = {value.name for value in self.explainer.signature[0]}
+        rows = dict(feed)
+        if TARGETS in known:
+            targets = np.asarray(rows.get(TARGETS, [[-1]]))
+            if targets.ndim != 2 or len(targets) not in (1, len(image)):
+                raise FastcamError(f"{TARGETS} has shape {targets.shape}; give [1, T], or a row for each image")
+            rows[TARGETS] = np.repeat(targets, len(image), 0) if len(targets) == 1 else targets
+        return rows
+
+    def _run_raw(
+        self, items: Sequence[tuple[dict[str, NDArray[Any]], tuple[str, ...]]]
+    ) -> list[dict[str, NDArray[Any]]]:
+        feeds, names = [feed for feed, _ in items], items[0][1]
+        if len(feeds) == 1:
+            return [self.explainer.run(feeds[0], names)]
+        found = self.explainer.run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}, names)
+        ends = np.cumsum([len(feed[self.explainer.metadata.input]) for feed in feeds])[:-1]
+        split = {name: np.split(value, ends) for name, value in found.items()}
+        return [{name: parts[i] for name, parts in split.items()} for i in range(len(feeds))]
+
+    def _ran(self, count: int, seconds: float) -> None:
+        self.observe("run", seconds)
+        self.observe("images", count)
+
+    def close(self) -> None:
+        """Answer what waits, then end the threads."""
+        with self._lock:
+            self._closed = True
+            lanes, self._lanes = list(self._lanes.values()), OrderedDict()
+        for lane in lanes:
+            lane.batcher.close()
+        if self._raw is not None:
+            self._raw.close()
+
+
+def _own(index: int, source: Any) -> Any:
+    """A lane's pictures have targets of their own, which come with them."""
+    raise AssertionError("targets come with the picture")
+
+
+def _in_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise NotInTime("the answer was not there in time; ask again later, or give it more time")
+
+
+def _together(calls: Sequence[Callable[[], Explanation]]) -> list[Explanation]:
+    """Calls at once, each in a thread, so that their pictures meet in one run; the first error is raised."""
+    answers: list[Any] = [None] * len(calls)
+
+    def call(i: int) -> None:
+        try:
+            answers[i] = calls[i]()
+        except BaseException as error:
+            answers[i] = error
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers
