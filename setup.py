@@ -31,12 +31,14 @@ setup(
     package_dir={
         "fastcam": "fastcam",
         "fastcam_export": "export/fastcam_export",
+        "fastcam.serving": ["page/*"],
         "fastcam.kernels.cuda_source": "csrc/cuda",
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
         "fastcam.evaluation.report": ["page/*"],
         "fastcam.evaluation.study": ["page/*"],
+        "fastcam.serving": ["page/*"],
         "fastcam.kernels.cuda_source": ["*.cu", "*.cuh"],
         "fastcam_export": ["py.typed", "data/*.json"],
     },

@@ -1,0 +1,363 @@
+"""The protocols over HTTP: who may ask, how much, and what an error looks like."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+from fastcam.errors import FastcamError, listed, shown
+from fastcam.runtime.session import one_line
+from fastcam.serving import open_inference, plain
+from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
+from fastcam.serving.limits import Limits
+from fastcam.serving.metrics import Metrics
+from fastcam.serving.model import ServedModel
+from fastcam.serving.openapi import document
+from fastcam.serving.repository import Repository
+
+LOG = logging.getLogger("fastcam.serving")
+STATUS: dict[type[Exception], int] = {
+    NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Gone: 503, NotInTime: 504, FastcamError: 400,
+}  # fmt: skip
+"""Codes by kind of error; the first that fits."""
+HEADER = "inference-header-content-length"
+"""How many bytes of a body are JSON, where tensors follow it."""
+OPEN = ("/v2/health/live", "/v2/health/ready")
+"""Routes that need no key: who watches the server asks them."""
+EVERY = 1.0
+"""Seconds between two looks at the folders."""
+
+Handler: TypeAlias = Callable[[Any, float], Awaitable[Any]]
+
+
+@dataclass(eq=False)
+class Server:
+    """The ASGI application of a repository.
+
+    Attributes:
+        repository: what is served.
+        limits: of requests.
+        metrics: what is counted.
+        keys: one of which a client must send; empty: anybody may ask.
+        watch: whether folders are looked at again.
+    """
+
+    repository: Repository
+    limits: Limits
+    metrics: Metrics
+    keys: tuple[str, ...] = ()
+    watch: bool = True
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.limits.waiting, "fastcam request")
+        self._under_way = 0
+        self._draining = False
+
+    @property
+    def app(self) -> Any:
+        """For an ASGI server.
+
+        Raises:
+            FastcamError: the packages of a server are not installed.
+        """
+        try:
+            from starlette.applications import Starlette
+            from starlette.routing import Route
+        except ImportError as error:
+            raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
+
+        def route(path: str, handler: Handler, method: str = "GET") -> Any:
+            return Route(path, self._endpoint(path, handler), methods=[method], name=path)
+
+        model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+        routes = [
+            route("/", self._page),
+            route("/openapi.json", self._openapi),
+            route("/metrics", self._metrics),
+            route("/v2", self._server),
+            route("/v2/health/live", self._live),
+            route("/v2/health/ready", self._ready),
+            *(route(f"{prefix}/ready", self._model_ready) for prefix in (model, version)),
+            *(route(f"{prefix}/infer", self._infer, "POST") for prefix in (model, version)),
+            *(route(prefix, self._model) for prefix in (model, version)),
+            route("/v1/explain", self._explain, "POST"),
+            route("/v1/models", self._list_v1),
+            route("/v1/models/{model}:predict", partial(self._v1, plain.predict_v1), "POST"),
+            route("/v1/models/{model}:explain", partial(self._v1, plain.explain_v1), "POST"),
+            route("/v1/models/{model}", self._ready_v1),
+        ]
+        return Starlette(routes=routes, lifespan=self._lifespan)
+
+    # ---- around every request
+
+    def _endpoint(self, path: str, handler: Handler) -> Callable[[Any], Awaitable[Any]]:
+        """A handler with its key, its time, its error and its count."""
+
+        async def endpoint(request: Any) -> Any:
+            begun = time.monotonic()
+            try:
+                if path not in OPEN:
+                    self._check_key(request)
+                response = await handler(request, begun + self.limits.seconds)
+            except Exception as error:
+                response = self._failure(error)
+            self.metrics.requests.labels(path, str(response.status_code)).inc()
+            self.metrics.latency.labels(path).observe(time.monotonic() - begun)
+            return response
+
+        return endpoint
+
+    def _check_key(self, request: Any) -> None:
+        if not self.keys:
+            return
+        said = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get("x-api-key", "")
+        if not any(hmac.compare_digest(said.encode(), key.encode()) for key in self.keys):
+            raise NotAllowed("no key, or a wrong one; send the header Authorization: Bearer KEY")
+
+    def _failure(self, error: Exception) -> Any:
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+        if status == 500:
+            LOG.error("a request failed", exc_info=error)
+        said = str(error) if status != 500 else "the server failed; its log says why"
+        headers = {"retry-after": "1"} if status in (429, 503, 504) else {}
+        headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
+        return _json({"error": said}, status, headers)
+
+    async def _work(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A call that computes, in a thread; one more than may wait is refused."""
+        if self._under_way >= self.limits.waiting:
+            raise TooMany(f"{self._under_way} requests are under way; come again later")
+        self._under_way += 1
+        self.metrics.waiting.set(self._under_way)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+        finally:
+            self._under_way -= 1
+            self.metrics.waiting.set(self._under_way)
+
+    async def _body(self, request: Any, until: float) -> bytes:
+        """The body, as far as it may be long and take time."""
+        most = self.limits.body
+        promised = request.headers.get("content-length", "0")
+        if promised.isascii() and promised.isdigit() and int(promised[:20]) > most:
+            raise TooLarge(f"the body has {promised[:20]} bytes; at most {most} are taken")
+
+        async def whole() -> bytes:
+            parts, size = [], 0
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise TooLarge(f"the body has more than the {most} bytes that are taken")
+                parts.append(part)
+            return b"".join(parts)
+
+        try:
+            return await asyncio.wait_for(whole(), max(0.0, until - time.monotonic()))
+        except asyncio.TimeoutError as error:
+            raise NotInTime("the body did not come in time; send it faster") from error
+
+    def _with_model(self, name: str | None, version: str | None, call: Callable[[ServedModel], Any]) -> Any:
+        """A call with a model; once more where that was replaced meanwhile."""
+        try:
+            return call(self.repository.get(name, version))
+        except Gone:
+            return call(self.repository.get(name, version))
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Any) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._watch()) if self.watch else None
+        try:
+            yield
+        finally:
+            self._draining = True
+            if watching is not None:
+                watching.cancel()
+            self._pool.shutdown(wait=True)
+            self.repository.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await asyncio.to_thread(self.repository.look)
+            except Exception as error:  # a folder that cannot be read for a moment
+                LOG.warning("models were not looked for: %s", one_line(error))
+
+    # ---- routes
+
+    def _named(self, path: Mapping[str, str]) -> ServedModel:
+        return self.repository.get(path["model"], path.get("version"))
+
+    async def _live(self, request: Any, until: float) -> Any:
+        return _json({"live": True})
+
+    async def _ready(self, request: Any, until: float) -> Any:
+        ready = bool(self.repository.models) and not self._draining
+        return _json({"ready": ready}, 200 if ready else 503)
+
+    async def _server(self, request: Any, until: float) -> Any:
+        return _json(open_inference.server_metadata())
+
+    async def _model(self, request: Any, until: float) -> Any:
+        model = self._named(request.path_params)
+        return _json(open_inference.model_metadata(model, sorted(self.repository.models[model.name], key=int)))
+
+    async def _model_ready(self, request: Any, until: float) -> Any:
+        model = self._named(request.path_params)
+        return _json({"name": model.name, "ready": not self._draining})
+
+    async def _list_v1(self, request: Any, until: float) -> Any:
+        return _json({"models": sorted(self.repository.models)})
+
+    async def _ready_v1(self, request: Any, until: float) -> Any:
+        model = self._named(request.path_params)
+        return _json({"name": model.name, "ready": not self._draining})
+
+    async def _infer(self, request: Any, until: float) -> Any:
+        body, length = await self._body(request, until), request.headers.get(HEADER)
+        return await self._work(self._inferred, request.path_params, body, length, until)
+
+    def _inferred(self, path: Mapping[str, str], body: bytes, length: str | None, until: float) -> Any:
+        size = len(body)
+        if length is not None:
+            if not (length.isascii() and length.isdigit()) or int(length[:20]) > size:
+                raise FastcamError(f"{HEADER} is {length[:20]!r}; give how many bytes of the body are JSON")
+            size = int(length)
+        said = _read_json(body[:size])
+        reply = self._with_model(
+            path["model"], path.get("version"), lambda model: open_inference.infer(model, said, body[size:], until)
+        )
+        if not reply.binary:
+            return _json(reply.body)
+        head = _encode(reply.body)
+        return _response(b"".join([head, *reply.binary]), "application/octet-stream", {HEADER: str(len(head))})
+
+    async def _v1(
+        self, call: Callable[[ServedModel, Mapping[str, Any], float], dict[str, Any]], request: Any, until: float
+    ) -> Any:
+        body = await self._body(request, until)
+        return await self._work(self._answered_v1, call, request.path_params["model"], body, until)
+
+    def _answered_v1(self, call: Any, name: str, body: bytes, until: float) -> Any:
+        said = _read_json(body)
+        answer = self._with_model(name, None, lambda model: self._counted(model, call(model, said, until)))
+        return _json(answer)
+
+    def _counted(self, model: ServedModel, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer, its maps counted by status."""
+        for one in answer.get("explanations", ()):
+            for target in one["targets"]:
+                self.metrics.maps.labels(model.name, target["status"]).inc()
+        return answer
+
+    async def _explain(self, request: Any, until: float) -> Any:
+        body = await self._body(request, until)
+        return await self._work(self._explained, request, body, until)
+
+    def _explained(self, request: Any, body: bytes, until: float) -> Any:
+        """One picture: JSON, a PNG, or both, as the client accepts."""
+        said: dict[str, Any] = dict(request.query_params)
+        picture, fields = _picture(body, request.headers.get("content-type", ""))
+        said |= fields
+        name, version, image = said.pop("model", None), said.pop("version", None), said.pop("image", "overlay")
+        if image not in plain.IMAGES:
+            raise FastcamError(f"image is {shown(repr(image))}; give {listed(plain.IMAGES)}")
+        accept = request.headers.get("accept", "*/*")
+
+        def answer(model: ServedModel) -> Any:
+            (found,) = plain.explain(model, [picture], said, until)
+            about = plain.described(model, found)
+            self._counted(model, {"explanations": [about]})
+            if "multipart/mixed" in accept:
+                overlays = [plain.png(found, image, target) for target in range(found.asked(0))]
+                return _mixed(_encode(about), overlays)
+            if "image/png" in accept:
+                return _response(plain.png(found, image), "image/png")
+            return _json(about)
+
+        return self._with_model(name, version, answer)
+
+    async def _metrics(self, request: Any, until: float) -> Any:
+        return _response(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+
+    async def _openapi(self, request: Any, until: float) -> Any:
+        return _json(document(sorted(self.repository.models)))
+
+    async def _page(self, request: Any, until: float) -> Any:
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; "
+        policy += "connect-src 'self'"
+        page = files("fastcam.serving").joinpath("page/index.html").read_bytes()
+        return _response(page, "text/html; charset=utf-8", {"content-security-policy": policy})
+
+
+# ---- bodies
+
+
+def _encode(value: Any) -> bytes:
+    """JSON; what is not finite becomes null."""
+    import msgspec
+
+    return msgspec.json.encode(value)
+
+
+def _read_json(body: bytes) -> Mapping[str, Any]:
+    import msgspec
+
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise FastcamError(f"the body is no JSON ({one_line(error)}); send a JSON object") from error
+    if not isinstance(value, dict):
+        raise FastcamError("the body is no JSON object; send one")
+    return value
+
+
+def _response(body: bytes, kind: str, headers: Mapping[str, str] | None = None, status: int = 200) -> Any:
+    from starlette.responses import Response
+
+    return Response(body, status, {"content-type": kind, "x-content-type-options": "nosniff", **(headers or {})})
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Any:
+    return _response(_encode(value), "application/json", headers, status)
+
+
+def _mixed(about: bytes, overlays: list[bytes]) -> Any:
+    """JSON and pictures in one answer, RFC 2046."""
+    mark = b"fastcam-part"
+    parts = [(b"application/json", about), *((b"image/png", content) for content in overlays)]
+    body = b"".join(
+        b"--%s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s\r\n" % (mark, kind, len(content), content)
+        for kind, content in parts
+    )
+    return _response(body + b"--%s--\r\n" % mark, f"multipart/mixed; boundary={mark.decode()}")
+
+
+def _picture(body: bytes, kind: str) -> tuple[bytes, dict[str, str]]:
+    """The picture of a request, and the fields of a form beside it."""
+    if not kind.startswith("multipart/form-data"):
+        if not body:
+            raise FastcamError("the body is empty; send a picture")
+        return body, {}
+    from fastcam.serving.form import parts
+
+    pictures: list[bytes] = []
+    fields: dict[str, str] = {}
+    for name, is_file, content in parts(body, kind):
+        if is_file or name in ("image", "picture", "file"):
+            pictures.append(content)
+        else:
+            value = content.decode("utf-8", "replace")
+            fields[name] = f"{fields[name]},{value}" if name in fields else value  # a field twice: two targets
+    if len(pictures) != 1:
+        raise FastcamError(f"the form has {len(pictures)} pictures; send one, as the field image")
+    return pictures[0], fields

@@ -1,0 +1,53 @@
+"""What Prometheus reads of a server: counts and times, never anything of a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastcam.errors import FastcamError
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """A registry of its own, so that two servers in a process count apart.
+
+    Raises:
+        FastcamError: the library ``prometheus_client`` is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import prometheus_client
+        except ImportError as error:
+            raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
+        self._library: Any = prometheus_client
+        self.registry: Any = prometheus_client.CollectorRegistry()
+        own: dict[str, Any] = {"registry": self.registry}
+        self.requests: Any = prometheus_client.Counter(
+            "fastcam_requests", "Requests by route and status code.", ["route", "status"], **own
+        )
+        self.latency: Any = prometheus_client.Histogram(
+            "fastcam_request_seconds", "From the first byte to the answer.", ["route"], buckets=SECONDS, **own
+        )
+        self.steps: Any = prometheus_client.Histogram(
+            "fastcam_step_seconds", "Of a step of a request.", ["model", "step"], buckets=SECONDS, **own
+        )
+        self.images: Any = prometheus_client.Histogram(
+            "fastcam_run_images", "Pictures that ran together.", ["model"], buckets=IMAGES, **own
+        )
+        self.maps: Any = prometheus_client.Counter("fastcam_maps", "Maps by status.", ["model", "status"], **own)
+        self.waiting: Any = prometheus_client.Gauge("fastcam_requests_under_way", "Requests under way.", **own)
+
+    def observe(self, model: str, what: str, value: float) -> None:
+        """A step's seconds, or a run's images."""
+        if what == "images":
+            self.images.labels(model).observe(value)
+        else:
+            self.steps.labels(model, what).observe(value)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        body: bytes = self._library.generate_latest(self.registry)
+        return body

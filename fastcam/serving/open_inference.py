@@ -1,0 +1,299 @@
+"""The Open Inference Protocol, version 2, with its extension for binary tensors: arrays in JSON or behind it.
+
+Source: https://github.com/kserve/open-inference-protocol, and the extension "binary tensor data" of Triton's.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcam.errors import FastcamError, listed, shown
+from fastcam.methods.compatibility import servable
+from fastcam.results.explanation import Explanation
+from fastcam.schema import __version__
+from fastcam.serving.asked import NAMES, asked
+from fastcam.serving.model import ServedModel
+
+DATATYPES: dict[str, Any] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+"""NumPy's types by the protocol's names; "BYTES" is a list of byte strings."""
+BY_DTYPE = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
+BY_ORT = {
+    "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64", "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}  # fmt: skip
+PICTURES = "image"
+"""The input by which encoded pictures come, as BYTES, beside the name of the file's own: the server prepares them."""
+EXPLAINED: dict[str, str] = {
+    "fastcam.classes": "INT64", "fastcam.maps": "FP32", "fastcam.boxes": "FP32", "fastcam.status": "BYTES",
+    "fastcam.heatmaps": "FP32",
+}  # fmt: skip
+"""What is given of an explanation; heatmaps, which are large, only where they are asked for by name."""
+EXTENSIONS = ("binary_tensor_data",)
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """An answer: what is JSON, and the tensors that follow it as bytes."""
+
+    body: dict[str, Any]
+    binary: list[bytes] = field(default_factory=list)
+
+
+# ---- what is served
+
+
+def server_metadata() -> dict[str, Any]:
+    """Of ``GET /v2``."""
+    return {"name": "fastcam", "version": __version__, "extensions": [*EXTENSIONS]}
+
+
+def model_metadata(model: ServedModel, versions: Sequence[str]) -> dict[str, Any]:
+    """Of ``GET /v2/models/NAME``: inputs and outputs of the file, and what the server adds."""
+    inputs, outputs = model.explainer.signature
+    return {
+        "name": model.name,
+        "versions": [*versions],
+        "platform": "onnxruntime_onnx",
+        "inputs": [_described(value) for value in inputs],
+        "outputs": [_described(value) for value in outputs],
+        "parameters": {
+            "fastcam": {
+                "pictures": PICTURES,
+                "parameters": [*NAMES],
+                "outputs": [*EXPLAINED],
+                "methods": servable(model.explainer.metadata),
+                "layers": [layer.value for layer in model.explainer.metadata.layers],
+            }
+        },
+    }
+
+
+def _described(value: Any) -> dict[str, Any]:
+    shape = [side if isinstance(side, int) else -1 for side in value.shape]
+    return {"name": value.name, "datatype": BY_ORT.get(value.type, value.type), "shape": shape}
+
+
+# ---- a request
+
+
+def infer(model: ServedModel, request: Mapping[str, Any], binary: bytes, until: float) -> Reply:
+    """The answer to an inference request.
+
+    Tensors go into the file as they are, and its outputs come back, ``fastcam.*`` among them. With a parameter that
+    says what is explained or how (``targets``, ``method``, ...), or with encoded pictures, the server explains: then
+    the outputs are the model's own and :data:`EXPLAINED`.
+
+    Args:
+        request: the JSON.
+        binary: what follows it.
+        until: see :class:`fastcam.serving.batching.Batcher`.
+
+    Raises:
+        FastcamError: a request that is none, or values that the model does not take.
+    """
+    feed = _inputs(request, binary)
+    parameters = _object(request.get("parameters", {}), "parameters")
+    said = {name: parameters[name] for name in NAMES if name in parameters}
+    wanted = _wanted(request)
+    pictures = _pictures(model, feed)
+    if pictures is not None or said:
+        found = _explained(model, feed, pictures, said, [name for name, _ in wanted], until)
+    else:
+        have = [value.name for value in model.explainer.signature[1]]
+        found = dict(model.infer(feed, [name for name, _ in wanted] or have, until))
+    raw = bool(parameters.get("binary_data_output", False))
+    names = [name for name, _ in wanted] or [*found]
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FastcamError(f"no output {shown(repr(missing[0]))}; there are {listed(found)}")
+    as_bytes = dict(wanted)
+    outputs, tail = [], []
+    for name in names:
+        said_of = as_bytes.get(name)
+        about, content = _output(name, found[name], raw if said_of is None else said_of)
+        outputs.append(about)
+        tail += [content] if content is not None else []
+    body: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
+    if "id" in request:
+        body["id"] = str(request["id"])
+    return Reply(body, tail)
+
+
+def _explained(
+    model: ServedModel,
+    feed: Mapping[str, NDArray[Any]],
+    pictures: NDArray[Any] | None,
+    said: Mapping[str, Any],
+    names: Sequence[str],
+    until: float,
+) -> dict[str, NDArray[Any]]:
+    """The model's outputs and the explanation of each row."""
+    if pictures is not None:
+        sources: list[Any] = pictures.ravel().tolist()
+        if len(feed) > 1:
+            raise FastcamError(f"encoded pictures come alone, and there are {listed(feed)}; send one of them")
+    else:
+        lengths = {len(value) if value.ndim else 0 for value in feed.values()}
+        if len(lengths) != 1:
+            raise FastcamError("the inputs have different numbers of rows; give a row for each image")
+        sources = [{name: value[i : i + 1] for name, value in feed.items()} for i in range(lengths.pop())]
+    each = model.explain(sources, asked(said, model.limits), until)
+    found = {name: np.concatenate([np.asarray(one.outputs[name]) for one in each]) for name in each[0].outputs}
+    return found | explained_arrays(each, "fastcam.heatmaps" in names)
+
+
+def _pictures(model: ServedModel, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    """The encoded pictures of a request; None where tensors came."""
+    of_texts = {value.name for value in model.explainer.signature[0] if value.type == "tensor(string)"}
+    for name in (PICTURES, model.explainer.metadata.input):
+        if name in feed and feed[name].dtype == object and name not in of_texts:
+            return feed[name]
+    return None
+
+
+def explained_arrays(each: Sequence[Explanation], heatmaps: bool = False) -> dict[str, NDArray[Any]]:
+    """Explanations of pictures as tensors by name, see :data:`EXPLAINED`."""
+    found: dict[str, NDArray[Any]] = {
+        "fastcam.classes": np.concatenate([one.classes for one in each]),
+        "fastcam.maps": np.concatenate([one.maps for one in each]),
+        "fastcam.boxes": np.concatenate([one.boxes for one in each]),
+        "fastcam.status": np.array([[word.encode() for word in row] for one in each for row in one.status], object),
+    }
+    return found | ({"fastcam.heatmaps": np.concatenate([one.heatmaps for one in each])} if heatmaps else {})
+
+
+# ---- tensors
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise FastcamError(f"{name} is no JSON object; send one")
+    return value
+
+
+def _listed(value: Any, name: str) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list):
+        raise FastcamError(f"{name} is no JSON list; send one")
+    return [_object(one, f"an element of {name}") for one in value]
+
+
+def _wanted(request: Mapping[str, Any]) -> list[tuple[str, bool | None]]:
+    """The outputs that are asked for, and whether as bytes; None where that is not said."""
+    found: list[tuple[str, bool | None]] = []
+    for one in _listed(request.get("outputs", []), "outputs"):
+        name, parameters = one.get("name"), _object(one.get("parameters", {}), "parameters of an output")
+        if not isinstance(name, str):
+            raise FastcamError("an output has no name; give one")
+        raw = parameters.get("binary_data")
+        found.append((name, None if raw is None else bool(raw)))
+    return found
+
+
+def _inputs(request: Mapping[str, Any], binary: bytes) -> dict[str, NDArray[Any]]:
+    feed: dict[str, NDArray[Any]] = {}
+    at = 0
+    for one in _listed(request.get("inputs"), "inputs"):
+        name, datatype = one.get("name"), one.get("datatype")
+        if not isinstance(name, str) or name in feed:
+            raise FastcamError("an input has no name, or one that another has; give each its own")
+        if datatype not in DATATYPES and datatype != "BYTES":
+            raise FastcamError(f"input {shown(repr(name))} has datatype {shown(repr(datatype))}; there are "
+                               f"{listed([*DATATYPES, 'BYTES'], 20)}")  # fmt: skip
+        shape = _shape(one.get("shape"), name)
+        size = _object(one.get("parameters", {}), "parameters of an input").get("binary_data_size")
+        if size is None:
+            feed[name] = _from_json(one.get("data"), str(datatype), shape, name)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
+            raise FastcamError(f"input {shown(repr(name))} promises {shown(repr(size))} bytes, and {len(binary) - at} "
+                               "follow; send as many")  # fmt: skip
+        feed[name] = _from_bytes(binary[at : at + size], str(datatype), shape, name)
+        at += size
+    if at != len(binary):
+        raise FastcamError(f"{len(binary) - at} bytes follow the last input; send as many as binary_data_size says")
+    if not feed:
+        raise FastcamError("inputs is empty; send the model's input")
+    return feed
+
+
+def _shape(shape: Any, name: str) -> list[int]:
+    good = isinstance(shape, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
+    if not good or len(shape) > 8 or math.prod(shape) > 1 << 40:
+        raise FastcamError(f"input {shown(repr(name))} has shape {shown(repr(shape))}; give a list of whole numbers")
+    return [*shape]
+
+
+def _from_json(data: Any, datatype: str, shape: list[int], name: str) -> NDArray[Any]:
+    """Numbers, flat or nested as the shape says."""
+    try:
+        if datatype == "BYTES":
+            flat = [one.encode() for one in _flat(data)]
+            array = np.empty(len(flat), object)
+            array[:] = flat
+        else:
+            array = np.asarray(data, DATATYPES[datatype])
+        return array.reshape(shape)
+    except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+        raise FastcamError(
+            f"input {shown(repr(name))}: data is no {datatype} of shape {shape}; send {math.prod(shape)} of them"
+        ) from error
+
+
+def _flat(data: Any) -> list[Any]:
+    return [each for one in data for each in _flat(one)] if isinstance(data, list) else [data]
+
+
+def _from_bytes(content: bytes, datatype: str, shape: list[int], name: str) -> NDArray[Any]:
+    """Little-endian numbers in C order; byte strings each behind its length of four bytes."""
+    count = math.prod(shape)
+    if datatype != "BYTES":
+        dtype = np.dtype(DATATYPES[datatype])
+        if len(content) != count * dtype.itemsize:
+            raise FastcamError(
+                f"input {shown(repr(name))}: {len(content)} bytes for {datatype} of shape {shape}; "
+                f"send {count * dtype.itemsize}"
+            )
+        return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+    found: list[bytes] = []
+    at = 0
+    while at < len(content) and len(found) <= count:
+        length = struct.unpack_from("<I", content, at)[0] if at + 4 <= len(content) else len(content)
+        if at + 4 + length > len(content):
+            raise FastcamError(f"input {shown(repr(name))}: a byte string is cut short; send all of it")
+        found.append(content[at + 4 : at + 4 + length])
+        at += 4 + length
+    if len(found) != count:
+        raise FastcamError(f"input {shown(repr(name))}: {len(found)} byte strings for shape {shape}; send {count}")
+    array = np.empty(count, object)
+    array[:] = found
+    return array.reshape(shape)
+
+
+def _output(name: str, value: Any, raw: bool) -> tuple[dict[str, Any], bytes | None]:
+    """A tensor of the answer, in JSON or as bytes."""
+    array = np.asarray(value)
+    datatype = BY_DTYPE.get(array.dtype, "BYTES")
+    about: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [*array.shape]}
+    if datatype == "BYTES":
+        words = [one if isinstance(one, bytes) else str(one).encode() for one in array.ravel()]
+        if not raw:
+            return about | {"data": [word.decode("utf-8", "replace") for word in words]}, None
+        content = b"".join(struct.pack("<I", len(word)) + word for word in words)
+    elif not raw:
+        return about | {"data": array.ravel().tolist()}, None
+    else:
+        content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return about | {"parameters": {"binary_data_size": len(content)}}, content
