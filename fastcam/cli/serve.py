@@ -1,0 +1,146 @@
+"""``fastcam serve``: explanations behind an endpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcam.cli.shared_options import Providers, Threads
+from fastcam.errors import FastcamError, shown
+
+if TYPE_CHECKING:
+    from fastcam.serving.limits import Limits
+    from fastcam.serving.metrics import Metrics
+    from fastcam.serving.model import ServedModel
+    from fastcam.serving.repository import Place
+
+EXAMPLES = (
+    "fastcam serve resnet50.cam.onnx",
+    "fastcam serve models/ --host 0.0.0.0 --port 80 --key-file keys.txt",
+    "fastcam serve resnet50.cam.onnx --threads 4 --batch-size 16",
+)
+
+
+def serve(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL",
+            help="Exported files, or folders with NAME.cam.onnx or NAME/VERSION/*.cam.onnx, which are watched.",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of the machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a run at most.")] = 8,
+    delay: Annotated[
+        float, typer.Option(min=0, help="Milliseconds that a run waits for pictures that are being decoded.")
+    ] = 2.0,
+    threads: Threads = None,
+    providers: Providers = "auto",
+    max_body: Annotated[float, typer.Option(min=0.001, help="MiB of a request.")] = 16.0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture; larger ones are refused unread.")] = 50_000_000,
+    max_pictures: Annotated[int, typer.Option(min=1, help="Of a request.")] = 32,
+    max_targets: Annotated[int, typer.Option(min=1, help="Of a picture.")] = 32,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests at once; one more gets 429.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds of a request.")] = 30.0,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with a key on each line, one of which clients must send.", show_default=False),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM.", show_default=False)] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.", show_default=False)] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="Whose certificates clients must have, PEM.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve exported models over HTTP: the Open Inference Protocol, KServe's v1 protocol, and a page to try it."""
+    from fastcam.serving.limits import Limits
+    from fastcam.serving.metrics import Metrics
+    from fastcam.serving.repository import Repository
+
+    try:
+        import uvicorn
+
+        from fastcam.serving.http import Server
+    except ImportError as error:
+        raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
+
+    limits = Limits(int(max_body * (1 << 20)), max_pixels, max_pictures, max_targets, max_waiting, timeout)
+    metrics, keys, tls = Metrics(), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
+    load = partial(_load, limits, metrics, providers, threads, batch_size, delay / 1000)
+    repository = Repository(sources, load, lambda line: typer.echo(line, err=True))
+    server = Server(repository, limits, metrics, keys)
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    config = uvicorn.Config(
+        server.app, host=host, port=port, timeout_keep_alive=5, timeout_graceful_shutdown=int(timeout) + 1,
+        h11_max_incomplete_event_size=1 << 16, backlog=1024, **settings, **tls,
+    )  # fmt: skip
+    _run(uvicorn.Server(config), host, port, "https" if tls else "http")
+
+
+def _run(server: Any, host: str, port: int, scheme: str) -> None:
+    """Listen, and say where; a port that is taken is refused before anything is served."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise FastcamError(f"cannot listen at {host}:{port} ({error}); choose another --host or --port") from error
+    shown_host = f"[{host}]" if ":" in host else host
+    typer.echo(f"listening at {scheme}://{shown_host}:{listening.getsockname()[1]}/", err=True)
+    server.run([listening])
+
+
+def _load(
+    limits: Limits,
+    metrics: Metrics,
+    providers: str,
+    threads: int | None,
+    batch_size: int,
+    delay: float,
+    place: Place,
+) -> ServedModel:
+    from fastcam.explainer import Explainer
+    from fastcam.serving.model import ServedModel
+
+    explainer = Explainer(place.path, providers, threads, batch_size=batch_size, max_pixels=limits.pixels)
+    observe = partial(metrics.observe, place.name)
+    return ServedModel(place.name, place.version, explainer, limits, batch_size, delay, observe)
+
+
+def _keys(path: Path | None) -> tuple[str, ...]:
+    """The keys of a file, one a line."""
+    if path is None:
+        return ()
+    from fastcam.input_files import read_text
+
+    keys = tuple(line.strip() for line in read_text(path, "give a text file with a key on each line").splitlines())
+    keys = tuple(key for key in keys if key)
+    if not keys:
+        raise FastcamError(f"{shown(path)}: no key in it; give one on each line")
+    return keys
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> dict[str, Any]:
+    if (certificate is None) != (key is None) or (client_ca is not None and certificate is None):
+        raise FastcamError("TLS needs --tls-cert and --tls-key, and --client-ca both of them; give them together")
+    if certificate is None or key is None:
+        return {}
+    import ssl
+
+    for path in (certificate, key, *([client_ca] if client_ca else [])):
+        if not path.is_file():
+            raise FastcamError(f"{shown(path)}: no such file; give one in PEM")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+    except (ssl.SSLError, OSError) as error:
+        raise FastcamError(f"the certificate or key cannot be read ({error}); give PEM files that fit") from error
+    of_clients = {"ssl_ca_certs": str(client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED} if client_ca else {}
+    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key), **of_clients}
