@@ -12,7 +12,9 @@ from fastcam.cli.shared_options import picture_files
 from fastcam.errors import FastcamError
 
 if TYPE_CHECKING:
+    from fastcam.evaluation.class_map import ClassMap
     from fastcam.evaluation.samples import Dataset
+    from fastcam.explainer import Explainer
 
 Data = Annotated[
     str,
@@ -77,3 +79,38 @@ def opened_data(images: Sequence[Path] | None, data: str | None, given: Mapping[
             raise FastcamError(f"--{name} is of a data set; give --data FORMAT:PLACE, or leave it out")
     name = ", ".join(str(path) for path in images[:3]) + (" ..." if len(images) > 3 else "")
     return Pictures(picture_files(images), name, given.get("exif") is not False)
+
+
+def opened_model(
+    file: Path,
+    data: Dataset,
+    opening: tuple[Any, Any, Any, Any],
+    mapping: Path | None = None,
+    offset: int | None = None,
+    **settings: Any,
+) -> tuple[Explainer, ClassMap]:
+    """The Explainer of a file for the pictures of a data set, and the model's classes that its labels stand for.
+
+    Args:
+        opening, settings: see :class:`fastcam.Explainer`: providers, threads, preprocessing, labels; and further ones.
+        mapping, offset: see :func:`fastcam.evaluation.class_map.class_map`.
+
+    Returns:
+        of pictures without annotations a map of nothing.
+
+    Raises:
+        FastcamError: the file cannot be opened, or no label is a class of the model.
+    """
+    from fastcam.evaluation.class_map import ClassMap, class_map
+    from fastcam.evaluation.pictures import Pictures
+    from fastcam.explainer import Explainer
+
+    explainer = Explainer(file, *opening, exif=data.exif, **settings)
+    if isinstance(data, Pictures):
+        return explainer, ClassMap({}, (), "nothing is marked")
+    return explainer, class_map(data.labels, explainer.metadata, mapping, offset)
+
+
+def title_of(file: Path) -> str:
+    """What a model is called: its file's name without endings."""
+    return file.name.removesuffix(".onnx").removesuffix(".cam")

@@ -17,6 +17,8 @@ from fastcam.cli.evaluation.data_options import (
     MapFile,
     Offset,
     Split,
+    opened_model,
+    title_of,
 )
 from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
 from fastcam.errors import FastcamError
@@ -75,13 +77,11 @@ def evaluate(
     Stopped and called again, it goes on where it stood.
     """
     from fastcam.evaluation import tables
-    from fastcam.evaluation.class_map import class_map
     from fastcam.evaluation.data import open_data
     from fastcam.evaluation.protocols import PROTOCOLS
     from fastcam.evaluation.protocols.options import chosen, described
     from fastcam.evaluation.runner import Contestant
     from fastcam.evaluation.runner import evaluate as measure
-    from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
     if protocol == "list":
@@ -94,10 +94,10 @@ def evaluate(
     titles = _titles(models)
     contestants = []
     for file, title in zip(models, titles, strict=True):
-        explainer = Explainer(
-            file, providers, threads, preprocess, labels, batch_size=batch_size, max_pixels=max_pixels, exif=opened.exif
+        opening = providers, threads, preprocess, labels
+        explainer, classes = opened_model(
+            file, opened, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels
         )
-        classes = class_map(opened.labels, explainer.metadata, mapping, offset)
         say(f"{title}: {classes}")
         for one in dict.fromkeys(name.strip() for name in (method or "").strip(" ,").split(",")):
             contestants.append(Contestant(title, explainer, classes, one or None, parsed(option or ())))
@@ -126,7 +126,7 @@ def evaluate(
 
 def _titles(models: list[Path]) -> list[str]:
     """What the models are called: their files' names, or paths where two files have one name."""
-    names = [path.name.removesuffix(".onnx").removesuffix(".cam") for path in models]
+    names = [title_of(path) for path in models]
     if len(set(map(str, models))) < len(models):
         raise FastcamError("the same model was given twice; give each file once")
     return names if len(set(names)) == len(names) else [str(path) for path in models]

@@ -18,6 +18,7 @@ from fastcam.cli.evaluation.data_options import (
     Offset,
     Split,
     opened_data,
+    opened_model,
 )
 from fastcam.cli.shared_options import (
     ColorsName,
@@ -66,19 +67,18 @@ def report(
     exif: DataExif = None,
 ) -> None:
     """Write a report of a model: its failures first, with picture and map, and its classes with suspicious maps."""
-    from fastcam.evaluation.class_map import class_map
     from fastcam.evaluation.report import write_report
-    from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
     given = {"split": split, "pictures": pictures, "annotations": annotations, "exif": exif}
     shown = opened_data(images, data, given)
-    opened = (providers, threads, preprocess, labels)
-    explainer = Explainer(model, *opened, batch_size=batch_size, max_pixels=max_pixels, exif=shown.exif)
-    known = class_map(shown.labels, explainer.metadata, mapping, offset) if data is not None else None
+    opening = providers, threads, preprocess, labels
+    explainer, known = opened_model(
+        model, shown, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels
+    )
     notes = (
         [f"{counted(len(known.unmapped), 'label')} not among the model's classes: {listed(known.unmapped)}"]
-        if known and known.unmapped
+        if known.unmapped
         else []
     )
     with progress(len(shown) if limit is None else min(limit, len(shown))) as bar:
@@ -86,7 +86,7 @@ def report(
             explainer,
             shown,
             output,
-            known.by_label if known else None,
+            known.by_label or None,
             title=title,
             method=method,
             options=parsed(option or ()),

@@ -17,6 +17,8 @@ from fastcam.cli.evaluation.data_options import (
     MapFile,
     Offset,
     Split,
+    opened_model,
+    title_of,
 )
 from fastcam.cli.shared_options import (
     ExportedFile,
@@ -78,22 +80,19 @@ def seeds(
 
     Where the data has masks, how far the seeds are right is said too. Stopped and called again, it goes on.
     """
-    from fastcam.evaluation.class_map import class_map
     from fastcam.evaluation.data import open_data
     from fastcam.evaluation.runner import Contestant
     from fastcam.evaluation.seed_files import write_seeds
     from fastcam.evaluation.tables import left_out, tables
-    from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
 
     opened = open_data(data, split, pictures=pictures, annotations=annotations, exif=exif)
-    explainer = Explainer(
-        model, providers, threads, preprocess, labels, batch_size=batch_size, max_pixels=max_pixels, exif=opened.exif
+    opening = providers, threads, preprocess, labels
+    explainer, classes = opened_model(
+        model, opened, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels
     )
-    classes = class_map(opened.labels, explainer.metadata, mapping, offset)
     say(str(classes))
-    title = model.name.removesuffix(".onnx").removesuffix(".cam")
-    contestant = Contestant(title, explainer, classes, method, parsed(option or ()))
+    contestant = Contestant(title_of(model), explainer, classes, method, parsed(option or ()))
     with progress(len(opened) if limit is None else min(limit, len(opened)), always=True) as bar:
 
         def told(_: str, done: int) -> None:

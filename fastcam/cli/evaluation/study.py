@@ -17,6 +17,7 @@ from fastcam.cli.evaluation.data_options import (
     Offset,
     Split,
     opened_data,
+    opened_model,
 )
 from fastcam.cli.shared_options import ExportedFile, Labels, PreprocessName, Providers, Threads
 from fastcam.cli.sheets import method_names
@@ -61,18 +62,16 @@ def make(
     exif: DataExif = None,
 ) -> None:
     """Write a page that asks people what maps show, which class and which of two models is the more trustworthy."""
-    from fastcam.evaluation.class_map import class_map
     from fastcam.evaluation.study import Model, make_study
-    from fastcam.explainer import Explainer
 
     given = {"split": split, "pictures": pictures, "annotations": annotations, "exif": exif}
     shown = opened_data(images, data, given)
     models = []
     for path in (model, other):
         if path is not None:
-            explainer = Explainer(path, providers, threads, preprocess, labels, exif=shown.exif)
-            known = class_map(shown.labels, explainer.metadata, mapping, offset).by_label if data is not None else None
-            models.append(Model(str(path), explainer, known))
+            opening = providers, threads, preprocess, labels
+            explainer, known = opened_model(path, shown, opening, mapping, offset)
+            models.append(Model(str(path), explainer, known.by_label or None))
     with progress(None) as bar:
         made = make_study(
             models,
