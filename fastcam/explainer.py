@@ -513,7 +513,10 @@ class Explainer:
         def request(rows: list[Any] | None) -> Request:
             return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
 
-        return self._runner.steps(request, self._view, inputs, each).each_within(self._limited)
+        def check(own: list[Any]) -> object:
+            return self._resolve_targets([own], 1, asks.cotangent)
+
+        return self._runner.steps(request, self._view, inputs, each, check).each_within(self._limited)
 
     def _request(self, asks: ExplainOptions, images: Sources | Prediction, count: int | None = None) -> Request:
         """What a call asks, resolved and checked.

@@ -63,11 +63,12 @@ class Runner:
         view: View,
         inputs: Values | None,
         targets: Callable[[int, Any], Any] | None,
+        check: Callable[[list[Any]], object],
     ) -> Steps:
         """What is done to the frames of a stream.
 
         Args:
-            request, targets: see :class:`fastcam.explain.streaming.Steps`.
+            request, targets, check: see :class:`fastcam.explain.streaming.Steps`.
             inputs: values of further inputs.
         """
 
@@ -82,6 +83,7 @@ class Runner:
         return Steps(
             prepare=prepare,
             targets=targets,
+            check=check,
             request=request,
             run=lambda batch, request: self.run(batch, request.targets),
             finish=lambda run, request: self.explain_run(run, request, view),

@@ -63,6 +63,7 @@ class Steps:
     Attributes:
         prepare: a picture to its part of a batch.
         targets: a frame's number and picture to its own list of targets; None where all frames have the same.
+        check: raises what cannot be asked in a frame's own list.
         request: such lists of the frames of a run, or None, to the request of the run.
         run: a batch through the model.
         finish: the explanation of a run.
@@ -72,6 +73,7 @@ class Steps:
 
     prepare: Callable[[Any], Batch]
     targets: Callable[[int, Any], Any] | None
+    check: Callable[[list[Any]], object]
     request: Callable[[list[Any] | None], Request]
     run: Callable[[Batch, Request], Run]
     finish: Callable[[Run, Request], Explanation]
@@ -110,7 +112,7 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
         try:
             own = None if steps.targets is None else as_list(steps.targets(frame.index, frame.source))
             if own is not None:
-                steps.request([own])  # what cannot be asked is this frame's error, and no other's
+                steps.check(own)  # what cannot be asked is this frame's error, and no other's
             return Prepared(frame, steps.prepare(frame.source), own)
         except Exception as error:  # whatever a picture, or the library that it comes from, does
             return Prepared(_failed(frame, error))
