@@ -12,6 +12,7 @@ from fastcam.errors import FastcamError
 from fastcam.evaluation.class_map import ClassMap
 from fastcam.explain.streaming import Frame
 from fastcam.explainer import Explainer
+from fastcam.results.explanation import Explanation
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,5 +59,12 @@ class Contestant:
 
     def stream(self, pictures: Iterable[Any], targets: Any = -1, threshold: float = 0.15) -> Iterator[Frame]:
         """Explain pictures by the method, see :meth:`fastcam.Explainer.stream`."""
-        how: dict[str, Any] = {"method": self.called, "options": self.options or None}
-        return self.explainer.stream(pictures, targets, threshold, **how)
+        return self.explainer.stream(pictures, targets, threshold, **self._how)
+
+    def explain(self, picture: Any, targets: Any, threshold: float = 0.15) -> Explanation:
+        """Explain one picture by the method, see :meth:`fastcam.Explainer.__call__`."""
+        return self.explainer(picture, targets, threshold, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"method": self.called, "options": self.options or None}

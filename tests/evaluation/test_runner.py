@@ -22,11 +22,10 @@ from typer.testing import CliRunner
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.evaluation import tables
-from fastcam.evaluation.class_map import ClassMap, class_map
+from fastcam.evaluation.class_map import class_map
 from fastcam.evaluation.data import open_data
 from fastcam.evaluation.journal import Journal
 from fastcam.evaluation.protocols import PROTOCOLS
-from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.runner import Contestant, evaluate
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.statistics import REPLICATES, Ratio, weights_of
@@ -172,39 +171,6 @@ def test_what_fails_or_says_nothing_is_counted_and_named(file, tmp_path):
     assert found.left_out.counts == {"could not be explained": 1, "nothing that the model knows is marked": 2}
     assert found.left_out.names["nothing that the model knows is marked"] == ["strange", "empty"]
     assert found.left_out.names["could not be explained"][0].startswith("broken: ")
-
-
-def test_of_several_classes_for_a_label_the_one_that_scores_highest_is_explained(file):
-    asked = {}
-
-    class Seen(Protocol):
-        name = title = "seen"
-
-        def measure(self, case):
-            (present,) = case.present
-            asked[case.sample.name] = present.target, set(present.classes), case.explanation.scores[0]
-            return {"hit": present.target}
-
-        def tally(self):
-            return Sums()
-
-    class Sums:
-        def __init__(self):
-            self.ratio = Ratio()
-
-        def add(self, row, weights):
-            self.ratio.add(row["hit"], weights)
-
-        def figures(self):
-            return {"mean": self.ratio.figure()}
-
-    picture = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    data = Given([Sample("one", picture, (Annotation("any", (0, 0, 9, 9)),))], ("any",))
-    explainer = Explainer(file, exif=False)
-    classes = ClassMap({"any": frozenset({1, 4, 7})}, (), "by hand")
-    evaluate(Contestant("scenes", explainer, classes), data, [Seen()])
-    target, known, scores = asked["one"]
-    assert known == {1, 4, 7} and target == max(known, key=lambda c: scores[c])
 
 
 def test_the_bootstrap_is_the_one_of_its_source():
