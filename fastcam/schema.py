@@ -90,7 +90,7 @@ ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
 """For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
 CUDA graphs want it; or an engine that reads fewer operators."""
 
-Kind = Literal["picture", "video", "volume", "spectrogram", "signal"]
+Kind = Literal["picture", "video", "volume", "spectrogram", "signal", "text"]
 ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NDHW", "NHW", "NCL", "NLC", "NL")
 """How the explained input may lie: pictures, spectrograms; videos and sequences of T pictures; volumes of D slices;
 signals of L samples."""
@@ -262,6 +262,7 @@ class Metadata:
         tokenizer: how texts become the ids of those that hold a text; None where the user gave none.
         order: of the axes of ``input``, one of :data:`ORDERS`; empty of pictures and videos whose one or three channels
             say it.
+        words: where ``input`` holds the ids of a text's words, how many there are; None of all other inputs.
         size_step: of what height and width are multiples, where the model leaves them free; pictures that keep their
             own size are brought to the nearest.
         captioning: of a captioner how words come out of it; or None.
@@ -291,6 +292,7 @@ class Metadata:
     inputs: tuple[FurtherInput, ...] = ()
     tokenizer: TokenizerFile | None = None
     order: Annotated[str, ORDER] = ""
+    words: Annotated[int | None, at_least(1)] = None
     size_step: Annotated[int, at_least(1), Rule(lambda step: step <= 2**16, "65536 or less")] = 1
     captioning: Captioning | None = None
     version: str = __version__
@@ -299,6 +301,8 @@ class Metadata:
     @property
     def kind(self) -> Kind:
         """What the explained input holds."""
+        if self.words is not None:
+            return "text"
         letters = {"L": "signal", "D": "volume", "T": "video"}
         plain = {5: "video", 3: "spectrogram"}.get(len(self.input_shape), "picture")
         return cast(Kind, next((letters[letter] for letter in self.order if letter in letters), plain))
@@ -345,7 +349,7 @@ class Metadata:
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         # files with one layer and input say what they always said
-        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer", "captioning"
+        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer", "captioning", "words"
         unsaid = {name for name in new if not getattr(self, name)}
         every = {name: value for name, value in asdict(self).items() if name not in unsaid}
         if self.preprocessing is not None and self.preprocessing.stack == 1:

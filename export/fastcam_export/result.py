@@ -92,7 +92,12 @@ class Export:
             "volume": "VOLUME.npy",
             "video": "CLIP.mp4",
         }.get(meta.kind, "PICTURE")
-        how = "" if meta.preprocessing is not None or given.endswith(".npy") else " --preprocess NAME"
+        given = '--text "..."' if meta.kind == "text" else given
+        how = (
+            ""
+            if meta.preprocessing is not None or meta.kind == "text" or given.endswith(".npy")
+            else " --preprocess NAME"
+        )
         known = answers(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
         values = "".join(f" {option}" for option in further_options(meta))

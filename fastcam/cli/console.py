@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fastcam.errors import FastcamError, reason
 
@@ -66,6 +67,18 @@ def _console() -> Console:
     """Stdout; as wide as it must be where nobody watches, so that no line of a file or a pipe is broken."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=10_000)
+
+
+def coloured(title: str, words: Sequence[tuple[str, str]], hottest: Sequence[str]) -> None:
+    """A title, and words over their colours ("#ff8800"); where nobody sees colours, the hottest words by name."""
+    console = _console()
+    if console.is_terminal and console.color_system is not None and not console.no_color:
+        line = Text(" ").join(Text(word, style=f"#111111 on {colour}") for word, colour in words)
+        console.print(Text(title, style="bold"))
+        console.print(line)
+        return
+    typer.echo(f"{title}: {' '.join(word for word, _ in words)}")
+    typer.echo(f"        hottest: {', '.join(hottest) or 'none'}")
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

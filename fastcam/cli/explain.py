@@ -25,7 +25,7 @@ from fastcam.cli.shared_options import (
     Mean,
     MethodNames,
     MethodOptions,
-    Pictures,
+    PicturesOrNone,
     PreprocessName,
     Providers,
     Scale,
@@ -45,6 +45,7 @@ from fastcam.cli.shared_options import (
     texts_of,
 )
 from fastcam.cli.sheets import explain_methods, method_names
+from fastcam.cli.texts import explain_texts, print_texts
 from fastcam.cli.words import add_words, sentences
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
@@ -65,6 +66,7 @@ EXAMPLES = (
     "fastcam explain segmenter.cam.onnx street.jpg --cotangent region:person --cotangent region:car",
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
     "fastcam explain resnet50.cam.onnx photo.jpg --words neurons.csv",
+    'fastcam explain reviews.cam.onnx --text "a warm and funny film"',
     'fastcam explain vqa.cam.onnx photo.jpg --text "what colour is the cat?"',
     "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
@@ -72,7 +74,7 @@ EXAMPLES = (
 
 def explain(
     model: ExportedFile,
-    images: Pictures,
+    images: PicturesOrNone = None,
     target: TargetNames = None,
     output: Annotated[
         Path | None,
@@ -129,6 +131,13 @@ def explain(
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
+    if explainer.metadata.kind == "text":
+        asked_so: dict[str, Any] = {"threshold": threshold, "style": style, "options": parsed(option or ())}
+        asked_so |= {"fuse": fuse, "cotangent": cotangent or None, "layers": layers}
+        _explain_texts(explainer, images or [], text or [], targets, output, as_json, methods, colors, asked_so)
+        return
+    if not images:
+        raise FastcamError("no picture given; give pictures, or folders of pictures")
     files = clip_files(images) if explainer.metadata.kind == "video" else picture_files(images)
     files, texts = texts_of(files, text)
     if texts:
@@ -182,6 +191,31 @@ def explain(
     kinds = counted(len(names), "overlay") if not also else f"{len(names)} files (overlays and {', '.join(also)})"
     typer.echo(f"{kinds} and explanation.json are in {folder}")
     failures.raise_for(report)
+
+
+def _explain_texts(
+    explainer: Explainer,
+    files: Sequence[Path],
+    texts: Sequence[str],
+    targets: Any,
+    output: Path | None,
+    as_json: bool,
+    methods: Sequence[str],
+    colors: str,
+    options: Mapping[str, Any],
+) -> None:
+    """The verb for a model of texts."""
+    from fastcam.atomic_files import staged
+
+    folder = output or (None if as_json else Path("fastcam-out"))
+    with ExitStack() as stack:
+        stage = stack.enter_context(staged(folder)) if folder else None
+        report, names, explanation = explain_texts(explainer, files, texts, targets, stage, methods, colors, **options)
+    if as_json:
+        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        return
+    print_texts(explanation, colors)
+    typer.echo(f"{len(names)} files (HTML and pictures) and explanation.json are in {folder}")
 
 
 def _names(explainer: Explainer, table: Path, several: bool) -> Mapping[int, Name]:

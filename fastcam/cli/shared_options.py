@@ -21,6 +21,12 @@ ExportedFile = Annotated[
 Pictures = Annotated[
     list[Path], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False)
 ]
+PicturesOrNone = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IMAGE", help="Pictures, or folders of pictures; of a model of texts .txt files.", show_default=False
+    ),
+]
 Labels = Annotated[
     Path | None,
     typer.Option("--labels", help="Class names: one per line, JSON, or YAML.", show_default="those of the file"),

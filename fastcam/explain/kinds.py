@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fastcam.explain.postprocess import View
 from fastcam.explain.signal import SignalView
+from fastcam.explain.texts import TextView
 from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.explain.volume import VolumeView
 from fastcam.runtime.inputs import Inputs
 from fastcam.runtime.sample_inputs import SampleInputs
 from fastcam.runtime.stacked_frames import StackInputs
+from fastcam.runtime.text_samples import TextSamples
 from fastcam.schema import Kind, Metadata
 
 
@@ -25,4 +27,5 @@ KINDS: dict[Kind, tuple[type[Inputs], type[View]]] = {
     "volume": (SampleInputs, VolumeView),
     "spectrogram": (SampleInputs, View),
     "signal": (SampleInputs, SignalView),
+    "text": (TextSamples, TextView),
 }

@@ -100,7 +100,7 @@ def _slice(
 
 def refuse(kind: str) -> None:
     """Raise for what is shown of pictures only."""
-    if kind in ("signal", "volume"):
+    if kind in ("signal", "volume", "text"):
         raise FastcamError(
             f"that is a picture of a picture's pixels, and this is a {kind}; take the arrays, or overlay"
         )

@@ -21,7 +21,7 @@ from fastcam.labels import short_label
 from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, overlays, samples
-from fastcam.results import html, report, volumes
+from fastcam.results import html, report, texts, volumes
 from fastcam.results.peak import in_picture, peak
 from fastcam.runtime.batch import per_image
 from fastcam.runtime.thread_limit import limited
@@ -151,7 +151,7 @@ class Explanation:
         """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
         image = self.images[i]
         if self._sampled:
-            return self._drawn(i, None, drawing.colormap())
+            return self._drawn(i, None)
         return image if image.dtype == np.uint8 else restore(image, self.metadata.preprocessing)
 
     @checked
@@ -189,7 +189,7 @@ class Explanation:
         if self.status[i][target] != OK:
             return None
         if self._sampled:
-            return peak(self.heatmaps[i, target])
+            return peak(self._own(i, target) if self.metadata.kind == "text" else self.heatmaps[i, target])
         return in_picture(self.heatmaps[i, target], self.geometry[i])
 
     @checked
@@ -226,7 +226,7 @@ class Explanation:
         if not -self.asked(i) <= t < self.asked(i):
             raise FastcamError(f"no target {t}: {self.asked(i)} were explained")
         if self._sampled:
-            factor, mixed = 0, self._drawn(i, t, overlays.table(self.style, colors), alpha)
+            factor, mixed = 0, self._drawn(i, t, colors, alpha)
         else:
             picture, factor = drawing.enlarge(self.image(i), min_side)
             mixed = kernels.get().overlay(picture, self._heat(i, t, factor), overlays.table(self.style, colors), alpha)
@@ -241,10 +241,32 @@ class Explanation:
     @property
     def _sampled(self) -> bool:
         """Whether these are signals or volumes, which are no pictures."""
-        return self.metadata.kind in ("signal", "volume")
+        return self.metadata.kind in ("signal", "volume", "text")
 
-    def _drawn(self, i: int, t: int | None, table: Uint8, alpha: float = 0.5) -> Uint8:
-        """A signal or volume, with the heat of a target."""
+    @checked
+    def word_heat(self, i: int = 0, target: int = 0) -> list[tuple[str, float]]:
+        """Of a text its words, each with its heat, 0..1; what fills the text up is left out.
+
+        Raises:
+            FastcamError: this is of something else than texts.
+        """
+        if self.metadata.kind != "text":
+            raise FastcamError(f"a {self.metadata.kind} has no words; take heatmaps, or overlay")
+        return list(zip(texts.said(self.images[i])["words"], map(float, self._own(i, target)), strict=True))
+
+    def word_colours(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
+        """The colour behind each of these words, uint8 [n, 3]: white where there is no heat."""
+        return texts.behind(self._own(i, target), self.style, colors)
+
+    def _own(self, i: int, t: int) -> Float:
+        """The heat of a text's own words."""
+        return texts.own(self.heatmaps[i, t], self.geometry[i])
+
+    def _drawn(self, i: int, t: int | None, colors: str = "jet", alpha: float = 0.5) -> Uint8:
+        """A signal, volume or text, with the heat of a target."""
+        if self.metadata.kind == "text":
+            return texts.picture(self.images[i], None if t is None else self._own(i, t), self.style, colors)
+        table = overlays.table(self.style, colors)
         heat = None if t is None else overlays.shown(self.style, self.heatmaps[i, t])
         box = None if t is None or not self.boxes[i, t].any() else self.boxes[i, t]
         return samples.picture(self.metadata.kind, self.images[i], heat, box, table, alpha)
@@ -383,7 +405,10 @@ class Explanation:
         }
 
     def _image_dict(self, i: int) -> dict[str, Any]:
-        size = report.size(self.metadata.kind, self.images[i].shape, self.geometry[i])
+        if self.metadata.kind == "text":
+            size: dict[str, Any] = texts.said(self.images[i])
+        else:
+            size = dict(report.size(self.metadata.kind, self.images[i].shape, self.geometry[i]))
         return {"file": self.files[i]} | size | {"targets": [self._target_dict(i, t) for t in range(self.asked(i))]}
 
     def _target_dict(self, i: int, t: int) -> dict[str, Any]:
@@ -398,6 +423,7 @@ class Explanation:
             "box": report.box(self.boxes[i, t]),
             "peak": report.point(self.peak(i, t)),
             "components": report.components(self.components[i][t]),
+            **({"heat": texts.rounded(self._own(i, t))} if self.metadata.kind == "text" else {}),
         } | report.own(self.predicted_box(i, t))
 
     @checked
@@ -433,7 +459,10 @@ class Explanation:
                 names.append(f"{stem}-{t + 1}-{slug(self.label(i, t))}.png")
                 write(folder / names[-1], drawing.encode_png(self.overlay(i, t, colors=colors, min_side=192)))
                 plain = names[-1].removesuffix(".png")
-                if self._sampled:
+                if self.metadata.kind == "text":
+                    title = f"{self.label(i, t)} {self.score(i, t):.3g}"
+                    names += texts.save(self.images[i], self._own(i, t), self.style, colors, title, folder / plain)
+                elif self._sampled:
                     names += volumes.save(self.heatmaps[i, t], self.files[i], folder / plain)
                 else:
                     names += self._write_gradients(folder, i, t, plain, colors)

@@ -62,7 +62,7 @@ def _size(layer: Explanation) -> str:
 
 def _tile(layer: Explanation, i: int, t: int, width: int, colors: str) -> Uint8:
     """The picture under one layer's heatmap; what is wrong with a map that is none stands on it."""
-    if layer.metadata.kind in ("signal", "volume"):
+    if layer.metadata.kind in ("signal", "volume", "text"):
         mixed = layer.overlay(i, t, colors=colors, annotate=False)
     else:
         heat = np.clip(layer.geometry[i].heatmap_to_original(layer.heatmaps[i, t]), 0, 1)

@@ -118,7 +118,7 @@ def _heat_column(e: Explanation, i: int, size: tuple[int, int], colors: str) -> 
 
 def _is_picture(e: Explanation) -> bool:
     """Whether its samples have pixels, and boxes that are still to be drawn."""
-    return e.metadata.kind not in ("signal", "volume")
+    return e.metadata.kind not in ("signal", "volume", "text")
 
 
 def _pixel_column(e: Explanation, i: int, size: tuple[int, int]) -> Column:

@@ -93,7 +93,7 @@ class Inputs:
         self._workers = Workers(self._threads)
         self._name, self._metadata, self._reading = name, metadata, reading
         self.shape: tuple[int | str | None, ...] = tuple(value.shape)
-        self._dtype = _DTYPES.get(value.type, np.float32)
+        self._type, self._dtype = value.type, _DTYPES.get(value.type, np.float32)
         self.preprocessing = self._resolve_preprocessing(preprocess)
         opened = tokenizer or partial(open_tokenizer, metadata.tokenizer, None, name)
         self.texts = TextInputs(name, further or {}, metadata.inputs, opened)

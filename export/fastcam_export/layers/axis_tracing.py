@@ -245,6 +245,10 @@ def _slice(node: ir.Node, known: Known) -> Axes | None:
 @rule("Gather")
 def _gather(node: ir.Node, known: Known) -> Axes | None:
     x, indices = _first(node, known), node.inputs[1]
+    if x is None and indices in known:  # ids of words, looked up in a table
+        table = known_dims(node.inputs[0]) if node.inputs[0] is not None else None
+        first = node.attributes.get_int("axis", 0) == 0
+        return (*known[indices], CHANNELS) if table is not None and len(table) == 2 and first else None
     rank = len(known_dims(indices) or []) if indices is not None and indices.shape is not None else None
     if x is None or rank is None or rank > 1:
         return None

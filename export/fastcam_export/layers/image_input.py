@@ -10,6 +10,7 @@ from fastcam.errors import listed
 from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.builder import FLOATS
 from fastcam_export.graph.query import known_dims
+from fastcam_export.layers.input_roles import rows_of
 from fastcam_export.layers.layout import shape_text
 
 TYPES = (*FLOATS, ir.DataType.UINT8)
@@ -24,7 +25,8 @@ def find_image(graph: ir.Graph, name: str | None = None) -> ir.Value:
 
     Pictures are a float (or uint8) input of four axes that something reads, else of five, a video or a volume. Of
     several the first of three channels is taken, a picture beside a depth map or a mask. Where there are none, a signal
-    is: a float input of three axes, or of two that a convolution reads.
+    is: a float input of three axes, or of two that a convolution reads. Else a text: ids of words, see
+    :func:`vocabulary`.
 
     Raises:
         FastcamError: there is none; or none of this name, or it is no such input, or one of size 0.
@@ -47,6 +49,9 @@ def _first(graph: ir.Graph) -> ir.Value:
         of_three = [value for value in read if 3 in (known_dims(value) or [])[1:]]
         if read:
             return (of_three or read)[0]
+    texts = [value for value in graph.inputs if vocabulary(graph, value) is not None]
+    if texts:
+        return texts[0]
     alone = any(len(dims) == 3 and {*dims} & {1, 3, 4} for dims in map(known_dims, graph.inputs) if dims)
     way = "of a picture without an axis of images put one in front" if alone else "nothing to draw a map on"
     raise FastcamError(
@@ -79,12 +84,23 @@ def _named(graph: ir.Graph, name: str) -> ir.Value:
     value = inputs[name]
     dims = known_dims(value)
     few = dims is not None and len(dims) == 2 and (dims[1] or SAMPLES) < SAMPLES  # numbers beside a picture
+    if vocabulary(graph, value) is not None:
+        return value
     if not _holds_numbers(value) or dims is None or len(dims) not in (2, 3, 4, 5) or few:
         raise FastcamError(
             f"input {name!r} is {value.dtype} {shape_text(value)}, which holds no pictures; name another with "
             f"input_name (--input) (inputs: {_listed(graph)})"
         )
     return value
+
+
+def vocabulary(graph: ir.Graph, value: ir.Value) -> int | None:
+    """How many words there are, where an input [N, L] holds the ids of a text's words, each looked up in a table, and
+    convolutions read what was looked up; None of all other inputs."""
+    whole = value.dtype in (ir.DataType.INT64, ir.DataType.INT32) and isinstance(value.type, ir.TensorType)
+    if not whole or len(known_dims(value) or []) != 2 or value.name in graph.initializers:
+        return None
+    return rows_of(value) if any(node.op_type in CONVOLUTIONS for node in graph) else None
 
 
 def _holds_numbers(value: ir.Value) -> bool:

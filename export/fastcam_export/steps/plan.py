@@ -17,7 +17,7 @@ from fastcam_export.graph.load import Loaded
 from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import image_order, target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
-from fastcam_export.layers.image_input import find_image
+from fastcam_export.layers.image_input import find_image, vocabulary
 from fastcam_export.outputs import answers, cotangent_targets, input_attribution
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.steps import texts
@@ -97,6 +97,8 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     stopped = stop(graph, options.stop_gradient)
     image = find_image(graph, options.input_name)
     image_order.say(image, options.order)
+    if vocabulary(graph, image) is not None:
+        _refuse_for_texts(image, options)
     further, tokenizer = texts.described(graph, image, options)
     if options.check:
         needed_memory.refuse_values(graph)
@@ -137,6 +139,20 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     if broken:
         notes.append(f"warning: weights with NaN or infinity: {broken}; what comes of them is no number")
     return Plan(loaded, image, target, layers, options, metadata, size, tuple(notes), tokenizer=tokenizer)
+
+
+def _refuse_for_texts(image: ir.Value, options: ExportOptions) -> None:
+    """Raise for what is asked of a text and is for pictures."""
+    if options.input_gradient is not None:
+        raise FastcamError(
+            f"input {image.name!r} holds ids of words, through which no gradient passes; leave input_gradient "
+            "(--input-gradient) out"
+        )
+    if options.preprocess is not None or options.frames:
+        raise FastcamError(
+            f"input {image.name!r} holds ids of words, which are not prepared as pixels are; give the tokenizer "
+            "(--tokenizer), and leave preprocess and frames out"
+        )
 
 
 def _order(image: ir.Value) -> str:
@@ -184,6 +200,7 @@ def _metadata(
         input=image.name or "",
         input_shape=readable_dims(image),
         order=_order(image),
+        words=vocabulary(loaded.model.graph, image),
         labels=labels,
         labels_from=labels_from,
         source={"file": loaded.file, "sha256": loaded.sha256},

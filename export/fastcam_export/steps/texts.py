@@ -13,6 +13,7 @@ from fastcam.input_roles import TokenizerFile
 from fastcam.language.tokenizer import Tokenizer, read_tokenizer
 from fastcam.schema import FurtherInput
 from fastcam_export.layers import further_inputs
+from fastcam_export.layers.image_input import vocabulary
 from fastcam_export.steps.options import ExportOptions
 
 SMALL = 64 << 10
@@ -31,7 +32,9 @@ def described(
     if options.tokenizer is None:
         return further, None
     tokenizer = read_tokenizer(options.tokenizer)
+    own = vocabulary(graph, image)
     texts = [one for one in further if one.role == "text"]
+    texts += [FurtherInput(image.name or "", role="text", words=own)] if own is not None else []
     if not texts:
         have = listed(one.name for one in further) or "none"
         raise FastcamError(

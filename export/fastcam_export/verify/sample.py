@@ -20,6 +20,7 @@ from fastcam.schema import Cotangent, FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import further_inputs
 from fastcam_export.layers.axis_semantics import integers
+from fastcam_export.layers.image_input import vocabulary
 from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.output_meaning import output_meanings
 from fastcam_export.verify import pictures
@@ -31,6 +32,7 @@ FAINT = 1e-3
 FREE_SIZE = 224
 FREE_SIZES = (FREE_SIZE, 256, 320, 384, 512, 640, 448, 192, 128, 96, 64, 32, 48, 299, 288, 416, 480, 800, 1024)
 FREE_FRAMES, FREE_SLICES, FREE_SAMPLES = 16, 32, 1024
+TEXTS = (64, 32, 16, 128, 256, 512)
 SIGNALS = (1024, 1000, 5000, 2048, 512, 256, 128, 4096, 8000, 16000, 187, 3000)
 VOLUMES = ((32, 64, 64), (64, 64, 64), (96, 96, 96), (128, 128, 128), (32, 32, 32), (16, 112, 112), (16, 16, 16))
 """Height and width of the check's image, those that are tried where the first does not run, and frames of its video,
@@ -111,9 +113,7 @@ class Sample:
 
     def of_kind(self, kind: int, graph: ir.Graph, image: ir.Value) -> Sample:
         """The same with pictures of another kind."""
-        pixels = self.feeds[self.image]
-        rng = np.random.default_rng(0)
-        made = pictures.picture(kind, rng, pixels.shape, image_order(image), pixels.dtype)
+        made = _drawn(kind, np.random.default_rng(0), self.feeds[self.image].shape, graph, image)
         return replace(self, feeds={**self.feeds, self.image: made})
 
     def of_one_image(self) -> Sample:
@@ -156,11 +156,20 @@ def random_inputs(
     dims = known_dims(image) or []
     shape = [d if d is not None else free[axis] for d, axis in zip(dims, image_order(image))]
     refuse_pictures(image, shape)
-    feed = pictures.picture(0, rng, shape, image_order(image), image.dtype.numpy())  # type: ignore[union-attr]
+    feed = _drawn(0, rng, shape, graph, image)
     about = {one.name: one for one in further}
     others = [value for value in further_inputs.of(graph, image) if value.name != schema.TARGETS]
     values = {value.name: further_inputs.fed(value, image, feed, about.get(value.name or ""), rng) for value in others}
     return {value.name or "": feed if value is image else values[value.name] for value in [image, *others]}
+
+
+def _drawn(kind: int, rng: np.random.Generator, shape: Sequence[int], graph: ir.Graph, image: ir.Value) -> Array:
+    """Pictures of a kind for an input; ids of words for one that holds a text."""
+    assert image.dtype is not None
+    words = vocabulary(graph, image)
+    if words is not None:
+        return rng.integers(0, words, shape).astype(image.dtype.numpy())
+    return pictures.picture(kind, rng, shape, image_order(image), image.dtype.numpy())
 
 
 def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
@@ -185,7 +194,8 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     other = [side for side in own if side is not None]  # what is fixed may be as large as what is free
     tried: list[Sequence[int]] = [[side] * len(own) for side in [squares[0], *other, *squares[1:]]]
     if len(own) != 2:
-        tried = [[side] for side in SIGNALS] if len(own) == 1 else list(VOLUMES)
+        rows = SIGNALS if vocabulary(graph, image) is None else TEXTS
+        tried = [[side] for side in rows] if len(own) == 1 else list(VOLUMES)
     if len(own) == 2:
         fixed_height = own[0] is not None and own[0] <= 64
         line = fixed_height or any(one.kind == "sequence" for one in output_meanings(graph, image))

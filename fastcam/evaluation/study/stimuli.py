@@ -96,7 +96,7 @@ def checked(models: Sequence[Model], methods: Sequence[str]) -> None:
             raise FastcamError(f"no method {name!r}; fastcam methods lists them")
     for model in models:
         metadata = model.explainer.metadata
-        if metadata.cotangents or metadata.kind in ("video", "signal", "volume"):
+        if metadata.cotangents or metadata.kind in ("video", "signal", "volume", "text"):
             raise FastcamError(f"{model.name}: a study shows classes of pictures, and this file explains others")
         for name in methods:
             model.explainer.stream((), method=name)
