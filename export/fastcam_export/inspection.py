@@ -25,7 +25,7 @@ from fastcam_export.autodiff.reverse import path, unsupported
 from fastcam_export.graph.load import Loaded, Source
 from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import further_inputs, target_layer
-from fastcam_export.layers.image_input import find_image
+from fastcam_export.layers.image_input import find_image, vocabulary
 from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.output_meaning import SAYS, Meaning, output_meanings
 from fastcam_export.layers.score import Want, find_score
@@ -187,12 +187,15 @@ def _inputs(graph: ir.Graph, image: ir.Value | None) -> tuple[InspectedValue, ..
     """The inputs that have no weights for a default, and what each is taken for."""
     own = [value for value in graph.inputs if value.name not in graph.initializers]
     wanted = {one.name: one for one in further_inputs.described(graph, image, None)} if image is not None else {}
-    return tuple(InspectedValue(*_value(value), _role(value, image, wanted), value is image) for value in own)
+    words = vocabulary(graph, image) if image is not None else None
+    return tuple(InspectedValue(*_value(value), _role(value, image, wanted, words), value is image) for value in own)
 
 
-def _role(value: ir.Value, image: ir.Value | None, wanted: Mapping[str, Any]) -> str:
+def _role(value: ir.Value, image: ir.Value | None, wanted: Mapping[str, Any], words: int | None) -> str:
     if value is image:
         order = image_order(value)
+        if words is not None:
+            return f"a text, ids of {words} words"
         kinds = {"T": "a video", "D": "a volume", "L": "a signal"}
         return f"{next((kind for letter, kind in kinds.items() if letter in order), 'pictures')}, {order}"
     if image is None:

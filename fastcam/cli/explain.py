@@ -132,8 +132,11 @@ def explain(
     opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     if explainer.metadata.kind == "text":
+        if words is not None:
+            raise FastcamError("--words says what channels of pictures answer to; leave it out for texts")
         asked_so: dict[str, Any] = {"threshold": threshold, "style": style, "options": parsed(option or ())}
         asked_so |= {"fuse": fuse, "cotangent": cotangent or None, "layers": layers}
+        asked_so["inputs"] = further_inputs.parsed(input_value or (), explainer.text_inputs)
         _explain_texts(explainer, images or [], text or [], targets, output, as_json, methods, colors, asked_so)
         return
     if not images:

@@ -53,8 +53,9 @@ class Contestant:
 
     def check(self) -> None:
         """Raise what the explainer refuses of the method and its options, before anything is measured."""
-        if self.explainer.metadata.kind == "video":
-            raise FastcamError(f"{self.name} explains clips, and the data set has pictures; give a model of pictures")
+        what = {"video": "clips", "text": "texts"}.get(self.explainer.metadata.kind)
+        if what is not None:
+            raise FastcamError(f"{self.name} explains {what}, and the data set has pictures; give a model of pictures")
         self.stream(())
 
     def stream(self, pictures: Iterable[Any], targets: Any = -1, threshold: float = 0.15) -> Iterator[Frame]:

@@ -189,7 +189,7 @@ class Explanation:
         if self.status[i][target] != OK:
             return None
         if self._sampled:
-            return peak(self._own(i, target) if self.metadata.kind == "text" else self.heatmaps[i, target])
+            return peak(self._own(i, target))
         return in_picture(self.heatmaps[i, target], self.geometry[i])
 
     @checked
@@ -259,8 +259,9 @@ class Explanation:
         return texts.behind(self._own(i, target), self.style, colors)
 
     def _own(self, i: int, t: int) -> Float:
-        """The heat of a text's own words."""
-        return texts.own(self.heatmaps[i, t], self.geometry[i])
+        """The heat of a signal, or of a text's own words."""
+        heat = self.heatmaps[i, t]
+        return texts.own(heat, self.geometry[i]) if self.metadata.kind == "text" else heat
 
     def _drawn(self, i: int, t: int | None, colors: str = "jet", alpha: float = 0.5) -> Uint8:
         """A signal, volume or text, with the heat of a target."""
@@ -423,7 +424,7 @@ class Explanation:
             "box": report.box(self.boxes[i, t]),
             "peak": report.point(self.peak(i, t)),
             "components": report.components(self.components[i][t]),
-            **({"heat": texts.rounded(self._own(i, t))} if self.metadata.kind == "text" else {}),
+            **({"heat": texts.rounded(self._own(i, t))} if self.metadata.kind in ("text", "signal") else {}),
         } | report.own(self.predicted_box(i, t))
 
     @checked

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
-from fastcam.schema import COTANGENT, TARGETS
+from fastcam.schema import COTANGENT, METADATA_KEY, TARGETS, Metadata
 
 Run: TypeAlias = "Callable[[], Any]"
 Samples: TypeAlias = "dict[str, list[float]]"
@@ -119,7 +119,7 @@ def random_feeds(session: Any, batch: int, seed: int = 0) -> dict[str, NDArray[A
     Raises:
         FastcamError: an input's batch is fixed to another number, or its type has no random values here.
     """
-    rng = np.random.default_rng(seed)
+    rng, words = np.random.default_rng(seed), _words(session)
     feeds: dict[str, NDArray[Any]] = {}
     for value in session.get_inputs():
         if value.name == TARGETS:
@@ -138,9 +138,20 @@ def random_feeds(session: Any, batch: int, seed: int = 0) -> dict[str, NDArray[A
             free = (batch, *[1] * len(value.shape))  # one target
         shape = [size if isinstance(size, int) else free[axis] for axis, size in enumerate(value.shape)]
         dtype = _DTYPES[value.type]
-        made = rng.integers(0, 100, shape) if np.issubdtype(dtype, np.integer) else rng.standard_normal(shape)
+        whole = np.issubdtype(dtype, np.integer)
+        made = rng.integers(0, words.get(value.name, 100), shape) if whole else rng.standard_normal(shape)
         feeds[value.name] = made.astype(dtype)
     return feeds
+
+
+def _words(session: Any) -> dict[str, int]:
+    """How many ids the inputs of an exported file know that hold a text's."""
+    said = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if said is None:
+        return {}
+    about = Metadata.from_json(said)
+    each = [(about.input, about.words), *((one.name, one.words) for one in about.inputs)]
+    return {name: count for name, count in each if count is not None}
 
 
 def _channels_last(shape: Sequence[Any]) -> tuple[int, ...]:

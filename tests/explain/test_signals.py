@@ -232,3 +232,9 @@ def test_maps_of_several_layers_are_fused_along_the_signal():
     np.testing.assert_allclose(found.maps, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.heatmaps, large(expected, 64), rtol=1e-4, atol=1e-5)
     assert found.boxes.shape == (3, 2, 2) and found.fuse == "mean"
+
+
+def test_the_heat_under_the_curve_is_in_the_report():
+    found = Explainer(export_model(onnx_bytes(Signals(), SIGNALS[:1])).model.SerializeToString())(SIGNALS, targets=[2])
+    for image, heat in zip(json.loads(json.dumps(found.to_dict()))["images"], found.heatmaps[:, 0], strict=True):
+        np.testing.assert_allclose(image["targets"][0]["heat"], heat, atol=1e-4)

@@ -186,3 +186,22 @@ def test_methods_that_change_the_layer_take_texts(tokenizer):
     explainer = Explainer(made.model.SerializeToString(), head=made.head.SerializeToString())
     found = explainer(TEXTS[0], targets=[1], method="ablationcam")
     assert found.heatmaps.shape == (1, 1, 8) and np.isfinite(found.heatmaps).all()
+
+
+def test_other_verbs_know_that_it_is_a_text(exported, explainer, tmp_path):
+    from fastcam.evaluation.contestant import Contestant
+    from fastcam.runtime.timing import cpu_session, random_feeds
+
+    (tmp_path / "t.onnx").write_bytes(file_of())
+    said = CliRunner().invoke(app, ["inspect", str(tmp_path / "t.onnx")])
+    assert said.exit_code == 0 and "a text, ids of 10 words" in said.output
+    (tmp_path / "t.cam.onnx").write_bytes(exported.model.SerializeToString())
+    session = cpu_session(tmp_path / "t.cam.onnx", 1)
+    ids = random_feeds(session, 64)["ids"]
+    assert ids.shape[0] == 64 and ids.min() >= 0 and ids.max() < len(WORDS)
+    session.run(None, random_feeds(session, 64))
+    with pytest.raises(FastcamError, match="t explains texts, and the data set has pictures"):
+        Contestant("t", explainer, None).check()
+    given = ["explain", str(tmp_path / "t.cam.onnx"), "--text", "warm", "--words", str(tmp_path / "neurons.csv")]
+    refused = CliRunner().invoke(app, given)
+    assert refused.exit_code == 2 and "leave it out for texts" in refused.stderr
