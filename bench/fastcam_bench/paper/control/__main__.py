@@ -117,7 +117,7 @@ def sheet(explained: list[Any], episodes: list[Kinds]) -> Any:
     """Frames of one episode at equal distances, each over its heat."""
     longest = int(np.argmax([len(one) for one in episodes]))
     found, count = explained[longest], len(episodes[longest])
-    chosen = np.linspace(4, count - 1, SHOWN).astype(int)
+    chosen = np.unique(np.linspace(0, count - 1, SHOWN).astype(int))
     shown = [(found.overlay(int(k), min_side=192, annotate=False), found.label(int(k))) for k in chosen]
     return drawing.contact_sheet(shown, 4, 192)
 
