@@ -14,6 +14,7 @@ import onnx
 from fastcam.captioning import Captioning
 from fastcam.errors import FastcamError, typed
 from fastcam.labels import Labels, read_labels
+from fastcam.language.tokenizer import read_tokenizer
 from fastcam.schema import METADATA_KEY
 from fastcam_export.artifacts import captions
 from fastcam_export.exporter import export_model
@@ -33,6 +34,7 @@ def export_captioner(
     pad: int | None = None,
     decoder: Source | None = None,
     vocabulary: Labels | None = None,
+    tokenizer: str | Path | None = None,
     words: str | None = None,
     scores: str | None = None,
     state: Mapping[str, str] | None = None,
@@ -50,7 +52,8 @@ def export_captioner(
         start, end: the numbers of the words that begin and end a caption.
         pad: the number of what fills up a sequence of fixed length.
         decoder: path, bytes or ModelProto of the decoder, where there is one.
-        vocabulary: the words by number in any form of :mod:`fastcam.labels`.
+        vocabulary: the words by number in any form of :mod:`fastcam.labels`; or
+        tokenizer: path of the ``tokenizer.json`` that makes texts of numbers; it stays with the file.
         words, scores: the input of words and the output of their scores; by default the graph's names tell.
         state: of a decoder that takes one word at a time, input -> the output that it takes of the word before; by
             default their names tell. A state that the encoder does not give begins as zeros.
@@ -66,6 +69,9 @@ def export_captioner(
     """
     for name, value in (("start", start), ("end", end), ("pad", pad)):
         typed(name, value, int | NoneType if name == "pad" else int, "the number of a word")
+    if vocabulary is not None and tokenizer is not None:
+        raise FastcamError("words and a tokenizer were both given; give one of them")
+    pieces = None if tokenizer is None else read_tokenizer(tokenizer)
     names = () if vocabulary is None else read_labels(vocabulary, None)
     about = {"start": start, "end": end, "pad": pad, "vocabulary": names}
     for name in ("start", "end", "pad"):
@@ -84,7 +90,7 @@ def export_captioner(
         export = export_model(model, targets="cotangent", output_name=read.scores, labels=names or None, **once)
         _refuse_no_words(export, read.words, len(names))
         said = Captioning("one file", read.words, read.scores, length=read.length, masks=read.masks, **about)  # type: ignore[arg-type]
-        return finish(replace(export, metadata=replace(export.metadata, captioning=said)), output)
+        return finish(replace(export, metadata=replace(export.metadata, captioning=said), tokenizer=pieces), output)
     with told(model, "exported"):
         graph = load(model).model.graph
         given = {value.name or "": value for value in graph.outputs if value.dtype in captions.FLOATS}
@@ -100,7 +106,8 @@ def export_captioner(
         sha256=hashlib.sha256(differentiated.SerializeToString()).hexdigest(), **about,  # type: ignore[arg-type]
     )  # fmt: skip
     _mark(differentiated, said)
-    return finish(replace(export, metadata=replace(export.metadata, captioning=said), decoder=differentiated), output)
+    metadata = replace(export.metadata, captioning=said)
+    return finish(replace(export, metadata=metadata, decoder=differentiated, tokenizer=pieces), output)
 
 
 def _refuse_no_words(export: Export, words: str, count: int) -> None:

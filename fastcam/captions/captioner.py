@@ -15,7 +15,7 @@ from fastcam.captioning import Captioning
 from fastcam.captions import decoders
 from fastcam.captions.result import Caption
 from fastcam.captions.search import search
-from fastcam.captions.vocabulary import Vocabulary
+from fastcam.captions.vocabulary import Vocabulary, vocabulary_of
 from fastcam.errors import FastcamError, checked, typed
 from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float
@@ -42,6 +42,7 @@ class Captioner:
             files.
         decoder: path or bytes of the decoder, where it is not the file beside ``model`` that this names.
         vocabulary: the words by number in any form of :mod:`fastcam.labels`, in place of the file's.
+        tokenizer: path of a ``tokenizer.json``, in place of the file's.
         providers, threads, preprocess, options: of the Explainer, see :class:`fastcam.Explainer`.
 
     Raises:
@@ -57,6 +58,7 @@ class Captioner:
         providers: Providers = "auto",
         threads: int | None = None,
         preprocess: Preprocess = None,
+        tokenizer: str | Path | None = None,
         **options: Any,
     ) -> None:
         self._name = model_name(model)
@@ -68,7 +70,9 @@ class Captioner:
             )
         self.about: Captioning = about
         self._decoder = self._open(model, decoder, providers, threads)
-        self.vocabulary = Vocabulary.of(vocabulary, about, self._name)
+        folder = None if isinstance(model, bytes) else Path(model).parent
+        of_file = self.explainer.metadata
+        self.vocabulary: Vocabulary = vocabulary_of(of_file, vocabulary, tokenizer, folder, self._name)
 
     def _open(self, model: Model, decoder: Model | None, providers: Providers, threads: int | None) -> Any:
         """The session of the decoder, and how messages call it; None of one file."""

@@ -40,12 +40,13 @@ class Decoder(Protocol):
 
 
 class OneFile:
-    """A file that takes a picture and the words so far."""
+    """A file that takes a picture and the words so far. Scores of the picture's own tokens may stand before them."""
 
     def __init__(self, explainer: Explainer, about: Captioning, picture: Any) -> None:
         self._explainer, self._about = explainer, about
         self._picture = picture
         self._tensor: Any = None
+        self._before = 0  # scores that belong to no word
         self._prefix: Ids = np.zeros((1, 0), np.int64)
 
     def advance(self, words: Ids, parents: Ids) -> Double:
@@ -56,7 +57,8 @@ class OneFile:
         return self._run(ids[None])[0, : len(ids)]
 
     def cotangents(self, ids: Ids, slope: Float) -> dict[str, Float]:
-        return {self._about.scores: _filled(slope, self._about.length)[None]}
+        slope = _filled(slope, self._about.length)
+        return {self._about.scores: np.pad(slope, ((0, 0), (self._before, 0), (0, 0)))[None]}
 
     def inputs(self, ids: Ids) -> dict[str, Any]:
         return _words(ids[None], self._about)
@@ -66,12 +68,21 @@ class OneFile:
         if self._tensor is None:
             one = self._explainer.predict(self._picture, self.inputs(prefixes[0]))
             self._tensor = one.runs[0].batch.tensor
-            first = np.asarray(one.outputs[self._about.scores], np.float64)
             if len(prefixes) == 1:
-                return first
+                return self._of_words(one.outputs, prefixes)
         pictures = np.repeat(np.asarray(self._tensor), len(prefixes), 0)
-        found = self._explainer.predict(pictures, _words(prefixes, self._about)).outputs[self._about.scores]
-        return np.asarray(found, np.float64)
+        return self._of_words(self._explainer.predict(pictures, _words(prefixes, self._about)).outputs, prefixes)
+
+    def _of_words(self, outputs: Mapping[str, Any], prefixes: Ids) -> Double:
+        """The scores that stand behind words, the last ones."""
+        found = np.asarray(outputs[self._about.scores], np.float64)
+        self._before = found.shape[1] - (self._about.length or prefixes.shape[1])
+        if self._before < 0:
+            raise FastcamError(
+                f"the captioner gives {found.shape[1]} scores for {prefixes.shape[1]} words; export one that scores "
+                "the next word behind each of them"
+            )
+        return found[:, self._before :]
 
 
 class Sequence:

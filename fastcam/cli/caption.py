@@ -19,6 +19,7 @@ from fastcam.cli.shared_options import (
     PreprocessName,
     Providers,
     Threads,
+    TokenizerPath,
     picture_files,
 )
 from fastcam.errors import FastcamError
@@ -74,6 +75,7 @@ def caption(
         Path | None,
         typer.Option("--labels", help="The words: one per line, JSON, or YAML.", show_default="those of the file"),
     ] = None,
+    tokenizer: TokenizerPath = None,
     preprocess: PreprocessName = None,
     colors: ColorsName = "jet",
     threads: Threads = None,
@@ -95,7 +97,7 @@ def caption(
         raise FastcamError("no picture was given; name pictures behind the captioner")
     files = picture_files([path for path in images if path not in decoders])
     decoder = decoders[0] if decoders else None
-    opened: dict[str, Any] = {"max_pixels": max_pixels, "exif": exif}
+    opened: dict[str, Any] = {"tokenizer": tokenizer, "max_pixels": max_pixels, "exif": exif}
     captioner = Captioner(model, decoder, labels, providers, threads, preprocess, **opened)
     asked = {"beam": beam, "most": max_words, "captions": text, "method": method, "options": parsed(option or ())}
     folder = output or (None if as_json else Path("fastcam-out"))
