@@ -68,8 +68,7 @@ def tensor():
 def by_autograd(net, tokens):
     """Log-probabilities of tokens, and the Grad-CAM maps of the whole caption and of each word."""
     encoder = net.encoder
-    stages = encoder.stages(encoder.relu(encoder.bn(encoder.conv(tensor()))))
-    layer = torch.relu(encoder.squeeze(stages)).detach().requires_grad_()
+    layer = torch.relu(encoder.squeeze(encoder.seen(tensor()))).detach().requires_grad_()
     features = encoder.project(encoder.pool(layer).flatten(1))
     ids = torch.tensor([[START, *tokens[:-1]]])
     logs = torch.log_softmax(net.decoder(features, ids)[0], -1)[range(len(tokens)), list(tokens)]

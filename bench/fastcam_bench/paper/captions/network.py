@@ -1,7 +1,9 @@
 """A captioner without attention: the form of NeuralTalk2, the captioner that the Grad-CAM paper explains.
 
 A CNN (the trunk of FastCAM's bundled network) makes one vector of a picture. That is the first input of an LSTM, the
-words follow. Nothing tells the LSTM where to look: maps of its words are Grad-CAM's alone.
+words follow. Nothing tells the LSTM where to look: maps of its words are Grad-CAM's alone. The trunk keeps its weights.
+It was trained to tell classes whatever their colour, so the layer behind it also sees an early stage and the picture
+itself, made smaller: the words for colours and textures come from there.
 
 Sources: Vinyals et al., "Show and Tell", CVPR 2015; Karpathy, NeuralTalk2, 2015.
 """
@@ -20,7 +22,11 @@ from fastcam_bench.models import bundled_net
 from fastcam_bench.paper.captions.grammar import VOCABULARY
 
 SIZE = 96
-EMBEDDED, HIDDEN, SQUEEZED, POOLED = 64, 128, 24, 4
+EMBEDDED, HIDDEN, SQUEEZED, POOLED = 64, 128, 40, 4
+GRID = SIZE // 8
+"""Cells of the explained layer's maps, a side."""
+SEEN = bundled_net.STAGES[1][1] + bundled_net.STAGES[3][1] + 3
+"""Channels that this layer sees: of the second stage, of the last, and of the picture."""
 WEIGHTS = Path(fastcam.__file__).parent / "data" / "scenes.onnx"
 OPSET = 17
 
@@ -46,7 +52,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures [N, 3, 96, 96], normalised, to vectors [N, 64]; the last stage's maps are 12 x 12."""
+    """Pictures [N, 3, 96, 96], normalised, to vectors [N, 64]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,16 +64,25 @@ class Encoder(nn.Module):
             stages.append(Block(before, channels, stride, kernel))
             before = channels
         self.stages = nn.Sequential(*stages)
-        self.squeeze = nn.Conv2d(before, SQUEEZED, 1)
-        self.pool = nn.AvgPool2d(SIZE // 8 // POOLED)
+        self.small = nn.AvgPool2d(SIZE // GRID)
+        self.squeeze = nn.Conv2d(SEEN, SQUEEZED, 1)
+        self.pool = nn.AvgPool2d(GRID // POOLED)
         self.project = nn.Linear(SQUEEZED * POOLED**2, EMBEDDED)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the trunk, which is not trained, makes of pictures: [N, 163, 12, 12]."""
+        early = self.stages[1](self.stages[0](self.relu(self.bn(self.conv(x)))))
+        late = self.stages[3](self.stages[2](early))
+        return torch.cat([early, late, self.small(x)], 1)
+
+    def vector(self, seen: Tensor) -> Tensor:
+        """The vector of each picture, by what the trunk made of it."""
+        found: Tensor = self.project(self.pool(torch.relu(self.squeeze(seen))).flatten(1))
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """The vector of each picture."""
-        y = self.stages(self.relu(self.bn(self.conv(x))))
-        y = torch.relu(self.squeeze(y))
-        found: Tensor = self.project(self.pool(y).flatten(1))
-        return found
+        return self.vector(self.seen(x))
 
 
 class Decoder(nn.Module):
