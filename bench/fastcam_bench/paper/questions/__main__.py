@@ -57,7 +57,8 @@ def of_network(name: str, held: Asked, usual: dict[str, int], columns: dict[str,
         for level, cells in zip(("words", "phrases", "whole"), looks.swapaxes(0, 1), strict=True):
             report["maps"][f"own attention, {level}"] = measure.meaning(cells, about)
         columns["own attention"] = looks.mean(1)
-        report["layers"] = measure.between_layers(explainer_of(net, LAYERS), about)
+        for weights, one in (("layers", net), ("layers, random weights", nothing)):
+            report[weights] = measure.between_layers(explainer_of(one, LAYERS), about)
     print(name, {key: report["accuracy"][key]["value"] for key in report["accuracy"]}, flush=True)
     return report
 
@@ -108,10 +109,11 @@ def table(report: dict[str, Any]) -> str:
             ]
             lines.append(f"| {kind} | " + " | ".join(cells) + " |")
         lines += ["", "| maps | " + " | ".join(one["maps"]) + " |", "|---|" + "---:|" * len(one["maps"])]
-        for figure in next(iter(one["maps"].values())):
+        for figure in dict.fromkeys(figure for maps in one["maps"].values() for figure in maps):
             lines.append(f"| {figure} | " + " | ".join(cell(maps.get(figure)) for maps in one["maps"].values()) + " |")
         lines += ["", f"Difference to autograd: {one['difference to autograd']}.", ""]
-        lines += [f"- {where}: {cell(figure)}" for where, figure in one.get("layers", {}).items()]
+        for weights in ("layers", "layers, random weights"):
+            lines += [f"- {weights}, {where}: {cell(figure)}" for where, figure in one.get(weights, {}).items()]
     for name, found in report.get("easy-VQA", {}).items():
         said = ", ".join(f"{key} {cell(one)}" for key, one in found.items()) if isinstance(found, dict) else found
         lines.append(f"- easy-VQA, {name}: {said}")

@@ -25,9 +25,10 @@ def of_questions(about: Asked, columns: dict[str, Heat]) -> Sheet:
     """Some questions: the picture with question and answer, the objects asked about, and each column's heat."""
     tiles = []
     for line, kind in enumerate(SHOWN):
-        k = [i for i, one in enumerate(about.questions) if one.kind == kind][10 * line + 3]
+        same = [i for i, one in enumerate(about.questions) if one.kind == kind]
+        k = same[(10 * line + 3) % len(same)]
         one, image = about.questions[k], about.images[k]
-        answer = f"{one.text.removeprefix('what ')} {ANSWERS[one.answer]}"
+        answer = f"{one.text} {ANSWERS[one.answer]}"
         marked = np.where(about.mask(k)[..., None], image, image // 4)
         tiles += [(drawing.scaled(image, TILE), answer), (drawing.scaled(marked, TILE), "asked about")]
         tiles += [(_under(image, heat[k]), name) for name, heat in columns.items()]
