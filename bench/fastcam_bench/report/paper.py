@@ -97,4 +97,31 @@ def sec() -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"adversarial": adversarial, "bias": bias, "clusters": clusters, "sec": sec}
+def second_reason() -> str:
+    """How pure a report's kinds of maps are."""
+    report = _read("second_reason.json")
+    lines = [
+        f"`{report['command']}`; intervals are 95 %, over pictures.",
+        "",
+        "| | pictures, with a ring | kinds | purity | by chance | odd kind, of these with a ring | heat in the star's "
+        "box: odd kind, the others |",
+        "|---|" + "---:|" * 6,
+    ]
+    for name, row in report["rows"].items():
+        odd = f"{row['in the odd kind']}, {row['of these with a ring']}" if row["kinds"] > 1 else "-"
+        heat = [row.get(f"heat in the star's box, {which}") for which in ("odd kind", "the others")]
+        shares = "-" if heat[0] is None else ", ".join(f"{share:.2f}" for share in heat)
+        lines.append(
+            f"| {name} | {row['pictures']}, {row['with a ring']} | {row['kinds']} | {_figure(row['purity'])} | "
+            f"{row['purity by chance']:.2f} | {odd} | {shares} |"
+        )
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "adversarial": adversarial,
+    "bias": bias,
+    "clusters": clusters,
+    "second_reason": second_reason,
+    "sec": sec,
+}
