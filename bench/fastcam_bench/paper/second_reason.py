@@ -68,9 +68,8 @@ class Stars:
             if self.has[i]:
                 specs.append(Spec("ring", radius=0.18, center=(float(ring[0]), float(ring[1]))))
             made = scene(each, SIZE, specs)
-            stars = tuple(
-                Annotation("star", tuple(map(float, one.box))) for one in made.objects if one.class_name == "star"
-            )
+            boxes = [one.box for one in made.objects if one.class_name == "star"]
+            stars = tuple(Annotation("star", (float(a), float(b), float(c), float(d))) for a, b, c, d in boxes)
             yield Sample(f"scene {i}", made.image, stars)
 
 
@@ -85,7 +84,8 @@ def network(second: bool) -> bytes:
             values[STAR] += values[RING]
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     made = export_model(model, preprocess="imagenet", labels=folder / "scenes.labels.txt", check=False)
-    return made.model.SerializeToString()
+    file: bytes = made.model.SerializeToString()
+    return file
 
 
 def measure(report: Report, has: Bools) -> dict[str, Any]:
