@@ -19,12 +19,14 @@ from fastcam.explain import multilayer, on_device
 from fastcam.explain.clips import clips_of
 from fastcam.explain.kinds import opened_by
 from fastcam.explain.on_device import Resident
+from fastcam.explain.prompts import texts_in, with_prompts
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
 from fastcam.explain.streaming import Frame, Steps, is_video, read_video, stream
 from fastcam.explain.video import ClipInputs
 from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.labels import Labels, read_labels
+from fastcam.language.prompts import Prompts, read_prompts
 from fastcam.language.tokenizer import Tokenizer, open_tokenizer, read_tokenizer
 from fastcam.methods.context import Meter, Probe, Progress
 from fastcam.results.explanation import Explanation
@@ -34,11 +36,13 @@ from fastcam.runtime.further_inputs import Values
 from fastcam.runtime.inputs import Preprocess, Sources
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.run_gate import RUNS
-from fastcam.runtime.session import Model, Providers
+from fastcam.runtime.session import Model, Providers, create_session
 from fastcam.runtime.stacked_frames import StackInputs, stacks_of
+from fastcam.runtime.text_encoder import TextEncoder
 from fastcam.runtime.thread_limit import at_most
 from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
+from fastcam.targets.prompts import TextSide
 from fastcam.targets.resolved import CotangentSource
 from fastcam.targets.spec_kinds import CotangentLike, bind
 
@@ -72,6 +76,8 @@ class Explainer:
             channels once for each four. Arrays and tensors, which nobody decodes, have no limit.
         exif: whether pictures are turned as their EXIF orientation says, files and PIL images alike.
         tokenizer: path of the ``tokenizer.json`` that makes ids of texts, in place of the file's own.
+        text_encoder: path or bytes of the ONNX file that makes embeddings of texts, in place of the file's own.
+        prompts: texts that are the classes, see :meth:`with_prompts`.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -94,6 +100,8 @@ class Explainer:
         max_pixels: int = MAX_PIXELS,
         exif: bool = True,
         tokenizer: str | Path | None = None,
+        text_encoder: Model | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         self._reading = Reading(max_pixels, exif)
         typed("settings", settings, Settings, "fastcam.Settings(...)")
@@ -121,8 +129,13 @@ class Explainer:
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = Runner(self._whole, self._layers)
         opened: Any = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
-        self._opened = [*opened, inputs, max_pixels, exif, tokenizer]
+        self._opened = [*opened, inputs, max_pixels, exif, tokenizer, text_encoder, None]
+        create = partial(create_session, providers=providers, threads=threads, settings=settings)
+        side = TextEncoder(self._name, text_encoder, metadata.text_encoder, _folder(model), texts, create)
+        self._texts = TextSide(side.embed, side.scale, side.bias)
         self._at, self._threads = 0, threads
+        if prompts is not None:
+            self._take_prompts(read_prompts(prompts))
 
     @property
     def metadata(self) -> Metadata:
@@ -184,6 +197,43 @@ class Explainer:
         other._at = multilayer.numbers(self._whole.metadata, layer, self._name)[0]
         other._view = self._layers[other._at]
         return other
+
+    @checked
+    def with_prompts(self, prompts: Prompts) -> Explainer:
+        """This file with texts as its classes: nothing is loaded again, and each text is embedded once.
+
+        Of a file whose explained output is the embedding of a picture the score of a prompt is the cosine with the
+        text's embedding, with scale and bias of the file; of one that takes texts and gives a score for each it is
+        that. Predictions, names and ranks of classes are then those of the prompts.
+
+        Args:
+            prompts: a file with a prompt a line, or a name, a tab and a prompt; a list; or a dict from name to prompt.
+
+        Raises:
+            FastcamError: they cannot be read, or the file compares no picture with texts.
+        """
+        other = self.__copy__()
+        other._take_prompts(read_prompts(prompts))
+        return other
+
+    def _take_prompts(self, prompts: dict[str, str]) -> None:
+        self._texts = replace(self._texts, prompts=prompts)
+        self._opened = [*self._opened[:-1], prompts]
+        self._whole = with_prompts(self._whole, self._texts, self._name)
+        self._inputs = self._whole.inputs
+        self._layers = {n: self._whole.at(n) for n in self._layers}
+        self._view = self._layers[self._at] if self._at else self._whole
+        self._runner = Runner(self._whole, self._layers)
+        self._targets = Targets(self._whole.metadata.score.classes, self._whole.metadata.labels)
+
+    def _asked(self, targets: Any) -> tuple[Explainer, Any]:
+        """This file, or of one that takes texts with a score each this one with those that the targets name."""
+        if self.metadata.cotangents or self._inputs.texts.prompts is None or callable(targets):
+            return self, targets
+        plain, prompts = texts_in(targets, self.metadata, self._texts.prompts)
+        if prompts.keys() == self._texts.prompts.keys():
+            return self, plain
+        return self.with_prompts(prompts), plain
 
     @property
     def model(self) -> Model:
@@ -276,10 +326,11 @@ class Explainer:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
+        asked, targets = self._asked(targets)
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
-        with self._limited():
-            asks = ExplainOptions(*parameters)
-            return self._runner.explain(self._request(asks, self._images(images, inputs, text)), self._view)
+        with asked._limited():
+            request = asked._request(ExplainOptions(*parameters), asked._images(images, inputs, text))
+            return asked._runner.explain(request, asked._view)
 
     @checked
     def predict(self, images: Any, inputs: Values | None = None, text: str | Sequence[str] | None = None) -> Prediction:
@@ -405,6 +456,11 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
+        asked, targets = self._asked(targets)
+        if asked is not self:
+            same = {"method": method, "cotangent": cotangent, "layers": layers, "fuse": fuse, "style": style}
+            how: Any = {**same, "options": options, "inputs": inputs, "text": text}
+            return asked.stream(frames, targets, threshold, connectivity, batch_size, workers, wait, **how)
         asks = ExplainOptions(-1, threshold, connectivity, cotangent, method, layers, fuse, style, options)
         steps = self._steps(asks, targets, {**(inputs or {}), **self._inputs.texts.named(text)})
         size = self._batch_size if batch_size is None else batch_size
@@ -490,9 +546,10 @@ class Explainer:
         Raises:
             FastcamError: a picture or target that cannot be used.
         """
-        with self._limited():
-            request = self._request(ExplainOptions(targets), self._inputs.sources(images, inputs, text))
-            return list(self._runner.probes(request, self._view))
+        asked, targets = self._asked(targets)
+        with asked._limited():
+            request = asked._request(ExplainOptions(targets), asked._inputs.sources(images, inputs, text))
+            return list(asked._runner.probes(request, asked._view))
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:
         """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.
@@ -500,7 +557,8 @@ class Explainer:
         Raises:
             FastcamError: something that the file does not answer; the message says what it does.
         """
-        return bind(cotangent, self.metadata, self._name, lambda picture: self.predict(picture).outputs, self._reading)
+        others = lambda picture: self.predict(picture).outputs, self._reading, self._texts
+        return bind(cotangent, self.metadata, self._name, *others)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -566,8 +624,12 @@ def _tokenizer(own: str | Path | None, model: Model, metadata: Metadata, file: s
     typed("tokenizer", own, str | Path | NoneType, "the path of a tokenizer.json")
     if own is not None:
         return partial(read_tokenizer, own)
-    folder = Path(model).parent if isinstance(model, str | Path) else None
-    return partial(open_tokenizer, metadata.tokenizer, folder, file)
+    return partial(open_tokenizer, metadata.tokenizer, _folder(model), file)
+
+
+def _folder(model: Model) -> Path | None:
+    """Where a file lies; None of bytes."""
+    return Path(model).parent if isinstance(model, str | Path) else None
 
 
 def _opened(*opened: Any) -> Explainer:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from fastcam.typed_fields import BASE_NAME, NOT_EMPTY, at_least
+from fastcam.typed_fields import BASE_NAME, MODERATE, NOT_EMPTY, POSITIVE, at_least
 
-Role = Literal["text", "ids", "mask", "state", "value", "picture", ""]
-"""What an input holds: the ids of a text's words; other ids, such as places or kinds of words; which words count; what
-a network carries from step to step; numbers; a picture. "" in files of former versions, which do not say it."""
+Role = Literal["text", "prompts", "ids", "mask", "state", "value", "picture", ""]
+"""What an input holds: the ids of a text's words; of several texts, each of which is a class; other ids, such as places
+or kinds of words; which words count; what a network carries from step to step; numbers; a picture. "" in files of
+former versions, which do not say it."""
+OTHER_IDS = ("position", "token_type", "segment", "type_ids")
+"""In names of ids that go with a text."""
+TEXTS: tuple[Role, ...] = ("text", "prompts")
 ROLES: tuple[Role, ...] = tuple(role for role in get_args(Role) if role)
 
 
@@ -50,3 +54,28 @@ class TokenizerFile:
     sha256: Annotated[str, NOT_EMPTY]
     file: Annotated[str, BASE_NAME] = ""
     content: str = ""
+
+
+@dataclass(frozen=True)
+class TextEncoderFile:
+    """The text side of a dual encoder, and what becomes of the cosine of two embeddings: scale * cosine + bias.
+
+    Attributes:
+        file: base name of the ONNX file beside this one; "" where a caller gives it.
+        sha256: hex digest of it; "" of none.
+        scale: 1 / temperature: CLIP's exp(logit_scale), 100 in its published files.
+        bias: SigLIP's logit_bias; 0 of CLIP.
+    """
+
+    file: Annotated[str, BASE_NAME] = ""
+    sha256: str = ""
+    scale: Annotated[float, MODERATE, POSITIVE] = 1.0
+    bias: Annotated[float, MODERATE] = 0.0
+
+
+def role_of_ids(name: str) -> Role:
+    """What an input of whole numbers holds by its name: "mask", "ids" beside a text, or the "text" itself."""
+    low = name.lower()
+    if "mask" in low:
+        return "mask"
+    return "ids" if any(part in low for part in OTHER_IDS) else "text"

@@ -16,6 +16,7 @@ from fastcam.captioning import Captioning
 from fastcam.errors import FastcamError as FastcamError
 from fastcam.errors import shown
 from fastcam.input_roles import FurtherInput as FurtherInput
+from fastcam.input_roles import TextEncoderFile as TextEncoderFile
 from fastcam.input_roles import TokenizerFile as TokenizerFile
 from fastcam.preprocessing import PRESETS as PRESETS
 from fastcam.preprocessing import Color as Color
@@ -199,7 +200,7 @@ class Head:
     sha256: str
 
 
-Answer = Literal["class", "element", "box", "region", "point", "words", "similarity", ""]
+Answer = Literal["class", "element", "box", "region", "point", "words", "similarity", "text", ""]
 """The kind of target that an output is asked by where a person names none; "" where nothing tells."""
 
 
@@ -260,6 +261,7 @@ class Metadata:
         labels_from: where the names are from, if the model brought them; "" where the user of the export gave them.
         inputs: the model's inputs beside ``input``, if it has any.
         tokenizer: how texts become the ids of those that hold a text; None where the user gave none.
+        text_encoder: of pictures whose embedding is compared with that of texts; None where the user gave none.
         order: of the axes of ``input``, one of :data:`ORDERS`; empty of pictures and videos whose one or three channels
             say it.
         words: where ``input`` holds the ids of a text's words, how many there are; None of all other inputs.
@@ -291,6 +293,7 @@ class Metadata:
     labels_from: str = ""
     inputs: tuple[FurtherInput, ...] = ()
     tokenizer: TokenizerFile | None = None
+    text_encoder: TextEncoderFile | None = None
     order: Annotated[str, ORDER] = ""
     words: Annotated[int | None, at_least(1)] = None
     size_step: Annotated[int, at_least(1), Rule(lambda step: step <= 2**16, "65536 or less")] = 1
@@ -349,7 +352,7 @@ class Metadata:
     def to_json(self) -> str:
         """One JSON object; :meth:`from_json` reads it back to an equal object."""
         # files with one layer and input say what they always said
-        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer", "captioning", "words"
+        new = "layers", "inputs", "labels_from", "order", "fuse", "tokenizer", "text_encoder", "captioning", "words"
         unsaid = {name for name in new if not getattr(self, name)}
         every = {name: value for name, value in asdict(self).items() if name not in unsaid}
         if self.preprocessing is not None and self.preprocessing.stack == 1:

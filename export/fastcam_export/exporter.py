@@ -58,6 +58,9 @@ def export_model(
     inputs: Mapping[str, Any] | None = None,
     roles: Mapping[str, str] | None = None,
     tokenizer: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    logit_scale: float = 1.0,
+    logit_bias: float = 0.0,
     size: Sequence[int] | None = None,
     order: str | None = None,
     stop_gradient: str | Sequence[str] = (),
@@ -126,6 +129,10 @@ def export_model(
             tell.
         tokenizer: the ``tokenizer.json`` that makes ids of texts: a small one goes into the metadata, of another a copy
             is written beside ``output``.
+        text_encoder: of a model whose explained output is the embedding of a picture the ONNX file that makes
+            embeddings of texts; the file names it by name and digest, and looks for it beside itself.
+        logit_scale, logit_bias: the score of a text is logit_scale * cosine + logit_bias: what CLIP calls
+            exp(logit_scale), SigLIP exp(logit_scale) and logit_bias.
         size: (height, width) of the input where the model leaves them free, for pictures and for the check; by default
             the file's metadata say them, or the first size is taken that the model runs at, and the summary says so.
         order: of the axes of the input, one of :data:`fastcam.schema.ORDERS`; by default the graph tells.
@@ -164,6 +171,9 @@ def export_model(
         inputs=inputs,
         roles=roles,
         tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
         size=size,
         order=order,
         stop_gradient=stop_gradient,

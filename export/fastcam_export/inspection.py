@@ -17,6 +17,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from fastcam.input_files import read_bytes
+from fastcam.input_roles import TEXTS
 from fastcam.schema import Engine, FastcamError
 from fastcam_export import metadata_options, multi_layer
 from fastcam_export.artifacts import engines
@@ -203,7 +204,7 @@ def _role(value: ir.Value, image: ir.Value | None, wanted: Mapping[str, Any], wo
     about = wanted[value.name or ""]
     if not about.read:
         return "is read by nothing"
-    if about.role == "text":
+    if about.role in TEXTS:
         return "wants a text (--text, with an export's --tokenizer), or its ids (--input-value)"
     return f"wants {'a value' if about.role == 'value' else f'a value, {HELD[about.role]}'} (--input-value)"
 

@@ -100,6 +100,7 @@ class Export:
         )
         known = answers(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
+        spec = " -t 'text: A PROMPT'" if meta.text_encoder is not None else spec
         values = "".join(f" {option}" for option in further_options(meta))
         if meta.captioning is not None:
             return [f"next    fastcam caption {self.output} PICTURE"]

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from fastcam import schema
 from fastcam.errors import MOST, FastcamError, typed
 from fastcam.input_files import read_bytes
+from fastcam.input_roles import TEXTS
 from fastcam.schema import Answer, FurtherInput, Metadata, TargetLayer
 
 SCORE = {
@@ -26,7 +27,7 @@ ANSWERS: dict[Answer, tuple[str, str]] = {
     "words": ("a reader of texts", "by default its likeliest words; words, caption"),
     "class": ("a classifier", "by default the likeliest class; class:NAME, probability:NAME"),
     "element": ("a model of one number", "element"),
-    "similarity": ("a model of embeddings", "similarity:PICTURE, pair"),
+    "similarity": ("a model of embeddings", "similarity:PICTURE, pair; text:PROMPT with a text encoder"),
 }
 """What a file is taken for that answers this, and what it can be asked."""
 
@@ -45,6 +46,7 @@ def about(meta: Metadata) -> list[str]:
         *scores,
         *([f"names   {len(meta.labels)}, from {meta.labels_from}"] if meta.labels and meta.labels_from else []),
         *_inputs(meta),
+        *_texts(meta),
         f"emits   {', '.join((*meta.emitted(), *meta.further()))}",
     ]
 
@@ -71,13 +73,25 @@ def _inputs(meta: Metadata) -> list[str]:
     return lines + [f"        and {len(meta.inputs) - MOST} more"] * (len(meta.inputs) > MOST)
 
 
+def _texts(meta: Metadata) -> list[str]:
+    """The text side of a dual encoder."""
+    about = meta.text_encoder
+    if about is None:
+        return []
+    score = f"{about.scale:g} * cosine" + (f" {'-' if about.bias < 0 else '+'} {abs(about.bias):g}" * bool(about.bias))
+    return [f"texts   by {about.file or 'a text encoder that is given later'}: {score}"]
+
+
 def _fate(one: FurtherInput, meta: Metadata) -> str:
     """What becomes of an input, and what it holds: "wants a text, of 13 words"."""
     if not one.read:
         return "is read by nothing"
     size = f", of {one.words} words" if one.words is not None else ""
-    if one.role == "text":
-        written = "a text" if meta.tokenizer is not None else "the ids of a text (--tokenizer takes the text itself)"
+    if one.role in TEXTS:
+        several = one.role == "prompts"
+        written = "texts, a class each" if several else "a text"
+        if meta.tokenizer is None:
+            written = f"the ids of {written} (--tokenizer takes the words themselves)"
         return f"has a default, {written}{size}" if one.default is not None else f"wants {written}{size}"
     if one.default is not None:
         return "has a default"
@@ -88,11 +102,13 @@ def _fate(one: FurtherInput, meta: Metadata) -> str:
 
 def further_options(meta: Metadata) -> list[str]:
     """What the command that explains has to say of the other inputs."""
-    texts = [one.name for one in meta.inputs if one.role == "text"] if meta.tokenizer is not None else []
+    texts = [one.name for one in meta.inputs if one.role in TEXTS] if meta.tokenizer is not None else []
     wanted = [one for one in meta.inputs if one.read and one.default is None]
     rest = [one.name for one in wanted if one.name not in texts and one.of not in texts]
     options = [f"--input-value {name}=VALUE" for name in rest]
     asked = [one.name for one in wanted if one.name in texts]
+    if any(one.role == "prompts" for one in wanted) and texts:
+        return ["-t 'text: A PROMPT'", *options]
     if len(texts) == 1:
         return ["--text TEXT"] * len(asked) + options
     return [f"--input-value {name}=TEXT" for name in asked] + options

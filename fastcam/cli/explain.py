@@ -27,12 +27,14 @@ from fastcam.cli.shared_options import (
     MethodOptions,
     PicturesOrNone,
     PreprocessName,
+    PromptsPath,
     Providers,
     Scale,
     SizeOption,
     Std,
     StyleName,
     TargetNames,
+    TextEncoderPath,
     Texts,
     Threads,
     Threshold,
@@ -67,6 +69,7 @@ EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg --method gradcam,layercam,eigencam",
     "fastcam explain resnet50.cam.onnx photo.jpg --words neurons.csv",
     'fastcam explain reviews.cam.onnx --text "a warm and funny film"',
+    'fastcam explain clip.cam.onnx photo.jpg -t "text: a red square" -t "text: a red square - a blue square"',
     'fastcam explain vqa.cam.onnx photo.jpg --text "what colour is the cat?"',
     "fastcam explain resnet50.cam.onnx photo.jpg --method occlusion --option window=48x48 --option stride=16x16",
 )
@@ -115,6 +118,8 @@ def explain(
     input_value: InputValues = None,
     text: Texts = None,
     tokenizer: TokenizerPath = None,
+    text_encoder: TextEncoderPath = None,
+    prompts: PromptsPath = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     exif: Exif = True,
 ) -> None:
@@ -130,6 +135,7 @@ def explain(
     methods = method_names(method) if method is not None else []
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
+    opened |= {"text_encoder": text_encoder, "prompts": prompts}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     if explainer.metadata.kind == "text":
         if words is not None:

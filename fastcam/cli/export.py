@@ -35,6 +35,8 @@ EXAMPLES = (
     "fastcam export resnet50.onnx -o middle.onnx --layer layer3",
     "fastcam export resnet50.onnx --layer all --emit gradients",
     "fastcam export vqa.onnx --preprocess imagenet --labels answers.txt --tokenizer tokenizer.json",
+    "fastcam export vision_model.onnx --targets cotangent --output-name image_embeds --preprocess clip "
+    "--tokenizer tokenizer.json --text-encoder text_model.onnx --logit-scale 100",
     "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
 )
 
@@ -110,6 +112,17 @@ def export(
             help="The tokenizer.json of a model that takes a text; it stays with the file.", show_default=False
         ),
     ] = None,
+    text_encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a model of embeddings: the ONNX file that makes embeddings of texts, for prompts as targets.",
+            show_default=False,
+        ),
+    ] = None,
+    logit_scale: Annotated[
+        float, typer.Option(help="What the cosine with a text is multiplied by, as CLIP's exp(logit_scale), 100.")
+    ] = 1.0,
+    logit_bias: Annotated[float, typer.Option(help="What is then added, as SigLIP's logit_bias.")] = 0.0,
     score: ScoreKind = "logit",
     output_name: Annotated[
         list[str] | None,
@@ -233,6 +246,9 @@ def export(
         inputs=arrays(input_value or ()),
         roles=_roles(role or ()),
         tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
         check=not no_check and (check == "default" or "strict"),
         **how,
     )

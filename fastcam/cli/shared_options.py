@@ -72,6 +72,19 @@ TokenizerPath = Annotated[
     Path | None,
     typer.Option("--tokenizer", help="The tokenizer.json that makes ids of texts.", show_default="the file's own"),
 ]
+TextEncoderPath = Annotated[
+    Path | None,
+    typer.Option("--text-encoder", help="The ONNX file that makes embeddings of texts.", show_default="the file's own"),
+]
+PromptsPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        help="Texts that are the classes, of a model that compares pictures with texts: a prompt a line, or NAME, a "
+        "tab and a prompt.",
+        show_default=False,
+    ),
+]
 ColorName = Annotated[
     Color | None,
     typer.Option(

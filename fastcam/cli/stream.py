@@ -29,12 +29,14 @@ from fastcam.cli.shared_options import (
     MethodName,
     MethodOptions,
     PreprocessName,
+    PromptsPath,
     Providers,
     Scale,
     SizeOption,
     Std,
     StyleName,
     TargetNames,
+    TextEncoderPath,
     Threads,
     Threshold,
     TokenizerPath,
@@ -93,6 +95,8 @@ def stream(
         typer.Option(help="What a model that takes a text is asked about each frame.", show_default=False),
     ] = None,
     tokenizer: TokenizerPath = None,
+    text_encoder: TextEncoderPath = None,
+    prompts: PromptsPath = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     exif: Exif = True,
 ) -> None:
@@ -108,6 +112,7 @@ def stream(
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
     opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
+    opened |= {"text_encoder": text_encoder, "prompts": prompts}
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     how_prepared = explainer.metadata.preprocessing
     stack = how_prepared.stack if how_prepared is not None else 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam import kernels as kernels_
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, listed
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.image.preprocess import Float, Geometry, Size
 from fastcam.methods import Method, layer_fusion
@@ -22,9 +22,11 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs import Inputs
-from fastcam.schema import CLASSES, Metadata, Score
+from fastcam.schema import CLASSES, Cotangent, Metadata, Score
 from fastcam.targets.classes import ClassTargets, Target
+from fastcam.targets.prompts import TextSide
 from fastcam.targets.resolved import CotangentTargets, ImageTargets, combine, image_targets, named_targets, status_of
+from fastcam.targets.spec_parser import sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,7 @@ class View:
         network: whose added outputs are that layer's.
         metadata: of the file, whose layer is that one.
         inputs, kernels, batch_size: see :class:`fastcam.Explainer`.
+        texts: of a file of embeddings, prompts that are its classes.
     """
 
     network: Network
@@ -108,6 +111,7 @@ class View:
     inputs: Inputs
     kernels: Any
     batch_size: int
+    texts: TextSide | None = None
 
     def at(self, number: int) -> View:
         """The view of the layer with this number; of this one where the file has one layer alone."""
@@ -263,9 +267,23 @@ class View:
         What a segmenter gives at every position is summed over the positions, as it is explained.
         """
         score = self.metadata.score
+        if self.texts is not None:
+            return self.texts.scores(embedding_of(self.metadata), outputs)
         if self.metadata.cotangents and score.classes is None:
             return np.zeros((images, 0), np.float32)
         return class_scores(as_float(outputs[score.output]), score)
+
+
+def embedding_of(metadata: Metadata) -> Cotangent:
+    """The output of a file that is compared with texts: the only one of numbers without a place."""
+    found = [one for one in metadata.cotangents if one.batched and len(sizes(one)) == 1]
+    if len(found) != 1:
+        have = listed(f"{one.output} {list(one.shape)}" for one in metadata.cotangents) or "class scores"
+        raise FastcamError(
+            f"prompts are compared with one embedding of the picture, and the file explains {have}; export with "
+            "--targets cotangent --output-name of the embedding"
+        )
+    return found[0]
 
 
 def class_scores(output: Float, score: Score) -> Float:

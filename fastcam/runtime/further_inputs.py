@@ -244,7 +244,9 @@ class FurtherInputs:
         if not value.shape:
             return False
         first, batch = value.shape[0], self.image.shape[0]
-        if isinstance(first, int):
+        if self.texts.of_all(value.name):
+            rows = False
+        elif isinstance(first, int):
             rows = bool(first == batch)
         else:
             rows = first in (None, batch) or len(array) == images or not isinstance(batch, str)

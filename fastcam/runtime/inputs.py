@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -183,6 +184,12 @@ class Inputs:
             inputs = self._with_text(inputs or {}, text)
         found = self._sources(images)
         return replace(found, further=self.further(inputs, len(found))) if inputs or self._further.values else found
+
+    def giving(self, inputs: Values) -> Inputs:
+        """The same with other values of further inputs for every call, beside those that there are."""
+        other = copy(self)
+        other._further = replace(self._further, given={**self._further.given, **inputs})
+        return other
 
     def _with_text(self, inputs: Values, text: Any) -> Values:
         named = self.texts.named(text)

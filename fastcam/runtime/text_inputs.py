@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastcam.errors import FastcamError, listed, typed
-from fastcam.input_roles import FurtherInput
+from fastcam.input_roles import TEXTS, FurtherInput
 from fastcam.language.tokenizer import Encoded, Tokenizer, unknown_words
 from fastcam.runtime.session import warn_once
 
@@ -45,7 +45,18 @@ class TextInputs:
     @property
     def names(self) -> tuple[str, ...]:
         """The inputs that hold a text."""
-        return tuple(one.name for one in self.about if one.role == "text" and one.name in self.values)
+        return tuple(one.name for one in self.about if one.role in TEXTS and one.name in self.values)
+
+    @property
+    def prompts(self) -> str | None:
+        """The input whose texts are the classes, if there is one."""
+        found = [one.name for one in self.about if one.role == "prompts" and one.name in self.values]
+        return found[0] if len(found) == 1 else None
+
+    def of_all(self, name: str) -> bool:
+        """Whether an input is the same for all pictures: prompts, and what follows from them."""
+        prompts = {one.name for one in self.about if one.role == "prompts"}
+        return name in prompts or any(one.name == name and one.of in prompts for one in self.about)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -39,9 +39,10 @@ def whole_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) else None
 
 
-def combined_name(terms: Terms, labels: Sequence[str] | None) -> str:
-    """A combination for people: "tabby - 0.5 tiger cat", "not tabby"."""
-    names = [short_label(labels[c]) if labels is not None and 0 <= c < len(labels) else f"class {c}" for c, _ in terms]
+def combined_name(terms: Terms, labels: Sequence[str] | None, whole: bool = False) -> str:
+    """A combination for people: "tabby - 0.5 tiger cat", "not tabby"; ``whole`` labels, or their short forms."""
+    short = str if whole else short_label
+    names = [short(labels[c]) if labels is not None and 0 <= c < len(labels) else f"class {c}" for c, _ in terms]
     if len(terms) == 1 and terms[0][1] < 0:
         return f"not {_scaled(-terms[0][1])}{names[0]}"
     text = ""
@@ -153,7 +154,7 @@ class Targets:
     def terms(self, target: Any) -> Terms:
         """One target as a combination of class indices and ranks."""
         if isinstance(target, str) and not self.knows(target):
-            combination = _expression(target)
+            combination = expression(target)
             if combination is not None:
                 return tuple((self._term(name), a) for name, a in combination)
         if not isinstance(target, Mapping):
@@ -220,7 +221,7 @@ class Targets:
         return f"; the model knows {len(self.labels or ())} classes: {some}, ..."
 
 
-def _expression(text: str) -> list[tuple[str, float]] | None:
+def expression(text: str) -> list[tuple[str, float]] | None:
     """(class, coefficient) of "a - 0.5*b" or "not a"; None where the text is no such thing, but a name."""
     words = re.split(r"\s+([+-])\s+", text.strip())
     negated = re.fullmatch(r"not\s+(\S.*)", words[0], re.IGNORECASE)

@@ -54,6 +54,21 @@ def _cosine_slope(row: Double, units: Double) -> Double:
     return np.asarray((units - (units @ row / length)[:, None] * row / length) / length)
 
 
+def scaled_cosines(y: Double, references: Double, scale: float, bias: float) -> tuple[Double, Double]:
+    """scale * cosine + bias of embeddings [N, D] and references [T, D]: slopes [N, T, D] and values [N, T], float64.
+
+    Raises:
+        FastcamError: an embedding of zeros, which has no direction.
+    """
+    flat = y.reshape(len(y), -1)
+    length = np.linalg.norm(flat, axis=1)
+    if not length.all():
+        raise FastcamError("the embedding of a picture is all zeros, which has no direction; it fits no text")
+    units = references / np.linalg.norm(references, axis=1, keepdims=True)
+    slopes = np.stack([_cosine_slope(row, units) for row in flat])
+    return scale * slopes, scale * (flat @ units.T) / length[:, None] + bias
+
+
 def _similarity_spec(spec: Spec, file: File) -> SpecFunction:
     """The embedding of a picture, or a .npy file of one or more."""
     about = file.output(spec, (1,))

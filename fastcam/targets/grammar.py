@@ -20,7 +20,7 @@ from fastcam.targets.spec_parser import Spec, sizes
 
 BEST = "box:most=5"
 """What a detector is asked where nobody says what: its best boxes that do not overlap."""
-ORDER: tuple[Answer, ...] = ("box", "point", "region", "words", "class", "element", "similarity")
+ORDER: tuple[Answer, ...] = ("text", "box", "point", "region", "words", "class", "element", "similarity")
 PREDICTED = -1
 
 
@@ -50,10 +50,12 @@ def in_words(targets: Any, metadata: Metadata, file: str) -> Any:
             return text
         number = whole_number(text)
         target = text if number is None else number
+        if kind == "text":
+            classes.terms(target)  # a name that no prompt has is no text of its own
         hidden = isinstance(target, str) and classes.knows(text) and set(text) & {",", "="}
         return _asked(kind, classes.one(text) if hidden else target)
     if isinstance(targets, Mapping):
-        return f"class:{_summed(targets)}"
+        return f"{'text' if kind == 'text' else 'class'}:{_summed(targets)}"
     if isinstance(targets, bool) or not isinstance(targets, int | np.integer):
         raise FastcamError(f"a target is a word, a number or a combination of classes, got {targets!r}")
     if not kind:
@@ -67,7 +69,7 @@ def in_words(targets: Any, metadata: Metadata, file: str) -> Any:
 def _asked(kind: Answer, target: int | str) -> str:
     """A name, number or rank in the words of a kind."""
     if target == PREDICTED:
-        return {"box": BEST, "class": "class:-1"}.get(kind, kind)
+        return {"box": BEST, "class": "class:-1", "text": "text:-1"}.get(kind, kind)
     if kind == "box" and isinstance(target, int) and target < 0:
         return f"box:box={target}"
     return f"{kind}:{target}"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from fastcam.errors import FastcamError, shown
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.schema import Cotangent, Metadata
-from fastcam.targets import boxes, class_scores, embeddings, maps, points, texts
+from fastcam.targets import boxes, class_scores, embeddings, maps, points, prompts, texts
 from fastcam.targets.resolved import CotangentSource
 from fastcam.targets.spec_parser import (
     File,
@@ -20,6 +20,7 @@ from fastcam.targets.spec_parser import (
     Spec,
     SpecFunction,
     SpecResult,
+    Texts,
     joined,
     parse,
     sizes,
@@ -35,6 +36,7 @@ KINDS: dict[str, Kind] = {
     **points.KINDS,
     **boxes.KINDS,
     **embeddings.KINDS,
+    **prompts.KINDS,
     **texts.KINDS,
 }
 """What can be explained of an output, by the word in front of the colon."""
@@ -77,6 +79,7 @@ def bind(
     name: str,
     outputs_of: Callable[[Any], Outputs],
     reading: Reading = DEFAULT,
+    side: Texts | None = None,
 ) -> CotangentSource:
     """Specs as a function of the outputs, :class:`BoundSpecs`; what is no words as it is.
 
@@ -86,6 +89,7 @@ def bind(
         name: how messages call it.
         outputs_of: a picture's path -> the model's outputs; for references of similarities.
         reading: how files of masks are read.
+        side: what compares embeddings with texts.
 
     Raises:
         FastcamError: a spec that is none, or that the file does not answer; the message says what it answers.
@@ -94,12 +98,12 @@ def bind(
     if not isinstance(said, list | tuple) or not said:
         return cotangent  # type: ignore[return-value]
     if all(isinstance(row, list | tuple) for row in said):
-        rows = [bind(row, metadata, name, outputs_of, reading) for row in said]
+        rows = [bind(row, metadata, name, outputs_of, reading, side) for row in said]
         if all(isinstance(row, BoundSpecs) for row in rows):
             return PerImageSpecs(tuple(row for row in rows if isinstance(row, BoundSpecs)))
     if not all(isinstance(one, str) for one in said):
         return cotangent  # type: ignore[return-value]
-    file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of, reading)
+    file = File(name, metadata.cotangents, metadata.labels, metadata.preprocessing, outputs_of, reading, side)
     specs = [spec(str(one)) for one in said]
     functions = tuple(_resolve(one, file, metadata) for one in specs)
     text = any(map(texts.is_text, metadata.cotangents))  # a character is where it is read

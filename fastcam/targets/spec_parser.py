@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ def parse(text: str, options: Mapping[str, Sequence[str]]) -> Spec:
     """
     kind, colon, rest = text.partition(":")
     kind = "-".join(kind.casefold().replace("_", " ").replace("-", " ").split())
+    if kind == "text":  # in which commas and signs are the text's own
+        return Spec(text, kind, (rest.strip(),) if rest.strip() else (), {})
     words: list[str] = []
     chosen: dict[str, str] = {}
     for part in map(str.strip, rest.split(",")) if colon else ():
@@ -101,6 +103,23 @@ def sizes(about: Cotangent) -> tuple[int | str, ...]:
     return shape
 
 
+class Texts(Protocol):
+    """What compares embeddings with texts, see :class:`fastcam.targets.prompts.TextSide`."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Texts by name, which are the classes."""
+
+    def embed(self, texts: Sequence[str], /) -> Double:
+        """Their embeddings, [T, D]."""
+
+    def explain(self, y: Double, texts: Sequence[str]) -> tuple[Double, Double]:
+        """Of embeddings [N, D] slopes [N, T, D] and scores [N, T]."""
+
+    def classes(self) -> Targets:
+        """What resolves names of prompts."""
+
+
 @dataclass(frozen=True)
 class File:
     """What an exported file offers to specs.
@@ -112,6 +131,7 @@ class File:
         preprocessing: how pictures become its input.
         outputs_of: a picture -> the outputs that the model gives for it alone.
         reading: how files of pictures are read.
+        texts: what compares embeddings with texts.
     """
 
     name: str
@@ -120,6 +140,7 @@ class File:
     preprocessing: Preprocessing | None
     outputs_of: Callable[[Any], Outputs]
     reading: Reading = DEFAULT
+    texts: Texts | None = None
 
     def output(self, spec: Spec, axes: Sequence[int]) -> Cotangent:
         """The output that a spec is about: the one it names, or the only one with so many axes for one image.

@@ -225,7 +225,7 @@ def test_an_export_says_what_its_inputs_hold(folder, tmp_path):
     assert "PICTURE --text TEXT" in done.stdout and "--input-value" not in done.stdout
     for options, words in (
         (["--role", "image2=text"], "no input 'image2'"),
-        (["--role", "input_ids=words"], "give one of text, ids"),
+        (["--role", "input_ids=words"], "give one of text, prompts, ids"),
         (["--role", "input_ids"], "give NAME=ROLE"),
         (["--tokenizer", "no.json"], "no.json: cannot be read"),
         (["--role", "input_ids=ids", "--tokenizer", str(folder / "tokenizer.json")], "is of no use"),

@@ -175,6 +175,7 @@ def metadata() -> str:
         schema.Cotangent,
         schema.FurtherInput,
         schema.TokenizerFile,
+        schema.TextEncoderFile,
         schema.Pair,
         schema.Head,
         captioning.Captioning,

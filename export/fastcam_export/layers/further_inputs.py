@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fastcam.errors import listed
+from fastcam.input_roles import TEXTS
 from fastcam.schema import FastcamError, FurtherInput
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers import input_roles
@@ -97,7 +98,7 @@ def fed(value: ir.Value, image: ir.Value, feed: Array, about: FurtherInput | Non
     dtype = value.dtype.numpy()
     if about is not None and about.default is not None:
         return _spread(np.reshape(about.default, about.default_shape).astype(dtype), shape, batched)
-    if about is not None and about.role == "text" and about.words is not None:
+    if about is not None and about.role in TEXTS and about.words is not None:
         return rng.integers(0, about.words, shape).astype(dtype)
     if dtype.kind == "f":
         noise = rng.standard_normal(shape) if len(dims) >= 4 else rng.uniform(0.5, 1.5, shape)

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 
 from fastcam.errors import FastcamError, listed, shown
-from fastcam.input_roles import ROLES, Role
+from fastcam.input_roles import OTHER_IDS, ROLES, TEXTS, Role
 from fastcam_export.graph.query import known_dims
 from fastcam_export.layers.layout import shape_text
 
-TEXTS = ("input_ids", "text", "token", "question", "caption", "prompt", "word", "sentence", "query", "ids")
+NAMES = ("input_ids", "text", "token", "question", "caption", "prompt", "word", "sentence", "query", "ids")
 """In names of inputs that hold the ids of a text."""
-OTHER_IDS = ("position", "token_type", "segment", "type_ids")
-"""In names of other ids that go with a text."""
 STATES = ("past", "state", "hidden", "cache", "memory", "h0", "c0", "h_0", "c_0")
 """In names of what a network carries from step to step."""
 PASSED = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice")
@@ -42,7 +40,7 @@ def roles(
             raise FastcamError(f"the model has no input {shown(repr(name))} beside the explained one; it has {have}")
         if role not in ROLES:
             raise FastcamError(f"the role of input {name!r} is {shown(repr(role))}; give one of {', '.join(ROLES)}")
-        if role == "text" and not _whole(values[name]):
+        if role in TEXTS and not _whole(values[name]):
             raise FastcamError(
                 f"input {name!r} {shape_text(values[name])} holds no ids of words, which are whole numbers; give it "
                 "another role"
@@ -54,7 +52,7 @@ def roles(
 
 def followed(names: Mapping[str, Role]) -> dict[str, str]:
     """The text from which each mask and other ids follow, by name; of several the one whose name begins alike."""
-    texts = [name for name, role in names.items() if role == "text"]
+    texts = [name for name, role in names.items() if role in TEXTS]
     following = [name for name, role in names.items() if role in ("mask", "ids")]
     if len(texts) == 1:
         return {name: texts[0] for name in following if "pixel" not in name.lower()}
@@ -105,7 +103,7 @@ def _role(value: ir.Value, rows: int | None) -> Role:
     if kind.startswith(("int", "uint")) and len(dims) < 4:
         if any(part in name for part in OTHER_IDS):
             return "ids"
-        named = len(dims) in (1, 2) and _whole(value) and any(part in name for part in TEXTS)
+        named = len(dims) in (1, 2) and _whole(value) and any(part in name for part in NAMES)
         if named or (rows is not None and len(dims) == 2):
             return "text"
         return "ids" if rows is not None else "value"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
@@ -53,6 +53,9 @@ class ExportOptions:
     inputs: Mapping[str, Any] | None = None
     roles: Mapping[str, str] | None = None
     tokenizer: str | Path | None = None
+    text_encoder: str | Path | None = None
+    logit_scale: float = 1.0
+    logit_bias: float = 0.0
     size: Sequence[int] | None = None
     order: str | None = None
     stop_gradient: str | Sequence[str] = ()
@@ -89,6 +92,12 @@ class ExportOptions:
         typed("inputs", self.inputs, Mapping | NoneType, "a dict of values by the names of inputs")
         typed("roles", self.roles, Mapping | NoneType, "a dict of roles by the names of inputs")
         typed("tokenizer", self.tokenizer, str | Path | NoneType, "the path of a tokenizer.json")
+        typed("text_encoder", self.text_encoder, str | Path | NoneType, "the path of an ONNX file")
+        for name, least in (("logit_scale", 0), ("logit_bias", -1e12)):
+            number = getattr(self, name)
+            typed(name, number, Real, "a number")
+            if not least < number < 1e12:
+                raise FastcamError(f"{name} is {number}; give {'a number above 0' if not least else 'a finite number'}")
         for name in ("size", "grid"):
             typed(name, getattr(self, name), list | tuple | NoneType, "whole numbers, such as (48, 320)")
             for side in getattr(self, name) or ():

@@ -59,7 +59,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
         explanation=explanation,
         head=attached.head.model if attached.head is not None else None,
         repairs=plan.loaded.repairs,
-        notes=plan.notes,
+        notes=(*plan.notes, *texts.absent(metadata.text_encoder, output)),
         tokenizer=plan.tokenizer,
     )
     return finish(export, output)

@@ -130,7 +130,9 @@ def _plan(loaded: Loaded, options: ExportOptions) -> Plan:
     # at a layer that a person names Grad-CAM is the default, as of classes, unless gradients were asked for as well
     keeps_place = target.has_places and options.emit == "gradients" and (was.emit is not None or names[0] in OURS)
     metadata = _metadata(loaded, image, target, layers, options, keeps_place)
+    further = texts.with_classes(further, graph, image, None if options.cotangents else target.score, options.roles)
     metadata = replace(metadata, inputs=further, preprocessing=preprocessing, size_step=size.step)
+    metadata = replace(metadata, text_encoder=texts.encoder(options, further, options.cotangents))
     if options.frames:
         uint8_frames.refuse(metadata, options.frames, bool(options.on_demand))
     notes = [f"stopped {name}: no gradient passes it" for name in stopped]
