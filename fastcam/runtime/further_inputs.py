@@ -150,6 +150,11 @@ class FurtherInputs:
     def _missing(self, value: Any) -> FastcamError:
         """Of an input that has no value."""
         name, said = value.name, [one.name for one in self.about if one.name == value.name]
+        if self.texts.prompts == name:
+            return FastcamError(
+                f"{self.file} compares pictures with texts: give targets='text: a red square' (-t 'text: ...'), or "
+                "prompts (--prompts)"
+            )
         if self.texts.names == (name,) and said:
             return FastcamError(
                 f"{self.file} needs a text for its input {_described(value)}: give text='...' (--text), or its ids, "

@@ -162,6 +162,8 @@ def test_what_is_missing_is_said(folder, tmp_path):
         Explainer(plain.model.SerializeToString())(X, "text: a star")
     with pytest.raises(FastcamError, match="give a text, like text: a red square"):
         Explainer(path)(X, "text:")
+    with pytest.raises(FastcamError, match=r"compares pictures with texts: give targets='text"):
+        Explainer(folder / "pairs.cam.onnx")(X)
     with pytest.raises(FastcamError, match="add --targets cotangent"):
         export_model(dual.pairs(), text_encoder=folder / "texts.onnx")
 
