@@ -140,12 +140,14 @@ def by_autograd(net, module, tokens):
 
 
 def agrees(net, module, path):
-    [found] = Captioner(path)(PIXELS, most=5, beam=2)
-    logs, maps = by_autograd(net, module, found.tokens)
-    assert np.allclose(found.log_probabilities, logs, atol=1e-4)
-    for t in range(found.explanation.asked(0)):
-        assert np.abs(found.explanation.maps[0, t] - maps[t]).max() <= 1e-4 * max(maps[t].max(), 1e-6), t
-    assert maps.max() > 0 and len(found.words) > 1
+    captioner = Captioner(path)
+    for asked in ({"most": 5, "beam": 2}, {"captions": "w5 w7 w9 w11"}):
+        [found] = captioner(PIXELS, **asked)
+        logs, maps = by_autograd(net, module, found.tokens)
+        assert np.allclose(found.log_probabilities, logs, atol=1e-4)
+        for t in range(found.explanation.asked(0)):
+            assert np.abs(found.explanation.maps[0, t] - maps[t]).max() <= 1e-4 * max(maps[t].max(), 1e-6), t
+    assert maps.max() > 0 and len(found.words) == 4
 
 
 EXAMPLE = torch.from_numpy(PIXELS).repeat(2, 1, 1, 1), torch.tensor([[START, 5, 7, 9], [START, 6, 8, 3]])
