@@ -35,7 +35,10 @@ ANSWERS: dict[Answer, tuple[str, str]] = {
 def about(meta: Metadata) -> list[str]:
     """What is explained, why, and what the file says of it."""
     scores = [f"score   what {one.input} says of {one.output}" for one in meta.cotangents]
-    scores += [f"targets {ANSWERS[kind][1]}" for kind in answers(meta)[:1]]
+    if meta.captioning is not None:
+        scores.append("targets a caption: the whole of it, and each of its words")
+    else:
+        scores += [f"targets {ANSWERS[kind][1]}" for kind in answers(meta)[:1]]
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
         scores += [f"        {meta.score.reason}"] if meta.score.reason else []
@@ -86,6 +89,8 @@ def _fate(one: FurtherInput, meta: Metadata) -> str:
     """What becomes of an input, and what it holds: "wants a text, of 13 words"."""
     if not one.read:
         return "is read by nothing"
+    if meta.captioning is not None and one.name == meta.captioning.words:
+        return "takes the words so far"
     size = f", of {one.words} words" if one.words is not None else ""
     if one.role in TEXTS:
         several = one.role == "prompts"

@@ -210,6 +210,14 @@ def classifier(folder):
     return folder / "plain.cam.onnx"
 
 
+def test_the_summary_of_an_export_says_what_a_captioner_is_asked(files, net):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lines = export_captioner(network.one_file(net), check=False, **HOW).summary()
+    assert "targets a caption: the whole of it, and each of its words" in lines
+    assert "        ids takes the words so far" in lines
+
+
 def test_exports_say_what_is_missing(net, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
