@@ -47,6 +47,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 def encoded() -> bytes:
     """A JPEG of 640 x 480."""
     picture = cv2.imread(str(files("fastcam") / "data" / "scene.jpg"))
+    assert picture is not None
     return bytes(cv2.imencode(".jpg", cv2.resize(picture, (640, 480)))[1].tobytes())
 
 

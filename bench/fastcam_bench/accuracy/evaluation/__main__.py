@@ -51,6 +51,9 @@ PARTS = 28
 the area differs by rounding of the curve's ends."""
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"rise": {"masks": 500}, "smoothgrad": {"samples": 15}}
 """What is less than by default, for time."""
+ON_DEMAND = ("gradient", "guided", "deconvolution", "excitation", "contrastive-excitation")
+"""Modes of the pixels that are exported in two files: asked again, a model is then the plain one, several times as
+fast."""
 _FALLS: dict[tuple[str, str, int], Any] = {}
 
 
@@ -96,6 +99,7 @@ class Subjects:
                 file = folder / f"{self.source.stem}-{mode or 'plain'}.cam.onnx"
                 if not file.exists():
                     how: dict[str, Any] = {"emit": "gradients", "input_gradient": mode, "head": mode is None}
+                    how["on_demand"] = mode in ON_DEMAND
                     export_model(self.source, file, check=False, **how, **self.how)
                 opened[mode] = Explainer(file, exif=self.data.exif)
             explainer = opened[mode]
