@@ -63,7 +63,7 @@ class Lane:
         try:
             begun = time.perf_counter()
             targets = [*targets]
-            self.steps.request([targets])  # what cannot be asked is refused before anything is decoded
+            self.steps.check(targets)  # what cannot be asked is refused before anything is decoded
             part = self.steps.prepare(source)
             observe("prepare", time.perf_counter() - begun)
         finally:

@@ -521,7 +521,7 @@ def test_help_names_every_verb_and_calling_nothing_shows_it():
 
 def test_help_groups_the_verbs_and_begins_with_those_of_every_day():
     shown = call("--help").stdout
-    panels = ["Every day", "Explain more", "Look up", "Measure", "Try it"]
+    panels = ["Every day", "Explain more", "Deploy", "Look up", "Measure", "Try it"]
     assert [line.split("─")[1].strip() for line in shown.splitlines() if line.startswith("╭")] == ["Options", *panels]
     verbs = [line.split()[1] for line in shown.splitlines() if re.match(r"│ [a-z]", line)]
     assert verbs[:3] == ["export", "explain", "inspect"]
