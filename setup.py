@@ -31,7 +31,6 @@ setup(
     package_dir={
         "fastcam": "fastcam",
         "fastcam_export": "export/fastcam_export",
-        "fastcam.serving": ["page/*"],
         "fastcam.kernels.cuda_source": "csrc/cuda",
     },
     package_data={
