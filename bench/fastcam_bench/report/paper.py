@@ -136,6 +136,26 @@ def shuffled_labels() -> str:
     return "\n".join(lines)
 
 
+def control() -> str:
+    """Where an agent's maps have their heat."""
+    report = _read("control.json")
+    returns, figures = report["returns"], report["figures"]
+    names = list(next(iter(figures.values())))
+    lines = [
+        f"`{report['command']}`; PPO of {report['settings']['steps']:,} steps. Mean return of",
+        f"{returns['trained']['n']} games {returns['trained']['mean']:.1f}, of a random policy "
+        f"{returns['random policy']['mean']:.1f}. Maps of {report['settings']['frames']} frames differ from",
+        f"autograd's by {report['maps differ from autograd by']:.1g} of the maximum at most; intervals are 95 %, over",
+        "frames.",
+        "",
+        "| | " + " | ".join(figures) + " |",
+        "|---|" + "---:|" * len(figures),
+    ]
+    for name in names:
+        lines.append(f"| {name} | " + " | ".join(_figure(one[name]) for one in figures.values()) + " |")
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "adversarial": adversarial,
     "bias": bias,
@@ -143,4 +163,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "second_reason": second_reason,
     "sec": sec,
     "shuffled_labels": shuffled_labels,
+    "control": control,
 }
