@@ -49,7 +49,8 @@ class Asked:
 
 def asked(count: int, seed: int) -> list[Asked]:
     """Scenes of two objects or more, each with a prompt of one of them that is not true of all."""
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found: list[Asked] = []
     for scene in scenes(3 * count, seed, SIZE):
         rows = objects_of(scene)
         there = rows[rows[:, 0] >= 0]
@@ -89,7 +90,7 @@ def measure(explainer: Explainer, cases: list[Asked]) -> dict[str, Any]:
             ratios.add("heat on the other objects", heat[one.others].sum() / heat.sum(), weights)
             y, x = np.unravel_index(heat.argmax(), heat.shape)
             if one.mask[y, x] or one.others[y, x]:
-                ratios.add("peaks on an object that lie on a named one", one.mask[y, x], weights, share=True)
+                ratios.add("peaks on an object that lie on a named one", float(one.mask[y, x]), weights, share=True)
         ratios.add("pictures with heat", heat.sum() > 0, weights, share=True)
         ratios.add("named objects' share of the picture (chance)", one.mask.mean(), weights)
         objects = one.mask.sum() + one.others.sum()
