@@ -156,6 +156,26 @@ def control() -> str:
     return "\n".join(lines)
 
 
+def prompts() -> str:
+    """Where the heat of prompts lies."""
+    report = _read("prompts.json")
+    networks = report["networks"]
+    exact = max(one["difference from autograd"] for one in networks.values())
+    lines = [
+        f"`{report['command']}`; maps differ from autograd's by {exact:.1g} of the maximum at most;",
+        "intervals are 95 %, over prompts, each of a scene of its own.",
+        "",
+        "| | " + " | ".join(f"{name}, n" for name in networks) + " |",
+        "|---|" + "---:|" * len(networks),
+    ]
+    for name in next(iter(networks.values())):
+        if name == "difference from autograd":
+            continue
+        cells = [f"{_figure(one[name])}, {one[name]['n']}" for one in networks.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "adversarial": adversarial,
     "bias": bias,
@@ -164,4 +184,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "sec": sec,
     "shuffled_labels": shuffled_labels,
     "control": control,
+    "prompts": prompts,
 }
