@@ -101,7 +101,7 @@ class Subjects:
                     how: dict[str, Any] = {"emit": "gradients", "input_gradient": mode, "head": mode is None}
                     how["on_demand"] = mode in ON_DEMAND
                     export_model(self.source, file, check=False, **how, **self.how)
-                opened[mode] = Explainer(file, exif=self.data.exif)
+                opened[mode] = Explainer(file, exif=self.data.exif, batch_size=8 if mode is None else 2)
             explainer = opened[mode]
             classes = class_map(self.data.labels, explainer.metadata, self.mapping, self.offset)
             yield Contestant(self.name, explainer, classes, name, OPTIONS.get(name, {}))
