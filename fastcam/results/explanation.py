@@ -254,6 +254,7 @@ class Explanation:
             raise FastcamError(f"a {self.metadata.kind} has no words; take heatmaps, or overlay")
         return list(zip(texts.said(self.images[i])["words"], map(float, self._own(i, target)), strict=True))
 
+    @checked
     def word_colours(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The colour behind each of these words, uint8 [n, 3]: white where there is no heat."""
         return texts.behind(self._own(i, target), self.style, colors)

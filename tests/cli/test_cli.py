@@ -412,7 +412,7 @@ BAD = [
     (["explain", "model.cam.onnx", "photo.png", "--preprocess", "imagnet"], "no preprocessing preset 'imagnet'"),
     (["explain", "model.cam.onnx", "photo.png", "--labels", "short.txt"], "1 labels do not fit a model with 2 classes"),
     (["explain", "model.cam.onnx", "photo.png", "--threshold", "low"], "--threshold"),
-    (["explain", "model.cam.onnx"], "Missing argument"),
+    (["explain", "model.cam.onnx"], "no picture given"),
     (["explain", "model.cam.onnx", "photo.png", "--loud"], "--loud"),
     (["--loud"], "--loud"),
     (["explian", "model.cam.onnx", "photo.png"], "explian"),

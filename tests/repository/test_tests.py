@@ -21,3 +21,9 @@ def imported(path):
 def test_no_file_imports_a_test(path):
     parts = [part for module in imported(path) for part in module.split(".")]
     assert not [part for part in parts if part.startswith("test_") and list(TESTS.rglob(f"{part}.py"))]
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by that name, and refuses the second."""
+    names = sorted(path.name for path in TESTS.rglob("test_*.py"))
+    assert len(names) == len(set(names)), [name for name in set(names) if names.count(name) > 1]

@@ -18,7 +18,7 @@ import fastcam_export
 from fastcam import Explainer, FastcamError, Preprocessing, Settings
 from fastcam.concepts import concepts
 from fastcam.results.method_sheet import methods_sheet
-from fastcam_export import export_model, exported, from_torch, inspect_model, vjp
+from fastcam_export import export_captioner, export_model, exported, from_torch, inspect_model, vjp
 from support.models.pyramid_model import pyramid
 
 
@@ -62,6 +62,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Calla
         "inspect_model": (inspect_model, {"model": pyramid()[0]}),
         "vjp": (vjp, {"model": pyramid()[0], "wrt": ["r3"], "of": ["logits"]}),
         "export_model": (export_model, {"model": pyramid()[0], "check": False}),
+        "export_captioner": (export_captioner, {"model": pyramid()[0], "start": 1, "end": 2}),
         "from_torch": (from_torch, {"module": MODULE, "example_inputs": torch.zeros(1, 3, 8, 8), "layer": "nowhere"}),
     }
     for of in (e, p):
@@ -88,7 +89,17 @@ def outcome(call: Callable[[], Any]) -> str:
 
 
 NAMES = ["Explainer", "__call__", "predict", "explain", "stream", "on_device", "at", "question", "Preprocessing"]
-NAMES += ["Settings", "concepts", "methods_sheet", "exported", "inspect_model", "vjp", "export_model", "from_torch"]
+NAMES += [
+    "Settings",
+    "concepts",
+    "methods_sheet",
+    "exported",
+    "inspect_model",
+    "vjp",
+    "export_model",
+    "export_captioner",
+    "from_torch",
+]
 NAMES += ["Explanation", "Prediction"]
 
 
