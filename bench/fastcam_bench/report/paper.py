@@ -176,6 +176,31 @@ def prompts() -> str:
     return "\n".join(lines)
 
 
+FIGURES = (("gt-known", "GT-known localization error"), ("pointing", "pointing accuracy"),
+           ("occlusion-correlation", "rank correlation"))  # fmt: skip
+"""Of the table of methods: protocol and figure."""
+
+
+def measured_methods() -> str:
+    """Localization, pointing and correlation with occlusion, by network and method."""
+    lines = []
+    for name in ("photos", "scenes"):
+        report = json.loads((RESULTS / "evaluation" / f"{name}.json").read_text(encoding="utf-8"))
+        rows = report["results"]
+        counts = ", ".join(f"{rows[0]['figures'][protocol][figure]['n']}" for protocol, figure in FIGURES)
+        lines += [
+            f"{name.capitalize()}, n of the columns {counts}:",
+            "",
+            "| | GT-known error | pointing game | rank correlation with occlusion |",
+            "|---|---:|---:|---:|",
+        ]
+        for row in rows:
+            cells = [_figure(row["figures"][protocol][figure]) for protocol, figure in FIGURES]
+            lines.append(f"| {row['model']}, {row['method']} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "adversarial": adversarial,
     "bias": bias,
@@ -185,4 +210,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "shuffled_labels": shuffled_labels,
     "control": control,
     "prompts": prompts,
+    "measured_methods": measured_methods,
 }
