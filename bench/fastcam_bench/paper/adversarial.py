@@ -26,12 +26,12 @@ from fastcam.evaluation.protocols.pointing import near
 from fastcam.evaluation.protocols.regions import pixels
 from fastcam.evaluation.samples import Sample
 from fastcam.evaluation.statistics import Ratios, weights_of
-from fastcam.image.decode import opencv
 from fastcam.image.preprocess import decode, resize
 from fastcam.preprocessing import preset
 from fastcam.render import drawing
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.attack import Attack, Attacked, Uint8
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS, ROOT, default_assets
 from fastcam_export import export_model
 
@@ -274,12 +274,8 @@ def main() -> None:
     except FastcamError as error:
         sys.exit(str(error))
     about = {"command": COMMAND, "machine": machine(), "versions": versions("fastcam", "numpy", "onnxruntime")}
-    options.out.mkdir(parents=True, exist_ok=True)
     report = about | {"models": models}
-    write_report(report, options.out / "adversarial.json", table)
-    cv2 = opencv()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
-    cv2.imwrite(str(options.out / "adversarial.jpg"), np.ascontiguousarray(sheet(shown)[..., ::-1]), quality)
+    write_results(report, options.out, "adversarial", table, {"adversarial": sheet(shown)})
     print(table(report))
 
 

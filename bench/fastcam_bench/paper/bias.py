@@ -25,9 +25,9 @@ from scipy.linalg import eigh
 
 from fastcam import Explainer, Explanation
 from fastcam.evaluation.statistics import Ratios, weights_of
-from fastcam.image.decode import opencv
 from fastcam.render import drawing
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.scenes_with_context import BALANCED, CLASSES, SHARES, SIZE, Pictures, draw, draw_tagged
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
@@ -199,11 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
     options = parser.parse_args()
     report, sheet = run()
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_report(report, options.out / "bias.json", table)
-    cv2 = opencv()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
-    cv2.imwrite(str(options.out / "bias.jpg"), np.ascontiguousarray(sheet[..., ::-1]), quality)
+    write_results(report, options.out, "bias", table, {"bias": sheet})
     print(table(report))
 
 

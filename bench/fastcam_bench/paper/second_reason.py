@@ -26,10 +26,9 @@ from fastcam.evaluation.report import Report, write_report
 from fastcam.evaluation.samples import Annotation, LeftOut, Sample
 from fastcam.evaluation.scenes import CLASSES, Spec, scene, scene_seeds
 from fastcam.evaluation.statistics import REPLICATES, figure, weights_of
-from fastcam.image.decode import opencv
 from fastcam.render import drawing
 from fastcam_bench.oracles.machine import machine, versions
-from fastcam_bench.oracles.machine import write_report as write_json
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
@@ -166,12 +165,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
     options = parser.parse_args()
     report, sheet = run()
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(report, options.out / "second_reason.json", table)
-    if sheet is not None:
-        cv2 = opencv()
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
-        cv2.imwrite(str(options.out / "second_reason.jpg"), np.ascontiguousarray(sheet[..., ::-1]), quality)
+    write_results(report, options.out, "second_reason", table, {} if sheet is None else {"second_reason": sheet})
 
 
 if __name__ == "__main__":

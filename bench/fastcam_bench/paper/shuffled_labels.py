@@ -31,10 +31,10 @@ from fastcam.evaluation.faithfulness import spearman, ssim
 from fastcam.evaluation.protocols.faithfulness.randomised_copy import drawn, layers, opened, randomised
 from fastcam.evaluation.scenes import CLASSES, Spec, scene, scene_seeds
 from fastcam.evaluation.statistics import Ratios, weights_of
-from fastcam.image.decode import opencv
 from fastcam.render import drawing
 from fastcam_bench.models.train_bundled import normalise
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
@@ -215,11 +215,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
     options = parser.parse_args()
     report, sheet = run()
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_report(report, options.out / "shuffled_labels.json", table)
-    cv2 = opencv()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
-    cv2.imwrite(str(options.out / "shuffled_labels.jpg"), np.ascontiguousarray(sheet[..., ::-1]), quality)
+    write_results(report, options.out, "shuffled_labels", table, {"shuffled_labels": sheet})
     print(table(report))
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from fastcam.captions import Captioner
-from fastcam.image.decode import opencv
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.captions import dense, grammar, network, quality
 from fastcam_bench.paper.captions.grammar import END, PAD, START, VOCABULARY
 from fastcam_bench.paper.captions.training import TEST_SEED, TRAIN_SEED, Scenes, draw, normalised, train
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import CACHE, RESULTS
 from fastcam_export import export_captioner
 
@@ -133,12 +133,8 @@ def main() -> None:
     if found is None:
         raise SystemExit(f"the training stopped after {options.seconds:.0f} s; run the command again to go on")
     report, sheet, model = found
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_report(report, options.out / "captions.json", table)
+    write_results(report, options.out, "captions", table, {"captions": sheet})
     (options.cache / "captions.onnx").write_bytes(model)
-    cv2 = opencv()
-    quality_of_picture = [cv2.IMWRITE_JPEG_QUALITY, 88]
-    cv2.imwrite(str(options.out / "captions.jpg"), np.ascontiguousarray(sheet[..., ::-1]), quality_of_picture)
     print(table(report))
 
 

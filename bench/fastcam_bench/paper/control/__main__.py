@@ -21,11 +21,11 @@ import torch
 
 from fastcam import Explainer
 from fastcam.evaluation.statistics import Ratios, weights_of
-from fastcam.image.decode import opencv
 from fastcam.render import drawing
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.control.breakout import ACTIONS, BALL, CELL, CELLS, PADDLE, STACK, Games, pictures
 from fastcam_bench.paper.control.ppo import STEPS, Agent, judged, onnx_of, train
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
@@ -167,11 +167,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
     options = parser.parse_args()
     report, picture = run(options.steps)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_report(report, options.out / "control.json", table)
-    cv2 = opencv()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
-    cv2.imwrite(str(options.out / "control.jpg"), np.ascontiguousarray(picture[..., ::-1]), quality)
+    write_results(report, options.out, "control", table, {"control": picture})
     print(table(report))
 
 

@@ -23,13 +23,13 @@ import torch
 from fastcam import Explainer
 from fastcam.evaluation.scenes import Scene, scenes
 from fastcam.evaluation.statistics import Ratios, weights_of
-from fastcam.image.decode import opencv
 from fastcam.render import drawing
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.oracles.torch_oracle import difference
 from fastcam_bench.paper.prompts.grammar import Prompt, attributes, prompt_of, true_of
 from fastcam_bench.paper.prompts.networks import DualEncoder
 from fastcam_bench.paper.prompts.training import SIZE, draw, objects_of, prepared, tokenizer, train, write
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
 
@@ -156,11 +156,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of training, at most")
     options = parser.parse_args()
     report, sheet = run(options.trained, options.held_out, options.epochs, options.seconds)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_report(report, options.out / "prompts.json", table)
-    cv2 = opencv()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
-    cv2.imwrite(str(options.out / "prompts.jpg"), np.ascontiguousarray(sheet[..., ::-1]), quality)
+    write_results(report, options.out, "prompts", table, {"prompts": sheet})
     print(table(report))
 
 

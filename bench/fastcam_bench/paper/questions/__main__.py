@@ -14,11 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 
-from fastcam.image.decode import opencv
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.questions import easy_vqa, measure
 from fastcam_bench.paper.questions.exported import explainer_of
 from fastcam_bench.paper.questions.grammar import KINDS
@@ -27,6 +25,7 @@ from fastcam_bench.paper.questions.pictures import draw
 from fastcam_bench.paper.questions.sheets import Heat, Sheet, of_layers, of_questions
 from fastcam_bench.paper.questions.trained import EPOCHS, TRAINED, TRAINED_SEED, random, trained
 from fastcam_bench.paper.questions.training import questions
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS, default_assets
 
 COMMAND = "python -m fastcam_bench.paper.questions"
@@ -134,13 +133,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="scenes to measure on")
     options = parser.parse_args()
     report, pictures = run(options.held_out, default_assets())
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_report(report, options.out / "questions.json", table)
-    cv2 = opencv()
-    for name, picture in pictures.items():
-        cv2.imwrite(
-            str(options.out / f"{name}.jpg"), np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88]
-        )
+    write_results(report, options.out, "questions", table, pictures)
     print(table(report))
 
 

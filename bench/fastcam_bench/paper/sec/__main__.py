@@ -34,10 +34,10 @@ from fastcam.evaluation.runner import Contestant
 from fastcam.evaluation.samples import Sample
 from fastcam.evaluation.seed_files import MASKS, write_seeds
 from fastcam.evaluation.statistics import weights_of
-from fastcam.image.decode import opencv
 from fastcam.render import drawing
 from fastcam_bench.models.train_bundled import average_precision
-from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.oracles.machine import machine, versions
+from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.sec.networks import GRID, features, read_parameters, with_new_head
 from fastcam_bench.paper.sec.training import LOSSES, Inputs, kernels, segment, train
 from fastcam_bench.paths import RESULTS
@@ -132,11 +132,7 @@ class _Experiment:
 
     def write(self) -> None:
         """JSON, table and picture of what is measured so far."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_report(self.report, self.out / "sec.json", table)
-        cv2 = opencv()
-        sheet = np.ascontiguousarray(_picture(self)[..., ::-1])
-        cv2.imwrite(str(self.out / "sec.jpg"), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        write_results(self.report, self.out, "sec", table, {"sec": _picture(self)})
 
 
 def _classifiers(training: Scenes, held: Scenes, path: Path) -> tuple[dict[str, Any], dict[str, float]]:
