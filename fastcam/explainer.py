@@ -461,8 +461,8 @@ class Explainer:
             same = {"method": method, "cotangent": cotangent, "layers": layers, "fuse": fuse, "style": style}
             how: Any = {**same, "options": options, "inputs": inputs, "text": text}
             return asked.stream(frames, targets, threshold, connectivity, batch_size, workers, wait, **how)
-        asks = ExplainOptions(-1, threshold, connectivity, cotangent, method, layers, fuse, style, options)
-        steps = self._steps(asks, targets, {**(inputs or {}), **self._inputs.texts.named(text)})
+        asks = ExplainOptions(targets, threshold, connectivity, cotangent, method, layers, fuse, style, options)
+        steps = self.steps(asks, {**(inputs or {}), **self._inputs.texts.named(text)})
         size = self._batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
@@ -503,30 +503,28 @@ class Explainer:
             return self._network.run(feed, have if names is None else names)
 
     @checked
-    def steps(
-        self,
-        targets: Any = -1,
-        threshold: float = 0.15,
-        connectivity: int = 8,
-        cotangent: CotangentLike | None = None,
-        method: str | None = None,
-        layers: Layers = None,
-        fuse: str | None = None,
-        style: str = "fastcam",
-        options: Mapping[str, Any] | None = None,
-        inputs: Values | None = None,
-    ) -> Steps:
+    def steps(self, asks: ExplainOptions, inputs: Values | None = None) -> Steps:
         """What a call does to pictures, step by step, for a host that schedules the steps itself, such as a server.
 
         Args:
-            targets: for every picture the same, or a function that says each one's own, see :meth:`stream`.
-            threshold, connectivity, cotangent, method, layers, fuse, style, options, inputs: see :meth:`__call__`.
+            asks: the parameters of a call. Its targets are those of every picture, or a function of a picture's number
+                and of the picture that says each one's own, see :meth:`stream`.
+            inputs: see :meth:`__call__`.
 
         Raises:
             FastcamError: a target that cannot be used, or a method that the file cannot serve.
         """
-        asks = ExplainOptions(-1, threshold, connectivity, cotangent, method, layers, fuse, style, options)
-        return self._steps(asks, targets, inputs)
+        each = asks.targets if callable(asks.targets) else None
+        asks = replace(asks, targets=-1) if each else asks
+        same = self._request(asks, LATER, 1)
+
+        def request(rows: list[Any] | None) -> Request:
+            return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
+
+        def check(own: list[Any]) -> object:
+            return self._resolve_targets([own], 1, asks.cotangent)
+
+        return self._runner.steps(request, self._view, inputs, each, check).each_within(self._limited)
 
     @checked
     def probes(
@@ -561,20 +559,6 @@ class Explainer:
         return bind(cotangent, self.metadata, self._name, *others)
 
     # --- inside -------------------------------------------------------------------------------------------------
-
-    def _steps(self, asks: ExplainOptions, targets: Any, inputs: Values | None) -> Steps:
-        """The steps of what a call asks; ``targets`` may be a function of a picture's number and of the picture."""
-        each = targets if callable(targets) else None
-        asks = replace(asks, targets=-1 if each else targets)
-        same = self._request(asks, LATER, 1)
-
-        def request(rows: list[Any] | None) -> Request:
-            return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
-
-        def check(own: list[Any]) -> object:
-            return self._resolve_targets([own], 1, asks.cotangent)
-
-        return self._runner.steps(request, self._view, inputs, each, check).each_within(self._limited)
 
     def _request(self, asks: ExplainOptions, images: Sources | Prediction, count: int | None = None) -> Request:
         """What a call asks, resolved and checked.

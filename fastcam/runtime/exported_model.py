@@ -134,7 +134,8 @@ class Network:
         self.inputs = {value.name: value for value in self._session.get_inputs()}
         known = {self.metadata.input, TARGETS, *(one.input for one in self.metadata.cotangents)}
         self.further = {name: value for name, value in self.inputs.items() if name not in known}
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        self.outputs = tuple(self._session.get_outputs())
+        self._outputs = [value.name for value in self.outputs]
         self.takes_targets = TARGETS in open_inputs(self._second or self._session)
         self._check_contract()
         self._keep = keep if io_binding.on_gpu(self._session) else None
@@ -153,7 +154,7 @@ class Network:
     @property
     def signature(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The file's inputs and outputs as ONNX Runtime describes them; of a pair the first file's."""
-        return (*self.inputs.values(),), (*self._session.get_outputs(),)
+        return (*self.inputs.values(),), self.outputs
 
     def run(self, feed: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Outputs by name of the file as it is, as any host of ONNX Runtime gets them.

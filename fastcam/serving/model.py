@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
-from fastcam.explain.request import Request
+from fastcam.explain.request import ExplainOptions, Request
 from fastcam.explain.streaming import Steps
 from fastcam.explainer import Explainer
 from fastcam.results.explanation import Explanation
@@ -68,7 +68,7 @@ class Lane:
             observe("prepare", time.perf_counter() - begun)
         finally:
             self.batcher.coming(-1)
-        return self.batcher.ask(_Item(part, targets), (part.tensor.shape, part.further.shapes().__repr__()), until)
+        return self.batcher.ask(_Item(part, targets), (part.tensor.shape, repr(part.further.shapes())), until)
 
     def _run(self, items: Sequence[_Item]) -> list[Explanation]:
         request: Request = self.steps.request([item.targets for item in items])
@@ -99,7 +99,6 @@ class ServedModel:
         observe: Observe = lambda what, value: None,
     ) -> None:
         self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
-        self.loaded = time.time()
         self._size = explainer.fixed_batch or size
         self._delay, self.observe = delay, observe
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
@@ -153,15 +152,18 @@ class ServedModel:
         finally:
             self._budget.leave(weight)
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Gone(f"this version of {self.name} is no longer served; ask again")
+
     def _lane(self, asked: Asked) -> Lane:
         """The lane of a way of explaining; the one that was not used for the longest time makes room."""
         dropped = None
         with self._lock:
-            if self._closed:
-                raise Gone(f"this version of {self.name} is no longer served; ask again")
+            self._refuse_closed()
             lane = self._lanes.get(asked.key)
             if lane is None:
-                steps = self.explainer.steps(targets=_own, **asked.how)
+                steps = self.explainer.steps(ExplainOptions(_own, **asked.how))
                 lane = self._lanes[asked.key] = Lane(steps, self._size, self._delay, self._ran)
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]
@@ -183,8 +185,7 @@ class ServedModel:
         if not self._rows_alike(names):
             return self.explainer.run(feed, names)
         with self._lock:
-            if self._closed:
-                raise Gone(f"this version of {self.name} is no longer served; ask again")
+            self._refuse_closed()
             if self._raw is None:
                 self._raw = Batcher(self._run_raw, self._size, 0.0, self._ran)
         rows = self._filled(feed)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
+from fastcam.runtime.further_inputs import TYPES
 from fastcam.schema import __version__
 from fastcam.serving.asked import NAMES, asked
 from fastcam.serving.model import ServedModel
@@ -28,12 +29,7 @@ DATATYPES: dict[str, Any] = {
 }  # fmt: skip
 """NumPy's types by the protocol's names; "BYTES" is a list of byte strings."""
 BY_DTYPE = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
-BY_ORT = {
-    "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64", "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}  # fmt: skip
+BY_ORT = {name: BY_DTYPE[np.dtype(dtype)] for name, dtype in TYPES.items()} | {"tensor(string)": "BYTES"}
 PICTURES = "image"
 """The input by which encoded pictures come, as BYTES, beside the name of the file's own: the server prepares them."""
 EXPLAINED: dict[str, str] = {

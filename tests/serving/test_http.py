@@ -228,6 +228,7 @@ def test_what_is_served_says_so(client):
     assert "hirescam" in about["parameters"]["fastcam"]["methods"]
     assert client.json("/v2/models/tiny/ready") == (200, {"name": "tiny", "ready": True})
     assert client.json("/v1/models") == (200, {"models": ["tiny"]})
+    assert client.ask("/v1/explain", PNGS[0])[0] == 200
     assert b'fastcam_maps_total{model="tiny",status="ok"}' in client.ask("/metrics")[2]
     paths = client.json("/openapi.json")[1]["paths"]
     assert "/v1/explain" in paths and "/v2/models/{model}/infer" in paths
@@ -312,10 +313,10 @@ def test_one_request_more_than_may_wait_comes_again_later(path):
     model = served.repository.get()
     steps_of = model.explainer.steps
 
-    def slow(**how):
+    def slow(asks):
         begun.set()
         assert go.wait(30)
-        return steps_of(**how)
+        return steps_of(asks)
 
     model.explainer.steps = slow
     with listening(served.app) as client:
