@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -17,14 +14,15 @@ from typing import Any, TypeAlias
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain
+from fastcam.serving.content import unpacked
 from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import ServedModel
 from fastcam.serving.openapi import document
 from fastcam.serving.repository import Repository
+from fastcam.serving.service import LOG, Service, said_of
 
-LOG = logging.getLogger("fastcam.serving")
 STATUS: dict[type[Exception], int] = {
     NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Gone: 503, NotInTime: 504, FastcamError: 400,
 }  # fmt: skip
@@ -49,6 +47,7 @@ class Server:
         metrics: what is counted.
         keys: one of which a client must send; empty: anybody may ask.
         watch: whether folders are looked at again.
+        beside: what runs in the same event loop as long as the application does, such as other protocols.
     """
 
     repository: Repository
@@ -56,11 +55,10 @@ class Server:
     metrics: Metrics
     keys: tuple[str, ...] = ()
     watch: bool = True
+    beside: Sequence[Callable[[Service], AbstractAsyncContextManager[None]]] = ()
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.limits.waiting, "fastcam request")
-        self._under_way = 0
-        self._draining = False
+        self.service = Service(self.repository, self.limits, self.metrics, self.keys)
 
     @property
     def app(self) -> Any:
@@ -117,32 +115,13 @@ class Server:
         return endpoint
 
     def _check_key(self, request: Any) -> None:
-        if not self.keys:
-            return
-        said = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get("x-api-key", "")
-        if not any(hmac.compare_digest(said.encode(), key.encode()) for key in self.keys):
-            raise NotAllowed("no key, or a wrong one; send the header Authorization: Bearer KEY")
+        self.service.check_key(request.headers.get("authorization") or request.headers.get("x-api-key", ""))
 
     def _failure(self, error: Exception) -> Any:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-        if status == 500:
-            LOG.error("a request failed", exc_info=error)
-        said = str(error) if status != 500 else "the server failed; its log says why"
         headers = {"retry-after": "1"} if status in (429, 503, 504) else {}
         headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
-        return _json({"error": said}, status, headers)
-
-    async def _work(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A call that computes, in a thread; one more than may wait is refused."""
-        if self._under_way >= self.limits.waiting:
-            raise TooMany(f"{self._under_way} requests are under way; come again later")
-        self._under_way += 1
-        self.metrics.waiting.set(self._under_way)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
-        finally:
-            self._under_way -= 1
-            self.metrics.waiting.set(self._under_way)
+        return _json({"error": said_of(error, status)}, status, headers)
 
     async def _body(self, request: Any, until: float) -> bytes:
         """The body, as far as it may be long and take time."""
@@ -161,28 +140,24 @@ class Server:
             return b"".join(parts)
 
         try:
-            return await asyncio.wait_for(whole(), max(0.0, until - time.monotonic()))
+            body = await asyncio.wait_for(whole(), max(0.0, until - time.monotonic()))
         except asyncio.TimeoutError as error:
             raise NotInTime("the body did not come in time; send it faster") from error
-
-    def _with_model(self, name: str | None, version: str | None, call: Callable[[ServedModel], Any]) -> Any:
-        """A call with a model; once more where that was replaced meanwhile."""
-        try:
-            return call(self.repository.get(name, version))
-        except Gone:
-            return call(self.repository.get(name, version))
+        return unpacked(body, request.headers.get("content-encoding", "identity"), most)
 
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
         watching = asyncio.create_task(self._watch()) if self.watch else None
         try:
-            yield
+            async with AsyncExitStack() as stack:
+                for beside in self.beside:
+                    await stack.enter_async_context(beside(self.service))
+                yield
+                self.service.drain()
         finally:
-            self._draining = True
             if watching is not None:
                 watching.cancel()
-            self._pool.shutdown(wait=True)
-            self.repository.close()
+            self.service.close()
 
     async def _watch(self) -> None:
         while True:
@@ -201,7 +176,7 @@ class Server:
         return _json({"live": True})
 
     async def _ready(self, request: Any, until: float) -> Any:
-        ready = bool(self.repository.models) and not self._draining
+        ready = self.service.ready
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def _server(self, request: Any, until: float) -> Any:
@@ -213,18 +188,18 @@ class Server:
 
     async def _model_ready(self, request: Any, until: float) -> Any:
         model = self._named(request.path_params)
-        return _json({"name": model.name, "ready": not self._draining})
+        return _json({"name": model.name, "ready": self.service.ready})
 
     async def _list_v1(self, request: Any, until: float) -> Any:
         return _json({"models": sorted(self.repository.models)})
 
     async def _ready_v1(self, request: Any, until: float) -> Any:
         model = self._named(request.path_params)
-        return _json({"name": model.name, "ready": not self._draining})
+        return _json({"name": model.name, "ready": self.service.ready})
 
     async def _infer(self, request: Any, until: float) -> Any:
         body, length = await self._body(request, until), request.headers.get(HEADER)
-        return await self._work(self._inferred, request.path_params, body, length, until)
+        return await self.service.work(self._inferred, request.path_params, body, length, until)
 
     def _inferred(self, path: Mapping[str, str], body: bytes, length: str | None, until: float) -> Any:
         size = len(body)
@@ -233,7 +208,7 @@ class Server:
                 raise FastcamError(f"{HEADER} is {length[:20]!r}; give how many bytes of the body are JSON")
             size = int(length)
         said = _read_json(body[:size])
-        reply = self._with_model(
+        reply = self.service.with_model(
             path["model"], path.get("version"), lambda model: open_inference.infer(model, said, body[size:], until)
         )
         if not reply.binary:
@@ -245,11 +220,11 @@ class Server:
         self, call: Callable[[ServedModel, Mapping[str, Any], float], dict[str, Any]], request: Any, until: float
     ) -> Any:
         body = await self._body(request, until)
-        return await self._work(self._answered_v1, call, request.path_params["model"], body, until)
+        return await self.service.work(self._answered_v1, call, request.path_params["model"], body, until)
 
     def _answered_v1(self, call: Any, name: str, body: bytes, until: float) -> Any:
         said = _read_json(body)
-        answer = self._with_model(name, None, lambda model: self._counted(model, call(model, said, until)))
+        answer = self.service.with_model(name, None, lambda model: self._counted(model, call(model, said, until)))
         return _json(answer)
 
     def _counted(self, model: ServedModel, answer: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +236,7 @@ class Server:
 
     async def _explain(self, request: Any, until: float) -> Any:
         body = await self._body(request, until)
-        return await self._work(self._explained, request, body, until)
+        return await self.service.work(self._explained, request, body, until)
 
     def _explained(self, request: Any, body: bytes, until: float) -> Any:
         """One picture: JSON, a PNG, or both, as the client accepts."""
@@ -284,7 +259,7 @@ class Server:
                 return _response(plain.png(found, image), "image/png")
             return _json(about)
 
-        return self._with_model(name, version, answer)
+        return self.service.with_model(name, version, answer)
 
     async def _metrics(self, request: Any, until: float) -> Any:
         return _response(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")

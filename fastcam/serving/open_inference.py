@@ -6,7 +6,6 @@ Source: https://github.com/kserve/open-inference-protocol, and the extension "bi
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,19 +16,21 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.further_inputs import TYPES
 from fastcam.schema import __version__
 from fastcam.serving.asked import NAMES, asked
 from fastcam.serving.model import ServedModel
+from fastcam.serving.tensors import (
+    BY_DTYPE,
+    BY_ORT,
+    DATATYPES,
+    checked_shape,
+    checked_type,
+    from_bytes,
+    of_texts,
+    to_bytes,
+    words,
+)
 
-DATATYPES: dict[str, Any] = {
-    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
-    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
-}  # fmt: skip
-"""NumPy's types by the protocol's names; "BYTES" is a list of byte strings."""
-BY_DTYPE = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
-BY_ORT = {name: BY_DTYPE[np.dtype(dtype)] for name, dtype in TYPES.items()} | {"tensor(string)": "BYTES"}
 PICTURES = "image"
 """The input by which encoded pictures come, as BYTES, beside the name of the file's own: the server prepares them."""
 EXPLAINED: dict[str, str] = {
@@ -102,30 +103,49 @@ def infer(model: ServedModel, request: Mapping[str, Any], binary: bytes, until: 
     """
     feed = _inputs(request, binary)
     parameters = _object(request.get("parameters", {}), "parameters")
-    said = {name: parameters[name] for name in NAMES if name in parameters}
     wanted = _wanted(request)
-    pictures = _pictures(model, feed)
-    if pictures is not None or said:
-        found = _explained(model, feed, pictures, said, [name for name, _ in wanted], until)
-    else:
-        have = [value.name for value in model.explainer.signature[1]]
-        found = dict(model.infer(feed, [name for name, _ in wanted] or have, until))
-    raw = bool(parameters.get("binary_data_output", False))
-    names = [name for name, _ in wanted] or [*found]
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise FastcamError(f"no output {shown(repr(missing[0]))}; there are {listed(found)}")
-    as_bytes = dict(wanted)
+    found = answer(model, feed, parameters, [name for name, _ in wanted], until)
+    raw, as_bytes = bool(parameters.get("binary_data_output", False)), dict(wanted)
     outputs, tail = [], []
-    for name in names:
+    for name, value in found.items():
         said_of = as_bytes.get(name)
-        about, content = _output(name, found[name], raw if said_of is None else said_of)
+        about, content = _output(name, value, raw if said_of is None else said_of)
         outputs.append(about)
         tail += [content] if content is not None else []
     body: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if "id" in request:
         body["id"] = str(request["id"])
     return Reply(body, tail)
+
+
+def answer(
+    model: ServedModel,
+    feed: Mapping[str, NDArray[Any]],
+    parameters: Mapping[str, Any],
+    names: Sequence[str],
+    until: float,
+) -> dict[str, NDArray[Any]]:
+    """The outputs of a request, however it came: those named, in their order, or all.
+
+    Args:
+        feed: the inputs by name; byte strings are arrays of objects.
+        parameters: of the request; those that say nothing of an explanation are left alone.
+        names, until: see :func:`infer`.
+
+    Raises:
+        FastcamError: see :func:`infer`.
+    """
+    said = {name: parameters[name] for name in NAMES if name in parameters}
+    pictures = _pictures(model, feed)
+    if pictures is not None or said:
+        found = _explained(model, feed, pictures, said, names, until)
+    else:
+        have = [value.name for value in model.explainer.signature[1]]
+        found = dict(model.infer(feed, names or have, until))
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FastcamError(f"no output {shown(repr(missing[0]))}; there are {listed(found)}")
+    return {name: found[name] for name in names or found}
 
 
 def _explained(
@@ -205,18 +225,15 @@ def _inputs(request: Mapping[str, Any], binary: bytes) -> dict[str, NDArray[Any]
         name, datatype = one.get("name"), one.get("datatype")
         if not isinstance(name, str) or name in feed:
             raise FastcamError("an input has no name, or one that another has; give each its own")
-        if datatype not in DATATYPES and datatype != "BYTES":
-            raise FastcamError(f"input {shown(repr(name))} has datatype {shown(repr(datatype))}; there are "
-                               f"{listed([*DATATYPES, 'BYTES'], 20)}")  # fmt: skip
-        shape = _shape(one.get("shape"), name)
+        datatype, shape = checked_type(datatype, name), checked_shape(one.get("shape"), name)
         size = _object(one.get("parameters", {}), "parameters of an input").get("binary_data_size")
         if size is None:
-            feed[name] = _from_json(one.get("data"), str(datatype), shape, name)
+            feed[name] = _from_json(one.get("data"), datatype, shape, name)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
             raise FastcamError(f"input {shown(repr(name))} promises {shown(repr(size))} bytes, and {len(binary) - at} "
                                "follow; send as many")  # fmt: skip
-        feed[name] = _from_bytes(binary[at : at + size], str(datatype), shape, name)
+        feed[name] = from_bytes(binary[at : at + size], datatype, shape, name)
         at += size
     if at != len(binary):
         raise FastcamError(f"{len(binary) - at} bytes follow the last input; send as many as binary_data_size says")
@@ -225,20 +242,11 @@ def _inputs(request: Mapping[str, Any], binary: bytes) -> dict[str, NDArray[Any]
     return feed
 
 
-def _shape(shape: Any, name: str) -> list[int]:
-    good = isinstance(shape, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
-    if not good or len(shape) > 8 or math.prod(shape) > 1 << 40:
-        raise FastcamError(f"input {shown(repr(name))} has shape {shown(repr(shape))}; give a list of whole numbers")
-    return [*shape]
-
-
 def _from_json(data: Any, datatype: str, shape: list[int], name: str) -> NDArray[Any]:
     """Numbers, flat or nested as the shape says."""
     try:
         if datatype == "BYTES":
-            flat = [one.encode() for one in _flat(data)]
-            array = np.empty(len(flat), object)
-            array[:] = flat
+            array = of_texts([one.encode() for one in _flat(data)])
         else:
             array = np.asarray(data, DATATYPES[datatype])
         return array.reshape(shape)
@@ -252,44 +260,14 @@ def _flat(data: Any) -> list[Any]:
     return [each for one in data for each in _flat(one)] if isinstance(data, list) else [data]
 
 
-def _from_bytes(content: bytes, datatype: str, shape: list[int], name: str) -> NDArray[Any]:
-    """Little-endian numbers in C order; byte strings each behind its length of four bytes."""
-    count = math.prod(shape)
-    if datatype != "BYTES":
-        dtype = np.dtype(DATATYPES[datatype])
-        if len(content) != count * dtype.itemsize:
-            raise FastcamError(
-                f"input {shown(repr(name))}: {len(content)} bytes for {datatype} of shape {shape}; "
-                f"send {count * dtype.itemsize}"
-            )
-        return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
-    found: list[bytes] = []
-    at = 0
-    while at < len(content) and len(found) <= count:
-        length = struct.unpack_from("<I", content, at)[0] if at + 4 <= len(content) else len(content)
-        if at + 4 + length > len(content):
-            raise FastcamError(f"input {shown(repr(name))}: a byte string is cut short; send all of it")
-        found.append(content[at + 4 : at + 4 + length])
-        at += 4 + length
-    if len(found) != count:
-        raise FastcamError(f"input {shown(repr(name))}: {len(found)} byte strings for shape {shape}; send {count}")
-    array = np.empty(count, object)
-    array[:] = found
-    return array.reshape(shape)
-
-
 def _output(name: str, value: Any, raw: bool) -> tuple[dict[str, Any], bytes | None]:
     """A tensor of the answer, in JSON or as bytes."""
     array = np.asarray(value)
     datatype = BY_DTYPE.get(array.dtype, "BYTES")
     about: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [*array.shape]}
-    if datatype == "BYTES":
-        words = [one if isinstance(one, bytes) else str(one).encode() for one in array.ravel()]
-        if not raw:
-            return about | {"data": [word.decode("utf-8", "replace") for word in words]}, None
-        content = b"".join(struct.pack("<I", len(word)) + word for word in words)
-    elif not raw:
-        return about | {"data": array.ravel().tolist()}, None
-    else:
-        content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    if not raw:
+        texts = datatype == "BYTES"
+        flat = [word.decode("utf-8", "replace") for word in words(array)] if texts else array.ravel().tolist()
+        return about | {"data": flat}, None
+    content = to_bytes(array)
     return about | {"parameters": {"binary_data_size": len(content)}}, content

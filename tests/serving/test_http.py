@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import struct
 import threading
+import zlib
 
 import cv2
 import numpy as np
@@ -14,44 +16,17 @@ import pytest
 
 from fastcam import Explainer
 from support.live_server import listening
-from support.models.contract_model import noise, random_model
+from support.served_model import LABELS, PICTURES, PNGS, png, server, tensor, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
-from fastcam.serving.http import Server
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
-from fastcam.serving.model import ServedModel
-from fastcam.serving.repository import Repository
 
-LABELS = ("cat", "dog", "crane", "ship", "tree")
-LIMITS = Limits(body=1 << 20, pixels=1_000_000, pictures=3, targets=4, seconds=20.0)
-
-
-def png(picture):
-    return cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
-
-
-PICTURES = [noise(50, 70, seed=seed) for seed in range(4)]
-PNGS = [png(picture) for picture in PICTURES]
 IMAGE = {"name": "image", "shape": [1, 3, 32, 32], "datatype": "FP32"}
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("served") / "tiny.cam.onnx"
-    path.write_bytes(random_model(labels=LABELS).file(emit="gradients"))
-    return path
-
-
-def server(path, limits=LIMITS, keys=()):
-    metrics = Metrics()
-
-    def load(place):
-        explainer = Explainer(place.path, max_pixels=limits.pixels)
-        how = {"observe": lambda what, value: metrics.observe(place.name, what, value)}
-        return ServedModel(place.name, place.version, explainer, limits, **how)
-
-    return Server(Repository([path], load), limits, metrics, keys)
+    return tiny_file(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +43,6 @@ def explainer(path):
 @pytest.fixture(scope="module")
 def session(path):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-
-def tensor(count):
-    return np.random.default_rng(3).random((count, 3, 32, 32), np.float32)
 
 
 def sent(name, array):
@@ -273,6 +244,7 @@ WRONG = {
     "a list": ("/v2/models/tiny/infer", b"[]", 400),
     "no inputs": ("/v2/models/tiny/infer", b"{}", 400),
     "an unknown type": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"datatype": "FP8", "data": [1]}]}, 400),
+    "a type that is a list": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"datatype": [1], "data": [1]}]}, 400),
     "too few numbers": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": [1.0]}]}, 400),
     "a shape of nothing": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"shape": [-1], "data": [1.0]}]}, 400),
     "a huge shape": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"shape": [1 << 62, 4], "data": []}]}, 400),
@@ -296,6 +268,24 @@ def test_a_wrong_request_gets_one_line(client, kind):
         said = json.loads(answer)["error"]
         assert said and "\n" not in said and "Traceback" not in said
     assert client.ask("/v1/explain", PNGS[0])[0] == 200, "the next request is answered"
+
+
+PACKED = {
+    "a body that is what it says": (gzip.compress(PNGS[0]), "gzip", 200),
+    "the other encoding": (zlib.compress(PNGS[0]), "deflate", 200),
+    "one that grows above what is taken": (gzip.compress(bytes(1 << 24)), "gzip", 413),
+    "one that is cut short": (gzip.compress(PNGS[0])[:-9], "gzip", 400),
+    "one with more behind it": (gzip.compress(PNGS[0]) + b"more", "gzip", 400),
+    "none": (PNGS[0], "gzip", 400),
+    "an unknown encoding": (PNGS[0], "br", 400),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_compressed_body(client, kind):
+    body, encoding, wanted = PACKED[kind]
+    status, _, answer = client.ask("/v1/explain", body, {"content-encoding": encoding})
+    assert status == wanted and (wanted == 200 or "error" in json.loads(answer))
 
 
 def test_a_key_is_asked_for(path):

@@ -1,0 +1,101 @@
+"""What stands behind every protocol: the models, who may ask, how many at once, and threads that compute."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from fastcam.serving.errors import Gone, NotAllowed, TooMany
+from fastcam.serving.limits import Limits
+from fastcam.serving.metrics import Metrics
+from fastcam.serving.model import ServedModel
+from fastcam.serving.repository import Repository
+
+T = TypeVar("T")
+LOG = logging.getLogger("fastcam.serving")
+FAILED = "the server failed; its log says why"
+"""What a client is told of a defect."""
+
+
+class Service:
+    """A repository behind limits, for one event loop. HTTP and gRPC share one, so its limits hold for both together.
+
+    Args:
+        repository: what is served.
+        limits: of requests.
+        metrics: what is counted.
+        keys: one of which a client must send; empty: anybody may ask.
+    """
+
+    def __init__(self, repository: Repository, limits: Limits, metrics: Metrics, keys: tuple[str, ...] = ()) -> None:
+        self.repository, self.limits, self.metrics = repository, limits, metrics
+        self._keys = [key.encode() for key in keys]
+        self._pool = ThreadPoolExecutor(limits.waiting, "fastcam request")
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._draining = False
+
+    def check_key(self, said: str) -> None:
+        """Refuse a client without a key.
+
+        Raises:
+            NotAllowed: ``said``, "Bearer KEY" or the key alone, is none.
+        """
+        given = said.removeprefix("Bearer ").encode("utf-8", "replace")
+        if self._keys and not any(hmac.compare_digest(given, key) for key in self._keys):
+            raise NotAllowed("no key, or a wrong one; send the header Authorization: Bearer KEY")
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered: there are models, and the end is not near."""
+        return bool(self.repository.models) and not self._draining
+
+    async def work(self, call: Callable[..., T], *arguments: Any) -> T:
+        """A call that computes, in a thread.
+
+        Raises:
+            TooMany: as many requests as may be are under way.
+        """
+        with self._lock:
+            if self._under_way >= self.limits.waiting:
+                raise TooMany(f"{self._under_way} requests are under way; come again later")
+            self._under_way += 1
+            self.metrics.waiting.set(self._under_way)
+        computing = self._pool.submit(call, *arguments)
+        computing.add_done_callback(self._done)  # a client may leave earlier; the thread is taken until then
+        return await asyncio.wrap_future(computing)
+
+    def _done(self, computing: Any) -> None:
+        with self._lock:
+            self._under_way -= 1
+            self.metrics.waiting.set(self._under_way)
+
+    def with_model(self, name: str | None, version: str | None, call: Callable[[ServedModel], T]) -> T:
+        """A call with a model; once more where that was replaced meanwhile."""
+        try:
+            return call(self.repository.get(name, version))
+        except Gone:
+            return call(self.repository.get(name, version))
+
+    def drain(self) -> None:
+        """From now on it is not ready; what is under way goes on."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Answer what is under way, then end all threads."""
+        self.drain()
+        self._pool.shutdown(wait=True)
+        self.repository.close()
+
+
+def said_of(error: Exception, status: int) -> str:
+    """What a client is told of an error; a defect goes to the log."""
+    if status != 500:
+        return str(error)
+    LOG.error("a request failed", exc_info=error)
+    return FAILED
