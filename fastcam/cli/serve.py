@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,10 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of the machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Where gRPC is spoken too; 0 takes a free one.", show_default=False),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a run at most.")] = 8,
     delay: Annotated[
         float, typer.Option(min=0, help="Milliseconds that a run waits for pictures that are being decoded.")
@@ -56,7 +61,7 @@ def serve(
         Path | None, typer.Option(help="Whose certificates clients must have, PEM.", show_default=False)
     ] = None,
 ) -> None:
-    """Serve exported models over HTTP: the Open Inference Protocol, KServe's v1 protocol, and a page to try it."""
+    """Serve exported models: the Open Inference Protocol (HTTP, gRPC), KServe's v1 protocol, and a page to try it."""
     from fastcam.serving.limits import Limits
     from fastcam.serving.metrics import Metrics
     from fastcam.serving.repository import Repository
@@ -72,7 +77,8 @@ def serve(
     metrics, keys, tls = Metrics(), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
     load = partial(_load, limits, metrics, providers, threads, batch_size, delay / 1000)
     repository = Repository(sources, load, lambda line: typer.echo(line, err=True))
-    server = Server(repository, limits, metrics, keys)
+    beside = [] if grpc_port is None else [_grpc(host, grpc_port, (tls_cert, tls_key, client_ca))]
+    server = Server(repository, limits, metrics, keys, beside=beside)
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
     config = uvicorn.Config(
         server.app, host=host, port=port, timeout_keep_alive=5, timeout_graceful_shutdown=int(timeout) + 1,
@@ -83,16 +89,36 @@ def serve(
 
 def _run(server: Any, host: str, port: int, scheme: str) -> None:
     """Listen, and say where; a port that is taken is refused before anything is served."""
-    import socket
+    listening = _listening(host, port, "--port")
+    typer.echo(f"listening at {scheme}://{_shown(host)}:{listening.getsockname()[1]}/", err=True)
+    server.run([listening])
 
+
+def _listening(host: str, port: int, option: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=1024)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise FastcamError(f"cannot listen at {host}:{port} ({error}); choose another --host or --port") from error
-    shown_host = f"[{host}]" if ":" in host else host
-    typer.echo(f"listening at {scheme}://{shown_host}:{listening.getsockname()[1]}/", err=True)
-    server.run([listening])
+        raise FastcamError(f"cannot listen at {host}:{port} ({error}); choose another --host or {option}") from error
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _grpc(host: str, port: int, tls: tuple[Path | None, Path | None, Path | None]) -> Any:
+    """The gRPC service, for a port that is free now: gRPC itself listens when the server starts."""
+    from fastcam.serving.grpc.server import GrpcServer, Tls, refuse_missing
+
+    refuse_missing()
+    with _listening(host, port, "--grpc-port") as free:
+        port = free.getsockname()[1]
+    certificate, key, client_ca = tls
+    pem = None
+    if certificate is not None and key is not None:
+        pem = Tls(key.read_bytes(), certificate.read_bytes(), client_ca.read_bytes() if client_ca else None)
+    typer.echo(f"listening for gRPC at {_shown(host)}:{port}", err=True)
+    return GrpcServer(host, port, pem).serving
 
 
 def _load(

@@ -42,6 +42,7 @@ def served(folder, *options):
             lines.append(process.stderr.readline())
             assert lines[-1], f"it ended: {lines}"
         client = Client(int(re.search(r":(\d+)/", lines[-1])[1]))
+        client.lines = lines
         until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
@@ -88,10 +89,24 @@ def test_a_request_that_is_under_way_is_answered_before_the_end(folder):
         assert process.wait(30) in (0, -signal.SIGTERM)
 
 
+def test_grpc_listens_beside_http_and_ends_with_it(folder):
+    pytest.importorskip("tritonclient.grpc", reason="no tritonclient here: nothing was asked over gRPC")
+    import tritonclient.grpc as grpcclient
+
+    with served(folder, "--grpc-port", "0") as (process, client):
+        at = next(line.split()[-1] for line in client.lines if line.startswith("listening for gRPC at"))
+        with grpcclient.InferenceServerClient(at) as opened:
+            assert opened.is_server_ready() and opened.is_model_ready("tiny")
+            assert client.ask("/v1/explain", PNG)[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
 def test_a_wrong_call_gets_one_line(folder, tmp_path):
     (tmp_path / "bad.cam.onnx").write_bytes(b"no model")
     for source, options, said in (
         (folder, ["--host", "203.0.113.7"], "cannot listen"),
+        (folder, ["--host", "203.0.113.7", "--grpc-port", "0"], "--grpc-port"),
         (tmp_path / "bad.cam.onnx", [], "bad.cam.onnx"),
     ):
         command = [sys.executable, "-m", "fastcam", "serve", str(source), "--port", "0", *options]
