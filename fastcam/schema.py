@@ -44,6 +44,10 @@ FRAMES = PREFIX + "frames"
 TOKENS = PREFIX + "tokens"
 KEPT = PREFIX + "kept."
 SCORES = PREFIX + "scores"
+GEOMETRY = PREFIX + "geometry"
+"""Beside an input that somebody else has prepared: int64 [N, 12], which rectangle of the picture went where in it."""
+ABOUT = "about.onnx"
+"""A file that says what an exported one takes, gives and says of itself, without its weights: it computes nothing."""
 
 Emit = Literal["weights", "gradients", "cam"]
 EMITS: tuple[Emit, ...] = ("weights", "gradients", "cam")

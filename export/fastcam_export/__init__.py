@@ -4,6 +4,8 @@
 >>> export_model("resnet50.onnx", "resnet50.cam.onnx", preprocess="imagenet")  # doctest: +SKIP
 """
 
+from fastcam_export.artifacts.triton.repository import folders as triton_folders
+from fastcam_export.artifacts.triton.repository import write_repository as write_triton_repository
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.captioner import export_captioner
 from fastcam_export.exporter import export_model, inspect_model
@@ -23,5 +25,7 @@ __all__ = [
     "exported",
     "from_torch",
     "inspect_model",
+    "triton_folders",
     "vjp",
+    "write_triton_repository",
 ]

@@ -38,6 +38,7 @@ EXAMPLES = (
     "fastcam export vision_model.onnx --targets cotangent --output-name image_embeds --preprocess clip "
     "--tokenizer tokenizer.json --text-encoder text_model.onnx --logit-scale 100",
     "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
+    "fastcam export resnet50.onnx --preprocess imagenet --triton model_repository",
 )
 
 
@@ -203,12 +204,24 @@ def export(
             show_default=False,
         ),
     ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            "--triton",
+            metavar="REPO",
+            help="Also write a model repository of Triton's: the file for its ONNX Runtime backend, and around it an "
+            "ensemble that takes pictures and gives boxes.",
+            show_default=False,
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Leave out the check: the file is written as it was made.")
     ] = False,
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
     output = output or model.with_name(f"{model.stem}.cam.onnx")
+    if triton is not None:
+        _refuse_triton(triton, output, on_demand or caption is not None)
     from fastcam.runtime.further_inputs import arrays
 
     if caption is None and decoder is not None:
@@ -257,6 +270,23 @@ def export(
         typer.echo(f"{model.name} is taken for {kind}; --targets and --output-name say otherwise", err=True)
     for line in result.summary():
         say(line)
+    if triton is not None:
+        _write_triton(triton, output)
+
+
+def _refuse_triton(repository: Path, output: Path, two_files: bool) -> None:
+    """Say what keeps a repository from being written before the export, not behind it."""
+    if two_files:
+        raise FastcamError("--triton takes an export in one file; leave out --on-demand and --caption")
+    exporter().triton_folders(output, repository)
+
+
+def _write_triton(repository: Path, output: Path) -> None:
+    folders, alone = exporter().write_triton_repository(output, repository)
+    for folder in folders:
+        say(f"wrote   {folder}")
+    if alone:
+        say(f"        without an ensemble that takes pictures: {alone}")
 
 
 def exporter() -> Any:

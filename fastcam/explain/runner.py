@@ -86,6 +86,7 @@ class Runner:
             check=check,
             request=request,
             run=lambda batch, request: self.run(batch, request.targets),
+            received=self.received,
             finish=lambda run, request: self.explain_run(run, request, view),
             weight=view.inputs.weight,
             one=one,
@@ -98,6 +99,12 @@ class Runner:
             rows = slice(start, start + len(batch.files))
             start = rows.stop
             yield self.run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
+
+    def received(self, batch: Batch, outputs: Mapping[str, Any], request: Request) -> Run:
+        """A batch that ran elsewhere, by the outputs that it gave there; its targets are classes, by number."""
+        assert isinstance(request.targets, ClassTargets)
+        forward = self.whole.network.received(batch.tensor, outputs, request.targets.classes)
+        return Run(batch, forward, self.whole.scores(forward.outputs, len(batch.files)))
 
     def run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
         """Run one batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +66,7 @@ class Steps:
         check: raises what cannot be asked in a frame's own list.
         request: such lists of the frames of a run, or None, to the request of the run.
         run: a batch through the model.
+        received: the same run of a batch that another host of the file ran, by the outputs that it gave there.
         finish: the explanation of a run.
         weight: about how many bytes a picture and its part of a batch take.
         one: (explanation of a run, number in the run, how many ran) to that of one frame.
@@ -76,6 +77,7 @@ class Steps:
     check: Callable[[list[Any]], object]
     request: Callable[[list[Any] | None], Request]
     run: Callable[[Batch, Request], Run]
+    received: Callable[[Batch, Mapping[str, Any], Request], Run]
     finish: Callable[[Run, Request], Explanation]
     weight: Callable[[Any], int]
     one: Callable[[Explanation, int, int], Explanation]

@@ -209,6 +209,24 @@ class Network:
         classes = _as_rows(targets) if isinstance(targets, np.ndarray) else ()
         return Forward(tensor, own, explained, classes, carried, rows, ran, further)
 
+    def received(
+        self,
+        tensor: NDArray[Any] | io_binding.DeviceTensor,
+        outputs: Mapping[str, NDArray[Any]],
+        targets: NDArray[np.int64],
+    ) -> Forward:
+        """What :meth:`forward` would give, of outputs that another host of the file has computed.
+
+        Args:
+            tensor: the images; of them only the shape is read.
+            outputs: by name, a row for each image.
+            targets: int64 [images, T], the classes that those explain.
+        """
+        explained = {name: value for name, value in outputs.items() if name.startswith(PREFIX)}
+        own = {name: value for name, value in outputs.items() if name not in explained}
+        count = len(tensor)
+        return Forward(tensor, own, explained, _as_rows(targets), {}, slice(0, count), count)
+
     def own(self, tensor: NDArray[Any], further: FurtherValues = NONE) -> dict[str, Any]:
         """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
         explains, which no run time option keeps it from."""

@@ -1,1 +1,1 @@
-"""Further files and forms of an export: the head, two files, uint8 frames, engines."""
+"""Further files and forms of an export: the head, two files, uint8 frames, engines, Triton's repositories."""
