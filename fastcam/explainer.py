@@ -19,6 +19,7 @@ from fastcam.explain import multilayer, on_device
 from fastcam.explain.clips import clips_of
 from fastcam.explain.kinds import opened_by
 from fastcam.explain.on_device import Resident
+from fastcam.explain.prediction_steps import PredictionSteps
 from fastcam.explain.prompts import texts_in, with_prompts
 from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.runner import Runner
@@ -525,6 +526,16 @@ class Explainer:
             return self._resolve_targets([own], 1, asks.cotangent)
 
         return self._runner.steps(request, self._view, inputs, each, check).each_within(self._limited)
+
+    @checked
+    def prediction_steps(self, inputs: Values | None = None) -> PredictionSteps:
+        """What :meth:`predict` does to pictures, step by step, for a host that schedules the steps itself.
+
+        Args:
+            inputs: see :meth:`__call__`.
+        """
+        steps = self._runner.prediction_steps(None if self.metadata.cotangents else PREDICTED, inputs)
+        return steps.each_within(self._limited)
 
     @checked
     def probes(

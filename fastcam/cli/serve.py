@@ -51,6 +51,9 @@ def serve(
     max_targets: Annotated[int, typer.Option(min=1, help="Of a picture.")] = 32,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests at once; one more gets 429.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds of a request.")] = 30.0,
+    max_kept: Annotated[
+        float, typer.Option(min=0, help="MiB of predictions that may be explained later, for five minutes; 0: none.")
+    ] = 256.0,
     key_file: Annotated[
         Path | None,
         typer.Option(help="A file with a key on each line, one of which clients must send.", show_default=False),
@@ -73,7 +76,9 @@ def serve(
     except ImportError as error:
         raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
-    limits = Limits(int(max_body * (1 << 20)), max_pixels, max_pictures, max_targets, max_waiting, timeout)
+    mib = 1 << 20
+    kept = int(max_kept * mib)
+    limits = Limits(int(max_body * mib), max_pixels, max_pictures, max_targets, max_waiting, timeout, kept)
     metrics, keys, tls = Metrics(), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
     load = partial(_load, limits, metrics, providers, threads, batch_size, delay / 1000)
     repository = Repository(sources, load, lambda line: typer.echo(line, err=True))

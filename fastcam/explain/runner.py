@@ -9,12 +9,13 @@ from typing import Any
 from fastcam.explain import multilayer
 from fastcam.explain.clips import Clip
 from fastcam.explain.postprocess import View
+from fastcam.explain.prediction_steps import PredictionSteps
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.explain.streaming import Steps
 from fastcam.methods.context import Probe
 from fastcam.results.explanation import Explanation
 from fastcam.results.joining import join
-from fastcam.results.prediction import Prediction
+from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.batch import Batch, Run
 from fastcam.runtime.further_inputs import Values
 from fastcam.runtime.inputs import Sources
@@ -91,6 +92,26 @@ class Runner:
             weight=view.inputs.weight,
             one=one,
         )
+
+    def prediction_steps(self, targets: ResolvedTargets | None, inputs: Values | None) -> PredictionSteps:
+        """What is done to pictures that are explained later.
+
+        Args:
+            targets: what an export in one file explains by the way.
+            inputs: values of further inputs.
+        """
+        whole = self.whole
+
+        def predict(batch: Batch) -> list[Prediction]:
+            run = self.run(batch, targets)
+            each = [run[i : i + 1] for i in range(len(run))]
+            return [joined([one.moved(whole.network.alone(one.forward))], whole.metadata) for one in each]
+
+        def prepare(source: Any) -> Batch:
+            given = source if isinstance(source, Mapping) else [source]
+            return whole.inputs.batch(whole.inputs.sources(given, inputs))
+
+        return PredictionSteps(prepare=prepare, run=predict, weight=whole.inputs.weight)
 
     def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
         """Run the images; an export in one file explains ``targets`` by the way."""

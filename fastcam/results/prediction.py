@@ -60,6 +60,11 @@ class Prediction:
         return replace(self, scores=self.scores[index], files=self.files[index], runs=tuple(runs))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds, about: pictures, outputs, and what an explanation reads."""
+        return sum(run.nbytes for run in self.runs)
+
+    @property
     def classes(self) -> NDArray[np.int64]:
         """int64 [N]: the class with the highest score."""
         if not self.scores.shape[1]:  # of a file that explains what is no class

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,24 @@ class Run:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds, about."""
+        forward, further = self.forward, self.batch.further
+        named = [forward.outputs, forward.explained, forward.carried, further.rows, further.shared]
+        each = [self.batch.tensor, *self.batch.images, *(value for values in named for value in values.values())]
+        return sum(value.nbytes if isinstance(value, np.ndarray) else 0 for value in each)
+
     def __getitem__(self, rows: slice) -> Run:
         """The images from ``rows.start`` to ``rows.stop``."""
         batch = Batch(
             *(getattr(self.batch, name)[rows] for name in ("tensor", "images", "geometry", "files", "further"))
         )
         return Run(batch, self.forward[rows], self.scores[rows])
+
+    def moved(self, forward: Forward) -> Run:
+        """The same images, whose memory is now that of ``forward``."""
+        return Run(replace(self.batch, tensor=forward.tensor), forward, self.scores.copy())
 
 
 def join_outputs(parts: Sequence[tuple[dict[str, Any], int]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.memory import refuse_more
-from fastcam.runtime import io_binding
+from fastcam.runtime import io_binding, single_images
 from fastcam.runtime.classifier_head import Head
 from fastcam.runtime.explanation_part import check_pair, explanation_part
 from fastcam.runtime.further_inputs import NONE, FurtherValues
@@ -148,6 +148,7 @@ class Network:
         if settings.graph:
             self._replay = io_binding.Replay(self._session, io_binding.device_of(self._session))
         self._number: int | None = None
+        self._kinds: tuple[dict[str, str] | None] | None = None  # of what is carried, once it was looked at
         shape = self.inputs[self.metadata.input].shape
         self.fixed_batch: int | None = shape[0] if shape and isinstance(shape[0], int) else None
 
@@ -281,6 +282,26 @@ class Network:
         around = run.ran - run.rows.stop, run.rows.start
         added = self._values(self._second, run.carried | self._target_inputs(targets, *around))
         return {name: _rows(_array(value), run.rows, run.ran) for name, value in added.items()}
+
+    def alone(self, run: Forward) -> Forward:
+        """One image of a run in memory of its own, for whoever keeps it.
+
+        An export in two files then explains this image alone, where its batch is free and what the explanation takes
+        can be parted. The first such call runs the model once more, to see that.
+        """
+        carried, rows, ran = run.carried, run.rows, run.ran
+        if carried and ran > 1 and self.fixed_batch is None:
+            if self._kinds is None:
+                one = self._to_carry(self._feed(run.tensor, 0, run.further))[1]
+                self._kinds = (single_images.kinds(carried, ran, one),)
+            (of,) = self._kinds
+            if of is not None:
+                carried, rows, ran = single_images.part(carried, of, rows.start), slice(0, 1), 1
+        copies = [
+            {name: _own_memory(value) for name, value in values.items()} for values in (run.outputs, run.explained)
+        ]
+        how: Any = {"carried": carried, "rows": rows, "ran": ran}
+        return replace(run, tensor=_own_memory(run.tensor), outputs=copies[0], explained=copies[1], **how)
 
     def resident(
         self,
@@ -441,6 +462,10 @@ def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> 
 
 def _are_known(shape: tuple[int | str, ...]) -> bool:
     return all(isinstance(side, int) for side in shape)
+
+
+def _own_memory(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) and value.base is not None else value
 
 
 def _ort_value(array: Any) -> Any:

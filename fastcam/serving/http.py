@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 from fastcam.errors import FastcamError, listed, shown
+from fastcam.results.explanation import Explanation
 from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain
 from fastcam.serving.content import unpacked
@@ -76,6 +77,7 @@ class Server:
         def route(path: str, handler: Handler, method: str = "GET") -> Any:
             return Route(path, self._endpoint(path, handler), methods=[method], name=path)
 
+        predict = partial(plain.predict_v1, keep=self.service.kept.add)
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         routes = [
             route("/", self._page),
@@ -88,8 +90,9 @@ class Server:
             *(route(f"{prefix}/infer", self._infer, "POST") for prefix in (model, version)),
             *(route(prefix, self._model) for prefix in (model, version)),
             route("/v1/explain", self._explain, "POST"),
+            route("/v1/explain/{id}", self._explain_later),
             route("/v1/models", self._list_v1),
-            route("/v1/models/{model}:predict", partial(self._v1, plain.predict_v1), "POST"),
+            route("/v1/models/{model}:predict", partial(self._v1, predict), "POST"),
             route("/v1/models/{model}:explain", partial(self._v1, plain.explain_v1), "POST"),
             route("/v1/models/{model}", self._ready_v1),
         ]
@@ -243,23 +246,33 @@ class Server:
         said: dict[str, Any] = dict(request.query_params)
         picture, fields = _picture(body, request.headers.get("content-type", ""))
         said |= fields
-        name, version, image = said.pop("model", None), said.pop("version", None), said.pop("image", "overlay")
-        if image not in plain.IMAGES:
-            raise FastcamError(f"image is {shown(repr(image))}; give {listed(plain.IMAGES)}")
+        name, version, shows = said.pop("model", None), said.pop("version", None), _shows(said)
         accept = request.headers.get("accept", "*/*")
 
         def answer(model: ServedModel) -> Any:
             (found,) = plain.explain(model, [picture], said, until)
-            about = plain.described(model, found)
-            self._counted(model, {"explanations": [about]})
-            if "multipart/mixed" in accept:
-                overlays = [plain.png(found, image, target) for target in range(found.asked(0))]
-                return _mixed(_encode(about), overlays)
-            if "image/png" in accept:
-                return _response(plain.png(found, image), "image/png")
-            return _json(about)
+            return self._shown(model, found, shows, accept)
 
         return self.service.with_model(name, version, answer)
+
+    async def _explain_later(self, request: Any, until: float) -> Any:
+        return await self.service.work(self._explained_later, request, until)
+
+    def _explained_later(self, request: Any, until: float) -> Any:
+        said: dict[str, Any] = dict(request.query_params)
+        shows, accept = _shows(said), request.headers.get("accept", "*/*")
+        model, prediction = self.service.kept.get(request.path_params["id"])
+        return self._shown(model, plain.explain_later(model, prediction, said, until), shows, accept)
+
+    def _shown(self, model: ServedModel, found: Explanation, shows: str, accept: str) -> Any:
+        about = plain.described(model, found)
+        self._counted(model, {"explanations": [about]})
+        if "multipart/mixed" in accept:
+            overlays = [plain.png(found, shows, target) for target in range(found.asked(0))]
+            return _mixed(_encode(about), overlays)
+        if "image/png" in accept:
+            return _response(plain.png(found, shows), "image/png")
+        return _json(about)
 
     async def _metrics(self, request: Any, until: float) -> Any:
         return _response(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
@@ -315,6 +328,14 @@ def _mixed(about: bytes, overlays: list[bytes]) -> Any:
         for kind, content in parts
     )
     return _response(body + b"--%s--\r\n" % mark, f"multipart/mixed; boundary={mark.decode()}")
+
+
+def _shows(said: dict[str, Any]) -> str:
+    """What a PNG shows; of the parameters of a request it is taken out."""
+    image: str = said.pop("image", "overlay")
+    if image not in plain.IMAGES:
+        raise FastcamError(f"image is {shown(repr(image))}; give {listed(plain.IMAGES)}")
+    return image
 
 
 def _picture(body: bytes, kind: str) -> tuple[bytes, dict[str, str]]:

@@ -18,6 +18,8 @@ class Limits:
         targets: of a picture.
         waiting: requests that are under way at once; one more is told to come again later (429).
         seconds: that a request may take, from its first byte to its answer. What nobody waits for is not run.
+        kept: bytes of predictions that may be explained later; 0 keeps none.
+        kept_seconds: that one is kept.
     """
 
     body: int = 16 << 20
@@ -26,10 +28,12 @@ class Limits:
     targets: int = 32
     waiting: int = 64
     seconds: float = 30.0
+    kept: int = 256 << 20
+    kept_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             typed(field.name, value, int | float, "a positive number")
-            if not value > 0:
+            if not (value > 0 or (value == 0 and field.name == "kept")):
                 raise FastcamError(f"{field.name} is {value}; give a positive number")

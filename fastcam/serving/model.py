@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.explain.prediction_steps import PredictionSteps
 from fastcam.explain.request import ExplainOptions, Request
 from fastcam.explain.streaming import Steps
 from fastcam.explainer import Explainer
@@ -27,6 +29,7 @@ from fastcam.serving.batching import Batcher
 from fastcam.serving.errors import Gone, NotInTime
 from fastcam.serving.limits import Limits
 
+A = TypeVar("A")
 LANES = 8
 """Ways of explaining that are kept ready, those that were asked for last; each has a thread."""
 HELD = 512 << 20
@@ -44,36 +47,68 @@ class _Item:
     targets: list[Any]
 
 
-class Lane:
-    """One way of explaining, whose pictures run together.
+@dataclass(frozen=True)
+class Work(Generic[A]):
+    """What a lane does to a picture.
+
+    Attributes:
+        check: raises targets that cannot be asked, before anything is decoded.
+        prepare: a picture to its part of a batch.
+        weight: about how many bytes a picture and its part of a batch take.
+        run: pictures that run together to the answer of each.
+    """
+
+    check: Callable[[list[Any]], object]
+    prepare: Callable[[Any], Batch]
+    weight: Callable[[Any], int]
+    run: Callable[[Sequence[_Item]], list[A]]
+
+
+def explaining(steps: Steps) -> Work[Explanation]:
+    """Pictures are explained, each by its own targets."""
+
+    def run(items: Sequence[_Item]) -> list[Explanation]:
+        request: Request = steps.request([item.targets for item in items])
+        explanation = steps.finish(steps.run(join_batches([item.part for item in items]), request), request)
+        return [steps.one(explanation, i, len(items)) for i in range(len(items))]
+
+    return Work(steps.check, steps.prepare, steps.weight, run)
+
+
+def predicting(steps: PredictionSteps) -> Work[Prediction]:
+    """Pictures are predicted; they have no targets."""
+
+    def run(items: Sequence[_Item]) -> list[Prediction]:
+        return steps.run(join_batches([item.part for item in items]))
+
+    return Work(lambda targets: None, steps.prepare, steps.weight, run)
+
+
+class Lane(Generic[A]):
+    """One way of answering, whose pictures run together.
 
     Args:
-        steps: of the explanation.
+        work: on them.
         size: pictures of a run at most.
         delay, ran: see :class:`fastcam.serving.batching.Batcher`.
     """
 
-    def __init__(self, steps: Steps, size: int, delay: float, ran: Callable[[int, float], None]) -> None:
-        self.steps = steps
-        self.batcher: Batcher[_Item, Explanation] = Batcher(self._run, size, delay, ran)
+    def __init__(self, work: Work[A], size: int, delay: float, ran: Callable[[int, float], None]) -> None:
+        self.work = work
+        self.batcher: Batcher[_Item, A] = Batcher(work.run, size, delay, ran)
 
-    def explain(self, source: Any, targets: Sequence[Any], until: float, observe: Observe) -> Explanation:
-        """The explanation of one picture."""
+    def answer(self, source: Any, targets: Sequence[Any], until: float, observe: Observe) -> A:
+        """The answer to one picture."""
         self.batcher.coming(1)
         try:
             begun = time.perf_counter()
             targets = [*targets]
-            self.steps.check(targets)  # what cannot be asked is refused before anything is decoded
-            part = self.steps.prepare(source)
+            self.work.check(targets)
+            part = self.work.prepare(source)
             observe("prepare", time.perf_counter() - begun)
         finally:
             self.batcher.coming(-1)
         return self.batcher.ask(_Item(part, targets), (part.tensor.shape, repr(part.further.shapes())), until)
-
-    def _run(self, items: Sequence[_Item]) -> list[Explanation]:
-        request: Request = self.steps.request([item.targets for item in items])
-        explanation = self.steps.finish(self.steps.run(join_batches([item.part for item in items]), request), request)
-        return [self.steps.one(explanation, i, len(items)) for i in range(len(items))]
 
 
 class ServedModel:
@@ -101,11 +136,18 @@ class ServedModel:
         self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
         self._size = explainer.fixed_batch or size
         self._delay, self.observe = delay, observe
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._lanes: OrderedDict[str, Lane[Explanation]] = OrderedDict()
         self._lock = threading.Lock()
         self._budget = Budget(HELD)
         self._closed = False
+        self._predictions: Lane[Prediction] | None = None
+        self._later: Batcher[tuple[Prediction, Asked], Explanation] | None = None
         self._raw: Batcher[tuple[dict[str, NDArray[Any]], tuple[str, ...]], dict[str, NDArray[Any]]] | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is no longer served."""
+        return self._closed
 
     # ---- pictures
 
@@ -118,17 +160,39 @@ class ServedModel:
         """
         self._check(sources)
         lane = self._lane(asked)
-        if len(sources) == 1:
-            return [self._explained(lane, sources[0], asked, until)]
-        return _together(
-            [lambda source=source: self._explained(lane, source, asked, until) for source in sources]  # type: ignore[misc]
-        )
+        return _together([partial(self._answered, lane, source, asked.targets, until) for source in sources])
 
-    def predict(self, sources: Sequence[Any], until: float) -> Prediction:
-        """The scores of pictures; an export on demand runs the plain model."""
+    def predict(self, sources: Sequence[Any], until: float) -> list[Prediction]:
+        """The prediction of each picture, which may be explained later; an export on demand runs the plain model.
+
+        Raises:
+            FastcamError: a picture that cannot be used.
+            NotInTime: the time was over first.
+        """
         self._check(sources)
-        _in_time(until)
-        return self.explainer.predict(list(sources))
+        with self._lock:
+            self._refuse_closed()
+            if self._predictions is None:
+                work = predicting(self.explainer.prediction_steps())
+                self._predictions = Lane(work, self._size, self._delay, self._ran)
+        lane = self._predictions
+        return _together([partial(self._answered, lane, source, (), until) for source in sources])
+
+    def explain_later(self, prediction: Prediction, asked: Asked, until: float) -> Explanation:
+        """The explanation of a prediction of this model, one after the other.
+
+        Raises:
+            FastcamError: a parameter that cannot be used.
+            NotInTime: the time was over first.
+        """
+        with self._lock:
+            self._refuse_closed()
+            if self._later is None:
+                self._later = Batcher(self._run_later, 1, 0.0, self._ran)
+        return self._later.ask((prediction, asked), None, until)
+
+    def _run_later(self, items: Sequence[tuple[Prediction, Asked]]) -> list[Explanation]:
+        return [self.explainer.explain(prediction, [*asked.targets], **asked.how) for prediction, asked in items]
 
     def _check(self, sources: Sequence[Any]) -> None:
         if not 1 <= len(sources) <= self.limits.pictures:
@@ -138,10 +202,10 @@ class ServedModel:
             if any(not isinstance(value, bytes | np.ndarray) for value in values):
                 raise FastcamError("a picture is no bytes; send its bytes")  # a text would be read as a path
 
-    def _explained(self, lane: Lane, source: Any, asked: Asked, until: float) -> Explanation:
-        with self._room(lane.steps.weight(source)):
+    def _answered(self, lane: Lane[A], source: Any, targets: Sequence[Any], until: float) -> A:
+        with self._room(lane.work.weight(source)):
             _in_time(until)
-            return lane.explain(source, asked.targets, until, self.observe)
+            return lane.answer(source, targets, until, self.observe)
 
     @contextmanager
     def _room(self, weight: int) -> Any:
@@ -156,7 +220,7 @@ class ServedModel:
         if self._closed:
             raise Gone(f"this version of {self.name} is no longer served; ask again")
 
-    def _lane(self, asked: Asked) -> Lane:
+    def _lane(self, asked: Asked) -> Lane[Explanation]:
         """The lane of a way of explaining; the one that was not used for the longest time makes room."""
         dropped = None
         with self._lock:
@@ -164,7 +228,7 @@ class ServedModel:
             lane = self._lanes.get(asked.key)
             if lane is None:
                 steps = self.explainer.steps(ExplainOptions(_own, **asked.how))
-                lane = self._lanes[asked.key] = Lane(steps, self._size, self._delay, self._ran)
+                lane = self._lanes[asked.key] = Lane(explaining(steps), self._size, self._delay, self._ran)
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]
             self._lanes.move_to_end(asked.key)
@@ -236,10 +300,11 @@ class ServedModel:
         with self._lock:
             self._closed = True
             lanes, self._lanes = list(self._lanes.values()), OrderedDict()
-        for lane in lanes:
-            lane.batcher.close()
-        if self._raw is not None:
-            self._raw.close()
+        every: list[Batcher[Any, Any]] = [lane.batcher for lane in lanes]
+        every += [self._predictions.batcher] if self._predictions is not None else []
+        for batcher in [*every, self._later, self._raw]:
+            if batcher is not None:
+                batcher.close()
 
 
 def _own(index: int, source: Any) -> Any:
@@ -252,8 +317,10 @@ def _in_time(until: float) -> None:
         raise NotInTime("the answer was not there in time; ask again later, or give it more time")
 
 
-def _together(calls: Sequence[Callable[[], Explanation]]) -> list[Explanation]:
+def _together(calls: Sequence[Callable[[], A]]) -> list[A]:
     """Calls at once, each in a thread, so that their pictures meet in one run; the first error is raised."""
+    if len(calls) == 1:
+        return [calls[0]()]
     answers: list[Any] = [None] * len(calls)
 
     def call(i: int) -> None:

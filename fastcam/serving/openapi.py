@@ -17,6 +17,8 @@ def document(models: Sequence[str]) -> dict[str, Any]:
         {"name": each, "in": "query", "schema": {"type": "string"}}
         for each in ("model", "version", "image", *NAMES)
     ]  # fmt: skip
+    one = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    of_kept = [each for each in said if each["name"] not in ("model", "version")]
     anything: dict[str, Any] = {"type": "object"}
     tensors = {
         "type": "object",
@@ -42,6 +44,14 @@ def document(models: Sequence[str]) -> dict[str, Any]:
     }
     paths: dict[str, Any] = {
         "/v1/explain": {"post": _route("Explain a picture.", said, _picture(), ("application/json", "image/png"))},
+        "/v1/explain/{id}": {
+            "get": _route(
+                "Explain a prediction of the last minutes, by its id.",
+                [one, *of_kept],
+                None,
+                ("application/json", "image/png"),
+            )
+        },
         "/v1/models": {"get": _route("Names of the models.")},
         "/v1/models/{model}": {"get": _route("Whether a model is ready.", [name])},
         "/v1/models/{model}:predict": {"post": _route("Classes of pictures.", [name], _json(instances))},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.labels import short_label
 from fastcam.results.explanation import Explanation
+from fastcam.results.prediction import Prediction
 from fastcam.serving.asked import asked
 from fastcam.serving.model import ServedModel
 
@@ -25,6 +26,11 @@ TOP = 5
 def explain(model: ServedModel, pictures: Sequence[bytes], said: Mapping[str, Any], until: float) -> list[Explanation]:
     """The explanations of encoded pictures, by the parameters of a request."""
     return model.explain(pictures, asked(said, model.limits), until)
+
+
+def explain_later(model: ServedModel, prediction: Prediction, said: Mapping[str, Any], until: float) -> Explanation:
+    """The explanation of a prediction that was kept, by the parameters of a request."""
+    return model.explain_later(prediction, asked(said, model.limits), until)
 
 
 def described(model: ServedModel, explanation: Explanation) -> dict[str, Any]:
@@ -54,13 +60,23 @@ def png(explanation: Explanation, image: str, target: int = 0) -> bytes:
 # ---- KServe v1
 
 
-def predict_v1(model: ServedModel, body: Mapping[str, Any], until: float) -> dict[str, Any]:
-    """Of ``:predict``: of each instance the best classes."""
-    pictures = _instances(body)
-    prediction = model.predict(pictures, until)
-    scores = np.asarray(prediction.scores)
-    labels = model.explainer.metadata.labels
-    return {"predictions": [{"classes": _best(row, labels)} for row in scores]}
+def predict_v1(
+    model: ServedModel,
+    body: Mapping[str, Any],
+    until: float,
+    keep: Callable[[ServedModel, Prediction], str | None] = lambda model, prediction: None,
+) -> dict[str, Any]:
+    """Of ``:predict``: of each instance the best classes, and the name by which it may be explained later.
+
+    Args:
+        keep: keeps a prediction, and says its name; None where it does not.
+    """
+    predictions = []
+    for one in model.predict(_instances(body), until):
+        name = keep(model, one)
+        about: dict[str, Any] = {"classes": _best(np.asarray(one.scores)[0], one.labels)}
+        predictions.append(about | ({"id": name} if name is not None else {}))
+    return {"predictions": predictions}
 
 
 def explain_v1(model: ServedModel, body: Mapping[str, Any], until: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from fastcam.serving.errors import Gone, NotAllowed, TooMany
+from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import ServedModel
@@ -34,6 +35,7 @@ class Service:
 
     def __init__(self, repository: Repository, limits: Limits, metrics: Metrics, keys: tuple[str, ...] = ()) -> None:
         self.repository, self.limits, self.metrics = repository, limits, metrics
+        self.kept = Kept(limits.kept, limits.kept_seconds)
         self._keys = [key.encode() for key in keys]
         self._pool = ThreadPoolExecutor(limits.waiting, "fastcam request")
         self._lock = threading.Lock()
