@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from fastcam.cli import bench, caption, concepts, cotangents, demo, explain, export, inspect, methods, serve, stream
+from fastcam.cli import (
+    batch,
+    bench,
+    caption,
+    concepts,
+    cotangents,
+    demo,
+    explain,
+    export,
+    inspect,
+    methods,
+    serve,
+    stream,
+)
 from fastcam.cli.console import Output
 from fastcam.cli.evaluation import dissect, evaluate, report, seeds, study
 from fastcam.errors import FastcamError
@@ -123,7 +136,7 @@ def _options(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Every day": (export.export, explain.explain, inspect.inspect),
     "Explain more": (caption.caption, stream.stream, concepts.concepts, dissect.dissect, seeds.seeds),
-    "Deploy": (serve.serve,),
+    "Deploy": (serve.serve, batch.batch),
     "Look up": (methods.methods, cotangents.cotangents),
     "Measure": (evaluate.evaluate, report.report, bench.bench),
     "Try it": (demo.demo,),

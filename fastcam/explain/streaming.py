@@ -95,8 +95,19 @@ class Steps:
         return replace(self, prepare=within(self.prepare), run=within(self.run), finish=within(self.finish))
 
 
-def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, wait: float | None) -> Iterator[Frame]:
-    """See :meth:`fastcam.Explainer.stream`."""
+def stream(
+    steps: Steps,
+    frames: Iterable[Any],
+    batch_size: int,
+    workers: int,
+    wait: float | None,
+    apart: Callable[[Any], Any] = lambda source: None,
+) -> Iterator[Frame]:
+    """See :meth:`fastcam.Explainer.stream`.
+
+    Args:
+        apart: what was given as a frame, to its group; frames of different groups never share a run.
+    """
     if not isinstance(frames, Iterable):
         raise FastcamError(f"frames is {shown(repr(frames))}; give a list or generator of pictures, or a video's path")
     if batch_size < 1 or workers < 1:
@@ -140,8 +151,8 @@ def stream(steps: Steps, frames: Iterable[Any], batch_size: int, workers: int, w
         return [replace(frame, explanation=steps.one(explanation, i, len(frames))) for i, frame in enumerate(frames)]
 
     def shape(prepared: Prepared) -> Any:
-        part = prepared.part
-        return None if part is None else (part.tensor.shape, part.further.shapes())
+        part, group = prepared.part, apart(prepared.frame.source)
+        return group if part is None else (group, part.tensor.shape, part.further.shapes())
 
     def full(members: list[Prepared]) -> bool:
         return sum(weights[each.frame.index] for each in members) >= budget.half
