@@ -1,0 +1,1 @@
+"""Servers under load: a load generator, and FastCAM's server beside others."""
