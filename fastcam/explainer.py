@@ -481,6 +481,11 @@ class Explainer:
         return self._network.fixed_batch
 
     @property
+    def name(self) -> str:
+        """How messages call the file: its path, or a word for bytes."""
+        return self._name
+
+    @property
     def signature(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Inputs and outputs of the exported file, FastCAM's own among them: each has name, type and shape."""
         return self._network.signature

@@ -14,6 +14,8 @@ from fastcam.serving.errors import Gone, NotInTime
 
 T = TypeVar("T")
 R = TypeVar("R")
+LEARNING = 0.2
+"""How much the last run counts, of what is known of how busy the thread is."""
 
 
 @dataclass(eq=False)
@@ -28,14 +30,15 @@ class Batcher(Generic[T, R]):
     """Runs what waits in batches, one after the other, in a thread of its own.
 
     A batch holds what waits when the one before has ended, so it grows with the load and a single request waits for
-    nobody. While others are on their way (:meth:`coming`) a batch that is not full waits for them, for ``delay``
-    seconds at most. What nobody waits for any more is not run. A batch that fails is run again one by one, so that
+    nobody. While others are on their way (:meth:`coming`) a batch that is not full waits for them: hardly where the
+    thread has mostly been idle, for ``delay`` seconds where it has been busy, as then whoever comes too late waits for
+    a whole run. What nobody waits for any more is not run. A batch that fails is run again one by one, so that
     one item's error is no other's.
 
     Args:
         run: a batch to the answers of its items, in order.
         size: of a batch at most.
-        delay: seconds.
+        delay: seconds at most.
         ran: is told of each batch: how many items, and seconds.
     """
 
@@ -51,8 +54,15 @@ class Batcher(Generic[T, R]):
         self._items: deque[_Waiting[T, R]] = deque()
         self._coming = 0
         self._closed = False
+        self._busy = 0.0  # the share of runs in the time of the last of them
+        self._first = 0.0  # when the batch that runs had its first item
         self._thread = threading.Thread(target=self._work, name="fastcam batches", daemon=True)
         self._thread.start()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a batch waits now: the share of the last runs in their time, of the delay."""
+        return self._delay * self._busy
 
     def __len__(self) -> int:
         return len(self._items)
@@ -96,19 +106,24 @@ class Batcher(Generic[T, R]):
         self._thread.join()
 
     def _work(self) -> None:
+        ended = time.perf_counter()
         while batch := self._next():
             begun = time.perf_counter()
             self._answer(batch)
-            self._ran(len(batch), time.perf_counter() - begun)
+            idle, ended = self._first - ended, time.perf_counter()
+            took = ended - begun
+            self._busy += LEARNING * (took / (took + max(0.0, idle)) - self._busy)
+            self._ran(len(batch), took)
 
     def _next(self) -> list[_Waiting[T, R]]:
         """The next batch; none when there will be no more."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._items or self._closed)
-                if self._delay and not self._closed:
+                self._first = time.perf_counter()
+                if self.patience and not self._closed:
                     self._changed.wait_for(
-                        lambda: len(self._items) >= self._size or not self._coming or self._closed, self._delay
+                        lambda: len(self._items) >= self._size or not self._coming or self._closed, self.patience
                     )
                 batch: list[_Waiting[T, R]] = []
                 kept: deque[_Waiting[T, R]] = deque()

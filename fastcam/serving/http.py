@@ -262,7 +262,11 @@ class Server:
         said: dict[str, Any] = dict(request.query_params)
         shows, accept = _shows(said), request.headers.get("accept", "*/*")
         model, prediction = self.service.kept.get(request.path_params["id"])
-        return self._shown(model, plain.explain_later(model, prediction, said, until), shows, accept)
+
+        def answer(model: ServedModel) -> Any:
+            return self._shown(model, plain.explain_later(model, prediction, said, until), shows, accept)
+
+        return self.service.with_this(model, answer)
 
     def _shown(self, model: ServedModel, found: Explanation, shows: str, accept: str) -> Any:
         about = plain.described(model, found)

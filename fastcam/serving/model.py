@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 from fastcam.explain.prediction_steps import PredictionSteps
 from fastcam.explain.request import ExplainOptions, Request
 from fastcam.explain.streaming import Steps
@@ -257,39 +257,61 @@ class ServedModel:
         return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until)
 
     def _rows_alike(self, names: Sequence[str]) -> bool:
-        """Whether every input and wanted output has a row for each image, and the batch is free."""
+        """Whether every input and wanted output has a row for each image of a run."""
         inputs, outputs = self.explainer.signature
         values = [*inputs, *(value for value in outputs if value.name in names)]
         first = next(value.shape for value in inputs if value.name == self.explainer.metadata.input)
-        if not first or isinstance(first[0], int):
-            return False
         own = [value for value in values if value.name != TARGETS]
-        return all(value.shape and value.shape[0] == first[0] for value in own)
+        return bool(first) and all(value.shape and value.shape[0] == first[0] for value in own)
 
     def _filled(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """With a row of targets for each image, so that requests of different targets are one run."""
+        """With a row of targets for each image, so that requests of different targets are one run.
+
+        Raises:
+            FastcamError: an input has not a row for each image.
+        """
         image = feed.get(self.explainer.metadata.input)
         if image is None or not image.ndim:
             raise FastcamError(f"the input {self.explainer.metadata.input} is missing; send it")
-        known = {value.name for value in self.explainer.signature[0]}
         rows = dict(feed)
-        if TARGETS in known:
+        if TARGETS in rows or any(
+            value.name == TARGETS for value in self.explainer.signature[0]
+        ):  # it may have a default
             targets = np.asarray(rows.get(TARGETS, [[-1]]))
             if targets.ndim != 2 or len(targets) not in (1, len(image)):
                 raise FastcamError(f"{TARGETS} has shape {targets.shape}; give [1, T], or a row for each image")
             rows[TARGETS] = np.repeat(targets, len(image), 0) if len(targets) == 1 else targets
+        other = next((name for name, value in rows.items() if value.ndim == 0 or len(value) != len(image)), None)
+        if other is not None:  # rows would shift, and come to another client
+            raise FastcamError(
+                f"input {shown(repr(other))} has not a row for each of {len(image)} images; give as many"
+            )
+        if not len(image):
+            raise FastcamError("the inputs have no rows; give one for each image")
         return rows
 
     def _run_raw(
         self, items: Sequence[tuple[dict[str, NDArray[Any]], tuple[str, ...]]]
     ) -> list[dict[str, NDArray[Any]]]:
         feeds, names = [feed for feed, _ in items], items[0][1]
-        if len(feeds) == 1:
-            return [self.explainer.run(feeds[0], names)]
-        found = self.explainer.run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}, names)
+        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]} if feeds[1:] else feeds[0]
+        found = self._run_rows(joined, names)
         ends = np.cumsum([len(feed[self.explainer.metadata.input]) for feed in feeds])[:-1]
         split = {name: np.split(value, ends) for name, value in found.items()}
         return [{name: parts[i] for name, parts in split.items()} for i in range(len(feeds))]
+
+    def _run_rows(self, feed: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        """Rows through the file; those of a fixed batch in several runs, the last of which is filled up."""
+        size, rows = self.explainer.fixed_batch, len(feed[self.explainer.metadata.input])
+        if size is None or rows == size:
+            return self.explainer.run(feed, names)
+        found = []
+        for start in range(0, rows, size):
+            part = {name: value[start : start + size] for name, value in feed.items()}
+            missing = size - min(size, rows - start)
+            full = {name: np.concatenate([value, np.repeat(value[-1:], missing, 0)]) for name, value in part.items()}
+            found.append({name: value[: size - missing] for name, value in self.explainer.run(full, names).items()})
+        return {name: np.concatenate([one[name] for one in found]) for name in names}
 
     def _ran(self, count: int, seconds: float) -> None:
         self.observe("run", seconds)

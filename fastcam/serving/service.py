@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from fastcam.errors import FastcamError
 from fastcam.serving.errors import Gone, NotAllowed, TooMany
 from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
@@ -78,11 +79,24 @@ class Service:
             self.metrics.waiting.set(self._under_way)
 
     def with_model(self, name: str | None, version: str | None, call: Callable[[ServedModel], T]) -> T:
-        """A call with a model; once more where that was replaced meanwhile."""
+        """A call with a model; once more where that was replaced meanwhile.
+
+        Raises:
+            FastcamError: what the call raises, without the place where the file lies.
+        """
         try:
-            return call(self.repository.get(name, version))
+            return self.with_this(self.repository.get(name, version), call)
         except Gone:
-            return call(self.repository.get(name, version))
+            return self.with_this(self.repository.get(name, version), call)
+
+    def with_this(self, model: ServedModel, call: Callable[[ServedModel], T]) -> T:
+        """The same with a model that was found."""
+        try:
+            return call(model)
+        except FastcamError as error:
+            if model.explainer.name not in str(error):
+                raise
+            raise type(error)(str(error).replace(model.explainer.name, model.name)) from error
 
     def drain(self) -> None:
         """From now on it is not ready; what is under way goes on."""

@@ -118,6 +118,7 @@ def test_what_nobody_waits_for_any_more_is_not_run(batcher, run):
 def test_a_batch_waits_for_pictures_that_are_on_their_way(run):
     run.go.set()
     batcher = Batcher(run, 4, delay=SOON)
+    batcher._busy = 1.0
     batcher.coming(2)
     threads, answers = ask_all(batcher, [1])
     waiting(batcher, 1)
@@ -131,6 +132,35 @@ def test_a_batch_waits_for_pictures_that_are_on_their_way(run):
         thread.join(SOON)
     batcher.close()
     assert (answers, others) == ({1: 2}, {2: 4}) and sorted(run.batches[0]) == [1, 2]
+
+
+def test_a_batch_of_an_idle_thread_waits_for_nobody(run):
+    run.go.set()
+    batcher = Batcher(run, 4, delay=SOON)
+    batcher.coming(1)
+    assert batcher.ask(1, 0, time.monotonic() + SOON) == 2 and run.batches == [[1]]
+    batcher.coming(-1)
+    batcher.close()
+
+
+def test_patience_grows_with_the_share_of_runs_in_the_time():
+    """Runs of 20 ms: one after the other, then with pauses of 80 ms."""
+
+    def slow(items):
+        time.sleep(0.02)
+        return items
+
+    batcher = Batcher(slow, 4, delay=1.0)
+    assert batcher.patience == 0
+    for _ in range(20):
+        batcher.ask(1, 0, time.monotonic() + SOON)
+    busy = batcher.patience
+    for _ in range(20):
+        time.sleep(0.08)
+        batcher.ask(1, 0, time.monotonic() + SOON)
+    idle = batcher.patience
+    batcher.close()
+    assert 0 < idle < busy <= 1.0, "busier threads wait longer"
 
 
 def test_one_that_is_closed_answers_what_waits_and_takes_no_more(batcher, run):

@@ -31,9 +31,9 @@ def tensor(count: int) -> Any:
 
 
 def tiny_file(folder: Path, **how: Any) -> Path:
-    """``tiny.cam.onnx`` with five classes."""
+    """``tiny.cam.onnx`` with five classes; ``how`` are settings of the model."""
     path = folder / "tiny.cam.onnx"
-    path.write_bytes(random_model(labels=LABELS).file(**{"emit": "gradients", **how}))
+    path.write_bytes(random_model(labels=LABELS, **how).file(emit="gradients"))
     return path
 
 
