@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from fastcam.serving.metrics import Metrics
     from fastcam.serving.model import ServedModel
     from fastcam.serving.repository import Place
+    from fastcam.serving.tracing import Spans
+
+Told: TypeAlias = Callable[[str], None]
 
 EXAMPLES = (
     "fastcam serve resnet50.cam.onnx",
@@ -54,6 +58,12 @@ def serve(
     max_kept: Annotated[
         float, typer.Option(min=0, help="MiB of predictions that may be explained later, for five minutes; 0: none.")
     ] = 256.0,
+    log: Annotated[
+        str, typer.Option(help="text: what is loaded, and defects. json: a line of JSON for each, and each request.")
+    ] = "text",
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Send spans by OpenTelemetry, as its variables OTEL_... say.")
+    ] = False,
     key_file: Annotated[
         Path | None,
         typer.Option(help="A file with a key on each line, one of which clients must send.", show_default=False),
@@ -68,6 +78,7 @@ def serve(
     from fastcam.serving.limits import Limits
     from fastcam.serving.metrics import Metrics
     from fastcam.serving.repository import Repository
+    from fastcam.serving.tracing import OpenTelemetry, Spans
 
     try:
         import uvicorn
@@ -79,23 +90,39 @@ def serve(
     mib = 1 << 20
     kept = int(max_kept * mib)
     limits = Limits(int(max_body * mib), max_pixels, max_pictures, max_targets, max_waiting, timeout, kept)
+    told = _told(log)
+    spans = OpenTelemetry() if trace else Spans()
     metrics, keys, tls = Metrics(), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
-    load = partial(_load, limits, metrics, providers, threads, batch_size, delay / 1000)
-    repository = Repository(sources, load, lambda line: typer.echo(line, err=True))
-    beside = [] if grpc_port is None else [_grpc(host, grpc_port, (tls_cert, tls_key, client_ca))]
-    server = Server(repository, limits, metrics, keys, beside=beside)
-    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
+    load = partial(_load, limits, metrics, spans, providers, threads, batch_size, delay / 1000)
+    repository = Repository(sources, load, told)
+    beside = [] if grpc_port is None else [_grpc(host, grpc_port, (tls_cert, tls_key, client_ca), told)]
+    server = Server(repository, limits, metrics, keys, beside=beside, spans=spans)
+    own_log = {"log_config": None} if log == "json" else {}
+    settings: dict[str, Any] = {**own_log, "log_level": "warning", "access_log": False, "server_header": False}
     config = uvicorn.Config(
         server.app, host=host, port=port, timeout_keep_alive=5, timeout_graceful_shutdown=int(timeout) + 1,
         h11_max_incomplete_event_size=1 << 16, backlog=1024, **settings, **tls,
     )  # fmt: skip
-    _run(uvicorn.Server(config), host, port, "https" if tls else "http")
+    _run(uvicorn.Server(config), host, port, "https" if tls else "http", told)
 
 
-def _run(server: Any, host: str, port: int, scheme: str) -> None:
+def _told(log: str) -> Told:
+    """What tells a line, in the form that was asked for."""
+    if log not in ("text", "json"):
+        raise FastcamError(f"--log is {shown(repr(log))}; give text or json")
+    if log == "text":
+        return partial(typer.echo, err=True)
+    from fastcam.serving import logs
+    from fastcam.serving.service import LOG
+
+    logs.to_stderr()
+    return LOG.info
+
+
+def _run(server: Any, host: str, port: int, scheme: str, told: Told) -> None:
     """Listen, and say where; a port that is taken is refused before anything is served."""
     listening = _listening(host, port, "--port")
-    typer.echo(f"listening at {scheme}://{_shown(host)}:{listening.getsockname()[1]}/", err=True)
+    told(f"listening at {scheme}://{_shown(host)}:{listening.getsockname()[1]}/")
     server.run([listening])
 
 
@@ -111,7 +138,7 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _grpc(host: str, port: int, tls: tuple[Path | None, Path | None, Path | None]) -> Any:
+def _grpc(host: str, port: int, tls: tuple[Path | None, Path | None, Path | None], told: Told) -> Any:
     """The gRPC service, for a port that is free now: gRPC itself listens when the server starts."""
     from fastcam.serving.grpc.server import GrpcServer, Tls, refuse_missing
 
@@ -122,13 +149,14 @@ def _grpc(host: str, port: int, tls: tuple[Path | None, Path | None, Path | None
     pem = None
     if certificate is not None and key is not None:
         pem = Tls(key.read_bytes(), certificate.read_bytes(), client_ca.read_bytes() if client_ca else None)
-    typer.echo(f"listening for gRPC at {_shown(host)}:{port}", err=True)
+    told(f"listening for gRPC at {_shown(host)}:{port}")
     return GrpcServer(host, port, pem).serving
 
 
 def _load(
     limits: Limits,
     metrics: Metrics,
+    spans: Spans,
     providers: str,
     threads: int | None,
     batch_size: int,
@@ -140,7 +168,7 @@ def _load(
 
     explainer = Explainer(place.path, providers, threads, batch_size=batch_size, max_pixels=limits.pixels)
     observe = partial(metrics.observe, place.name)
-    return ServedModel(place.name, place.version, explainer, limits, batch_size, delay, observe)
+    return ServedModel(place.name, place.version, explainer, limits, batch_size, delay, observe, spans)
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

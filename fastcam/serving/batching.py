@@ -24,6 +24,9 @@ class _Waiting(Generic[T, R]):
     key: Hashable
     until: float
     answer: Future[R] = field(default_factory=Future)
+    asked: int = field(default_factory=time.time_ns)
+    begun: int = 0
+    ended: int = 0
 
 
 class Batcher(Generic[T, R]):
@@ -73,11 +76,14 @@ class Batcher(Generic[T, R]):
             self._coming += more
             self._changed.notify_all()
 
-    def ask(self, item: T, key: Hashable, until: float) -> R:
+    def ask(
+        self, item: T, key: Hashable, until: float, told: Callable[[int, int, int], None] = lambda *times: None
+    ) -> R:
         """The answer to an item, which runs with others of the same ``key``.
 
         Args:
             until: when its time is over, by ``time.monotonic()``.
+            told: is told when it was asked, when its run began and when that ended, by ``time.time_ns()``.
 
         Raises:
             NotInTime: its time was over first.
@@ -91,7 +97,9 @@ class Batcher(Generic[T, R]):
             self._items.append(waiting)
             self._changed.notify_all()
         try:
-            return waiting.answer.result(max(0.0, until - time.monotonic()))
+            answer = waiting.answer.result(max(0.0, until - time.monotonic()))
+            told(waiting.asked, waiting.begun, waiting.ended)
+            return answer
         except TimeoutError as error:
             if waiting.answer.done() and not waiting.answer.cancelled():  # what it raised, by chance of that class
                 raise
@@ -139,6 +147,7 @@ class Batcher(Generic[T, R]):
                     return batch
 
     def _answer(self, batch: list[_Waiting[T, R]]) -> None:
+        begun = time.time_ns()
         try:
             answers = self._run([waiting.item for waiting in batch])
         except BaseException as error:
@@ -148,5 +157,7 @@ class Batcher(Generic[T, R]):
                 for waiting in batch:
                     self._answer([waiting])
             return
+        ended = time.time_ns()
         for waiting, answer in zip(batch, answers, strict=True):
+            waiting.begun, waiting.ended = begun, ended
             waiting.answer.set_result(answer)

@@ -19,10 +19,11 @@ from fastcam.serving.content import unpacked
 from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
-from fastcam.serving.model import ServedModel
+from fastcam.serving.model import NO_SPANS, ServedModel
 from fastcam.serving.openapi import document
 from fastcam.serving.repository import Repository
 from fastcam.serving.service import LOG, Service, said_of
+from fastcam.serving.tracing import Spans
 
 STATUS: dict[type[Exception], int] = {
     NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Gone: 503, NotInTime: 504, FastcamError: 400,
@@ -49,6 +50,7 @@ class Server:
         keys: one of which a client must send; empty: anybody may ask.
         watch: whether folders are looked at again.
         beside: what runs in the same event loop as long as the application does, such as other protocols.
+        spans: record requests and their steps.
     """
 
     repository: Repository
@@ -58,8 +60,10 @@ class Server:
     watch: bool = True
     beside: Sequence[Callable[[Service], AbstractAsyncContextManager[None]]] = ()
 
+    spans: Spans = NO_SPANS
+
     def __post_init__(self) -> None:
-        self.service = Service(self.repository, self.limits, self.metrics, self.keys)
+        self.service = Service(self.repository, self.limits, self.metrics, self.keys, self.spans)
 
     @property
     def app(self) -> Any:
@@ -104,15 +108,16 @@ class Server:
         """A handler with its key, its time, its error and its count."""
 
         async def endpoint(request: Any) -> Any:
-            begun = time.monotonic()
-            try:
-                if path not in OPEN:
-                    self._check_key(request)
-                response = await handler(request, begun + self.limits.seconds)
-            except Exception as error:
-                response = self._failure(error)
-            self.metrics.requests.labels(path, str(response.status_code)).inc()
-            self.metrics.latency.labels(path).observe(time.monotonic() - begun)
+            until = time.monotonic() + self.limits.seconds
+            attributes = {"http.request.method": request.method, "http.route": path}
+            with self.service.counted(path, f"{request.method} {path}", request.headers, attributes) as said:
+                try:
+                    if path not in OPEN:
+                        self._check_key(request)
+                    response = await handler(request, until)
+                except Exception as error:
+                    response = self._failure(error)
+                said(response.status_code, response.status_code >= 500)
             return response
 
         return endpoint
@@ -269,14 +274,15 @@ class Server:
         return self.service.with_this(model, answer)
 
     def _shown(self, model: ServedModel, found: Explanation, shows: str, accept: str) -> Any:
-        about = plain.described(model, found)
-        self._counted(model, {"explanations": [about]})
-        if "multipart/mixed" in accept:
-            overlays = [plain.png(found, shows, target) for target in range(found.asked(0))]
-            return _mixed(_encode(about), overlays)
-        if "image/png" in accept:
-            return _response(plain.png(found, shows), "image/png")
-        return _json(about)
+        with self.service.spans.step("draw"):
+            about = plain.described(model, found)
+            self._counted(model, {"explanations": [about]})
+            if "multipart/mixed" in accept:
+                overlays = [plain.png(found, shows, target) for target in range(found.asked(0))]
+                return _mixed(_encode(about), overlays)
+            if "image/png" in accept:
+                return _response(plain.png(found, shows), "image/png")
+            return _json(about)
 
     async def _metrics(self, request: Any, until: float) -> Any:
         return _response(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")

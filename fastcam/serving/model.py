@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -28,12 +29,15 @@ from fastcam.serving.asked import Asked
 from fastcam.serving.batching import Batcher
 from fastcam.serving.errors import Gone, NotInTime
 from fastcam.serving.limits import Limits
+from fastcam.serving.tracing import Spans
 
 A = TypeVar("A")
 LANES = 8
 """Ways of explaining that are kept ready, those that were asked for last; each has a thread."""
 HELD = 512 << 20
 """Bytes of decoded pictures that are on their way at once, about."""
+
+NO_SPANS = Spans()
 
 Observe = Callable[[str, float], None]
 """Called with the name of a step, or "images" for a run's number of images, and seconds, or the number."""
@@ -84,6 +88,16 @@ def predicting(steps: PredictionSteps) -> Work[Prediction]:
     return Work(lambda targets: None, steps.prepare, steps.weight, run)
 
 
+def waited(spans: Spans) -> Callable[[int, int, int], None]:
+    """Records how long something waited, and its run."""
+
+    def told(asked: int, begun: int, ended: int) -> None:
+        spans.record("queue", asked, begun)
+        spans.record("run", begun, ended)
+
+    return told
+
+
 class Lane(Generic[A]):
     """One way of answering, whose pictures run together.
 
@@ -97,18 +111,20 @@ class Lane(Generic[A]):
         self.work = work
         self.batcher: Batcher[_Item, A] = Batcher(work.run, size, delay, ran)
 
-    def answer(self, source: Any, targets: Sequence[Any], until: float, observe: Observe) -> A:
+    def answer(self, source: Any, targets: Sequence[Any], until: float, observe: Observe, spans: Spans) -> A:
         """The answer to one picture."""
         self.batcher.coming(1)
         try:
-            begun = time.perf_counter()
+            begun, begun_at = time.perf_counter(), time.time_ns()
             targets = [*targets]
             self.work.check(targets)
             part = self.work.prepare(source)
             observe("prepare", time.perf_counter() - begun)
+            spans.record("decode", begun_at, time.time_ns())
         finally:
             self.batcher.coming(-1)
-        return self.batcher.ask(_Item(part, targets), (part.tensor.shape, repr(part.further.shapes())), until)
+        key = part.tensor.shape, repr(part.further.shapes())
+        return self.batcher.ask(_Item(part, targets), key, until, waited(spans))
 
 
 class ServedModel:
@@ -121,6 +137,7 @@ class ServedModel:
         size: pictures of a run at most; a file with a fixed batch has its own.
         delay: seconds that a run which is not full waits for pictures that are being decoded.
         observe: is told how long steps take.
+        spans: record the steps of each request.
     """
 
     def __init__(
@@ -132,7 +149,9 @@ class ServedModel:
         size: int = 8,
         delay: float = 0.002,
         observe: Observe = lambda what, value: None,
+        spans: Spans = NO_SPANS,
     ) -> None:
+        self._spans = spans
         self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
         self._size = explainer.fixed_batch or size
         self._delay, self.observe = delay, observe
@@ -189,7 +208,7 @@ class ServedModel:
             self._refuse_closed()
             if self._later is None:
                 self._later = Batcher(self._run_later, 1, 0.0, self._ran)
-        return self._later.ask((prediction, asked), None, until)
+        return self._later.ask((prediction, asked), None, until, waited(self._spans))
 
     def _run_later(self, items: Sequence[tuple[Prediction, Asked]]) -> list[Explanation]:
         return [self.explainer.explain(prediction, [*asked.targets], **asked.how) for prediction, asked in items]
@@ -205,7 +224,7 @@ class ServedModel:
     def _answered(self, lane: Lane[A], source: Any, targets: Sequence[Any], until: float) -> A:
         with self._room(lane.work.weight(source)):
             _in_time(until)
-            return lane.answer(source, targets, until, self.observe)
+            return lane.answer(source, targets, until, self.observe, self._spans)
 
     @contextmanager
     def _room(self, weight: int) -> Any:
@@ -247,14 +266,15 @@ class ServedModel:
         """
         _in_time(until)
         if not self._rows_alike(names):
-            return self.explainer.run(feed, names)
+            with self._spans.step("run"):
+                return self.explainer.run(feed, names)
         with self._lock:
             self._refuse_closed()
             if self._raw is None:
                 self._raw = Batcher(self._run_raw, self._size, 0.0, self._ran)
         rows = self._filled(feed)
         shapes = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(rows.items()))
-        return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until)
+        return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until, waited(self._spans))
 
     def _rows_alike(self, names: Sequence[str]) -> bool:
         """Whether every input and wanted output has a row for each image of a run."""
@@ -351,7 +371,7 @@ def _together(calls: Sequence[Callable[[], A]]) -> list[A]:
         except BaseException as error:
             answers[i] = error
 
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(calls))]
+    threads = [threading.Thread(target=copy_context().run, args=(call, i)) for i in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:

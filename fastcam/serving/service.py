@@ -6,17 +6,22 @@ import asyncio
 import hmac
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from fastcam.errors import FastcamError
+from fastcam.serving import logs
 from fastcam.serving.errors import Gone, NotAllowed, TooMany
 from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
-from fastcam.serving.model import ServedModel
+from fastcam.serving.model import NO_SPANS, ServedModel
 from fastcam.serving.repository import Repository
+from fastcam.serving.tracing import Spans
 
 T = TypeVar("T")
 LOG = logging.getLogger("fastcam.serving")
@@ -32,9 +37,18 @@ class Service:
         limits: of requests.
         metrics: what is counted.
         keys: one of which a client must send; empty: anybody may ask.
+        spans: record requests.
     """
 
-    def __init__(self, repository: Repository, limits: Limits, metrics: Metrics, keys: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        metrics: Metrics,
+        keys: tuple[str, ...] = (),
+        spans: Spans = NO_SPANS,
+    ) -> None:
+        self.spans = spans
         self.repository, self.limits, self.metrics = repository, limits, metrics
         self.kept = Kept(limits.kept, limits.kept_seconds)
         self._keys = [key.encode() for key in keys]
@@ -69,7 +83,7 @@ class Service:
                 raise TooMany(f"{self._under_way} requests are under way; come again later")
             self._under_way += 1
             self.metrics.waiting.set(self._under_way)
-        computing = self._pool.submit(call, *arguments)
+        computing = self._pool.submit(copy_context().run, call, *arguments)
         computing.add_done_callback(self._done)  # a client may leave earlier; the thread is taken until then
         return await asyncio.wrap_future(computing)
 
@@ -107,6 +121,34 @@ class Service:
         self.drain()
         self._pool.shutdown(wait=True)
         self.repository.close()
+        self.spans.close()
+
+    @contextmanager
+    def counted(
+        self, route: str, name: str, carrier: Mapping[str, str], attributes: Mapping[str, str]
+    ) -> Iterator[Any]:
+        """A request, counted, logged and traced; the context is told its status by ``said(status, failed)``.
+
+        Args:
+            route: as metrics and logs call it.
+            name, carrier, attributes: see :meth:`fastcam.serving.tracing.Spans.request`.
+        """
+        begun = time.monotonic()
+        last: list[str | int] = ["CANCELLED"]
+
+        with self.spans.request(name, carrier, attributes) as span:
+
+            def said(status: str | int, failed: bool) -> None:
+                last[0] = status
+                span.ended(status, failed)
+
+            try:
+                yield said
+            finally:
+                seconds = time.monotonic() - begun
+                self.metrics.requests.labels(route, str(last[0])).inc()
+                self.metrics.latency.labels(route).observe(seconds)
+                logs.request(route, last[0], seconds, span.trace)
 
 
 def said_of(error: Exception, status: int) -> str:

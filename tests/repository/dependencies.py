@@ -11,7 +11,7 @@ import sys
 import tempfile
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
-EXTRAS = ("cpu", "gpu", "export", "language", "serve")
+EXTRAS = ("cpu", "gpu", "export", "language", "serve", "tracing")
 """Of fastcam, which users name; test and docs are ours alone."""
 PERMITTED = {
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD", "BSL-1.0", "CC0-1.0", "HPND", "ISC", "MIT", "MIT-CMU",

@@ -49,6 +49,7 @@ def server(path: Path, limits: Limits = LIMITS, keys: tuple[str, ...] = (), **mo
     def load(place: Any) -> ServedModel:
         explainer = Explainer(place.path, max_pixels=limits.pixels)
         how = {"observe": lambda what, value: metrics.observe(place.name, what, value)}
-        return ServedModel(place.name, place.version, explainer, limits, **how)
+        spans = {"spans": more["spans"]} if "spans" in more else {}
+        return ServedModel(place.name, place.version, explainer, limits, **how, **spans)
 
     return Server(Repository([path], load), limits, metrics, keys, **more)

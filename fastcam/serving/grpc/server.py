@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -142,36 +141,31 @@ class Handlers:
         """What gRPC calls of a method: with its key, its time, its error and its count."""
         import grpc
 
-        call, metrics, route = self._calls[name], self._service.metrics, f"grpc:{name}"
+        from fastcam.serving.grpc.messages import SERVICE
+
+        call, seconds = self._calls[name], self._service.limits.seconds
+        of_span = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name}
 
         async def endpoint(request: Any, context: Any) -> Any:
-            begun, code, said = time.monotonic(), "OK", ""
             left = context.time_remaining()
-            until = begun + min(self._service.limits.seconds, self._service.limits.seconds if left is None else left)
-            response = None
-            try:
-                if name not in OPEN:
-                    self._check_key(context)
-                response = await call(request, until)
-            except Exception as error:
-                code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), "INTERNAL")
-                said = said_of(error, 500 if code == "INTERNAL" else 400)
-            except asyncio.CancelledError:
-                code = "CANCELLED"
-                raise
-            finally:
-                metrics.requests.labels(route, code).inc()
-                metrics.latency.labels(route).observe(time.monotonic() - begun)
+            until = time.monotonic() + min(seconds, seconds if left is None else left)
+            carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            code, line, response = "OK", FAILED, None
+            with self._service.counted(f"grpc:{name}", f"{SERVICE}/{name}", carrier, of_span) as said:
+                try:
+                    if name not in OPEN:
+                        self._service.check_key(carrier.get("authorization") or carrier.get("x-api-key", ""))
+                    response = await call(request, until)
+                except Exception as error:
+                    code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), "INTERNAL")
+                    line = said_of(error, 500 if code == "INTERNAL" else 400)
+                said(code, code in ("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"))
             if response is None:
-                await context.abort(getattr(grpc.StatusCode, code), said or FAILED)
+                await context.abort(getattr(grpc.StatusCode, code), line)
             return response
 
         request, response = self._messages[f"{name}Request"], self._messages[f"{name}Response"]
         return grpc.unary_unary_rpc_method_handler(endpoint, request.FromString, response.SerializeToString)
-
-    def _check_key(self, context: Any) -> None:
-        said = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-        self._service.check_key(said.get("authorization") or said.get("x-api-key", ""))
 
     # ---- methods
 
