@@ -168,8 +168,18 @@ def _drawn(kind: int, rng: np.random.Generator, shape: Sequence[int], graph: ir.
     assert image.dtype is not None
     words = vocabulary(graph, image)
     if words is not None:
-        return rng.integers(0, words, shape).astype(image.dtype.numpy())
+        return _ids(rng, words, shape).astype(image.dtype.numpy())
     return pictures.picture(kind, rng, shape, image_order(image), image.dtype.numpy())
+
+
+def _ids(rng: np.random.Generator, words: int, shape: Sequence[int]) -> Array:
+    """Texts in which no word is there again before all others were.
+
+    The largest of equal numbers has no derivative, and a filter of one word gives such numbers where words are equal.
+    """
+    texts, length = math.prod(shape[:-1]), shape[-1] if shape else 1
+    rows = [np.resize(rng.permutation(words), length) for _ in range(texts)]
+    return np.stack(rows).reshape(shape)
 
 
 def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
@@ -194,7 +204,8 @@ def sizes(graph: ir.Graph, image: ir.Value) -> list[tuple[int, ...]]:
     other = [side for side in own if side is not None]  # what is fixed may be as large as what is free
     tried: list[Sequence[int]] = [[side] * len(own) for side in [squares[0], *other, *squares[1:]]]
     if len(own) != 2:
-        rows = SIGNALS if vocabulary(graph, image) is None else TEXTS
+        words = vocabulary(graph, image)
+        rows = SIGNALS if words is None else tuple(dict.fromkeys((min(TEXTS[0], words), *TEXTS)))
         tried = [[side] for side in rows] if len(own) == 1 else list(VOLUMES)
     if len(own) == 2:
         fixed_height = own[0] is not None and own[0] <= 64
