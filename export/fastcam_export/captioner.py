@@ -85,7 +85,11 @@ def export_captioner(
             raise FastcamError(f"export_captioner sets {name} itself; leave it out")
     if decoder is None:
         with told(model, "exported"):
-            read = captions.read_one_file(load(model).model.graph, words, scores)
+            graph = load(model).model.graph
+            read = captions.read_one_file(graph, words, scores)
+        if options.get("layer") in (None, "auto"):
+            with told(model, "exported"):
+                options["layer"] = captions.picture_layer(graph, read, options.get("input_name")) or "auto"
         once = {"on_demand": True, **options}
         export = export_model(model, targets="cotangent", output_name=read.scores, labels=names or None, **once)
         _refuse_no_words(export, read.words, len(names))

@@ -181,6 +181,13 @@ def test_blip(tmp_path):
 def test_git_whose_scores_begin_with_those_of_the_picture(tmp_path):
     net = git()
     model = exported(Whole(net), EXAMPLE, NAMES, "logits")
-    eyes = "module.git.image_encoder.vision_model.post_layernorm"  # behind it words and picture are one sequence
+    eyes = "module.git.image_encoder.vision_model.post_layernorm"
     export_captioner(model, tmp_path / "git.cam.onnx", layer=eyes, check=False, **HOW)
     agrees(net, net.git.image_encoder.vision_model.post_layernorm, tmp_path / "git.cam.onnx")
+
+
+def test_gits_layer_is_the_last_one_in_front_of_the_sequence_of_picture_and_words(tmp_path):
+    net = git()
+    model = exported(Whole(net), EXAMPLE, NAMES, "logits")
+    export_captioner(model, tmp_path / "git.cam.onnx", check=False, **HOW)
+    agrees(net, net.git.visual_projection, tmp_path / "git.cam.onnx")

@@ -11,7 +11,9 @@ import onnx_ir as ir
 
 from fastcam.captioning import Link
 from fastcam.errors import FastcamError, listed
-from fastcam_export.graph.query import known_dims
+from fastcam_export.graph.query import known_dims, reads
+from fastcam_export.layers import target_layer
+from fastcam_export.layers.image_input import find_image
 
 INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
@@ -53,6 +55,34 @@ def read_one_file(graph: ir.Graph, words: str | None, scores: str | None) -> Rea
     given = _open(graph)
     chosen, masks = _words(given, words)
     return Read(chosen, masks, _scores(graph, scores), _length(given[chosen]))
+
+
+def picture_layer(graph: ir.Graph, read: Read, image_name: str | None = None) -> str | None:
+    """The last layer of a captioner in one file in which no words are, or None where the usual one has none.
+
+    GIT, for one, puts the picture's tokens and those of the words so far into one sequence. The last map is then of
+    both; the words' scores depend on the words' part of it alone.
+
+    Args:
+        image_name: the picture's input, where the user says it.
+    """
+    image, score = find_image(graph, image_name), next(value for value in graph.outputs if value.name == read.scores)
+    layers = target_layer.find_layers(target_layer.Maps.of(graph, image, score), None)
+    spoken = _follow(graph, (read.words, *read.masks))
+    chosen, _ = target_layer.choose(layers)
+    silent = [layer for layer in layers if layer.value not in spoken]
+    if chosen.value not in spoken or not silent:
+        return None
+    return target_layer.choose(silent)[0].value.name
+
+
+def _follow(graph: ir.Graph, names: Sequence[str]) -> set[ir.Value]:
+    """What is computed of inputs, other than of their sizes."""
+    found = {value for value in graph.inputs if value.name in names}
+    for node in graph:
+        if node.op_type not in ("Shape", "Size") and any(value in found for value in reads(node)):
+            found.update(node.outputs)
+    return found
 
 
 def read_decoder(
