@@ -1,0 +1,223 @@
+"""``fastcam batch`` beside ``Explainer.stream``: ``python -m fastcam_bench.speed.batch [--pictures 100000]``.
+
+Its rate over the stream's, in turns, each in a process of its own, from the first picture to the last. The memory of a
+long run. And that run once more, killed at random and called again: the table must be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fastcam import Explainer
+from fastcam.batch.job import Job
+from fastcam.batch.run import Progress, run
+from fastcam.batch.sources.opened import open_source
+from fastcam.batch.table import files_of
+from fastcam_bench.oracles.machine import machine, versions, write_report
+from fastcam_bench.paths import RESULTS
+
+OUT = RESULTS / "speed" / "batch.json"
+DISTINCT = 100
+"""Pictures that differ; the others are further names of these."""
+TARGETS = {"rate over the stream's": 0.95, "memory of the last half over the first half's": 1.05}
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """A folder with JPEGs of 640 x 480, a thousand in each of its subfolders."""
+    rng, kept = np.random.default_rng(0), []
+    for number in range(count):
+        path = folder / f"{number // 1000:04}" / f"{number:07}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number < DISTINCT:
+            picture = cv2.resize(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8), (640, 480), interpolation=2)
+            cv2.imwrite(str(path), picture)
+            kept.append(path)
+        else:
+            os.link(kept[number % DISTINCT], path)
+    return folder
+
+
+def resident(process: int) -> float:
+    """MiB that a process holds; 0 of one that has ended."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * PAGE / (1 << 20)
+    except (OSError, IndexError):
+        return 0.0
+
+
+class Clock:
+    """When the first picture and the last came, and what memory there was on the way."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.memory: list[float] = []
+        self._first = self._last = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            if self.count:
+                self.memory.append(resident(os.getpid()))
+            time.sleep(0.25)
+
+    def tick(self, progress: Progress | None = None) -> None:
+        """One more picture."""
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        self.count += 1
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second."""
+        return (self.count - 1) / (self._last - self._first)
+
+
+def streamed(model: Path, folder: Path, out: Path, threads: int | None, batch_size: int) -> dict[str, Any]:
+    """The rate of ``Explainer.stream``."""
+    files, clock = sorted(folder.rglob("*.jpg")), Clock()
+    for frame in Explainer(model, threads=threads, batch_size=batch_size).stream(files):
+        assert frame.explanation is not None, frame.error
+        clock.tick()
+    return {"a second": clock.rate, "memory": clock.memory}
+
+
+def batched(model: Path, folder: Path, out: Path, threads: int | None, batch_size: int) -> dict[str, Any]:
+    """The rate of a batch."""
+    clock = Clock()
+    job = Job(model, opening={"threads": threads, "batch_size": batch_size})
+    done = run(job, open_source(str(folder)), out, clock.tick)
+    assert done.failed == 0, done.first
+    return {"a second": clock.rate, "memory": clock.memory}
+
+
+def alone(call: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """A measurement in a process of its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(call, arguments)
+
+
+def flat(memory: list[float]) -> dict[str, float]:
+    """The memory of a run: its largest of the first half, without the beginning, and of the last half."""
+    begun = memory[len(memory) // 20 :]
+    half = len(begun) // 2
+    first, last = max(begun[:half], default=0.0), max(begun[half:], default=0.0)
+    return {"first half MiB": first, "last half MiB": last, "last over first": last / max(first, 1e-9)}
+
+
+def killed(model: Path, folder: Path, out: Path, options: list[str], times: int, seconds: float) -> dict[str, Any]:
+    """A run that is killed ``times`` times, each within about a ``times``-th of ``seconds``, until it is complete."""
+    command = [sys.executable, "-m", "fastcam", "batch", str(model), str(folder), "--out", str(out), *options]
+    draw, kills = random.Random(0), 0
+    while kills < times:
+        there = len(list(out.glob("part-*")))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not has_begun(out, there):
+            time.sleep(0.01)  # of a run that is killed before it has done anything nothing can be wrong
+        try:
+            process.wait(draw.random() * seconds / times)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    last = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {"kills": kills, "the last run": last.stdout.strip()}
+
+
+def has_begun(out: Path, before: int) -> bool:
+    """Whether a run has begun a part: its file under another name, or one more than before."""
+    return any(out.glob(".fastcam-*.parquet")) or len(list(out.glob("part-*"))) > before
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two tables are, part by part."""
+    import pyarrow.parquet as parquet
+
+    files, others = files_of(one), files_of(other)
+    if [path.name for path in files] != [path.name for path in others]:
+        return False
+    return all(parquet.read_table(a).equals(parquet.read_table(b)) for a, b in zip(files, others, strict=True))
+
+
+def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Everything about one network."""
+    from fastcam_bench.models import networks  # here, so that the processes that are measured do not hold PyTorch
+    from fastcam_export import export_model
+
+    source = networks.onnx_file(options.network, networks.module(options.network))
+    assert source is not None
+    model = folder / "model.cam.onnx"
+    export_model(source, model, preprocess="imagenet", check=False)
+    few = pictures(folder / "few", options.few)
+    rates: dict[str, list[float]] = {"stream": [], "batch": []}
+    how = options.threads, options.batch_size
+    for number in range(options.rounds):
+        rates["stream"].append(alone(streamed, model, few, folder, *how)["a second"])
+        rates["batch"].append(alone(batched, model, few, folder / f"table {number}", *how)["a second"])
+    ratios = [batch / stream for batch, stream in zip(rates["batch"], rates["stream"], strict=True)]
+    many, table = pictures(folder / "many", options.pictures), folder / "many table"
+    begun = time.perf_counter()
+    long = alone(batched, model, many, table, *how)
+    seconds = time.perf_counter() - begun
+    given = ["--batch-size", str(options.batch_size)]
+    given += [] if options.threads is None else ["--threads", str(options.threads)]
+    again = killed(model, many, folder / "killed table", given, options.kills, 0.9 * seconds)
+    return {
+        "network": options.network,
+        "batch size": options.batch_size,
+        "threads": options.threads,
+        "rate": {
+            "pictures": options.few,
+            "stream a second": rates["stream"],
+            "batch a second": rates["batch"],
+            "over the stream's": statistics.median(ratios),
+        },
+        "memory": {"pictures": options.pictures, "a second": long["a second"], **flat(long["memory"])},
+        "killed": again
+        | {
+            "pictures": options.pictures,
+            "parts": len(files_of(table)),
+            "the same table": same(table, folder / "killed table"),
+        },
+    }
+
+
+def main() -> None:
+    """Measure, print and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", default="mobilenet_v2", help="of fastcam_bench.models.networks")
+    parser.add_argument("--pictures", type=int, default=100_000, help="of the long run")
+    parser.add_argument("--few", type=int, default=3000, help="pictures of each run in turns with the stream")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        found = measured(options, Path(folder))
+    about = {"machine": machine(), "versions": versions("fastcam", "onnxruntime", "pyarrow"), "targets": TARGETS}
+    print(json.dumps(found, indent=1))
+    write_report(about | found, options.out)
+
+
+if __name__ == "__main__":
+    main()
