@@ -35,6 +35,7 @@ setup(
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
+        "fastcam.drift": ["page.css"],
         "fastcam.evaluation.report": ["page/*"],
         "fastcam.evaluation.study": ["page/*"],
         "fastcam.serving": ["page/*"],

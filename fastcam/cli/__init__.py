@@ -21,6 +21,7 @@ from fastcam.cli import (
     concepts,
     cotangents,
     demo,
+    drift,
     explain,
     export,
     inspect,
@@ -136,7 +137,7 @@ def _options(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Every day": (export.export, explain.explain, inspect.inspect),
     "Explain more": (caption.caption, stream.stream, concepts.concepts, dissect.dissect, seeds.seeds),
-    "Deploy": (serve.serve, batch.batch),
+    "Deploy": (serve.serve, batch.batch, drift.drift),
     "Look up": (methods.methods, cotangents.cotangents),
     "Measure": (evaluate.evaluate, report.report, bench.bench),
     "Try it": (demo.demo,),
