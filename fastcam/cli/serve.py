@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -14,11 +16,7 @@ from fastcam.cli.shared_options import Providers, Threads
 from fastcam.errors import FastcamError, shown
 
 if TYPE_CHECKING:
-    from fastcam.serving.limits import Limits
-    from fastcam.serving.metrics import Metrics
-    from fastcam.serving.model import ServedModel
-    from fastcam.serving.repository import Place
-    from fastcam.serving.tracing import Spans
+    from fastcam.serving.grpc.server import Tls
 
 Told: TypeAlias = Callable[[str], None]
 
@@ -43,6 +41,9 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Where gRPC is spoken too; 0 takes a free one.", show_default=False),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; one that ends is replaced. Each has the models, and --max-waiting.")
+    ] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a run at most.")] = 8,
     delay: Annotated[
         float, typer.Option(min=0, help="Milliseconds that a run waits for pictures that are being decoded.")
@@ -76,34 +77,35 @@ def serve(
 ) -> None:
     """Serve exported models: the Open Inference Protocol (HTTP, gRPC), KServe's v1 protocol, and a page to try it."""
     from fastcam.serving.limits import Limits
-    from fastcam.serving.metrics import Metrics
-    from fastcam.serving.repository import Repository
-    from fastcam.serving.tracing import OpenTelemetry, Spans
-
-    try:
-        import uvicorn
-
-        from fastcam.serving.http import Server
-    except ImportError as error:
-        raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
+    from fastcam.serving.processes.process import GrpcAddress, Process
 
     mib = 1 << 20
     kept = int(max_kept * mib)
     limits = Limits(int(max_body * mib), max_pixels, max_pictures, max_targets, max_waiting, timeout, kept)
-    told = _told(log)
-    spans = OpenTelemetry() if trace else Spans()
-    metrics, keys, tls = Metrics(), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
-    load = partial(_load, limits, metrics, spans, providers, threads, batch_size, delay / 1000)
-    repository = Repository(sources, load, told)
-    beside = [] if grpc_port is None else [_grpc(host, grpc_port, (tls_cert, tls_key, client_ca), told)]
-    server = Server(repository, limits, metrics, keys, beside=beside, spans=spans)
-    own_log = {"log_config": None} if log == "json" else {}
-    settings: dict[str, Any] = {**own_log, "log_level": "warning", "access_log": False, "server_header": False}
-    config = uvicorn.Config(
-        server.app, host=host, port=port, timeout_keep_alive=5, timeout_graceful_shutdown=int(timeout) + 1,
-        h11_max_incomplete_event_size=1 << 16, backlog=1024, **settings, **tls,
-    )  # fmt: skip
-    _run(uvicorn.Server(config), host, port, "https" if tls else "http", told)
+    told, keys, tls = _told(log), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
+    if workers > 1 and threads is None:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+    with ExitStack() as stack:
+        grpc, where = None, []
+        if grpc_port is not None:
+            at = stack.enter_context(_grpc_port(host, grpc_port, workers > 1))
+            grpc = GrpcAddress(host, at, _grpc_tls(tls_cert, tls_key, client_ca), workers > 1)
+            where.append(f"listening for gRPC at {_shown(host)}:{at}")
+        listening = stack.enter_context(_listening(host, port, "--port"))
+        where.append(f"listening at {'https' if tls else 'http'}://{_shown(host)}:{listening.getsockname()[1]}/")
+
+        def loaded() -> None:
+            for line in where:
+                told(line)
+
+        of_runs = providers, threads, batch_size, delay / 1000
+        process = Process(tuple(sources), limits, keys, *of_runs, tls, grpc, log == "json", trace)
+        if workers > 1:
+            from fastcam.serving.processes.workers import Workers
+
+            Workers(workers, process, listening, told, loaded).run()
+        else:
+            process.serve([listening], told, loaded)
 
 
 def _told(log: str) -> Told:
@@ -119,17 +121,16 @@ def _told(log: str) -> Told:
     return LOG.info
 
 
-def _run(server: Any, host: str, port: int, scheme: str, told: Told) -> None:
-    """Listen, and say where; a port that is taken is refused before anything is served."""
-    listening = _listening(host, port, "--port")
-    told(f"listening at {scheme}://{_shown(host)}:{listening.getsockname()[1]}/")
-    server.run([listening])
-
-
-def _listening(host: str, port: int, option: str) -> socket.socket:
+def _listening(host: str, port: int, option: str, shared: bool = False) -> socket.socket:
+    """A socket at an address; one that is shared only holds it for those that listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        if not shared:
+            return socket.create_server((host, port), family=family, backlog=1024)
+        held = socket.socket(family)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+        return held
     except OSError as error:
         raise FastcamError(f"cannot listen at {host}:{port} ({error}); choose another --host or {option}") from error
 
@@ -138,37 +139,25 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _grpc(host: str, port: int, tls: tuple[Path | None, Path | None, Path | None], told: Told) -> Any:
-    """The gRPC service, for a port that is free now: gRPC itself listens when the server starts."""
-    from fastcam.serving.grpc.server import GrpcServer, Tls, refuse_missing
+@contextmanager
+def _grpc_port(host: str, port: int, shared: bool) -> Iterator[int]:
+    """A port for gRPC, which itself listens when the server starts; one that is shared is held until the end."""
+    from fastcam.serving.grpc.server import refuse_missing
 
     refuse_missing()
-    with _listening(host, port, "--grpc-port") as free:
-        port = free.getsockname()[1]
-    certificate, key, client_ca = tls
-    pem = None
-    if certificate is not None and key is not None:
-        pem = Tls(key.read_bytes(), certificate.read_bytes(), client_ca.read_bytes() if client_ca else None)
-    told(f"listening for gRPC at {_shown(host)}:{port}")
-    return GrpcServer(host, port, pem).serving
+    with _listening(host, port, "--grpc-port", shared) as held:
+        number: int = held.getsockname()[1]
+        if not shared:
+            held.close()
+        yield number
 
 
-def _load(
-    limits: Limits,
-    metrics: Metrics,
-    spans: Spans,
-    providers: str,
-    threads: int | None,
-    batch_size: int,
-    delay: float,
-    place: Place,
-) -> ServedModel:
-    from fastcam.explainer import Explainer
-    from fastcam.serving.model import ServedModel
+def _grpc_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    from fastcam.serving.grpc.server import Tls
 
-    explainer = Explainer(place.path, providers, threads, batch_size=batch_size, max_pixels=limits.pixels)
-    observe = partial(metrics.observe, place.name)
-    return ServedModel(place.name, place.version, explainer, limits, batch_size, delay, observe, spans)
+    if certificate is None or key is None:
+        return None
+    return Tls(key.read_bytes(), certificate.read_bytes(), client_ca.read_bytes() if client_ca else None)
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

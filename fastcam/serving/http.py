@@ -15,7 +15,7 @@ from fastcam.errors import FastcamError, listed, shown
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain
-from fastcam.serving.content import unpacked
+from fastcam.serving.bodies.compressed import unpacked
 from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
@@ -354,7 +354,7 @@ def _picture(body: bytes, kind: str) -> tuple[bytes, dict[str, str]]:
         if not body:
             raise FastcamError("the body is empty; send a picture")
         return body, {}
-    from fastcam.serving.form import parts
+    from fastcam.serving.bodies.form import parts
 
     pictures: list[bytes] = []
     fields: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fastcam.errors import FastcamError
@@ -12,6 +13,8 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
 class Metrics:
     """A registry of its own, so that two servers in a process count apart.
+
+    Where ``PROMETHEUS_MULTIPROC_DIR`` names a folder, processes that share it are counted together.
 
     Raises:
         FastcamError: the library ``prometheus_client`` is not installed.
@@ -38,7 +41,9 @@ class Metrics:
             "fastcam_run_images", "Pictures that ran together.", ["model"], buckets=IMAGES, **own
         )
         self.maps: Any = prometheus_client.Counter("fastcam_maps", "Maps by status.", ["model", "status"], **own)
-        self.waiting: Any = prometheus_client.Gauge("fastcam_requests_under_way", "Requests under way.", **own)
+        self.waiting: Any = prometheus_client.Gauge(
+            "fastcam_requests_under_way", "Requests under way.", multiprocess_mode="livesum", **own
+        )
 
     def observe(self, model: str, what: str, value: float) -> None:
         """A step's seconds, or a run's images."""
@@ -49,5 +54,11 @@ class Metrics:
 
     def text(self) -> bytes:
         """In Prometheus' text format."""
-        body: bytes = self._library.generate_latest(self.registry)
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            from prometheus_client import multiprocess
+
+            registry = self._library.CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        body: bytes = self._library.generate_latest(registry)
         return body

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -209,6 +209,14 @@ class ServedModel:
             if self._later is None:
                 self._later = Batcher(self._run_later, 1, 0.0, self._ran)
         return self._later.ask((prediction, asked), None, until, waited(self._spans))
+
+    def warm(self) -> None:
+        """Explain a black picture, so that the first client does not wait for what is made at the first call."""
+        from fastcam.image.decode import opencv
+
+        picture = opencv().imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+        with suppress(FastcamError):  # a model of more than a picture, or of other pictures
+            self.explain([picture], Asked(), time.monotonic() + self.limits.seconds)
 
     def _run_later(self, items: Sequence[tuple[Prediction, Asked]]) -> list[Explanation]:
         return [self.explainer.explain(prediction, [*asked.targets], **asked.how) for prediction, asked in items]

@@ -18,8 +18,7 @@ from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
 from fastcam.schema import __version__
 from fastcam.serving.asked import NAMES, asked
-from fastcam.serving.model import ServedModel
-from fastcam.serving.tensors import (
+from fastcam.serving.bodies.tensors import (
     BY_DTYPE,
     BY_ORT,
     DATATYPES,
@@ -30,6 +29,7 @@ from fastcam.serving.tensors import (
     to_bytes,
     words,
 )
+from fastcam.serving.model import ServedModel
 
 PICTURES = "image"
 """The input by which encoded pictures come, as BYTES, beside the name of the file's own: the server prepares them."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import http.client
-import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import cv2
 import pytest
 
 from fastcam import FastcamError
 from fastcam.cli import serve
-from support.live_server import Client
 from support.models.contract_model import noise, random_model
+from support.served_verb import served
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
 PNG = cv2.imencode(".png", noise(40, 40, seed=1))[1].tobytes()
@@ -29,32 +26,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     (folder / "tiny.cam.onnx").write_bytes(random_model().file())
     return folder
-
-
-@contextmanager
-def served(folder, *options):
-    """The verb in a process of its own, and where it listens."""
-    command = [sys.executable, "-m", "fastcam", "serve", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    try:
-        lines = []
-        while not lines or not lines[-1].startswith("listening at"):
-            lines.append(process.stderr.readline())
-            assert lines[-1], f"it ended: {lines}"
-        client = Client(int(re.search(r":(\d+)/", lines[-1])[1]))
-        client.lines = lines
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                client.ask("/v2/health/ready")
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield process, client
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
 
 
 def test_it_answers_a_slow_client_harms_nobody_and_sigterm_ends_it(folder):

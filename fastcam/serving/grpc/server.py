@@ -13,10 +13,18 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, shown
 from fastcam.serving import open_inference
+from fastcam.serving.bodies.tensors import (
+    BY_DTYPE,
+    DATATYPES,
+    checked_shape,
+    checked_type,
+    from_bytes,
+    of_texts,
+    to_bytes,
+)
 from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.model import ServedModel
 from fastcam.serving.service import FAILED, Service, said_of
-from fastcam.serving.tensors import BY_DTYPE, DATATYPES, checked_shape, checked_type, from_bytes, of_texts, to_bytes
 
 STATUS: dict[type[Exception], str] = {
     NotAllowed: "UNAUTHENTICATED", NotServed: "NOT_FOUND", TooLarge: "RESOURCE_EXHAUSTED",

@@ -1,0 +1,1 @@
+"""What the bodies of requests hold: forms, tensors, and either compressed."""

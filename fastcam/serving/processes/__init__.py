@@ -1,0 +1,1 @@
+"""A server as one process, or as several that are looked after."""

@@ -1,0 +1,122 @@
+"""One process of a server: models loaded, protocols spoken, until it is told to end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastcam.errors import FastcamError
+from fastcam.serving.grpc.server import GrpcServer, Tls
+from fastcam.serving.limits import Limits
+from fastcam.serving.metrics import Metrics
+from fastcam.serving.model import ServedModel
+from fastcam.serving.repository import Place, Repository
+from fastcam.serving.service import Service
+from fastcam.serving.tracing import OpenTelemetry, Spans
+
+KEEP_ALIVE = 5
+"""Seconds that a connection may be silent between two requests."""
+LONGEST_HEAD = 1 << 16
+"""Bytes of a request's head."""
+BACKLOG = 1024
+"""Connections that wait to be taken."""
+
+
+@dataclass(frozen=True)
+class GrpcAddress:
+    """Where gRPC is spoken; see :class:`fastcam.serving.grpc.server.GrpcServer`."""
+
+    host: str
+    port: int
+    tls: Tls | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a process of a server needs, so that several can be alike.
+
+    Attributes:
+        sources: exported files, and folders of them.
+        limits: of requests.
+        keys: one of which a client must send.
+        providers, threads: see :class:`fastcam.Explainer`.
+        batch_size, delay: see :class:`fastcam.serving.model.ServedModel`.
+        tls: of HTTP, as uvicorn calls it.
+        grpc: where gRPC is spoken; None: nowhere.
+        json_log: whether logs are lines of JSON.
+        trace: whether spans are sent.
+    """
+
+    sources: tuple[Path, ...]
+    limits: Limits
+    keys: tuple[str, ...] = ()
+    providers: str = "auto"
+    threads: int | None = None
+    batch_size: int = 8
+    delay: float = 0.002
+    tls: Mapping[str, Any] = field(default_factory=dict)
+    grpc: GrpcAddress | None = None
+    json_log: bool = False
+    trace: bool = False
+
+    def serve(self, listening: Sequence[socket.socket], told: Callable[[str], None], ready: Callable[[], None]) -> None:
+        """Load the models and answer, until SIGTERM or SIGINT; what is under way then is answered still.
+
+        Args:
+            listening: where HTTP is spoken.
+            told: is told a line about models.
+            ready: is called when all of them are loaded and requests are answered.
+
+        Raises:
+            FastcamError: a model that cannot be loaded, or packages that are missing.
+        """
+        try:
+            import uvicorn
+
+            from fastcam.serving.http import Server
+        except ImportError as error:
+            raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
+
+        spans = OpenTelemetry() if self.trace else Spans()
+        metrics = Metrics()
+        repository = Repository(self.sources, partial(self._load, metrics, spans), told)
+
+        @asynccontextmanager
+        async def announced(service: Service) -> AsyncIterator[None]:
+            ready()
+            yield
+
+        beside = [] if self.grpc is None else [GrpcServer(**vars(self.grpc)).serving]
+        beside.append(announced)
+        server = Server(repository, self.limits, metrics, self.keys, beside=beside, spans=spans)
+        how: dict[str, Any] = {"log_config": None} if self.json_log else {}
+        config = uvicorn.Config(
+            server.app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int(self.limits.seconds) + 1,
+            h11_max_incomplete_event_size=LONGEST_HEAD,
+            backlog=BACKLOG,
+            **how,
+            **self.tls,
+        )
+        uvicorn.Server(config).run([*listening])
+
+    def _load(self, metrics: Metrics, spans: Spans, place: Place) -> ServedModel:
+        from fastcam.explainer import Explainer
+
+        how: Any = {"batch_size": self.batch_size, "max_pixels": self.limits.pixels}
+        explainer = Explainer(place.path, self.providers, self.threads, **how)
+        observe = partial(metrics.observe, place.name)
+        of_batches = self.batch_size, self.delay, observe, spans
+        model = ServedModel(place.name, place.version, explainer, self.limits, *of_batches)
+        model.warm()
+        return model
