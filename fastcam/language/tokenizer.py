@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from fastcam import input_files
 from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.input_roles import TokenizerFile
+from fastcam.language.padding_rule import CONFIG, with_rule
 
 WANTED = "give a tokenizer.json, as the library tokenizers writes it"
 PADDING = ("[PAD]", "<pad>", "<PAD>", "<|pad|>", "<|endoftext|>", "</s>")
 """Words that fill up a text where the file has no rule for it, as tokenizers of known networks call them."""
+MASKS = ("[MASK]", "<mask>", "<MASK>")
+"""Words that stand for a hidden one, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,12 @@ class Tokenizer:
         """The id of a word of the vocabulary, such as "[CLS]"; None where it is none."""
         found = self._rules.token_to_id(word)
         return None if found is None else int(found)
+
+    @property
+    def hiding(self) -> int | None:
+        """The id of a word that stands for a hidden one: the mask's, else the unknown one's; None of neither."""
+        masks = (self.id_of(word) for word in MASKS)
+        return next((found for found in masks if found is not None), self._unknown)
 
     def words(self, ids: Sequence[int]) -> list[str]:
         """The words of ids, as the vocabulary writes them; "?" for an id that it does not have."""
@@ -199,12 +208,13 @@ def _unknown_id(rules: Any) -> int | None:
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer in a file.
+    """The tokenizer in a file; SigLIP's with the rule for filling up of the settings beside it.
 
     Raises:
         FastcamError: it cannot be read, is no tokenizer, or the library ``tokenizers`` is not installed.
     """
-    return Tokenizer(input_files.read_text(path, WANTED, input_files.NUMBERS), shown(path))
+    content = input_files.read_text(path, WANTED, input_files.NUMBERS)
+    return Tokenizer(with_rule(content, Path(path).with_name(CONFIG)), shown(path))
 
 
 def open_tokenizer(about: TokenizerFile | None, folder: Path | None, file: str) -> Tokenizer:
@@ -231,7 +241,7 @@ def open_tokenizer(about: TokenizerFile | None, folder: Path | None, file: str) 
         raise FastcamError(
             f"{shown(path)}: the tokenizer of {file} is missing; copy it there, or give it (--tokenizer)"
         )
-    found = read_tokenizer(path)
+    found = Tokenizer(input_files.read_text(path, WANTED, input_files.NUMBERS), shown(path))
     if found.sha256 != about.sha256:
         raise FastcamError(
             f"{shown(path)}: not the tokenizer that {file} was exported with; copy that one, or give this one "

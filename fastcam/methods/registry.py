@@ -53,6 +53,7 @@ class Method:
         adds_up: whether its attributions share a score out, so that their sum over the channels is the map.
         cost: what it takes in forward passes, for people.
         options: what was set of :func:`fastcam.methods.options.parameters`.
+        hides: whether it puts one value in place of others, which may be words: it runs on texts too.
         smooth: of weights: the map is the first principal component of the weighted activations, not their sum.
     """
 
@@ -71,6 +72,7 @@ class Method:
     cost: str = "1"
     options: Mapping[str, Any] = field(default_factory=dict)
     smooth: bool = False
+    hides: bool = False
 
     @property
     def of_class(self) -> bool:

@@ -39,7 +39,7 @@ def run_method(
         FastcamError: the input is one that cannot be changed a little.
     """
     tensor = np.asarray(run.batch.tensor)
-    if method.runs in ("images", "gradients") and tensor.dtype.kind != "f":
+    if method.runs in ("images", "gradients") and tensor.dtype.kind != "f" and not method.hides:
         raise FastcamError(
             f"{network.name} takes {tensor.dtype} pictures, and {method.title} changes its input by less than one of "
             "their steps; use a file with a float input, exported without --frames"

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
+from fastcam.language.tokenizer import Tokenizer
 from fastcam.language.word_level import word_level
 from fastcam.schema import Metadata
 from fastcam_export import export_model
@@ -131,6 +132,48 @@ def test_heat_is_the_colour_behind_each_word(explainer, tmp_path):
     assert (drawn == behind[hottest]).all(2).any() and found.overlay(1).shape[2] == 3
 
 
+@pytest.mark.parametrize(("options", "width", "hidden"), [(None, 1, 1), ({"window": 2}, 2, 1), ({"value": 6}, 1, 6)])
+def test_occlusion_hides_words_by_the_unknown_one(explainer, options, width, hidden):
+    """The mean fall of the score over the windows that hide a word, by PyTorch; the texts have several lengths."""
+    found = explainer(TEXTS, targets=[1, 0], method="occlusion", options=options)
+    net = TextNetwork().eval()
+
+    def scores(ids):
+        with torch.no_grad():
+            return net(torch.as_tensor(ids[None]))[0].numpy()
+
+    for i, (ids, count) in enumerate(zip(IDS, (5, 3), strict=True)):
+        falls, seen = np.zeros((2, 5)), np.zeros(5)
+        for first in range(5 - width + 1):
+            changed = ids.copy()
+            changed[first : first + width] = hidden
+            falls[:, first : first + width] += (scores(ids) - scores(changed))[[1, 0], None]
+            seen[first : first + width] += 1
+        expected = np.maximum(falls / seen, 0)
+        expected[:, count:] = 0  # what fills a text up is none of its words
+        np.testing.assert_allclose(found.maps[i], expected, atol=1e-5)
+        assert found.maps[i].max() > 1e-3
+    assert found.method == "occlusion" and len(found.word_heat(1, 0)) == 3
+
+
+def test_occlusion_needs_a_word_that_hides(tokenizer):
+    bare = Explainer(export_model(file_of()).model.SerializeToString())
+    with pytest.raises(FastcamError, match=r"nothing tells which word of .* stands for a hidden one; give its id"):
+        bare(IDS, method="occlusion")
+    told = bare(IDS[:1], targets=[1], method="occlusion", options={"value": 1})
+    known = Explainer(export_model(file_of(), tokenizer=tokenizer).model.SerializeToString())
+    np.testing.assert_allclose(told.maps, known(TEXTS[0], targets=[1], method="occlusion").maps, atol=1e-6)
+    for value in (10, -1, 1.5):
+        with pytest.raises(FastcamError, match=r"value is the id of a word of .*, 0 to 9"):
+            bare(IDS, method="occlusion", options={"value": value})
+
+
+def test_the_mask_hides_before_the_unknown_word():
+    assert Tokenizer(word_level(WORDS)).hiding == WORDS.index("<unk>")
+    assert Tokenizer(word_level([*WORDS, "[MASK]"])).hiding == len(WORDS)
+    assert Tokenizer(word_level(["<pad>", "a"], unknown=None)).hiding is None
+
+
 def test_a_text_that_looks_like_markup_stays_text(tokenizer, tmp_path):
     explainer = Explainer(export_model(file_of(), tokenizer=tokenizer).model.SerializeToString())
     [page] = [path for path in explainer("warm <b>film</b>").save(tmp_path) if path.suffix == ".html"]
@@ -155,7 +198,7 @@ def test_the_command_line_explains_words_and_files(exported, tmp_path):
     for arguments, said in (
         ([], "no text given"),
         (["photo.jpg"], "not a text file"),
-        (["--text", "warm", "--method", "occlusion"], "takes words, and Occlusion changes its input a little"),
+        (["--text", "warm", "--method", "rise"], "takes words, and RISE changes its input a little"),
         (["--text", ""], "has no words"),
         (["--text", "warm", "--preprocess", "unit"], "takes texts, which are not prepared as pixels"),
     ):

@@ -124,3 +124,38 @@ def test_one_row_a_text_whatever_the_others_are():
     tokenizer = plain(length=6)
     together = tokenizer.encode(["a cat", "what is this ?"]).ids
     np.testing.assert_array_equal(together[1], tokenizer.encode(["what is this ?"]).ids[0])
+
+
+def siglip(folder, **settings):
+    """A tokenizer.json without a rule for filling up, and SigLIP's settings beside it."""
+    content = json.loads(word_level(WORDS)) | {"padding": None}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    told = {"tokenizer_class": "SiglipTokenizer", "pad_token": "cat", "model_max_length": 7, **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return folder / "tokenizer.json"
+
+
+@pytest.mark.parametrize("pad", ["cat", {"content": "cat", "lstrip": False}])
+def test_texts_of_siglip_are_filled_up_as_its_settings_say(tmp_path, pad):
+    path = siglip(tmp_path, pad_token=pad)
+    rules = tokenizers.Tokenizer.from_file(str(path))
+    rules.enable_padding(length=7, pad_id=WORDS.index("cat"), pad_token="cat")
+    for texts in (["a"], ["what is this ?", "a"]):
+        found = read_tokenizer(path).encode(texts, None, masked=False)
+        np.testing.assert_array_equal(found.ids, [one.ids for one in rules.encode_batch(texts)])
+        np.testing.assert_array_equal(found.mask, [one.attention_mask for one in rules.encode_batch(texts)])
+
+
+def test_what_has_its_own_rule_or_is_not_siglips_stays_as_it_is(tmp_path):
+    for settings in ({"tokenizer_class": "CLIPTokenizer"}, {"tokenizer_class": None}):
+        path = siglip(tmp_path, **settings)
+        assert read_tokenizer(path).content == path.read_text()
+    siglip(tmp_path)
+    write_word_level(tmp_path / "tokenizer.json", WORDS, length=9)
+    assert read_tokenizer(tmp_path / "tokenizer.json").encode(["a"], None, masked=False).ids.shape == (1, 9)
+
+
+@pytest.mark.parametrize("settings", [{"pad_token": "none"}, {"pad_token": None}, {"model_max_length": 10**30}])
+def test_siglips_settings_without_a_word_or_a_length_are_refused(tmp_path, settings):
+    with pytest.raises(FastcamError, match=r"names no padding word .*; give a tokenizer.json with padding"):
+        read_tokenizer(siglip(tmp_path, **settings))

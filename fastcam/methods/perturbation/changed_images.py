@@ -201,12 +201,14 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
     "Zeiler and Fergus 2014, 1311.2901",
     runs="images",
     cost="1 + windows",
+    hides=True,
 )
 def _occlusion(
     probe: Probe, *, window: tuple[int, ...] = (), stride: tuple[int, ...] = (), value: float = 0.0
 ) -> MethodResult:
-    """The map has the image's size. ``window`` is by default a seventh of each side. ``value`` is what covers, in the
-    network's input: 0 is the mean picture of a normalised one."""
+    """The map has the image's size. ``window`` is by default a seventh of each side, of a text one word. ``value`` is
+    what covers, in the network's input: 0 is the mean picture of a normalised one; of a text the id of a word, by
+    default the one that the tokenizer has for masked or else unknown words."""
     window, stride = windows(probe.size, window, stride)
     rows, columns = (-(-max(s - w, 0) // d) + 1 for s, w, d in zip(probe.size, window, stride, strict=True))
     probe.expect(rows * columns + 1)
