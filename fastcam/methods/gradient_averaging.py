@@ -144,16 +144,27 @@ def augsmooth(probe: Probe, *, of: str = "gradcam") -> MethodResult:
         raise FastcamError(f"augmentation smoothing is of a member of the CAM family, got {of!r}; one of: {family}")
     changes = [(mirrored, factor) for mirrored in (False, True) for factor in (1.0, 0.9, 1.1)]
     images = [(probe.x[..., ::-1] if mirrored else probe.x) * np.float32(factor) for mirrored, factor in changes]
-    total: Any = _heatmaps(probe, probe.outputs, member.name)
+    own = _own_maps(probe.outputs, member.name)
+    total: Any = _heatmaps(probe, own)
     for (mirrored, _), added in zip(changes[1:], probe.added(images[1:], len(images) - 1), strict=True):
-        heatmaps = _heatmaps(probe, added, member.name)
+        heatmaps = _heatmaps(probe, _own_maps(added, member.name))
         total = total + (heatmaps[..., ::-1] if mirrored else heatmaps)
-    return MethodResult(maps=np.asarray(total / len(changes), np.float32))
+    maps = np.asarray(total / len(changes), np.float32)
+    cold = ~maps.any((1, 2))  # nothing speaks for it, or nothing is said at all: the image's own map tells
+    maps[cold] = kernels.get().upsample(np.minimum(own, 0), probe.size)[cold]
+    return MethodResult(maps=maps)
 
 
-def _heatmaps(probe: Probe, added: Mapping[str, Any], name: str) -> Array:
-    """A member's heatmaps [T, H, W] in 0..1, of the added outputs at one image."""
-    k, member = kernels.get(), METHODS[name]
+def _heatmaps(probe: Probe, signed: Float) -> Array:
+    """Heatmaps [T, H, W] in 0..1 of a member's maps."""
+    k = kernels.get()
+    heatmaps: Array = k.upsample(k.normalize(k.relu(np.ascontiguousarray(signed))), probe.size)
+    return heatmaps.astype(np.float64)
+
+
+def _own_maps(added: Mapping[str, Any], name: str) -> Float:
+    """A member's maps [T, h, w], of the added outputs at one image."""
+    member = METHODS[name]
     if name == "gradcam" and CAM in added:
         signed = np.asarray(added[CAM], np.float32)
     elif ACTIVATIONS not in added or (member.needs == "gradients" and GRADIENTS not in added):
@@ -161,8 +172,7 @@ def _heatmaps(probe: Probe, added: Mapping[str, Any], name: str) -> Array:
         raise FastcamError(f"{member.title} needs more than the file emits; export the model with --emit {wanted}")
     else:
         signed = _signed(added, name)
-    heatmaps: Array = k.upsample(k.normalize(k.relu(np.ascontiguousarray(signed))), probe.size)
-    return heatmaps.astype(np.float64)
+    return np.ascontiguousarray(signed)
 
 
 def _signed(added: Mapping[str, Any], name: str) -> Float:

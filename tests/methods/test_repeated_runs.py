@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -251,6 +252,21 @@ def test_augsmooth_averages_heatmaps_of_changed_images(of):
             found(X[:1], method="augsmooth", options={"of": wrong})
     with pytest.raises(FastcamError, match="--emit gradients"):
         explainer()(X[:1], method="augsmooth", options={"of": "layercam"})
+
+
+def test_augsmooth_says_that_nothing_speaks_for_a_class_as_its_member_does():
+    """A class with a negative weight for every channel, and one that nothing reaches."""
+    weights = dict(weights_of(MODEL))
+    weights["fc"][:, 0], weights["fc"][:, 1] = -1, 0
+    model = classifier(size=SIDE)
+    for tensor in model.graph.initializer:
+        if tensor.name == "fc":
+            tensor.CopyFrom(numpy_helper.from_array(weights["fc"].astype(np.float32), "fc"))
+    found = explainer(model, emit="gradients")
+    for method in ("gradcam", "augsmooth"):
+        e = found(X[:1], targets=[0, 1, 3], method=method)
+        assert e.status[0] == ("all_negative", "zero_gradient", "ok"), method
+        assert e.heatmaps[0, :2].max() == 0 and not e.boxes[0, :2].any()
 
 
 # ---- backward modes
