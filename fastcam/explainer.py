@@ -217,6 +217,11 @@ class Explainer:
         other._take_prompts(read_prompts(prompts))
         return other
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The texts that are the classes, by their names; empty of a file whose classes are its own."""
+        return dict(self._texts.prompts)
+
     def _take_prompts(self, prompts: dict[str, str]) -> None:
         self._texts = replace(self._texts, prompts=prompts)
         self._opened = [*self._opened[:-1], prompts]

@@ -192,7 +192,9 @@ def _settings(contestant: Contestant, data: Dataset, protocols: Sequence[Protoco
     """What must be the same for a run to go on."""
     classes = sorted((label, sorted(found)) for label, found in contestant.classes.by_label.items())
     metadata = contestant.explainer.metadata
-    return {
+    prompts = contestant.explainer.prompts
+    said = {"prompts": hashlib.sha256(repr(sorted(prompts.items())).encode()).hexdigest()[:16]} if prompts else {}
+    return said | {
         "fastcam": __version__,
         "data": data.name,
         "model": hashlib.sha256(metadata.to_json().encode()).hexdigest()[:16],

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import View, embedding_of
+from fastcam.results.explanation import Explanation
 from fastcam.runtime.text_inputs import Written
 from fastcam.schema import Metadata
 from fastcam.targets.classes import Targets
@@ -39,6 +42,25 @@ def with_prompts(view: View, side: TextSide, file: str) -> View:
         )
     inputs = view.inputs.giving({prompts: Written(side.prompts.values())})
     return replace(view, metadata=replace(metadata, labels=names, labels_from=""), inputs=inputs)
+
+
+def as_classes(explanation: Explanation, view: View) -> Explanation:
+    """An explanation by an embedding whose targets are the prompts of its file: with the scores of all prompts.
+
+    Its scores are then [N, prompts], its classes the prompts' numbers, as of a file of classes. Another explanation,
+    and one of combinations, of further texts or of rows of several lengths, stays as it is.
+    """
+    numbers = {} if view.texts is None else {name: number for number, name in enumerate(view.texts.prompts)}
+    rows = [[numbers.get(one.name, -1) for one in row] for row in explanation.targets]
+    if not numbers or not rows or len(set(map(len, rows))) > 1 or min(map(min, rows)) < 0:
+        return explanation
+    return replace(
+        explanation,
+        scores=view.scores(dict(explanation.outputs), len(explanation)),
+        classes=np.array(rows, np.int64),
+        targets=(),
+        layers=tuple(as_classes(one, view) for one in explanation.layers),
+    )
 
 
 def texts_in(targets: Any, metadata: Metadata, prompts: Mapping[str, str]) -> tuple[Any, dict[str, str]]:

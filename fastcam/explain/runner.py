@@ -10,6 +10,7 @@ from fastcam.explain import multilayer
 from fastcam.explain.clips import Clip
 from fastcam.explain.postprocess import View
 from fastcam.explain.prediction_steps import PredictionSteps
+from fastcam.explain.prompts import as_classes
 from fastcam.explain.request import Request, ResolvedTargets
 from fastcam.explain.streaming import Steps
 from fastcam.methods.context import Probe
@@ -41,7 +42,7 @@ class Runner:
         for run in images.runs if isinstance(images, Prediction) else self.runs(images, request.targets):
             parts.append(self.explain_run(run, request.of(slice(start, start + len(run))), view))
             start += len(run)
-        return join(parts)
+        return as_classes(join(parts), view)
 
     def probes(self, request: Request, view: View) -> Iterator[Probe]:
         """A probe of each image of a request, at the layer of ``view``."""
@@ -79,7 +80,7 @@ class Runner:
 
         def one(explanation: Explanation, number: int, count: int) -> Explanation:
             rows = len(explanation) // count  # of a clip one of each frame
-            return explanation[number * rows : (number + 1) * rows]
+            return as_classes(explanation[number * rows : (number + 1) * rows], view)
 
         return Steps(
             prepare=prepare,

@@ -20,7 +20,18 @@ from fastcam.cli.evaluation.data_options import (
     opened_model,
     title_of,
 )
-from fastcam.cli.shared_options import Labels, MaxPixels, MethodNames, MethodOptions, PreprocessName, Providers, Threads
+from fastcam.cli.shared_options import (
+    Labels,
+    MaxPixels,
+    MethodNames,
+    MethodOptions,
+    PreprocessName,
+    PromptsPath,
+    Providers,
+    TextEncoderPath,
+    Threads,
+    TokenizerPath,
+)
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 
@@ -67,6 +78,9 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 16,
     preprocess: PreprocessName = None,
     labels: Labels = None,
+    tokenizer: TokenizerPath = None,
+    text_encoder: TextEncoderPath = None,
+    prompts: PromptsPath = None,
     threads: Threads = None,
     providers: Providers = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -91,12 +105,12 @@ def evaluate(
     names = list(PROTOCOLS) if protocol == "all" else [name.strip() for name in protocol.split(",")]
     protocols = chosen(PROTOCOLS, names, setting or ())
     opened = open_data(data, split, pictures=pictures, annotations=annotations, exif=exif)
-    titles = _titles(models)
+    titles, texts = _titles(models), {"tokenizer": tokenizer, "text_encoder": text_encoder, "prompts": prompts}
     contestants = []
     for file, title in zip(models, titles, strict=True):
         opening = providers, threads, preprocess, labels
         explainer, classes = opened_model(
-            file, opened, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels
+            file, opened, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels, **texts
         )
         say(f"{title}: {classes}")
         for one in dict.fromkeys(name.strip() for name in (method or "").strip(" ,").split(",")):

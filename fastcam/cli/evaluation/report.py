@@ -28,8 +28,11 @@ from fastcam.cli.shared_options import (
     MethodName,
     MethodOptions,
     PreprocessName,
+    PromptsPath,
     Providers,
+    TextEncoderPath,
     Threads,
+    TokenizerPath,
 )
 from fastcam.errors import FastcamError, listed
 from fastcam.image.reading import MAX_PIXELS
@@ -61,6 +64,9 @@ def report(
     batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
     preprocess: PreprocessName = None,
     labels: Labels = None,
+    tokenizer: TokenizerPath = None,
+    text_encoder: TextEncoderPath = None,
+    prompts: PromptsPath = None,
     threads: Threads = None,
     providers: Providers = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -73,8 +79,9 @@ def report(
     given = {"split": split, "pictures": pictures, "annotations": annotations, "exif": exif}
     shown = opened_data(images, data, given)
     opening = providers, threads, preprocess, labels
+    texts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "prompts": prompts}
     explainer, known = opened_model(
-        model, shown, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels
+        model, shown, opening, mapping, offset, batch_size=batch_size, max_pixels=max_pixels, **texts
     )
     notes = (
         [f"{counted(len(known.unmapped), 'label')} not among the model's classes: {listed(known.unmapped)}"]

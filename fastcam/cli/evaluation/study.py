@@ -19,7 +19,16 @@ from fastcam.cli.evaluation.data_options import (
     opened_data,
     opened_model,
 )
-from fastcam.cli.shared_options import ExportedFile, Labels, PreprocessName, Providers, Threads
+from fastcam.cli.shared_options import (
+    ExportedFile,
+    Labels,
+    PreprocessName,
+    PromptsPath,
+    Providers,
+    TextEncoderPath,
+    Threads,
+    TokenizerPath,
+)
 from fastcam.cli.sheets import method_names
 from fastcam.errors import FastcamError
 
@@ -57,6 +66,9 @@ def make(
     offset: Offset = None,
     preprocess: PreprocessName = None,
     labels: Labels = None,
+    tokenizer: TokenizerPath = None,
+    text_encoder: TextEncoderPath = None,
+    prompts: PromptsPath = None,
     threads: Threads = None,
     providers: Providers = "auto",
     exif: DataExif = None,
@@ -66,11 +78,12 @@ def make(
 
     given = {"split": split, "pictures": pictures, "annotations": annotations, "exif": exif}
     shown = opened_data(images, data, given)
+    texts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "prompts": prompts}
     models = []
     for path in (model, other):
         if path is not None:
             opening = providers, threads, preprocess, labels
-            explainer, known = opened_model(path, shown, opening, mapping, offset)
+            explainer, known = opened_model(path, shown, opening, mapping, offset, **texts)
             models.append(Model(str(path), explainer, known.by_label or None))
     with progress(None) as bar:
         made = make_study(

@@ -98,7 +98,7 @@ def write_report(
             written.
     """
     metadata = explainer.metadata
-    if metadata.cotangents or metadata.kind in ("video", "signal", "volume", "text"):
+    if (metadata.cotangents and not explainer.prompts) or metadata.kind in ("video", "signal", "volume", "text"):
         raise FastcamError(
             "a report shows pictures and their classes, and this file explains others; see fastcam explain"
         )

@@ -95,8 +95,13 @@ def checked(models: Sequence[Model], methods: Sequence[str]) -> None:
         if name not in METHODS:
             raise FastcamError(f"no method {name!r}; fastcam methods lists them")
     for model in models:
-        metadata = model.explainer.metadata
-        if metadata.cotangents or metadata.kind in ("video", "signal", "volume", "text"):
+        metadata, prompts = model.explainer.metadata, model.explainer.prompts
+        if (metadata.cotangents and not prompts) or metadata.kind in (
+            "video",
+            "signal",
+            "volume",
+            "text",
+        ):
             raise FastcamError(f"{model.name}: a study shows classes of pictures, and this file explains others")
         for name in methods:
             model.explainer.stream((), method=name)
