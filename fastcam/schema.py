@@ -90,10 +90,10 @@ PLACES: tuple[Place, ...] = get_args(Place)
 """Where that is read: :data:`INPUT_GRADIENT` at the image, :data:`RELEVANCE`, summed over channels, at the layer (of
 :data:`MAPS` at the tokens of a vision transformer, of "fullgrad" at the image's pixels)."""
 
-Engine = Literal["onnxruntime", "cuda", "tensorrt"]
-ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt")
+Engine = Literal["onnxruntime", "cuda", "tensorrt", "web"]
+ENGINES: tuple[Engine, ...] = ("onnxruntime", "cuda", "tensorrt", "web")
 """For whom the added nodes are: ONNX Runtime on any device; on CUDA, with nothing that has to be read on the host, as
-CUDA graphs want it; or an engine that reads fewer operators."""
+CUDA graphs want it; an engine that reads fewer operators; or onnxruntime-web, which takes no input with a default."""
 
 Kind = Literal["picture", "video", "volume", "spectrogram", "signal", "text"]
 ORDERS = ("NCHW", "NHWC", "NCTHW", "NTHWC", "NTCHW", "NCDHW", "NDHWC", "NDHW", "NHW", "NCL", "NLC", "NL")

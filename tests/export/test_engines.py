@@ -449,3 +449,15 @@ def test_for_cuda_a_target_that_is_no_class_gives_nothing_that_looks_like_a_resu
     assert explainer(x, targets=-2).status == (("ok",),)
     with pytest.raises(FastcamError, match="class -99 is out of range"):
         explainer(x, targets=-99)
+
+
+def test_for_a_browser_the_nodes_are_onnx_runtimes_and_targets_have_no_default(tmp_path):
+    usual = export_model(classifier(), targets="required", check=False).model
+    made = export_model(classifier(), tmp_path / "net.cam.onnx", for_engine="web")
+    assert made.model.graph == usual.graph
+    assert made.metadata.engine == "web" and any("onnxruntime-web" in line for line in made.summary())
+    assert (
+        export_model(classifier(), for_engine="web", targets="constant", check=False).model.graph.input[0]
+        == (usual.graph.input[0])
+    )
+    assert Explainer(tmp_path / "net.cam.onnx")(noise(1, 3, 8, 8), [-1, 2]).maps.shape[1] == 2

@@ -33,8 +33,20 @@ TYPES = {
 """Names of element types in a matrix, where they are not ONNX's."""
 
 
+def form(engine: Engine) -> Engine:
+    """The engine whose form the added nodes have: onnxruntime-web has all kernels of ONNX Runtime."""
+    return "onnxruntime" if engine == "web" else engine
+
+
+def requires_targets(engine: Engine) -> bool:
+    """Whether the engine takes no value for an input that has a default."""
+    return has_list(engine) or engine == "web"
+
+
 def targets_note(engine: Engine) -> str:
     """What is particular about the targets of a file for ``engine``."""
+    if engine == "web":
+        return "fastcam.targets has no default, for it takes no value for an input that has one"
     no_default = "fastcam.targets has no default (its parser makes constants of defaults), and "
     return f"{no_default if has_list(engine) else ''}a target that is no class of the model gives class -1 and NaN"
 
@@ -55,7 +67,7 @@ def matrix(engine: Engine) -> dict[str, Any]:
 def title(engine: Engine) -> str:
     """The engine's name and, where its matrix is known here, the version of that."""
     if not has_list(engine):
-        return {"cuda": "ONNX Runtime on CUDA"}.get(engine, "ONNX Runtime")
+        return {"cuda": "ONNX Runtime on CUDA", "web": "onnxruntime-web"}.get(engine, "ONNX Runtime")
     return f"{matrix(engine)['engine']} {matrix(engine)['version']}"
 
 

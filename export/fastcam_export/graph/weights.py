@@ -28,6 +28,8 @@ MANY = 1 << 25
 """Bytes of such weights from which those of one file are put aside."""
 FULL = (1 << 31) - (1 << 24)
 """Bytes of weights that one file can hold: protobuf writes less than 2 GiB."""
+FULL_IN_BROWSERS = 1 << 29
+"""The same of files for onnxruntime-web, which holds a file three times while it reads it, in 4 GiB; weights once."""
 PAGE = 4096
 """Where a weight begins in a file, so that it can be mapped into memory."""
 PIECE = 1 << 24
@@ -180,9 +182,10 @@ def _assign(message: onnx.ModelProto | onnx.GraphProto, name: str, value: object
 # ---- back
 
 
-def inside(model: onnx.ModelProto) -> onnx.ModelProto:
+def inside(model: onnx.ModelProto, browser: bool = False) -> onnx.ModelProto:
     """A model with all its weights in it, as far as one file can hold them; itself, where nothing is apart."""
-    if not any(map(is_apart, model.graph.initializer)) or size(model) > FULL:
+    full = FULL_IN_BROWSERS if browser else FULL
+    if not any(map(is_apart, model.graph.initializer)) or size(model) > full:
         return model
     made = without_weights(model)
     for tensor in model.graph.initializer:

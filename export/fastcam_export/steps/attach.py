@@ -38,16 +38,20 @@ class Attached:
     framed: onnx.ModelProto | None
     parts: on_demand.Parts | None
 
-    def with_weights(self) -> Attached:
-        """The same with all weights in the models, as far as one file can hold them."""
+    def with_weights(self, browser: bool) -> Attached:
+        """The same with all weights in the models, as far as one file can hold them, or as a browser reads them."""
         head, parts = self.head, self.parts
         return replace(
             self,
-            whole=weights.inside(self.whole),
-            head=head and replace(head, model=weights.inside(head.model)),
-            framed=self.framed and weights.inside(self.framed),
+            whole=weights.inside(self.whole, browser),
+            head=head and replace(head, model=weights.inside(head.model, browser)),
+            framed=self.framed and weights.inside(self.framed, browser),
             parts=parts
-            and replace(parts, forward=weights.inside(parts.forward), explanation=weights.inside(parts.explanation)),
+            and replace(
+                parts,
+                forward=weights.inside(parts.forward, browser),
+                explanation=weights.inside(parts.explanation, browser),
+            ),
         )
 
 
@@ -110,7 +114,7 @@ def _backward_pass(
             plan.layers,
             target.functional,
             emit=options.emitted,
-            engine=options.for_engine,
+            engine=engines.form(options.for_engine),
             further=further,
         )
     return cam.attach(
@@ -119,7 +123,7 @@ def _backward_pass(
         target.value,
         targets=options.targets_input,
         emit=options.emitted,
-        engine=options.for_engine,
+        engine=engines.form(options.for_engine),
         further=further,
         beside=head.emitted if head is not None else None,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcam.schema import FastcamError
-from fastcam_export.artifacts import classifier_head, on_demand, uint8_frames
+from fastcam_export.artifacts import classifier_head, engines, on_demand, uint8_frames
 from fastcam_export.graph import signed_codes, weights
 from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import in_default_domain
@@ -131,7 +131,11 @@ def _compared_with(plan: Plan, attached: Attached, began: Source, run: SourceRun
 
 def _keeping_bits(plan: Plan, attached: Attached, run: SourceRun) -> tuple[Plan, Attached]:
     """The same, with int8 values as uint8 where outputs keep their bits only so. Other engines keep int8."""
-    names = frozenset[str]() if plan.options.for_engine != "onnxruntime" else signed_codes.read_beside(attached.whole)
+    names = (
+        frozenset[str]()
+        if engines.form(plan.options.for_engine) != "onnxruntime"
+        else signed_codes.read_beside(attached.whole)
+    )
     if not names or run.missing or same_bits(attached.whole, run):
         return plan, attached
     unsigned = replace(plan, unsigned=names)

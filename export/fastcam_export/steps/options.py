@@ -107,7 +107,7 @@ class ExportOptions:
     @property
     def targets_input(self) -> Targets:
         """``targets``, where "default" is "required" for an engine that makes a constant of an input with a default."""
-        return "required" if engines.has_list(self.for_engine) and self.targets == "default" else self.targets
+        return "required" if engines.requires_targets(self.for_engine) and self.targets == "default" else self.targets
 
     @property
     def cotangents(self) -> bool:

@@ -39,7 +39,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
     Raises:
         FastcamError: a file cannot be written.
     """
-    attached = attached.with_weights()
+    attached = attached.with_weights(plan.options.for_engine == "web")
     model, metadata, explanation = attached.whole, plan.metadata, None
     if attached.head is not None:
         metadata = classifier_head.with_head(attached.head, metadata)
