@@ -7,6 +7,7 @@
 # make fuzz SECONDS=60: hostile inputs of every class; what is found lies in build/fuzz.
 # make soak: 2,000 calls, 300 Explainers, then 32 threads for five minutes: memory and answers stay.
 # make bench: set up the peers as well, measure what README and docs say of speed, and write it there; an hour on two cores.
+# make wasm: build the kernels for browsers anew, csrc/wasm/package/kernels.wasm.
 # make docs: build the documents as a site in build/site; it needs no network to be read.
 # Needs Python 3.10 or later, make and a C++ compiler; everything else goes into .venv.
 
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test suite test-all coverage lint cases audit fuzz soak bench docs clean
+.PHONY: demo test suite test-all coverage lint cases audit fuzz soak bench wasm docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastcam demo
@@ -104,6 +105,11 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m fastcam_bench.speed.export_time
 	$(BIN)/python -m fastcam_bench.speed.kernels --seconds 1.2 --json bench/results/kernels/kernels.json
 	$(BIN)/python -m fastcam_bench.report
+
+# the version stands in csrc/wasm/build.py: another one gives other bytes
+wasm: | $(BIN)/python
+	$(PIP) ziglang==0.17.1
+	$(BIN)/python csrc/wasm/build.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

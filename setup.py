@@ -23,6 +23,7 @@ PACKAGES = [
     *find_packages(include=["fastcam", "fastcam.*"]),
     *find_packages(where="export"),
     "fastcam.kernels.cuda_source",  # no Python: what CuPy compiles
+    "fastcam.web.package",  # no Python: what browsers run
 ]
 
 setup(
@@ -32,6 +33,7 @@ setup(
         "fastcam": "fastcam",
         "fastcam_export": "export/fastcam_export",
         "fastcam.kernels.cuda_source": "csrc/cuda",
+        "fastcam.web.package": "csrc/wasm/package",
     },
     package_data={
         "fastcam": ["py.typed", "*.pyi", "data/*"],
@@ -39,6 +41,8 @@ setup(
         "fastcam.evaluation.report": ["page/*"],
         "fastcam.evaluation.study": ["page/*"],
         "fastcam.serving": ["page/*"],
+        "fastcam.web": ["page/*"],
+        "fastcam.web.package": ["*.json", "*.md", "*.wasm", "src/*"],
         "fastcam.kernels.cuda_source": ["*.cu", "*.cuh"],
         "fastcam_export": ["py.typed", "data/*.json"],
     },

@@ -28,6 +28,7 @@ from fastcam.cli import (
     methods,
     serve,
     stream,
+    web,
 )
 from fastcam.cli.console import Output
 from fastcam.cli.evaluation import dissect, evaluate, report, seeds, study
@@ -137,7 +138,7 @@ def _options(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Every day": (export.export, explain.explain, inspect.inspect),
     "Explain more": (caption.caption, stream.stream, concepts.concepts, dissect.dissect, seeds.seeds),
-    "Deploy": (serve.serve, batch.batch, drift.drift),
+    "Deploy": (serve.serve, batch.batch, drift.drift, web.web),
     "Look up": (methods.methods, cotangents.cotangents),
     "Measure": (evaluate.evaluate, report.report, bench.bench),
     "Try it": (demo.demo,),

@@ -110,11 +110,15 @@ def test_the_wheel_holds_what_runs_and_nothing_else(built: tuple[Path, Path]) ->
     sources = [path.relative_to(ROOT) for path in (ROOT / "fastcam").rglob("*.py*") if path.suffix in (".py", ".pyi")]
     sources += [path.relative_to(ROOT / "export") for path in (ROOT / "export" / "fastcam_export").rglob("*.py")]
     cuda = {f"fastcam/kernels/cuda_source/{path.name}" for path in (ROOT / "csrc" / "cuda").glob("*.cu*")}
+    browser = ROOT / "csrc" / "wasm" / "package"
+    web = {
+        f"fastcam/web/package/{path.relative_to(browser).as_posix()}" for path in browser.rglob("*") if path.is_file()
+    }
     folders = (ROOT / "fastcam" / "data", *(ROOT / "fastcam").rglob("page"))
     data = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir()}
     data |= {"fastcam/py.typed", "fastcam_export/py.typed", "fastcam_export/data/tensorrt.json"}
     [native] = {name for name in names if name.startswith("fastcam/_native.") and not name.endswith(".pyi")}
-    expected = {path.as_posix() for path in sources} | cuda | data | {native}
+    expected = {path.as_posix() for path in sources} | cuda | web | data | {native}
     assert {name for name in names if not name.startswith(info)} == expected
     assert f"{info}/licenses/LICENSE" in names
     assert set(metadata.get_all("Provides-Extra", [])) == {"cpu", "gpu", "export", "docs", "test"}
