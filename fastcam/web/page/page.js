@@ -181,7 +181,7 @@ at("model").onchange = at("device").onchange = () => open().catch(failed);
 at("target").onchange = () => at("target").value.trim() && ask(at("target").value.trim());
 document.forms[0].onsubmit = (event) => event.preventDefault();
 
-if (site.webgpu && navigator.gpu) {
+if (site.webgpu && (await navigator.gpu?.requestAdapter().catch(() => null))) {
   const option = document.createElement("option");
   option.value = "webgpu";
   option.textContent = "the GPU (WebGPU)";
