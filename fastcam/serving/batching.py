@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 LEARNING = 0.2
 """How much the last run counts, of what is known of how busy the thread is."""
+SURELY = 4.0
+"""Of the time of the last run: who has so much left runs by himself."""
 
 
 @dataclass(eq=False)
@@ -30,13 +33,17 @@ class _Waiting(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Runs what waits in batches, one after the other, in a thread of its own.
+    """Runs what waits in batches, one after the other, in a thread of its own, or in the thread of who asks.
 
     A batch holds what waits when the one before has ended, so it grows with the load and a single request waits for
     nobody. While others are on their way (:meth:`coming`) a batch that is not full waits for them: hardly where the
     thread has mostly been idle, for ``delay`` seconds where it has been busy, as then whoever comes too late waits for
     a whole run. What nobody waits for any more is not run. A batch that fails is run again one by one, so that
     one item's error is no other's.
+
+    An item that finds nothing waiting, running or on its way runs in the thread that asks for it: threads that wake
+    each other take up to a millisecond. Nobody can leave such a run, so it is for those whose time is much longer than
+    that of the last run.
 
     Args:
         run: a batch to the answers of its items, in order.
@@ -59,6 +66,10 @@ class Batcher(Generic[T, R]):
         self._closed = False
         self._busy = 0.0  # the share of runs in the time of the last of them
         self._first = 0.0  # when the batch that runs had its first item
+        self._ended = time.perf_counter()  # when the last run did
+        self._took = math.inf  # how long that was; nothing is known before the first
+        self._running = False  # in any thread
+        self._filling = False  # the thread waits for items that are on their way
         self._thread = threading.Thread(target=self._work, name="fastcam batches", daemon=True)
         self._thread.start()
 
@@ -74,7 +85,8 @@ class Batcher(Generic[T, R]):
         """``more`` items are on their way; of those that do not come any more a negative number."""
         with self._changed:
             self._coming += more
-            self._changed.notify_all()
+            if self._filling:
+                self._changed.notify_all()
 
     def ask(
         self, item: T, key: Hashable, until: float, told: Callable[[int, int, int], None] = lambda *times: None
@@ -94,8 +106,15 @@ class Batcher(Generic[T, R]):
         with self._changed:
             if self._closed:
                 raise Gone("this version of the model is no longer served; ask again")
-            self._items.append(waiting)
-            self._changed.notify_all()
+            alone = not (self._running or self._items or self._coming)
+            here = alone and until - time.monotonic() > SURELY * self._took
+            if here:
+                self._running = True
+            else:
+                self._items.append(waiting)
+                self._changed.notify_all()
+        if here:
+            return self._here(waiting, told)
         try:
             answer = waiting.answer.result(max(0.0, until - time.monotonic()))
             told(waiting.asked, waiting.begun, waiting.ended)
@@ -113,26 +132,48 @@ class Batcher(Generic[T, R]):
             self._changed.notify_all()
         self._thread.join()
 
+    def _here(self, waiting: _Waiting[T, R], told: Callable[[int, int, int], None]) -> R:
+        """The answer to an item that is alone, in this thread; what comes meanwhile waits for its end."""
+        self._first = begun = time.perf_counter()
+        waiting.begun = time.time_ns()
+        try:
+            (answer,) = self._run([waiting.item])
+            waiting.ended = time.time_ns()
+        finally:
+            self._learn(begun, 1)
+            with self._changed:
+                self._running = False
+                if self._items or self._closed:
+                    self._changed.notify_all()
+        told(waiting.asked, waiting.begun, waiting.ended)
+        return answer
+
     def _work(self) -> None:
-        ended = time.perf_counter()
         while batch := self._next():
             begun = time.perf_counter()
             self._answer(batch)
-            idle, ended = self._first - ended, time.perf_counter()
-            took = ended - begun
-            self._busy += LEARNING * (took / (took + max(0.0, idle)) - self._busy)
-            self._ran(len(batch), took)
+            self._learn(begun, len(batch))
+
+    def _learn(self, begun: float, count: int) -> None:
+        """A run has ended."""
+        idle, self._ended = self._first - self._ended, time.perf_counter()
+        self._took = took = self._ended - begun
+        self._busy += LEARNING * (took / (took + max(0.0, idle)) - self._busy)
+        self._ran(count, took)
 
     def _next(self) -> list[_Waiting[T, R]]:
         """The next batch; none when there will be no more."""
         with self._changed:
+            self._running = False
             while True:
-                self._changed.wait_for(lambda: self._items or self._closed)
+                self._changed.wait_for(lambda: not self._running and (self._items or self._closed))
                 self._first = time.perf_counter()
                 if self.patience and not self._closed:
+                    self._filling = True
                     self._changed.wait_for(
                         lambda: len(self._items) >= self._size or not self._coming or self._closed, self.patience
                     )
+                    self._filling = False
                 batch: list[_Waiting[T, R]] = []
                 kept: deque[_Waiting[T, R]] = deque()
                 now = time.monotonic()
@@ -144,6 +185,7 @@ class Batcher(Generic[T, R]):
                 self._items = kept
                 batch = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
                 if batch or (self._closed and not kept):
+                    self._running = True
                     return batch
 
     def _answer(self, batch: list[_Waiting[T, R]]) -> None:

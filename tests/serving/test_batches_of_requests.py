@@ -163,6 +163,104 @@ def test_patience_grows_with_the_share_of_runs_in_the_time():
     assert 0 < idle < busy <= 1.0, "busier threads wait longer"
 
 
+# --- an item that is alone -------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A run that doubles numbers, says in which thread it was, and never runs beside itself."""
+
+    def __init__(self):
+        self.threads, self.batches, self._inside = [], [], threading.Lock()
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def __call__(self, items):
+        assert self._inside.acquire(blocking=False), "two runs at once"
+        try:
+            self.threads.append(threading.get_ident())
+            self.batches.append(list(items))
+            self.begun.set()
+            assert self.go.wait(SOON)
+            if any(item < 0 for item in items):
+                raise FastcamError("a negative number")
+            return [2 * item for item in items]
+        finally:
+            self._inside.release()
+
+
+@pytest.fixture
+def known():
+    """A batcher that has run once, so that it knows how long that takes, and its run."""
+    watched = Watched()
+    batcher = Batcher(watched, 4)
+    assert batcher.ask(0, 0, time.monotonic() + SOON) == 0
+    assert watched.threads != [threading.get_ident()], "of the first run nobody knows how long it takes"
+    watched.threads.clear(), watched.batches.clear(), watched.begun.clear()
+    yield batcher, watched
+    watched.go.set()
+    batcher.close()
+
+
+def test_an_item_that_is_alone_runs_where_it_is_asked(known):
+    batcher, watched = known
+    times = []
+    assert batcher.ask(4, 0, time.monotonic() + SOON, lambda *said: times.append(said)) == 8
+    assert watched.threads == [threading.get_ident()]
+    ((asked, begun, ended),) = times
+    assert asked <= begun <= ended
+    with pytest.raises(FastcamError, match="negative"):
+        batcher.ask(-1, 0, time.monotonic() + SOON)
+    assert batcher.ask(5, 0, time.monotonic() + SOON) == 10, "an error is that item's alone"
+
+
+def test_what_comes_while_an_item_runs_by_itself_waits_and_runs_together(known):
+    batcher, watched = known
+    watched.go.clear()
+    first, one = ask_all(batcher, [1])
+    assert watched.begun.wait(SOON)
+    threads, answers = ask_all(batcher, range(2, 6))
+    waiting(batcher, 4)
+    watched.go.set()
+    for thread in [*first, *threads]:
+        thread.join(SOON)
+    assert one == {1: 2} and answers == {i: 2 * i for i in range(2, 6)}
+    assert [sorted(batch) for batch in watched.batches] == [[1], [2, 3, 4, 5]]
+    assert len(set(watched.threads)) == 2
+
+
+def test_an_item_does_not_run_by_itself_while_another_is_on_its_way(known):
+    batcher, watched = known
+    batcher.coming(1)
+    batcher.ask(1, 0, time.monotonic() + SOON)
+    batcher.coming(-1)
+    assert watched.threads != [threading.get_ident()]
+
+
+def test_one_whose_time_may_be_too_short_can_leave_its_run(known):
+    batcher, watched = known
+    batcher._took = 1.0
+    watched.go.clear()
+    with pytest.raises(NotInTime):
+        batcher.ask(1, 0, time.monotonic() + 0.1)
+    watched.go.set()
+    assert watched.threads != [threading.get_ident()]
+
+
+def test_the_end_waits_for_an_item_that_runs_by_itself(known):
+    batcher, watched = known
+    watched.go.clear()
+    threads, answers = ask_all(batcher, [1])
+    assert watched.begun.wait(SOON)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    watched.go.set()
+    closing.join(SOON)
+    threads[0].join(SOON)
+    assert not closing.is_alive() and answers == {1: 2}
+
+
 def test_one_that_is_closed_answers_what_waits_and_takes_no_more(batcher, run):
     first = held_up(batcher, run)
     threads, answers = ask_all(batcher, [5])
