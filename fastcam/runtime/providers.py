@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fastcam.errors import FastcamError, shown, typed
 
@@ -55,6 +55,8 @@ class Settings:
         keep_optimized: keep ONNX Runtime's optimised model there, for a faster start (CPU and CUDA).
         inter_threads: operators that run at the same time (CPU).
         spinning: False lets idle threads sleep at once: slower by some microseconds, and no power spent on waiting.
+            "run" lets them spin as long as a run lasts, and sleep behind it: for a process that has its processors not
+            for itself alone.
         cores: one processor number (from 0) per thread but the first, which is the caller's; needs ``threads``.
 
     Raises:
@@ -77,7 +79,7 @@ class Settings:
     keep_engines: bool = True
     keep_optimized: bool = False
     inter_threads: int | None = None
-    spinning: bool = True
+    spinning: bool | Literal["run"] = True
     cores: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +111,8 @@ class Settings:
             wrong.append("calibration is a table for int8; set int8 too")
         if self.cores is not None and (not self.cores or min(self.cores) < 0):
             wrong.append(f"cores are processor numbers from 0, got {list(self.cores)}")
+        if self.spinning not in (True, False, "run"):
+            wrong.append(f'spinning is {self.spinning!r}; give True, False or "run"')
         if wrong:
             raise FastcamError(wrong[0])
         stream_address(self.stream)

@@ -190,6 +190,8 @@ def _options(ort: Any, threads: int | None, settings: Settings) -> Any:
     if not settings.spinning:
         for pool in ("intra_op", "inter_op"):
             options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+    if settings.spinning == "run":
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if settings.cores is not None:
         if threads is None or len(settings.cores) != threads - 1:
             wanted = (

@@ -290,6 +290,10 @@ def test_threads_for_small_devices():
     assert made.intra_op_num_threads == 1 and made.inter_op_num_threads == 2 and not made.enable_cpu_mem_arena
     assert made.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert made.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+    made = create_session(MODEL, threads=2, settings=Settings(spinning="run")).get_session_options()
+    assert made.get_session_config_entry("session.force_spinning_stop") == "1"
+    with pytest.raises(FastcamError, match="give True, False or"):
+        Settings(spinning="never")
     made = create_session(MODEL, threads=2, settings=Settings(cores=[1]))
     assert made.get_session_options().get_session_config_entry("session.intra_op_thread_affinities") == "2"
     with pytest.raises(FastcamError, match=r"give 1 for 2 threads"):

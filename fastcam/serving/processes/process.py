@@ -112,8 +112,10 @@ class Process:
 
     def _load(self, metrics: Metrics, spans: Spans, place: Place) -> ServedModel:
         from fastcam.explainer import Explainer
+        from fastcam.runtime.providers import Settings
 
-        how: Any = {"batch_size": self.batch_size, "max_pixels": self.limits.pixels}
+        settings = Settings(spinning="run")  # threads that spin behind a run keep others from its answer
+        how: Any = {"batch_size": self.batch_size, "settings": settings, "max_pixels": self.limits.pixels}
         explainer = Explainer(place.path, self.providers, self.threads, **how)
         observe = partial(metrics.observe, place.name)
         of_batches = self.batch_size, self.delay, observe, spans
