@@ -55,6 +55,13 @@ def test_a_server_that_fails_is_not_measured():
             processes.Client(running.port, processes.Ask("/bad"))()
 
 
+def test_a_report_says_its_command_without_folders_of_this_machine():
+    given = ["--seconds", "6", "--packages", "/some/where", "--json", "/else/where", "--only", "resnet50"]
+    assert processes.said("peers", given) == (
+        "python -m fastcam_bench.serving.peers --seconds 6 --packages DIR --only resnet50"
+    )
+
+
 def test_a_server_that_does_not_start_says_so():
     with pytest.raises(RuntimeError, match="does not answer"), processes.served(["-c", "1"], 1, "/"):
         pass
@@ -76,13 +83,14 @@ def test_what_was_measured_on_a_busy_machine_is_said_to_be(monkeypatch):
         "network": "N",
         "versions": {"a": "1", "b": "2"},
         "requests": {"health": {"a": one, "b": one}},
-        "networks": {"n": {"ours": one}},
+        "networks": {"mobilenet_v2": {"ours": one}},
     }
     monkeypatch.setattr(sections, "_read", lambda name: report)
-    assert "busy" not in sections.choice() + sections.peers()
-    assert "| n | ours | 2.0 | 3.0 | 3.0 | 3.0 |" in sections.peers()
+    assert "busy" not in sections.choice() + sections.peers() and "one client waits 2 and 2 ms" in sections.choice()
+    assert "| MobileNetV2 | ours | 2.0 | 3.0 | 3.0 | 3.0 |" in sections.peers()
     report["load"] = 9.0
-    assert "load 9 on 2 cores" in sections.choice() and "load 9 on 2 cores" in sections.peers()
+    assert "busy" in sections.choice() and "busy" in sections.peers() and "one client" not in sections.choice()
+    assert "| MobileNetV2 | ours | 3.0 |" in sections.peers()
 
 
 def test_the_peers_files_compile_without_the_peers():

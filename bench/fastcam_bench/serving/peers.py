@@ -22,7 +22,7 @@ from typing import Any
 from fastcam_bench.models import networks
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.serving.processes import Ask, Client, Running, compared, free_port, served
+from fastcam_bench.serving.processes import Ask, Client, Running, compared, free_port, said, served
 from fastcam_bench.speed.serving import encoded
 from fastcam_export import export_model
 
@@ -40,11 +40,10 @@ def started(
     made = folder / f"{source.stem}.cam.onnx"
     export_model(source, made, preprocess="imagenet", check=False)
     ports = [free_port() for _ in range(3)]
-    said = [str(source), str(ports[1]), str(threads)]
     peers = {"PYTHONPATH": str(packages)}
     ours = ["-m", "fastcam", "serve", str(made), "--port", str(ports[0]), "--threads", str(threads),
             "--batch-size", str(BATCH)]  # fmt: skip
-    lit = [str(SCRIPTS / "litserve_server.py"), *said, str(BATCH)]
+    lit = [str(SCRIPTS / "litserve_server.py"), str(source), str(ports[1]), str(threads), str(BATCH)]
     kserve = [str(SCRIPTS / "kserve_server.py"), str(source), str(ports[2]), str(threads)]
     name = made.name.removesuffix(".cam.onnx")
     return {
@@ -65,9 +64,9 @@ def measure(network: str, seconds: float, rounds: int, threads: int, packages: P
     with TemporaryDirectory() as folder, ExitStack() as stack:
         running = started(stack, Path(source), Path(folder), threads, packages)
         contestants = {name: (one, Ask(path, body)) for name, (one, path) in running.items()}
-        said = {name: _best(Client(one.port, ask)()) for name, (one, ask) in contestants.items()}
-        if len(set(said.values())) != 1:
-            raise RuntimeError(f"the servers do not say the same class: {said}")
+        best = {name: _best(Client(one.port, ask)()) for name, (one, ask) in contestants.items()}
+        if len(set(best.values())) != 1:
+            raise RuntimeError(f"the servers do not say the same class: {best}")
         return compared(contestants, seconds, rounds)
 
 
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(name, json.dumps(found[name], indent=1), flush=True)
     there = {one.metadata["Name"]: one.version for one in distributions(path=[str(options.packages)])}
     about = {
-        "command": f"python -m fastcam_bench.serving.peers --packages DIR --seconds {options.seconds:g}",
+        "command": said("peers", sys.argv[1:] if arguments is None else arguments),
         "machine": machine(),
         "versions": versions("fastcam", "onnxruntime") | {name: there[name] for name in ("litserve", "kserve")},
         "threads": options.threads,

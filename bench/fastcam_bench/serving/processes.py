@@ -57,6 +57,17 @@ def _processes() -> Iterator[tuple[int, float]]:
             yield int(fields[2]), (int(fields[11]) + int(fields[12])) / TICK
 
 
+def said(module: str, arguments: Sequence[str]) -> str:
+    """A command for a report, without where this machine keeps packages and reports."""
+    words, given = [f"python -m fastcam_bench.serving.{module}"], list(arguments)
+    while given:
+        word = given.pop(0)
+        value = [given.pop(0)] if given and not given[0].startswith("-") else []
+        if word != "--json":
+            words += [word, *(["DIR"] if word == "--packages" else value)]
+    return " ".join(words)
+
+
 def free_port() -> int:
     """A port that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as listening:

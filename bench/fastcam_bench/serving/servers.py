@@ -25,7 +25,7 @@ from fastcam.serving.repository import Place, Repository
 from fastcam_bench.models import networks
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.serving.processes import Ask, compared, free_port, served
+from fastcam_bench.serving.processes import Ask, compared, free_port, said, served
 from fastcam_bench.speed.serving import encoded
 from fastcam_export import export_model
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     busy = os.getloadavg()[0]
     requests = measure(options.network, options.seconds, options.rounds, options.threads, options.packages)
     about = {
-        "command": f"python -m fastcam_bench.serving.servers --seconds {options.seconds:g}",
+        "command": said("servers", sys.argv[1:] if arguments is None else arguments),
         "machine": machine(),
         "versions": versions("fastcam", "uvicorn", "httptools", "uvloop", "granian", "starlette"),
         "network": networks.NETWORKS[options.network].title,
