@@ -128,11 +128,13 @@ class Server:
     def _failure(self, error: Exception) -> Any:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
         headers = {"retry-after": "1"} if status in (429, 503, 504) else {}
+        headers |= {"connection": "close"} if status in (413, 504) else {}  # the rest of a body is not waited for
         headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
         return _json({"error": said_of(error, status)}, status, headers)
 
     async def _body(self, request: Any, until: float) -> bytes:
         """The body, as far as it may be long and take time."""
+        self.service.refuse_more()
         most = self.limits.body
         promised = request.headers.get("content-length", "0")
         if promised.isascii() and promised.isdigit() and int(promised[:20]) > most:
@@ -140,11 +142,13 @@ class Server:
 
         async def whole() -> bytes:
             parts, size = [], 0
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise TooLarge(f"the body has more than the {most} bytes that are taken")
-                parts.append(part)
+            with self.service.receiving() as more:
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise TooLarge(f"the body has more than the {most} bytes that are taken")
+                    more(len(part))
+                    parts.append(part)
             return b"".join(parts)
 
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastcam.schema import __version__
 from fastcam.serving.asked import NAMES
+from fastcam.serving.bodies.tensors import DATATYPES
 
 
 def document(models: Sequence[str]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _tensor(required: Sequence[str]) -> dict[str, Any]:
         "required": [*required],
         "properties": {
             "name": {"type": "string"},
-            "datatype": {"type": "string"},
+            "datatype": {"enum": [*DATATYPES, "BYTES"]},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "parameters": {"type": "object"},
             "data": {"type": "array"},

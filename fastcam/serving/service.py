@@ -25,6 +25,8 @@ from fastcam.serving.tracing import Spans
 
 T = TypeVar("T")
 LOG = logging.getLogger("fastcam.serving")
+BODIES, SMALL = 256 << 20, 1 << 20
+"""Bytes of bodies that are on their way at once, about; those that are small come through beyond it."""
 FAILED = "the server failed; its log says why"
 """What a client is told of a defect."""
 
@@ -54,7 +56,7 @@ class Service:
         self._keys = [key.encode() for key in keys]
         self._pool = ThreadPoolExecutor(limits.waiting, "fastcam request")
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._under_way = self._receiving = 0
         self._draining = False
 
     def check_key(self, said: str) -> None:
@@ -72,6 +74,36 @@ class Service:
         """Whether requests are answered: there are models, and the end is not near."""
         return bool(self.repository.models) and not self._draining
 
+    def refuse_more(self) -> None:
+        """Refuse a request before its body is read.
+
+        Raises:
+            TooMany: as many requests as may be are under way.
+        """
+        if self._under_way >= self.limits.waiting:
+            raise TooMany(f"{self._under_way} requests are under way; come again later")
+
+    @contextmanager
+    def receiving(self) -> Iterator[Callable[[int], None]]:
+        """The body of a request while it comes; the context says how many bytes more are there.
+
+        Raises:
+            TooMany: a large body, while those that are on their way take too much memory.
+        """
+        held = 0
+
+        def more(count: int) -> None:
+            nonlocal held
+            held += count
+            self._receiving += count
+            if self._receiving > BODIES and held > SMALL:
+                raise TooMany("too many large bodies are on their way; come again later")
+
+        try:
+            yield more
+        finally:
+            self._receiving -= held
+
     async def work(self, call: Callable[..., T], *arguments: Any) -> T:
         """A call that computes, in a thread.
 
@@ -79,8 +111,7 @@ class Service:
             TooMany: as many requests as may be are under way.
         """
         with self._lock:
-            if self._under_way >= self.limits.waiting:
-                raise TooMany(f"{self._under_way} requests are under way; come again later")
+            self.refuse_more()
             self._under_way += 1
             self.metrics.waiting.set(self._under_way)
         computing = self._pool.submit(copy_context().run, call, *arguments)

@@ -21,8 +21,6 @@ from fastcam.serving.tracing import OpenTelemetry, Spans
 
 KEEP_ALIVE = 5
 """Seconds that a connection may be silent between two requests."""
-LONGEST_HEAD = 1 << 16
-"""Bytes of a request's head."""
 BACKLOG = 1024
 """Connections that wait to be taken."""
 
@@ -80,6 +78,7 @@ class Process:
             import uvicorn
 
             from fastcam.serving.http import Server
+            from fastcam.serving.processes.slow_heads import ImpatientProtocol
         except ImportError as error:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
@@ -98,12 +97,12 @@ class Process:
         how: dict[str, Any] = {"log_config": None} if self.json_log else {}
         config = uvicorn.Config(
             server.app,
+            http=ImpatientProtocol,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(self.limits.seconds) + 1,
-            h11_max_incomplete_event_size=LONGEST_HEAD,
             backlog=BACKLOG,
             **how,
             **self.tls,

@@ -1,0 +1,54 @@
+"""Connections that never say what they want: uvicorn waits for the head of a request without an end.
+
+Thousands of them would take all of a process's file numbers, and nobody else could connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+SECONDS = 10.0
+"""From the begin of a connection, or from the first byte of a later request, to the end of a head."""
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which closes a connection whose head is not there in time."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has connected."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request is there."""
+        super().on_message_begin()
+        if self._late is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        """A head is there; its body has a time of its own."""
+        self._enough()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._enough()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._late = self.loop.call_later(SECONDS, self._close)
+
+    def _enough(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close(self) -> None:
+        self._late = None
+        if not self.transport.is_closing():
+            self.transport.close()
