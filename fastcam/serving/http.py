@@ -128,7 +128,7 @@ class Server:
     def _failure(self, error: Exception) -> Any:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
         headers = {"retry-after": "1"} if status in (429, 503, 504) else {}
-        headers |= {"connection": "close"} if status in (413, 504) else {}  # the rest of a body is not waited for
+        headers |= {"connection": "close"} if status == 504 else {}  # the rest of a body is not waited for
         headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
         return _json({"error": said_of(error, status)}, status, headers)
 

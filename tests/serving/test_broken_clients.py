@@ -89,6 +89,12 @@ def test_half_a_body_is_answered_when_its_time_is_over_and_the_connection_closed
     assert answered(client) == 200
 
 
+def test_the_rest_of_a_body_that_was_refused_is_not_waited_for(client, monkeypatch):
+    monkeypatch.setattr(slow_heads, "SECONDS", 0.3)
+    with opened(client, HEAD + b"Content-Length: 9000000\r\n\r\nhalf") as slow:
+        assert status_of(answer_of(slow)) == 413
+
+
 LENGTHS = {
     "one byte too few": (len(PNGS[0]) - 1, {200, 400}),
     "far too few": (10, {400}),
@@ -102,8 +108,9 @@ LENGTHS = {
 
 
 @pytest.mark.parametrize("kind", LENGTHS)
-def test_a_wrong_length(client, kind):
+def test_a_wrong_length(client, kind, monkeypatch):
     length, allowed = LENGTHS[kind]
+    monkeypatch.setattr(slow_heads, "SECONDS", 0.3)
     with opened(client, HEAD + f"Content-Length: {length}\r\n\r\n".encode() + PNGS[0]) as wrong:
         wrong.shutdown(socket.SHUT_WR)
         assert status_of(answer_of(wrong)) in allowed

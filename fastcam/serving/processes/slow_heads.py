@@ -1,4 +1,5 @@
-"""Connections that never say what they want: uvicorn waits for the head of a request without an end.
+"""Connections that never come to an end: uvicorn waits for the head of a request, and for the rest of a body that was
+answered early, as long as it takes.
 
 Thousands of them would take all of a process's file numbers, and nobody else could connect.
 """
@@ -34,6 +35,17 @@ class ImpatientProtocol(HttpToolsProtocol):
         """A head is there; its body has a time of its own."""
         self._enough()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request is there as a whole."""
+        self._enough()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A request has its answer, perhaps before its body is there: the rest of that is read for a while."""
+        super().on_response_complete()
+        if self.cycle is not None and self.cycle.more_body and self._late is None:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
