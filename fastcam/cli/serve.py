@@ -124,6 +124,10 @@ def _told(log: str) -> Told:
 def _listening(host: str, port: int, option: str, shared: bool = False) -> socket.socket:
     """A socket at an address; one that is shared only holds it for those that listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if shared and not hasattr(socket, "SO_REUSEPORT"):
+        raise FastcamError(
+            "several processes cannot share gRPC's port on this system; leave out --grpc-port or --workers"
+        )
     try:
         if not shared:
             return socket.create_server((host, port), family=family, backlog=1024)

@@ -80,6 +80,27 @@ def test_a_killed_worker_is_replaced_and_sigterm_ends_all(path):
         assert not any(map(alive, mine))
 
 
+def test_workers_share_the_port_of_grpc(path):
+    pytest.importorskip("tritonclient.grpc", reason="no tritonclient here: nothing was asked over gRPC")
+    import tritonclient.grpc as grpcclient
+    from tritonclient.utils import InferenceServerException
+
+    with served(path, "--workers", "2", "--threads", "1", "--grpc-port", "0") as (process, client):
+        at = next(line.split()[-1] for line in client.lines if line.startswith("listening for gRPC at"))
+        answering = Answering(process, client.lines)
+        assert soon(lambda: len(answering.numbers) == 2)
+        os.kill(min(answering.numbers), signal.SIGKILL)
+
+        def answers():
+            with (
+                contextlib.suppress(InferenceServerException),  # of the moment in which its socket closes
+                grpcclient.InferenceServerClient(at) as opened,
+            ):
+                return opened.is_server_ready() and opened.is_model_ready("tiny")
+
+        assert soon(answers, 10)
+
+
 def test_workers_do_not_outlive_a_parent_that_is_killed(path):
     with served(path, "--workers", "2", "--threads", "1") as (process, _):
         assert soon(lambda: len(workers_of(process)) == 2)
@@ -92,7 +113,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(path):
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
     (tmp_path / "bad.cam.onnx").write_bytes(b"no model")
     command = [sys.executable, "-m", "fastcam", "serve", str(tmp_path), "--port", "0", "--workers", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and len(lines) == 1 and "bad.cam.onnx" in lines[0]
 

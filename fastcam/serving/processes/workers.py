@@ -67,7 +67,8 @@ class Workers:
             FastcamError: a model cannot be loaded: no worker is started then.
         """
         with _signals(self._end), _metrics():
-            workers = [self._first()] + [self._started() for _ in range(self.count - 1)]
+            workers = [self._first()]
+            workers += [self._started() for _ in range(self.count - 1) if not self._stop]
             try:
                 self._look_after(workers)
             finally:
@@ -81,6 +82,9 @@ class Workers:
         here, there = CONTEXT.Pipe(duplex=False)
         worker = self._started(there)
         there.close()
+        while not here.poll(LOOK):
+            if self._stop:
+                return worker
         try:
             said = here.recv()
         except EOFError:  # it ended without a word
