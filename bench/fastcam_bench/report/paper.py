@@ -238,16 +238,15 @@ def measured_methods() -> str:
     for name in ("photos", "scenes"):
         report = json.loads((RESULTS / "evaluation" / f"{name}.json").read_text(encoding="utf-8"))
         rows = report["results"]
-        counts = ", ".join(f"{rows[0]['figures'][protocol][figure]['n']}" for protocol, figure in FIGURES)
         lines += [
-            f"{name.capitalize()}, n of the columns {counts}:",
+            f"{name.capitalize()}:",
             "",
-            "| | GT-known error | pointing game | rank correlation with occlusion |",
-            "|---|---:|---:|---:|",
+            "| | pictures | GT-known error | pointing game | rank correlation with occlusion |",
+            "|---|---:|---:|---:|---:|",
         ]
         for row in rows:
             cells = [_figure(row["figures"][protocol][figure]) for protocol, figure in FIGURES]
-            lines.append(f"| {row['model']}, {row['method']} | " + " | ".join(cells) + " |")
+            lines.append(f"| {row['model']}, {row['method']} | {row['pictures']} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines).rstrip()
 

@@ -5,7 +5,11 @@ localization, both pointing games, energy, correlation with occlusion, insertion
 goes on when it is called again; what a picture gave lies in ``--rows``.
 
     --only photos --methods gradcam,hirescam     some of it
+    --add                                        and the figures of the other methods stay as the files have them
     --scenes 2000 --asked 100                    scenes for what needs one pass, and for what asks the model again
+
+Methods that run the model again are measured on fewer pictures: those scenes that all methods are asked again about,
+and every fourth photo.
 
 Models, photos and annotations come from a folder that is no part of the project: ``--assets``, FASTCAM_ASSETS or
 ../shared/assets.
@@ -14,6 +18,8 @@ Models, photos and annotations come from a folder that is no part of the project
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +39,8 @@ from fastcam.evaluation.protocols.faithfulness.curves import Deletion, Insertion
 from fastcam.evaluation.protocols.faithfulness.occlusion import OcclusionCorrelation
 from fastcam.evaluation.protocols.faithfulness.subject import Subject
 from fastcam.evaluation.runner import Contestant, Measured, evaluate
-from fastcam.evaluation.samples import Dataset
+from fastcam.evaluation.samples import Dataset, LeftOut
+from fastcam.evaluation.statistics import Figure
 from fastcam.methods import METHODS
 from fastcam_bench.accuracy.photos import SUBJECTS
 from fastcam_bench.oracles.in_memory import InMemory
@@ -49,7 +56,16 @@ TOKENS = ("rollout", "rollout-max", "rollout-min", "legrad", "vit-reciprocam")
 PARTS = 28
 """Steps of insertion and deletion. The authors take one for each row of the picture, eight times as many at 224 pixels;
 the area differs by rounding of the curve's ends."""
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"rise": {"masks": 500}, "smoothgrad": {"samples": 15}}
+EVERY = 4
+"""Of the photos, for methods that run the model again: the first of so many."""
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "rise": {"masks": 500},
+    "smoothgrad": {"samples": 15},
+    "vargrad": {"samples": 15},
+    "integrated-gradients": {"steps": 15},
+    "sscam": {"samples": 2},
+    "iscam": {"steps": 2},
+}
 """What is less than by default, for time."""
 ON_DEMAND = ("gradient", "guided", "deconvolution", "excitation", "contrastive-excitation")
 """Modes of the pixels that are exported in two files: asked again, a model is then the plain one, several times as
@@ -79,6 +95,7 @@ class Subjects:
         name: of the network.
         source, how: what is exported, and the export's settings.
         data: pictures for what needs one pass; ``asked`` those for what asks the model again.
+        few: pictures for methods that run the model again.
         mapping, offset: see :func:`fastcam.evaluation.class_map.class_map`.
     """
 
@@ -87,6 +104,7 @@ class Subjects:
     how: Mapping[str, Any]
     data: Dataset
     asked: Dataset
+    few: Dataset
     mapping: Path | None = None
     offset: int | None = None
 
@@ -113,20 +131,22 @@ def photos(assets: Path) -> Iterator[Subjects]:
         data = open_data(f"coco:{assets / 'coco' / 'instances.json'}", pictures=assets / "coco" / "images")
         how = {"preprocess": subject.preprocess, "labels": assets / "models" / subject.labels}
         mapping = assets / "coco" / "coco_to_imagenet.json"
-        yield Subjects(subject.name, assets / "models" / subject.file, how, data, data, mapping, subject.offset)
+        few = InMemory(data, EVERY)
+        source = assets / "models" / subject.file
+        yield Subjects(subject.name, source, how, data, data, few, mapping, subject.offset)
 
 
 def scenes(count: int, asked: int) -> Subjects:
     """The bundled model on generated scenes."""
     how = {"preprocess": "imagenet", "labels": DATA / "scenes.labels.txt"}
     data, few = (InMemory(open_data(f"scenes:{number},seed=2026")) for number in (count, asked))
-    return Subjects("bundled", DATA / "scenes.onnx", how, data, few)
+    return Subjects("bundled", DATA / "scenes.onnx", how, data, few, few)
 
 
 def measured(subjects: Subjects, names: Sequence[str], rows: Path, refused: dict[str, str]) -> Iterator[Measured]:
     """Each method's figures; what the network cannot be explained by goes to ``refused``, with the reason."""
     one_pass: list[Protocol] = [PROTOCOLS[name]() for name in ONE_PASS]
-    for contestant in subjects.contestants(rows, names):
+    for name, contestant in zip(names, subjects.contestants(rows, names), strict=True):
         try:
             contestant.check()
         except FastcamError as error:
@@ -135,10 +155,36 @@ def measured(subjects: Subjects, names: Sequence[str], rows: Path, refused: dict
         side = contestant.explainer.input_shape[2]
         step = int(side) * int(side) // PARTS if isinstance(side, int) else 128 * 128 // PARTS
         again: list[Protocol] = [Occlusion(), Insertion(step=step), Deletion(step=step)]
-        first = evaluate(contestant, subjects.data, one_pass, rows / "one-pass" / subjects.name)
-        then = evaluate(contestant, subjects.asked, again, rows / "asked" / subjects.name)
+        costly = METHODS[name].runs not in (None, "layer")
+        data, asked = (subjects.few, subjects.few) if costly else (subjects.data, subjects.asked)
+        first = evaluate(contestant, data, one_pass, rows / "one-pass" / subjects.name)
+        then = evaluate(contestant, asked, again, rows / "asked" / subjects.name)
         print(contestant.title, flush=True)
         yield Measured(first.model, first.method, {**first.figures, **then.figures}, first.pictures, first.left_out)
+
+
+def earlier(report: Mapping[str, Any], names: Sequence[str]) -> Iterator[Measured]:
+    """What an earlier report has of other methods than ``names``."""
+    for row in report["results"]:
+        if row["method"] not in names:
+            figures = {
+                protocol: {name: _figure(one) for name, one in each.items()}
+                for protocol, each in row["figures"].items()
+            }
+            gone = {why: one["count"] for why, one in row["left out"].items()}
+            left_out = LeftOut(gone, {why: one["first"] for why, one in row["left out"].items()})
+            yield Measured(row["model"], row["method"], figures, row["pictures"], left_out)
+
+
+def _figure(kept: Mapping[str, Any]) -> Figure:
+    low, high, value = (math.nan if kept[end] is None else float(kept[end]) for end in ("low", "high", "value"))
+    return Figure(value, low, high, int(kept["n"]))
+
+
+def in_order(found: Sequence[Measured]) -> list[Measured]:
+    """By network, in the order in which they come, and then as the methods are listed."""
+    models, methods = list(dict.fromkeys(each.model for each in found)), list(METHODS)
+    return sorted(found, key=lambda each: (models.index(each.model), methods.index(each.method)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastcam_bench.accuracy.evaluation", description=__doc__)
     parser.add_argument("--only", choices=("photos", "scenes"))
     parser.add_argument("--methods", help="names, as a,b,c; all of convolutional networks by default")
+    parser.add_argument("--add", action="store_true", help="keep what the files have of other methods")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--asked", type=int, default=100)
     parser.add_argument("--assets", type=Path, default=default_assets())
@@ -163,6 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = [scenes(options.scenes, options.asked)] if kind == "scenes" else list(photos(options.assets))
         refused: dict[str, str] = {}
         found = [each for subjects in asked for each in measured(subjects, names, options.rows, refused)]
+        file = options.out / f"{kind}.json"
+        if options.add and file.is_file():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            refused = before["refused"] | refused
+            found = in_order([*earlier(before, names), *found])
         about: dict[str, Any] = {
             "command": " ".join(["python -m fastcam_bench.accuracy.evaluation", *given]),
             "machine": machine(),
@@ -172,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         title = asked[0].data.name.rpartition("/")[2]
         report = about | tables.to_dict(found, title, {"steps of insertion and deletion": PARTS})
-        write_report(report, options.out / f"{kind}.json")
+        write_report(report, file)
         (options.out / f"{kind}.md").write_text(tables.markdown(found, title), encoding="utf-8")
     return 0
 
