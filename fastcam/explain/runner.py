@@ -117,7 +117,7 @@ class Runner:
     def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
         """Run the images; an export in one file explains ``targets`` by the way."""
         start = 0
-        for batch in self.whole.inputs.batches(sources, self.whole.batch_size):
+        for batch in self.whole.inputs.batches(sources, self._images_of_a_run(targets)):
             rows = slice(start, start + len(batch.files))
             start = rows.stop
             yield self.run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
@@ -127,6 +127,16 @@ class Runner:
         assert isinstance(request.targets, ClassTargets)
         forward = self.whole.network.received(batch.tensor, outputs, request.targets.classes)
         return Run(batch, forward, self.whole.scores(forward.outputs, len(batch.files)))
+
+    def _images_of_a_run(self, targets: ResolvedTargets | None) -> int:
+        """The batch size; where gradients are read at the image, as many pairs of image and target.
+
+        Such a gradient keeps every layer's for each pair, which is gigabytes at the batch size alone.
+        """
+        view, asked = self.whole, 1
+        if isinstance(targets, ClassTargets) and view.metadata.input_gradient_at == "image":
+            asked = targets.classes.shape[1]
+        return view.batch_size if view.network.fixed_batch else max(1, view.batch_size // asked)
 
     def run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
         """Run one batch."""

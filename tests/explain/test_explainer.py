@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import scipy.ndimage
 import torch
 
+import fastcam
 from fastcam import Explainer, FastcamError, methods
 from fastcam.schema import EMITS, preset
+from fastcam_export import export_model
 from support.models.contract_model import LABELS, PATCH, batch, brightness_model, noise, random_model, same
 
 
@@ -249,3 +252,20 @@ def test_threads_and_batch_size_must_be_positive(model):
         Explainer(model.file(), batch_size=0)
     with pytest.raises(FastcamError, match="no kernels 'fast'"):
         Explainer(model.file(), kernels="fast")
+
+
+def test_gradients_at_the_image_run_as_many_pairs_of_image_and_target_as_the_batch_has_images(monkeypatch):
+    data = Path(fastcam.__file__).parent / "data"
+    made = export_model(data / "scenes.onnx", preprocess="imagenet", input_gradient="gradient", check=False)
+    file = made.model.SerializeToString()
+    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), np.uint8))
+    explainer, ran = Explainer(file, batch_size=4, threads=1), []
+    network = explainer._network
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda tensor, *rest: (ran.append(len(tensor)), forward(tensor, *rest))[1])
+    asked = {count: explainer(pictures, targets=list(range(count))) for count in (1, 2, 6)}
+    assert ran == [4, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+    alone = Explainer(file, batch_size=1, threads=1)
+    for count, found in asked.items():
+        wanted = alone(pictures, targets=list(range(count)))
+        np.testing.assert_allclose(found.input_gradients, wanted.input_gradients, rtol=1e-4, atol=1e-7)
