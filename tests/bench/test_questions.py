@@ -14,7 +14,7 @@ from fastcam_bench.paper.questions.exported import QUESTION, by_autograd, explai
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, LENGTH, UNKNOWN, WORDS, ids  # noqa: E402
 from fastcam_bench.paper.questions.networks import CoAttention, HierarchicalCoAttention, LstmProduct  # noqa: E402
 from fastcam_bench.paper.questions.pictures import COLOURS, SHAPES, Pictures  # noqa: E402
-from fastcam_bench.paper.questions.training import as_input, batches, questions  # noqa: E402
+from fastcam_bench.paper.questions.training import as_input, batches, pairs, questions  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,18 @@ def test_answers_are_true_of_what_the_masks_show(scenes, turn):
 def test_batches_have_all_kinds_and_their_pictures(scenes):
     many = Pictures(*(np.repeat(getattr(scenes[0], name), 3, axis=0) for name in vars(scenes[0])))
     (batch,) = batches(many, 1, 3)
-    images, of, words, answers = batch
-    assert images.shape == (32, 3, 64, 64) and -1 <= images.min() < images.max() <= 1
+    images, of, words, answers, shown = batch
+    assert images.shape == (32, 3, 64, 64) and -2.2 < images.min() < images.max() < 2.7
+    assert shown.shape == (32, len(SHAPES) * len(COLOURS))
     assert words.shape == (len(of), LENGTH) and answers.shape == of.shape and of.max() == 31
     assert 0.2 < (words == WORDS["?"]).any(1).float().mean() < 0.8
+
+
+def test_pairs_are_what_the_scenes_show(scenes):
+    shown = pairs(scenes[0]).reshape(-1, len(SHAPES), len(COLOURS))
+    for row, shapes, colours in zip(shown, scenes[0].shapes, scenes[0].colours, strict=True):
+        there = {(shape, colour) for shape, colour in zip(shapes, colours, strict=True) if shape >= 0}
+        assert {(int(i), int(j)) for i, j in row.nonzero()} == there and len(there) > 1
 
 
 def test_co_attention_is_lus_equations():
@@ -143,13 +151,13 @@ def test_every_layers_maps_of_the_co_attention_network_equal_autograd(scenes):
         net.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: kept.setdefault(name, out))
     x = as_input(asked.images[:4]).requires_grad_()
     scores = net(x, torch.from_numpy(asked.words[:4])).max(1).values.sum()
-    assert [one.maps.shape[2] for one in found.layers] == [32, 32, 32, 16, 16, 8, 8]
+    assert [one.maps.shape[2] for one in found.layers] == [32, 16, 8, 8, 8, 8]
     for name, one in zip(measure.LAYERS, found.layers, strict=True):
         (gradient,) = torch.autograd.grad(scores, kept[name], retain_graph=True)
         want = torch.relu((gradient.mean((2, 3), keepdim=True) * kept[name]).sum(1)).detach().numpy()
         assert np.abs(one.maps[:, 0] - want).max() <= 1e-4 * want.max(), name
     changes = measure.between_layers(explainer, asked)
-    assert len(changes) == len(measure.LAYERS) + 1 and "stage1.1 to stage2.0, 32 to 16" in changes
+    assert len(changes) == len(measure.LAYERS) + 1 and "trunk.relu to trunk.stages.0.relu2, 32 to 16" in changes
 
 
 def test_heat_is_measured_on_the_objects_asked_about(scenes):

@@ -18,6 +18,7 @@ from fastcam_export import export_captioner, export_model
 torch = pytest.importorskip("torch")
 from fastcam_bench.paper.captions import network  # noqa: E402 - needs torch
 from fastcam_bench.paper.captions.grammar import END, PAD, START, VOCABULARY  # noqa: E402
+from fastcam_bench.paper.trunk import start_from_bundled  # noqa: E402
 
 pytestmark = [pytest.mark.xdist_group("captions"), pytest.mark.filterwarnings("ignore::UserWarning")]
 FORMS = ("one file", "sequence", "step")
@@ -31,7 +32,7 @@ def net():
     """A captioner whose words are random, and so differ from each other: the decoder's weights are large."""
     torch.manual_seed(4)
     made = network.Captioner()
-    network.start_from_bundled(made)
+    start_from_bundled(made.encoder.trunk)
     with torch.no_grad():
         for weight in made.decoder.parameters():
             weight *= 4
@@ -68,8 +69,8 @@ def tensor():
 def by_autograd(net, tokens):
     """Log-probabilities of tokens, and the Grad-CAM maps of the whole caption and of each word."""
     encoder = net.encoder
-    layer = torch.relu(encoder.squeeze(encoder.seen(tensor()))).detach().requires_grad_()
-    features = encoder.project(encoder.pool(layer).flatten(1))
+    layer = encoder.trunk(tensor()).detach().requires_grad_()
+    features = encoder.vector(layer)
     ids = torch.tensor([[START, *tokens[:-1]]])
     logs = torch.log_softmax(net.decoder(features, ids)[0], -1)[range(len(tokens)), list(tokens)]
     maps = []

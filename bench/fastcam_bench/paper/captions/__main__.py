@@ -5,7 +5,7 @@ attention (the form of NeuralTalk2), and measures it on scenes that it has not s
 beside a caption that is the same for all; and where the heat of a caption of one object lies, beside the same network
 with random weights. A training that is stopped goes on where it was when the command is run again.
 
-Needs torch; minutes of one core.
+Needs torch; half an hour of one core, most of it training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastcam_bench.paths import CACHE, RESULTS
 from fastcam_export import export_captioner
 
 COMMAND = "python -m fastcam_bench.paper.captions"
-TRAINED, HELD_OUT, STEPS, SHOWN = 2500, 1000, 900, 6
+TRAINED, HELD_OUT, STEPS, SHOWN = 15000, 1000, 5000, 6
 
 
 def exported(net: network.Captioner, guided: bool) -> Captioner:
@@ -116,12 +116,13 @@ def _cell(value: Any) -> str:
 
 
 def main() -> None:
-    """Train, measure, print the table, write JSON, table, picture and the trained file."""
+    """Train, measure, print the table, write JSON, table and picture, and the trained file where it is asked for."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
     parser.add_argument(
         "--cache", type=Path, default=CACHE / "captions", help="folder for scenes and the training so far"
     )
+    parser.add_argument("--bundle", type=Path, help="folder for the trained file and its words; fastcam/data")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--train", type=int, default=TRAINED, help="scenes to train on")
     parser.add_argument("--test", type=int, default=HELD_OUT, help="scenes to measure on")
@@ -134,7 +135,9 @@ def main() -> None:
         raise SystemExit(f"the training stopped after {options.seconds:.0f} s; run the command again to go on")
     report, sheet, model = found
     write_results(report, options.out, "captions", table, {"captions": sheet})
-    (options.cache / "captions.onnx").write_bytes(model)
+    if options.bundle is not None:
+        (options.bundle / "captions.onnx").write_bytes(model)
+        (options.bundle / "captions.words.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     print(table(report))
 
 

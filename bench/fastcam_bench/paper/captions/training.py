@@ -14,15 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fastcam.evaluation.scenes import Object, scene, scene_seeds
+from fastcam.evaluation.scenes import CLASSES, COLORS, Object, scene, scene_seeds
 from fastcam.schema import PRESETS
 from fastcam_bench.paper.captions import grammar
 from fastcam_bench.paper.captions.grammar import END, LONGEST, PAD, START, Thing
-from fastcam_bench.paper.captions.network import SIZE, Captioner, start_from_bundled
+from fastcam_bench.paper.captions.network import EMBEDDED, SIZE, SQUEEZED, Captioner
+from fastcam_bench.paper.trunk import keep_statistics, start_from_bundled
 
 TRAIN_SEED, TEST_SEED = 31, 32
 OBJECTS = (1, 2, 2)
-BATCH, RATE, WARM, CHUNK, KEPT = 64, 4e-3, 40, 250, 50
+BATCH, CAPTIONS, RATE, WARM, CHUNK, KEPT = 32, 4, 3e-3, 40, 250, 50
+TRUNK = 0.5
+"""Learning rate of the trunk, as a share of that of what is new."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,22 +76,42 @@ def padded(texts: Sequence[str]) -> Tensor:
     return torch.from_numpy(rows)
 
 
-@torch.no_grad()
-def seen(net: Captioner, images: npt.NDArray[np.uint8]) -> Tensor:
-    """What the trunk makes of pictures, float16 [n, 163, 12, 12]: it is the same in each step, so it runs once."""
-    parts = [net.encoder.seen(normalised(images[i : i + 50])).half() for i in range(0, len(images), 50)]
-    return torch.cat(parts)
+def pairs(data: Scenes, picked: npt.NDArray[np.int64]) -> Tensor:
+    """Which pairs of class and colour pictures show: float32 [n, classes * colours] of 0 and 1."""
+    shown = np.zeros((len(picked), len(CLASSES), len(COLORS)), np.float32)
+    for row, i in zip(shown, picked, strict=True):
+        for item in data.objects[i]:
+            row[item.class_index, COLORS.index(item.color)] = 1
+    return torch.from_numpy(shown.reshape(len(picked), -1))
 
 
-def batch(data: Scenes, known: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Maps of the trunk, half of them mirrored and turned at random, and a caption of what each then shows."""
+def batch(data: Scenes, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures, mirrored and turned at random, captions of what each then shows, and the pairs that it shows."""
     picked = rng.integers(len(data), size=BATCH)
-    across, down, swap = (bool(bit) for bit in rng.integers(2, size=3) * rng.integers(2))
-    maps = known[picked].float()
-    maps = maps.transpose(2, 3) if swap else maps
-    maps = maps.flip([axis for axis, turn in ((2, down), (3, across)) if turn])
-    texts = [grammar.draw([one.turned(across, down, swap) for one in data.things(i)], rng) for i in picked]
-    return maps, padded(texts)
+    across, down, swap = (bool(bit) for bit in rng.integers(2, size=3))
+    images = data.images[picked]
+    images = images.transpose(0, 2, 1, 3) if swap else images
+    images = images[:, :: -1 if down else 1, :: -1 if across else 1]
+    things = [[one.turned(across, down, swap) for one in data.things(i)] for i in picked]
+    texts = [grammar.draw(each, rng) for each in things for _ in range(CAPTIONS)]
+    return normalised(images), padded(texts), pairs(data, picked)
+
+
+class Tells(nn.Module):
+    """The second task: which pairs of class and colour are there, by the best cell of maps, and by the vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        count = len(CLASSES) * len(COLORS)
+        self.of_cells, self.of_vector = nn.Conv2d(SQUEEZED, count, 1), nn.Linear(EMBEDDED, count)
+        for part in (self.of_cells, self.of_vector):
+            nn.init.constant_(part.bias, -4.0)  # type: ignore[arg-type]
+
+    def forward(self, cells: Tensor, vector: Tensor, shown: Tensor) -> Tensor:
+        """The cross-entropy of both, summed over the pairs."""
+        logits = torch.stack([self.of_cells(cells).amax((2, 3)), self.of_vector(vector)])
+        both = shown.expand_as(logits)
+        return nn.functional.binary_cross_entropy_with_logits(logits, both, reduction="sum") / len(cells)
 
 
 def train(
@@ -99,7 +122,11 @@ def train(
     kept: Path | None = None,
     seconds: float = math.inf,
 ) -> tuple[Captioner, bool]:
-    """AdamW on the words' cross-entropy, behind the trunk; the learning rate falls to zero over the steps.
+    """AdamW on the words' cross-entropy, and on what pictures show; the learning rate falls to zero over the steps.
+
+    The trunk begins as the bundled network, which tells classes whatever their colour. That it learns colours, and
+    which belongs to what, takes a second task: which pairs of class and colour a picture shows, by the best cell of a
+    map for each pair. The maps are thrown away afterwards. (The paper's networks learned to classify pictures first.)
 
     Args:
         kept: a file that holds the training so far; it goes on there, and stops after ``seconds``.
@@ -110,36 +137,43 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     net = Captioner()
-    start_from_bundled(net)
-    net.encoder.requires_grad_(False).eval()
-    maps = seen(net, data.images)
-    learned = [net.encoder.squeeze, net.encoder.project, net.decoder]
-    parameters = [p for part in learned for p in part.requires_grad_().parameters()]
-    optimiser = torch.optim.AdamW(parameters, RATE, weight_decay=1e-2)
+    trunk = net.encoder.trunk
+    start_from_bundled(trunk)
+    keep_statistics(net.train())
+    tells = Tells()
+    new = [trunk.last, net.encoder.project, net.decoder, tells]
+    groups = [{"params": [p for part in parts for p in part.parameters()]} for parts in (new, trunk.of_bundled())]
+    optimiser = torch.optim.AdamW(groups, RATE, weight_decay=1e-2)
+    everything = [p for group in groups for p in group["params"]]
     first, begun, losses = 0, time.perf_counter(), []
     if kept is not None and kept.is_file():
         state = torch.load(kept)
         net.load_state_dict(state["net"])
+        tells.load_state_dict(state["tells"])
         optimiser.load_state_dict(state["optimiser"])
         first, losses = state["step"], state["losses"]
     for step in range(first, steps):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        given, ids = batch(data, maps, np.random.default_rng([seed, step]))
-        logits = net.decoder(net.encoder.vector(given), ids[:, :-1])
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+        rate = RATE * min(1, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group, share in zip(optimiser.param_groups, (1, TRUNK), strict=True):
+            group["lr"] = rate * share
+        images, ids, shown = batch(data, np.random.default_rng([seed, step]))
+        cells = trunk(images)
+        logits = net.decoder(net.encoder.vector(cells).repeat_interleave(CAPTIONS, 0), ids[:, :-1])
+        words = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+        told = tells(cells, net.encoder.vector(cells), shown)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 5.0)
+        (words + told).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(everything, 5.0)
         optimiser.step()
-        losses.append(float(loss.detach()))
+        losses.append((float(words.detach()), float(told.detach())))
         done, late = step + 1, time.perf_counter() - begun > seconds
         if done % KEPT == 0 or late or done == steps:
-            say(f"step {done}: loss {np.mean(losses[-KEPT:]):.3f}, {time.perf_counter() - begun:.0f} s")
+            mean = np.mean(losses[-KEPT:], axis=0)
+            say(f"step {done}: words {mean[0]:.3f}, pairs {mean[1]:.3f}, {time.perf_counter() - begun:.0f} s")
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": done, "losses": losses}
-                torch.save(state, kept)
+                parts = {"net": net.state_dict(), "tells": tells.state_dict(), "optimiser": optimiser.state_dict()}
+                torch.save(parts | {"step": done, "losses": losses}, kept)
         if late and done < steps:
             return net.eval(), False
     return net.eval(), True

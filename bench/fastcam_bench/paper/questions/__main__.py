@@ -4,7 +4,7 @@
 questions, and the co-attention network's maps layer by layer. Trained networks are kept under ``build/bench``. easy-VQA
 is measured where FASTCAM_ASSETS has it.
 
-Needs torch; about ten minutes on one core, most of it training.
+Needs torch; half an hour on one core, most of it training.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 
+from fastcam.evaluation.scenes import Spec, scene
+from fastcam.language.word_level import word_level
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.questions import easy_vqa, measure
-from fastcam_bench.paper.questions.exported import explainer_of
-from fastcam_bench.paper.questions.grammar import KINDS
+from fastcam_bench.paper.questions.exported import explainer_of, onnx_of
+from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, LENGTH, WORDS
 from fastcam_bench.paper.questions.measure import LAYERS, Asked, asked_about
 from fastcam_bench.paper.questions.pictures import draw
 from fastcam_bench.paper.questions.sheets import Heat, Sheet, of_layers, of_questions
@@ -30,6 +34,12 @@ from fastcam_bench.paths import RESULTS, default_assets
 
 COMMAND = "python -m fastcam_bench.paper.questions"
 HELD_OUT, HELD_SEED = 600, 42
+PICTURE_SEED, PICTURE_SIZE = 6, 256
+PICTURE = (
+    Spec("star", "red", "striped", 0.2, (0.3, 0.4)),
+    Spec("ring", "blue", "plain", 0.19, (0.72, 0.66)),
+)
+"""The bundled picture: what a caption and an answer speak of."""
 
 
 def asked(count: int, seed: int) -> Asked:
@@ -63,11 +73,11 @@ def of_network(name: str, held: Asked, usual: dict[str, int], columns: dict[str,
 
 
 def of_easy_vqa(folder: Path) -> dict[str, Any]:
-    """The CNN and LSTM trained on easy-VQA, from the beginning and with the trunk that scenes taught."""
+    """The CNN and LSTM trained on easy-VQA, from the bundled network's trunk and from the one that scenes taught."""
     training, held = easy_vqa.load(folder)
     report: dict[str, Any] = {"questions to train on": len(training), "questions held out": len(held)}
     of_scenes: Any = trained("lstm")
-    for name, trunk in (("from the beginning", None), ("trunk of the scenes", of_scenes.trunk)):
+    for name, trunk in (("trunk of the bundled network", None), ("trunk of the scenes", of_scenes.trunk)):
         report[name] = easy_vqa.accuracy(easy_vqa.trained(training, folder, trunk), held, training)
     return report
 
@@ -126,14 +136,27 @@ def cell(figure: dict[str, Any] | None) -> str:
     return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
+def bundle(folder: Path) -> None:
+    """The CNN and LSTM as a file, its answers and its tokenizer, and a picture to ask about."""
+    (folder / "questions.onnx").write_bytes(onnx_of(trained("lstm")))
+    (folder / "questions.answers.txt").write_text("\n".join(ANSWERS) + "\n", encoding="utf-8")
+    (folder / "questions.tokenizer.json").write_text(word_level(WORDS, length=LENGTH), encoding="utf-8")
+    shown = np.ascontiguousarray(scene(PICTURE_SEED, PICTURE_SIZE, PICTURE).image[..., ::-1])
+    _, coded = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    (folder / "two_objects.jpg").write_bytes(coded.tobytes())
+
+
 def main() -> None:
     """Train, measure, print the table, write JSON, table and pictures."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS / "paper", help="folder for the results")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="scenes to measure on")
+    parser.add_argument("--bundle", type=Path, help="folder for the trained CNN and LSTM, and words")
     options = parser.parse_args()
     report, pictures = run(options.held_out, default_assets())
     write_results(report, options.out, "questions", table, pictures)
+    if options.bundle is not None:
+        bundle(options.bundle)
     print(table(report))
 
 

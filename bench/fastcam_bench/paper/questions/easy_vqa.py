@@ -26,6 +26,7 @@ from fastcam.image.decode import decode
 from fastcam_bench.paper.questions.grammar import ids
 from fastcam_bench.paper.questions.networks import LstmProduct
 from fastcam_bench.paper.questions.training import Batch, as_input, train
+from fastcam_bench.paper.trunk import start_from_bundled
 
 EVERY, BATCH, STEPS, LENGTH = 4, 64, 350, 10
 COLOURS = ("green", "gray", "red", "blue", "black", "yellow", "brown", "teal")
@@ -77,15 +78,17 @@ def batches(data: EasyVqa, steps: int, seed: int) -> Iterator[Batch]:
         images = images[:, :: rng.choice((1, -1)), :: rng.choice((1, -1))]
         images = images.swapaxes(1, 2) if rng.random() < 0.5 else images
         words, answers = torch.from_numpy(data.words[part]), torch.from_numpy(data.answers[part])
-        yield as_input(images), torch.arange(BATCH), words, answers
+        yield as_input(images), torch.arange(BATCH), words, answers, None
 
 
 def trained(data: EasyVqa, folder: Path, trunk: nn.Module | None = None, steps: int = STEPS) -> nn.Module:
-    """A CNN and an LSTM trained on it, from the beginning or with the trunk that another network learned."""
+    """A CNN and an LSTM trained on it, from the bundled network's trunk or from another network's."""
     words, answers = vocabulary(folder)
     torch.manual_seed(0)
     net = LstmProduct(len(words) + 1, len(answers))
-    if trunk is not None:
+    if trunk is None:
+        start_from_bundled(net.trunk)
+    else:
         net.trunk.load_state_dict(trunk.state_dict())
     return train(net.train(), batches(data, steps, 0), steps)
 

@@ -38,7 +38,7 @@ def explainer_of(
     net: nn.Module, layers: Sequence[str] = (), answers: Sequence[str] = ANSWERS, length: int = LENGTH
 ) -> fastcam.Explainer:
     """An Explainer of a network at its last map, or at several layers by their names in PyTorch."""
-    how: dict[str, Any] = {"preprocess": "tf", "labels": list(answers), "check": False}
+    how: dict[str, Any] = {"preprocess": "imagenet", "labels": list(answers), "check": False}
     if layers:
         how["layer"] = list(layers)
     made = export_model(onnx_of(net, length), **how)

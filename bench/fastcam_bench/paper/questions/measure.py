@@ -218,8 +218,8 @@ def beside_autograd(net: Any, explainer: fastcam.Explainer, asked: Asked, answer
 
 # ---- layers
 
-LAYERS = ("stem", "stage1.0", "stage1.1", "stage2.0", "stage2.1", "stage3.0", "stage3.1")
-"""Blocks of the co-attention network, in order; the first of stage2 and of stage3 halves the map's sides."""
+LAYERS = ("trunk.relu", *(f"trunk.stages.{n}.relu2" for n in range(4)), "trunk.last_relu")
+"""The stem, the stages and the last layer of the co-attention network; the first two stages halve the map's sides."""
 COARSEST = 8
 
 

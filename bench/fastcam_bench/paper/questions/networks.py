@@ -7,31 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
-def _convolution(before: int, after: int, stride: int, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()
-    )
+from fastcam_bench.paper.questions.pictures import SIZE
+from fastcam_bench.paper.trunk import Trunk
 
 
 class LstmProduct(nn.Module):
     """A CNN and an LSTM, joined by a product of each element.
 
-    The picture [N, 3, 64, 64] becomes a map of 8 x 8, and by a matrix a vector; the words [N, L] become one by the last
-    state of an LSTM. Their product goes through two more matrices.
+    The picture [N, 3, 64, 64] becomes a map of 8 x 8; a matrix makes a vector of its maxima, which say what is there,
+    and of its means in 4 x 4 parts, which say where. The words [N, L] become a vector by the last state of an LSTM. The
+    product of both goes through two more matrices.
 
     Source: Lu et al., "Deeper LSTM and normalized CNN Visual Question Answering model", 2015, as in Grad-CAM's paper.
     """
 
-    def __init__(self, words: int, answers: int, channels: int = 24, joint: int = 128, state: int = 64) -> None:
+    def __init__(self, words: int, answers: int, channels: int = 48, joint: int = 256, state: int = 96) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            _convolution(3, 24, 2), _convolution(24, 48, 2), _convolution(48, 64, 1), _convolution(64, 64, 2),
-            _convolution(64, channels, 1, 1),
-        )  # fmt: skip
+        self.trunk = Trunk(SIZE, channels)
         self.words = nn.Embedding(words, 24)
         self.lstm = nn.LSTM(24, state, batch_first=True)
-        self.of_picture = nn.Linear(channels * 64, joint)
+        self.pool = nn.AvgPool2d(2)
+        self.of_picture = nn.Linear(channels * 17, joint)
         self.of_question = nn.Linear(state, joint)
         self.joint, self.head = nn.Linear(joint, joint), nn.Linear(joint, answers)
 
@@ -39,32 +35,18 @@ class LstmProduct(nn.Module):
         """The trunk's map [N, C, 8, 8]."""
         return self.trunk(picture)  # type: ignore[no-any-return]
 
+    def seen(self, features: Tensor) -> Tensor:
+        """The picture's vector [N, joint], of the trunk's maps."""
+        what, where = features.amax((2, 3)), self.pool(features).flatten(1)
+        return self.of_picture(torch.cat([what, where], 1))  # type: ignore[no-any-return]
+
     def answer(self, features: Tensor, question: Tensor) -> Tensor:
         """Logits [N, answers] of the trunk's maps and words [N, L]."""
         asked = torch.tanh(self.of_question(self.lstm(self.words(question))[0][:, -1]))
-        seen = torch.tanh(self.of_picture(features.flatten(1)))
-        return self.head(torch.relu(self.joint(seen * asked)))  # type: ignore[no-any-return]
+        return self.head(torch.relu(self.joint(self.seen(features) * asked)))  # type: ignore[no-any-return]
 
     def forward(self, picture: Tensor, question: Tensor) -> Tensor:
         return self.answer(self.features(picture), question)
-
-
-class Block(nn.Module):
-    """A residual block of two convolutions."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.first = _convolution(before, after, stride)
-        self.second = nn.Sequential(nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
-        same = before == after and stride == 1
-        self.shortcut: nn.Module = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
 class CoAttention(nn.Module):
@@ -97,17 +79,14 @@ class HierarchicalCoAttention(nn.Module):
     """A residual network, and a question read as words, phrases and a whole, each of which attends to the picture.
 
     Phrases are the maximum of convolutions over one, two and three words; the whole is an LSTM's states over phrases.
-    The picture [N, 3, 64, 64] becomes maps of 32 x 32, 16 x 16 and 8 x 8, two blocks of each.
+    The trunk is a residual network: its stages have maps of 32 x 32, 16 x 16, and three times 8 x 8.
 
     Source: Lu et al. 2016, see :class:`CoAttention`, on a ResNet as in Grad-CAM's paper, section 8.2.
     """
 
     def __init__(self, words: int, answers: int, width: int = 64, hidden: int = 64) -> None:
         super().__init__()
-        self.stem = _convolution(3, 16, 2)
-        self.stage1 = nn.Sequential(Block(16, 16, 1), Block(16, 16, 1))
-        self.stage2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1))
-        self.stage3 = nn.Sequential(Block(32, width, 2), Block(width, width, 1))
+        self.trunk = Trunk(SIZE, width)
         self.words = nn.Embedding(words, width)
         self.phrases = nn.ModuleList(nn.Conv1d(width, width, n) for n in (1, 2, 3))
         self.lstm = nn.LSTM(width, width, batch_first=True)
@@ -115,9 +94,13 @@ class HierarchicalCoAttention(nn.Module):
         self.of_words, self.of_phrases = nn.Linear(width, hidden), nn.Linear(width + hidden, hidden)
         self.of_whole, self.head = nn.Linear(width + hidden, 2 * hidden), nn.Linear(2 * hidden, answers)
 
+    def seen(self, features: Tensor) -> Tensor:
+        """The picture's vector [N, D], of the trunk's maps: their mean. Answers do not use it."""
+        return features.mean((2, 3))
+
     def features(self, picture: Tensor) -> Tensor:
-        """The last block's map [N, D, 8, 8]."""
-        return self.stage3(self.stage2(self.stage1(self.stem(picture))))  # type: ignore[no-any-return]
+        """The trunk's map [N, D, 8, 8]."""
+        return self.trunk(picture)  # type: ignore[no-any-return]
 
     def levels(self, question: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Words, phrases and the whole [N, L, D] of words [N, L]."""

@@ -11,28 +11,29 @@ from fastcam_bench.paper.questions.grammar import ANSWERS, WORDS
 from fastcam_bench.paper.questions.networks import HierarchicalCoAttention, LstmProduct
 from fastcam_bench.paper.questions.pictures import draw
 from fastcam_bench.paper.questions.training import BATCH, batches, train
+from fastcam_bench.paper.trunk import start_from_bundled
 from fastcam_bench.paths import CACHE
 
 NETWORKS: dict[str, type[nn.Module]] = {"lstm": LstmProduct, "co-attention": HierarchicalCoAttention}
-EPOCHS = {"lstm": 8, "co-attention": 7}
-TRAINED, TRAINED_SEED = 4000, 41
+EPOCHS = {"lstm": 16, "co-attention": 10}
+TRAINED, TRAINED_SEED = 10000, 41
 
 
-def random(name: str) -> nn.Module:
+def random(name: str) -> Any:
     """A network as it is before training."""
     torch.manual_seed(0)
     made: Any = NETWORKS[name]
-    net: nn.Module = made(len(WORDS), len(ANSWERS))
-    return net.eval()
+    return made(len(WORDS), len(ANSWERS)).eval()
 
 
-def trained(name: str, count: int = TRAINED, epochs: int | None = None) -> nn.Module:
+def trained(name: str, count: int = TRAINED, epochs: int | None = None) -> Any:
     """A network trained on ``count`` scenes; read from a file where it was trained before."""
     epochs = EPOCHS[name] if epochs is None else epochs
     file = CACHE / f"questions-{name}-{count}-{epochs}.pt"
     net = random(name)
     if not file.is_file():
         pictures = draw(count, TRAINED_SEED)
+        start_from_bundled(net.trunk)
         train(net.train(), batches(pictures, epochs, 0), epochs * (count // BATCH))
         torch.save(net.state_dict(), file)
     net.load_state_dict(torch.load(file))
