@@ -162,7 +162,7 @@ def train(
         words = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
         told = tells(cells, net.encoder.vector(cells), shown)
         optimiser.zero_grad()
-        (words + told).backward()  # type: ignore[no-untyped-call]
+        (words + told).backward()
         nn.utils.clip_grad_norm_(everything, 5.0)
         optimiser.step()
         losses.append((float(words.detach()), float(told.detach())))

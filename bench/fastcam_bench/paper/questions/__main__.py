@@ -58,6 +58,7 @@ def of_network(name: str, held: Asked, usual: dict[str, int], columns: dict[str,
     report["difference to autograd"] = measure.beside_autograd(net, explainer, about)
     heat, answers = measure.heatmaps(explainer, about)
     report["maps"] = {"Grad-CAM": measure.meaning(heat, about, answers == about.answers)}
+    report["maps"]["HiResCAM"] = measure.meaning(measure.heatmaps(explainer, about, "hirescam")[0], about)
     without, _ = measure.heatmaps(explainer_of(nothing), about)
     report["maps"]["Grad-CAM, random weights"] = measure.meaning(without, about)
     columns |= {name: heat, f"{name}, random": without}

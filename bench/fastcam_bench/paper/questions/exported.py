@@ -38,7 +38,7 @@ def explainer_of(
     net: nn.Module, layers: Sequence[str] = (), answers: Sequence[str] = ANSWERS, length: int = LENGTH
 ) -> fastcam.Explainer:
     """An Explainer of a network at its last map, or at several layers by their names in PyTorch."""
-    how: dict[str, Any] = {"preprocess": "imagenet", "labels": list(answers), "check": False}
+    how: dict[str, Any] = {"preprocess": "imagenet", "labels": list(answers), "check": False, "emit": "gradients"}
     if layers:
         how["layer"] = list(layers)
     made = export_model(onnx_of(net, length), **how)
@@ -51,13 +51,20 @@ def words_of(texts: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def by_autograd(
-    net: Any, images: npt.NDArray[np.uint8], words: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]
-) -> Floats:
-    """Grad-CAM [n, h, w] of combinations [n, answers] of the logits, by PyTorch's autograd."""
+    net: Any,
+    images: npt.NDArray[np.uint8],
+    words: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float32],
+    dtype: torch.dtype = torch.float32,
+) -> npt.NDArray[Any]:
+    """Grad-CAM before its ReLU [n, h, w] of combinations [n, answers] of the logits, by PyTorch's autograd.
+
+    Args:
+        net: of the same ``dtype``.
+    """
     with torch.no_grad():
-        features = net.features(as_input(images))
+        features = net.features(as_input(images).to(dtype))
     features.requires_grad_()
     score = (net.answer(features, torch.from_numpy(words)) * torch.from_numpy(weights)).sum()
     (gradient,) = torch.autograd.grad(score, features)
-    made = torch.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1))
-    return made.detach().numpy()
+    return (gradient.mean((2, 3), keepdim=True) * features).sum(1).detach().numpy()  # type: ignore[no-any-return]
