@@ -227,6 +227,97 @@ def signals() -> str:
     return "\n".join(lines)
 
 
+def captions() -> str:
+    """What the captioner says, and where the heat of captions of single objects lies."""
+    report = _read("captions.json")
+    settings, networks = report["settings"], report["networks"]
+    lines = [
+        f"`{report['command']}`; {settings['trained']} scenes to train on, {settings['held out']} to measure on;",
+        "intervals are 95 %, over scenes.",
+        "",
+        "| | " + " | ".join(networks) + " |",
+        "|---|" + "---:|" * len(networks),
+    ]
+    for part in ("captions", "words"):
+        rows = [name for name, one in networks["trained"][part].items() if isinstance(one, dict)]
+        for name in rows:
+            found = [networks[one].get(part, {}).get(name) for one in networks]
+            lines.append(f"| {name} | " + " | ".join(_figure(one) if one else "" for one in found) + " |")
+    bleu = [f"{one['captions']['bleu-4']:.2f}" for one in networks.values()]
+    lines.append("| BLEU-4 | " + " | ".join(bleu) + " |")
+    heat = networks["trained"]["captions of single objects"]
+    lines += [
+        "",
+        "| captions of single objects | heat inside over outside | paper | random weights | right one of two objects |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, paper in report["paper"].items():
+        inside, right = f"{name}: inside over outside", f"{name}: of the two objects the right one"
+        random = networks["random weights"]["captions of single objects"].get(inside)
+        cells = [_figure(heat[inside]), f"{paper}", _figure(random) if random else "-", _figure(heat[right])]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def questions() -> str:
+    """How often the networks that answer questions are right, and where their maps lie."""
+    report = _read("questions.json")
+    settings, networks = report["settings"], report["networks"]
+    lines = [
+        f"`{report['command']}`; {settings['scenes to train on']} scenes to train on, {settings['questions']}",
+        f"questions about {settings['scenes held out']} others; intervals are 95 %, over scenes.",
+        "",
+        "| right answers | " + " | ".join(networks) + " | another picture | majority answer |",
+        "|---|" + "---:|" * (len(networks) + 2),
+    ]
+    first = next(iter(networks.values()))["accuracy"]
+    kinds = [name.removesuffix(": network") for name in first if name.endswith(": network")]
+    for kind in sorted(kinds, key="all".__eq__):
+        cells = [_figure(one["accuracy"][f"{kind}: network"]) for one in networks.values()]
+        cells += [_figure(first[f"{kind}: {who}"]) for who in ("another picture", "majority answer")]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    maps = {f"{name}, {which}": one for name, each in networks.items() for which, one in each["maps"].items()}
+    lines += ["", "| maps | " + " | ".join(HEAT) + " |", "|---|" + "---:|" * len(HEAT)]
+    for name, one in maps.items():
+        lines.append(f"| {name} | " + " | ".join(_figure(one[figure]) for figure in HEAT) + " |")
+    lines += [
+        "",
+        "| maps beside autograd's in float64 | largest difference | maps further than 1e-4 | of |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, each in networks.items():
+        exact = each["difference to autograd"]
+        for who, key in (
+            ("FastCAM", "predicted answer"),
+            ("PyTorch in float32", "predicted answer, PyTorch in float32"),
+        ):
+            further = exact[f"{key}, maps further than 0.0001"]
+            lines.append(f"| {name}, {who} | {exact[key]:.1g} | {further} | {exact['questions']} |")
+    lines += [
+        "",
+        "| 1 - rank correlation of adjacent layers' maps | trained | random weights |",
+        "|---|---:|---:|",
+    ]
+    layers = networks["co-attention"]
+    for name, one in layers["layers"].items():
+        lines.append(f"| {name} | {_figure(one)} | {_figure(layers['layers, random weights'][name])} |")
+    easy = report.get("easy-VQA", {})
+    ways = [name for name, one in easy.items() if isinstance(one, dict)]
+    if ways:
+        about = (
+            f"easy-VQA, {easy['questions held out']} questions held out, {easy['questions to train on']} to train on"
+        )
+        lines += ["", f"| {about} | " + " | ".join(ways) + " | majority answer |", "|---|" + "---:|" * (len(ways) + 1)]
+        for kind in [name.removesuffix(": network") for name in easy[ways[0]] if name.endswith(": network")]:
+            cells = [_figure(easy[way][f"{kind}: network"]) for way in ways]
+            cells.append(_figure(easy[ways[0]][f"{kind}: majority answer"]))
+            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+HEAT = ("heat on the objects asked about", "even map on them", "heat on another question's objects", "rank correlation",
+        "rank correlation, another question's")  # fmt: skip
+"""Of the table of questions: figures of maps."""
 FIGURES = (("gt-known", "GT-known localization error"), ("pointing", "pointing accuracy"),
            ("occlusion-correlation", "rank correlation"))  # fmt: skip
 """Of the table of methods: protocol and figure."""
@@ -260,6 +351,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "shuffled_labels": shuffled_labels,
     "control": control,
     "prompts": prompts,
+    "captions": captions,
+    "questions": questions,
     "texts": texts,
     "signals": signals,
     "measured_methods": measured_methods,
