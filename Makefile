@@ -1,4 +1,4 @@
-# make demo: set up, export the bundled model, explain the bundled picture, say where the heatmap is.
+# make demo: set up, export the bundled models, explain classes, a caption and an answer, say where the heatmaps are.
 # make test: set up with all that the tests need; style, types, and every test that a change needs.
 # make test-all: the same, then sanitizers, emulators, builds and the largest networks, and ten times as many random examples.
 # make coverage: which lines and branches of fastcam and fastcam_export the tests reach, for the documents.
@@ -62,7 +62,7 @@ $(BIN)/python:
 
 # opencv-python needs the system's libGL; where that is missing its headless twin holds the same module
 $(VENV)/.demo: $(NATIVE) bench/pyproject.toml | $(BIN)/python
-	$(PIP) --editable ".[cpu,export]"
+	$(PIP) --editable ".[cpu,export,language]"
 	$(PIP) --no-deps --editable bench
 	$(BIN)/python -c "import cv2" 2>/dev/null || { $(PIP) opencv-python-headless; }
 	touch $@

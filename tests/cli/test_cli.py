@@ -372,12 +372,17 @@ def test_demo_writes_the_heatmaps_and_says_where(desk):
     result = call("demo", "-o", "show")
     assert result.exit_code == 0, result.stderr
     written = [line.removeprefix("heatmap: ") for line in result.stdout.splitlines() if line.startswith("heatmap: ")]
-    assert len(written) == 3
+    assert len(written) == 4
+    written += [line.removeprefix("strip: ") for line in result.stdout.splitlines() if line.startswith("strip: ")]
     for path in written:
         assert cv2.imread(path) is not None
-    assert sorted([*written, os.path.join("show", "explanation.json"), os.path.join("show", "scenes.cam.onnx")]) == [
+    others = ["explanation.json", "scenes.cam.onnx", "captions.cam.onnx", "questions.cam.onnx"]
+    assert sorted([*written, *(os.path.join("show", name) for name in others)]) == [
         os.path.join("show", name) for name in files(desk / "show")
     ]
+    assert "what colour is the star? red" in result.stdout
+    said = next(line for line in result.stdout.splitlines() if line.startswith("two_objects.jpg: "))
+    assert "red star" in said or "blue ring" in said
     report = json.loads((desk / "show" / "explanation.json").read_text(encoding="utf-8"))
     targets = report["images"][0]["targets"]
     assert [target["status"] for target in targets] == ["ok"] * 3 and targets[0]["score"] > 0.5
