@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,14 @@ def serve(
     trace: Annotated[
         bool, typer.Option("--trace", help="Send spans by OpenTelemetry, as its variables OTEL_... say.")
     ] = False,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TABLE",
+            help="A table of fastcam batch, with which the last maps of a model are compared in /metrics; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(help="A file with a key on each line, one of which clients must send.", show_default=False),
@@ -99,7 +107,8 @@ def serve(
                 told(line)
 
         of_runs = providers, threads, batch_size, delay / 1000
-        process = Process(tuple(sources), limits, keys, *of_runs, tls, grpc, log == "json", trace)
+        references = _references(reference or ())
+        process = Process(tuple(sources), limits, keys, *of_runs, tls, grpc, log == "json", trace, references)
         if workers > 1:
             from fastcam.serving.processes.workers import Workers
 
@@ -162,6 +171,20 @@ def _grpc_tls(certificate: Path | None, key: Path | None, client_ca: Path | None
     if certificate is None or key is None:
         return None
     return Tls(key.read_bytes(), certificate.read_bytes(), client_ca.read_bytes() if client_ca else None)
+
+
+def _references(given: Sequence[str]) -> dict[str, Path]:
+    """Tables by the models whose maps are compared with them; what is wrong is said before anything is served."""
+    from fastcam.serving.drift import Reference
+
+    found = {}
+    for one in given:
+        name, _, table = one.partition("=")
+        if not name or not table:
+            raise FastcamError(f"--reference is {shown(repr(one))}; give NAME=TABLE, a model's name and a table")
+        Reference(Path(table))
+        found[name] = Path(table)
+    return found
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

@@ -18,12 +18,12 @@ def heat_inside(explanation: Explanation, i: int = 0, target: int = 0) -> float 
     does not count. A pixel that the box covers in part counts in part.
 
     Returns:
-        0 to 1; None where there is no map, or no box.
+        0 to 1; None where there is no map, or no box, and of signals, volumes and texts.
     """
-    box = explanation.boxes[i, target]
-    if explanation.status[i][target] != OK or not box.any():
+    box, heatmap = explanation.boxes[i, target], explanation.heatmaps[i, target]
+    if explanation.status[i][target] != OK or not box.any() or heatmap.ndim != 2:
         return None
-    return share_inside(explanation.heatmaps[i, target], explanation.geometry[i], box)
+    return share_inside(heatmap, explanation.geometry[i], box)
 
 
 def share_inside(heatmap: Float, geometry: Geometry, box: Float) -> float | None:

@@ -236,15 +236,8 @@ class Server:
 
     def _answered_v1(self, call: Any, name: str, body: bytes, until: float) -> Any:
         said = _read_json(body)
-        answer = self.service.with_model(name, None, lambda model: self._counted(model, call(model, said, until)))
+        answer = self.service.with_model(name, None, lambda model: call(model, said, until))
         return _json(answer)
-
-    def _counted(self, model: ServedModel, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer, its maps counted by status."""
-        for one in answer.get("explanations", ()):
-            for target in one["targets"]:
-                self.metrics.maps.labels(model.name, target["status"]).inc()
-        return answer
 
     async def _explain(self, request: Any, until: float) -> Any:
         body = await self._body(request, until)
@@ -280,7 +273,6 @@ class Server:
     def _shown(self, model: ServedModel, found: Explanation, shows: str, accept: str) -> Any:
         with self.service.spans.step("draw"):
             about = plain.described(model, found)
-            self._counted(model, {"explanations": [about]})
             if "multipart/mixed" in accept:
                 overlays = [plain.png(found, shows, target) for target in range(found.asked(0))]
                 return _mixed(_encode(about), overlays)

@@ -138,6 +138,7 @@ class ServedModel:
         delay: seconds that a run which is not full waits for pictures that are being decoded.
         observe: is told how long steps take.
         spans: record the steps of each request.
+        saw: is told of each picture's explanation.
     """
 
     def __init__(
@@ -150,8 +151,9 @@ class ServedModel:
         delay: float = 0.002,
         observe: Observe = lambda what, value: None,
         spans: Spans = NO_SPANS,
+        saw: Callable[[Explanation], None] = lambda explanation: None,
     ) -> None:
-        self._spans = spans
+        self._spans, self._saw = spans, saw
         self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
         self._size = explainer.fixed_batch or size
         self._delay, self.observe = delay, observe
@@ -177,9 +179,16 @@ class ServedModel:
             FastcamError: a picture or parameter that cannot be used.
             NotInTime: the time was over first.
         """
+        return [self._seen(one) for one in self._explained(sources, asked, until)]
+
+    def _explained(self, sources: Sequence[Any], asked: Asked, until: float) -> list[Explanation]:
         self._check(sources)
         lane = self._lane(asked)
         return _together([partial(self._answered, lane, source, asked.targets, until) for source in sources])
+
+    def _seen(self, explanation: Explanation) -> Explanation:
+        self._saw(explanation)
+        return explanation
 
     def predict(self, sources: Sequence[Any], until: float) -> list[Prediction]:
         """The prediction of each picture, which may be explained later; an export on demand runs the plain model.
@@ -208,7 +217,7 @@ class ServedModel:
             self._refuse_closed()
             if self._later is None:
                 self._later = Batcher(self._run_later, 1, 0.0, self._ran)
-        return self._later.ask((prediction, asked), None, until, waited(self._spans))
+        return self._seen(self._later.ask((prediction, asked), None, until, waited(self._spans)))
 
     def warm(self) -> None:
         """Explain a black picture, so that the first client does not wait for what is made at the first call."""
@@ -216,7 +225,7 @@ class ServedModel:
 
         picture = opencv().imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         with suppress(FastcamError):  # a model of more than a picture, or of other pictures
-            self.explain([picture], Asked(), time.monotonic() + self.limits.seconds)
+            self._explained([picture], Asked(), time.monotonic() + self.limits.seconds)
 
     def _run_later(self, items: Sequence[tuple[Prediction, Asked]]) -> list[Explanation]:
         return [self.explainer.explain(prediction, [*asked.targets], **asked.how) for prediction, asked in items]

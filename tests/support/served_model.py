@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,18 @@ def tiny_file(folder: Path, **how: Any) -> Path:
     return path
 
 
-def server(path: Path, limits: Limits = LIMITS, keys: tuple[str, ...] = (), **more: Any) -> Any:
+def server(path: Path, limits: Limits = LIMITS, keys: tuple[str, ...] = (), metrics: Any = None, **more: Any) -> Any:
     """The application of one file."""
     from fastcam.serving.http import Server
     from fastcam.serving.metrics import Metrics
     from fastcam.serving.model import ServedModel
     from fastcam.serving.repository import Repository
 
-    metrics = Metrics()
+    metrics = metrics or Metrics()
 
     def load(place: Any) -> ServedModel:
         explainer = Explainer(place.path, max_pixels=limits.pixels)
-        how = {"observe": lambda what, value: metrics.observe(place.name, what, value)}
+        how = {"observe": partial(metrics.observe, place.name), "saw": partial(metrics.saw, place.name)}
         spans = {"spans": more["spans"]} if "spans" in more else {}
         return ServedModel(place.name, place.version, explainer, limits, **how, **spans)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcam.errors import FastcamError
+from fastcam.serving.drift import Reference
 from fastcam.serving.grpc.server import GrpcServer, Tls
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
@@ -49,6 +50,7 @@ class Process:
         grpc: where gRPC is spoken; None: nowhere.
         json_log: whether logs are lines of JSON.
         trace: whether spans are sent.
+        references: by name of a model, the table of ``fastcam batch`` with which its maps are compared.
     """
 
     sources: tuple[Path, ...]
@@ -62,6 +64,7 @@ class Process:
     grpc: GrpcAddress | None = None
     json_log: bool = False
     trace: bool = False
+    references: Mapping[str, Path] = field(default_factory=dict)
 
     def serve(self, listening: Sequence[socket.socket], told: Callable[[str], None], ready: Callable[[], None]) -> None:
         """Load the models and answer, until SIGTERM or SIGINT; what is under way then is answered still.
@@ -83,8 +86,8 @@ class Process:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
         spans = OpenTelemetry() if self.trace else Spans()
-        metrics = Metrics()
-        repository = Repository(self.sources, partial(self._load, metrics, spans), told)
+        metrics = Metrics({name: Reference(table) for name, table in self.references.items()})
+        repository = self.repository(metrics, spans, told)
 
         @asynccontextmanager
         async def announced(service: Service) -> AsyncIterator[None]:
@@ -109,6 +112,14 @@ class Process:
         )
         uvicorn.Server(config).run([*listening])
 
+    def repository(self, metrics: Metrics, spans: Spans, told: Callable[[str], None]) -> Repository:
+        """The models, loaded.
+
+        Raises:
+            FastcamError: one that cannot be.
+        """
+        return Repository(self.sources, partial(self._load, metrics, spans), told)
+
     def _load(self, metrics: Metrics, spans: Spans, place: Place) -> ServedModel:
         from fastcam.explainer import Explainer
         from fastcam.runtime.providers import Settings
@@ -116,8 +127,8 @@ class Process:
         settings = Settings(spinning="run")  # threads that spin behind a run keep others from its answer
         how: Any = {"batch_size": self.batch_size, "settings": settings, "max_pixels": self.limits.pixels}
         explainer = Explainer(place.path, self.providers, self.threads, **how)
-        observe = partial(metrics.observe, place.name)
-        of_batches = self.batch_size, self.delay, observe, spans
+        observe, saw = partial(metrics.observe, place.name), partial(metrics.saw, place.name)
+        of_batches = self.batch_size, self.delay, observe, spans, saw
         model = ServedModel(place.name, place.version, explainer, self.limits, *of_batches)
         model.warm()
         return model
