@@ -130,6 +130,19 @@ def write_part(folder: Path, number: int, rows: Iterable[list[Row]], maps: bool)
         os.fsync(file.fileno())
 
 
+def write_content(folder: Path, number: int, content: bytes) -> None:
+    """The file of a part that was made elsewhere.
+
+    Raises:
+        FastcamError: the disk refuses.
+    """
+    path = folder / part_name(number)
+    with replaced(path) as partial, refused(path), open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_rows(file: Any, rows: Iterable[list[Row]], maps: bool) -> None:
     """Rows of pictures to an open file, as Parquet."""
     _, parquet = arrow()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "fastcam batch resnet50.cam.onnx photos/ --out table",
     "fastcam batch resnet50.cam.onnx s3://bucket/train-{000..099}.tar --out table --workers 4",
+    "fastcam batch resnet50.cam.onnx gs://bucket/photos --out table --ray auto --workers 16",
     "fastcam batch resnet50.cam.onnx photos.parquet --column image --out table --maps",
 )
 EVERY = 30.0
@@ -68,6 +69,14 @@ def batch(
     ] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Keep the maps, as float16 over their maximum.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes, or with --ray actors.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="A Ray cluster that does the work; local: one of this machine. Each actor takes --threads cores.",
+            show_default=False,
+        ),
+    ] = None,
     threshold: Threshold = 0.15,
     method: MethodName = None,
     option: MethodOptions = None,
@@ -89,6 +98,7 @@ def batch(
     explained is a row with its error.
     """
     from fastcam.batch.job import Job
+    from fastcam.batch.on_ray import run_on_ray
     from fastcam.batch.run import run
     from fastcam.batch.sources.opened import open_source
     from fastcam.batch.sources.parquet import arrow
@@ -105,7 +115,12 @@ def batch(
     opened = open_source(source, form, column, names)
     begun = time.monotonic()
     with _shown() as told:
-        done = run(job, opened, out, told) if workers == 1 else run_in_processes(job, opened, out, workers, told)
+        if ray is not None:
+            done = run_on_ray(job, opened, out, ray, workers, told)
+        elif workers > 1:
+            done = run_in_processes(job, opened, out, workers, told)
+        else:
+            done = run(job, opened, out, told)
     _summary(done, out, time.monotonic() - begun)
 
 

@@ -1,7 +1,8 @@
 """``fastcam batch`` beside ``Explainer.stream``: ``python -m fastcam_bench.speed.batch [--pictures 100000]``.
 
-Its rate over the stream's, in turns, each in a process of its own, from the first picture to the last. The memory of a
-long run. And that run once more, killed at random and called again: the table must be the same.
+Its rate over the stream's, in turns, each in a process of its own, from the first picture to the last. Two workers of
+one thread beside one. The memory of a long run. And that run once more, killed at random and called again: the table
+must be the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +38,13 @@ from fastcam_bench.paths import RESULTS
 OUT = RESULTS / "speed" / "batch.json"
 DISTINCT = 100
 """Pictures that differ; the others are further names of these."""
-TARGETS = {"rate over the stream's": 0.95, "memory of the last half over the first half's": 1.05}
+SMALL = 128
+"""Pictures of a part where several workers are measured, so that each has many."""
+TARGETS = {
+    "two workers over one": 1.8,
+    "rate over the stream's": 0.95,
+    "memory of the last half over the first half's": 1.05,
+}
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -108,6 +116,26 @@ def batched(model: Path, folder: Path, out: Path, threads: int | None, batch_siz
     return {"a second": clock.rate, "memory": clock.memory}
 
 
+def shared(model: Path, folder: Path, out: Path, batch_size: int, count: int, ray: bool) -> dict[str, Any]:
+    """The rate of several workers of one thread each, from the first part that is there to the last."""
+    from fastcam.batch.on_ray import LOCAL, run_on_ray
+    from fastcam.batch.workers import run_in_processes
+
+    seen: list[tuple[float, int]] = []
+
+    def told(progress: Progress) -> None:
+        seen.append((time.perf_counter(), progress.done))
+
+    job = Job(model, opening={"threads": 1, "batch_size": batch_size}, part=SMALL, decoders=1)
+    source = open_source(str(folder))
+    if ray:
+        run_on_ray(job, source, out, LOCAL, count, told)
+    else:
+        run_in_processes(job, source, out, count, told)
+    (begun, before), (ended, after) = seen[count - 1], seen[-1]  # each has begun
+    return {"a second": (after - before) / (ended - begun)}
+
+
 def alone(call: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """A measurement in a process of its own."""
     with get_context("spawn").Pool(1) as pool:
@@ -173,6 +201,10 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rates["stream"].append(alone(streamed, model, few, folder, *how)["a second"])
         rates["batch"].append(alone(batched, model, few, folder / f"table {number}", *how)["a second"])
     ratios = [batch / stream for batch, stream in zip(rates["batch"], rates["stream"], strict=True)]
+    scaling = {
+        name: {count: shared_rate(model, few, folder / f"{name} {count}", options, count, ray) for count in (1, 2)}
+        for name, ray in (("processes", False), *((("ray", True),) if options.ray else ()))
+    }
     many, table = pictures(folder / "many", options.pictures), folder / "many table"
     begun = time.perf_counter()
     long = alone(batched, model, many, table, *how)
@@ -190,6 +222,9 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "batch a second": rates["batch"],
             "over the stream's": statistics.median(ratios),
         },
+        "workers of one thread": {
+            name: {"a second": rates, "two over one": rates[2] / rates[1]} for name, rates in scaling.items()
+        },
         "memory": {"pictures": options.pictures, "a second": long["a second"], **flat(long["memory"])},
         "killed": again
         | {
@@ -198,6 +233,13 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "the same table": same(table, folder / "killed table"),
         },
     }
+
+
+def shared_rate(model: Path, folder: Path, out: Path, options: argparse.Namespace, count: int, ray: bool) -> float:
+    """The rate of several workers, in a process that is not one of a pool, which may have none of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        found = pool.submit(shared, model, folder, out, options.batch_size, count, ray).result()
+    return float(found["a second"])
 
 
 def main() -> None:
@@ -210,6 +252,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--ray", action="store_true", help="two actors of a local Ray cluster beside one, too")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
