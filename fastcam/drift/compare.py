@@ -19,7 +19,7 @@ from fastcam.errors import FastcamError, shown
 from fastcam.schema import __version__
 
 MOST = 30
-"""Classes that are bins of their own, the most frequent of the reference; the others are one bin."""
+"""Classes that are bins of their own, the most frequent of the reference first; the others are one bin."""
 OTHERS = "others"
 LEAST = 20
 """Maps of a class in each table, from which on its mean map is compared."""
@@ -172,8 +172,8 @@ def _values(name: str, reference: NDArray[Any], now: NDArray[Any]) -> Measured |
 def _categories(name: str, reference: Counter[str], now: Counter[str]) -> Measured | None:
     if not reference or not now:
         return None
-    named = [each for each, _ in sorted(reference.items(), key=lambda one: (-one[1], one[0]))[:MOST]]
-    pooled = len(reference) > MOST or any(each not in reference for each in now)
+    kinds = sorted({*reference, *now}, key=lambda each: (-reference[each], -now[each], each))
+    named, pooled = kinds[:MOST], len(kinds) > MOST
     counts = [[one[each] for each in named] for one in (reference, now)]
     if pooled:
         counts = [[*kept, one.total() - sum(kept)] for kept, one in zip(counts, (reference, now), strict=True)]

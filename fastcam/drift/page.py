@@ -47,7 +47,9 @@ def page(drift: Drift) -> str:
         f"it stays below by chance. From {SOME} on there is some drift, from {LARGE} on a large one.</p>\n"
         + '<table><thead><tr><th scope="col">figure</th><th scope="col">PSI</th><th scope="col">by chance</th>'
         f'<th scope="col">drift</th></tr></thead><tbody>{rows}</tbody></table></section>\n'
-        + f'<section><h2>Where they differ</h2><div class="figures">{figures}</div></section>\n{section}</main>\n'
+        + "<section><h2>Where they differ</h2>\n"
+        + '<p><span class="before">■</span> before <span class="now">■</span> now</p>\n'
+        + f'<div class="figures">{figures}</div></section>\n{section}</main>\n'
         "</body>\n</html>\n"
     )
 

@@ -21,8 +21,8 @@ from fastcam.batch.sources.opened import open_source
 from fastcam.batch.table import write_part
 from fastcam.cli import app
 from fastcam.drift import stability
-from fastcam.drift.compare import FLOOR, LEAST, OTHERS, compare
-from fastcam.drift.figures import GRID, in_cells
+from fastcam.drift.compare import FLOOR, LEAST, MOST, OTHERS, _categories, compare
+from fastcam.drift.figures import GRID, NO_MAP, in_cells
 from support.batch_cases import model_file, pictures
 
 pytest.importorskip("pyarrow", reason="the extra batch is not installed: no table was compared")
@@ -85,7 +85,7 @@ def test_the_index_of_each_figure_is_that_of_its_definition(tmp_path):
         assert figures[name].psi == pytest.approx(wanted, rel=1e-9)
     assert figures["score"].level == "large" and figures["predicted class"].level != "none"
     assert figures["heat inside the box"].level == "none"
-    assert figures["status of the map"].bins[-1][0] == OTHERS and found.pictures == (400, 400)
+    assert [name for name, _, _ in figures["status of the map"].bins] == ["ok", NO_MAP] and found.pictures == (400, 400)
 
 
 def test_the_index_of_mean_maps_is_that_of_the_shares_of_heat(tmp_path):
@@ -132,6 +132,14 @@ def test_chance_alone_stays_below_its_bound_in_nineteen_of_twenty(n, m):
         psi = stability.index(stability.counted(reference, edges), stability.counted(now, edges))
         above += psi > stability.by_chance(10, n, m)
     assert 0.01 < above / 400 < 0.09
+
+
+def test_of_many_classes_the_rare_ones_are_one_bin():
+    reference = Counter({f"c{number:03}": 100 - number for number in range(40)})
+    now = Counter({"c000": 50, "new": 50})
+    found = _categories("class", reference, now)
+    assert [name for name, _, _ in found.bins] == [f"c{number:03}" for number in range(MOST)] + [OTHERS]
+    assert found.bins[-1][2] == 0.5 and sum(p for _, p, _ in found.bins) == pytest.approx(1)
 
 
 def test_bins_and_levels_at_their_borders():
