@@ -1,15 +1,21 @@
-"""Batches on a local Ray cluster of several worker processes."""
+"""Batches and servers on a local Ray cluster of several worker processes."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
+
 import pytest
 
+from fastcam import Explainer, FastcamError
 from fastcam.batch.job import Job
 from fastcam.batch.on_ray import run_on_ray
 from fastcam.batch.run import run
 from fastcam.batch.sources.opened import open_source
 from fastcam.batch.table import files_of
-from support.batch_cases import model_file, pictures
+from fastcam.serving.limits import Limits
+from fastcam.serving.ray import application, asgi, replica
+from support.batch_cases import encoded, model_file, pictures
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: nothing ran on a cluster")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -40,3 +46,34 @@ def test_two_actors_make_the_table_of_one_process_and_go_on_where_it_was_stopped
     (tmp_path / "there" / "part-000001.parquet").unlink()
     again = run_on_ray(job, source, tmp_path / "there", "local", 2)
     assert (again.before, again.done) == (22, 8) and rows(tmp_path / "there") == rows(tmp_path / "here")
+
+
+def test_ray_serve_answers_as_the_call_does(tmp_path, cluster):
+    from ray import serve
+
+    path = model_file(tmp_path)
+    serve.start(http_options={"host": "127.0.0.1", "port": 8173})
+    try:
+        serve.run(application([path], {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.5}}, threads=1))
+        at = "http://127.0.0.1:8173"
+        found = []
+        for _ in range(6):
+            with urllib.request.urlopen(f"{at}/v1/explain?targets=upper thing".replace(" ", "%20"), encoded(0)) as one:
+                found.append(json.load(one)["targets"][0])
+        wanted = Explainer(path, threads=1)(encoded(0), "upper thing").to_dict()["images"][0]["targets"][0]
+        assert all(one["box"] == wanted["box"] and one["score"] == pytest.approx(wanted["score"]) for one in found)
+        with urllib.request.urlopen(f"{at}/v2/health/ready") as one:
+            assert json.load(one) == {"ready": True}
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"{at}/v1/explain", b"no picture")
+    finally:
+        serve.shutdown()
+
+
+def test_what_is_wrong_is_said_before_anything_is_deployed(tmp_path):
+    with pytest.raises(FastcamError, match="no model"):
+        application([])
+    with pytest.raises(FastcamError, match="unexpected keyword"):
+        application(["a.cam.onnx"], nothing=1)
+    with pytest.raises(FastcamError, match="no such file"):
+        asgi(replica([tmp_path / "none.cam.onnx"], Limits()))
