@@ -211,18 +211,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused: dict[str, str] = {}
         found = [each for subjects in asked for each in measured(subjects, names, options.rows, refused)]
         file = options.out / f"{kind}.json"
+        commands, title = [], asked[0].data.name.rpartition("/")[2]
         if options.add and file.is_file():
             before = json.loads(file.read_text(encoding="utf-8"))
             refused = before["refused"] | refused
             found = in_order([*earlier(before, names), *found])
+            commands, title = [*before.get("earlier commands", []), before["command"]], before["data"]
         about: dict[str, Any] = {
             "command": " ".join(["python -m fastcam_bench.accuracy.evaluation", *given]),
+            "earlier commands": commands,
             "machine": machine(),
             "versions": versions("fastcam", "onnxruntime", "numpy"),
             "options": OPTIONS,
             "refused": refused,
         }
-        title = asked[0].data.name.rpartition("/")[2]
         report = about | tables.to_dict(found, title, {"steps of insertion and deletion": PARTS})
         write_report(report, file)
         (options.out / f"{kind}.md").write_text(tables.markdown(found, title), encoding="utf-8")
