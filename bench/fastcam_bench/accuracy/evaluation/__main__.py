@@ -150,7 +150,7 @@ def measured(subjects: Subjects, names: Sequence[str], rows: Path, refused: dict
         try:
             contestant.check()
         except FastcamError as error:
-            refused[contestant.title] = str(error)
+            refused[contestant.title] = str(error).replace(f"{rows}/", "")
             continue
         side = contestant.explainer.input_shape[2]
         step = int(side) * int(side) // PARTS if isinstance(side, int) else 128 * 128 // PARTS
