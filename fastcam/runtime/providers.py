@@ -111,7 +111,7 @@ class Settings:
             wrong.append("calibration is a table for int8; set int8 too")
         if self.cores is not None and (not self.cores or min(self.cores) < 0):
             wrong.append(f"cores are processor numbers from 0, got {list(self.cores)}")
-        if self.spinning not in (True, False, "run"):
+        if not (isinstance(self.spinning, bool) or (isinstance(self.spinning, str) and self.spinning == "run")):
             wrong.append(f'spinning is {self.spinning!r}; give True, False or "run"')
         if wrong:
             raise FastcamError(wrong[0])
