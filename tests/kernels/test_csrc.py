@@ -77,7 +77,7 @@ def cxx_files() -> list[Path]:
 
 def test_only_the_bindings_know_python() -> None:
     sources = sorted(path for path in CSRC.rglob("*") if path.is_file())
-    knowing = [path.name for path in sources if re.search(r"pybind11|Python\.h|PyObject", path.read_text())]
+    knowing = [path.name for path in sources if re.search(rb"pybind11|Python\.h|PyObject", path.read_bytes())]
     assert HEADER in sources
     assert knowing == ["bindings.cpp"]
 
