@@ -18,7 +18,16 @@ import fastcam_export
 from fastcam import Explainer, FastcamError, Preprocessing, Settings
 from fastcam.concepts import concepts
 from fastcam.results.method_sheet import methods_sheet
-from fastcam_export import export_captioner, export_model, exported, from_torch, inspect_model, vjp
+from fastcam_export import (
+    export_captioner,
+    export_model,
+    exported,
+    from_torch,
+    inspect_model,
+    triton_folders,
+    vjp,
+    write_triton_repository,
+)
 from support.models.pyramid_model import pyramid
 
 
@@ -63,6 +72,11 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Calla
         "vjp": (vjp, {"model": pyramid()[0], "wrt": ["r3"], "of": ["logits"]}),
         "export_model": (export_model, {"model": pyramid()[0], "check": False}),
         "export_captioner": (export_captioner, {"model": pyramid()[0], "start": 1, "end": 2}),
+        "triton_folders": (triton_folders, {"path": file, "repository": tmp_path_factory.mktemp("repository")}),
+        "write_triton_repository": (
+            write_triton_repository,
+            {"path": file, "repository": tmp_path_factory.mktemp("repository")},
+        ),
         "from_torch": (from_torch, {"module": MODULE, "example_inputs": torch.zeros(1, 3, 8, 8), "layer": "nowhere"}),
     }
     for of in (e, p):
@@ -99,6 +113,8 @@ NAMES += [
     "export_model",
     "export_captioner",
     "from_torch",
+    "triton_folders",
+    "write_triton_repository",
 ]
 NAMES += ["Explanation", "Prediction"]
 

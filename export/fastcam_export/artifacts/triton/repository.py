@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from fastcam import schema
 from fastcam.atomic_files import refused, slug, write
-from fastcam.errors import shown
+from fastcam.errors import shown, typed
 from fastcam.input_files import read_bytes
 from fastcam.schema import FastcamError, Metadata
 from fastcam_export.artifacts.triton import config
@@ -42,6 +42,8 @@ def folders(path: str | Path, repository: str | Path) -> tuple[Path, ...]:
     Raises:
         FastcamError: one of them is there, or the repository is no folder. Nothing is ever replaced.
     """
+    for given, value in (("path", path), ("repository", repository)):
+        typed(given, value, str | os.PathLike, "a path")
     repository, name = Path(repository), model_name(path)
     with refused(repository, "folder"):
         if repository.exists() and not repository.is_dir():
@@ -71,8 +73,8 @@ def write_repository(path: str | Path, repository: str | Path) -> tuple[tuple[Pa
         FastcamError: no exported file, one of two parts, a folder that is there already or cannot be written; then
             nothing is written.
     """
-    path, repository = Path(path), Path(repository)
     whole, *_ = wanted = folders(path, repository)
+    path, repository = Path(path), Path(repository)
     model, metadata = _read(path)
     labels = LABELS if metadata.labels is not None else ""
     own = config.of_model(model, metadata, whole.name, labels)
