@@ -19,8 +19,6 @@ BUNDLED = (
     "scenes.onnx", "scenes.labels.txt", "scene.jpg", TWO, "captions.onnx", "captions.words.txt", "questions.onnx",
     "questions.answers.txt", "questions.tokenizer.json",
 )  # fmt: skip
-
-
 CLASSIFIER, CAPTIONER, ANSWERER = "scenes.cam.onnx", "captions.cam.onnx", "questions.cam.onnx"
 QUESTION = "what colour is the star?"
 
