@@ -167,7 +167,7 @@ def killed(model: Path, folder: Path, out: Path, options: list[str], times: int,
             process.wait()
             kills += 1
     last = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {"kills": kills, "the last run": last.stdout.strip()}
+    return {"kills": kills, "the last run": last.stdout.partition(", written to")[0].strip()}
 
 
 def has_begun(out: Path, before: int) -> bool:
@@ -257,7 +257,13 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         found = measured(options, Path(folder))
-    about = {"machine": machine(), "versions": versions("fastcam", "onnxruntime", "pyarrow"), "targets": TARGETS}
+    command = " ".join(["python -m fastcam_bench.speed.batch", *sys.argv[1:]])
+    about = {
+        "command": command,
+        "machine": machine(),
+        "versions": versions("fastcam", "onnxruntime", "pyarrow"),
+        "targets": TARGETS,
+    }
     print(json.dumps(found, indent=1))
     write_report(about | found, options.out)
 
