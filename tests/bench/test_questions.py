@@ -14,7 +14,8 @@ from fastcam_bench.paper.questions.exported import QUESTION, by_autograd, explai
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, LENGTH, UNKNOWN, WORDS, ids  # noqa: E402
 from fastcam_bench.paper.questions.networks import CoAttention, HierarchicalCoAttention, LstmProduct  # noqa: E402
 from fastcam_bench.paper.questions.pictures import COLOURS, SHAPES, Pictures  # noqa: E402
-from fastcam_bench.paper.questions.training import as_input, batches, pairs, questions  # noqa: E402
+from fastcam_bench.paper.questions.training import batches, pairs, questions  # noqa: E402
+from fastcam_bench.paper.trunk import normalised  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_every_layers_maps_of_the_co_attention_network_equal_autograd(scenes):
     kept = {}
     for name in measure.LAYERS:
         net.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: kept.setdefault(name, out))
-    x = as_input(asked.images[:4]).requires_grad_()
+    x = normalised(asked.images[:4]).requires_grad_()
     scores = net(x, torch.from_numpy(asked.words[:4])).max(1).values.sum()
     assert [one.maps.shape[2] for one in found.layers] == [32, 16, 8, 8, 8, 8]
     for name, one in zip(measure.LAYERS, found.layers, strict=True):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 import fastcam
 from fastcam_bench.models import bundled_net
+from fastcam_bench.models.train_bundled import normalise
 
 CELL = 8
 """Pixels of a cell of the last map, a side."""
@@ -85,6 +88,11 @@ def start_from_bundled(trunk: Trunk) -> None:
         wanted = {"weight": "weight"} if isinstance(module, nn.Conv2d) else renamed
         values = {into: torch.tensor(known[f"{name}.{part}"]) for part, into in wanted.items()}
         module.load_state_dict(values, strict=False)
+
+
+def normalised(images: npt.NDArray[np.uint8]) -> Tensor:
+    """What it takes of pictures uint8 [n, H, W, 3]: float32 [n, 3, H, W], preset "imagenet"."""
+    return torch.from_numpy(normalise(images))
 
 
 def keep_statistics(net: nn.Module) -> None:

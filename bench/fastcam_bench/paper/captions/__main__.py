@@ -23,8 +23,9 @@ from fastcam.captions import Captioner
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.captions import dense, grammar, network, quality
 from fastcam_bench.paper.captions.grammar import END, PAD, START, VOCABULARY
-from fastcam_bench.paper.captions.training import TEST_SEED, TRAIN_SEED, Scenes, draw, normalised, train
+from fastcam_bench.paper.captions.training import TEST_SEED, TRAIN_SEED, Scenes, draw, train
 from fastcam_bench.paper.results import write_results
+from fastcam_bench.paper.trunk import normalised
 from fastcam_bench.paths import CACHE, RESULTS
 from fastcam_export import export_captioner
 

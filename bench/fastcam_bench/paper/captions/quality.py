@@ -13,7 +13,8 @@ from fastcam.evaluation.statistics import Ratios, weights_of
 from fastcam_bench.paper.captions import grammar
 from fastcam_bench.paper.captions.grammar import PAD
 from fastcam_bench.paper.captions.network import Captioner
-from fastcam_bench.paper.captions.training import Scenes, normalised, padded
+from fastcam_bench.paper.captions.training import Scenes, padded
+from fastcam_bench.paper.trunk import normalised
 
 
 def bleu(texts: Sequence[str], of: Sequence[Sequence[str]]) -> float:

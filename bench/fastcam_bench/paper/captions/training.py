@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fastcam.evaluation.scenes import CLASSES, COLORS, Object, scene, scene_seeds
-from fastcam.schema import PRESETS
 from fastcam_bench.paper.captions import grammar
 from fastcam_bench.paper.captions.grammar import END, LONGEST, PAD, START, Thing
 from fastcam_bench.paper.captions.network import EMBEDDED, SIZE, SQUEEZED, Captioner
-from fastcam_bench.paper.trunk import keep_statistics, start_from_bundled
+from fastcam_bench.paper.trunk import keep_statistics, normalised, start_from_bundled
 
 TRAIN_SEED, TEST_SEED = 31, 32
 OBJECTS = (1, 2, 2)
@@ -59,12 +58,6 @@ def draw(n: int, seed: int, cache: Path | None = None) -> Scenes:
         images.append(part[0])
         objects += part[1]
     return Scenes(np.concatenate(images), tuple(objects))
-
-
-def normalised(images: npt.NDArray[np.uint8]) -> Tensor:
-    """The preset "imagenet": float32 [n, 3, 96, 96]."""
-    mean, std = (np.asarray(PRESETS["imagenet"][key], np.float32) for key in ("mean", "std"))
-    return torch.from_numpy(np.ascontiguousarray(((images / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)))
 
 
 def padded(texts: Sequence[str]) -> Tensor:

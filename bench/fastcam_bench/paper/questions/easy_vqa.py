@@ -25,8 +25,8 @@ from fastcam.evaluation.statistics import Ratios, weights_of
 from fastcam.image.decode import decode
 from fastcam_bench.paper.questions.grammar import ids
 from fastcam_bench.paper.questions.networks import LstmProduct
-from fastcam_bench.paper.questions.training import Batch, as_input, train
-from fastcam_bench.paper.trunk import start_from_bundled
+from fastcam_bench.paper.questions.training import Batch, train
+from fastcam_bench.paper.trunk import normalised, start_from_bundled
 
 EVERY, BATCH, STEPS, LENGTH = 4, 64, 350, 10
 COLOURS = ("green", "gray", "red", "blue", "black", "yellow", "brown", "teal")
@@ -78,7 +78,7 @@ def batches(data: EasyVqa, steps: int, seed: int) -> Iterator[Batch]:
         images = images[:, :: rng.choice((1, -1)), :: rng.choice((1, -1))]
         images = images.swapaxes(1, 2) if rng.random() < 0.5 else images
         words, answers = torch.from_numpy(data.words[part]), torch.from_numpy(data.answers[part])
-        yield as_input(images), torch.arange(BATCH), words, answers, None
+        yield normalised(images), torch.arange(BATCH), words, answers, None
 
 
 def trained(data: EasyVqa, folder: Path, trunk: nn.Module | None = None, steps: int = STEPS) -> nn.Module:
@@ -97,7 +97,7 @@ def accuracy(net: nn.Module, data: EasyVqa, training: EasyVqa) -> dict[str, Any]
     """By kind and of all, beside the answer that is most frequent among the training questions of the kind."""
     ratios = Ratios()
     with torch.no_grad():
-        found = net(as_input(data.images), torch.from_numpy(data.words)).argmax(1).numpy()
+        found = net(normalised(data.images), torch.from_numpy(data.words)).argmax(1).numpy()
     usual = {}
     for kind in set(data.kinds):
         own = [answer for answer, other in zip(training.answers.tolist(), training.kinds, strict=True) if other == kind]

@@ -15,7 +15,7 @@ from torch import nn
 import fastcam
 from fastcam_bench.paper.questions.grammar import ANSWERS, LENGTH, ids
 from fastcam_bench.paper.questions.pictures import SIZE
-from fastcam_bench.paper.questions.training import as_input
+from fastcam_bench.paper.trunk import normalised
 from fastcam_export import export_model
 
 Floats = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def by_autograd(
         net: of the same ``dtype``.
     """
     with torch.no_grad():
-        features = net.features(as_input(images).to(dtype))
+        features = net.features(normalised(images).to(dtype))
     features.requires_grad_()
     score = (net.answer(features, torch.from_numpy(words)) * torch.from_numpy(weights)).sum()
     (gradient,) = torch.autograd.grad(score, features)

@@ -20,7 +20,7 @@ from fastcam.image.decode import opencv
 from fastcam_bench.paper.questions.exported import QUESTION, by_autograd, words_of
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, Question
 from fastcam_bench.paper.questions.pictures import SIZE, Pictures
-from fastcam_bench.paper.questions.training import as_input
+from fastcam_bench.paper.trunk import normalised
 
 BATCH = 64
 ANSWERING = ("network", "another picture", "majority answer")
@@ -95,7 +95,7 @@ def logits(net: Any, asked: Asked, images: npt.NDArray[np.uint8] | None = None) 
     images, words = asked.images if images is None else images, asked.words
     with torch.no_grad():
         parts = [
-            net(as_input(images[at : at + 256]), torch.from_numpy(words[at : at + 256]))
+            net(normalised(images[at : at + 256]), torch.from_numpy(words[at : at + 256]))
             for at in range(0, len(words), 256)
         ]
     return torch.cat(parts).numpy()
@@ -190,7 +190,7 @@ def attention(net: Any, asked: Asked) -> Floats:
     for at in range(0, len(asked), BATCH):
         part = slice(at, at + BATCH)
         with torch.no_grad():
-            features = net.features(as_input(asked.images[part]))
+            features = net.features(normalised(asked.images[part]))
             found.append(net.attended(features, torch.from_numpy(asked.words[part]))[1].numpy())
     cells = np.concatenate(found).reshape(-1, 3, 8, 8)
     resize = opencv().resize

@@ -9,14 +9,12 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fastcam.schema import PRESETS
 from fastcam_bench.paper.questions.grammar import KINDS, Question, ask, ids
 from fastcam_bench.paper.questions.pictures import COLOURS, SHAPES, Pictures
-from fastcam_bench.paper.trunk import keep_statistics
+from fastcam_bench.paper.trunk import keep_statistics, normalised
 
 BATCH, PER_PICTURE, RATE, PAIRS = 32, 10, 3e-3, 72.0
 TRUNK = 0.5
@@ -33,12 +31,6 @@ def pairs(pictures: Pictures) -> Tensor:
     which, place = np.nonzero(pictures.shapes >= 0)
     shown[which, pictures.shapes[which, place], pictures.colours[which, place]] = 1
     return torch.from_numpy(shown.reshape(len(pictures), -1))
-
-
-def as_input(images: npt.NDArray[np.uint8]) -> Tensor:
-    """What the networks take, preset ``imagenet``: float32 [n, 3, H, W]."""
-    mean, std = (np.asarray(PRESETS["imagenet"][key], np.float32) for key in ("mean", "std"))
-    return torch.from_numpy(np.ascontiguousarray(((images / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)))
 
 
 def questions(pictures: Pictures, each: int, rng: Random) -> list[list[Question]]:
@@ -68,7 +60,7 @@ def batches(pictures: Pictures, epochs: int, seed: int) -> Iterator[Batch]:
                 for one in some
             ]
             of, words, answers = (torch.tensor(column) for column in zip(*rows, strict=True))
-            yield as_input(chosen.images), of, words, answers, pairs(chosen)
+            yield normalised(chosen.images), of, words, answers, pairs(chosen)
 
 
 class Tells(nn.Module):
