@@ -66,7 +66,7 @@ def folder(base: Path, *names: str) -> Path:
 def sound(path: Path) -> bool:
     """Whether an entry is there, and what :func:`note` noted of it."""
     try:
-        return _noted(path).read_text() == _sha256(path)
+        return _noted(path).read_text() == sha256_of(path)
     except (OSError, ValueError):
         return False
 
@@ -74,14 +74,15 @@ def sound(path: Path) -> bool:
 def note(path: Path) -> None:
     """Note what an entry of the cache is, so that a truncated or changed one is not loaded."""
     with contextlib.suppress(OSError):
-        write(_noted(path), _sha256(path).encode())
+        write(_noted(path), sha256_of(path).encode())
 
 
 def _noted(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hex; it is read in pieces."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fastcam.batch.rows import Row, failed_row, rows_of
 from fastcam.batch.sources.items import Cursor, Part, Source
+from fastcam.cache import sha256_of
 from fastcam.errors import FastcamError, shown, typed
 from fastcam.explain.request import ExplainOptions
 from fastcam.explain.streaming import Frame, Steps, stream
@@ -83,7 +84,7 @@ class Job:
         about = explainer.metadata.to_json()
         return {
             "fastcam": __version__,
-            "model": _digest(self.model),
+            "model": sha256_of(self.model),
             "model's settings": hashlib.sha256(about.encode()).hexdigest(),
             "source": dict(source.about),
             "targets": [str(one) for one in self.targets],
@@ -95,20 +96,6 @@ class Job:
             "pictures of a run": explainer.batch_size,
             "pictures of a part": self.part_size(explainer),
         }
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
-
-
-def _slowly(file: Any) -> str:
-    """The same before Python 3.11."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 class Explained(NamedTuple):
