@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastcam.errors import FastcamError, kind_of, reason, shown
 
@@ -236,3 +236,23 @@ def unique_stems(files: Sequence[str | None]) -> list[str]:
 def slug(text: str) -> str:
     """``text`` as part of a file name: letters and digits of any language, the rest becomes "-"."""
     return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "image"
+
+
+def locked(file: IO[Any], path: str | Path) -> None:
+    """Nobody else writes meanwhile what an open file guards, where the system can say so.
+
+    Args:
+        file: is held until it is closed.
+        path: what is guarded, for the error.
+
+    Raises:
+        FastcamError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise FastcamError(f"{shown(path)}: another process writes it; wait for it, or give another folder") from error

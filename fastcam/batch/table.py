@@ -10,11 +10,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastcam.atomic_files import json_bytes, refused, replaced, write_files
+from fastcam.atomic_files import json_bytes, locked, refused, replaced, write_files
 from fastcam.batch.rows import Row, batches, schema
 from fastcam.batch.sources.parquet import arrow
 from fastcam.batch.sources.places import is_url
@@ -53,7 +53,7 @@ class Table:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(folder / _LOCK, "ab")  # noqa: SIM115, it is held until the end
         try:
-            _lock(self._file, folder)
+            locked(self._file, folder)
             self._check()
             self.done = {int(found[1]) for name in os.listdir(folder) if (found := _PART.fullmatch(name))}
         except BaseException:
@@ -103,18 +103,14 @@ def _said(value: Any) -> str:
     return shown(json.dumps(value))
 
 
-def _lock(file: Any, folder: Path) -> None:
-    """Nobody else writes the table meanwhile, where the system can say so."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise FastcamError(
-            f"{shown(folder)}: another process writes it; wait for it, or give another folder"
-        ) from error
+@contextmanager
+def _part(folder: Path, number: int) -> Iterator[Any]:
+    """The open file of a part; it has its name when all of it is on the disk."""
+    path = folder / part_name(number)
+    with replaced(path) as partial, refused(path), open(partial, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_part(folder: Path, number: int, rows: Iterable[list[Row]], maps: bool) -> None:
@@ -123,11 +119,8 @@ def write_part(folder: Path, number: int, rows: Iterable[list[Row]], maps: bool)
     Raises:
         FastcamError: the disk refuses; what ``rows`` raises. Then there is no such file.
     """
-    path = folder / part_name(number)
-    with replaced(path) as partial, refused(path), open(partial, "wb") as file:
+    with _part(folder, number) as file:
         write_rows(file, rows, maps)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_content(folder: Path, number: int, content: bytes) -> None:
@@ -136,11 +129,8 @@ def write_content(folder: Path, number: int, content: bytes) -> None:
     Raises:
         FastcamError: the disk refuses.
     """
-    path = folder / part_name(number)
-    with replaced(path) as partial, refused(path), open(partial, "wb") as file:
+    with _part(folder, number) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_rows(file: Any, rows: Iterable[list[Row]], maps: bool) -> None:

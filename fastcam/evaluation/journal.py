@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from fastcam.atomic_files import refused
+from fastcam.atomic_files import locked, refused
 from fastcam.errors import FastcamError, shown
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
@@ -43,7 +43,11 @@ class Journal:
         with refused(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
-        _lock(self._file, path)
+        try:
+            locked(self._file, path)
+        except FastcamError:
+            self._file.close()
+            raise
         if again:  # not before it is locked: another process may be writing it
             with refused(path):
                 self._file.truncate(0)
@@ -122,16 +126,3 @@ class Journal:
             )
         self._file.seek(0, os.SEEK_END)
         return True
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Nobody else writes this journal meanwhile, where the system can say so."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise FastcamError(f"{shown(path)}: another process writes it; wait for it, or give another folder") from error
