@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import onnx
 import pytest
 from typer.testing import CliRunner
 
 from fastcam import Explainer
 from fastcam.cli import app
 from fastcam.evaluation.scenes import CLASSES
-from fastcam.language.word_level import write_word_level
-from fastcam_export import export_model
 from support.models import dual_encoder as dual
 
 pytest.importorskip("tokenizers", reason="needs the library tokenizers")
@@ -25,15 +22,7 @@ PROMPTS = "".join(f"{name}\t{text}\n" for name, text in zip(CLASSES, TEXTS, stri
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dual")
-    write_word_level(folder / "tokenizer.json", dual.WORDS)
-    for name in ("pictures", "texts", "pairs"):
-        onnx.save(getattr(dual, name)(), folder / f"{name}.onnx")
-    how = {"preprocess": "unit", "tokenizer": folder / "tokenizer.json"}
-    export_model(
-        folder / "pictures.onnx", folder / "apart.cam.onnx", targets="cotangent", output_name="image_embeds",
-        text_encoder=folder / "texts.onnx", logit_scale=dual.SCALE, logit_bias=dual.BIAS, **how,
-    )  # fmt: skip
-    export_model(folder / "pairs.onnx", folder / "pairs.cam.onnx", **how)
+    dual.write(folder)
     (folder / "prompts.txt").write_text(PROMPTS)
     return folder
 

@@ -5,14 +5,12 @@ import pickle
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.language.prompts import read_prompts
-from fastcam.language.word_level import write_word_level
 from fastcam_export import export_model
 from support.models import dual_encoder as dual
 
@@ -24,15 +22,7 @@ IDS = {"a red square": [2, 3, 5], "a blue star": [2, 4, 6], "a star": [2, 6], "a
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dual")
-    write_word_level(folder / "tokenizer.json", dual.WORDS)
-    for name in ("pictures", "texts", "pairs"):
-        onnx.save(getattr(dual, name)(), folder / f"{name}.onnx")
-    how = {"preprocess": "unit", "tokenizer": folder / "tokenizer.json"}
-    export_model(
-        folder / "pictures.onnx", folder / "apart.cam.onnx", targets="cotangent", output_name="image_embeds",
-        text_encoder=folder / "texts.onnx", logit_scale=dual.SCALE, logit_bias=dual.BIAS, **how,
-    )  # fmt: skip
-    export_model(folder / "pairs.onnx", folder / "pairs.cam.onnx", **how)
+    dual.write(folder)
     (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in list(IDS)[:2]) + "star\ta star\n")
     cv2.imwrite(str(folder / "p.png"), dual.RNG.integers(0, 256, (20, 24, 3)).astype(np.uint8))
     return folder

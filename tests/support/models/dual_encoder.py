@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
+from fastcam.language.word_level import write_word_level
+from fastcam_export import export_model
 
 RNG = np.random.default_rng(11)
 WORDS = ["<pad>", "<unk>", "a", "red", "blue", "square", "star", ","]
@@ -86,3 +92,16 @@ def scores_and_maps(x: np.ndarray, prompts: list[list[int]], factors: list[float
     (slope,) = torch.autograd.grad(score.sum(), maps)
     found = (slope.mean((2, 3), keepdim=True) * maps).sum(1).relu()
     return score.detach().numpy(), found.detach().numpy()
+
+
+def write(folder: Path) -> None:
+    """The files, the tokenizer, and two exports: ``apart.cam.onnx`` of embeddings, ``pairs.cam.onnx`` of pairs."""
+    write_word_level(folder / "tokenizer.json", WORDS)
+    for name, model in (("pictures", pictures()), ("texts", texts()), ("pairs", pairs())):
+        onnx.save(model, folder / f"{name}.onnx")
+    how: dict[str, Any] = {"preprocess": "unit", "tokenizer": folder / "tokenizer.json"}
+    export_model(
+        folder / "pictures.onnx", folder / "apart.cam.onnx", targets="cotangent", output_name="image_embeds",
+        text_encoder=folder / "texts.onnx", logit_scale=SCALE, logit_bias=BIAS, **how,
+    )  # fmt: skip
+    export_model(folder / "pairs.onnx", folder / "pairs.cam.onnx", **how)
