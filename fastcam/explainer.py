@@ -33,12 +33,12 @@ from fastcam.methods.context import Meter, Probe, Progress
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.further_inputs import Values
-from fastcam.runtime.inputs import Preprocess, Sources
+from fastcam.runtime.inputs.base import Preprocess, Sources
+from fastcam.runtime.inputs.further_inputs import Values
+from fastcam.runtime.inputs.stacked_frames import StackInputs, stacks_of
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import Model, Providers, create_session
-from fastcam.runtime.stacked_frames import StackInputs, stacks_of
 from fastcam.runtime.text_encoder import TextEncoder
 from fastcam.runtime.thread_limit import at_most
 from fastcam.schema import Metadata
@@ -298,8 +298,8 @@ class Explainer:
                 copied, on a GPU either. Of a video model a clip: a video file, a list of pictures, or uint8 [frames, h,
                 w, 3]; a list of those; or a float tensor. The explanation then has a row for each frame, see
                 :mod:`fastcam.explain.video`. Of a model that sees a stack of frames the frames of one episode, see
-                :mod:`fastcam.runtime.stacked_frames`. Of a model of signals or volumes arrays, or .npy, .csv or NIfTI
-                files, see :mod:`fastcam.runtime.sample_inputs`.
+                :mod:`fastcam.runtime.inputs.stacked_frames`. Of a model of signals or volumes arrays, or .npy, .csv or
+                NIfTI files, see :mod:`fastcam.runtime.inputs.sample_inputs`.
             targets: what is explained, by default the predicted class: a class index, a rank (-1 is the predicted
                 class, -2 the second, ...), a class name, or a combination of classes, {"tabby": 1, "tiger cat": -1}
                 or "tabby - tiger cat", {"tabby": -1} or "not tabby" (the counterfactual); or what else the file

@@ -21,7 +21,7 @@ from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float
 from fastcam.labels import Labels
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.inputs import Preprocess
+from fastcam.runtime.inputs.base import Preprocess
 from fastcam.runtime.session import Model, Providers, create_session, model_name
 from fastcam.schema import METADATA_KEY
 from fastcam.targets.arrays import Double, log_softmax

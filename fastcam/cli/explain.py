@@ -128,7 +128,7 @@ def explain(
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
     from fastcam.results.explanation import write_json
-    from fastcam.runtime import further_inputs
+    from fastcam.runtime.inputs import further_inputs
     from fastcam.targets.grammar import in_words
 
     targets = class_targets(target, cotangent)

@@ -222,7 +222,7 @@ def export(
     output = output or model.with_name(f"{model.stem}.cam.onnx")
     if triton is not None:
         _refuse_triton(triton, output, on_demand or caption is not None)
-    from fastcam.runtime.further_inputs import arrays
+    from fastcam.runtime.inputs.further_inputs import arrays
 
     if caption is None and decoder is not None:
         raise FastcamError("--decoder is of a captioner; say which words begin and end its captions with --caption")

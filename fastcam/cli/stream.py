@@ -104,7 +104,7 @@ def stream(
     from fastcam.explain.streaming import VIDEOS
     from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
-    from fastcam.runtime import further_inputs
+    from fastcam.runtime.inputs import further_inputs
 
     targets = class_targets(target, cotangent)
     suffix = output.suffix.lower() if output else ".jsonl"
@@ -163,7 +163,7 @@ def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterat
 def _rows(frame: Frame) -> Iterator[Frame]:
     """A frame of a stream; of a clip each of its frames that no clip before had."""
     from fastcam.explain.clips import Clip
-    from fastcam.runtime.stacked_frames import FrameStack
+    from fastcam.runtime.inputs.stacked_frames import FrameStack
 
     if isinstance(frame.source, FrameStack):
         frame = replace(frame, source=frame.source.frames[-1])
@@ -186,7 +186,7 @@ def _frames(sources: list[Path], reading: Reading, clip: int | None, stack: int)
     from fastcam.explain.clips import clips_of
     from fastcam.explain.streaming import is_video, open_video, read_video
     from fastcam.image.preprocess import opencv
-    from fastcam.runtime.stacked_frames import stacks_of
+    from fastcam.runtime.inputs.stacked_frames import stacks_of
 
     parts: list[Iterable[Any]] = []
     total, fps = 0, FPS

@@ -33,7 +33,7 @@ def explain_texts(
     """
     from fastcam.atomic_files import slug, unique_stems
     from fastcam.results.explanation import write_json
-    from fastcam.runtime.text_samples import FILES
+    from fastcam.runtime.inputs.text_samples import FILES
 
     if len(methods) > 1 or options.get("layers"):
         raise FastcamError("texts are explained by one method at one layer; give one --method, and no --layers")

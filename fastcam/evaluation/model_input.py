@@ -6,7 +6,7 @@ from typing import Any
 
 from fastcam.evaluation.samples import Sample
 from fastcam.explainer import Explainer
-from fastcam.runtime.text_inputs import Written
+from fastcam.runtime.inputs.text_inputs import Written
 
 
 def model_input(sample: Sample, explainer: Explainer) -> Any:

@@ -19,7 +19,7 @@ from fastcam.methods import Method
 from fastcam.methods.attribution_maps import FROM_MINIMUM, blurred
 from fastcam.methods.context import Meter, Probe
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.further_inputs import NONE
+from fastcam.runtime.inputs.further_inputs import NONE
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE
 from fastcam.targets.resolved import ImageTargets
 

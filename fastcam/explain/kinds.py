@@ -7,10 +7,10 @@ from fastcam.explain.signal import SignalView
 from fastcam.explain.texts import TextView
 from fastcam.explain.video import ClipInputs, VideoView
 from fastcam.explain.volume import VolumeView
-from fastcam.runtime.inputs import Inputs
-from fastcam.runtime.sample_inputs import SampleInputs
-from fastcam.runtime.stacked_frames import StackInputs
-from fastcam.runtime.text_samples import TextSamples
+from fastcam.runtime.inputs.base import Inputs
+from fastcam.runtime.inputs.sample_inputs import SampleInputs
+from fastcam.runtime.inputs.stacked_frames import StackInputs
+from fastcam.runtime.inputs.text_samples import TextSamples
 from fastcam.schema import Kind, Metadata
 
 

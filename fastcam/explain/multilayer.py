@@ -17,7 +17,7 @@ from fastcam.explain.postprocess import View
 from fastcam.explain.request import Layers, Request
 from fastcam.render import peer_styles
 from fastcam.results.explanation import OK, Explanation
-from fastcam.runtime.batch import Run
+from fastcam.runtime.run import Run
 from fastcam.schema import Metadata, TargetLayer
 
 NON_FINITE = kernels.STATUS_NAMES[kernels.NON_FINITE]

@@ -11,7 +11,7 @@ from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import LayerMaps, explain_maps
 from fastcam.explain.request import Request
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.inputs import Sources
+from fastcam.runtime.inputs.base import Sources
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS, Metadata
 from fastcam.targets.classes import ClassTargets

@@ -19,9 +19,9 @@ from fastcam.methods.context import Probe
 from fastcam.methods.run import probes, run_method
 from fastcam.render import peer_styles
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.inputs import Inputs
+from fastcam.runtime.inputs.base import Inputs
+from fastcam.runtime.run import Run
 from fastcam.schema import CLASSES, Cotangent, Metadata, Score
 from fastcam.targets.classes import ClassTargets, Target
 from fastcam.targets.prompts import TextSide

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastcam.results.prediction import Prediction
-from fastcam.runtime.batch import Batch
+from fastcam.runtime.inputs.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import View, embedding_of
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.text_inputs import Written
+from fastcam.runtime.inputs.text_inputs import Written
 from fastcam.schema import Metadata
 from fastcam.targets.classes import Targets
 from fastcam.targets.prompts import TextSide, behind, literal, terms_of

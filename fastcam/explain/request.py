@@ -14,7 +14,7 @@ from fastcam.methods.context import Meter, Progress
 from fastcam.methods.registry import EIGEN
 from fastcam.render import peer_styles
 from fastcam.results.prediction import Prediction
-from fastcam.runtime.inputs import Sources
+from fastcam.runtime.inputs.base import Sources
 from fastcam.runtime.session import warn_once
 from fastcam.schema import Metadata
 from fastcam.targets import grammar

@@ -17,9 +17,10 @@ from fastcam.methods.context import Probe
 from fastcam.results.explanation import Explanation
 from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction, joined
-from fastcam.runtime.batch import Batch, Run
-from fastcam.runtime.further_inputs import Values
-from fastcam.runtime.inputs import Sources
+from fastcam.runtime.inputs.base import Sources
+from fastcam.runtime.inputs.batch import Batch
+from fastcam.runtime.inputs.further_inputs import Values
+from fastcam.runtime.run import Run
 from fastcam.targets.classes import ClassTargets
 
 

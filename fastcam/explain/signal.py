@@ -13,7 +13,7 @@ from fastcam.explain.postprocess import LayerMaps, Placed, TargetOutputs, View
 from fastcam.explain.request import Request
 from fastcam.image.preprocess import Float
 from fastcam.methods.context import in_one_row
-from fastcam.runtime.batch import Run
+from fastcam.runtime.run import Run
 
 
 class SignalView(View):

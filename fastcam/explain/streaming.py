@@ -16,7 +16,8 @@ from fastcam.explain.request import Request
 from fastcam.image.preprocess import Uint8, is_picture, opencv
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.batch import Batch, Run, join_batches
+from fastcam.runtime.inputs.batch import Batch, join_batches
+from fastcam.runtime.run import Run
 from fastcam.runtime.thread_pipeline import Budget, Pipeline
 
 P = ParamSpec("P")

@@ -17,7 +17,7 @@ from fastcam.explain.postprocess import LayerMaps, TargetOutputs
 from fastcam.explain.request import Request
 from fastcam.explain.signal import SignalView
 from fastcam.methods import Method
-from fastcam.runtime.batch import Run
+from fastcam.runtime.run import Run
 
 
 class TextView(SignalView):

@@ -29,8 +29,9 @@ from fastcam.methods import Method, layer_fusion
 from fastcam.methods import method as registered
 from fastcam.methods.compatibility import served
 from fastcam.render import peer_styles
-from fastcam.runtime.batch import Batch, Run
-from fastcam.runtime.inputs import Inputs, Sources
+from fastcam.runtime.inputs.base import Inputs, Sources
+from fastcam.runtime.inputs.batch import Batch
+from fastcam.runtime.run import Run
 from fastcam.schema import ACTIVATIONS, CAM, GRADIENTS, INPUT_GRADIENT, RELEVANCE, WEIGHTS, Metadata
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from fastcam.explain.video import StackView
 from fastcam.image.preprocess import Float
 from fastcam.image.stacks import under_rows
 from fastcam.methods import layer_fusion
-from fastcam.runtime.batch import Run
+from fastcam.runtime.run import Run
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int64]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastcam import kernels
 from fastcam.image.preprocess import Float
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.further_inputs import FurtherValues
+from fastcam.runtime.inputs.further_inputs import FurtherValues
 from fastcam.schema import (
     ACTIVATIONS,
     CAM,

@@ -11,8 +11,8 @@ from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float
 from fastcam.methods.context import Meter, Probe, as_planes
 from fastcam.methods.registry import Method, MethodResult
-from fastcam.runtime.batch import Run
 from fastcam.runtime.exported_model import Network
+from fastcam.runtime.run import Run
 from fastcam.targets.resolved import ImageTargets
 
 

@@ -23,7 +23,7 @@ from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, overlays, samples
 from fastcam.results import html, report, texts, volumes
 from fastcam.results.peak import in_picture, peak
-from fastcam.runtime.batch import per_image
+from fastcam.runtime.run import per_image
 from fastcam.runtime.thread_limit import limited
 from fastcam.schema import Metadata, Mode
 from fastcam.targets.classes import Target

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.results.explanation import ARRAYS, OPTIONAL, TUPLES, Explanation
-from fastcam.runtime.batch import join_outputs
+from fastcam.runtime.run import join_outputs
 from fastcam.targets.resolved import NOT_ASKED
 
 

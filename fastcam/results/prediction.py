@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, checked
 from fastcam.image.preprocess import Float
 from fastcam.labels import short_label
-from fastcam.runtime.batch import Run, join_outputs
+from fastcam.runtime.run import Run, join_outputs
 from fastcam.schema import Metadata
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fastcam.atomic_files import write
 from fastcam.image import nifti
 from fastcam.image.preprocess import Float
-from fastcam.runtime.sample_inputs import VOLUMES
+from fastcam.runtime.inputs.sample_inputs import VOLUMES
 
 
 def save(heatmap: Float, source: str | None, path: Path) -> list[str]:

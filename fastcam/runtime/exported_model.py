@@ -16,7 +16,7 @@ from fastcam.memory import refuse_more
 from fastcam.runtime import io_binding, single_images
 from fastcam.runtime.classifier_head import Head
 from fastcam.runtime.explanation_part import check_pair, explanation_part
-from fastcam.runtime.further_inputs import NONE, FurtherValues
+from fastcam.runtime.inputs.further_inputs import NONE, FurtherValues
 from fastcam.runtime.providers import DEFAULT, Settings, short
 from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import (

@@ -18,8 +18,8 @@ from fastcam import input_files
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.input_roles import FurtherInput, TextEncoderFile, role_of_ids
 from fastcam.language.tokenizer import Encoded, Tokenizer, unknown_words
+from fastcam.runtime.inputs.text_inputs import following
 from fastcam.runtime.session import Model, warn_once
-from fastcam.runtime.text_inputs import following
 
 KEPT = 4096
 """Embeddings that are kept, of the texts asked for last."""

@@ -22,7 +22,7 @@ from fastcam.explain.streaming import Steps
 from fastcam.explainer import Explainer
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction
-from fastcam.runtime.batch import Batch, join_batches
+from fastcam.runtime.inputs.batch import Batch, join_batches
 from fastcam.runtime.thread_pipeline import Budget
 from fastcam.schema import TARGETS
 from fastcam.serving.asked import Asked

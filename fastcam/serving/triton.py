@@ -22,7 +22,7 @@ from fastcam.explain.request import ExplainOptions
 from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Geometry
 from fastcam.image.reading import MAX_PIXELS
-from fastcam.runtime.batch import Batch, join_batches
+from fastcam.runtime.inputs.batch import Batch, join_batches
 from fastcam.schema import ABOUT, CLASSES, GEOMETRY, TARGETS
 from fastcam.serving.open_inference import explained_arrays
 

@@ -52,7 +52,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Kernels:
     native = kernels.get()
     monkeypatch.setattr(io_binding, "on_gpu", lambda session: True)
     monkeypatch.setattr(kernels, "get", lambda name="auto": stand_in if name == "cuda" else native)
-    for module in (fastcam.runtime.inputs, fastcam.explain.on_device):
+    for module in (fastcam.runtime.inputs.base, fastcam.explain.on_device):
         monkeypatch.setattr(module, "on_device", lambda value: isinstance(value, torch.Tensor))
     return stand_in
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.runtime.stacked_frames import stacks_of
+from fastcam.runtime.inputs.stacked_frames import stacks_of
 from fastcam.schema import Metadata
 from fastcam_export import export_model
 from support.models.torch_file import grad_cam, onnx_bytes

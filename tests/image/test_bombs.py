@@ -17,7 +17,7 @@ from fastcam.image.decode import load, read
 from fastcam.image.reading import Reading
 from fastcam.input_files import NUMBERS, TEXT, read_array, read_text
 from fastcam.labels import names_in, read_labels
-from fastcam.runtime.further_inputs import read_array as read_numbers
+from fastcam.runtime.inputs.further_inputs import read_array as read_numbers
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from fastcam import Explainer, FastcamError, cache, kernels
-from fastcam.runtime import inputs, io_binding
+from fastcam.runtime import io_binding
+from fastcam.runtime.inputs import base as inputs
 from fastcam.runtime.providers import Settings
 from fastcam.runtime.session import create_session
 from support.models import small_models

@@ -13,7 +13,7 @@ import pytest
 
 from fastcam import Explainer, FastcamError
 from fastcam.runtime import single_images
-from fastcam.runtime.batch import join_batches
+from fastcam.runtime.inputs.batch import join_batches
 from fastcam.serving.asked import Asked
 from fastcam.serving.errors import NotServed
 from fastcam.serving.kept import Kept

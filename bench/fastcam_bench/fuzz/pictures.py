@@ -20,7 +20,7 @@ from fastcam.image import nifti
 from fastcam.image.decode import load, read, weight
 from fastcam.image.header import header
 from fastcam.image.reading import Reading
-from fastcam.runtime import sample_inputs
+from fastcam.runtime.inputs import sample_inputs
 from fastcam_bench.fuzz import WrongAnswer
 
 NAME = "Pictures"

@@ -19,7 +19,7 @@ from fastcam.explainer import Explainer
 from fastcam.image.preprocess import Float, Uint8
 from fastcam.render import drawing
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.further_inputs import Values
+from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.schema import GRADIENTS, WEIGHTS
 
 MOST = 5

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, listed, shown
-from fastcam.runtime.further_inputs import TYPES
+from fastcam.runtime.inputs.further_inputs import TYPES
 
 DATATYPES: dict[str, Any] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,

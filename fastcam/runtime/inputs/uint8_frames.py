@@ -10,7 +10,7 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.image import preprocess
 from fastcam.image.reading import Reading
-from fastcam.runtime.batch import Batch
+from fastcam.runtime.inputs.batch import Batch
 from fastcam.schema import Preprocessing
 
 

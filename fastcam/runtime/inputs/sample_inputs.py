@@ -12,9 +12,9 @@ from fastcam.errors import FastcamError
 from fastcam.image import nifti
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Geometry
-from fastcam.runtime.batch import Batch
-from fastcam.runtime.further_inputs import read_array
-from fastcam.runtime.inputs import Inputs, Sources
+from fastcam.runtime.inputs.base import Inputs, Sources
+from fastcam.runtime.inputs.batch import Batch
+from fastcam.runtime.inputs.further_inputs import read_array
 
 Array = NDArray[Any]
 VOLUMES = (".nii", ".nii.gz")

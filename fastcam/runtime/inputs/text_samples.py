@@ -19,8 +19,8 @@ from fastcam.errors import FastcamError, shown
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Geometry
 from fastcam.language.tokenizer import unknown_words
-from fastcam.runtime.batch import Batch
-from fastcam.runtime.inputs import Inputs, Preprocess, Sources
+from fastcam.runtime.inputs.base import Inputs, Preprocess, Sources
+from fastcam.runtime.inputs.batch import Batch
 from fastcam.runtime.session import warn_once
 from fastcam.schema import Preprocessing
 

@@ -18,7 +18,7 @@ from fastcam.image.preprocess import CHANNELS, Size
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.input_roles import FurtherInput
 from fastcam.preprocessing import fitted, named
-from fastcam.runtime.text_inputs import ARRAYS, TextInputs, is_text
+from fastcam.runtime.inputs.text_inputs import ARRAYS, TextInputs, is_text
 from fastcam.schema import Preprocessing
 from fastcam.typed_fields import parse_json
 

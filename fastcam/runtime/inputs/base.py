@@ -22,12 +22,12 @@ from fastcam.image.reading import DEFAULT, Reading
 from fastcam.language.tokenizer import Tokenizer, open_tokenizer
 from fastcam.memory import refuse_more
 from fastcam.preprocessing import fitted, named
-from fastcam.runtime import uint8_frames as frames_
-from fastcam.runtime.batch import Batch
-from fastcam.runtime.further_inputs import NONE, FurtherInputs, FurtherValues, Values
+from fastcam.runtime.inputs import uint8_frames as frames_
+from fastcam.runtime.inputs.batch import Batch
+from fastcam.runtime.inputs.further_inputs import NONE, FurtherInputs, FurtherValues, Values
+from fastcam.runtime.inputs.text_inputs import TextInputs
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.runtime.session import warn_once
-from fastcam.runtime.text_inputs import TextInputs
 from fastcam.runtime.thread_pipeline import Workers
 from fastcam.schema import PRESETS, Metadata, Preprocessing
 

@@ -1,4 +1,4 @@
-"""Batches and runs: images on their way through the network, and what the network made of them."""
+"""Runs: what the network made of a batch."""
 
 from __future__ import annotations
 
@@ -7,33 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcam.image.preprocess import Float, Geometry
+from fastcam.image.preprocess import Float
 from fastcam.runtime.exported_model import Forward
-from fastcam.runtime.further_inputs import NONE, FurtherValues, join_values
-from fastcam.runtime.io_binding import DeviceTensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One run's worth of images: the network's input, what was given, how the one became the other, and the values of
-    the model's further inputs."""
-
-    tensor: NDArray[Any] | DeviceTensor
-    images: tuple[NDArray[Any], ...]
-    geometry: tuple[Geometry, ...]
-    files: tuple[str | None, ...]
-    further: FurtherValues = NONE
-
-
-def join_batches(parts: Sequence[Batch]) -> Batch:
-    """Batches of one image each as one batch."""
-    tensor = np.concatenate([part.tensor for part in parts])
-    images, geometry, files = (
-        tuple(getattr(part, name)[0] for part in parts) for name in ("images", "geometry", "files")
-    )
-    return Batch(tensor, images, geometry, files, join_values([part.further for part in parts]))
+from fastcam.runtime.inputs.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import numpy as np
 from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Geometry, Uint8
 from fastcam.preprocessing import Preprocessing
-from fastcam.runtime.inputs import Inputs, Sources
+from fastcam.runtime.inputs.base import Inputs, Sources
 
 
 @dataclass(frozen=True, eq=False)
