@@ -22,7 +22,6 @@ from fastcam.cli import (
     cotangents,
     demo,
     drift,
-    explain,
     export,
     inspect,
     methods,
@@ -30,8 +29,9 @@ from fastcam.cli import (
     stream,
     web,
 )
-from fastcam.cli.console import Output
 from fastcam.cli.evaluation import dissect, evaluate, report, seeds, study
+from fastcam.cli.explain import explain
+from fastcam.cli.shared.console import Output
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 

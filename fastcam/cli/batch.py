@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fastcam.cli.console import counted, say
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import counted, say
+from fastcam.cli.shared.options import (
     Exif,
     ExportedFile,
     Labels,

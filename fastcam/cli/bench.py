@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcam.cli.console import print_table, say
-from fastcam.cli.shared_options import ExportedFile
+from fastcam.cli.shared.console import print_table, say
+from fastcam.cli.shared.options import ExportedFile
 from fastcam.errors import FastcamError
 from fastcam.schema import COTANGENT, PREFIX, TARGETS
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcam.cli.console import counted, print_table, progress
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import counted, print_table, progress
+from fastcam.cli.shared.options import (
     ColorsName,
     Exif,
     MaxPixels,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import print_table, say
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import print_table, say
+from fastcam.cli.shared.options import (
     Exif,
     ExportedFile,
     Labels,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import print_table
+from fastcam.cli.shared.console import print_table
 from fastcam.errors import FastcamError
 
 EXAMPLES = ("fastcam cotangents", "fastcam cotangents segmenter.cam.onnx")

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 import fastcam
-from fastcam.cli.explain import explain_all, print_report
+from fastcam.cli.explain.pictures import explain_all
+from fastcam.cli.explain.report import print_report
 from fastcam.cli.export import exporter
 from fastcam.errors import FastcamError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import print_table, say
+from fastcam.cli.shared.console import print_table, say
 from fastcam.errors import FastcamError
 
 EXAMPLES = (

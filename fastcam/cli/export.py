@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fastcam.cli.console import say
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import say
+from fastcam.cli.shared.options import (
     ColorName,
     ForEngine,
     InputName,

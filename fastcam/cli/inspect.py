@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from fastcam.cli.console import print_table, say
 from fastcam.cli.export import exporter
-from fastcam.cli.shared_options import ForEngine, InputName, OnnxFile, OutputName, ScoreKind
+from fastcam.cli.shared.console import print_table, say
+from fastcam.cli.shared.options import ForEngine, InputName, OnnxFile, OutputName, ScoreKind
 from fastcam.errors import MOST
 
 EXAMPLES = ("fastcam inspect resnet50.onnx", "fastcam inspect resnet50.cam.onnx")

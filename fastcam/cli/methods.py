@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastcam.cli.console import print_table, say
+from fastcam.cli.shared.console import print_table, say
 
 if TYPE_CHECKING:
     from fastcam.methods import Method

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from fastcam.cli.shared_options import Providers, Threads
+from fastcam.cli.shared.options import Providers, Threads
 from fastcam.errors import FastcamError, shown
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcam.atomic_files import replaced
-from fastcam.cli.console import counted, progress
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import counted, progress
+from fastcam.cli.shared.options import (
     ColorName,
     ColorsName,
     Cotangents,

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError, __version__
 from fastcam.cli import app
-from fastcam.cli.shared_options import class_targets
+from fastcam.cli.shared.options import class_targets
 from fastcam.schema import Score, preset
 from support.models.contract_model import brightness_model, random_model
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from fastcam import Explainer, FastcamError
-from fastcam.cli.shared_options import picture_files
+from fastcam.cli.shared.options import picture_files
 from fastcam.image import preprocess
 from fastcam.schema import preset
 from fastcam_export import export_model

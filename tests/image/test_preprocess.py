@@ -333,7 +333,7 @@ def test_endings_count_in_either_case(tmp_path):
 
 
 def test_all_that_list_pictures_list_the_same(tmp_path):
-    from fastcam.cli import shared_options
+    from fastcam.cli.shared import options
     from fastcam.explain.streaming import is_video
     from fastcam_bench.accuracy.photos import read_photos
     from fastcam_bench.speed.layouts import picture_files
@@ -345,11 +345,11 @@ def test_all_that_list_pictures_list_the_same(tmp_path):
     assert [photo.path for photo in photos] == files
     assert (photos[0].class_index, photos[0].box) == (7, (1, 0, 5, 4))
     assert all(photo.box is None for photo in photos[1:])
-    assert shared_options.picture_files([tmp_path]) == files
+    assert options.picture_files([tmp_path]) == files
     samples = tmp_path / "samples"
     samples.mkdir()
     for name in ("b.csv", "a.npy", "c.nii.gz", "labels.txt"):
         (samples / name).touch()
-    assert [path.name for path in shared_options.picture_files([samples])] == ["a.npy", "b.csv", "c.nii.gz"]
+    assert [path.name for path in options.picture_files([samples])] == ["a.npy", "b.csv", "c.nii.gz"]
     assert set(picture_files(tmp_path, tmp_path)) == set(files[:3])
     assert not any(is_video(path) for path in files)

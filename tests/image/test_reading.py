@@ -15,7 +15,8 @@ from PIL import Image, features
 from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError, memory
-from fastcam.cli import app, explain
+from fastcam.cli import app
+from fastcam.cli.explain import pictures
 from fastcam.explain import streaming
 from fastcam.explain.streaming import read_video
 from fastcam.image import decode
@@ -178,10 +179,10 @@ def test_the_command_keeps_few_large_pictures_at_once(tmp_path, monkeypatch):
     small.write_bytes(encoded())
     cv2.imwrite(str(large), np.zeros((300, 300, 3), np.uint8))
     monkeypatch.setattr(streaming, "HELD", 600_000)
-    runs = list(explain._runs([small, small, large, large, large, small, small, small], 4))
+    runs = list(pictures._runs([small, small, large, large, large, small, small, small], 4))
     assert [start for start, _ in runs] == [0, 4] and [len(part) for _, part in runs] == [4, 4]
     monkeypatch.setattr(streaming, "HELD", 300_000)
-    assert [len(part) for _, part in explain._runs([small, small, large, large, large, small], 4)] == [3, 1, 2]
+    assert [len(part) for _, part in pictures._runs([small, small, large, large, large, small], 4)] == [3, 1, 2]
     model = tmp_path / "m.cam.onnx"
     model.write_bytes(random_model(preprocessing=preset("unit", size=(32, 32))).file())
     done = CliRunner().invoke(app, ["explain", str(model), *[str(large)] * 3, "--json"])

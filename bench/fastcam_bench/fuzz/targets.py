@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcam import Explainer
-from fastcam.cli.shared_options import class_targets, sides
+from fastcam.cli.shared.options import class_targets, sides
 from fastcam_bench.fuzz import WrongAnswer
 from fastcam_bench.fuzz.graphs.seeds import model
 from fastcam_bench.fuzz.models import refused

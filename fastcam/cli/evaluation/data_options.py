@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcam.cli.shared_options import picture_files
+from fastcam.cli.shared.options import picture_files
 from fastcam.errors import FastcamError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import print_table, progress, say
 from fastcam.cli.evaluation.data_options import Data, DataAnnotations, DataExif, DataPictures, Limit, Split
-from fastcam.cli.shared_options import ExportedFile, MaxPixels, PreprocessName, Providers, Threads
+from fastcam.cli.shared.console import print_table, progress, say
+from fastcam.cli.shared.options import ExportedFile, MaxPixels, PreprocessName, Providers, Threads
 from fastcam.image.reading import MAX_PIXELS
 
 EXAMPLES = (

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import counted, progress, say
 from fastcam.cli.evaluation.data_options import (
     DataAnnotations,
     DataExif,
@@ -20,7 +19,8 @@ from fastcam.cli.evaluation.data_options import (
     opened_data,
     opened_model,
 )
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import counted, progress, say
+from fastcam.cli.shared.options import (
     ColorsName,
     ExportedFile,
     Labels,

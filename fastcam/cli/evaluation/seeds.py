@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from fastcam.cli.console import print_table, progress, say
 from fastcam.cli.evaluation.data_options import (
     Data,
     DataAnnotations,
@@ -20,7 +19,8 @@ from fastcam.cli.evaluation.data_options import (
     opened_model,
     title_of,
 )
-from fastcam.cli.shared_options import (
+from fastcam.cli.shared.console import print_table, progress, say
+from fastcam.cli.shared.options import (
     ExportedFile,
     Labels,
     MaxPixels,

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fastcam.cli.console import counted, print_table, progress, say
 from fastcam.cli.evaluation.data_options import (
     DataAnnotations,
     DataExif,
@@ -19,7 +18,9 @@ from fastcam.cli.evaluation.data_options import (
     opened_data,
     opened_model,
 )
-from fastcam.cli.shared_options import (
+from fastcam.cli.explain.sheets import method_names
+from fastcam.cli.shared.console import counted, print_table, progress, say
+from fastcam.cli.shared.options import (
     ExportedFile,
     Labels,
     PreprocessName,
@@ -29,7 +30,6 @@ from fastcam.cli.shared_options import (
     Threads,
     TokenizerPath,
 )
-from fastcam.cli.sheets import method_names
 from fastcam.errors import FastcamError
 
 EXAMPLES = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcam.cli.console import coloured
+from fastcam.cli.shared.console import coloured
 from fastcam.errors import FastcamError, shown
 
 if TYPE_CHECKING:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcam.cli import failures
-from fastcam.cli.console import counted, print_table, progress, say
-from fastcam.cli.shared_options import (
+from fastcam.cli.explain.pictures import explain_all
+from fastcam.cli.explain.report import print_report, title
+from fastcam.cli.explain.sheets import explain_methods, method_names
+from fastcam.cli.explain.texts import explain_texts, print_texts
+from fastcam.cli.explain.words import add_words, sentences
+from fastcam.cli.shared import failures
+from fastcam.cli.shared.console import counted, say
+from fastcam.cli.shared.options import (
     ColorName,
     ColorsName,
     Cotangents,
@@ -46,19 +50,13 @@ from fastcam.cli.shared_options import (
     sides,
     texts_of,
 )
-from fastcam.cli.sheets import explain_methods, method_names
-from fastcam.cli.texts import explain_texts, print_texts
-from fastcam.cli.words import add_words, sentences
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 from fastcam.methods.layer_fusion import Fuse
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from fastcam.evaluation.dissection.neuron_names import Name
     from fastcam.explainer import Explainer
-    from fastcam.results.explanation import Explanation
 
 EXAMPLES = (
     "fastcam explain resnet50.cam.onnx photo.jpg",
@@ -188,7 +186,7 @@ def explain(
     for sentence in sentences(report) if named is not None else ():
         say(sentence)
     if method is None and report["method"] != "gradcam":
-        typer.echo(f"by {_title(report)}; --method gradcam, the other way, forgets where a box or region is")
+        typer.echo(f"by {title(report)}; --method gradcam, the other way, forgets where a box or region is")
     if len(methods) > 1:
         typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
         failures.raise_for(report)
@@ -241,176 +239,3 @@ def _names(explainer: Explainer, table: Path, several: bool) -> Mapping[int, Nam
     names = read_names(table)
     check(explainer)
     return names
-
-
-def explain_all(
-    explainer: Explainer,
-    files: Sequence[Path],
-    targets: Any,
-    stage: Path | None,
-    method: str | None = None,
-    colors: str = "jet",
-    texts: Sequence[str] | None = None,
-    **options: Any,
-) -> tuple[dict[str, Any], list[str]]:
-    """Explain ``files`` run by run, with one run's pictures in memory; the report and the overlays' names.
-
-    A picture or a target that cannot be explained has its error in the report.
-
-    ``texts``: of a model that takes one, that of each picture. ``options``: further arguments of
-    :meth:`fastcam.Explainer.__call__`.
-
-    Raises:
-        FastcamError: a wrong call, or no picture could be explained.
-    """
-    from fastcam.methods import method as named
-    from fastcam.results.explanation import unique_stems, write_json
-    from fastcam.results.layer_sheet import write_strips
-
-    preprocessing = explainer.metadata.preprocessing
-    # pictures that keep their own size cannot share a run
-    step = 1 if preprocessing is not None and preprocessing.size is None else explainer.batch_size
-    stems = unique_stems([str(file) for file in files])
-    report: dict[str, Any] = {"images": []}
-    names: list[str] = []
-    call = asker(explainer, files, texts, targets, method, options)
-    asked = options["cotangent"] if options.get("cotangent") else targets if isinstance(targets, list) else [targets]
-    again = method is not None and named(method).runs is not None
-    with progress(len(files), again) as bar:
-        for start, part in _runs(files, step):
-            meter = partial(_advance, bar, start / len(part), len(files) / len(part))
-            rows = range(start, start + len(part))
-            for numbers, explanation, errors in failures.attempts(partial(call, meter), rows, asked):
-                said = [{"text": texts[start + i]} for i in numbers] if texts is not None else [{}] * len(numbers)
-                if explanation is None:
-                    report["images"].append(failures.entry(part[numbers.start], errors[""]) | said[0])
-                    continue
-                if stage is not None:
-                    own = by_row([stems[start + i] for i in numbers], len(explanation))
-                    names += explanation.write_overlays(stage, own, colors)
-                    names += write_strips(explanation, stage, own, colors)
-                add(report, with_texts(explanation.to_dict(), said), errors)
-            if not again:
-                bar.advance(bar.task_ids[0], len(part))
-    if "method" not in report:  # not one was explained
-        raise FastcamError(report["images"][0]["error"])
-    if stage is not None:
-        write_json(stage, report)
-    return report, names
-
-
-def _runs(files: Sequence[Path], step: int) -> Iterator[tuple[int, list[Path]]]:
-    """Pictures that run together, ``step`` of them or fewer large ones, and the number of the first.
-
-    All pictures of a run are in memory until their overlays are drawn.
-    """
-    from fastcam.explain.streaming import HELD
-    from fastcam.image.decode import weight
-
-    start = 0
-    while start < len(files):
-        part, held = [files[start]], weight(files[start])
-        for file in files[start + 1 : start + step]:
-            held += weight(file)
-            if held > HELD:
-                break
-            part.append(file)
-        yield start, part
-        start += len(part)
-
-
-def with_texts(report: dict[str, Any], said: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """A report whose images say their text; of clips, each frame that of its clip."""
-    images = report["images"]
-    frames = len(images) // len(said)
-    report["images"] = [{**image, **said[i // frames]} for i, image in enumerate(images)]
-    return report
-
-
-def asker(
-    explainer: Explainer,
-    files: Sequence[Path],
-    texts: Sequence[str] | None,
-    targets: Any,
-    method: str | None,
-    options: Mapping[str, Any],
-) -> Any:
-    """(progress, numbers of pictures, targets) -> their explanation.
-
-    Raises:
-        FastcamError: the call is wrong whatever the pictures are.
-    """
-    others = {name: value for name, value in options.items() if name != "cotangent"}
-    cotangent = options.get("cotangent")
-    bound = explainer.question(cotangent) if cotangent else None
-    explainer.stream((), targets, method=method, cotangent=bound, **others)
-
-    def call(progress: Any, rows: Sequence[int], asked: Sequence[Any]) -> Explanation:
-        own: dict[str, Any] = {"targets": asked}
-        if cotangent:
-            own = {"targets": targets, "cotangent": bound if asked is cotangent else explainer.question(list(asked))}
-        if texts is not None:
-            own["text"] = [texts[row] for row in rows]
-        return explainer([files[row] for row in rows], method=method, progress=progress, **own, **others)
-
-    return call
-
-
-def _title(report: dict[str, Any]) -> str:
-    """The method of a report, and where: "HiResCAM at P3, P4 and P5"."""
-    from fastcam.methods import method as named
-
-    *names, last = report.get("fused", [report["layer"]])
-    return f"{named(report['method']).title} at {', '.join(names)}{' and ' if names else ''}{last}"
-
-
-def by_row(stems: Sequence[str], rows: int) -> list[str]:
-    """One stem for each row of an explanation: of clips, a row for each frame, with its number."""
-    frames = rows // len(stems)
-    return [f"{stem}-{k:03}" for stem in stems for k in range(frames)] if frames > 1 else list(stems)
-
-
-def _advance(bar: Progress, before: float, parts: float, done: int, total: int) -> None:
-    """``done`` of ``total`` runs, behind ``before`` of all ``parts`` of as many runs."""
-    bar.update(bar.task_ids[0], completed=before * total + done, total=parts * total)
-
-
-def add(report: dict[str, Any], entry: dict[str, Any], errors: Mapping[str, FastcamError]) -> None:
-    """Add what :meth:`fastcam.Explanation.to_dict` says of one run to that of all; of several layers to each.
-
-    ``errors``: of targets that the run is without.
-    """
-    for image in entry["images"]:
-        image["targets"] += [failures.target_entry(target, error) for target, error in errors.items()]
-    if "method" not in report:
-        report.update({**entry, "images": report["images"] + entry["images"]})
-        return
-    report["images"] += entry["images"]
-    for layer, more in zip(report.get("layers", ()), entry.get("layers", ()), strict=True):
-        add(layer, more, {})
-
-
-def print_report(report: dict[str, Any]) -> None:
-    from fastcam.labels import short_label
-
-    parts = report.get("methods", [report])
-    rows = []
-    for part, image in ((one, image) for one in parts for image in one["images"]):
-        name = Path(image["file"]).name
-        if "error" in image:
-            why = image["error"].removeprefix(f"{image['file']}: ")
-            by = part["method"] if len(parts) > 1 else ""
-            rows.append((name, image.get("text", ""), by, "", "", "", "", f"not explained: {why}"))
-        for target in image["targets"]:
-            label = target.get("target") or f"{target['class']} {short_label(target['label'] or '')}"
-            absent = "" if "error" in target else "not finite"
-            score = absent if target["score"] is None else f"{target['score']:.4g}"
-            box = " ".join(f"{value:.0f}" for value in target["box"] or ()) or "-"
-            own = " ".join(f"{value:.0f}" for value in target.get("predicted_box", ()))
-            method = part["method"] if len(parts) > 1 else ""
-            status = f"not explained: {target['error']}" if "error" in target else target["status"]
-            rows.append((name, image.get("text", ""), method, label, score, box, own, status))
-    sizes = {key for part in parts for image in part["images"] for key in image}
-    corners = "segment x0 x1" if "samples" in sizes else "box x0 y0 x1 y1"
-    corners = "box x0 y0 z0 x1 y1 z1" if "depth" in sizes else corners
-    print_table(("image", "text", "method", "class", "score", corners, "predicted box", "status"), rows)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcam.cli import failures
-from fastcam.cli.console import progress
+from fastcam.cli.shared import failures
+from fastcam.cli.shared.console import progress
 from fastcam.errors import FastcamError
 
 if TYPE_CHECKING:
