@@ -15,10 +15,10 @@ from fastcam.evaluation.report.facts import Seen
 from fastcam.evaluation.report.kinds import of_class
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.schema import preset
-from support.browser import Browser
 from support.html_tree import Tree
 from support.models.contract_model import brightness_model
 from support.sample_data import Samples
+from support.servers.browser import Browser
 
 SIDE = 14
 pytestmark = pytest.mark.xdist_group("report")

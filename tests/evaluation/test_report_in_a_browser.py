@@ -8,9 +8,9 @@ import pytest
 from fastcam import Explainer
 from fastcam.evaluation.report import write_report
 from fastcam.evaluation.samples import Annotation, Sample
-from support.browser import Browser
 from support.models.contract_model import noise, random_model
 from support.sample_data import Samples
+from support.servers.browser import Browser
 
 LABELS = ("cat", "dog", "crane", "ship", "tree")
 HOSTILE = '"><img src=x onerror="window.hit=1"><script>window.hit=2</script>\' onfocus=\'window.hit=3'

@@ -21,8 +21,8 @@ from fastcam.evaluation.statistics import wilson
 from fastcam.evaluation.study import Model, design, make_study, score_study
 from fastcam.evaluation.study.agreement import alpha
 from fastcam_export import export_model
-from support.browser import Browser
 from support.html_tree import Tree
+from support.servers.browser import Browser
 
 DATA = files("fastcam") / "data"
 BY_NAME = {name: frozenset([index]) for index, name in enumerate(CLASSES)}

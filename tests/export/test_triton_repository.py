@@ -17,7 +17,7 @@ from fastcam import Explainer, FastcamError, schema
 from fastcam.cli import app
 from fastcam_export import export_model, write_triton_repository
 from support.models.contract_model import noise, random_model
-from support.triton import Failed, Repository, configs
+from support.servers.triton import Failed, Repository, configs
 
 SIZES = ((50, 70), (33, 90), (128, 128))
 PICTURES = [noise(*size, seed=seed) for seed, size in enumerate(SIZES)]
@@ -139,7 +139,7 @@ def test_parameters_of_the_configuration_are_heard(file, repository, tmp_path, m
 
 
 def test_a_picture_that_cannot_be_read_is_an_error_of_its_request_alone(repository, monkeypatch):
-    from support.triton import Request, Tensor
+    from support.servers.triton import Request, Tensor
 
     run = Repository(repository, monkeypatch)
     bad, good = (Request([Tensor("image", encoded(one))]) for one in (b"no picture", ENCODED[0]))

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.live_server import listening
-from support.served_model import PNGS, server, tiny_file
+from support.servers.live_server import listening
+from support.servers.served_model import PNGS, server, tiny_file
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
 from fastcam.serving import service

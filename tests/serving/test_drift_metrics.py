@@ -12,8 +12,8 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import serve
 from fastcam.results.concentration import entropy, heat_inside
 from support.batch_cases import encoded
-from support.live_server import listening
-from support.served_model import server, tiny_file
+from support.servers.live_server import listening
+from support.servers.served_model import server, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 pytest.importorskip("pyarrow", reason="the extra batch is not installed: there was no reference")

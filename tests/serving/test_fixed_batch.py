@@ -15,7 +15,7 @@ from fastcam.serving.model import ServedModel
 from fastcam_export import export_model
 from support.models.small_models import save
 from support.models.split_models import MODELS
-from support.served_model import PICTURES, PNGS
+from support.servers.served_model import PICTURES, PNGS
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from fastcam import Explainer
-from support.live_server import listening
-from support.served_model import LIMITS, PICTURES, PNGS, server, tensor, tiny_file
+from support.servers.live_server import listening
+from support.servers.served_model import LIMITS, PICTURES, PNGS, server, tensor, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 pytest.importorskip("grpc", reason="grpcio is not installed: nothing was served over gRPC")

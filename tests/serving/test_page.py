@@ -9,9 +9,9 @@ import cv2
 import pytest
 
 from fastcam import Explainer
-from support.browser import Browser
-from support.live_server import listening
 from support.models.contract_model import noise, random_model
+from support.servers.browser import Browser
+from support.servers.live_server import listening
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 from fastcam.serving.http import Server

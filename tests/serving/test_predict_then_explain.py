@@ -20,10 +20,10 @@ from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import ServedModel
 from fastcam_export import export_model
-from support.live_server import listening
 from support.models.small_models import save
 from support.models.split_models import MODELS
-from support.served_model import PICTURES, PNGS, server, tiny_file
+from support.servers.live_server import listening
+from support.servers.served_model import PICTURES, PNGS, server, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 

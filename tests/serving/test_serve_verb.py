@@ -15,7 +15,7 @@ import pytest
 from fastcam import FastcamError
 from fastcam.cli import serve
 from support.models.contract_model import noise, random_model
-from support.served_verb import served
+from support.servers.served_verb import served
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
 PNG = cv2.imencode(".png", noise(40, 40, seed=1))[1].tobytes()

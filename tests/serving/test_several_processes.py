@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from fastcam import Explainer
-from support.served_model import LABELS, PICTURES, PNGS, tiny_file
-from support.served_verb import served
+from support.servers.served_model import LABELS, PICTURES, PNGS, tiny_file
+from support.servers.served_verb import served
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc: no process was killed")

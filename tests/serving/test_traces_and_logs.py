@@ -15,8 +15,8 @@ import pytest
 from fastcam import FastcamError
 from fastcam.cli import serve
 from fastcam.serving import logs
-from support.live_server import listening
-from support.served_model import PNGS, server, tiny_file
+from support.servers.live_server import listening
+from support.servers.served_model import PNGS, server, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 TRACE = "0af7651916cd43dd8448eb211c80319c"

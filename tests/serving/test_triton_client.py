@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 
 from fastcam import Explainer
-from support.live_server import listening
-from support.served_model import PICTURES, PNGS, server, tensor, tiny_file
+from support.servers.live_server import listening
+from support.servers.served_model import PICTURES, PNGS, server, tensor, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: nothing was asked")

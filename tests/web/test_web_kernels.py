@@ -19,8 +19,8 @@ from fastcam.kernels import native
 from fastcam.render import drawing
 from fastcam.schema import Preprocessing, preset
 from fastcam.web.site import PACKAGE_FILES, package
-from support.browser import Browser
-from support.static_site import served
+from support.servers.browser import Browser
+from support.servers.static_site import served
 
 pytestmark = pytest.mark.xdist_group("browser")
 LIMIT = 150 * 1024

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import fastcam
 from fastcam import Explainer
 from fastcam_export import export_model
-from support.browser import Browser
 from support.models.contract_model import noise, random_model
-from support.static_site import ISOLATED, onnxruntime_web, served
+from support.servers.browser import Browser
+from support.servers.static_site import ISOLATED, onnxruntime_web, served
 
 pytestmark = pytest.mark.xdist_group("browser")
 DATA = Path(fastcam.__file__).parent / "data"

@@ -12,7 +12,7 @@ from fastcam.evaluation.data import open_data
 from fastcam.preprocessing import preset
 from fastcam_bench.paper.attack import NOTHING, SURE, Attack
 
-MODEL = Path(__file__).parents[2] / "fastcam" / "data" / "scenes.onnx"
+MODEL = Path(__file__).parents[3] / "fastcam" / "data" / "scenes.onnx"
 
 
 @pytest.fixture(scope="module")

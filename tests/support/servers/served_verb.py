@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.live_server import Client
+from support.servers.live_server import Client
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Servers of the tests, and the browser that visits them."""
