@@ -10,7 +10,7 @@ from torch.nn.grad import conv2d_input
 
 from fastcam_bench.speed import lowerings
 from fastcam_export import vjp
-from fastcam_export.autodiff.rules import conv_input_gradient
+from fastcam_export.autodiff.rules.spatial import conv_input_gradient
 from support.examples import examples
 from support.rules.case import IMAGE, N, one, weight
 from support.rules.cases import CASES

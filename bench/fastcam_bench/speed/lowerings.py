@@ -4,8 +4,8 @@
 
 Shapes of well-known networks, batch 1 and 8. All contestants of a shape are one ONNX Runtime session each (CPU, worker
 threads not spinning), give the same numbers, which is asserted, and take turns in random order. The rule is
-``fastcam_export.autodiff.rules.conv_input_gradient.choose``; "loss" is the time of its choice beside the fastest, less
-one.
+``fastcam_export.autodiff.rules.spatial.conv_input_gradient.choose``; "loss" is the time of its choice beside the
+fastest, less one.
 
 Whole networks follow: :mod:`fastcam_bench.speed.network_gradients`.
 """
@@ -36,8 +36,8 @@ from fastcam_bench.speed.network_gradients import BATCHES
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.rule import Node
 from fastcam_export.autodiff.core.shapes import crop
-from fastcam_export.autodiff.rules import conv_input_gradient
-from fastcam_export.autodiff.rules.sliding_window import Window, window
+from fastcam_export.autodiff.rules.spatial import conv_input_gradient
+from fastcam_export.autodiff.rules.spatial.sliding_window import Window, window
 
 OUTPUT = RESULTS / "speed" / "lowerings.json"
 EQUAL = 2e-5

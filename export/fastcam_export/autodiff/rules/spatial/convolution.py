@@ -8,8 +8,8 @@ from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import Size, adopt_dims, crop, product, reshape_like, reshape_to, sizes
-from fastcam_export.autodiff.rules.conv_input_gradient import input_gradient
-from fastcam_export.autodiff.rules.sliding_window import Window, transposed_window, window
+from fastcam_export.autodiff.rules.spatial.conv_input_gradient import input_gradient
+from fastcam_export.autodiff.rules.spatial.sliding_window import Window, transposed_window, window
 
 
 @rule("Conv")

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.shapes import adopt_dims, cast_like, crop
-from fastcam_export.autodiff.rules.sliding_window import Window
+from fastcam_export.autodiff.rules.spatial.sliding_window import Window
 from fastcam_export.graph.constants import Array, constant_array
 
 Form = Callable[[Builder, Window, int, ir.Value, ir.Value], "ir.Value | None"]

@@ -21,7 +21,7 @@ from fastcam_export.autodiff.core.shapes import (
     wide,
 )
 from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
-from fastcam_export.autodiff.rules.sliding_window import Window, window
+from fastcam_export.autodiff.rules.spatial.sliding_window import Window, window
 from fastcam_export.graph.constants import constant_array
 
 

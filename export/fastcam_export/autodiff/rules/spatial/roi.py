@@ -19,7 +19,7 @@ from fastcam_export.autodiff.core.shapes import (
     vector,
     wide,
 )
-from fastcam_export.autodiff.rules.grid_sample import INT64, extent
+from fastcam_export.autodiff.rules.spatial.grid_sample import INT64, extent
 
 Samples = tuple[ir.Value, ir.Value]
 """Along one axis, for each region and bin: positions [R, bins, S] that may lie outside, and which of them count."""

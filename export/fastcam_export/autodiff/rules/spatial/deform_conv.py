@@ -11,7 +11,7 @@ from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.rule import Node, expansion
 from fastcam_export.autodiff.core.shapes import Size, product, reshape_to, scalar, sizes, wide
-from fastcam_export.autodiff.rules.grid_sample import Tap, extent, linear, sample, within
+from fastcam_export.autodiff.rules.spatial.grid_sample import Tap, extent, linear, sample, within
 
 
 @expansion("DeformConv")
