@@ -19,13 +19,16 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
+OPENVINO_RUNTIME = "openvino-runtime"
+"""No provider of ONNX Runtime, but OpenVINO itself (:mod:`fastcam.runtime.engines.openvino`)."""
 AUTO = (CUDA, OPENVINO, CPU)
 """What "auto" tries, in order. Not TensorRT, which builds engines for minutes: who wants that asks for it."""
 
 _INSTALL = {
     CUDA: "pip install fastcam[gpu], and CUDA and cuDNN (pip install onnxruntime-gpu[cuda,cudnn])",
     TENSORRT: "pip install fastcam[gpu], and TensorRT, CUDA and cuDNN",
-    OPENVINO: "pip install onnxruntime-openvino in place of onnxruntime",
+    OPENVINO: "pip install onnxruntime-openvino in place of onnxruntime, or use openvino-runtime",
+    OPENVINO_RUNTIME: "pip install fastcam[openvino]",
 }
 _TARGETS = "fastcam.targets"
 
@@ -58,6 +61,10 @@ class Settings:
             "run" lets them spin as long as a run lasts, and sleep behind it: for a process that has its processors not
             for itself alone.
         cores: one processor number (from 0) per thread but the first, which is the caller's; needs ``threads``.
+        sessions: runs that go on at the same time, each with ``threads`` threads; streams and batches use them. Of one
+            thread they share one session of ONNX Runtime.
+        optimization: what ONNX Runtime does to the graph: "all", "extended" (all but blocked layouts), or "basic".
+        precision: "f32", "bf16" or "f16", what OpenVINO computes in (openvino-runtime); None is "f32".
 
     Raises:
         FastcamError: a value out of range.
@@ -81,9 +88,12 @@ class Settings:
     inter_threads: int | None = None
     spinning: bool | Literal["run"] = True
     cores: Sequence[int] | None = None
+    sessions: int = 1
+    optimization: Literal["all", "extended", "basic"] = "all"
+    precision: Literal["f32", "bf16", "f16"] | None = None
 
     def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {"device_id": Integral, "most_targets": Integral}
+        kinds: dict[str, Any] = {"device_id": Integral, "most_targets": Integral, "sessions": Integral}
         kinds |= {"memory_limit": Integral | NoneType, "inter_threads": Integral | NoneType}
         for name in kinds:
             typed(name, getattr(self, name), kinds[name], "a whole number")
@@ -95,7 +105,7 @@ class Settings:
         typed("fixed", self.fixed, Mapping | NoneType, "a dict of sizes by the names of dimensions")
         for one in (self.fixed or {}).values():
             typed("fixed", one, Integral, "whole numbers by the names of dimensions")
-        positive = {"most_targets": self.most_targets}
+        positive = {"most_targets": self.most_targets, "sessions": self.sessions}
         positive |= {"memory_limit": self.memory_limit or 1, "inter_threads": self.inter_threads or 1}
         positive |= {f"fixed[{name!r}]": size for name, size in (self.fixed or {}).items()}
         wrong = [f"{name} must be at least 1, got {value}" for name, value in positive.items() if value < 1]
@@ -113,6 +123,10 @@ class Settings:
             wrong.append(f"cores are processor numbers from 0, got {list(self.cores)}")
         if not (isinstance(self.spinning, bool) or (isinstance(self.spinning, str) and self.spinning == "run")):
             wrong.append(f'spinning is {self.spinning!r}; give True, False or "run"')
+        if self.optimization not in ("all", "extended", "basic"):
+            wrong.append(f"optimization is {self.optimization!r}; give all, extended or basic")
+        if self.precision not in (None, "f32", "bf16", "f16"):
+            wrong.append(f"precision is {self.precision!r}; give f32, bf16 or f16")
         if wrong:
             raise FastcamError(wrong[0])
         stream_address(self.stream)
@@ -148,7 +162,7 @@ def stream_address(stream: Any) -> int | None:
 def compiled_for(settings: Settings) -> tuple[Any, ...]:
     """Those of the settings that what is kept in the cache depends on."""
     kept = (settings.fp16, settings.int8, settings.calibration, settings.batches, settings.most_targets, settings.size)
-    return (*kept, settings.graph, sorted((settings.fixed or {}).items()))
+    return (*kept, settings.graph, sorted((settings.fixed or {}).items()), settings.optimization)
 
 
 DEFAULT = Settings()
@@ -163,7 +177,9 @@ _TAKEN_BY = {  # the rest is everyone's
     "stream": (CUDA, TENSORRT),
     "memory_limit": (CUDA,),
     "keep_optimized": (CPU, CUDA),
+    "precision": (OPENVINO_RUNTIME,),
 }
+_OF_ONNX_RUNTIME = {"fixed", "arena", "inter_threads", "cores", "optimization"}
 
 
 def short(name: str) -> str:
@@ -235,15 +251,21 @@ def refuse_unused(settings: Settings, names: Sequence[str]) -> None:
     """Raise where :func:`takes` is false."""
     unused = _unused(settings, names)
     if unused is not None:
+        who = " and ".join(map(short, _TAKEN_BY.get(unused, ()))) or "ONNX Runtime"
         raise FastcamError(
-            f"{unused} is a setting of {' and '.join(map(short, _TAKEN_BY[unused]))}, but the session runs on "
+            f"{unused} is a setting of {who}, but the session runs on "
             f"{', '.join(map(short, names))}; leave it out, or choose other providers"
         )
 
 
 def _unused(settings: Settings, names: Sequence[str]) -> str | None:
     changed = [each.name for each in fields(settings) if getattr(settings, each.name) != each.default]
-    return next((name for name in changed if not {*_TAKEN_BY.get(name, names)} & {*names}), None)
+    return next((name for name in changed if not _takers(name, names) & {*names}), None)
+
+
+def _takers(name: str, names: Sequence[str]) -> set[str]:
+    """Of the providers ``names`` and of those that are known, who takes a setting."""
+    return {*_TAKEN_BY.get(name, names)} - ({OPENVINO_RUNTIME} if name in _OF_ONNX_RUNTIME else set())
 
 
 def with_options(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -18,11 +20,14 @@ from typing import Any, TypeAlias
 
 from fastcam import cache
 from fastcam.errors import FastcamError, shown, typed
+from fastcam.runtime.engines.openvino import OpenVinoSession
+from fastcam.runtime.engines.session_pool import SessionPool
 from fastcam.runtime.providers import CPU as CPU
 from fastcam.runtime.providers import (
     CUDA,
     DEFAULT,
     OPENVINO,
+    OPENVINO_RUNTIME,
     TENSORRT,
     Settings,
     Shape,
@@ -69,6 +74,8 @@ def create_session(
             installed and does not; or "cpu", "cuda", "tensorrt", "openvino", several joined by commas, or a list of
             names or (name, options) in order of preference, names as above or as ONNX Runtime has them: these must run.
             Single operators that a provider lacks run on the CPU (of TensorRT: on CUDA where that is there).
+            "openvino-runtime", which must be alone, is OpenVINO itself: what comes back then has the methods of a
+            session that FastCAM uses.
         threads: threads inside one operator; None leaves the choice to ONNX Runtime.
         settings: everything else.
 
@@ -84,7 +91,7 @@ def create_session(
         typed("model", model, str | os.PathLike, "the path of an exported ONNX file, or its bytes")
         _check_file(Path(model))
         model = str(model)
-    available = ort.get_available_providers()
+    available = available_providers()
     chosen = resolve_providers(providers, available)
     if providers == "auto":
         return _first_that_runs(ort, model, chosen, threads, settings)
@@ -96,6 +103,12 @@ def create_session(
     if absent:
         raise FastcamError(broken(absent[0]))
     return session
+
+
+def available_providers() -> list[str]:
+    """Names of the providers that are installed; whether they run here is seen when they are opened."""
+    names: list[str] = onnxruntime().get_available_providers()
+    return [*names, *([OPENVINO_RUNTIME] if importlib.util.find_spec("openvino") is not None else [])]
 
 
 def _first_that_runs(ort: Any, model: Model, chosen: Sequence[str], threads: int | None, settings: Settings) -> Any:
@@ -139,6 +152,11 @@ def _create(ort: Any, model: Model, chosen: Sequence[Any], threads: int | None, 
     """A session with the providers ``chosen`` and their options, optimised models from the cache where that is set."""
     names = [provider if isinstance(provider, str) else provider[0] for provider in chosen]
     refuse_unused(settings, names)
+    if OPENVINO_RUNTIME in names:
+        return _openvino(model, chosen, threads, settings)
+    if settings.sessions > 1 and threads != 1:
+        one = dataclasses.replace(settings, sessions=1)
+        return SessionPool(lambda: _create(ort, model, chosen, threads, one), settings.sessions)
     base = cache.root(settings.cache)
     if CUDA in names or TENSORRT in names:
         _preload(ort)
@@ -155,7 +173,9 @@ def _create(ort: Any, model: Model, chosen: Sequence[Any], threads: int | None, 
 
     providers = with_options(chosen, settings, threads, folder, inputs)
 
-    def make(path: Model, level: str = "ORT_ENABLE_ALL", save: str = "") -> Any:
+    wanted = f"ORT_ENABLE_{settings.optimization.upper()}"
+
+    def make(path: Model, level: str = wanted, save: str = "") -> Any:
         options = _options(ort, threads, settings)
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         if save:
@@ -172,11 +192,22 @@ def _create(ort: Any, model: Model, chosen: Sequence[Any], threads: int | None, 
 
     if settings.keep_optimized:
         about = [ort.__version__, ort.get_build_info(), chosen, compiled_for(settings)]
-        save, load = functools.partial(make, model, "ORT_ENABLE_ALL"), functools.partial(make, level="ORT_DISABLE_ALL")
+        save, load = functools.partial(make, model, wanted), functools.partial(make, level="ORT_DISABLE_ALL")
         session = cache.optimized(model, base, about, save, load)
         if session is not None:
             return session
     return make(model)
+
+
+def _openvino(model: Model, chosen: Sequence[Any], threads: int | None, settings: Settings) -> Any:
+    """A session of OpenVINO itself."""
+    if len(chosen) > 1:
+        raise FastcamError(f"{OPENVINO_RUNTIME} runs a whole file; give it as the only provider")
+    options = {} if isinstance(chosen[0], str) else chosen[0][1]
+    with RUNS:
+        return OpenVinoSession(
+            model if isinstance(model, bytes) else str(model), model_name(model), threads, settings, options
+        )
 
 
 def _options(ort: Any, threads: int | None, settings: Settings) -> Any:

@@ -114,7 +114,8 @@ ForEngine = Annotated[Engine, typer.Option("--for-engine", help="The engine that
 Providers = Annotated[
     str,
     typer.Option(
-        "--providers", help="What runs the model: auto, cpu, cuda, tensorrt, openvino, or several joined by commas."
+        "--providers",
+        help="What runs the model: auto, cpu, cuda, tensorrt, openvino, several joined by commas, or openvino-runtime.",
     ),
 ]
 ColorsName = Annotated[
