@@ -79,6 +79,9 @@ class Runner:
             given = source if isinstance(source, Mapping) else [source.frames if isinstance(source, Clip) else source]
             return view.inputs.batch(view.inputs.sources(given, inputs))
 
+        def pairs(own: list[Any] | None) -> int:
+            return self._pairs(request(own if own is None else [own]).targets)
+
         def one(explanation: Explanation, number: int, count: int) -> Explanation:
             rows = len(explanation) // count  # of a clip one of each frame
             return as_classes(explanation[number * rows : (number + 1) * rows], view)
@@ -88,6 +91,7 @@ class Runner:
             targets=targets,
             check=check,
             request=request,
+            pairs=pairs,
             run=lambda batch, request: self.run(batch, request.targets),
             received=self.received,
             finish=lambda run, request: self.explain_run(run, request, view),
@@ -130,14 +134,16 @@ class Runner:
         return Run(batch, forward, self.whole.scores(forward.outputs, len(batch.files)))
 
     def _images_of_a_run(self, targets: ResolvedTargets | None) -> int:
-        """The batch size; where gradients are read at the image, as many pairs of image and target.
+        """The batch size; where pairs of image and target count, as many pairs."""
+        return max(1, self.whole.batch_size // self._pairs(targets))
 
-        Such a gradient keeps every layer's for each pair, which is gigabytes at the batch size alone.
+    def _pairs(self, targets: ResolvedTargets | None) -> int:
+        """How many images one counts as in a run: where gradients are read at the image, one for each target.
+
+        Such a gradient keeps every layer's for each pair of image and target, which is gigabytes at the batch size.
         """
-        view, asked = self.whole, 1
-        if isinstance(targets, ClassTargets) and view.metadata.input_gradient_at == "image":
-            asked = targets.classes.shape[1]
-        return view.batch_size if view.network.fixed_batch else max(1, view.batch_size // asked)
+        at_image = self.whole.metadata.input_gradient_at == "image" and not self.whole.network.fixed_batch
+        return targets.classes.shape[1] if at_image and isinstance(targets, ClassTargets) else 1
 
     def run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
         """Run one batch."""

@@ -50,11 +50,12 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A frame on its way: its part of a batch, None where it failed, and its own targets."""
+    """A frame on its way: its part of a batch, None where it failed, its own targets, and how many it counts as."""
 
     frame: Frame
     part: Batch | None = None
     targets: list[Any] | None = None
+    pairs: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Steps:
         targets: a frame's number and picture to its own list of targets; None where all frames have the same.
         check: raises what cannot be asked in a frame's own list.
         request: such lists of the frames of a run, or None, to the request of the run.
+        pairs: a frame's own list, or None, to how many frames it counts as in a run.
         run: a batch through the model.
         received: the same run of a batch that another host of the file ran, by the outputs that it gave there.
         finish: the explanation of a run.
@@ -77,6 +79,7 @@ class Steps:
     targets: Callable[[int, Any], Any] | None
     check: Callable[[list[Any]], object]
     request: Callable[[list[Any] | None], Request]
+    pairs: Callable[[list[Any] | None], int]
     run: Callable[[Batch, Request], Run]
     received: Callable[[Batch, Mapping[str, Any], Request], Run]
     finish: Callable[[Run, Request], Explanation]
@@ -115,6 +118,7 @@ def stream(
         raise FastcamError(f"batch_size and workers must be at least 1, got {batch_size} and {workers}")
     weights: dict[int, int] = {}
     budget = Budget(HELD)
+    pairs = steps.pairs(None) if steps.targets is None else 1
 
     def admitted() -> Iterator[Frame]:
         for index, source in enumerate(frames):
@@ -127,7 +131,8 @@ def stream(
             own = None if steps.targets is None else as_list(steps.targets(frame.index, frame.source))
             if own is not None:
                 steps.check(own)  # what cannot be asked is this frame's error, and no other's
-            return Prepared(frame, steps.prepare(frame.source), own)
+            count = pairs if own is None else steps.pairs(own)
+            return Prepared(frame, steps.prepare(frame.source), own, count)
         except Exception as error:  # whatever a picture, or the library that it comes from, does
             return Prepared(_failed(frame, error))
 
@@ -153,9 +158,11 @@ def stream(
 
     def shape(prepared: Prepared) -> Any:
         part, group = prepared.part, apart(prepared.frame.source)
-        return group if part is None else (group, part.tensor.shape, part.further.shapes())
+        return group if part is None else (group, part.tensor.shape, part.further.shapes(), prepared.pairs)
 
     def full(members: list[Prepared]) -> bool:
+        if (len(members) + 1) * members[-1].pairs > batch_size:
+            return True
         return sum(weights[each.frame.index] for each in members) >= budget.half
 
     def explained() -> Iterator[Frame]:

@@ -265,7 +265,18 @@ def test_gradients_at_the_image_run_as_many_pairs_of_image_and_target_as_the_bat
     monkeypatch.setattr(network, "forward", lambda tensor, *rest: (ran.append(len(tensor)), forward(tensor, *rest))[1])
     asked = {count: explainer(pictures, targets=list(range(count))) for count in (1, 2, 6)}
     assert ran == [4, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+    ran.clear()
+    streamed = {count: list(explainer.stream(pictures, list(range(count)))) for count in (1, 2, 6)}
+    assert ran == [4, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+    ran.clear()
+    own = list(explainer.stream(pictures, lambda number, _: [0, 1] if number < 3 else [0]))
+    assert ran == [2, 1, 2]
+    assert [len(each.explanation.classes[0]) for each in own] == [2, 2, 2, 1, 1]
     alone = Explainer(file, batch_size=1, threads=1)
+    for count, frames in streamed.items():
+        for picture, frame in zip(pictures, frames, strict=True):
+            wanted = alone(picture, targets=list(range(count)))
+            np.testing.assert_allclose(frame.explanation.input_gradients, wanted.input_gradients, rtol=1e-4, atol=1e-7)
     for count, found in asked.items():
         wanted = alone(pictures, targets=list(range(count)))
         np.testing.assert_allclose(found.input_gradients, wanted.input_gradients, rtol=1e-4, atol=1e-7)
