@@ -27,6 +27,8 @@ T = TypeVar("T")
 LOG = logging.getLogger("fastcam.serving")
 BODIES, SMALL = 256 << 20, 1 << 20
 """Bytes of bodies that are on their way at once, about; those that are small come through beyond it."""
+EARLY = "early"
+"""The route of requests that were refused before theirs was known."""
 FAILED = "the server failed; its log says why"
 """What a client is told of a defect."""
 
@@ -74,14 +76,24 @@ class Service:
         """Whether requests are answered: there are models, and the end is not near."""
         return bool(self.repository.models) and not self._draining
 
+    @property
+    def full(self) -> bool:
+        """Whether as many requests as may be are under way."""
+        return self._under_way >= self.limits.waiting
+
     def refuse_more(self) -> None:
         """Refuse a request before its body is read.
 
         Raises:
             TooMany: as many requests as may be are under way.
         """
-        if self._under_way >= self.limits.waiting:
+        if self.full:
             raise TooMany(f"{self._under_way} requests are under way; come again later")
+
+    def refused_early(self) -> None:
+        """A request was refused before its route was known: it is counted and logged."""
+        self.metrics.requests.labels(EARLY, "429").inc()
+        logs.request(EARLY, 429, 0.0, "")
 
     @contextmanager
     def receiving(self) -> Iterator[Callable[[int], None]]:

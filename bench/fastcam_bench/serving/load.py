@@ -120,13 +120,18 @@ class Load:
     statuses: Counter[int] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def requests(self) -> int:
+        """How many there were, answered or not."""
+        return sum(self.statuses.values()) + sum(self.errors.values())
+
     def report(self) -> dict[str, Any]:
         """For JSON."""
         ranked = sorted(self.latencies)
         times = {f"p{part}": 1e3 * percentile(ranked, part) for part in PERCENTILES} if ranked else {}
         return {
             "seconds": self.seconds,
-            "requests": sum(self.statuses.values()) + sum(self.errors.values()),
+            "requests": self.requests,
             "answered a second": len(ranked) / self.seconds if self.seconds else 0.0,
             "latency ms": times | ({"max": 1e3 * ranked[-1]} if ranked else {}),
             "answers by status": {str(status): count for status, count in sorted(self.statuses.items())},

@@ -1,13 +1,15 @@
 """Four times what a server can do, for minutes: ``python -m fastcam_bench.serving.overload [--seconds 300]``.
 
 First as many clients as keep it busy say what it can do. Then requests come at a multiple of that rate, whether or not
-answers come. Judged: good answers a second against the best second half of the first part, memory of the process, and
-that nothing but 200 and 429 comes back. The load is made by a process of its own, which shares the machine's cores.
+answers come. Judged: good answers a second against those of the first part, memory of the process, and that nothing but
+200 and 429 comes back. The load is made by this process on the last of the machine's cores, where there are several;
+the server has the others, so that what is judged is the server and not how they share.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 import time
@@ -17,15 +19,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.serving.load import Load, Target, by_clients, by_rate, measured
+from fastcam_bench.serving.flood import Flood
+from fastcam_bench.serving.load import Load, Target
+from fastcam_bench.serving.processes import processor_seconds, said
 from fastcam_bench.serving.started import bundled, scene, started
 
 OUT = RESULTS / "serving" / "overload.json"
-CLIENTS = 32
-"""That keep it busy, below the limit of requests at once."""
+CLIENTS, CROWD = 32, 128
+"""That keep it busy, below the limit of requests at once; and beyond it, so that it has made all of its threads."""
 EVERY = 0.5
 """Seconds between two looks at the process."""
 
@@ -66,23 +71,39 @@ class Watched:
 def measure(port: int, process: int, seconds: float, times: float) -> dict[str, Any]:
     """The peak, then the overload."""
     target = Target.of(f"http://127.0.0.1:{port}/v1/explain", scene())
-    measured(lambda: by_clients(target, CLIENTS, min(5.0, seconds / 4)))  # threads and arenas are made
-    peak = measured(lambda: by_clients(target, CLIENTS, min(60.0, seconds / 2)))
+    for clients in (CROWD, CLIENTS):
+        Flood(target).by_clients(clients, min(5.0, seconds / 8))
+    marks = [_spent(process)]
+    peak = Flood(target).by_clients(CLIENTS, min(60.0, seconds / 2))
+    marks.append(_spent(process))
     rate = good(peak)
     with Watched(process) as watched:
-        load = measured(lambda: by_rate(target, times * rate, seconds, connections=4096))
-    begun = time.perf_counter()
-    after = measured(lambda: by_clients(target, 1, 1.0))
+        load = Flood(target).by_rate(times * rate, seconds)
+    marks.append(_spent(process))
+    after = Flood(target).by_clients(1, 1.0)
+    (server, _), (loaded, load_own) = ((marks[i + 1] - marks[i]).tolist() for i in (0, 1))
+    answer = server / peak.statuses[200]
+    refused = (loaded - answer * load.statuses[200]) / max(1, load.statuses[429])
     return {
         "peak answers a second": rate,
         "peak": peak.report(),
         "asked a second": times * rate,
         "goodput of the peak": good(load) / rate,
         "overload": load.report(),
+        "processor ms": {
+            "an answer at the peak": 1e3 * answer,
+            "a refusal": 1e3 * refused,
+            "a request in the load generator": 1e3 * load_own / load.requests,
+        },
         "memory MiB": watched.report(),
         "only 200 and 429": set(load.statuses) <= {200, 429} and not load.errors,
-        "one client afterwards, ms": 1e3 * (time.perf_counter() - begun) / max(1, after.statuses[200]),
+        "one client afterwards, ms": 1e3 * after.seconds / max(1, after.statuses[200]),
     }
+
+
+def _spent(process: int) -> NDArray[np.float64]:
+    """Processor seconds of the server's processes, and of this one."""
+    return np.array([processor_seconds(process), time.process_time()])
 
 
 def good(load: Load) -> float:
@@ -99,15 +120,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
-        model, workers = bundled(Path(folder)), str(options.workers)
-        with started(model, "--workers", workers) as (port, process, _):
-            found = measure(port, process, options.seconds, options.times)
+        model, cores = bundled(Path(folder)), sorted(os.sched_getaffinity(0))
+        servers = cores[:-1] or cores
+        how = ["--workers", str(options.workers), "--threads", str(max(1, len(servers) // options.workers))]
+        os.sched_setaffinity(0, servers)  # what is started has it too
+        try:
+            with started(model, *how) as (port, process, _):
+                os.sched_setaffinity(0, cores[-1:])
+                found = measure(port, process, options.seconds, options.times)
+        finally:
+            os.sched_setaffinity(0, cores)
     given = sys.argv[1:] if arguments is None else arguments
     about = {"machine": machine(), "versions": versions("fastcam", "onnxruntime", "numpy", "uvicorn", "starlette")}
     write_report(
-        {"command": " ".join(["python -m fastcam_bench.serving.overload", *given])} | about | found, options.json
+        {"command": said("overload", given), "cores of the server": len(servers)} | about | found, options.json
     )
-    for key in ("peak answers a second", "goodput of the peak", "memory MiB", "only 200 and 429"):
+    for key in ("peak answers a second", "goodput of the peak", "processor ms", "memory MiB", "only 200 and 429"):
         print(key, found[key])
     print("overload", found["overload"]["answers by status"], found["overload"]["errors"])
     return 0

@@ -46,15 +46,18 @@ class Running:
 
     def processor_seconds(self) -> float:
         """Seconds of processor time that all processes of the group have taken."""
-        return sum(spent for group, spent in _processes() if group == self.group)
+        return processor_seconds(self.group, "group")
 
 
-def _processes() -> Iterator[tuple[int, float]]:
-    """Group and processor seconds of every process."""
+def processor_seconds(number: int, of: str = "parent") -> float:
+    """Seconds of processor time that a process and its children have taken, or all processes of a group."""
+    at, spent = {"parent": 1, "group": 2}[of], 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, IndexError):  # it has ended meanwhile
             fields = stat.read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
-            yield int(fields[2]), (int(fields[11]) + int(fields[12])) / TICK
+            if number in (int(fields[at]), int(stat.parent.name)):
+                spent += (int(fields[11]) + int(fields[12])) / TICK
+    return spent
 
 
 def said(module: str, arguments: Sequence[str]) -> str:

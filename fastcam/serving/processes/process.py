@@ -81,7 +81,7 @@ class Process:
             import uvicorn
 
             from fastcam.serving.http import Server
-            from fastcam.serving.processes.slow_heads import ImpatientProtocol
+            from fastcam.serving.processes.early_refusals import BusyProtocol
         except ImportError as error:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
@@ -97,10 +97,10 @@ class Process:
         beside = [] if self.grpc is None else [GrpcServer(**vars(self.grpc)).serving]
         beside.append(announced)
         server = Server(repository, self.limits, metrics, self.keys, beside=beside, spans=spans)
-        how: dict[str, Any] = {"log_config": None} if self.json_log else {}
+        how: dict[str, Any] = {"http": partial(BusyProtocol, server.service)}
+        how |= {"log_config": None} if self.json_log else {}
         config = uvicorn.Config(
             server.app,
-            http=ImpatientProtocol,
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -1,0 +1,118 @@
+"""A server that is full says so at once, keeps the connection, and takes no answer from a client that still sends."""
+
+from __future__ import annotations
+
+import re
+import socket
+from functools import partial
+from itertools import chain, repeat
+
+import pytest
+
+from support.servers.live_server import listening
+from support.servers.served_model import PNGS, server, tiny_file
+from support.servers.served_verb import served
+
+pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
+from fastcam.serving.processes.early_refusals import BusyProtocol
+
+POST = b"POST /v1/explain HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+WHOLE = POST % len(PNGS[0]) + b"\r\n" + PNGS[0]
+
+
+class Door:
+    """In the place of a service: of each POST it says whether there is room for it, at the end always the same."""
+
+    def __init__(self):
+        self._says, self.refused = iter(()), 0
+
+    def says(self, *words):
+        self._says = chain(words, repeat(words[-1]))
+
+    @property
+    def full(self):
+        return next(self._says)
+
+    def refused_early(self):
+        self.refused += 1
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_file(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def door():
+    return Door()
+
+
+@pytest.fixture(scope="module")
+def client(path, door):
+    with listening(server(path).app, http=partial(BusyProtocol, door)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def connection(client):
+    with socket.create_connection(("127.0.0.1", client.port), timeout=20) as made:
+        yield made
+
+
+def answer(connection):
+    """Status, head and body of the next answer on a connection."""
+    file = connection.makefile("rb", buffering=0)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += file.read(1)
+    length, body = int(re.search(rb"content-length: (\d+)", head)[1]), b""
+    while len(body) < length:
+        body += file.read(length - len(body))
+    return int(head.split(b" ", 2)[1]), head, body
+
+
+def test_a_refusal_comes_before_the_body_and_leaves_the_connection_open(connection, door):
+    door.says(True, False)
+    before = door.refused
+    connection.sendall(POST % 1000 + b"\r\n" + bytes(500))
+    status, head, body = answer(connection)
+    assert (status, body[:9]) == (429, b'{"error":') and b"retry-after: 1\r\n" in head
+    connection.sendall(bytes(500) + WHOLE)
+    assert answer(connection)[0] == 200 and door.refused == before + 1
+
+
+def test_a_full_server_still_says_how_it_is(connection, door):
+    door.says(True)
+    connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer(connection)[0] == 200
+
+
+def test_a_client_that_wants_the_connection_closed_may_send_all_of_its_body(connection, door):
+    """To close while bytes of it come would reset the connection, and the answer would be lost."""
+    door.says(True)
+    size = 4 << 20
+    connection.sendall(POST % size + b"Connection: close\r\n\r\n")
+    for _ in range(4):
+        connection.sendall(bytes(size // 4))
+    status, head, _ = answer(connection)
+    assert status == 429 and b"connection: close\r\n" in head
+    assert connection.recv(1) == b""
+
+
+def test_a_request_behind_another_on_the_same_connection_waits_for_its_turn(connection, door):
+    door.says(False, True)
+    connection.sendall(WHOLE + WHOLE)
+    assert [answer(connection)[0] for _ in range(2)] == [200, 200]
+
+
+def test_the_verb_refuses_so_and_counts_it(path):
+    from fastcam_bench.serving.flood import Flood
+    from fastcam_bench.serving.load import Target
+
+    with served(path, "--max-waiting", "1") as (_, client):
+        target = Target.of(f"http://127.0.0.1:{client.port}/v1/explain", PNGS[0])
+        load = Flood(target).by_clients(8, 1.0)
+        assert load.statuses[200] and load.statuses[429] and not load.errors
+        text = client.ask("/metrics")[2].decode()
+    counted = float(re.search(r'requests_total{route="early",status="429"} (\S+)', text)[1])
+    assert 0 < counted <= load.statuses[429]
