@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.evaluation.samples import Mask
-from fastcam.image.decode import opencv
 from fastcam.image.preprocess import Float
+from fastcam.image.resampling import opencv
 
 BACKGROUND, NO_CUE = 0, 255
 """Numbers in a seed mask that are no class."""

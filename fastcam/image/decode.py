@@ -1,6 +1,7 @@
 """Pictures as uint8 RGB [height, width, 3], from files, bytes, open files, arrays and PIL.
 
-OpenCV is imported on first use. What it decodes is measured first, by its header.
+OpenCV is imported on first use; where it is not installed, Pillow reads. What is
+decoded is measured first, by its header.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from fastcam.errors import FastcamError, reason, shown
 from fastcam.image import pil
 from fastcam.image.header import Header, colours_times_alpha, header, orientation
 from fastcam.image.reading import DEFAULT, Reading
+from fastcam.image.resampling import has_opencv, opencv
 from fastcam.input_files import checked, read_array, read_bytes
 from fastcam.memory import refuse_more
 
@@ -50,21 +51,6 @@ def pictures_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     return sorted(path for path in visible if is_picture(path, suffixes) and path.is_file())
 
 
-def opencv() -> ModuleType:
-    """The cv2 module.
-
-    Raises:
-        FastcamError: OpenCV is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise FastcamError(
-            f"reading and drawing pictures needs OpenCV ({error}); run: pip install opencv-python"
-        ) from error
-    return cv2
-
-
 def decode(path: str | Path, reading: Reading = DEFAULT) -> Uint8:
     """The picture in a file: uint8 RGB [height, width, 3], turned as its EXIF orientation says, alpha dropped.
 
@@ -86,7 +72,6 @@ def _content(path: str | Path) -> bytes:
 
 def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> Pixels:
     """The picture that the bytes of a file hold, RGB of 8 or 16 bits; ``whole``: its own channels, alpha among them."""
-    cv2 = opencv()
     if cut_short(data) or altered(data):
         raise FastcamError(f"{name}: the picture is {'cut short' if cut_short(data) else 'damaged'}; copy it again")
     head, image = header(data), None
@@ -94,28 +79,37 @@ def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> P
         reading.check(head.pixels, head.width, head.height, name)
         if head.pixels >= _LARGE:
             refuse_more(f"{name}: the picture", (head.pixels,), 18 if head.deep else 3, "make it smaller")
+        if not has_opencv() or colours_times_alpha(data):
+            return _by_pillow(data, name, reading, whole, head)
+        cv2 = opencv()
         own = whole and data[:2] != b"\xff\xd8"  # a JPEG has no alpha
         color = cv2.IMREAD_ANYCOLOR if whole else cv2.IMREAD_COLOR
         flags = cv2.IMREAD_UNCHANGED if own else color | cv2.IMREAD_ANYDEPTH
         if not own and (not reading.exif or data[:4] in (b"\x89PNG", b"RIFF") or data[4:8] == b"ftyp"):
             # which not every OpenCV turns
             flags |= cv2.IMREAD_IGNORE_ORIENTATION
-        if colours_times_alpha(data):
-            found = pil.decoded(data, name, whole, reading)
-            return found if reading.exif else _turned(found, _UNDONE[orientation(data)])
         try:
             image = _by_opencv(data, flags, head)
         except cv2.error as error:  # e.g. more pixels than OpenCV accepts
             raise FastcamError(f"{name}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
     if image is None or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
         raise FastcamError(
-            f"{name}: not a picture that OpenCV can decode; give a JPEG, PNG, BMP, WebP or TIFF file of 8 or 16 bits, "
-            "or an array of bands as .npy"
+            f"{name}: not a picture that {'OpenCV' if has_opencv() else 'Pillow'} can decode; give a JPEG, PNG, BMP, "
+            "WebP or TIFF file of 8 or 16 bits, or an array of bands as .npy"
         )
     image = _rgb(image if image.ndim == 3 else image[..., None])
     if data[:2] in (b"II", b"MM"):  # OpenCV turns a TIFF in any case, as Pillow does
         return image if reading.exif else _turned(image, _UNDONE[orientation(data)])
     return _turned(image, orientation(data)) if reading.exif else image
+
+
+def _by_pillow(data: bytes, name: str, reading: Reading, whole: bool, head: Header) -> Pixels:
+    """What Pillow decodes."""
+    found = pil.decoded(data, name, whole, reading)
+    if head.deep and found.dtype == np.uint8:
+        raise FastcamError(f"{name}: Pillow reads 8 of its 16 bits; run: pip install opencv-python")
+    turned = data[:2] in (b"II", b"MM") and not reading.exif  # Pillow turns a TIFF in any case
+    return _turned(found, _UNDONE[orientation(data)]) if turned else found
 
 
 def _by_opencv(data: bytes, flags: int, head: Header) -> Pixels | None:

@@ -64,7 +64,7 @@ def _line(error: Exception) -> str:
 
 
 def decoded(data: bytes, name: str, whole: bool, reading: Reading) -> NDArray[Any]:
-    """The pixels in the bytes of a file that OpenCV does not read as they are: RGB, or its ``whole`` channels.
+    """The pixels in the bytes of a file that OpenCV does not read, or not as they are: RGB, or its ``whole`` channels.
 
     Raises:
         FastcamError: Pillow is not installed, or cannot read it.
@@ -72,9 +72,7 @@ def decoded(data: bytes, name: str, whole: bool, reading: Reading) -> NDArray[An
     try:
         from PIL import Image
     except ImportError as error:
-        raise FastcamError(
-            f"{name}: reading a TIFF whose alpha is apart needs Pillow ({error}); run: pip install pillow"
-        ) from error
+        raise FastcamError(f"{name}: reading it needs Pillow ({error}); run: pip install pillow") from error
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:

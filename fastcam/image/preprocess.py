@@ -22,14 +22,16 @@ from fastcam.image.decode import decode as decode
 from fastcam.image.decode import is_encoded as is_encoded
 from fastcam.image.decode import is_picture as is_picture
 from fastcam.image.decode import load as load
-from fastcam.image.decode import opencv as opencv
 from fastcam.image.decode import picture as picture
 from fastcam.image.decode import pictures_in as pictures_in
 from fastcam.image.decode import read as read
+from fastcam.image.resampling import Size as Size
+from fastcam.image.resampling import grey
+from fastcam.image.resampling import opencv as opencv
+from fastcam.image.resampling import resize as resize
 from fastcam.preprocessing import CHANNELS as CHANNELS
 from fastcam.preprocessing import Preprocessing
 
-Size: TypeAlias = tuple[int, int]
 Rect: TypeAlias = tuple[int, int, int, int]
 Float: TypeAlias = NDArray[np.float32]
 
@@ -116,21 +118,6 @@ def _centred(width: int, height: int, inner_width: float, inner_height: float) -
     return x, y, x + w, y + h
 
 
-def resize(array: NDArray[Any], size: Size) -> NDArray[Any]:
-    """[h, w] or [h, w, C] -> [H, W] or [H, W, C]: area average along an axis that shrinks, bilinear where it grows.
-
-    OpenCV's INTER_AREA does neither where one axis shrinks and the other grows; hence the two steps.
-    """
-    cv2 = opencv()
-    height, width = array.shape[:2]
-    shrunk = (min(height, size[0]), min(width, size[1]))
-    if shrunk != (height, width):
-        array = cv2.resize(array, shrunk[::-1], interpolation=cv2.INTER_AREA)
-    if shrunk != size:
-        array = cv2.resize(array, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return array
-
-
 def prepare(
     image: Uint8 | Float, how: Preprocessing, size: Size | None = None, out: Float | None = None
 ) -> tuple[Float, Geometry]:
@@ -215,9 +202,7 @@ def _channels(image: Uint8 | Float, how: Preprocessing) -> NDArray[Any]:
         colours = np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
         alpha = image[..., 3:] if image.shape[2] == 4 else np.full((*image.shape[:2], 1), 255, image.dtype)
         return np.concatenate([colours if how.color == "RGBA" else colours[..., ::-1], alpha], axis=2)
-    cv2 = opencv()
-    grey: Uint8 | Float = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
-    return grey
+    return grey(image)
 
 
 def _place(image: NDArray[Any], geometry: Geometry, pad_value: float) -> NDArray[Any]:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-import threadpoolctl
-
 from fastcam.runtime.run_gate import RUNS
 
 P = ParamSpec("P")
@@ -104,8 +102,12 @@ def limited(function: Callable[P, T]) -> Callable[P, T]:
 @functools.cache
 def pools() -> tuple[Pool, ...]:
     """The pools of this process. OpenCV is imported for it, as a picture would; what is not installed has none."""
-    blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-    found = [Pool(library.get_num_threads, library.set_num_threads) for library in blas]
+    found = []
+    with contextlib.suppress(ImportError):
+        import threadpoolctl
+
+        blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+        found = [Pool(library.get_num_threads, library.set_num_threads) for library in blas]
     with contextlib.suppress(ImportError):
         cv2 = importlib.import_module("cv2")
         found.append(Pool(cv2.getNumThreads, cv2.setNumThreads))

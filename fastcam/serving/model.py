@@ -221,7 +221,7 @@ class ServedModel:
 
     def warm(self) -> None:
         """Explain a black picture, so that the first client does not wait for what is made at the first call."""
-        from fastcam.image.decode import opencv
+        from fastcam.image.resampling import opencv
 
         picture = opencv().imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         with suppress(FastcamError):  # a model of more than a picture, or of other pictures

@@ -48,7 +48,7 @@ IMAGES = ("overlay", "heatmap")
 
 def png(explanation: Explanation, image: str, target: int = 0) -> bytes:
     """One of :data:`IMAGES` of a target."""
-    from fastcam.image.decode import opencv
+    from fastcam.image.resampling import opencv
 
     draw = explanation.overlay if image == "overlay" else explanation.heatmap_image
     good, content = opencv().imencode(".png", draw(0, target)[:, :, ::-1])

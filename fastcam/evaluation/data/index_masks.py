@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, shown
 from fastcam.evaluation.data.listed import has_size, size_of
-from fastcam.image.decode import altered, cut_short, opencv
+from fastcam.image.decode import altered, cut_short
 from fastcam.image.header import Header, header
 from fastcam.image.reading import DEFAULT
+from fastcam.image.resampling import opencv
 from fastcam.input_files import read_bytes
 
 Indices = NDArray[np.uint16]

@@ -17,8 +17,8 @@ from fastcam.evaluation.protocols.regions import counted, ignored_pixels, mask_p
 from fastcam.evaluation.protocols.sweep import scaled
 from fastcam.evaluation.samples import Mask
 from fastcam.evaluation.statistics import REPLICATES, Figure, Floats, Tally, Weights, figure
-from fastcam.image.decode import opencv
 from fastcam.image.preprocess import Float, Geometry
+from fastcam.image.resampling import opencv
 
 Counts = NDArray[np.int64]
 FLUSH = 64
