@@ -85,7 +85,8 @@ def _weights(old: int, new: int) -> NDArray[np.float32]:
     else:
         at = np.clip((np.arange(new) + 0.5) * step - 0.5, 0, old - 1)
         shares = np.clip(1 - np.abs(at[:, None] - samples), 0, None)
-    return shares.astype(np.float32)
+    weights: NDArray[np.float32] = shares.astype(np.float32)
+    return weights
 
 
 def grey(image: NDArray[Any]) -> NDArray[Any]:
@@ -95,6 +96,7 @@ def grey(image: NDArray[Any]) -> NDArray[Any]:
         made: NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
         return made[..., None]
     if image.dtype == np.uint8:
-        return (image.astype(np.int32) @ np.array(_GREY, np.int32)[:, None] + (1 << 14) >> 15).astype(np.uint8)
+        weighed: NDArray[Any] = image.astype(np.int32) @ np.array(_GREY, np.int32)[:, None]
+        return (weighed + (1 << 14) >> 15).astype(np.uint8)
     shade: NDArray[Any] = image.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32)
     return shade

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam_bench.paths import ROOT
 
 DATA = ROOT / "fastcam" / "data"

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from fastcam import schema
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam_bench.faults.cases import Case
 from fastcam_bench.faults.children import Files, Run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam_bench.oracles.machine import write_report
 
 QUALITY = 88

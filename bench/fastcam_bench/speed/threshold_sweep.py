@@ -17,7 +17,7 @@ import numpy as np
 
 from fastcam import Explainer, kernels
 from fastcam.evaluation.protocols.sweep import swept
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam.runtime.timing import interleaved, summary
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS, ROOT, default_assets

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcam.errors import FastcamError
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 
 CELLS, CELL, STACK = 10, 4, 4
 SIDE = CELLS * CELL

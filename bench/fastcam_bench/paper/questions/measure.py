@@ -16,7 +16,7 @@ import fastcam
 from fastcam.evaluation.faithfulness.rank_correlation import spearman
 from fastcam.evaluation.protocols.attention import attention_correlation, on_grid
 from fastcam.evaluation.statistics import Ratios, Weights, weights_of
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam_bench.paper.questions.exported import QUESTION, by_autograd, words_of
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, Question
 from fastcam_bench.paper.questions.pictures import SIZE, Pictures

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam.render import drawing
 from fastcam.results.layer_sheet import strip
 from fastcam_bench.paper.questions.exported import QUESTION

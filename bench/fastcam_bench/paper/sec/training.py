@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fastcam.image.decode import opencv
+from fastcam.image.resampling import opencv
 from fastcam_bench.paper.sec import losses
 from fastcam_bench.paper.sec.crf import kernel, marginals
 from fastcam_bench.paper.sec.networks import GRID, Segmenter
