@@ -20,12 +20,16 @@ from fastcam_export import export_model
 
 DATA = Path(fastcam.__file__).parent / "data"
 BLOCKED = """
-import importlib.abc, sys
-class Blocked(importlib.abc.MetaPathFinder):
+import sys
+class Allowed:
+    def __init__(self, finders):
+        self.finders = finders
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] not in {*sys.stdlib_module_names, "fastcam", "numpy", "onnxruntime", *ALSO}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocked())
+            return None
+        found = (finder.find_spec(name, path, target) for finder in self.finders)
+        return next((spec for spec in found if spec is not None), None)
+sys.meta_path[:] = [Allowed(sys.meta_path[:])]
 """
 # wheels of onnxruntime before 1.28 import these
 NEEDS = ["flatbuffers", "google", "packaging", "sympy", "mpmath", "coloredlogs", "humanfriendly"]
