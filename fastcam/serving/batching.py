@@ -7,11 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from fastcam.serving.errors import Gone, NotInTime
+from fastcam.serving.caller import CALLER
+from fastcam.serving.errors import Gone, Left, NotInTime
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,8 +101,11 @@ class Batcher(Generic[T, R]):
         Raises:
             NotInTime: its time was over first.
             Gone: the batcher is closed.
+            Left: its client has left first.
             FastcamError: it cannot be answered.
         """
+        caller = CALLER.get()
+        caller.check()
         waiting: _Waiting[T, R] = _Waiting(item, key, until)
         with self._changed:
             if self._closed:
@@ -116,9 +120,13 @@ class Batcher(Generic[T, R]):
         if here:
             return self._here(waiting, told)
         try:
-            answer = waiting.answer.result(max(0.0, until - time.monotonic()))
+            with caller.telling(waiting.answer.cancel):
+                answer = waiting.answer.result(max(0.0, until - time.monotonic()))
             told(waiting.asked, waiting.begun, waiting.ended)
             return answer
+        except (CancelledError, Left) as error:
+            waiting.answer.cancel()
+            raise Left("the client has left") from error
         except TimeoutError as error:
             if waiting.answer.done() and not waiting.answer.cancelled():  # what it raised, by chance of that class
                 raise

@@ -17,6 +17,10 @@ class NotInTime(FastcamError):
     """A request whose time was over before its answer was there."""
 
 
+class Left(FastcamError):
+    """A request whose client did not wait for its answer."""
+
+
 class TooLarge(FastcamError):
     """A body of more bytes than a request may have."""
 

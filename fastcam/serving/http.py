@@ -16,7 +16,7 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain
 from fastcam.serving.bodies.compressed import unpacked
-from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
+from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import NO_SPANS, ServedModel
@@ -26,9 +26,10 @@ from fastcam.serving.service import LOG, Service, said_of
 from fastcam.serving.tracing import Spans
 
 STATUS: dict[type[Exception], int] = {
-    NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Gone: 503, NotInTime: 504, FastcamError: 400,
+    NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Left: 499, Gone: 503, NotInTime: 504,
+    FastcamError: 400,
 }  # fmt: skip
-"""Codes by kind of error; the first that fits."""
+"""Codes by kind of error; the first that fits. 499 is nginx's, and nobody reads it but logs and metrics."""
 HEADER = "inference-header-content-length"
 """How many bytes of a body are JSON, where tensors follow it."""
 OPEN = ("/v2/health/live", "/v2/health/ready")
@@ -140,6 +141,8 @@ class Server:
         if promised.isascii() and promised.isdigit() and int(promised[:20]) > most:
             raise TooLarge(f"the body has {promised[:20]} bytes; at most {most} are taken")
 
+        from starlette.requests import ClientDisconnect
+
         async def whole() -> bytes:
             parts, size = [], 0
             with self.service.receiving() as more:
@@ -153,9 +156,20 @@ class Server:
 
         try:
             body = await asyncio.wait_for(whole(), max(0.0, until - time.monotonic()))
+        except ClientDisconnect as error:
+            raise Left("the client has left") from error
         except asyncio.TimeoutError as error:
             raise NotInTime("the body did not come in time; send it faster") from error
         return unpacked(body, request.headers.get("content-encoding", "identity"), most)
+
+    async def _work(self, request: Any, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A call in a thread; what it has queued is not run where the client leaves."""
+
+        async def gone() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        return await self.service.work(call, *arguments, gone=gone)
 
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -211,7 +225,7 @@ class Server:
 
     async def _infer(self, request: Any, until: float) -> Any:
         body, length = await self._body(request, until), request.headers.get(HEADER)
-        return await self.service.work(self._inferred, request.path_params, body, length, until)
+        return await self._work(request, self._inferred, request.path_params, body, length, until)
 
     def _inferred(self, path: Mapping[str, str], body: bytes, length: str | None, until: float) -> Any:
         size = len(body)
@@ -232,7 +246,7 @@ class Server:
         self, call: Callable[[ServedModel, Mapping[str, Any], float], dict[str, Any]], request: Any, until: float
     ) -> Any:
         body = await self._body(request, until)
-        return await self.service.work(self._answered_v1, call, request.path_params["model"], body, until)
+        return await self._work(request, self._answered_v1, call, request.path_params["model"], body, until)
 
     def _answered_v1(self, call: Any, name: str, body: bytes, until: float) -> Any:
         said = _read_json(body)
@@ -241,7 +255,7 @@ class Server:
 
     async def _explain(self, request: Any, until: float) -> Any:
         body = await self._body(request, until)
-        return await self.service.work(self._explained, request, body, until)
+        return await self._work(request, self._explained, request, body, until)
 
     def _explained(self, request: Any, body: bytes, until: float) -> Any:
         """One picture: JSON, a PNG, or both, as the client accepts."""
@@ -258,7 +272,7 @@ class Server:
         return self.service.with_model(name, version, answer)
 
     async def _explain_later(self, request: Any, until: float) -> Any:
-        return await self.service.work(self._explained_later, request, until)
+        return await self._work(request, self._explained_later, request, until)
 
     def _explained_later(self, request: Any, until: float) -> Any:
         said: dict[str, Any] = dict(request.query_params)

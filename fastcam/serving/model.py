@@ -27,6 +27,7 @@ from fastcam.runtime.thread_pipeline import Budget
 from fastcam.schema import TARGETS
 from fastcam.serving.asked import Asked
 from fastcam.serving.batching import Batcher
+from fastcam.serving.caller import CALLER
 from fastcam.serving.errors import Gone, NotInTime
 from fastcam.serving.limits import Limits
 from fastcam.serving.tracing import Spans
@@ -372,6 +373,7 @@ def _own(index: int, source: Any) -> Any:
 
 
 def _in_time(until: float) -> None:
+    CALLER.get().check()
     if time.monotonic() > until:
         raise NotInTime("the answer was not there in time; ask again later, or give it more time")
 

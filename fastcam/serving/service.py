@@ -7,7 +7,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from fastcam.errors import FastcamError
 from fastcam.serving import logs
-from fastcam.serving.errors import Gone, NotAllowed, TooMany
+from fastcam.serving.caller import CALLER, Caller
+from fastcam.serving.errors import Gone, Left, NotAllowed, TooMany
 from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
 from fastcam.serving.metrics import Metrics
@@ -116,19 +117,40 @@ class Service:
         finally:
             self._receiving -= held
 
-    async def work(self, call: Callable[..., T], *arguments: Any) -> T:
-        """A call that computes, in a thread.
+    async def work(
+        self, call: Callable[..., T], *arguments: Any, gone: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> T:
+        """A call that computes, in a thread. Where this is cancelled, what the call has queued is not run.
+
+        Args:
+            gone: what comes to its end when the client has left.
 
         Raises:
             TooMany: as many requests as may be are under way.
+            Left: the client has left.
         """
         with self._lock:
             self.refuse_more()
             self._under_way += 1
             self.metrics.waiting.set(self._under_way)
-        computing = self._pool.submit(copy_context().run, call, *arguments)
+        caller, context = Caller(), copy_context()
+        context.run(CALLER.set, caller)
+        computing = self._pool.submit(context.run, call, *arguments)
         computing.add_done_callback(self._done)  # a client may leave earlier; the thread is taken until then
-        return await asyncio.wrap_future(computing)
+        leaving = None if gone is None else asyncio.ensure_future(gone())
+        if leaving is not None:
+            leaving.add_done_callback(lambda done: None if done.cancelled() else caller.leave())
+        try:
+            with caller.telling(computing.cancel):
+                return await asyncio.wrap_future(computing)
+        except asyncio.CancelledError:
+            if leaving is None or not leaving.done():  # this task was cancelled
+                caller.leave()
+                raise
+            raise Left("the client has left") from None
+        finally:
+            if leaving is not None:
+                leaving.cancel()
 
     def _done(self, computing: Any) -> None:
         with self._lock:

@@ -22,14 +22,14 @@ from fastcam.serving.bodies.tensors import (
     of_texts,
     to_bytes,
 )
-from fastcam.serving.errors import Gone, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
+from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.model import ServedModel
 from fastcam.serving.service import FAILED, Service, said_of
 
 STATUS: dict[type[Exception], str] = {
     NotAllowed: "UNAUTHENTICATED", NotServed: "NOT_FOUND", TooLarge: "RESOURCE_EXHAUSTED",
     TooMany: "RESOURCE_EXHAUSTED", Gone: "UNAVAILABLE", NotInTime: "DEADLINE_EXCEEDED",
-    FastcamError: "INVALID_ARGUMENT",
+    Left: "CANCELLED", FastcamError: "INVALID_ARGUMENT",
 }  # fmt: skip
 """gRPC's codes by kind of error; the first that fits."""
 OPEN = ("ServerLive", "ServerReady")
