@@ -4,6 +4,7 @@
 >>> export_model("resnet50.onnx", "resnet50.cam.onnx", preprocess="imagenet")  # doctest: +SKIP
 """
 
+from fastcam_export.artifacts.slim import write_slim
 from fastcam_export.artifacts.triton.repository import folders as triton_folders
 from fastcam_export.artifacts.triton.repository import write_repository as write_triton_repository
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
@@ -27,5 +28,6 @@ __all__ = [
     "inspect_model",
     "triton_folders",
     "vjp",
+    "write_slim",
     "write_triton_repository",
 ]

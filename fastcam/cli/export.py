@@ -39,6 +39,7 @@ EXAMPLES = (
     "--tokenizer tokenizer.json --text-encoder text_model.onnx --logit-scale 100",
     "fastcam export detector.onnx --targets cotangent --output-name boxes --output-name scores --layer backbone",
     "fastcam export resnet50.onnx --preprocess imagenet --triton model_repository",
+    "fastcam export mobilenet.onnx --preprocess imagenet --slim",
 )
 
 
@@ -214,14 +215,23 @@ def export(
             show_default=False,
         ),
     ] = None,
+    slim: Annotated[
+        bool,
+        typer.Option(
+            "--slim",
+            help="Also write the file in ONNX Runtime's own format, MODEL.cam.ort, for small devices, and the list of "
+            "operators that a reduced build of ONNX Runtime needs for it.",
+        ),
+    ] = False,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Leave out the check: the file is written as it was made.")
     ] = False,
 ) -> None:
     """Rewrite an ONNX model once, so that it explains itself wherever ONNX runs."""
     output = output or model.with_name(f"{model.stem}.cam.onnx")
+    _refuse_two_files("--triton" if triton is not None else "--slim" if slim else "", on_demand or caption is not None)
     if triton is not None:
-        _refuse_triton(triton, output, on_demand or caption is not None)
+        exporter().triton_folders(output, triton)  # said before the export, not behind it
     from fastcam.runtime.inputs.further_inputs import arrays
 
     if caption is None and decoder is not None:
@@ -272,13 +282,14 @@ def export(
         say(line)
     if triton is not None:
         _write_triton(triton, output)
+    if slim:
+        for file in exporter().write_slim(output):
+            say(f"wrote   {file}")
 
 
-def _refuse_triton(repository: Path, output: Path, two_files: bool) -> None:
-    """Say what keeps a repository from being written before the export, not behind it."""
-    if two_files:
-        raise FastcamError("--triton takes an export in one file; leave out --on-demand and --caption")
-    exporter().triton_folders(output, repository)
+def _refuse_two_files(option: str, two_files: bool) -> None:
+    if option and two_files:
+        raise FastcamError(f"{option} takes an export in one file; leave out --on-demand and --caption")
 
 
 def _write_triton(repository: Path, output: Path) -> None:
