@@ -49,7 +49,9 @@ try {
   ort.env.wasm.wasmPaths = new URL("onnxruntime-web/", location.href).href;
   ort.env.wasm.numThreads = 1;
   const picture = await pixelsOf(await (await fetch("pictures/picture.png")).blob());
+  found.steps_ms = { imported: now() };
   const explainer = await Explainer.load(ort, `models/${name}.cam.onnx`);
+  found.steps_ms.opened = now();
   await explainer.explain(picture);
   found.first_map_ms = now();  // since the navigation began
   if (rounds) {
@@ -157,6 +159,8 @@ def summary(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return {
         "first_map_cold_ms": round(first["first_map_ms"]),
         "first_map_warm_ms": round(second["first_map_ms"]),
+        "steps_cold_ms": {step: round(at) for step, at in first["steps_ms"].items()},
+        "steps_warm_ms": {step: round(at) for step, at in second["steps_ms"].items()},
         "median_ms": {way: round(statistics.median(values), 3) for way, values in samples.items()},
         "explained_over_plain_run": ratio("explained_run", "plain_run"),
         "boxes_over_scores": ratio("boxes", "scores"),
