@@ -15,7 +15,7 @@ import fastcam
 from fastcam import Explainer
 from fastcam_export import export_model
 from support.models.contract_model import noise, random_model
-from support.servers.browser import Browser
+from support.servers.browser import WEBGPU, Browser
 from support.servers.static_site import ISOLATED, onnxruntime_web, served
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -135,8 +135,11 @@ def test_other_classes_thresholds_and_methods(page, site):
     agrees(explained(page), python(picture, 3))
     turn(page, "threshold", 60, "oninput")
     agrees(explained(page), python(picture, 3, threshold=0.6))
-    turn(page, "method", "hirescam")
-    agrees(explained(page), python(picture, 3, threshold=0.6, method="hirescam"))
+    methods = page.js("[...document.getElementById('method').options].map((one) => one.value)")
+    assert set(methods) == {"gradcam", "gradcam++", "xgradcam", "hirescam", "elementwise", "layercam"}
+    for method in methods:
+        turn(page, "method", method)
+        agrees(explained(page), python(picture, 3, threshold=0.6, method=method))
 
 
 def test_the_bundled_picture_is_drawn(page, tmp_path):
@@ -184,3 +187,44 @@ def test_a_page_with_threads_explains_the_same(site, tmp_path):
         assert browser.js("crossOriginIsolated")
         give(browser, png(picture), "p.png", "image/png")
         agrees(explained(browser), Explainer(site / "weights.cam.onnx")(picture))
+
+
+@pytest.mark.slow  # minutes: the GPU is a program here
+def test_webgpu_gives_the_same_maps(site, tmp_path):
+    picture = cv2.imread(str(DATA / "scene.jpg"))[:, :, ::-1].copy()
+    with served(site / "site") as address, Browser(tmp_path, flags=WEBGPU) as browser:
+        browser._load("Page.navigate", url=address)
+        browser.until("globalThis.fastcam?.ready")
+        if not browser.js("navigator.gpu ? navigator.gpu.requestAdapter().then((one) => !!one) : false"):
+            pytest.skip("this browser has no WebGPU")
+        turn(browser, "device", "webgpu")
+        give(browser, png(picture), "p.png", "image/png")
+        assert browser.js("document.getElementById('device').value") == "webgpu"
+        agrees(explained(browser), Explainer(site / "weights.cam.onnx")(picture))
+
+
+def test_a_camera_is_explained_frame_by_frame(site, tmp_path):
+    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # Chromium's own test picture
+    with served(site / "site") as address, Browser(tmp_path, flags=flags) as browser:
+        browser._load("Page.navigate", url=address)
+        browser.until("globalThis.fastcam?.ready")
+        browser.js("document.getElementById('camera').click()")
+        browser.until("fastcam.explanation && document.getElementById('camera').ariaPressed === 'true'")
+        first = explained(browser)
+        browser.js("globalThis.earlier = fastcam.explanation; 1")
+        browser.until("fastcam.explanation !== earlier")
+        browser.js("document.getElementById('camera').click()")
+        browser.until("!fastcam.stream && document.getElementById('camera').ariaPressed === 'false'")
+        browser.js("globalThis.last = fastcam.explanation; new Promise((next) => setTimeout(next, 500))")
+        assert browser.js("last === fastcam.explanation"), "the camera goes on"
+        code = "(() => { const at = fastcam.explanation.image; return [at.height, at.width]; })()"
+        height, width = browser.js(code)
+        assert (height, width) == first["heat"].shape
+        pixels = "String.fromCharCode(...fastcam.explanation.image.data.subarray(i, i + 8192))"
+        data = browser.js(
+            "(() => { let out = ''; for (let i = 0; i < fastcam.explanation.image.data.length; i += 8192) "
+            f"out += {pixels}; return btoa(out); }})()"
+        )
+        picture = np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, -1)[:, :, :3]
+        assert picture.std() > 20
+        agrees(explained(browser), Explainer(site / "weights.cam.onnx")(np.ascontiguousarray(picture)))

@@ -20,14 +20,17 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
     "--disable-background-networking", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
 )  # fmt: skip
+WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+"""WebGPU by Chromium's own software, which needs no GPU."""
 KEYS = {"/": ("/", "Slash", 191), "Enter": ("\r", "Enter", 13)}
-PATIENCE = 60
+PATIENCE = 300
 
 
 class Browser:
-    """Chromium with one page; a context manager, at whose end it is gone."""
+    """Chromium with one page; a context manager, at whose end it is gone. ``flags`` are further ones of its own, as
+    :data:`WEBGPU`."""
 
-    def __init__(self, folder, size=(1200, 900)):
+    def __init__(self, folder, size=(1200, 900), flags=()):
         program = next(filter(None, map(shutil.which, NAMES)), None)
         if program is None:
             pytest.skip(f"no browser here ({', '.join(NAMES)}): the page was not opened")
@@ -38,7 +41,13 @@ class Browser:
         wrapper = ["bash", "-c", f'exec "$0" "$@" 3<&{theirs} 4>&{ours}', program]
         arguments = [f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}"]
         self._process = subprocess.Popen(
-            [*wrapper, *FLAGS, *arguments, "about:blank"],
+            [
+                *wrapper,
+                *(one for one in FLAGS if flags != WEBGPU or one != "--disable-gpu"),
+                *flags,
+                *arguments,
+                "about:blank",
+            ],
             pass_fds=(theirs, ours),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -61,7 +61,7 @@ export class Explainer {
 
   /** The methods that the file can serve here. */
   get methods() {
-    return this.metadata.emit === "gradients" ? Object.keys(FROM_GRADIENTS) : ["gradcam"];
+    return this.metadata.emit === "gradients" ? FROM_GRADIENTS : ["gradcam"];
   }
 
   /** [height, width] of the network's input for a picture. */

@@ -13,7 +13,7 @@ export interface Pixels {
 
 /** A class index, a rank (-1: the class with the highest score, -2: the second) or a class name. */
 export type Target = number | string;
-export type Method = "gradcam" | "hirescam";
+export type Method = "gradcam" | "gradcam++" | "xgradcam" | "hirescam" | "elementwise" | "layercam";
 export type Status = "ok" | "all_negative" | "zero_gradient" | "non_finite" | "no_positive" | "constant";
 /** x0, y0, x1, y1 in pixels of the picture, half-open. */
 export type Box = [number, number, number, number];

@@ -22,39 +22,77 @@ function floats(tensor) {
   return Float32Array.from(tensor.data, Number);
 }
 
-// A map per target from the whole gradient [T, K, h, w] and the activations [K, h, w], in double precision.
-export const FROM_GRADIENTS = {
-  gradcam(gradients, { targets, channels, area }) {
-    const weights = new Float32Array(targets * channels);
-    for (let t = 0; t < targets; ++t) {
-      const mean = new Float64Array(channels);
-      let largest = 0, size = 0;
-      for (let k = 0; k < channels; ++k) {
-        let sum = 0, absolute = 0;
-        for (let i = (t * channels + k) * area, end = i + area; i < end; ++i) {
-          sum += gradients[i];
-          absolute += Math.abs(gradients[i]);
-        }
-        mean[k] = sum / area;
-        largest = Math.max(largest, Math.abs(mean[k]));
-        size = Math.max(size, absolute / area);
-      }
-      if (largest > 1e-5 * size || Number.isNaN(size)) weights.set(mean, t * channels);  // below, all of it is rounding
+// The weight of a channel from its activations and its gradient, both [h, w]; sums are in double precision.
+const WEIGHTS = {
+  "gradcam++"(activations, gradient) {
+    let all = 0, weight = 0;
+    for (const value of activations) all += value;
+    for (const g of gradient) {
+      const below = 2 + g * all;
+      if ((g > 0 && below !== 0) || !Number.isFinite(g)) weight += g / (below || 1);
     }
-    return { weights };
+    return weight;
   },
-  hirescam(gradients, { activations, targets, channels, area }) {
-    const maps = new Float32Array(targets * area), sum = new Float64Array(area);
-    for (let t = 0; t < targets; ++t) {
-      sum.fill(0);
-      for (let k = 0; k < channels; ++k) {
-        for (let i = 0; i < area; ++i) sum[i] += activations[k * area + i] * gradients[(t * channels + k) * area + i];
-      }
-      maps.set(sum, t * area);
-    }
-    return { maps };
+  xgradcam(activations, gradient) {
+    let all = 0, product = 0;
+    activations.forEach((value, i) => {
+      all += value;
+      product += value * gradient[i];
+    });
+    return all === 0 ? 0 : product / all;
   },
 };
+
+// What a channel adds to the map at one position.
+const ADDENDS = {
+  hirescam: (a, g) => a * g,
+  elementwise: (a, g) => (a * g + Math.abs(a * g)) / 2,
+  layercam: (a, g) => a * Math.max(g, 0),
+};
+
+// Grad-CAM's weights; below a share of the gradient's size all of a mean is rounding.
+function means(gradients, { targets, channels, area }) {
+  const weights = new Float32Array(targets * channels);
+  for (let t = 0; t < targets; ++t) {
+    const mean = new Float64Array(channels);
+    let largest = 0, size = 0;
+    for (let k = 0; k < channels; ++k) {
+      let sum = 0, absolute = 0;
+      for (let i = (t * channels + k) * area, end = i + area; i < end; ++i) {
+        sum += gradients[i];
+        absolute += Math.abs(gradients[i]);
+      }
+      mean[k] = sum / area;
+      largest = Math.max(largest, Math.abs(mean[k]));
+      size = Math.max(size, absolute / area);
+    }
+    if (largest > 1e-5 * size || Number.isNaN(size)) weights.set(mean, t * channels);
+  }
+  return weights;
+}
+
+/** Methods that a file with the whole gradient serves. */
+export const FROM_GRADIENTS = ["gradcam", ...Object.keys(WEIGHTS), ...Object.keys(ADDENDS)];
+
+// Weights [T, K], or maps [T, h, w], from the whole gradient [T, K, h, w] and the activations [K, h, w].
+function fromGradients(method, gradients, { activations, targets, channels, area }) {
+  if (method === "gradcam") return { weights: means(gradients, { targets, channels, area }) };
+  const channel = (values, k) => values.subarray(k * area, (k + 1) * area);
+  if (method in WEIGHTS) {
+    const weight = (_, n) => WEIGHTS[method](channel(activations, n % channels), channel(gradients, n));
+    return { weights: Float32Array.from({ length: targets * channels }, weight) };
+  }
+  const maps = new Float32Array(targets * area), sum = new Float64Array(area);
+  for (let t = 0; t < targets; ++t) {
+    sum.fill(0);
+    for (let k = 0; k < channels; ++k) {
+      const a = channel(activations, k), g = channel(gradients, t * channels + k);
+      for (let i = 0; i < area; ++i) sum[i] += ADDENDS[method](a[i], g[i]);
+    }
+    maps.set(sum, t * area);
+  }
+  return { maps };
+}
 
 // The numbers of the first image.
 const first = (tensor) => ({ data: tensor.data.subarray(0, tensor.data.length / tensor.dims[0]), type: tensor.type });
@@ -69,7 +107,7 @@ function kernelInputs(outputs, { emit }, method, targets) {
   }
   const activations = floats(here);
   if (emit === "cam") return { ...sizes, activations, weights: null };
-  const made = FROM_GRADIENTS[method](floats(first(outputs[NAMES.gradients])), { ...sizes, activations });
+  const made = fromGradients(method, floats(first(outputs[NAMES.gradients])), { ...sizes, activations });
   return { ...sizes, activations: made.maps ?? activations, weights: made.weights ?? null };
 }
 
