@@ -36,11 +36,13 @@ from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs.base import Preprocess, Sources
 from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.inputs.stacked_frames import StackInputs, stacks_of
+from fastcam.runtime.profile import Choice, Goal, chosen, opening
 from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
 from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import Model, Providers, create_session
 from fastcam.runtime.text_encoder import TextEncoder
 from fastcam.runtime.thread_limit import at_most
+from fastcam.runtime.thread_pipeline import Workers
 from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
 from fastcam.targets.prompts import TextSide
@@ -69,7 +71,8 @@ class Explainer:
             what the file says or of a "preset", or a Preprocessing.
         labels: class names by index in any form of :mod:`fastcam.labels`, in place of the file's.
         kernels: "auto", "native" or "reference"; "cuda" leaves activations on the GPU where the model runs there.
-        batch_size: images per run where the file's batch is free; the file's own size where it is fixed.
+        batch_size: images per run where the file's batch is free, the file's own size where it is fixed; None is the
+            profile's, or 16.
         explanation: path or bytes of the explanation part of an export on demand, where it is not beside ``model``.
         head: the same of what lies behind the layer, of a file exported with its head.
         inputs: values of the model's further inputs for every call, by name; see :meth:`__call__`.
@@ -79,6 +82,11 @@ class Explainer:
         tokenizer: path of the ``tokenizer.json`` that makes ids of texts, in place of the file's own.
         text_encoder: path or bytes of the ONNX file that makes embeddings of texts, in place of the file's own.
         prompts: texts that are the classes, see :meth:`with_prompts`.
+        profile: what ``fastcam tune`` found fastest, for all that the arguments above leave open: "auto" is the file
+            beside ``model``, MODEL.cam.profile.json; one that does not hold any more is passed over with a warning. The
+            path of one that does not hold is refused. See :mod:`fastcam.runtime.profile`.
+        goal: "latency", one picture as soon as can be, or "throughput", many: which of a profile's two choices is
+            taken. Without a profile throughput on the CPU is runs of one thread, one for each core.
 
     Raises:
         FastcamError: the file cannot be loaded or FastCAM did not export it; a setting does not fit it.
@@ -93,7 +101,7 @@ class Explainer:
         preprocess: Preprocess = None,
         labels: Labels | None = None,
         kernels: str = "auto",
-        batch_size: int = 16,
+        batch_size: int | None = None,
         explanation: Model | None = None,
         settings: Settings = DEFAULT,
         head: Model | None = None,
@@ -103,22 +111,29 @@ class Explainer:
         tokenizer: str | Path | None = None,
         text_encoder: Model | None = None,
         prompts: Prompts | None = None,
+        profile: str | Path | Choice | None = None,
+        goal: Goal = "latency",
     ) -> None:
         self._reading = Reading(max_pixels, exif)
         typed("settings", settings, Settings, "fastcam.Settings(...)")
+        typed("batch_size", batch_size, Integral | NoneType, "a whole number")
+        if batch_size is not None and batch_size < 1:
+            raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
+        self._profile = chosen(profile, model, goal, providers, settings.cache)
+        how = self._profile, goal, providers, threads, batch_size, settings
+        providers, threads, batch_size, settings = opening(*how)
+        self._sessions = settings.sessions
         self._kernels = kernel_backends.get(kernels)
         cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
         keep = cupy.from_dlpack if cupy is not None else None
         network = Network(model, explanation, providers, threads, settings, keep, head)
         self._stream = stream_address(settings.stream)
         self._name, metadata = network.name, network.metadata
-        typed("batch_size", batch_size, Integral, "a whole number")
-        if batch_size < 1:
-            raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
         inputs_of, view_of = opened_by(metadata)
         image = network.inputs[metadata.input]
         texts = _tokenizer(tokenizer, model, metadata, self._name)
-        of_pictures = preprocess, threads, network.further, inputs, self._reading, texts
+        preparing = None if threads is None else threads * settings.sessions
+        of_pictures = preprocess, preparing, network.further, inputs, self._reading, texts
         self._inputs = inputs_of(self._name, metadata, image, *of_pictures)
         metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
         if labels is not None:
@@ -128,7 +143,7 @@ class Explainer:
         self._batch_size = network.fixed_batch or (1 if alone else batch_size)
         self._whole = self._view = view_of(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
-        self._runner = Runner(self._whole, self._layers)
+        self._runner = self._new_runner()
         opened: Any = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
         self._opened = [*opened, inputs, max_pixels, exif, tokenizer, text_encoder, None]
         create = partial(create_session, providers=providers, threads=threads, settings=settings)
@@ -185,6 +200,16 @@ class Explainer:
         """Images per run."""
         return self._batch_size
 
+    @property
+    def sessions(self) -> int:
+        """Runs that go on at the same time, in streams and in calls of several runs."""
+        return self._sessions
+
+    @property
+    def profile(self) -> Choice | None:
+        """What is used of a profile; None without one."""
+        return self._profile
+
     def at(self, layer: str | int) -> Explainer:
         """This file, explaining at another of its layers: nothing is loaded again.
 
@@ -229,7 +254,7 @@ class Explainer:
         self._inputs = self._whole.inputs
         self._layers = {n: self._whole.at(n) for n in self._layers}
         self._view = self._layers[self._at] if self._at else self._whole
-        self._runner = Runner(self._whole, self._layers)
+        self._runner = self._new_runner()
         self._targets = Targets(self._whole.metadata.score.classes, self._whole.metadata.labels)
 
     def _asked(self, targets: Any) -> tuple[Explainer, Any]:
@@ -478,7 +503,7 @@ class Explainer:
                 frames = clips_of(frames, self.clip_frames)
         if isinstance(self._inputs, StackInputs):
             frames = stacks_of(frames, self._inputs.stack)
-        return stream(steps, frames, size, workers, wait)
+        return stream(steps, frames, size, workers, wait, self._sessions)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -604,6 +629,9 @@ class Explainer:
         progress = Meter(asks.progress, count * len(views))
         by_default, how = asks.fuse != asked.fuse, (asks.style, asks.threshold, asks.connectivity)
         return Request(images, targets, method, layers, asks.fuse, by_default, *how, progress)
+
+    def _new_runner(self) -> Runner:
+        return Runner(self._whole, self._layers, Workers(self._sessions) if self._sessions > 1 else None)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:

@@ -82,6 +82,7 @@ class Job:
     def settings(self, explainer: Explainer, source: Source) -> dict[str, Any]:
         """What must be the same for a table to go on."""
         about = explainer.metadata.to_json()
+        half = explainer.profile.precision if explainer.profile is not None else None
         return {
             "fastcam": __version__,
             "model": sha256_of(self.model),
@@ -95,6 +96,7 @@ class Job:
             "maps": self.maps,
             "pictures of a run": explainer.batch_size,
             "pictures of a part": self.part_size(explainer),
+            **({"precision": half} if half not in (None, "f32") else {}),
         }
 
 
@@ -144,7 +146,15 @@ def explained(job: Job, explainer: Explainer, parts: Iterable[Part]) -> Iterator
 
     with Pipeline() as pipeline:
         frames = pipeline.stage(items(), read, READERS, ahead=2 * READERS)
-        done = stream(_of_read(steps), frames, explainer.batch_size, job.decoders, None, lambda one: one.part.number)
+        done = stream(
+            _of_read(steps),
+            frames,
+            explainer.batch_size,
+            job.decoders,
+            None,
+            explainer.sessions,
+            lambda one: one.part.number,
+        )
         for frame in done:
             rows = _rows(job, explainer, frame)
             yield Explained(frame.source.part, rows, any(row.get("error") is not None for row in rows))

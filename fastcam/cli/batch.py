@@ -20,6 +20,7 @@ from fastcam.cli.shared.options import (
     MethodName,
     MethodOptions,
     PreprocessName,
+    ProfileName,
     PromptsPath,
     Providers,
     TargetNames,
@@ -27,6 +28,7 @@ from fastcam.cli.shared.options import (
     Threshold,
     class_targets,
 )
+from fastcam.cli.shared.tuned import tuned
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 
@@ -80,7 +82,12 @@ def batch(
     threshold: Threshold = 0.15,
     method: MethodName = None,
     option: MethodOptions = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per run where the model's batch is free.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pictures per run where the model's batch is free.", show_default="the profile's, or 16"
+        ),
+    ] = None,
     part: Annotated[int, typer.Option(min=1, help="Pictures in a file of the table; what a kill can cost.")] = 1024,
     decoders: Annotated[int, typer.Option(min=1, help="Threads of a process that decode pictures.")] = 2,
     threads: Threads = None,
@@ -88,6 +95,7 @@ def batch(
     labels: Labels = None,
     prompts: PromptsPath = None,
     providers: Providers = "auto",
+    profile: ProfileName = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
     max_bytes: Annotated[float, typer.Option(min=0.001, help="MiB of a picture's file, at most.")] = 64.0,
     exif: Exif = True,
@@ -108,7 +116,8 @@ def batch(
     arrow()
     targets = class_targets(target, None)
     opening: dict[str, Any] = {"providers": providers, "threads": threads, "preprocess": preprocess, "labels": labels}
-    opening |= {"batch_size": batch_size, "max_pixels": max_pixels, "exif": exif, "prompts": prompts}
+    opening |= tuned(profile, model, "throughput", providers, batch_size, 16)
+    opening |= {"max_pixels": max_pixels, "exif": exif, "prompts": prompts}
     how = {"threshold": threshold, "method": method, "options": parsed(option or ())}
     asked = tuple(targets) if isinstance(targets, list) else (targets,)
     job = Job(model, asked, opening, how, maps, part, int(max_bytes * (1 << 20)), decoders)

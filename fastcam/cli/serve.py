@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from fastcam.cli.shared.options import Providers, Threads
+from fastcam.cli.shared.options import ProfileName, Providers, Threads
 from fastcam.errors import FastcamError, shown
 
 if TYPE_CHECKING:
@@ -44,12 +44,18 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; one that ends is replaced. Each has the models, and --max-waiting.")
     ] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a run at most.")] = 8,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of a run at most.", show_default="the profile's, or 8")
+    ] = None,
     delay: Annotated[
         float, typer.Option(min=0, help="Milliseconds that a run waits for pictures that are being decoded.")
     ] = 2.0,
     threads: Threads = None,
     providers: Providers = "auto",
+    profile: ProfileName = "auto",
+    goal: Annotated[
+        Literal["latency", "throughput"], typer.Option("--tuned-for", help="Which choice of a profile is taken.")
+    ] = "throughput",
     max_body: Annotated[float, typer.Option(min=0.001, help="MiB of a request.")] = 16.0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture; larger ones are refused unread.")] = 50_000_000,
     max_pictures: Annotated[int, typer.Option(min=1, help="Of a request.")] = 32,
@@ -108,7 +114,9 @@ def serve(
 
         of_runs = providers, threads, batch_size, delay / 1000
         references = _references(reference or ())
-        process = Process(tuple(sources), limits, keys, *of_runs, tls, grpc, log == "json", trace, references)
+        process = Process(
+            tuple(sources), limits, keys, *of_runs, tls, grpc, log == "json", trace, references, profile, goal
+        )
         if workers > 1:
             from fastcam.serving.processes.workers import Workers
 

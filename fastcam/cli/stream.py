@@ -29,6 +29,7 @@ from fastcam.cli.shared.options import (
     MethodName,
     MethodOptions,
     PreprocessName,
+    ProfileName,
     PromptsPath,
     Providers,
     Scale,
@@ -45,6 +46,7 @@ from fastcam.cli.shared.options import (
     preprocess_option,
     sides,
 )
+from fastcam.cli.shared.tuned import tuned
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS, Reading
 
@@ -73,7 +75,10 @@ def stream(
         ),
     ] = None,
     threshold: Threshold = 0.15,
-    batch_size: Annotated[int, typer.Option(help="Frames per run where the model's batch is free.")] = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Frames per run where the model's batch is free.", show_default="the profile's, or 8"),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Threads that decode and prepare frames.")] = 2,
     threads: Threads = None,
     preprocess: PreprocessName = None,
@@ -84,6 +89,7 @@ def stream(
     size: SizeOption = None,
     labels: Labels = None,
     providers: Providers = "auto",
+    profile: ProfileName = "auto",
     method: MethodName = None,
     cotangent: Cotangents = None,
     style: StyleName = "fastcam",
@@ -111,8 +117,9 @@ def stream(
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
+    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "tokenizer": tokenizer}
     opened |= {"text_encoder": text_encoder, "prompts": prompts}
+    opened |= tuned(profile, model, "throughput", providers, batch_size, 8)
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     how_prepared = explainer.metadata.preprocessing
     stack = how_prepared.stack if how_prepared is not None else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from fastcam.explain import multilayer
@@ -21,6 +22,7 @@ from fastcam.runtime.inputs.base import Sources
 from fastcam.runtime.inputs.batch import Batch
 from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.run import Run
+from fastcam.runtime.thread_pipeline import Workers
 from fastcam.targets.classes import ClassTargets
 
 
@@ -31,10 +33,12 @@ class Runner:
     Attributes:
         whole: the file at its default layer.
         layers: the file at each of its layers, by number.
+        workers: for several runs at the same time.
     """
 
     whole: View
     layers: Mapping[int, View]
+    workers: Workers | None = None
 
     def explain(self, request: Request, view: View) -> Explanation:
         """The explanation of a request whose images are there, run by run, at the layer of ``view``."""
@@ -121,11 +125,20 @@ class Runner:
 
     def runs(self, sources: Sources, targets: ResolvedTargets | None) -> Iterator[Run]:
         """Run the images; an export in one file explains ``targets`` by the way."""
-        start = 0
-        for batch in self.whole.inputs.batches(sources, self._images_of_a_run(targets)):
-            rows = slice(start, start + len(batch.files))
-            start = rows.stop
-            yield self.run(batch, targets if targets is None or len(targets) == 1 else targets[rows])
+
+        def asked() -> Iterator[tuple[Batch, ResolvedTargets | None]]:
+            start = 0
+            for batch in self.whole.inputs.batches(sources, self._images_of_a_run(targets)):
+                rows = slice(start, start + len(batch.files))
+                start = rows.stop
+                yield batch, targets if targets is None or len(targets) == 1 else targets[rows]
+
+        each = asked()
+        if self.workers is None:
+            yield from (self.run(*one) for one in each)
+            return
+        while some := list(islice(each, self.workers.count)):
+            yield from self.workers.map(lambda one: self.run(*one), some)
 
     def received(self, batch: Batch, outputs: Mapping[str, Any], request: Request) -> Run:
         """A batch that ran elsewhere, by the outputs that it gave there; its targets are classes, by number."""

@@ -105,11 +105,13 @@ def stream(
     batch_size: int,
     workers: int,
     wait: float | None,
+    runs: int = 1,
     apart: Callable[[Any], Any] = lambda source: None,
 ) -> Iterator[Frame]:
     """See :meth:`fastcam.Explainer.stream`.
 
     Args:
+        runs: batches that are run, and finished, at the same time.
         apart: what was given as a frame, to its group; frames of different groups never share a run.
     """
     if not isinstance(frames, Iterable):
@@ -169,8 +171,9 @@ def stream(
         with Pipeline() as pipeline:
             pipeline.callback(budget.close)
             ready = pipeline.stage(admitted(), prepare, workers, ahead=batch_size + workers)
-            ran = pipeline.stage(pipeline.batches(ready, batch_size, shape, wait, full), run)
-            for members in pipeline.stage(ran, finish):
+            ahead = max(2, runs)
+            ran = pipeline.stage(pipeline.batches(ready, batch_size, shape, wait, full), run, runs, ahead)
+            for members in pipeline.stage(ran, finish, runs, ahead):
                 members.reverse()
                 while members:
                     index = members[-1].index

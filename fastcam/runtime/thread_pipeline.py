@@ -139,7 +139,7 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self.count = count
         self._lock = OwnLock()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -147,7 +147,7 @@ class Workers:
         """``list(map(function, items))``, several at a time; ``function`` must not call this itself."""
         with self._lock:
             if self._pool is None or self._pool[0] != os.getpid():  # a forked process has none of the threads
-                self._pool = os.getpid(), ThreadPoolExecutor(self._count)
+                self._pool = os.getpid(), ThreadPoolExecutor(self.count)
             pool = self._pool[1]
         return list(pool.map(function, items))
 

@@ -82,6 +82,11 @@ class Batcher(Generic[T, R]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def load(self) -> int:
+        """Items that wait or are on their way, and one for a run that goes on."""
+        return len(self._items) + self._coming + self._running
+
     def coming(self, more: int) -> None:
         """``more`` items are on their way; of those that do not come any more a negative number."""
         with self._changed:

@@ -104,17 +104,19 @@ class Lane(Generic[A]):
 
     Args:
         work: on them.
+        runs: that go on at the same time; a picture goes to the one that has least to do.
         size: pictures of a run at most.
         delay, ran: see :class:`fastcam.serving.batching.Batcher`.
     """
 
-    def __init__(self, work: Work[A], size: int, delay: float, ran: Callable[[int, float], None]) -> None:
+    def __init__(self, work: Work[A], runs: int, size: int, delay: float, ran: Callable[[int, float], None]) -> None:
         self.work = work
-        self.batcher: Batcher[_Item, A] = Batcher(work.run, size, delay, ran)
+        self.batchers: list[Batcher[_Item, A]] = [Batcher(work.run, size, delay, ran) for _ in range(runs)]
 
     def answer(self, source: Any, targets: Sequence[Any], until: float, observe: Observe, spans: Spans) -> A:
         """The answer to one picture."""
-        self.batcher.coming(1)
+        batcher = min(self.batchers, key=lambda one: one.load)
+        batcher.coming(1)
         try:
             begun, begun_at = time.perf_counter(), time.time_ns()
             targets = [*targets]
@@ -123,9 +125,14 @@ class Lane(Generic[A]):
             observe("prepare", time.perf_counter() - begun)
             spans.record("decode", begun_at, time.time_ns())
         finally:
-            self.batcher.coming(-1)
+            batcher.coming(-1)
         key = part.tensor.shape, repr(part.further.shapes())
-        return self.batcher.ask(_Item(part, targets), key, until, waited(spans))
+        return batcher.ask(_Item(part, targets), key, until, waited(spans))
+
+    def close(self) -> None:
+        """Answer what waits, then end the threads."""
+        for batcher in self.batchers:
+            batcher.close()
 
 
 class ServedModel:
@@ -203,7 +210,7 @@ class ServedModel:
             self._refuse_closed()
             if self._predictions is None:
                 work = predicting(self.explainer.prediction_steps())
-                self._predictions = Lane(work, self._size, self._delay, self._ran)
+                self._predictions = Lane(work, self.explainer.sessions, self._size, self._delay, self._ran)
         lane = self._predictions
         return _together([partial(self._answered, lane, source, (), until) for source in sources])
 
@@ -265,12 +272,14 @@ class ServedModel:
             lane = self._lanes.get(asked.key)
             if lane is None:
                 steps = self.explainer.steps(ExplainOptions(_own, **asked.how))
-                lane = self._lanes[asked.key] = Lane(explaining(steps), self._size, self._delay, self._ran)
+                lane = self._lanes[asked.key] = Lane(
+                    explaining(steps), self.explainer.sessions, self._size, self._delay, self._ran
+                )
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]
             self._lanes.move_to_end(asked.key)
         if dropped is not None:
-            threading.Thread(target=dropped.batcher.close, daemon=True).start()  # what waits there is still answered
+            threading.Thread(target=dropped.close, daemon=True).start()  # what waits there is still answered
         return lane
 
     # ---- tensors
@@ -360,11 +369,9 @@ class ServedModel:
         with self._lock:
             self._closed = True
             lanes, self._lanes = list(self._lanes.values()), OrderedDict()
-        every: list[Batcher[Any, Any]] = [lane.batcher for lane in lanes]
-        every += [self._predictions.batcher] if self._predictions is not None else []
-        for batcher in [*every, self._later, self._raw]:
-            if batcher is not None:
-                batcher.close()
+        for one in (*lanes, self._predictions, self._later, self._raw):
+            if one is not None:
+                one.close()
 
 
 def _own(index: int, source: Any) -> Any:

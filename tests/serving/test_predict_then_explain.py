@@ -77,7 +77,7 @@ def test_predictions_of_many_clients_run_together_and_each_is_explained_alone(ex
     for thread in threads[1:]:
         thread.start()
     until = soon()
-    while len(model._predictions.batcher) < 3 and time.monotonic() < until:
+    while len(model._predictions.batchers[0]) < 3 and time.monotonic() < until:
         time.sleep(0.001)
     go.set()
     for thread in threads:

@@ -31,6 +31,7 @@ from fastcam.cli.shared.options import (
     MethodOptions,
     PicturesOrNone,
     PreprocessName,
+    ProfileName,
     PromptsPath,
     Providers,
     Scale,
@@ -50,6 +51,7 @@ from fastcam.cli.shared.options import (
     sides,
     texts_of,
 )
+from fastcam.cli.shared.tuned import tuned
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 from fastcam.methods.layer_fusion import Fuse
@@ -83,7 +85,10 @@ def explain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only; files are written only with -o.")] = False,
     threshold: Threshold = 0.15,
-    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Pictures per run where the model's batch is free.", show_default="the profile's, or 8"),
+    ] = None,
     preprocess: PreprocessName = None,
     color: ColorName = None,
     mean: Mean = None,
@@ -93,6 +98,7 @@ def explain(
     labels: Labels = None,
     threads: Threads = None,
     providers: Providers = "auto",
+    profile: ProfileName = "auto",
     method: MethodNames = None,
     option: MethodOptions = None,
     cotangent: Cotangents = None,
@@ -132,8 +138,9 @@ def explain(
     targets = class_targets(target, cotangent)
     methods = method_names(method) if method is not None else []
     how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "batch_size": batch_size, "tokenizer": tokenizer}
+    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "tokenizer": tokenizer}
     opened |= {"text_encoder": text_encoder, "prompts": prompts}
+    opened |= tuned(profile, model, "latency", providers, batch_size, 8)
     explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
     if explainer.metadata.kind == "text":
         if words is not None:

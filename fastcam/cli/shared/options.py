@@ -118,6 +118,14 @@ Providers = Annotated[
         help="What runs the model: auto, cpu, cuda, tensorrt, openvino, several joined by commas, or openvino-runtime.",
     ),
 ]
+ProfileName = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        metavar="auto|none|FILE",
+        help="What fastcam tune found fastest: auto is MODEL.cam.profile.json where it holds. Other options win.",
+    ),
+]
 ColorsName = Annotated[
     Literal["jet", "turbo", "viridis", "cividis", "inferno"],
     typer.Option("--colors", help="Colour map; viridis, cividis and inferno suit print and colour-blind readers."),

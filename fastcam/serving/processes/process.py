@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcam.errors import FastcamError
 from fastcam.serving.drift import Reference
@@ -20,8 +20,13 @@ from fastcam.serving.repository import Place, Repository
 from fastcam.serving.service import Service
 from fastcam.serving.tracing import OpenTelemetry, Spans
 
+if TYPE_CHECKING:
+    from fastcam.runtime.profile import Goal
+
 KEEP_ALIVE = 5
 """Seconds that a connection may be silent between two requests."""
+BATCH = 8
+"""Pictures of a run at most, where nothing says more."""
 BACKLOG = 1024
 """Connections that wait to be taken."""
 
@@ -44,8 +49,9 @@ class Process:
         sources: exported files, and folders of them.
         limits: of requests.
         keys: one of which a client must send.
-        providers, threads: see :class:`fastcam.Explainer`.
-        batch_size, delay: see :class:`fastcam.serving.model.ServedModel`.
+        providers, threads, profile, goal: see :class:`fastcam.Explainer`.
+        batch_size: pictures of a run at most; None is the profile's, or 8.
+        delay: see :class:`fastcam.serving.model.ServedModel`.
         tls: of HTTP, as uvicorn calls it.
         grpc: where gRPC is spoken; None: nowhere.
         json_log: whether logs are lines of JSON.
@@ -58,13 +64,15 @@ class Process:
     keys: tuple[str, ...] = ()
     providers: str = "auto"
     threads: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = None
     delay: float = 0.002
     tls: Mapping[str, Any] = field(default_factory=dict)
     grpc: GrpcAddress | None = None
     json_log: bool = False
     trace: bool = False
     references: Mapping[str, Path] = field(default_factory=dict)
+    profile: str = "none"
+    goal: Goal = "throughput"
 
     def serve(self, listening: Sequence[socket.socket], told: Callable[[str], None], ready: Callable[[], None]) -> None:
         """Load the models and answer, until SIGTERM or SIGINT; what is under way then is answered still.
@@ -122,13 +130,16 @@ class Process:
 
     def _load(self, metrics: Metrics, spans: Spans, place: Place) -> ServedModel:
         from fastcam.explainer import Explainer
+        from fastcam.runtime.profile import chosen
         from fastcam.runtime.providers import Settings
 
         settings = Settings(spinning="run")  # threads that spin behind a run keep others from its answer
-        how: Any = {"batch_size": self.batch_size, "settings": settings, "max_pixels": self.limits.pixels}
+        choice = chosen(self.profile, place.path, self.goal, self.providers)
+        size = BATCH if self.batch_size is None and choice is None else self.batch_size
+        how: Any = {"batch_size": size, "settings": settings, "max_pixels": self.limits.pixels, "profile": choice}
         explainer = Explainer(place.path, self.providers, self.threads, **how)
         observe, saw = partial(metrics.observe, place.name), partial(metrics.saw, place.name)
-        of_batches = self.batch_size, self.delay, observe, spans, saw
+        of_batches = explainer.batch_size, self.delay, observe, spans, saw
         model = ServedModel(place.name, place.version, explainer, self.limits, *of_batches)
         model.warm()
         return model
