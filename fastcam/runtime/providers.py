@@ -97,6 +97,8 @@ class Settings:
         kinds |= {"memory_limit": Integral | NoneType, "inter_threads": Integral | NoneType}
         for name in kinds:
             typed(name, getattr(self, name), kinds[name], "a whole number")
+        typed("optimization", self.optimization, str, "all, extended or basic")
+        typed("precision", self.precision, str | NoneType, "f32, bf16 or f16")
         for name in ("batches", "size", "cores"):
             each = getattr(self, name)
             typed(name, each, list | tuple | range | NoneType, "whole numbers")
