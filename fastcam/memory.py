@@ -12,6 +12,8 @@ from fastcam.errors import FastcamError
 
 CONTAINER = Path("/sys/fs/cgroup/memory.max")
 """The limit of a container, a number of bytes or "max"."""
+_SMALL = 1 << 24
+"""Bytes that are never refused, without asking the system: Python, NumPy and ONNX Runtime took more."""
 
 
 def limit() -> float:
@@ -43,8 +45,8 @@ def refuse_more(what: str, sizes: Iterable[int], itemsize: int, advice: str) -> 
     Raises:
         FastcamError: it would.
     """
-    needed, have = math.prod(sizes) * itemsize, limit()
-    if needed > have:
+    needed = math.prod(sizes) * itemsize
+    if needed > _SMALL and needed > (have := limit()):
         raise FastcamError(f"{what} would take {in_words(needed)} of memory, and there are {in_words(have)}; {advice}")
 
 
