@@ -1,5 +1,7 @@
 # The C++ kernels as csrc/python/bindings.cpp exports them. A ValueError names an argument that memory
 # depends on; fastcam.kernels.native validates all of them, in the user's words.
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,6 +45,10 @@ def explain_maps(
     npt.NDArray[np.int32],
     npt.NDArray[np.int32],
 ]: ...
+def same_everywhere(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]: ...
+def in_original(
+    counts: npt.NDArray[np.int32], components: npt.NDArray[np.int32], ways: Sequence[npt.NDArray[np.float64]]
+) -> tuple[npt.NDArray[np.float32], tuple[tuple[npt.NDArray[np.float32], ...], ...]]: ...
 def sweep(
     values: npt.NDArray[np.float32],
     cuts: npt.NDArray[np.float32],

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -24,6 +25,7 @@ namespace {
 
 using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+using Doubles = py::array_t<double, py::array::c_style>;
 using Ints = py::array_t<std::int32_t, py::array::c_style>;
 using Shape = std::vector<py::ssize_t>;
 
@@ -292,7 +294,8 @@ py::tuple explain_maps(const py::array& activations, const py::object& weights, 
         ask(w.ndim() == 2 && w.shape(0) == task.images && w.shape(1) == 4, "windows", "int32 [N, 4] in C order");
         task.windows = w.data();
     }
-    ask(out_height >= 1 && out_width >= 1, "size", "heights and widths of 1 or more");
+    constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+    ask(out_height >= 1 && out_width >= 1 && out_height <= kMost / out_width, "size", "heights and widths of 1 or more");
 
     Floats maps(Shape{task.images, task.targets, height, width});
     Bytes verdicts(Shape{task.images, task.targets});
@@ -319,6 +322,70 @@ py::tuple explain_maps(const py::array& activations, const py::object& weights, 
     std::copy(found, found + 5 * rows, components.mutable_data());
     return py::make_tuple(std::move(maps), std::move(verdicts), std::move(heatmaps), std::move(counts),
                           std::move(components), std::move(largest));
+}
+
+// bool [N, T]: whether the values of a map [N, T, ...] differ by a millionth of the highest at most.
+py::array_t<bool> same_everywhere(const Floats& maps) {
+    ask(maps.ndim() >= 2, "maps", "[N, T, ...]");
+    py::array_t<bool> out(Shape(maps.shape(), maps.shape() + 2));
+    bool* same = out.mutable_data();
+    const std::int64_t area = out.size() == 0 ? 0 : maps.size() / out.size();
+    const float* value = maps.data();
+    for (const bool* const end = same + out.size(); same != end; ++same) {
+        float low = std::numeric_limits<float>::infinity(), high = -low;
+        bool numbers = true;
+        for (const float* const next = value + area; value != next; ++value) {
+            numbers &= *value == *value;
+            low = std::min(low, *value);
+            high = std::max(high, *value);
+        }
+        *same = numbers && high - low <= 1e-6f * high;
+    }
+    return out;
+}
+
+// One side of a box in pixels of the picture; way [4, 4] as fastcam.image.preprocess.Geometry has it.
+float moved(std::int32_t value, const double* way, int side) {
+    const double place = (value - way[side]) * way[4 + side] + way[8 + side];
+    return static_cast<float>(std::min(std::max(place, 0.0), way[12 + side]));
+}
+
+// boxes [N, T, 4], and per image and target its components [count, 5]: those of explain_maps in pixels of the pictures.
+py::tuple in_original(const Ints& counts, const Ints& components, const py::sequence& ways) {
+    ask(counts.ndim() == 2, "counts", "[N, T]");
+    const py::ssize_t images = counts.shape(0), targets = counts.shape(1);
+    ask(static_cast<py::ssize_t>(ways.size()) == images, "ways", "one for each image");
+    const std::int32_t* count = counts.data();
+    const std::int32_t* const end = count + counts.size();
+    std::int64_t rows = 0;
+    for (const std::int32_t* c = count; c != end; ++c) rows = *c < 0 || rows < 0 ? -1 : rows + *c;
+    ask(components.ndim() == 2 && components.shape(1) == 5 && components.shape(0) == rows, "components", "[sum of counts, 5]");
+    const std::int32_t* row = components.data();
+    Floats boxes(Shape{images, targets, 4});
+    float* box = boxes.mutable_data();
+    std::fill(box, box + boxes.size(), 0.0f);
+    py::tuple found(images);
+    for (py::ssize_t i = 0; i < images; ++i) {
+        const py::object given = ways[i];
+        ask(py::isinstance<Doubles>(given) && py::len(given) == 4, "ways", "float64 [4, 4]");
+        const Doubles way = py::reinterpret_borrow<Doubles>(given);
+        ask(way.ndim() == 2 && way.shape(1) == 4, "ways", "float64 [4, 4]");
+        py::tuple of_image(targets);
+        for (py::ssize_t t = 0; t < targets; ++t, ++count, box += 4) {
+            Floats parts(Shape{*count, 5});
+            float* part = parts.mutable_data();
+            std::int32_t most = 0;
+            for (std::int32_t k = 0; k < *count; ++k, row += 5, part += 5) {
+                for (int side = 0; side < 4; ++side) part[side] = moved(row[side], way.data(), side);
+                part[4] = static_cast<float>(row[4]);
+                if (row[4] > most) std::copy(part, part + 4, box);
+                most = std::max(most, row[4]);
+            }
+            of_image[static_cast<std::size_t>(t)] = std::move(parts);
+        }
+        found[static_cast<std::size_t>(i)] = std::move(of_image);
+    }
+    return py::make_tuple(std::move(boxes), std::move(found));
 }
 
 // components [rows, 5] cut by cut, counts [cuts]
@@ -368,5 +435,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
           "alpha"_a);
     m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a);
     m.def("explain_maps", &explain_maps);
+    m.def("same_everywhere", &same_everywhere, py::arg("maps").noconvert());
+    m.def("in_original", &in_original, py::arg("counts").noconvert(), py::arg("components").noconvert(), "ways"_a);
     m.def("sweep", &sweep, py::arg("values").noconvert(), py::arg("cuts").noconvert(), "connectivity"_a, "window"_a);
 }

@@ -201,12 +201,13 @@ class View:
                 f"{self.network.name} is damaged: asked for {asked[1]} targets of {asked[0]} images it explains "
                 f"{list(columns.shape)}; export it again"
             )
-        if columns.min() < 0:  # how a file for another engine than ONNX Runtime says so
+        every = columns.ravel().tolist()
+        if min(every) < 0:  # how a file for another engine than ONNX Runtime says so
             raise FastcamError(
                 f"a target is no class, or no rank, that {self.network.name} resolves; give a class index"
             )
-        if columns.max() >= run.scores.shape[1]:
-            raise FastcamError(f"class {columns.max()} is out of range: the model has {run.scores.shape[1]} classes")
+        if max(every) >= run.scores.shape[1]:
+            raise FastcamError(f"class {max(every)} is out of range: the model has {run.scores.shape[1]} classes")
         added = combine(targets, added, self.metadata, self.network.name)
         classes, names = named_targets(targets, columns, self.metadata.labels)
         return TargetOutputs(added, run.scores, classes, names, targets, columns)
@@ -291,6 +292,8 @@ def class_scores(output: Float, score: Score) -> Float:
     if score.single:
         one = output.reshape(len(output), 1)
         return np.asarray(np.concatenate([-one if score.single == "logit" else 1 - one, one], axis=1), np.float32)
+    if output.ndim == 2 and score.axis == 1:
+        return output.astype(np.float32)
     first = np.moveaxis(output, score.axis, 1) if output.ndim > 1 else output[:, None]
     return np.asarray(first.reshape(*first.shape[:2], -1).sum(axis=2), np.float32)
 
@@ -319,7 +322,9 @@ def explain_maps(
 
 def place(kernels: Any, maps: LayerMaps, geometry: Sequence[Geometry], request: Request) -> Placed:
     """Heatmaps of maps of pictures, and boxes in pixels of the pictures, on the host."""
-    windows = np.array([each.target for each in geometry], np.int32)
+    windows = None
+    if any(each.has_bars for each in geometry):
+        windows = np.array([each.target for each in geometry], np.int32)
     explained = explain_maps(kernels, maps, geometry[0].network, request, windows)
     if hasattr(explained, "read"):  # on the device until now
         explained = explained.read()
@@ -329,9 +334,10 @@ def place(kernels: Any, maps: LayerMaps, geometry: Sequence[Geometry], request: 
 
 def without_constants(placed: Placed) -> Placed:
     """Maps that are the same everywhere say nothing about where: their status is "constant", and they have no heat."""
-    constant = (placed.status == kernels_.OK) & same_everywhere(placed.maps)
-    if not constant.any():
+    same = same_everywhere(placed.maps)
+    if not any(same.flat):
         return placed
+    constant = same & (placed.status == kernels_.OK)
     heatmaps, boxes, status = placed.heatmaps.copy(), placed.boxes.copy(), placed.status.copy()
     heatmaps[constant], boxes[constant], status[constant] = 0, 0, kernels_.CONSTANT
     components = tuple(
@@ -343,9 +349,8 @@ def without_constants(placed: Placed) -> Placed:
 
 def same_everywhere(maps: Float) -> NDArray[np.bool_]:
     """Which of the maps [N, T, ...] are; differences below a millionth of the value are rounding."""
-    area = tuple(range(2, maps.ndim))
-    high = maps.max(area)
-    same: NDArray[np.bool_] = high - maps.min(area) <= 1e-6 * high
+    backend: Any = kernels_.get()
+    same: NDArray[np.bool_] = backend.same_everywhere(maps)
     return same
 
 
@@ -353,16 +358,8 @@ def in_original(
     explained: kernels_.Explained, geometry: Sequence[Geometry]
 ) -> tuple[Float, tuple[tuple[Float, ...], ...]]:
     """Boxes [N, T, 4] and components in original pixels; no component, a box of zeros."""
-    boxes = np.zeros((*explained.counts.shape, 4), np.float32)
-    components: list[list[Float]] = [[] for _ in geometry]
-    start = 0
-    for i, t in np.ndindex(*explained.counts.shape):
-        count = int(explained.counts[i, t])
-        rows = explained.components[start : start + count]
-        parts = np.empty((count, 5), np.float32)
-        parts[:, :4], parts[:, 4] = geometry[i].to_original(rows[:, :4]), rows[:, 4]
-        if count:
-            boxes[i, t] = geometry[i].to_original(explained.largest[i, t : t + 1, :4])[0]
-        components[i].append(parts)
-        start += count
-    return boxes, tuple(map(tuple, components))
+    backend: Any = kernels_.get()  # of the processor
+    ways = [each.way_back for each in geometry]
+    found: tuple[Float, tuple[tuple[Float, ...], ...]]
+    found = backend.in_original(explained.counts, explained.components, ways)
+    return found

@@ -238,6 +238,8 @@ def read(image: Any, color: str, reading: Reading = DEFAULT) -> tuple[Uint8, Pix
         FastcamError: see :func:`load`.
     """
     whole = color in ("RGBA", "BGRA", "BANDS")
+    if type(image) is np.ndarray and not whole and _is_rgb(image):
+        return image, image
     if isinstance(image, str | Path):
         if Path(image).suffix.lower() == ".npy":
             pixels = _bands(read_array(image, "give a .npy file of bands", reading.shape_check(shown(image))), whole)
@@ -257,6 +259,18 @@ def read(image: Any, color: str, reading: Reading = DEFAULT) -> tuple[Uint8, Pix
         return seen, pixels
     floats = pixels.astype(np.float32)
     return seen, np.divide(floats, _DEEP, out=floats)
+
+
+def _is_rgb(array: NDArray[Any]) -> bool:
+    """Whether an array is what :func:`picture` makes of one: uint8 [h, w, 3] with pixels, in C order."""
+    return (
+        array.dtype == np.uint8
+        and array.ndim == 3
+        and array.shape[2] == 3
+        and array.size > 0
+        and array.flags.c_contiguous
+        and array.flags.aligned
+    )
 
 
 def deep(path: str | Path, reading: Reading = DEFAULT) -> Pixels:

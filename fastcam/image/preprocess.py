@@ -6,6 +6,7 @@ resize is a pure scale, and a box [x0, y0, x1, y1) means the same in every resol
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -60,12 +61,30 @@ class Geometry:
 
     def to_original(self, boxes: Any) -> Float:
         """Boxes [..., 4] in network-input pixels -> float32 [..., 4] in original pixels, clipped to the picture."""
-        (sx0, sy0, sx1, sy1), (tx0, ty0, tx1, ty1) = self.source, self.target
-        height, width = self.original
-        scale = np.array([(sx1 - sx0) / (tx1 - tx0), (sy1 - sy0) / (ty1 - ty0)] * 2)
-        moved = (np.asarray(boxes, np.float64) - (tx0, ty0, tx0, ty0)) * scale + (sx0, sy0, sx0, sy0)
-        clipped: Float = np.clip(moved, 0, (width, height, width, height)).astype(np.float32)
+        target, scale, source, end = self.way_back
+        moved = (np.asarray(boxes, np.float64) - target) * scale + source
+        clipped: Float = np.minimum(np.maximum(moved, 0), end).astype(np.float32)
         return clipped
+
+    @functools.cached_property
+    def way_back(self) -> NDArray[np.float64]:
+        """float64 [4, 4], for the sides of a box: where the target begins, how much larger the source is, where that
+        begins, and where the picture ends."""
+        (sx0, sy0, sx1, sy1), (tx0, ty0, tx1, ty1) = self.source, self.target
+        scale = (sx1 - sx0) / (tx1 - tx0), (sy1 - sy0) / (ty1 - ty0)
+        return np.array([(tx0, ty0) * 2, scale * 2, (sx0, sy0) * 2, self.original[::-1] * 2], np.float64)
+
+    @functools.cached_property
+    def area(self) -> int:
+        """How many pixels of the network's input are picture."""
+        x0, y0, x1, y1 = self.target
+        return (x1 - x0) * (y1 - y0)
+
+    @functools.cached_property
+    def has_bars(self) -> bool:
+        """Whether something of the network's input is no picture: a letterbox's bars."""
+        height, width = self.network
+        return self.target != (0, 0, width, height)
 
     def magnified(self, factor: int) -> Geometry:
         """The geometry of the same picture ``factor`` times as large."""
@@ -138,14 +157,8 @@ def prepare(
     """
     original = (image.shape[0], image.shape[1])
     network = size or how.size or original
-    geometry = fit(original, network, how)
     count = CHANNELS[how.color] or image.shape[2]
-    if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
-        raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
-    # one multiply and one subtraction per pixel: x = pixel * (scale / std) - mean / std, in float32
-    std = np.asarray(how.std, np.float64)
-    factor = np.broadcast_to((how.scale / std).astype(np.float32), count)
-    shift = np.broadcast_to((np.asarray(how.mean, np.float64) / std).astype(np.float32), count)
+    geometry, factor, shift = _planned(original, network, how, count)
     nchw = how.layout == "NCHW"
     x = np.empty((1, count, *network) if nchw else (1, *network, count), np.float32) if out is None else out
     planes = x[0].transpose(1, 2, 0) if nchw else x[0]
@@ -158,6 +171,24 @@ def prepare(
     return x, geometry
 
 
+@functools.lru_cache(maxsize=64)
+def _planned(original: Size, network: Size, how: Preprocessing, count: int) -> tuple[Geometry, Float, Float]:
+    """The geometry of pictures of one size, and what their pixels are multiplied by and what is then subtracted, [C].
+
+    One multiply and one subtraction a pixel: x = pixel * (scale / std) - mean / std, in float32.
+
+    Raises:
+        FastcamError: mean and std do not fit ``count`` channels.
+    """
+    if len(how.mean) not in (1, count) or len(how.std) not in (1, count):
+        raise FastcamError(f"mean {how.mean} and std {how.std} do not fit {count} channels; give one number or {count}")
+    std = np.asarray(how.std, np.float64)
+    each = how.scale / std, np.asarray(how.mean, np.float64) / std
+    factor, shift = (np.full(count, one, np.float32) for one in each)
+    factor.flags.writeable = shift.flags.writeable = False
+    return fit(original, network, how), factor, shift
+
+
 def _shrink(
     image: Uint8 | Float, how: Preprocessing, geometry: Geometry, factor: Float, shift: Float, planes: Float
 ) -> bool:
@@ -167,13 +198,13 @@ def _shrink(
     """
     left, top, right, bottom = geometry.source
     x0, y0, x1, y1 = geometry.target
-    size, seen = (y1 - y0, x1 - x0), image[top:bottom, left:right]
-    grows = size[0] > seen.shape[0] or size[1] > seen.shape[1]
+    height, width, seen_height, seen_width = y1 - y0, x1 - x0, bottom - top, right - left
     if (
         how.color not in ("RGB", "BGR")
         or image.dtype != np.uint8
-        or grows
-        or seen.shape[0] * seen.shape[1] > 65536 * size[0] * size[1]
+        or height > seen_height
+        or width > seen_width
+        or seen_height * seen_width > 65536 * height * width
     ):
         return False
     try:
@@ -184,7 +215,7 @@ def _shrink(
         planes, factor, shift = planes[..., ::-1], factor[::-1], shift[::-1]
     if (y0, x0, y1, x1) != (0, 0, *geometry.network):
         planes[...] = np.float32(how.pad_value) * factor - shift
-    native.prepare(seen.view(np.uint8), factor, shift, planes[y0:y1, x0:x1])
+    native.prepare(image[top:bottom, left:right].view(np.uint8), factor, shift, planes[y0:y1, x0:x1])
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -189,14 +190,8 @@ def prepare(pixels: Any, factor: Any, shift: Any, out: Any) -> tuple[Bytes, Floa
         raise FastcamError("out must be a NumPy array of float32 that can be written")
     if out.ndim != 3 or out.shape[2] != 3 or 0 in out.shape:
         raise _shape_error("out", "[H, W, 3] with H, W >= 1", out)
-    if not _own_places(out):
-        raise FastcamError(f"out must have a place for each of its values, got strides {out.strides}")
-    (height, width), (rows, columns) = pixels.shape[:2], out.shape[:2]
-    if rows > height or columns > width:
-        raise FastcamError(f"a picture of {height} x {width} cannot be shrunk to {rows} x {columns}")
-    whole = whole_scale(height, rows) and whole_scale(width, columns)
-    if whole and height // rows * (width // columns) > 65536:
-        raise FastcamError(f"{height} x {width} to {rows} x {columns} makes one of more than 65536 pixels")
+    _check_shrinks(pixels.shape[:2], out.shape, out.strides)
+    height, width = pixels.shape[:2]
     three = [_array(value, name, np.float32, "[3]") for name, value in (("factor", factor), ("shift", shift))]
     for name, value in zip(("factor", "shift"), three, strict=True):
         if value.shape != (3,):
@@ -205,13 +200,24 @@ def prepare(pixels: Any, factor: Any, shift: Any, out: Any) -> tuple[Bytes, Floa
     return pixels if together else np.ascontiguousarray(pixels), three[0], three[1]
 
 
-def _own_places(array: npt.NDArray[Any]) -> bool:
-    """Whether each axis steps over those of smaller strides, by whole values."""
-    behind = array.itemsize
-    for stride, extent in sorted(
-        (abs(stride), extent) for stride, extent in zip(array.strides, array.shape, strict=True)
-    ):
-        if stride % array.itemsize or (extent > 1 and stride < behind):
+@functools.lru_cache(maxsize=64)
+def _check_shrinks(size: tuple[int, int], shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Raise where a picture of this size cannot be shrunk into floats of this shape, which lie at these strides."""
+    if not _own_places(shape, strides):
+        raise FastcamError(f"out must have a place for each of its values, got strides {strides}")
+    (height, width), (rows, columns) = size, shape[:2]
+    if rows > height or columns > width:
+        raise FastcamError(f"a picture of {height} x {width} cannot be shrunk to {rows} x {columns}")
+    whole = whole_scale(height, rows) and whole_scale(width, columns)
+    if whole and height // rows * (width // columns) > 65536:
+        raise FastcamError(f"{height} x {width} to {rows} x {columns} makes one of more than 65536 pixels")
+
+
+def _own_places(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether each axis of an array of float32 steps over those of smaller strides, by whole values."""
+    behind = size = np.dtype(np.float32).itemsize
+    for stride, extent in sorted((abs(stride), extent) for stride, extent in zip(strides, shape, strict=True)):
+        if stride % size or (extent > 1 and stride < behind):
             return False
         behind += (extent - 1) * stride
     return True
@@ -238,7 +244,8 @@ def _array(value: Any, name: str, dtype: type[np.generic], shape: str) -> npt.ND
     if isinstance(value, OnDevice):
         on_device: npt.NDArray[Any] = array if array.flags.c_contiguous else array.copy()
         return on_device
-    return value if value.flags.carray else np.require(value, requirements=("C", "A"))
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.require(value, requirements=("C", "A"))
 
 
 def _shape_error(name: str, wanted: str, got: npt.NDArray[Any]) -> FastcamError:

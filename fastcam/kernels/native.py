@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
 import fastcam._native as _native  # this form raises ModuleNotFoundError where it is not built
-from fastcam.kernels import _validate
+from fastcam.kernels import _validate, reference
 from fastcam.kernels.api import Explained
-from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
+from fastcam.kernels.arrays import Activations, Bytes, Doubles, Floats, Ints, Mask
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
 
 
@@ -68,13 +73,32 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
 
 def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
     """A picture shrunk and normalised in one pass, with the bits of :func:`fastcam.kernels.reference.prepare`."""
-    pixels, factor, shift = _validate.prepare(pixels, factor, shift, out)
-    _native.prepare(pixels, factor, shift, out)
+    try:
+        _native.prepare(pixels, factor, shift, out)
+    except (TypeError, ValueError):  # to be said in the user's words, or copied
+        pixels, factor, shift = _validate.prepare(pixels, factor, shift, out)
+        _native.prepare(pixels, factor, shift, out)
 
 
 def sweep(values: Floats, cuts: Floats, connectivity: int = 8, window: Ints | None = None) -> tuple[Ints, Ints]:
     """Components at many thresholds in one pass, as :func:`fastcam.kernels.reference.sweep` finds them."""
     return _native.sweep(*_validate.sweep(values, cuts, connectivity, window))
+
+
+def same_everywhere(maps: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the maps [N, T, ...] are, as :func:`fastcam.kernels.reference.same_everywhere` says."""
+    build = _native if hasattr(_native, "same_everywhere") else reference  # an older one is still there
+    found: npt.NDArray[np.bool_] = build.same_everywhere(np.ascontiguousarray(maps, np.float32))
+    return found
+
+
+def in_original(
+    counts: Ints, components: Ints, ways: Sequence[Doubles]
+) -> tuple[Floats, tuple[tuple[Floats, ...], ...]]:
+    """Boxes in pixels of the pictures, with the bits of :func:`fastcam.kernels.reference.in_original`."""
+    if not hasattr(_native, "in_original"):  # a build of an older checkout
+        return reference.in_original(counts, components, ways)
+    return _native.in_original(counts, components, ways)
 
 
 def explain_maps(
@@ -88,17 +112,16 @@ def explain_maps(
     want_heatmaps: bool = True,
 ) -> Explained:
     """Everything in one call, map by map."""
-    if weights is None:
-        activations = _validate.signed_maps(activations)
-    else:
-        activations, weights = _validate.weigh(activations, weights)
-    found = _native.explain_maps(
-        activations,
-        weights,
-        *_validate.target_size(size),
-        float(_validate.fraction(fraction)),
-        _validate.connectivity(connectivity),
-        want_heatmaps,
-        _validate.windows(windows, len(activations)),
-    )
+    try:
+        share = float(_validate.fraction(fraction))
+        found = _native.explain_maps(activations, weights, *size, share, connectivity, want_heatmaps, windows)
+    except (TypeError, ValueError):  # to be said in the user's words, or converted
+        if weights is None:
+            activations = _validate.signed_maps(activations)
+        else:
+            activations, weights = _validate.weigh(activations, weights)
+        height, width = _validate.target_size(size)
+        share, neighbours = float(_validate.fraction(fraction)), _validate.connectivity(connectivity)
+        inside = _validate.windows(windows, len(activations))
+        found = _native.explain_maps(activations, weights, height, width, share, neighbours, want_heatmaps, inside)
     return Explained(*found)

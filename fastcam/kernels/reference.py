@@ -5,14 +5,14 @@ Written to be read, not to be fast. :class:`fastcam.kernels.Kernels` documents t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fastcam.kernels import _validate
 from fastcam.kernels.api import ALL_NEGATIVE, NON_FINITE, OK, ZERO_GRADIENT, Explained
-from fastcam.kernels.arrays import Activations, Bytes, Floats, Ints, Mask
+from fastcam.kernels.arrays import Activations, Bytes, Doubles, Floats, Ints, Mask
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
@@ -164,6 +164,46 @@ def sweep(values: Floats, cuts: Floats, connectivity: int = 8, window: Ints | No
         pixels; counts, int32 [n]: how many each cut has.
     """
     return by_threshold(label, boxes, *_validate.sweep(values, cuts, connectivity, window))
+
+
+def same_everywhere(maps: Floats) -> npt.NDArray[np.bool_]:
+    """bool [N, T]: which of the maps [N, T, ...] are the same everywhere. Not every backend has it.
+
+    Differences of at most a millionth of the highest value are rounding.
+    """
+    places = tuple(range(2, maps.ndim))
+    high = maps.max(places)
+    same: npt.NDArray[np.bool_] = high - maps.min(places) <= np.float32(1e-6) * high
+    return same
+
+
+def in_original(
+    counts: Ints, components: Ints, ways: Sequence[Doubles]
+) -> tuple[Floats, tuple[tuple[Floats, ...], ...]]:
+    """What :meth:`Kernels.explain_maps` finds, in pixels of the pictures. Not every backend has it.
+
+    Args:
+        counts, components: see :class:`fastcam.kernels.Explained`.
+        ways: for each image float64 [4, 4], :attr:`fastcam.image.preprocess.Geometry.way_back`.
+
+    Returns:
+        float32 [N, T, 4]: the box of each map's component with most pixels, the first of them on a tie; zeros where
+        there is none. And per image and target float32 [count, 5]: its components' boxes and numbers of pixels.
+    """
+    boxes = np.zeros((*counts.shape, 4), np.float32)
+    rows, start = [], 0
+    for i, of_image in enumerate(counts.tolist()):
+        target, scale, source, end = ways[i]
+        row = []
+        for t, count in enumerate(of_image):
+            found = components[start : start + count]
+            moved = (found[:, :4] - target) * scale + source
+            row.append(np.concatenate([np.clip(moved, 0, end), found[:, 4:]], axis=1).astype(np.float32))
+            if count:
+                boxes[i, t] = row[t][largest(found), :4]
+            start += count
+        rows.append(tuple(row))
+    return boxes, tuple(rows)
 
 
 def by_threshold(

@@ -88,7 +88,7 @@ def status_of(
     codes: NDArray[Any], names: list[str], targets: tuple[tuple[Target, ...], ...]
 ) -> tuple[tuple[str, ...], ...]:
     """[N, T] of words; :data:`NOT_ASKED` where an image has fewer targets than another."""
-    words = [[names[code] for code in row] for row in codes]
+    words = [[names[code] for code in row] for row in codes.tolist()]
     for row, own in zip(words, targets, strict=False):
         row[len(own) :] = [NOT_ASKED] * (len(row) - len(own))
         row[:] = [word if t >= len(own) or own[t].name else NOT_ASKED for t, word in enumerate(row)]
