@@ -51,6 +51,8 @@ from fastcam.targets.spec_kinds import CotangentLike, bind
 
 PREDICTED = ClassTargets(np.array([[-1]]))
 """The target of a prediction: what an export in one file explains by the way."""
+_REQUESTS = 64
+"""How many ways of asking are kept, so that they need not be checked again."""
 LATER = Sources((), ())
 """The images of a request where they come later: frames of a stream, a batch on the device."""
 
@@ -150,6 +152,7 @@ class Explainer:
         side = TextEncoder(self._name, text_encoder, metadata.text_encoder, _folder(model), texts, create)
         self._texts = TextSide(side.embed, side.scale, side.bias)
         self._at, self._threads = 0, threads
+        self._requests: dict[tuple[object, ...] | None, Request] = {}  # what calls asked, without their images
         if prompts is not None:
             self._take_prompts(read_prompts(prompts))
 
@@ -289,6 +292,7 @@ class Explainer:
         """The same sessions: an Explainer keeps nothing between calls."""
         other = object.__new__(Explainer)
         other.__dict__ |= self.__dict__
+        other._requests = {}  # at another layer, or with other prompts, the same words ask something else
         return other
 
     def __deepcopy__(self, memo: object) -> Explainer:
@@ -614,6 +618,16 @@ class Explainer:
             count: says for how many images there may be targets.
         """
         count = len(images) if count is None else count
+        key = None if self.metadata.cotangents else asks.key
+        known = self._requests.get(key)
+        if known is None:
+            new = self._new_request(asks, images, count)
+            if key is not None and len(self._requests) < _REQUESTS:
+                self._requests[key] = replace(new, images=LATER)
+            return new
+        return replace(known, images=images, progress=Meter(None, count * (len(known.layers) or 1)))
+
+    def _new_request(self, asks: ExplainOptions, images: Sources | Prediction, count: int) -> Request:
         targets = self._resolve_targets(asks.targets, count, asks.cotangent)
         at_one = self._view is not self._whole
         asked, asks = asks, with_defaults(asks, targets, self._whole.metadata, self._name, at_one)

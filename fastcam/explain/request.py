@@ -25,6 +25,8 @@ from fastcam.targets.spec_kinds import CotangentLike
 Layers: TypeAlias = "str | int | Sequence[str | int] | None"
 """The layers that a caller may ask for: "all", names or numbers; None is the default layer alone."""
 ResolvedTargets: TypeAlias = "ClassTargets | CotangentTargets"
+PLAIN = frozenset({int, float, str, NoneType})
+"""Types of what is asked that never changes."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,20 @@ class ExplainOptions:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        typed("threshold", self.threshold, Real, "a number")
-        typed("method", self.method, str | NoneType, "the name of a method (fastcam methods)")
+        if type(self.threshold) is not float:
+            typed("threshold", self.threshold, Real, "a number")
+        if self.method is not None:
+            typed("method", self.method, str | NoneType, "the name of a method (fastcam methods)")
         if not 0 < self.threshold <= 1:
             raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {self.threshold}")
+
+    @property
+    def key(self) -> tuple[object, ...] | None:
+        """The same of calls that ask the same; None where more than numbers and names is asked."""
+        plain = self.targets, self.threshold, self.connectivity, self.method, self.fuse, self.style
+        types = tuple(map(type, plain))  # True is no 1
+        more = self.cotangent, self.layers, self.options, self.progress
+        return (*plain, *types) if PLAIN.issuperset(types) and all(one is None for one in more) else None
 
 
 def resolved(

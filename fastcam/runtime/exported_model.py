@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -205,7 +205,7 @@ class Network:
         on_demand = self._second is not None
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
         rows, ran = slice(0, len(tensor)), len(tensor) + missing
-        own = {name: _rows(value, rows, ran) for name, value in values.items()}
+        own = {name: _rows(value, rows, ran) for name, value in values.items()} if missing else values
         explained = {name: own.pop(name) for name in list(own) if name.startswith(PREFIX)}
         classes = _as_rows(targets) if isinstance(targets, np.ndarray) else ()
         return Forward(tensor, own, explained, classes, carried, rows, ran, further)
@@ -452,12 +452,25 @@ def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> 
 
     What a mode brings back to the default layer is left out for others.
     """
+    at_other = number is not None and metadata.of_layer_alone()
+    return {plain: added[name] for name, plain in _names(tuple(added), number, at_other)}
+
+
+@lru_cache(maxsize=64)
+def _names(added: tuple[str, ...], number: int | None, at_other: bool) -> tuple[tuple[str, str], ...]:
+    """The added outputs of a layer, and how they are called there.
+
+    Args:
+        added: names of all added outputs.
+        number: of the layer.
+        at_other: whether what a mode brings back to the default layer is left out.
+    """
     of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
     mine = {of_layer(name, number): name for name in of_layers}
     others = tuple(f"{name}." for name in of_layers)
-    left_out = of_layers | {RELEVANCE} if number is not None and metadata.of_layer_alone() else of_layers
-    kept = {name: value for name, value in added.items() if name not in left_out and not name.startswith(others)}
-    return kept | {plain: added[name] for name, plain in mine.items() if name in added}
+    left_out = of_layers | {RELEVANCE} if at_other else of_layers
+    kept = {name: name for name in added if name not in left_out and not name.startswith(others)}
+    return (*kept.items(), *((name, plain) for name, plain in mine.items() if name in added))
 
 
 def _are_known(shape: tuple[int | str, ...]) -> bool:

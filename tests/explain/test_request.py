@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import inspect
+import weakref
 from dataclasses import fields
 from typing import Any
 
@@ -84,3 +87,40 @@ def test_what_is_wrong_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPa
     with pytest.raises(FastcamError, match="explain with the Explainer that predicted"):
         explainer(emit="cam").explain(ours.predict(X))
     assert counted == [3]
+
+
+def test_a_question_asked_twice_is_checked_once_and_answered_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = explainer()
+    resolved: list[Any] = []
+    inner = one._resolve_targets
+    monkeypatch.setattr(one, "_resolve_targets", lambda *asked: resolved.append(asked) or inner(*asked))
+    first, again = one(X, targets=1, threshold=0.4), one(X[:2], targets=1, threshold=0.4)
+    assert len(resolved) == 1
+    np.testing.assert_array_equal(first.boxes[:2], again.boxes)
+    np.testing.assert_array_equal(first.classes[:2], again.classes)
+    assert one(X, targets=1, threshold=0.9).threshold == 0.9 and one(X, targets=2).classes.tolist() == [[2]] * 3
+
+
+def test_a_known_question_is_not_taken_for_one_of_another_type() -> None:
+    one = explainer()
+    one(X, targets=1, connectivity=8)
+    with pytest.raises(FastcamError):
+        one(X, targets=True)
+    with pytest.raises(FastcamError):
+        one(X, targets=1, connectivity=8.0)
+
+
+def test_what_was_asked_keeps_no_picture_alive() -> None:
+    one = explainer()
+    given = X.copy()
+    alive = weakref.ref(given)
+    one(given, targets=1)
+    del given
+    gc.collect()
+    assert alive() is None
+
+
+def test_another_layer_has_questions_of_its_own() -> None:
+    one = explainer()
+    one(X)
+    assert one._requests and not copy.copy(one)._requests
