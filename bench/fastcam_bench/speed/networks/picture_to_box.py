@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["networks"][name][str(batch)] = found
             print(verdict(name, batch, found), flush=True)
     given = sys.argv[1:] if arguments is None else arguments
-    about = {"command": " ".join(["python -m fastcam_bench.speed.networks.picture_to_box", *given])}
+    about: Row = {"command": " ".join(["python -m fastcam_bench.speed.networks.picture_to_box", *given])}
     about |= {"machine": machine(), "versions": versions("fastcam", "onnxruntime", "opencv-python", "numpy", "torch")}
     write_report({**about, "threads": options.threads, **report}, options.json)
     return 0
