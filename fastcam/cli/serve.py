@@ -131,8 +131,8 @@ def _told(log: str) -> Told:
         raise FastcamError(f"--log is {shown(repr(log))}; give text or json")
     if log == "text":
         return partial(typer.echo, err=True)
-    from fastcam.serving import logs
     from fastcam.serving.service import LOG
+    from fastcam.serving.watching import logs
 
     logs.to_stderr()
     return LOG.info
@@ -183,7 +183,7 @@ def _grpc_tls(certificate: Path | None, key: Path | None, client_ca: Path | None
 
 def _references(given: Sequence[str]) -> dict[str, Path]:
     """Tables by the models whose maps are compared with them; what is wrong is said before anything is served."""
-    from fastcam.serving.drift import Reference
+    from fastcam.serving.watching.drift import Reference
 
     found = {}
     for one in given:

@@ -14,16 +14,16 @@ from typing import Any, TypeAlias
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.session import one_line
-from fastcam.serving import open_inference, plain
+from fastcam.serving import open_inference, plain, triton_extensions
 from fastcam.serving.bodies.compressed import unpacked
 from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import NO_SPANS, ServedModel
 from fastcam.serving.openapi import document
 from fastcam.serving.repository import Repository
 from fastcam.serving.service import LOG, Service, said_of
-from fastcam.serving.tracing import Spans
+from fastcam.serving.watching.metrics import Metrics
+from fastcam.serving.watching.tracing import Spans
 
 STATUS: dict[type[Exception], int] = {
     NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Left: 499, Gone: 503, NotInTime: 504,
@@ -92,6 +92,8 @@ class Server:
             route("/v2/health/live", self._live),
             route("/v2/health/ready", self._ready),
             *(route(f"{prefix}/ready", self._model_ready) for prefix in (model, version)),
+            *(route(f"{prefix}/config", self._config) for prefix in (model, version)),
+            *(route(f"{prefix}/stats", self._statistics) for prefix in ("/v2/models", model, version)),
             *(route(f"{prefix}/infer", self._infer, "POST") for prefix in (model, version)),
             *(route(prefix, self._model) for prefix in (model, version)),
             route("/v1/explain", self._explain, "POST"),
@@ -216,6 +218,13 @@ class Server:
         model = self._named(request.path_params)
         return _json({"name": model.name, "ready": self.service.ready})
 
+    async def _config(self, request: Any, until: float) -> Any:
+        return _json(triton_extensions.config(self._named(request.path_params)))
+
+    async def _statistics(self, request: Any, until: float) -> Any:
+        path = request.path_params
+        return _json(triton_extensions.statistics(self.repository, path.get("model", ""), path.get("version", "")))
+
     async def _list_v1(self, request: Any, until: float) -> Any:
         return _json({"models": sorted(self.repository.models)})
 
@@ -235,7 +244,9 @@ class Server:
             size = int(length)
         said = _read_json(body[:size])
         reply = self.service.with_model(
-            path["model"], path.get("version"), lambda model: open_inference.infer(model, said, body[size:], until)
+            path["model"],
+            path.get("version"),
+            lambda model: open_inference.infer(model, said, body[size:], until, self.service.kept.add),
         )
         if not reply.binary:
             return _json(reply.body)
@@ -285,7 +296,7 @@ class Server:
         return self.service.with_this(model, answer)
 
     def _shown(self, model: ServedModel, found: Explanation, shows: str, accept: str) -> Any:
-        with self.service.spans.step("draw"):
+        with self.service.spans.step("draw"), model.statistics.step("compute_output"):
             about = plain.described(model, found)
             if "multipart/mixed" in accept:
                 overlays = [plain.png(found, shows, target) for target in range(found.asked(0))]

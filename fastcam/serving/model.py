@@ -30,7 +30,8 @@ from fastcam.serving.batching import Batcher
 from fastcam.serving.caller import CALLER
 from fastcam.serving.errors import Gone, NotInTime
 from fastcam.serving.limits import Limits
-from fastcam.serving.tracing import Spans
+from fastcam.serving.watching.statistics import Statistics
+from fastcam.serving.watching.tracing import Spans
 
 A = TypeVar("A")
 LANES = 8
@@ -42,6 +43,8 @@ NO_SPANS = Spans()
 
 Observe = Callable[[str, float], None]
 """Called with the name of a step, or "images" for a run's number of images, and seconds, or the number."""
+Waited = Callable[[int, int, int], None]
+"""Called with when something was asked, when its run began and when that ended, by ``time.time_ns()``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +92,6 @@ def predicting(steps: PredictionSteps) -> Work[Prediction]:
     return Work(lambda targets: None, steps.prepare, steps.weight, run)
 
 
-def waited(spans: Spans) -> Callable[[int, int, int], None]:
-    """Records how long something waited, and its run."""
-
-    def told(asked: int, begun: int, ended: int) -> None:
-        spans.record("queue", asked, begun)
-        spans.record("run", begun, ended)
-
-    return told
-
-
 class Lane(Generic[A]):
     """One way of answering, whose pictures run together.
 
@@ -113,7 +106,9 @@ class Lane(Generic[A]):
         self.work = work
         self.batchers: list[Batcher[_Item, A]] = [Batcher(work.run, size, delay, ran) for _ in range(runs)]
 
-    def answer(self, source: Any, targets: Sequence[Any], until: float, observe: Observe, spans: Spans) -> A:
+    def answer(
+        self, source: Any, targets: Sequence[Any], until: float, observe: Observe, spans: Spans, waited: Waited
+    ) -> A:
         """The answer to one picture."""
         batcher = min(self.batchers, key=lambda one: one.load)
         batcher.coming(1)
@@ -127,7 +122,7 @@ class Lane(Generic[A]):
         finally:
             batcher.coming(-1)
         key = part.tensor.shape, repr(part.further.shapes())
-        return batcher.ask(_Item(part, targets), key, until, waited(spans))
+        return batcher.ask(_Item(part, targets), key, until, waited)
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""
@@ -163,8 +158,9 @@ class ServedModel:
     ) -> None:
         self._spans, self._saw = spans, saw
         self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
-        self._size = explainer.fixed_batch or size
-        self._delay, self.observe = delay, observe
+        self.size = explainer.fixed_batch or size
+        self.delay, self._observe = delay, observe
+        self.statistics = Statistics()
         self._lanes: OrderedDict[str, Lane[Explanation]] = OrderedDict()
         self._lock = threading.Lock()
         self._budget = Budget(HELD)
@@ -210,7 +206,7 @@ class ServedModel:
             self._refuse_closed()
             if self._predictions is None:
                 work = predicting(self.explainer.prediction_steps())
-                self._predictions = Lane(work, self.explainer.sessions, self._size, self._delay, self._ran)
+                self._predictions = Lane(work, self.explainer.sessions, self.size, self.delay, self._ran)
         lane = self._predictions
         return _together([partial(self._answered, lane, source, (), until) for source in sources])
 
@@ -225,7 +221,7 @@ class ServedModel:
             self._refuse_closed()
             if self._later is None:
                 self._later = Batcher(self._run_later, 1, 0.0, self._ran)
-        return self._seen(self._later.ask((prediction, asked), None, until, waited(self._spans)))
+        return self._seen(self._later.ask((prediction, asked), None, until, self._waited))
 
     def warm(self) -> None:
         """Explain a black picture, so that the first client does not wait for what is made at the first call."""
@@ -249,7 +245,7 @@ class ServedModel:
     def _answered(self, lane: Lane[A], source: Any, targets: Sequence[Any], until: float) -> A:
         with self._room(lane.work.weight(source)):
             _in_time(until)
-            return lane.answer(source, targets, until, self.observe, self._spans)
+            return lane.answer(source, targets, until, self.observe, self._spans, self._waited)
 
     @contextmanager
     def _room(self, weight: int) -> Any:
@@ -273,7 +269,7 @@ class ServedModel:
             if lane is None:
                 steps = self.explainer.steps(ExplainOptions(_own, **asked.how))
                 lane = self._lanes[asked.key] = Lane(
-                    explaining(steps), self.explainer.sessions, self._size, self._delay, self._ran
+                    explaining(steps), self.explainer.sessions, self.size, self.delay, self._ran
                 )
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]
@@ -292,18 +288,20 @@ class ServedModel:
             NotInTime: the time was over first.
         """
         _in_time(until)
-        if not self._rows_alike(names):
-            with self._spans.step("run"):
-                return self.explainer.run(feed, names)
+        if not self.rows_alike(names):
+            begun = time.time_ns()
+            found = self._run(feed, names)
+            self._waited(begun, begun, time.time_ns())
+            return found
         with self._lock:
             self._refuse_closed()
             if self._raw is None:
-                self._raw = Batcher(self._run_raw, self._size, 0.0, self._ran)
+                self._raw = Batcher(self._run_raw, self.size, 0.0, self._observed)
         rows = self._filled(feed)
         shapes = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(rows.items()))
-        return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until, waited(self._spans))
+        return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until, self._waited)
 
-    def _rows_alike(self, names: Sequence[str]) -> bool:
+    def rows_alike(self, names: Sequence[str]) -> bool:
         """Whether every input and wanted output has a row for each image of a run."""
         inputs, outputs = self.explainer.signature
         values = [*inputs, *(value for value in outputs if value.name in names)]
@@ -351,18 +349,42 @@ class ServedModel:
         """Rows through the file; those of a fixed batch in several runs, the last of which is filled up."""
         size, rows = self.explainer.fixed_batch, len(feed[self.explainer.metadata.input])
         if size is None or rows == size:
-            return self.explainer.run(feed, names)
+            return self._run(feed, names)
         found = []
         for start in range(0, rows, size):
             part = {name: value[start : start + size] for name, value in feed.items()}
             missing = size - min(size, rows - start)
             full = {name: np.concatenate([value, np.repeat(value[-1:], missing, 0)]) for name, value in part.items()}
-            found.append({name: value[: size - missing] for name, value in self.explainer.run(full, names).items()})
+            found.append({name: value[: size - missing] for name, value in self._run(full, names).items()})
         return {name: np.concatenate([one[name] for one in found]) for name in names}
 
-    def _ran(self, count: int, seconds: float) -> None:
+    def _run(self, feed: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        begun = time.perf_counter()
+        found = self.explainer.run(feed, names)
+        image = feed[self.explainer.metadata.input]
+        self.statistics.ran(len(image) if image.ndim else 1, time.perf_counter() - begun)
+        return found
+
+    # ---- what is told of it
+
+    def observe(self, what: str, value: float) -> None:
+        """See :data:`Observe`."""
+        self._observe(what, value)
+        if what == "prepare":
+            self.statistics.add("compute_input", int(1e9 * value))
+
+    def _observed(self, count: int, seconds: float) -> None:
         self.observe("run", seconds)
         self.observe("images", count)
+
+    def _ran(self, count: int, seconds: float) -> None:
+        self._observed(count, seconds)
+        self.statistics.ran(count, seconds)
+
+    def _waited(self, asked: int, begun: int, ended: int) -> None:
+        self._spans.record("queue", asked, begun)
+        self._spans.record("run", begun, ended)
+        self.statistics.waited(asked, begun, ended)
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""

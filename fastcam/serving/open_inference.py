@@ -6,7 +6,7 @@ Source: https://github.com/kserve/open-inference-protocol, and the extension "bi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
+from fastcam.results.prediction import Prediction
 from fastcam.schema import __version__
 from fastcam.serving.asked import NAMES, asked
 from fastcam.serving.bodies.tensors import (
@@ -38,7 +39,11 @@ EXPLAINED: dict[str, str] = {
     "fastcam.heatmaps": "FP32",
 }  # fmt: skip
 """What is given of an explanation; heatmaps, which are large, only where they are asked for by name."""
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+PREDICT, IDS = "predict", "fastcam.ids"
+"""The parameter that asks for predictions alone, and that of their ids in the answer, with commas between."""
+Keep = Callable[[ServedModel, Prediction], str | None]
+"""Keeps a prediction, and says its name; None where it does not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,7 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> dict[str, Any
         "parameters": {
             "fastcam": {
                 "pictures": PICTURES,
-                "parameters": [*NAMES],
+                "parameters": [*NAMES, PREDICT],
                 "outputs": [*EXPLAINED],
                 "methods": servable(model.explainer.metadata),
                 "layers": [layer.value for layer in model.explainer.metadata.layers],
@@ -86,17 +91,21 @@ def _described(value: Any) -> dict[str, Any]:
 # ---- a request
 
 
-def infer(model: ServedModel, request: Mapping[str, Any], binary: bytes, until: float) -> Reply:
+def infer(
+    model: ServedModel, request: Mapping[str, Any], binary: bytes, until: float, keep: Keep = lambda *said: None
+) -> Reply:
     """The answer to an inference request.
 
     Tensors go into the file as they are, and its outputs come back, ``fastcam.*`` among them. With a parameter that
     says what is explained or how (``targets``, ``method``, ...), or with encoded pictures, the server explains: then
-    the outputs are the model's own and :data:`EXPLAINED`.
+    the outputs are the model's own and :data:`EXPLAINED`. With :data:`PREDICT` they are the model's own, and each row
+    has an id by which it may be explained later.
 
     Args:
         request: the JSON.
         binary: what follows it.
         until: see :class:`fastcam.serving.batching.Batcher`.
+        keep: keeps predictions.
 
     Raises:
         FastcamError: a request that is none, or values that the model does not take.
@@ -104,15 +113,18 @@ def infer(model: ServedModel, request: Mapping[str, Any], binary: bytes, until: 
     feed = _inputs(request, binary)
     parameters = _object(request.get("parameters", {}), "parameters")
     wanted = _wanted(request)
-    found = answer(model, feed, parameters, [name for name, _ in wanted], until)
+    found, said = answer(model, feed, parameters, [name for name, _ in wanted], until, keep)
     raw, as_bytes = bool(parameters.get("binary_data_output", False)), dict(wanted)
     outputs, tail = [], []
-    for name, value in found.items():
-        said_of = as_bytes.get(name)
-        about, content = _output(name, value, raw if said_of is None else said_of)
-        outputs.append(about)
-        tail += [content] if content is not None else []
+    with model.statistics.step("compute_output"):
+        for name, value in found.items():
+            said_of = as_bytes.get(name)
+            about, content = _output(name, value, raw if said_of is None else said_of)
+            outputs.append(about)
+            tail += [content] if content is not None else []
     body: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
+    if said:
+        body["parameters"] = said
     if "id" in request:
         body["id"] = str(request["id"])
     return Reply(body, tail)
@@ -124,51 +136,63 @@ def answer(
     parameters: Mapping[str, Any],
     names: Sequence[str],
     until: float,
-) -> dict[str, NDArray[Any]]:
-    """The outputs of a request, however it came: those named, in their order, or all.
+    keep: Keep,
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The outputs of a request, however it came: those named, in their order, or all; and parameters of the answer.
 
     Args:
         feed: the inputs by name; byte strings are arrays of objects.
         parameters: of the request; those that say nothing of an explanation are left alone.
-        names, until: see :func:`infer`.
+        names, until, keep: see :func:`infer`.
 
     Raises:
         FastcamError: see :func:`infer`.
     """
     said = {name: parameters[name] for name in NAMES if name in parameters}
-    pictures = _pictures(model, feed)
-    if pictures is not None or said:
-        found = _explained(model, feed, pictures, said, names, until)
+    pictures, about = _pictures(model, feed), {}
+    if parameters.get(PREDICT) is True:
+        if said:
+            raise FastcamError(f"{PREDICT} asks for no explanation, and {listed(said)} for one; send one of them")
+        each = model.predict(_sources(feed, pictures), until)
+        found = _joined([one.outputs for one in each])
+        about = {IDS: ",".join(keep(model, one) or "" for one in each)}
+    elif pictures is not None or said:
+        found = _explained(model, _sources(feed, pictures), said, names, until)
     else:
         have = [value.name for value in model.explainer.signature[1]]
         found = dict(model.infer(feed, names or have, until))
     missing = [name for name in names if name not in found]
     if missing:
         raise FastcamError(f"no output {shown(repr(missing[0]))}; there are {listed(found)}")
-    return {name: found[name] for name in names or found}
+    return {name: found[name] for name in names or found}, about
 
 
 def _explained(
     model: ServedModel,
-    feed: Mapping[str, NDArray[Any]],
-    pictures: NDArray[Any] | None,
+    sources: Sequence[Any],
     said: Mapping[str, Any],
     names: Sequence[str],
     until: float,
 ) -> dict[str, NDArray[Any]]:
     """The model's outputs and the explanation of each row."""
+    each = model.explain(sources, asked(said, model.limits), until)
+    return _joined([one.outputs for one in each]) | explained_arrays(each, "fastcam.heatmaps" in names)
+
+
+def _joined(each: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([np.asarray(one[name]) for one in each]) for name in each[0]}
+
+
+def _sources(feed: Mapping[str, NDArray[Any]], pictures: NDArray[Any] | None) -> list[Any]:
+    """What is explained or predicted one by one: the encoded pictures, or each row of the inputs."""
     if pictures is not None:
-        sources: list[Any] = pictures.ravel().tolist()
         if len(feed) > 1:
             raise FastcamError(f"encoded pictures come alone, and there are {listed(feed)}; send one of them")
-    else:
-        lengths = {len(value) if value.ndim else 0 for value in feed.values()}
-        if len(lengths) != 1:
-            raise FastcamError("the inputs have different numbers of rows; give a row for each image")
-        sources = [{name: value[i : i + 1] for name, value in feed.items()} for i in range(lengths.pop())]
-    each = model.explain(sources, asked(said, model.limits), until)
-    found = {name: np.concatenate([np.asarray(one.outputs[name]) for one in each]) for name in each[0].outputs}
-    return found | explained_arrays(each, "fastcam.heatmaps" in names)
+        return list(pictures.ravel().tolist())
+    lengths = {len(value) if value.ndim else 0 for value in feed.values()}
+    if len(lengths) != 1:
+        raise FastcamError("the inputs have different numbers of rows; give a row for each image")
+    return [{name: value[i : i + 1] for name, value in feed.items()} for i in range(lengths.pop())]
 
 
 def _pictures(model: ServedModel, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:

@@ -60,6 +60,7 @@ def document(models: Sequence[str]) -> dict[str, Any]:
         "/v2": {"get": _route("The server.")},
         "/v2/health/live": {"get": _route("Whether the server runs.")},
         "/v2/health/ready": {"get": _route("Whether the server answers.")},
+        "/v2/models/stats": {"get": _route("Counts and times of all models.")},
         "/metrics": {"get": _route("What Prometheus reads.", (), None, ("text/plain",))},
     }
     for prefix, parameters in (
@@ -68,6 +69,8 @@ def document(models: Sequence[str]) -> dict[str, Any]:
     ):
         paths[prefix] = {"get": _route("Inputs and outputs of a model.", parameters)}
         paths[f"{prefix}/ready"] = {"get": _route("Whether a model is ready.", parameters)}
+        paths[f"{prefix}/config"] = {"get": _route("A model's configuration, as Triton says it.", parameters)}
+        paths[f"{prefix}/stats"] = {"get": _route("Counts and times of a model.", parameters)}
         paths[f"{prefix}/infer"] = {"post": _route("Tensors in, tensors out.", parameters, _json(tensors))}
     about = {"title": "FastCAM", "version": __version__}
     return {"openapi": "3.1.0", "info": about, "paths": paths}

@@ -14,10 +14,10 @@ from typing import Any
 
 from fastcam.errors import FastcamError
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.processes.process import Process
 from fastcam.serving.service import LOG
-from fastcam.serving.tracing import Spans
+from fastcam.serving.watching.metrics import Metrics
+from fastcam.serving.watching.tracing import Spans
 
 
 def application(

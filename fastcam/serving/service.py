@@ -14,15 +14,15 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from fastcam.errors import FastcamError
-from fastcam.serving import logs
 from fastcam.serving.caller import CALLER, Caller
 from fastcam.serving.errors import Gone, Left, NotAllowed, TooMany
 from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import NO_SPANS, ServedModel
 from fastcam.serving.repository import Repository
-from fastcam.serving.tracing import Spans
+from fastcam.serving.watching import logs
+from fastcam.serving.watching.metrics import Metrics
+from fastcam.serving.watching.tracing import Spans
 
 T = TypeVar("T")
 LOG = logging.getLogger("fastcam.serving")
@@ -60,7 +60,7 @@ class Service:
         self._pool = ThreadPoolExecutor(limits.waiting, "fastcam request")
         self._lock = threading.Lock()
         self._under_way = self._receiving = 0
-        self._draining = False
+        self.draining = False
 
     def check_key(self, said: str) -> None:
         """Refuse a client without a key.
@@ -75,7 +75,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether requests are answered: there are models, and the end is not near."""
-        return bool(self.repository.models) and not self._draining
+        return bool(self.repository.models) and not self.draining
 
     @property
     def full(self) -> bool:
@@ -171,7 +171,8 @@ class Service:
     def with_this(self, model: ServedModel, call: Callable[[ServedModel], T]) -> T:
         """The same with a model that was found."""
         try:
-            return call(model)
+            with model.statistics.request():
+                return call(model)
         except FastcamError as error:
             if model.explainer.name not in str(error):
                 raise
@@ -179,7 +180,7 @@ class Service:
 
     def drain(self) -> None:
         """From now on it is not ready; what is under way goes on."""
-        self._draining = True
+        self.draining = True
 
     def close(self) -> None:
         """Answer what is under way, then end all threads."""
@@ -196,7 +197,7 @@ class Service:
 
         Args:
             route: as metrics and logs call it.
-            name, carrier, attributes: see :meth:`fastcam.serving.tracing.Spans.request`.
+            name, carrier, attributes: see :meth:`fastcam.serving.watching.tracing.Spans.request`.
         """
         begun = time.monotonic()
         last: list[str | int] = ["CANCELLED"]

@@ -19,8 +19,8 @@ pytest.importorskip("starlette", reason="the extra serve is not installed: nothi
 pytest.importorskip("pyarrow", reason="the extra batch is not installed: there was no reference")
 from fastcam.batch.rows import rows_of
 from fastcam.batch.table import write_part
-from fastcam.serving.drift import LAST, LEAST, Reference, figures_of
-from fastcam.serving.metrics import Metrics
+from fastcam.serving.watching.drift import LAST, LEAST, Reference, figures_of
+from fastcam.serving.watching.metrics import Metrics
 
 
 def read(text, name, **labels):

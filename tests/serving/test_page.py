@@ -16,9 +16,9 @@ from support.servers.live_server import listening
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 from fastcam.serving.http import Server
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import ServedModel
 from fastcam.serving.repository import Repository
+from fastcam.serving.watching.metrics import Metrics
 
 pytestmark = pytest.mark.xdist_group("browser")
 LABELS = ("cat", "dog", "<img src=x onerror='window.hit=1'>", "ship", "tree")

@@ -14,7 +14,7 @@ import pytest
 
 from fastcam import FastcamError
 from fastcam.cli import serve
-from fastcam.serving import logs
+from fastcam.serving.watching import logs
 from support.servers.live_server import listening
 from support.servers.served_model import PNGS, server, tiny_file
 
@@ -44,7 +44,7 @@ def exported():
 @pytest.fixture
 def traced(path, exported):
     """A server, its client, and what it has traced."""
-    from fastcam.serving.tracing import OpenTelemetry
+    from fastcam.serving.watching.tracing import OpenTelemetry
 
     provider, exporter = exported
     served = server(path, spans=OpenTelemetry(provider))
@@ -103,7 +103,7 @@ def test_what_fails_is_marked(traced):
 
 
 def test_without_packages_one_line_says_what_to_do(monkeypatch):
-    from fastcam.serving.tracing import OpenTelemetry
+    from fastcam.serving.watching.tracing import OpenTelemetry
 
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(FastcamError, match=r"pip install fastcam\[serve,tracing\]"):
@@ -111,7 +111,7 @@ def test_without_packages_one_line_says_what_to_do(monkeypatch):
 
 
 def test_a_server_loads_no_opentelemetry_unless_it_traces(path):
-    program = "import sys, fastcam.serving.http, fastcam.serving.grpc.server, fastcam.serving.tracing;"
+    program = "import sys, fastcam.serving.http, fastcam.serving.grpc.server, fastcam.serving.watching.tracing;"
     program += "assert not [name for name in sys.modules if name.startswith(('opentelemetry', 'grpc'))]"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

@@ -19,9 +19,9 @@ from typing import Any
 from fastcam import Explainer
 from fastcam.serving.http import Server
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import ServedModel
 from fastcam.serving.repository import Place, Repository
+from fastcam.serving.watching.metrics import Metrics
 from fastcam_bench.models import networks
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS

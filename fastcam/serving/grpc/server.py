@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, shown
-from fastcam.serving import open_inference
+from fastcam.serving import open_inference, triton_extensions
 from fastcam.serving.bodies.tensors import (
     BY_DTYPE,
     DATATYPES,
@@ -96,7 +96,8 @@ class GrpcServer:
         refuse_missing()
         import grpc
 
-        from fastcam.serving.grpc.messages import METHODS, SERVICE
+        from fastcam.serving.grpc.health import of_health
+        from fastcam.serving.grpc.messages import HEALTH, METHODS, SERVICE
 
         limits = service.limits
         options = {
@@ -110,7 +111,12 @@ class GrpcServer:
         server = grpc.aio.server(options=[*options.items()])
         handlers = Handlers(service)
         methods = {name: handlers.of(name) for name in METHODS}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+        server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(SERVICE, methods),
+                grpc.method_handlers_generic_handler(HEALTH, of_health(service)),
+            ]
+        )
         address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         try:
             if self.tls is None:
@@ -143,6 +149,7 @@ class Handlers:
         self._calls: Mapping[str, Callable[[Any, float], Awaitable[Any]]] = {
             "ServerLive": self._live, "ServerReady": self._ready, "ModelReady": self._model_ready,
             "ServerMetadata": self._server, "ModelMetadata": self._model, "ModelInfer": self._infer,
+            "ModelConfig": self._config, "ModelStatistics": self._statistics,
         }  # fmt: skip
 
     def of(self, name: str) -> Any:
@@ -199,6 +206,14 @@ class Handlers:
         about.pop("parameters")
         return self._messages["ModelMetadataResponse"](**about)
 
+    async def _config(self, request: Any, until: float) -> Any:
+        model = self._service.repository.get(request.name, request.version or None)
+        return self._messages["ModelConfigResponse"](config=triton_extensions.config(model))
+
+    async def _statistics(self, request: Any, until: float) -> Any:
+        said = triton_extensions.statistics(self._service.repository, request.name, request.version)
+        return self._messages["ModelStatisticsResponse"](**said)
+
     async def _infer(self, request: Any, until: float) -> Any:
         return await self._service.work(self._inferred, request, until)
 
@@ -207,18 +222,21 @@ class Handlers:
         parameters = {name: _parameter(name, value) for name, value in request.parameters.items()}
         names = [one.name for one in request.outputs]
 
-        def answer(model: ServedModel) -> tuple[ServedModel, dict[str, NDArray[Any]]]:
-            return model, open_inference.answer(model, feed, parameters, names, until)
+        def answer(model: ServedModel) -> Any:
+            found, said = open_inference.answer(model, feed, parameters, names, until, self._service.kept.add)
+            with model.statistics.step("compute_output"):
+                response = self._messages["ModelInferResponse"](
+                    model_name=model.name, model_version=model.version, id=request.id
+                )
+                for name, text in said.items():
+                    response.parameters[name].string_param = text
+                for name, value in found.items():
+                    array = np.asarray(value)
+                    response.outputs.add(name=name, datatype=BY_DTYPE.get(array.dtype, "BYTES"), shape=array.shape)
+                    response.raw_output_contents.append(to_bytes(array))
+            return response
 
-        model, found = self._service.with_model(request.model_name, request.model_version or None, answer)
-        response = self._messages["ModelInferResponse"](
-            model_name=model.name, model_version=model.version, id=request.id
-        )
-        for name, value in found.items():
-            array = np.asarray(value)
-            response.outputs.add(name=name, datatype=BY_DTYPE.get(array.dtype, "BYTES"), shape=array.shape)
-            response.raw_output_contents.append(to_bytes(array))
-        return response
+        return self._service.with_model(request.model_name, request.model_version or None, answer)
 
 
 def inputs(request: Any) -> dict[str, NDArray[Any]]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcam.errors import FastcamError
-from fastcam.serving.drift import Reference
 from fastcam.serving.grpc.server import GrpcServer, Tls
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.model import ServedModel
 from fastcam.serving.repository import Place, Repository
 from fastcam.serving.service import Service
-from fastcam.serving.tracing import OpenTelemetry, Spans
+from fastcam.serving.watching.drift import Reference
+from fastcam.serving.watching.metrics import Metrics
+from fastcam.serving.watching.tracing import OpenTelemetry, Spans
 
 if TYPE_CHECKING:
     from fastcam.runtime.profile import Goal

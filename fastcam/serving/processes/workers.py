@@ -132,7 +132,7 @@ def _work(process: Process, listening: socket.socket, report: Any, told: Callabl
     """What a worker does. The first tells what it loads, and whether it could; the others what changes later."""
     threading.Thread(target=_end_with_parent, name="fastcam parent", daemon=True).start()
     if process.json_log:
-        from fastcam.serving import logs
+        from fastcam.serving.watching import logs
 
         logs.to_stderr()
     answers = threading.Event()

@@ -41,9 +41,9 @@ def tiny_file(folder: Path, **how: Any) -> Path:
 def server(path: Path, limits: Limits = LIMITS, keys: tuple[str, ...] = (), metrics: Any = None, **more: Any) -> Any:
     """The application of one file."""
     from fastcam.serving.http import Server
-    from fastcam.serving.metrics import Metrics
     from fastcam.serving.model import ServedModel
     from fastcam.serving.repository import Repository
+    from fastcam.serving.watching.metrics import Metrics
 
     metrics = metrics or Metrics()
 

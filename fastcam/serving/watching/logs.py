@@ -43,7 +43,7 @@ def request(route: str, status: str | int, seconds: float, trace: str) -> None:
     Args:
         route: as it is named, not as the client has filled it.
         status: of HTTP or gRPC.
-        trace: see :attr:`fastcam.serving.tracing.Span.trace`.
+        trace: see :attr:`fastcam.serving.watching.tracing.Span.trace`.
     """
     if ACCESS.isEnabledFor(logging.INFO):
         fields = {"route": route, "status": status, "seconds": round(seconds, 6)} | ({"trace": trace} if trace else {})

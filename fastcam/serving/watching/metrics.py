@@ -8,7 +8,7 @@ from typing import Any
 
 from fastcam.errors import FastcamError
 from fastcam.results.explanation import Explanation
-from fastcam.serving.drift import EVERY, Reference, figures_of
+from fastcam.serving.watching.drift import EVERY, Reference, figures_of
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)

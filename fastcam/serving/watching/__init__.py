@@ -1,0 +1,1 @@
+"""What a server says of itself: metrics, statistics, logs, traces, drift; never anything of a picture."""
