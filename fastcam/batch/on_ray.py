@@ -73,7 +73,7 @@ def cluster(address: str) -> Iterator[Any]:
         import ray.data
         import ray.exceptions
     except ImportError as error:
-        raise FastcamError(f"Ray is not installed, or not whole ({error}); run: pip install 'ray[data]'") from error
+        raise FastcamError(f"Ray is not installed, or not whole ({error}); run: pip install fastcam[ray]") from error
     own = not ray.is_initialized()
     try:
         if own:

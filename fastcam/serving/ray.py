@@ -43,7 +43,7 @@ def application(
     try:
         from ray import serve
     except ImportError as error:
-        raise FastcamError(f"Ray Serve is not installed ({error}); run: pip install 'ray[serve]'") from error
+        raise FastcamError(f"Ray Serve is not installed ({error}); run: pip install fastcam[serve,ray]") from error
 
     def build() -> Any:
         return asgi(process)

@@ -108,10 +108,13 @@ def test_a_container_names_options_paths_and_ports_that_there_are(container):
     for probe in probes:
         assert probe["httpGet"]["path"] in known
         assert ports.get(probe["httpGet"]["port"], probe["httpGet"]["port"]) == said["port"]
-    mounted = [one["mountPath"] for one in container.get("volumeMounts", ())] or ["/mnt/models"]
+    mounted = [one["mountPath"] for one in container.get("volumeMounts", ())]
+    mounted += ["/mnt/models"] if any(one["name"] == "STORAGE_URI" for one in container.get("env", ())) else []
     wanted = [*map(str, said["sources"]), *([str(said["key_file"])] if said["key_file"] else [])]
     assert all(any(path.startswith(mount) for mount in mounted) for path in wanted)
     assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert said["workers"] * said["threads"] == int(container["resources"]["requests"]["cpu"])
+    assert said["workers"] == 1 or "/tmp" in mounted, "processes add up their counts in a temporary folder"
 
 
 def test_pods_are_given_the_time_that_their_requests_may_take():
@@ -119,7 +122,7 @@ def test_pods_are_given_the_time_that_their_requests_may_take():
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     stop = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] >= parsed(container["args"])["timeout"] + 1 + stop
+    assert pod["terminationGracePeriodSeconds"] >= parsed(container["args"])["timeout"] + 5 + stop
 
 
 def test_services_and_rules_point_at_what_there_is():
