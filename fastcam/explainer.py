@@ -60,7 +60,7 @@ LATER = Sources((), ())
 class Explainer:
     """Explains what an exported file sees in pictures.
 
-    Safe to share between threads: a call keeps nothing, and ONNX Runtime sessions run concurrently. Pickled (for worker
+    Safe to share between threads: a call keeps no picture, and ONNX Runtime sessions run concurrently. Pickled (for worker
     processes) it is the model's path, or bytes, and the settings: the other process opens sessions of its own.
 
     Args:
@@ -289,7 +289,7 @@ class Explainer:
         return _opened, (*opened, self._at)
 
     def __copy__(self) -> Explainer:
-        """The same sessions: an Explainer keeps nothing between calls."""
+        """The same sessions: an Explainer keeps no picture between calls."""
         other = object.__new__(Explainer)
         other.__dict__ |= self.__dict__
         other._requests = {}  # at another layer, or with other prompts, the same words ask something else
