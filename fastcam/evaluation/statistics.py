@@ -59,10 +59,10 @@ class Figure:
         return f"{self.value:.3f} ({interval})"
 
 
-def _poisson() -> Floats:
-    """float64 [65536]: a Poisson variable of mean 1 by a uniform number of 16 bits."""
+def _poisson() -> NDArray[np.uint8]:
+    """uint8 [65536]: a Poisson variable of mean 1 by a uniform number of 16 bits."""
     below = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(12)])
-    return np.searchsorted(below, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float64)
+    return np.searchsorted(below, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.uint8)
 
 
 _POISSON = _poisson()
@@ -71,7 +71,9 @@ _POISSON = _poisson()
 def weights_of(name: str) -> Weights:
     """How often the picture of this name counts in each replicate: drawn by its SHAKE-128 digest."""
     drawn = hashlib.shake_128(name.encode("utf-8", "surrogatepass")).digest(2 * REPLICATES)
-    return np.concatenate([[1.0], _POISSON[np.frombuffer(drawn, "<u2")]])
+    weights = np.ones(1 + REPLICATES)
+    weights[1:] = _POISSON[np.frombuffer(drawn, "<u2")]
+    return weights
 
 
 def wilson(share: float, trials: float) -> tuple[float, float]:

@@ -29,16 +29,22 @@ def peak(heatmap: Float) -> tuple[float, ...]:
     first = [int(place) for place in np.unravel_index(int(heatmap.argmax()), heatmap.shape)]
     outer, (y, x) = first[:-2], [0, *first][-2:]
     plane = np.atleast_2d(heatmap[tuple(outer)])
-    tied = plane >= plane[y, x] * TIED
-    at: tuple[float, float] = (x, y) if np.count_nonzero(tied) == 1 else _middle(tied, y, x)
+    tied = np.flatnonzero(plane >= plane[y, x] * TIED)
+    at: tuple[float, float] = (x, y) if len(tied) == 1 else _middle(tied, plane.shape[1], y, x)
     return tuple(float(each) + 0.5 for each in (*at, *outer[::-1])[: heatmap.ndim])
 
 
-def _middle(tied: NDArray[np.bool_], y: int, x: int) -> tuple[float, float]:
-    """The middle of the component of ``tied`` that holds a pixel; where that lies outside, the component's nearest."""
-    rows, columns = np.divmod(np.flatnonzero(tied), tied.shape[1])
+def _middle(tied: NDArray[np.int64], width: int, y: int, x: int) -> tuple[float, float]:
+    """The middle of the component of tied pixels that holds one; where that lies outside, the component's nearest.
+
+    Args:
+        tied: their numbers in raster order, in a plane of this width.
+    """
+    rows, columns = np.divmod(tied, width)
     top, left = int(rows[0]), int(columns.min())  # what is tied is small: the rest of the picture is left out
-    labels, _ = kernels.get().label(np.ascontiguousarray(tied[top : rows[-1] + 1, left : columns.max() + 1]), 8)
+    mask = np.zeros((int(rows[-1]) - top + 1, int(columns.max()) - left + 1), np.uint8)
+    mask[rows - top, columns - left] = 1
+    labels, _ = kernels.get().label(mask, 8)
     own = labels[y - top, x - left]
     rows, columns = np.nonzero(labels == own)
     middle = float(columns.mean()), float(rows.mean())

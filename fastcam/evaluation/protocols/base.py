@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from fastcam.evaluation.model_input import model_input
+from fastcam.evaluation.protocols.regions import Boxes, boxes_of, counted
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.statistics import Tally
 from fastcam.explainer import Explainer
@@ -37,6 +38,16 @@ class Present:
     target: int
     classes: frozenset[int]
     annotations: tuple[Annotation, ...]
+
+    @cached_property
+    def counted(self) -> tuple[Annotation, ...]:
+        """The marks that count, see :func:`fastcam.evaluation.protocols.regions.counted`."""
+        return counted(self.annotations)
+
+    @cached_property
+    def boxes(self) -> Boxes:
+        """The boxes of the marks that count, float64 [n, 4], to be read."""
+        return boxes_of(self.counted)
 
 
 @dataclass(frozen=True, eq=False)

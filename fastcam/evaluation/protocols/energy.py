@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
-from fastcam.evaluation.protocols.regions import box_pixels, boxes_of, counted, ignored_pixels, mask_pixels
+from fastcam.evaluation.protocols.regions import box_pixels, box_slices, ignored_pixels, mask_pixels
 from fastcam.evaluation.samples import Mask
 from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
-from fastcam.image.preprocess import Float
+from fastcam.image.preprocess import Float, Size
+
+Region: TypeAlias = "Mask | tuple[slice, slice]"
+"""Pixels of a picture: any, or those of one box."""
 
 
 class Energy(Protocol):
@@ -33,8 +36,9 @@ class Energy(Protocol):
         for each in case.present:
             regions = _regions(case, each)
             heat, counts = _heat(case, each) if regions else (None, None)
+            total = 0.0 if heat is None else float(heat.sum(axis=1).sum(dtype=np.float64))  # rows: in pairs, fast
             for kind, inside in regions.items():
-                row[kind][each.label] = _shares(heat, counts, inside)
+                row[kind][each.label] = _shares(heat, total, counts, inside, case.size)
         return row if row["box"] or row["mask"] else None
 
     def tally(self) -> Tally:
@@ -42,11 +46,14 @@ class Energy(Protocol):
         return _Shares()
 
 
-def _regions(case: Case, present: Present) -> dict[str, Mask]:
-    marks = counted(present.annotations)
-    boxes, masks = boxes_of(marks), mask_pixels(marks, case.size)
-    regions = {"box": box_pixels(boxes, case.size)} if len(boxes) else {}
-    return regions | ({"mask": masks} if masks is not None else {})
+def _regions(case: Case, present: Present) -> dict[str, Region]:
+    boxes, masks = present.boxes, mask_pixels(present.counted, case.size)
+    regions: dict[str, Region] = {}
+    if len(boxes):
+        regions["box"] = box_slices(boxes, case.size)[0] if len(boxes) == 1 else box_pixels(boxes, case.size)
+    if masks is not None:
+        regions["mask"] = masks
+    return regions
 
 
 def _heat(case: Case, present: Present) -> tuple[Float | None, Mask | None]:
@@ -61,13 +68,22 @@ def _heat(case: Case, present: Present) -> tuple[Float | None, Mask | None]:
     return heat if counts is None else heat * counts, counts
 
 
-def _shares(heat: Float | None, counts: Mask | None, inside: Mask) -> list[float]:
+def _shares(heat: Float | None, total: float, counts: Mask | None, inside: Region, size: Size) -> list[float]:
     """The share of the heat that lies inside, and the share of the pixels."""
-    inside = inside if counts is None else inside & counts
-    total = 0.0 if heat is None else float(heat.sum(axis=1).sum(dtype=np.float64))  # rows: sums in pairs, fast
-    share = float(heat[inside].sum(dtype=np.float64)) / total if heat is not None and total > 0 else 0.0
-    area = inside.size if counts is None else max(1, int(np.count_nonzero(counts)))
-    return [round(share, 6), round(int(np.count_nonzero(inside)) / area, 6)]
+    if counts is not None:
+        kept = np.zeros_like(counts)
+        kept[inside] = counts[inside]
+        inside = kept
+    share = float(heat[inside].ravel().sum(dtype=np.float64)) / total if heat is not None and total > 0 else 0.0
+    area = size[0] * size[1] if counts is None else max(1, int(np.count_nonzero(counts)))
+    return [round(share, 6), round(_count(inside) / area, 6)]
+
+
+def _count(inside: Region) -> int:
+    if not isinstance(inside, tuple):
+        return int(np.count_nonzero(inside))
+    rows, columns = inside
+    return max(0, int(rows.stop - rows.start)) * max(0, int(columns.stop - columns.start))
 
 
 class _Shares:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastcam.evaluation.protocols.base import Case, Present, Protocol, Row
-from fastcam.evaluation.protocols.regions import best_overlap, boxes_of, counted
+from fastcam.evaluation.protocols.regions import best_overlap
 from fastcam.evaluation.statistics import Figure, Ratios, Tally, Weights
 
 ENOUGH = 0.5
@@ -41,7 +41,7 @@ class Localization(Protocol):
         asked = [-rank for rank in range(1, TOP + 1) if -rank in case.columns]
         predicted = [int(case.explanation.classes[0, case.columns[target]]) for target in asked]
         for each in case.present:
-            boxes = boxes_of(counted(each.annotations))
+            boxes = each.boxes
             if not len(boxes):
                 continue
             ranks = [rank for rank, index in enumerate(predicted, 1) if index in each.classes]
@@ -91,7 +91,7 @@ class GroundTruthLocalization(Protocol):
         """The best intersection over union of each marked class, by label."""
         found = {}
         for each in case.present:
-            boxes = boxes_of(counted(each.annotations))
+            boxes = each.boxes
             if len(boxes):
                 found[each.label] = _overlap(case, each.target, boxes)
         return {"iou": found} if found else None

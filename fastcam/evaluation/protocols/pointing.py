@@ -33,6 +33,8 @@ def near(inside: Mask, x: float, y: float, tolerance: float = TOLERANCE, open_en
     left, top = (max(0, int(place - tolerance) - 1) for place in (x, y))
     window = inside[top : int(y + tolerance) + 2, left : int(x + tolerance) + 2]
     rows, columns = np.nonzero(window)
+    if not len(rows):
+        return False
     squared = (columns + (left + 0.5 - x)) ** 2 + (rows + (top + 0.5 - y)) ** 2
     return bool((squared < tolerance**2 if open_end else squared <= tolerance**2).any())
 

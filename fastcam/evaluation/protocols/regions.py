@@ -33,40 +33,38 @@ def box_of(annotation: Annotation) -> Box | None:
     return (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)) if len(x) else None
 
 
-def overlaps(boxes: NDArray[np.generic], others: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of each box [n, 4] with each other one [m, 4]: float64 [n, m], 0 for empty boxes."""
-    a, b = np.asarray(boxes, np.float64)[:, None], np.asarray(others, np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.maximum(sides, 0).prod(-1)
-    union = _areas(a) + _areas(b) - shared
-    shares: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return shares
-
-
-def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    areas: NDArray[np.float64] = np.maximum(boxes[..., 2:] - boxes[..., :2], 0).prod(-1)
-    return areas
-
-
 def best_overlap(box: NDArray[np.generic], others: Boxes) -> float:
-    """The largest intersection over union of a box with any of the others; 0 without others."""
-    return float(overlaps(np.asarray(box)[None], others).max(initial=0))
+    """The largest intersection over union of a box with any of the others, 0 with empty ones and without others."""
+    x0, y0, x1, y1 = (float(side) for side in box.tolist())
+    area, best = max(x1 - x0, 0.0) * max(y1 - y0, 0.0), 0.0
+    for left, top, right, bottom in others.tolist():
+        shared = max(min(x1, right) - max(x0, left), 0.0) * max(min(y1, bottom) - max(y0, top), 0.0)
+        union = area + max(right - left, 0.0) * max(bottom - top, 0.0) - shared
+        best = max(best, shared / union if union > 0 else 0.0)
+    return best
+
+
+def box_slices(boxes: Boxes, size: Size) -> list[tuple[slice, slice]]:
+    """Of each box the pixels in it: those whose x and y are in x0 <= x < x1 and y0 <= y < y1."""
+    edges = np.ceil(np.clip(boxes, 0, (size[1], size[0]) * 2)).astype(np.int64)
+    return [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in edges.tolist()]
 
 
 def box_pixels(boxes: Boxes, size: Size) -> Mask:
-    """Which pixels lie in some of the boxes: those whose x and y are in x0 <= x < x1 and y0 <= y < y1."""
+    """Which pixels lie in some of the boxes, see :func:`box_slices`."""
     inside = np.zeros(size, np.bool_)
-    edges = np.ceil(np.clip(boxes, 0, (size[1], size[0]) * 2)).astype(np.int64)
-    for x0, y0, x1, y1 in edges.tolist():
-        inside[y0:y1, x0:x1] = True
+    for each in box_slices(boxes, size):
+        inside[each] = True
     return inside
 
 
 def mask_pixels(annotations: Sequence[Annotation], size: Size) -> Mask | None:
-    """The pixels of the marks; None where one of them has no mask, or there is no mark."""
-    masks = [each.mask for each in annotations if each.mask is not None]
+    """The pixels of the marks, to be read; None where one of them has no mask, or there is no mark."""
+    masks = [mask for each in annotations if (mask := each.mask) is not None]
     if not masks or len(masks) < len(annotations):
         return None
+    if len(masks) == 1 and masks[0].shape == size:
+        return masks[0]
     inside = np.zeros(size, np.bool_)
     for mask in masks:
         inside |= mask
@@ -74,11 +72,14 @@ def mask_pixels(annotations: Sequence[Annotation], size: Size) -> Mask | None:
 
 
 def pixels(annotations: Sequence[Annotation], size: Size) -> Mask:
-    """The pixels of the marks: of each its mask where it has one, and otherwise its box."""
+    """The pixels of the marks, to be read: of each its mask where it has one, and otherwise its box."""
+    masks = mask_pixels(annotations, size)
+    if masks is not None:
+        return masks
     inside = np.zeros(size, np.bool_)
     for each in annotations:
-        if each.mask is not None:
-            inside |= each.mask
+        if (mask := each.mask) is not None:
+            inside |= mask
         elif each.box is not None:
             inside |= box_pixels(boxes_of([each]), size)
     return inside
@@ -95,5 +96,5 @@ def ignored_pixels(sample: Sample, annotations: Sequence[Annotation], size: Size
         return None
     outside = pixels(others, size)
     if sample.read_ignored is not None:
-        outside |= sample.read_ignored()
+        outside = outside | sample.read_ignored()
     return outside & ~pixels(kept, size)

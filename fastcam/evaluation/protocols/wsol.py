@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.evaluation.protocols.base import Case, Protocol, Row
-from fastcam.evaluation.protocols.regions import Boxes, boxes_of, counted
+from fastcam.evaluation.protocols.regions import Boxes
 from fastcam.evaluation.protocols.sweep import Components, swept
 from fastcam.evaluation.statistics import REPLICATES, Figure, Floats, Tally, Weights, figure
 from fastcam.image.preprocess import Geometry
@@ -75,7 +75,7 @@ class Wsol(Protocol):
         row: Row = {}
         geometry = case.explanation.geometry[0]
         for each in case.present:
-            boxes = boxes_of(counted(each.annotations))
+            boxes = each.boxes
             if not len(boxes):
                 continue
             heatmap = case.explanation.heatmaps[0, case.columns[each.target]]

@@ -11,7 +11,7 @@ from scipy import ndimage
 from fastcam.evaluation.protocols import PROTOCOLS
 from fastcam.evaluation.protocols.energy import Energy
 from fastcam.evaluation.protocols.localization import GroundTruthLocalization, Localization
-from fastcam.evaluation.protocols.regions import box_pixels, overlaps
+from fastcam.evaluation.protocols.regions import best_overlap, box_pixels
 from support.evaluation_cases import case, enlarged, figures, mark, present
 
 SIZE = (32, 32)
@@ -41,12 +41,20 @@ def pixel_iou(a, b, size=SIZE):
     return (inside[0] & inside[1]).sum() / max(1, (inside[0] | inside[1]).sum())
 
 
+def overlaps(boxes, others):
+    return [[best_overlap(box, other[None]) for other in others] for box in boxes]
+
+
 def test_overlaps_count_pixels():
     rng = np.random.default_rng(1)
     a, b = [random_box(rng) for _ in range(40)], [random_box(rng) for _ in range(30)]
     want = [[pixel_iou(one, other) for other in b] for one in a]
     np.testing.assert_allclose(overlaps(np.array(a), np.array(b)), want, atol=1e-12)
-    assert overlaps(np.zeros((1, 4)), np.zeros((1, 4)))[0, 0] == 0
+    assert overlaps(np.zeros((1, 4)), np.zeros((1, 4))) == [[0]]
+    assert [best_overlap(box, np.array(b)) for box in np.array(a)] == [
+        max(row) for row in overlaps(np.array(a), np.array(b))
+    ]
+    assert best_overlap(np.array(a[0], np.float32), np.zeros((0, 4))) == 0
     mask = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
     corners = [np.concatenate([np.array(x)[:, :2], np.array(x)[:, 2:] - np.array(x)[:, :2]], 1) for x in (a, b)]
     np.testing.assert_allclose(overlaps(np.array(a), np.array(b)), mask.iou(*corners, [0] * 30), atol=1e-12)
