@@ -27,6 +27,7 @@ from fastcam.cli import (
     methods,
     serve,
     stream,
+    tune,
     web,
 )
 from fastcam.cli.evaluation import dissect, evaluate, report, seeds, study
@@ -140,7 +141,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Explain more": (caption.caption, stream.stream, concepts.concepts, dissect.dissect, seeds.seeds),
     "Deploy": (serve.serve, batch.batch, drift.drift, web.web),
     "Look up": (methods.methods, cotangents.cotangents),
-    "Measure": (evaluate.evaluate, report.report, bench.bench),
+    "Measure": (evaluate.evaluate, report.report, bench.bench, tune.tune),
     "Try it": (demo.demo,),
 }
 """The verbs as the help groups them, those of every day first."""

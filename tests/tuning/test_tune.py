@@ -1,0 +1,201 @@
+"""fastcam tune: what is tried, what is refused, what is chosen, and that a profile says it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from typer.testing import CliRunner
+
+import fastcam
+from fastcam import Explainer, FastcamError, cli
+from fastcam.runtime.profile import Choice, path_beside, read_profile
+from fastcam.runtime.providers import CPU, CUDA, OPENVINO, OPENVINO_RUNTIME, TENSORRT
+from fastcam.tuning import candidates, tune
+from fastcam.tuning.agreement import Agreement, Reference, Tolerance, rank_correlation
+from fastcam.tuning.measured import Row, best
+from fastcam_export import export_model
+
+DATA = Path(fastcam.__file__).parent / "data"
+BASE = Choice("cpu", 2, 1)
+GOOD = Agreement(0.001, 0.999, True, True)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tune") / "scenes.cam.onnx"
+    export_model(DATA / "scenes.onnx", path, preprocess="imagenet", check=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(scenes):
+    picture = np.asarray(tune.decode(DATA / "scene.jpg"))
+    return Reference(Explainer(scenes, "cpu", threads=1), [picture])
+
+
+def row(ratio, low, high, number, **more):
+    return Row("latency", replace(BASE, threads=number), 1.0, ratio, (low, high), GOOD, **more)
+
+
+DEFAULT = row(1.0, 0.9, 1.1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ([DEFAULT], 1),
+        ([DEFAULT, row(0.9, 0.7, 1.05, 2)], 1),  # perhaps slower
+        ([DEFAULT, row(0.97, 0.96, 0.99, 2)], 1),  # within the noise
+        ([DEFAULT, row(0.8, 0.7, 0.9, 2)], 2),
+        ([DEFAULT, row(0.8, 0.7, 0.9, 2), row(0.5, 0.4, 0.6, 3)], 3),
+        ([DEFAULT, row(0.52, 0.4, 0.7, 2), row(0.5, 0.4, 0.6, 3)], 2),  # as fast, and tried before
+        ([DEFAULT, row(0.5, 0.5, 0.5, 2, left_out="other boxes"), row(0.8, 0.7, 0.9, 3)], 3),
+        ([DEFAULT, replace(row(0.5, 0.5, 0.5, 2), seconds=None)], 1),
+    ],
+)
+def test_the_fastest_is_chosen_and_the_default_within_the_noise(rows, chosen):
+    assert best(rows).choice.threads == chosen
+
+
+def test_engines_that_are_installed_are_tried_the_default_first():
+    assert candidates.engines(BASE, [CPU])[0] == BASE
+    assert {one.providers for one in candidates.engines(BASE, [CPU])} == {"cpu"}
+    every = candidates.engines(BASE, [CPU, CUDA, TENSORRT, OPENVINO, OPENVINO_RUNTIME])
+    assert {one.providers for one in every} == {"cpu", "cuda", "tensorrt", "openvino", "openvino-runtime"}
+    assert {one.precision for one in every if one.providers == "openvino-runtime"} == {"f32", "bf16", "f16"}
+    assert len(set(every)) == len(every)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_layouts_use_the_cores_that_are_there(cores):
+    for goal in ("latency", "throughput"):
+        default = candidates.default(goal, cores, None)
+        every = [default, *candidates.layouts(default, goal, cores)]
+        assert len(set(every)) == len(every)
+        assert all(1 <= one.threads * one.sessions <= cores for one in every)
+        assert goal == "throughput" or all(one.sessions == 1 for one in every)
+    assert candidates.batches(default, 4) == [] and candidates.default("throughput", cores, 4).batch == 4
+
+
+def test_rank_correlation_is_spearmans():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        a, b = rng.integers(0, 9, 60), rng.integers(0, 9, 60)  # with ties
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert rank_correlation(np.zeros(4), np.zeros(4)) == 1 and rank_correlation(np.zeros(4), np.arange(4)) == 0
+
+
+def test_the_reference_agrees_with_itself(scenes, reference):
+    found = reference.agreement(Explainer(scenes, "cpu", threads=1))
+    assert found == Agreement(0.0, pytest.approx(1.0), True, True) and not found.refusal(Tolerance())
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path, reference):
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(DATA / "scenes.onnx")
+    rng = np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.ndim == 4:
+            noise = rng.standard_normal(values.shape).astype(values.dtype) * values.std()
+            tensor.CopyFrom(numpy_helper.from_array(values + noise, tensor.name))
+    path = tmp_path / "noisy.cam.onnx"
+    export_model(model, path, preprocess="imagenet", check=False)
+    assert reference.agreement(Explainer(path, "cpu", threads=1)).refusal(Tolerance())
+
+
+@pytest.mark.parametrize(
+    ("agreement", "why"),
+    [
+        (replace(GOOD, classes=False), "another class"),
+        (replace(GOOD, difference=0.2), "maps differ by 0.2"),
+        (replace(GOOD, difference=float("nan")), "maps differ"),
+        (replace(GOOD, correlation=0.5), "rank correlation 0.500"),
+        (replace(GOOD, boxes=False), "other boxes"),
+        (GOOD, ""),
+    ],
+)
+def test_what_is_too_far_from_the_reference_is_said(agreement, why):
+    said = agreement.refusal(Tolerance())
+    assert said.startswith(why) and bool(said) == bool(why)
+
+
+def test_tuning_ends_in_a_profile_that_holds(scenes):
+    began = time.monotonic()
+    found = tune.tune(scenes, seconds=4)
+    assert time.monotonic() - began < 60
+    path = found.write()
+    assert path == path_beside(scenes)
+    made = read_profile(path)
+    said = json.loads(path.read_text())
+    assert made.latency.batch == 1 and {one["goal"] for one in said["candidates"]} == {"latency", "throughput"}
+    for goal in ("latency", "throughput"):
+        explainer = Explainer(scenes, profile="auto", goal=goal)
+        assert explainer.profile == getattr(made, goal)
+        chosen = found.chosen[goal]
+        assert chosen is found.default(goal) or (chosen.interval[1] < 1 and not chosen.left_out)
+    if importlib.util.find_spec("openvino") is None:
+        assert {one["providers"] for one in said["candidates"]} == {"cpu"}
+
+
+def test_an_engine_that_explains_otherwise_is_not_chosen(scenes, monkeypatch):
+    monkeypatch.setattr(Reference, "agreement", lambda self, explainer: replace(GOOD, difference=0.5))
+    found = tune.tune(scenes, seconds=1)
+    assert all(found.chosen[goal] is found.default(goal) for goal in found.chosen)
+    assert all(one.left_out for one in found.rows)
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.app, ["tune", *map(str, arguments)])
+
+
+def test_the_command_prints_a_table_and_the_choices(scenes, tmp_path):
+    done = call(scenes, "--seconds", 2, "-o", tmp_path / "p.json")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("chosen") == 2 and "latency: " in done.stdout and "throughput: " in done.stdout
+    assert "differences up to 0.05" in done.stdout
+    Explainer(scenes, profile=tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--seconds", 0), "seconds is 0"),
+        (("--max-difference", 0), "tolerance"),
+        ((DATA / "absent.jpg",), "no such file"),
+        (("-o", "absent/p.json"), "cannot be written"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_write_nothing(scenes, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    more = () if "--seconds" in arguments else ("--seconds", 0.1)
+    done = call(scenes, *more, *arguments)
+    assert done.exit_code == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_of_no_pictures_is_refused(tmp_path):
+    from support.models.small_models import classifier
+
+    path = tmp_path / "c.cam.onnx"
+    export_model(classifier(), path, preprocess="unit", targets="cotangent", check=False)
+    with pytest.raises(FastcamError, match="only files that explain classes of single pictures"):
+        tune.tune(path, seconds=1)
+
+
+def test_no_thread_of_a_trial_stays(scenes):
+    before, until = threading.active_count(), time.monotonic() + 20
+    tune.tune(scenes, seconds=1)
+    while threading.active_count() > before + 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before + 1
