@@ -12,10 +12,10 @@ from fastcam import cli
 from fastcam.cache import sha256_of
 from fastcam.runtime import profile
 from fastcam.serving.limits import Limits
-from fastcam.serving.metrics import Metrics
 from fastcam.serving.processes.process import Process
 from fastcam.serving.repository import Place
-from fastcam.serving.tracing import Spans
+from fastcam.serving.watching.metrics import Metrics
+from fastcam.serving.watching.tracing import Spans
 from fastcam_export import export_model
 from support.models.small_models import classifier
 
