@@ -60,8 +60,8 @@ LATER = Sources((), ())
 class Explainer:
     """Explains what an exported file sees in pictures.
 
-    Safe to share between threads: a call keeps no picture, and ONNX Runtime sessions run concurrently. Pickled (for worker
-    processes) it is the model's path, or bytes, and the settings: the other process opens sessions of its own.
+    Safe to share between threads: a call keeps no picture, and ONNX Runtime sessions run concurrently. Pickled (for
+    worker processes) it is the model's path, or bytes, and the settings: the other process opens sessions of its own.
 
     Args:
         model: path or bytes of a file that ``fastcam export`` wrote.

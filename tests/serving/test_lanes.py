@@ -20,7 +20,7 @@ def lane(run, runs):
 
 
 def ask(made, targets):
-    return made.answer(b"", targets, time.monotonic() + 30, lambda what, value: None, NO_SPANS)
+    return made.answer(b"", targets, time.monotonic() + 30, lambda what, value: None, NO_SPANS, lambda *times: None)
 
 
 def test_two_requests_run_at_the_same_time_where_two_runs_do():
