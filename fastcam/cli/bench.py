@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -25,6 +27,34 @@ EXAMPLES = (
 )
 TOP = 5
 Row = dict[str, Any]
+ORT_FORMAT = slice(4, 8), b"ORTM"
+"""Where a file in ONNX Runtime's own format says that it is one, and how."""
+START = """
+import json, sys, time
+model, values, images, threads = sys.argv[1:]
+marks = [time.perf_counter()]
+import numpy, onnxruntime
+marks.append(time.perf_counter())
+from fastcam import Explainer, FastcamError, Settings
+Explainer
+marks.append(time.perf_counter())
+from fastcam.runtime.timing import own_peak
+given = dict(numpy.load(values))
+pictures = given.pop(images)
+pictures = [*pictures] if pictures.dtype == numpy.uint8 else pictures
+try:
+    marks.append(time.perf_counter())
+    explainer = Explainer(model, threads=int(threads), settings=Settings(spinning=False), inputs=given or None)
+    marks.append(time.perf_counter())
+    explainer(pictures)
+    marks.append(time.perf_counter())
+except FastcamError as error:
+    sys.exit(f"{error}")
+first, needs, own, ready, session, mapped = (1e3 * (mark - marks[0]) for mark in marks)
+took = {"numpy_onnxruntime": needs, "fastcam": own - needs, "session": session - ready, "first_map": mapped - session}
+print(json.dumps({name: round(ms, 1) for name, ms in took.items()} | {"peak_mb": round(own_peak(), 1)}))
+"""
+"""A fresh process: imports, session, first map, each timed, and the largest resident size."""
 
 
 def bench(
@@ -36,7 +66,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only, with all samples.")] = False,
 ) -> None:
-    """Measure an exported file beside its own plain forward part: time, throughput and memory."""
+    """Measure an exported file beside its own plain forward part: time, throughput, memory and start."""
     from fastcam.runtime.session import create_session, read_metadata
 
     if threads < 1 or seconds <= 0 or min(batch or [1]) < 1:
@@ -47,42 +77,81 @@ def bench(
         raise FastcamError(f"{model} is the explanation part of two files; give the forward part, {pair.other}")
     first = session.get_inputs()[0].shape[:1]
     sizes = batch or [first[0] if first and isinstance(first[0], int) else 1]
+    start = _start(model, session, sizes[0], threads)
     del session
     with tempfile.TemporaryDirectory() as folder:
-        plain = _write_plain(model, Path(folder), pair.extra if pair else ())
+        plain = None if in_ort_format(model) else _write_plain(model, Path(folder), pair.extra if pair else ())
         what = "forward part" if pair else "explained"
         rows = [_measure(what, model, plain, size, threads, seconds) for size in sizes]
-    report = {"model": str(model), "threads": threads, "seconds": seconds, "versions": _versions(), "results": rows}
+    report = {"model": str(model), "threads": threads, "seconds": seconds, "versions": _versions(), "start": start}
+    report["results"] = rows
     if as_json:
         typer.echo(json.dumps(report))
         return
     _print(report)
 
 
-def _measure(what: str, model: Path, plain: Path, batch: int, threads: int, seconds: float) -> Row:
-    """Both files in turns at one batch size; ``what`` is how the exported one's run is called."""
+def in_ort_format(model: Path) -> bool:
+    """Whether a file is in ONNX Runtime's own format, as ``fastcam export --slim`` writes it."""
+    place, sign = ORT_FORMAT
+    with open(model, "rb") as file:
+        return file.read(8)[place] == sign
+
+
+def _start(model: Path, session: Any, batch: int, threads: int) -> Row:
+    """What a fresh process takes to its first map, in ms, and its peak in MB; or why that is not measured."""
+    import numpy as np
+
+    from fastcam.runtime.session import read_metadata
+    from fastcam.runtime.timing import random_feeds
+
+    about = read_metadata(session, str(model))
+    feeds = _own(random_feeds(session, batch))
+    with tempfile.TemporaryDirectory() as folder:
+        values = Path(folder) / "values.npz"
+        np.savez(values, **feeds)
+        command = [sys.executable, "-c", START, str(model), str(values), about.input, str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        return {"not_measured": lines[-1]}
+    found: Row = json.loads(done.stdout)
+    return found
+
+
+def _measure(what: str, model: Path, plain: Path | None, batch: int, threads: int, seconds: float) -> Row:
+    """The file at one batch size, in turns with its plain part; ``what`` is how the exported one's run is called."""
     import numpy as np
 
     from fastcam.runtime.timing import cpu_session, interleaved, peak_memory, random_feeds, summary
 
-    base, exported = cpu_session(plain, threads), cpu_session(model, threads)
+    exported = cpu_session(model, threads)
     feeds = random_feeds(exported, batch)
-    own = {name: value for name, value in feeds.items() if not name.startswith((TARGETS, COTANGENT))}
-    runs = {"plain": partial(base.run, None, own), what: partial(exported.run, None, feeds)}
+    own, files = _own(feeds), {what: model}
+    runs = {what: partial(exported.run, None, feeds)}
+    if plain is not None:
+        runs, files = {"plain": partial(cpu_session(plain, threads).run, None, own), **runs}, {"plain": plain, **files}
     if TARGETS in {value.name for value in (*exported.get_inputs(), *exported.get_overridable_initializers())}:
         runs[f"{what}, top {TOP}"] = partial(exported.run, None, {**own, TARGETS: -np.arange(1, TOP + 1)[None]})
-    wanted = runs["plain"]()
+    wanted = runs["plain"]() if plain is not None else ()
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(wanted, runs[what](), strict=False))
     samples = interleaved(runs, seconds)
-    found = summary(samples, "plain")
+    found = summary(samples, next(iter(runs)))
     for name, row in found.items():
         row["images_per_second"] = round(batch / row["median_ms"] * 1e3, 1)
         row["samples_ms"] = [round(taken * 1e3, 3) for taken in samples[name]]
+        if plain is None:
+            del row["ratio"], row["ratio_95"]
     memory = {}
-    for name, path in (("plain", plain), (what, model)):
+    for name, path in files.items():
         used = peak_memory(path, batch, threads)
         memory[name] = round(used["peak"] - used["imports"], 1)
     return {"batch": batch, "same_outputs": same, "contestants": found, "memory_mb": memory}
+
+
+def _own(feeds: Row) -> Row:
+    """The values of a model's own inputs."""
+    return {name: value for name, value in feeds.items() if not name.startswith((TARGETS, COTANGENT))}
 
 
 def _print(report: Row) -> None:
@@ -90,7 +159,7 @@ def _print(report: Row) -> None:
     rows = []
     for result in report["results"]:
         for name, found in result["contestants"].items():
-            low, high = found["ratio_95"]
+            low, high = found.get("ratio_95", (None, None))
             rows.append(
                 (
                     str(result["batch"]),
@@ -98,18 +167,31 @@ def _print(report: Row) -> None:
                     f"{found['images_per_second']:.1f}",
                     f"{found['median_ms']:.2f}",
                     f"{found['p99_ms']:.2f}",
-                    f"{found['ratio']:.3f}",
-                    "" if name == "plain" else f"{low:.3f} to {high:.3f}",
+                    f"{found['ratio']:.3f}" if low else "",
+                    "" if name == "plain" or not low else f"{low:.3f} to {high:.3f}",
                     str(result["memory_mb"].get(name, "")),
                 )
             )
     print_table(titles, rows)
-    rounds = min(len(result["contestants"]["plain"]["samples_ms"]) for result in report["results"])
+    rounds = min(len(one["samples_ms"]) for result in report["results"] for one in result["contestants"].values())
     runtime = f"ONNX Runtime {report['versions']['onnxruntime']}, CPU, {report['threads']} threads"
     say(f"{runtime}, random input; at least {rounds} rounds in random order, the ratio is the median over rounds.")
-    say("plain: the same file without what FastCAM added. memory: of a fresh process, less what its imports need.")
+    plain = "the same file without what FastCAM added"
+    if in_ort_format(Path(report["model"])):
+        plain = "not measured, for a file in ONNX Runtime's own format cannot be cut; give the .onnx file"
+    say(f"plain: {plain}. memory: of a fresh process, less what its imports need.")
+    _print_start(report["start"])
     if not all(result["same_outputs"] for result in report["results"]):
         say("The model's own outputs differ in their last bits: the runtime fuses the two files differently.")
+
+
+def _print_start(start: Row) -> None:
+    if "not_measured" in start:
+        say(f"start: not measured ({start['not_measured']})")
+        return
+    imports = f"numpy and onnxruntime {start['numpy_onnxruntime']:.0f} ms, fastcam {start['fastcam']:.0f} ms"
+    rest = f"session {start['session']:.0f} ms, first map {start['first_map']:.0f} ms"
+    say(f"start of a fresh process: {imports}, {rest}; then its peak is {start['peak_mb']:.0f} MB.")
 
 
 def _versions() -> dict[str, str]:
@@ -140,8 +222,8 @@ def _write_plain(model: Path, folder: Path, extra: Collection[str]) -> Path:
 def cut_added(proto: onnx.ModelProto, extra: Collection[str] = ()) -> None:
     """Remove FastCAM's inputs and outputs, and all that only they need, from a model in place."""
     graph = proto.graph
-    for values in (graph.input, graph.output):
-        kept = [value for value in values if not value.name.startswith(PREFIX) and value.name not in extra]
+    for values, added in ((graph.input, (TARGETS, COTANGENT)), (graph.output, PREFIX)):
+        kept = [value for value in values if not value.name.startswith(added) and value.name not in extra]
         del values[:]
         values.extend(kept)
     needed = {value.name for value in graph.output}

@@ -177,7 +177,7 @@ def peak_memory(model: str | Path, batch: int, threads: int) -> dict[str, float]
     return found
 
 
-def _peak() -> float:
+def own_peak() -> float:
     """The largest resident size of this process so far in MB.
 
     On Linux not by getrusage, whose figure a new process inherits from the one that started it.
@@ -198,10 +198,10 @@ def main() -> None:
 
     model, batch, threads = sys.argv[1:]
     onnxruntime()
-    imports = _peak()
+    imports = own_peak()
     session = cpu_session(model, int(threads))
     session.run(None, random_feeds(session, int(batch)))
-    print(json.dumps({"imports": round(imports, 1), "peak": round(_peak(), 1)}))
+    print(json.dumps({"imports": round(imports, 1), "peak": round(own_peak(), 1)}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fastcam.cli import app
 from fastcam.cli.bench import cut_added
-from fastcam_export import export_model
+from fastcam_export import export_model, write_slim
 from support.models.small_models import classifier, save
 
 
@@ -44,6 +44,39 @@ def test_it_says_time_throughput_ratio_and_memory_of_both(exported):
             assert found["images_per_second"] == pytest.approx(1e3 * row["batch"] / found["median_ms"], abs=0.1)
             assert found["ratio_95"][0] <= found["ratio"] <= found["ratio_95"][1]
         assert row["memory_mb"]["plain"] > 0 and row["memory_mb"]["explained"] > 0
+
+
+def test_it_measures_the_start_of_a_fresh_process(exported, no_processes):
+    result = call("bench", exported, "--seconds", 0.05, "--json")
+    start = json.loads(result.output)["start"]
+    assert list(start) == ["numpy_onnxruntime", "fastcam", "session", "first_map", "peak_mb"]
+    assert all(value > 0 for value in start.values())
+    assert start["peak_mb"] > 30  # Python and the two packages alone take that
+    printed = call("bench", exported, "--seconds", 0.05).output.replace("\n", " ")
+    assert "first map" in printed and "its peak is" in printed
+
+
+def test_a_file_in_onnxruntimes_format_is_measured_without_a_plain_one(exported, no_processes):
+    slim, _ = write_slim(exported)
+    result = call("bench", slim, "--seconds", 0.05, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    [row] = report["results"]
+    assert list(row["contestants"]) == ["explained", "explained, top 5"] and report["start"]["session"] > 0
+    assert "ratio" not in row["contestants"]["explained"] and list(row["memory_mb"]) == ["explained"]
+    assert "plain: not measured" in call("bench", slim, "--seconds", 0.05).output
+
+
+def test_a_file_that_takes_uint8_pictures_starts_too(tmp_path, no_processes):
+    export_model(classifier(), tmp_path / "f.cam.onnx", check=False, preprocess="imagenet", frames=(30, 40))
+    start = json.loads(call("bench", tmp_path / "f.cam.onnx", "--seconds", 0.05, "--json").output)["start"]
+    assert start["first_map"] > 0
+
+
+def test_why_a_start_is_not_measured_is_said(exported, no_processes, monkeypatch):
+    monkeypatch.setattr("fastcam.cli.bench.START", "import sys; sys.exit('no map of that')")
+    result = call("bench", exported, "--seconds", 0.05)
+    assert result.exit_code == 0 and "start: not measured (no map of that)" in result.output
 
 
 @pytest.fixture
