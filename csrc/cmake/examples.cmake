@@ -1,6 +1,8 @@
-# csrc/examples: programs that explain pictures by ONNX Runtime's C API, which they load when they start. OpenCV or stb
-# decodes pictures where one is found; the SDK's header is taken where it is found, and otherwise a small one of ours.
+# csrc/examples: programs that explain pictures by ONNX Runtime's C API, which they load when they start, and by OpenVINO
+# where CMake finds it (the SDK, or the wheel: -DOpenVINO_DIR=.../site-packages/openvino/cmake). OpenCV or stb decodes
+# pictures where one is found; ONNX Runtime's header is taken where it is found, and otherwise a small one of ours.
 find_package(OpenCV QUIET COMPONENTS core imgcodecs imgproc)
+find_package(OpenVINO QUIET COMPONENTS Runtime)
 find_path(STB_INCLUDE_DIR stb_image.h PATH_SUFFIXES stb)
 find_path(ONNXRUNTIME_INCLUDE_DIR onnxruntime_c_api.h PATH_SUFFIXES onnxruntime onnxruntime/core/session)
 
@@ -15,10 +17,19 @@ foreach(program fastcam_explain_example fastcam_camera_example)
     target_compile_definitions(${program} PRIVATE FASTCAM_ONNXRUNTIME_SDK)
   endif()
 endforeach()
-if(OpenCV_FOUND)
-  target_compile_definitions(fastcam_explain_example PRIVATE FASTCAM_OPENCV)
-  target_link_libraries(fastcam_explain_example PRIVATE opencv_core opencv_imgcodecs opencv_imgproc)
-elseif(STB_INCLUDE_DIR)
-  target_include_directories(fastcam_explain_example SYSTEM PRIVATE ${STB_INCLUDE_DIR})
-  target_compile_definitions(fastcam_explain_example PRIVATE FASTCAM_STB)
+set(explaining fastcam_explain_example)
+if(OpenVINO_FOUND)
+  add_executable(fastcam_explain_openvino_example csrc/examples/explain_openvino.cpp)
+  set_target_properties(fastcam_explain_openvino_example PROPERTIES OUTPUT_NAME explain_openvino CXX_EXTENSIONS OFF)
+  target_link_libraries(fastcam_explain_openvino_example PRIVATE fastcam_objects openvino::runtime)
+  list(APPEND explaining fastcam_explain_openvino_example)
 endif()
+foreach(program ${explaining})
+  if(OpenCV_FOUND)
+    target_compile_definitions(${program} PRIVATE FASTCAM_OPENCV)
+    target_link_libraries(${program} PRIVATE opencv_core opencv_imgcodecs opencv_imgproc)
+  elseif(STB_INCLUDE_DIR)
+    target_include_directories(${program} SYSTEM PRIVATE ${STB_INCLUDE_DIR})
+    target_compile_definitions(${program} PRIVATE FASTCAM_STB)
+  endif()
+endforeach()

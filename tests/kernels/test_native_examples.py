@@ -1,8 +1,12 @@
-"""csrc/examples on ONNX Runtime's library, without Python: the same classes, boxes and overlays as the Explainer's."""
+"""csrc/examples on ONNX Runtime's library, without Python: the same classes, boxes and overlays as the Explainer's.
+
+So on OpenVINO, where its wheel is installed or OpenVINO_DIR says where its CMake package lies.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -39,11 +43,24 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
     options = ["-DFASTCAM_PYTHON=OFF", "-DFASTCAM_EXAMPLES=ON", "-DFASTCAM_CLONES=OFF", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
     targets = ["--target", "fastcam_explain_example", "fastcam_camera_example"]
+    wheel = importlib.util.find_spec("openvino")
+    if wheel is not None and "OpenVINO_DIR" not in os.environ:
+        options.append(f"-DOpenVINO_DIR={Path(wheel.origin).parent / 'cmake'}")
+    if wheel is not None or "OpenVINO_DIR" in os.environ:
+        targets.append("fastcam_explain_openvino_example")
     for command in (["-S", str(ROOT), "-B", str(folder), *options], ["--build", str(folder), *targets]):
         done = subprocess.run(["cmake", *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "warning" not in done.stdout, done.stdout
     return folder
+
+
+@pytest.fixture(scope="module")
+def on_openvino(built):
+    """The program on OpenVINO."""
+    if not (built / "explain_openvino").is_file():
+        pytest.skip("no OpenVINO here: its example was not built")
+    return built / "explain_openvino"
 
 
 def run(program, *arguments, **options):
@@ -141,6 +158,31 @@ def test_what_is_wrong_is_one_line_and_code_2(built, library, tmp_path):
         code, lines, said = run(built / "explain", *arguments)
         assert code == 2 and not lines and wanted in said, (arguments, said)
         assert len(said.splitlines()) == (2 if wanted == "usage" else 1), said
+
+
+@pytest.mark.parametrize("options", [{}, {"emit": "cam", "resize": "letterbox"}], ids=str)
+def test_openvino_finds_the_same_classes_and_boxes(on_openvino, tmp_path, options):
+    model = export(tmp_path / "net.cam.onnx", targets="required", **options)
+    picture = scene(300, 421)
+    file, asked = save(tmp_path / "p.ppm", picture), ["--target", -1, "--target", -2, "--target", 1, "--threshold", 0.3]
+    code, lines, said = run(on_openvino, model, file, *asked, "--threads", 1, "-o", tmp_path / "o.ppm")
+    assert code == 0, said
+    wanted = Explainer(model)(picture, [-1, -2, 1], threshold=0.3)
+    agrees(lines, wanted)
+    found = cv2.imread(str(tmp_path / "o.ppm"))[:, :, ::-1].astype(int)
+    assert (np.abs(found - wanted.overlay(annotate=False)).max(axis=2) > 4).mean() < 0.1  # but for the box's outline
+
+
+def test_openvino_refuses_in_one_line_what_it_cannot_ask(on_openvino, tmp_path):
+    file, model = save(tmp_path / "p.ppm", scene(64, 64)), export(tmp_path / "net.cam.onnx")  # targets by default
+    assert run(on_openvino, model, file)[0] == 0
+    for arguments, wanted in (
+        ([model, file, "--target", 2], "--targets required"),
+        ([DATA / "scenes.onnx", file], "fastcam export"),
+        ([tmp_path / "nowhere.onnx", file], "nowhere.onnx"),
+    ):
+        code, lines, said = run(on_openvino, *arguments)
+        assert code == 2 and not lines and wanted in said and len(said.splitlines()) == 1, said
 
 
 def test_the_model_alone_is_timed_beside_it(built, library, tmp_path):
