@@ -112,6 +112,7 @@ class Process:
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks by which way a client came
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(self.limits.seconds) + 1,
             backlog=BACKLOG,
