@@ -52,7 +52,7 @@ def test_a_server_that_fails_is_not_measured():
         with pytest.raises(RuntimeError, match="500"):
             processes.saturated(running, processes.Ask("/bad"), 0.1)
         with pytest.raises(RuntimeError, match="500"):
-            processes.Client(running.port, processes.Ask("/bad"))()
+            running.client(processes.Ask("/bad"))()
 
 
 def test_a_report_says_its_command_without_folders_of_this_machine():

@@ -25,8 +25,9 @@ from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
 from fastcam_bench.serving.flood import Flood
 from fastcam_bench.serving.load import Load, Target
-from fastcam_bench.serving.processes import processor_seconds, said
+from fastcam_bench.serving.processes import said
 from fastcam_bench.serving.started import bundled, scene, started
+from fastcam_bench.speed.serving import processor_seconds
 
 OUT = RESULTS / "serving" / "overload.json"
 CLIENTS, CROWD = 32, 128

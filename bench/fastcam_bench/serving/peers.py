@@ -22,7 +22,7 @@ from typing import Any
 from fastcam_bench.models import networks
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.serving.processes import Ask, Client, Running, compared, free_port, said, served
+from fastcam_bench.serving.processes import Ask, Running, compared, free_port, said, served
 from fastcam_bench.speed.serving import encoded
 from fastcam_export import export_model
 
@@ -64,7 +64,7 @@ def measure(network: str, seconds: float, rounds: int, threads: int, packages: P
     with TemporaryDirectory() as folder, ExitStack() as stack:
         running = started(stack, Path(source), Path(folder), threads, packages)
         contestants = {name: (one, Ask(path, body)) for name, (one, path) in running.items()}
-        best = {name: _best(Client(one.port, ask)()) for name, (one, ask) in contestants.items()}
+        best = {name: _best(json.loads(one.client(ask)())) for name, (one, ask) in contestants.items()}
         if len(set(best.values())) != 1:
             raise RuntimeError(f"the servers do not say the same class: {best}")
         return compared(contestants, seconds, rounds)

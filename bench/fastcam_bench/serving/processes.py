@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fastcam.runtime.timing import interleaved
 from fastcam_bench.serving.load import Target, by_clients, measured
+from fastcam_bench.speed.serving import Client, processes
 
-TICK = os.sysconf("SC_CLK_TCK")
 CLIENTS = 16
 
 
@@ -46,18 +42,29 @@ class Running:
 
     def processor_seconds(self) -> float:
         """Seconds of processor time that all processes of the group have taken."""
-        return processor_seconds(self.group, "group")
+        return sum(spent for _, _, group, spent in processes() if group == self.group)
+
+    def client(self, ask: Ask) -> Client:
+        """That asks it again and again."""
+        return Client(self.port, ask.path, ask.body)
+
+    def send(self, number: int) -> None:
+        """A signal to all of its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.group, number)
 
 
-def processor_seconds(number: int, of: str = "parent") -> float:
-    """Seconds of processor time that a process and its children have taken, or all processes of a group."""
-    at, spent = {"parent": 1, "group": 2}[of], 0.0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError):  # it has ended meanwhile
-            fields = stat.read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
-            if number in (int(fields[at]), int(stat.parent.name)):
-                spent += (int(fields[11]) + int(fields[12])) / TICK
-    return spent
+@contextmanager
+def alone(running: Running, every: Sequence[Running]) -> Iterator[None]:
+    """One server while the others stand still: threads of theirs that wait in a circle would take its cores."""
+    others = [one for one in every if one is not running]
+    try:
+        for one in others:
+            one.send(signal.SIGSTOP)
+        yield
+    finally:
+        for one in others:
+            one.send(signal.SIGCONT)
 
 
 def said(module: str, arguments: Sequence[str]) -> str:
@@ -122,32 +129,10 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-class Client:
-    """One connection that stays open, and asks the same again and again."""
-
-    def __init__(self, port: int, ask: Ask) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        self._ask = ask
-
-    def __call__(self) -> Any:
-        """The JSON of the answer.
-
-        Raises:
-            RuntimeError: the server did not answer with 200.
-        """
-        method = "GET" if self._ask.body is None else "POST"
-        self._connection.request(method, self._ask.path, self._ask.body, {"Content-Type": "application/json"})
-        answer = self._connection.getresponse()
-        content = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{self._ask.path}: {answer.status} {content[:200]!r}")
-        return json.loads(content)
-
-
 def compared(
     contestants: Mapping[str, tuple[Running, Ask]], seconds: float, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Servers in turns: by one client, then in rounds by many.
+    """Servers in turns, each alone: by one client, then by many.
 
     Args:
         contestants: by name, each with what it is asked.
@@ -157,15 +142,16 @@ def compared(
     Returns:
         By name p50 and p99 in ms, processor ms a request, and answers a second: medians of the rounds.
     """
-    alone: dict[str, Callable[[], Any]] = {n: Client(running.port, ask) for n, (running, ask) in contestants.items()}
-    samples = interleaved(alone, seconds, 10)
     each = seconds / rounds / len(contestants)
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
     many: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-    rng = np.random.default_rng(0)
+    every, rng = [running for running, _ in contestants.values()], np.random.default_rng(0)
     for _ in range(rounds):
         for index in rng.permutation(len(contestants)):
             name = [*contestants][index]
-            many[name].append(saturated(*contestants[name], each))
+            with alone(contestants[name][0], every):
+                samples[name] += by_one(*contestants[name], each)
+                many[name].append(saturated(*contestants[name], each))
     return {
         name: {
             "one client: p50 ms": 1e3 * float(np.percentile(samples[name], 50)),
@@ -174,6 +160,19 @@ def compared(
         }
         for name in contestants
     }
+
+
+def by_one(running: Running, ask: Ask, seconds: float) -> list[float]:
+    """Seconds of each request of one client, which asks again when it has its answer."""
+    client, samples = running.client(ask), []
+    for _ in range(3):
+        client()
+    until = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < until:
+        client()
+        samples.append(time.perf_counter() - begun)
+    client.close()
+    return samples
 
 
 def saturated(running: Running, ask: Ask, seconds: float) -> dict[str, float]:

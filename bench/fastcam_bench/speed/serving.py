@@ -3,22 +3,23 @@
 One client, in turns with the call: both take the bytes of a JPEG and give JSON. Then several clients at once: the
 server's processor time for each picture, beside that of the call, and beside that of ``:predict``, which explains
 nothing.
-The clients share the machine's cores with the server, so processor time is judged and the rate is told.
+The clients share the machine's cores with the server, so processor time is judged and the rate is told. Two processes
+of one thread each answer the same clients once more.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +43,8 @@ from fastcam_export import export_model
 OUT = RESULTS / "speed" / "serving.json"
 NETWORKS = ("resnet50", "mobilenet_v2")
 CLIENTS = 16
+MANY = ("--workers", "2", "--threads", "1")
+"""As a server of many clients is started: two threads of one run wait for each other while others decode."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -53,15 +56,22 @@ def encoded() -> bytes:
 
 
 def processor_seconds(process: int) -> float:
-    """Seconds of processor time that a process has taken."""
-    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """Seconds of processor time that a process and its children have taken."""
+    return sum(spent for number, parent, _, spent in processes() if process in (number, parent))
+
+
+def processes() -> Iterator[tuple[int, int, int, float]]:
+    """Of every process its number, its parent's, its group's, and the processor seconds that it has taken."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError):  # it has ended meanwhile
+            fields = stat.read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+            yield int(stat.parent.name), int(fields[1]), int(fields[2]), (int(fields[11]) + int(fields[12])) / TICK
 
 
 @contextmanager
-def server(model: Path) -> Iterator[tuple[int, int]]:
+def server(model: Path, *options: str) -> Iterator[tuple[int, int]]:
     """A server in a process of its own: its port and number."""
-    command = [sys.executable, "-m", "fastcam", "serve", str(model), "--port", "0"]
+    command = [sys.executable, "-m", "fastcam", "serve", str(model), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -74,19 +84,45 @@ def server(model: Path) -> Iterator[tuple[int, int]]:
 
 
 class Client:
-    """One connection that stays open."""
+    """One connection that stays open, and asks the same again and again, in one piece: what it takes itself is no
+    server's.
 
-    def __init__(self, port: int, path: str, body: bytes) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        self._path, self._body = path, body
+    Args:
+        port: of this machine.
+        path, body: None of a GET.
+    """
 
-    def __call__(self) -> dict[str, Any]:
-        self._connection.request("POST", self._path, self._body)
-        answer = self._connection.getresponse()
-        content = answer.read()
-        assert answer.status == 200, content
-        found: dict[str, Any] = json.loads(content)
-        return found
+    def __init__(self, port: int, path: str, body: bytes | None = None) -> None:
+        method, length = ("GET", "") if body is None else ("POST", f"Content-Length: {len(body)}\r\n")
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n{length}\r\n"
+        self._request = head.encode() + (body or b"")
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __call__(self) -> bytes:
+        """The body of the answer.
+
+        Raises:
+            RuntimeError: the server did not answer with 200.
+        """
+        self._socket.sendall(self._request)
+        came = head = body = b""
+        length = -1
+        while len(body) != length:
+            part = self._socket.recv(1 << 18)
+            if not part:
+                raise RuntimeError(f"the answer was cut short: {came[:200]!r}")
+            came += part
+            head, found, body = came.partition(b"\r\n\r\n")
+            if found and length < 0:
+                length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if b" 200 " not in head[:13]:
+            raise RuntimeError(f"{head[:100]!r} {body[:200]!r}")
+        return body
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
 
 
 def saturated(port: int, process: int, path: str, body: bytes, seconds: float) -> dict[str, float]:
@@ -142,8 +178,9 @@ def measured(name: str, folder: Path, seconds: float) -> dict[str, Any]:
 
     with server(made) as (port, process):
         client = Client(port, "/v1/explain", picture)
-        assert client()["targets"] == json.loads(call())["targets"]
+        assert json.loads(client())["targets"] == json.loads(call())["targets"]
         samples = interleaved({"call": call, "server": client}, seconds, 5)
+        client.close()
         runs: dict[str, list[dict[str, float]]] = {"explain": [], "predict": []}
         calls = []
         for _ in range(3):  # in turns
@@ -151,6 +188,10 @@ def measured(name: str, folder: Path, seconds: float) -> dict[str, Any]:
             runs["explain"].append(saturated(port, process, "/v1/explain", picture, seconds / 4))
             runs["predict"].append(saturated(port, process, f"/v1/models/{name}:predict",
                                              instances, seconds / 4))  # fmt: skip
+    with server(made, *MANY) as (port, process):
+        runs["explain, two processes"] = [
+            saturated(port, process, "/v1/explain", picture, seconds / 4) for _ in range(3)
+        ]
     each = {kind: _medians(found) for kind, found in runs.items()}
     explained, predicted = (each[kind]["processor ms a picture"] for kind in ("explain", "predict"))
     p50 = {kind: float(np.percentile(times, 50)) * 1e3 for kind, times in samples.items()}
@@ -158,6 +199,10 @@ def measured(name: str, folder: Path, seconds: float) -> dict[str, Any]:
         "one client: ms above the call, at the median": p50["server"] - p50["call"],
         "one client: p50 ms": p50,
         "16 clients: processor time over the call's": explained / float(np.median(calls)),
+        "16 clients, two processes: processor time over the call's": each["explain, two processes"][
+            "processor ms a picture"
+        ]
+        / float(np.median(calls)),
         "16 clients: p99 over p50": each["explain"]["p99 ms"] / each["explain"]["p50 ms"],
         "16 clients: processor time of explain over predict": explained / predicted,
         "16 clients": each,
