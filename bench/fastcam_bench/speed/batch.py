@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,17 +46,19 @@ TARGETS = {
     "rate over the stream's": 0.95,
     "memory of the last half over the first half's": 1.05,
 }
+BUNDLED = "bundled"
+"""The model that comes with the package: the smallest, so that what is not the model counts most."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def pictures(folder: Path, count: int) -> Path:
-    """A folder with JPEGs of 640 x 480, a thousand in each of its subfolders."""
+def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """A folder with JPEGs of that width and height, a thousand in each of its subfolders."""
     rng, kept = np.random.default_rng(0), []
     for number in range(count):
         path = folder / f"{number // 1000:04}" / f"{number:07}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         if number < DISTINCT:
-            picture = cv2.resize(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8), (640, 480), interpolation=2)
+            picture = cv2.resize(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8), size, interpolation=2)
             cv2.imwrite(str(path), picture)
             kept.append(path)
         else:
@@ -187,14 +190,13 @@ def same(one: Path, other: Path) -> bool:
 
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Everything about one network."""
-    from fastcam_bench.models import networks  # here, so that the processes that are measured do not hold PyTorch
-    from fastcam_export import export_model
+    from fastcam_export import export_model  # here, so that the processes that are measured do not hold it
 
-    source = networks.onnx_file(options.network, networks.module(options.network))
-    assert source is not None
     model = folder / "model.cam.onnx"
-    export_model(source, model, preprocess="imagenet", check=False)
-    few = pictures(folder / "few", options.few)
+    export_model(_source(options.network), model, preprocess="imagenet", check=False)
+    width, height = map(int, options.size.split("x"))
+    size = width, height
+    few = pictures(folder / "few", options.few, size)
     rates: dict[str, list[float]] = {"stream": [], "batch": []}
     how = options.threads, options.batch_size
     for number in range(options.rounds):
@@ -205,7 +207,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         name: {count: shared_rate(model, few, folder / f"{name} {count}", options, count, ray) for count in (1, 2)}
         for name, ray in (("processes", False), *((("ray", True),) if options.ray else ()))
     }
-    many, table = pictures(folder / "many", options.pictures), folder / "many table"
+    many, table = pictures(folder / "many", options.pictures, size), folder / "many table"
     begun = time.perf_counter()
     long = alone(batched, model, many, table, *how)
     seconds = time.perf_counter() - begun
@@ -214,6 +216,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     again = killed(model, many, folder / "killed table", given, options.kills, 0.9 * seconds)
     return {
         "network": options.network,
+        "pictures": options.size,
         "batch size": options.batch_size,
         "threads": options.threads,
         "rate": {
@@ -235,6 +238,17 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+def _source(network: str) -> Path:
+    """A network's file."""
+    if network == BUNDLED:
+        return Path(str(files("fastcam") / "data" / "scenes.onnx"))
+    from fastcam_bench.models import networks
+
+    source = networks.onnx_file(network, networks.module(network))
+    assert source is not None
+    return source
+
+
 def shared_rate(model: Path, folder: Path, out: Path, options: argparse.Namespace, count: int, ray: bool) -> float:
     """The rate of several workers, in a process that is not one of a pool, which may have none of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -245,7 +259,8 @@ def shared_rate(model: Path, folder: Path, out: Path, options: argparse.Namespac
 def main() -> None:
     """Measure, print and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="mobilenet_v2", help="of fastcam_bench.models.networks")
+    parser.add_argument("--network", default=BUNDLED, help=f"of fastcam_bench.models.networks, or {BUNDLED}")
+    parser.add_argument("--size", default="160x120", help="width and height of the pictures")
     parser.add_argument("--pictures", type=int, default=100_000, help="of the long run")
     parser.add_argument("--few", type=int, default=3000, help="pictures of each run in turns with the stream")
     parser.add_argument("--rounds", type=int, default=5)
