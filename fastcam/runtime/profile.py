@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from dataclasses import dataclass, fields, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -132,6 +131,8 @@ def this_machine() -> Machine:
 
 def packages() -> dict[str, str]:
     """Versions of FastCAM and of the engines that are installed."""
+    from importlib import metadata  # which takes longer to import than all of this folder
+
     found = {"fastcam": __version__}
     for name in _PACKAGES:
         try:

@@ -30,6 +30,21 @@ def test_the_run_time_never_loads_the_export_step():
     assert found.stdout.strip() == "[]", found.stderr
 
 
+def test_what_takes_long_to_import_waits_until_it_is_used():
+    slow = [
+        "importlib.abc",
+        "importlib.resources",
+        "importlib.metadata",
+        "email",
+        "socket",
+        "multiprocessing",
+        "asyncio",
+    ]
+    packages = ["cv2", "PIL", "yaml", "typer", "rich", "threadpoolctl", "openvino"]
+    found = fresh(f"import sys, fastcam.explainer; print([name for name in {slow + packages} if name in sys.modules])")
+    assert found.stdout.strip() == "[]", found.stderr
+
+
 @pytest.mark.parametrize(
     ("module", "words"), [("onnxruntime", "pip install fastcam[cpu]"), ("cv2", "pip install opencv-python")]
 )
