@@ -1,8 +1,8 @@
 """What an explanation costs a C++ program: ``python -m fastcam_bench.speed.native_host [--rounds 200]``.
 
 Builds csrc/examples/explain.cpp and runs it on SqueezeNet and MobileNetV2 of the assets, on the library that the
-onnxruntime wheel holds: from the start of the program to the first box, and in turns from a picture of 640 x 480 to
-scores by the model alone, and to scores, heatmap and box by the exported file.
+onnxruntime wheel holds: from the start of the program to the first box, of the exported file and of that of --slim; and
+in turns from a picture of 640 x 480 to scores by the model alone, and to scores, heatmap and box by the exported file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import cv2
 
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS, ROOT, default_assets
-from fastcam_export import export_model
+from fastcam_export import export_model, write_slim
 
 OUT = RESULTS / "web" / "native_host.json"
 NETWORKS = {"squeezenet1.1": "squeezenet1.1.onnx", "mobilenet_v2": "mobilenet_v2_1.0_224_quant.float.onnx"}
@@ -50,18 +50,21 @@ def built(folder: Path) -> Path:
 
 
 def measured(program: Path, source: Path, folder: Path, rounds: int, threads: int) -> dict[str, Any]:
-    """One network: the median of several starts, and the medians of the rounds of the last."""
+    """One network: the medians of several starts, and those of the rounds of one more."""
     model, picture = folder / f"{source.stem}.cam.onnx", folder / "picture.ppm"
     export_model(source, model, preprocess="imagenet", check=False)
-    command = [program, model, picture, "--onnxruntime", library(), "--threads", threads, "--against", source]
+    slim, _ = write_slim(model)
+    options = ["--onnxruntime", library(), "--threads", threads, "--against", source]
 
-    def once(count: int) -> dict[str, Any]:
-        done = subprocess.run([*map(str, command), "--repeat", str(count)], check=True, capture_output=True, text=True)
+    def once(file: Path, count: int) -> dict[str, Any]:
+        command = [*map(str, (program, file, picture, *options)), "--repeat", str(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    starts = [once(1)["first_box_ms"] for _ in range(STARTS)]
-    return once(rounds) | {"first_box_ms": statistics.median(starts)}
+    starts = [[once(file, 1)["first_box_ms"] for file in (model, slim)] for _ in range(STARTS)]
+    first, first_slim = map(statistics.median, zip(*starts, strict=True))
+    return once(model, rounds) | {"first_box_ms": first, "slim_first_box_ms": first_slim}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
