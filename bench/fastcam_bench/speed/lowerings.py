@@ -31,7 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcam.runtime.timing import Run, cpu_session, interleaved
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.speed import network_gradients
+from fastcam_bench.speed import network_gradients, sub_pixel
 from fastcam_bench.speed.network_gradients import BATCHES
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.rule import Node
@@ -115,22 +115,6 @@ SHAPES = [
 # ---- contestants that the exporter does not have
 
 
-def depth_to_space(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
-    """The sub-pixel form, put side by side by DepthToSpace itself."""
-    if view.strides[0] == 1:
-        return None
-
-    def side_by_side(op: Builder, dense: ir.Value, channels: int, stride: int) -> ir.Value:
-        return op.DepthToSpace(dense, blocksize=stride, mode="CRD")
-
-    own = conv_input_gradient.interleaved
-    conv_input_gradient.interleaved = side_by_side
-    try:
-        return conv_input_gradient.subpixel(op, view, group, dy, w)
-    finally:
-        conv_input_gradient.interleaved = own
-
-
 def matmul(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
     """A 1x1 kernel of stride 1 as w^T dy."""
     if max(view.kernel) > 1 or max(view.strides) > 1 or group > 1:
@@ -175,8 +159,8 @@ def _corner(stride: int) -> Array:
 FORMS: dict[str, conv_input_gradient.Form] = {
     "ConvTranspose": conv_input_gradient.transposed,
     "Conv, rotated": conv_input_gradient.rotated,
-    "sub-pixel Conv": conv_input_gradient.subpixel,
-    "sub-pixel Conv, DepthToSpace": depth_to_space,
+    "zeros between, Conv": conv_input_gradient.stuffed,
+    **sub_pixel.FORMS,
     "MatMul": matmul,
     **{f"product, zeros by {how}": zeros(how) for how in ("ConvTranspose", "Pad", "Resize")},
 }
@@ -228,7 +212,7 @@ def measure(shape: Shape, batch: int, threads: int, seconds: float) -> dict[str,
     expected: Array | None = None
     for name, form in FORMS.items():
         model = gradient(shape, batch, form)
-        if model is None or (name == "sub-pixel Conv" and shape.stride == 1):
+        if model is None or (name == "zeros between, Conv" and shape.stride == 1):
             continue
         made = cpu_session(model.SerializeToString(), threads)
         dy = np.random.default_rng(1).standard_normal(made.get_inputs()[0].shape).astype(np.float32)

@@ -30,12 +30,12 @@ Attributes = dict[str, Any]
 ELEMENTWISE = frozenset(
     {
         *("Add", "And", "Cast", "Div", "Equal", "Exp", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual"),
-        *("Abs", "Clip", "HardSigmoid", "Mul", "Neg", "Not", "Or", "Reciprocal", "Relu", "Sigmoid", "Sign", "Sqrt"),
-        *("Sub", "Sum", "Tanh", "Where"),
+        *("Abs", "Clip", "HardSigmoid", "HardSwish", "Mul", "Neg", "Not", "Or", "Reciprocal", "Relu", "Sigmoid"),
+        *("Sign", "Sqrt", "Sub", "Sum", "Tanh", "Where"),
     }
 )
 TRUTHS = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"})
-ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth"])
+ROWWISE = frozenset(["Col2Im", "Conv", "ConvTranspose", "DepthToSpace", "Resize", "SpaceToDepth"])
 
 
 class BatchedBuilder(Builder):

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from fastcam_export.autodiff.core.blocked import enlarged, entered, fits
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import (
+    adopt_dims,
     cast_like,
     expand_like,
     keep_axes,
@@ -20,6 +22,7 @@ from fastcam_export.autodiff.core.shapes import (
     sizes,
     wide,
 )
+from fastcam_export.graph.query import is_added
 
 
 @rule("ReduceSum")
@@ -32,14 +35,24 @@ def reduce_sum(op: Builder, node: Node, dy: ir.Value) -> Gradients:
 def reduce_mean(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / n, broadcast back over the n reduced elements"""
     x, axes = node.x, _axes(op, node)
-    return expand_like(op, divided_by_size(op, keep_axes(op, dy, x, axes), x, axes), x)
+    return _spread(op, divided_by_size(op, keep_axes(op, dy, x, axes), x, axes), x, axes)
 
 
 @rule("GlobalAveragePool")
 def global_average_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy / (h w), broadcast back over the spatial axes"""
-    x = node.x
-    return expand_like(op, divided_by_size(op, dy, x, range(2, op.rank(x))), x)
+    x, axes = node.x, range(2, op.rank(node.x))
+    return _spread(op, divided_by_size(op, dy, x, axes), x, axes)
+
+
+def _spread(op: Builder, mean: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """``mean`` broadcast over ``axes`` to the shape of ``x``; over positions of maps that nothing else reads in blocks,
+    as the gradients before it will be."""
+    sizes = [size for size in op.dims(x)[2:] if isinstance(size, int)]
+    readers = [node for node, _ in x.uses() if not is_added(node)]
+    if list(axes) == [2, 3] and len(sizes) == 2 and fits(op, x) and op.copies is None and len(readers) == 1:
+        return adopt_dims(op, enlarged(op, entered(op, mean), sizes), op.dims(x))
+    return expand_like(op, mean, x)
 
 
 @rule("ReduceMax", "ReduceMin")

@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import onnx_ir as ir
 
+from fastcam_export.autodiff.core.blocked import BLOCK, enlarged, entered
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.shapes import adopt_dims, cast_like, crop
 from fastcam_export.autodiff.rules.spatial.sliding_window import Window
-from fastcam_export.graph.constants import Array, constant_array
+from fastcam_export.graph.constants import constant_array
 
 Form = Callable[[Builder, Window, int, ir.Value, ir.Value], "ir.Value | None"]
 """(op, windows, group, dy, w) -> dx in the shape of the windows' x, or None where this form cannot say it."""
 
-BLOCK = 16
-"""Channels that ONNX Runtime's convolutions compute together where the processor has AVX-512 (8 with AVX2)."""
 BACKWARDS = -(1 << 62)
 """Where a slice with steps of -1 ends that reaches the first element."""
 
 
 def input_gradient(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
     """dx, in the form that :func:`choose` names or else as a ConvTranspose."""
-    dx = choose(op, view, group, dy, w)(op, view, group, dy, w)
-    return dx if dx is not None else transposed(op, view, group, dy, w)
+    form = choose(op, view, group, dy, w)
+    dx = form(op, view, group, dy, w) if form is not transposed else None
+    return dx if dx is not None else entered(op, transposed(op, view, group, dy, w))
 
 
 def choose(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> Form:
@@ -38,9 +38,8 @@ def choose(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> 
 
     A Conv runs on blocks of channels; a ConvTranspose is a matrix product, whose columns are then summed, and in groups
     a loop over these. So a Conv wins with stride 1, unless x has too few channels to fill a block, and in groups. With
-    strides it computes with zeros, and what it makes has to be put side by side: that pays in groups alone, and there
-    where each residue of the stride sees several taps. Weights that only the run time knows would be rearranged each
-    time. Other engines choose the kernels of a ConvTranspose themselves, and may not read a Conv whose weights are
+    strides it computes with zeros: that pays in groups alone. Weights that only the run time knows would be rearranged
+    each time. Other engines choose the kernels of a ConvTranspose themselves, and may not read a Conv whose weights are
     computed.
     """
     if op.engine != "onnxruntime" or constant_array(w) is None or dy.dtype != ir.DataType.FLOAT:
@@ -48,9 +47,7 @@ def choose(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> 
     channels, strided = op.dims(w)[1], any(s != 1 for s in view.strides)
     if group == 1:
         return rotated if not strided and isinstance(channels, int) and channels >= BLOCK else transposed
-    if not strided:
-        return rotated
-    return subpixel if all(k > 2 * s for k, s in zip(view.kernel, view.strides)) else transposed
+    return stuffed if strided else rotated
 
 
 def transposed(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
@@ -84,60 +81,39 @@ def rotated(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) ->
     return adopt_dims(op, dx, op.dims(view.x))
 
 
-def subpixel(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
-    """Stride s: the s^2 residues of i modulo s see every s-th tap each: a Conv of stride 1 to s^2 times the channels,
-    which are then put side by side (Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution").
+def stuffed(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+    """Stride s: z is dy with s - 1 zeros between its elements, and dx[i] = sum_k w[k]^T z[i + p - k], as of stride 1.
 
-    The kernels get zeros in front, so that the padding is a multiple of s and residue zero is the image's first
-    position, and behind, so that they have m s taps.
+    ONNX Runtime's Pad and DepthToSpace are slow; so dy is enlarged and multiplied with ones and zeros.
     """
-    if view.pads is None or len(view.kernel) != 2 or len(set(view.strides)) > 1 or any(d != 1 for d in view.dilations):
+    if view.pads is None or len(view.kernel) != 2 or any(d != 1 for d in view.dilations):
         return None
-    (rows, inputs), stride, begin = op.dims(w)[:2], view.strides[0], view.pads[0]
-    if not isinstance(rows, int) or not isinstance(inputs, int):
+    begin = [k - 1 - b for k, b in zip(view.kernel, view.pads[0])]
+    most = [k - 1 - e for k, e in zip(view.kernel, view.pads[1])]  # behind the last window at most s - 1 are left out
+    sizes, counts = op.dims(view.x)[2:], op.dims(view.y)[2:]
+    end = list(most)
+    for axis, (size, count) in enumerate(zip(sizes, counts)):
+        if isinstance(size, int) and isinstance(count, int):
+            end[axis] = max(size - count * view.strides[axis] + view.pads[0][axis], 0)
+    if min(*begin, *end) < 0 or not all(isinstance(d, int) for d in op.dims(w)):
         return None
-    front = [-b % stride for b in begin]
-    taps = [-(-(k + f) // stride) for k, f in zip(view.kernel, front)]
-    before = [m - 1 - (b + f) // stride for m, b, f in zip(taps, begin, front)]
-    after = [_windows_behind(op, view, axis) + m - 1 - b for axis, (m, b) in enumerate(zip(taps, before))]
-    if min(*before, *after) < 0:
-        return None
-    behind = [m * stride - k - f for m, k, f in zip(taps, view.kernel, front)]
     op.variables.add(w)  # not folded: the file would hold the weights twice
-    w = op.Pad(w, [0, 0, *front, 0, 0, *behind]) if any((*front, *behind)) else w
-    each = op.Reshape(w, [group, rows // group, inputs, taps[0], stride, taps[1], stride])
-    each = op.Transpose(_flipped(op, each, [3, 5]), perm=[0, 2, 4, 6, 1, 3, 5])
-    kernel = op.Reshape(each, [group * inputs * stride**2, rows // group, *taps])
-    dense = op.Conv(dy, kernel, kernel_shape=taps, group=group, pads=[*before, *after])
-    return _at_the_end(op, view, interleaved(op, dense, group * inputs, stride), np.array(after) + before - taps + 1)
+    kernel = _exchanged(op, _flipped(op, w, [2, 3]), group)
+    z = op.Mul(enlarged(op, dy, view.strides), _grid(op, view))
+    dx = op.Conv(z, kernel, kernel_shape=view.kernel, group=group, pads=[*begin, *end])
+    have = op.Add(op.Mul(op.shape(view.y, 2), np.array(view.strides)), np.array(begin) + end - view.kernel + 1)
+    none = op.constant(np.zeros(2, np.int64))
+    return crop(op, dx, [2, 3], none, op.Sub(op.shape(view.x, 2), have), op.dims(view.x))
 
 
-def interleaved(op: Builder, dense: ir.Value, channels: int, stride: int) -> ir.Value:
-    """DepthToSpace (mode CRD) as a ConvTranspose whose kernels are one at one tap each: ONNX Runtime's DepthToSpace
-    runs on one thread."""
-    one = np.eye(stride**2).reshape(1, stride**2, stride, stride)
-    every = op.Expand(cast_like(op, one.astype(np.float32), dense), [channels, 1, 1, 1])
-    kernel = op.Reshape(every, [-1, 1, stride, stride])
-    return op.ConvTranspose(dense, kernel, kernel_shape=[stride] * 2, strides=[stride] * 2, group=channels)
-
-
-def _at_the_end(op: Builder, view: Window, full: ir.Value, more: Array) -> ir.Value:
-    """``full``, of (windows + ``more``) s positions an axis, cut or filled with zeros at the end to the size of x."""
-    axes = list(range(2, op.rank(view.x)))
-    have = op.Mul(op.Add(op.shape(view.y, 2), more), np.array(view.strides))
-    none = op.constant(np.zeros(len(axes), np.int64))
-    return crop(op, full, axes, none, op.Sub(op.shape(view.x, 2), have), op.dims(view.x))
-
-
-def _windows_behind(op: Builder, view: Window, axis: int) -> int:
-    """How many windows more it takes for multiples of s to cover x; at most so many where its size is free."""
-    assert view.pads is not None
-    stride, begin, end = view.strides[axis], view.pads[0][axis], view.pads[1][axis]
-    size, count = op.dims(view.x)[2 + axis], op.dims(view.y)[2 + axis]
-    if isinstance(size, int) and isinstance(count, int):
-        return -(-size // stride) - count
-    # size <= (count - 1) s + extent - begin - end + s - 1, rounded up to a multiple of s
-    return (view.extent[axis] - begin - end + stride - 2) // stride
+def _grid(op: Builder, view: Window) -> ir.Value:
+    """[rows, columns] of the enlarged y: one where an element of y is, zero elsewhere."""
+    lines = []
+    for axis, stride in enumerate(view.strides):
+        number = op.concat([op.shape(view.y, 2 + axis, 3 + axis), [stride]])
+        lines.append(op.Expand(cast_like(op, np.eye(1, stride), view.x), number))
+    op.variables.update(lines)  # not folded: the product is larger than they are
+    return op.Mul(op.Reshape(lines[0], [-1, 1]), op.Reshape(lines[1], [1, -1]))
 
 
 def _flipped(op: Builder, w: ir.Value, axes: Iterable[int]) -> ir.Value:
