@@ -192,6 +192,23 @@ def measured(weights=1.01, ours=1.2, memory=1.0):
     }
 
 
+def test_weights_are_counted_for_each_reader():
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"]),
+        helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["a", "t"], ["b"]),
+        helper.make_node("Gather", ["w", "row"], ["c"]),
+        helper.make_node("MatMul", ["b", "a"], ["y"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.zeros((4, 6), np.float32), "w"),
+        numpy_helper.from_array(np.array([1]), "row"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "readers", values[:1], values[1:], constants))
+    assert contestants.weights_read(model) == 2 * 4 * 6 * 4
+
+
 def result_of(**networks):
     entries = {name: {"title": NETWORKS[name].title, "network": found} for name, found in networks.items()}
     return {"command": "c", "threads": 2, "machine": {"cpu": "x", "cores": 2}, "networks": entries}
