@@ -117,5 +117,21 @@ def test_a_relu6_in_blocks_leaves_its_ends_out():
     (expected,) = torch.autograd.grad(F.relu6(leaf).sum(), leaf)
     assert expected[0, 0, 0].tolist() == [0.0] * len(ends) + [1.0] * len(inside)
     np.testing.assert_array_equal(session(made).run(["grad.x"], feeds)[0], expected.numpy())
+    # OpenVINO takes a beta of zero for one that is not given, which is 0.5
+    betas = [helper.get_node_attr_value(n, "beta") for n in made.graph.node if n.op_type == "HardSigmoid"]
+    assert betas and 0 not in betas
     reference = onnx.reference.ReferenceEvaluator(made)
     np.testing.assert_array_equal(reference.run(["grad.x"], feeds)[0], expected.numpy())
+
+
+def test_openvino_reads_the_masks_as_they_are_meant():
+    openvino = pytest.importorskip("openvino")
+    made = vjp(network(POOLS["ReduceMean"]))
+    rng = np.random.default_rng(2)
+    feeds = {"x": 4 * rng.standard_normal((2, CHANNELS, 20, 24)).astype(np.float32)}
+    feeds["cotangent.y"] = rng.standard_normal((2, 7)).astype(np.float32)
+    (expected,) = session(made).run(["grad.x"], feeds)
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(made.SerializeToString()), "CPU", exact)
+    np.testing.assert_allclose(compiled(feeds)["grad.x"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())

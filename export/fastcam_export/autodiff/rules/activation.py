@@ -20,13 +20,16 @@ SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 STEEP = float(np.finfo(np.float32).max)
 """min(1, max(0, STEEP y)) is one for every normal y above zero: ONNX Runtime's Sign takes five times as long."""
+JUST_BELOW = -1e-30
+"""What is added to STEEP y in place of zero, and changes nothing: OpenVINO takes a beta of zero for one that is not
+given, which is 0.5."""
 
 
 @rule("Relu")
 def relu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where y > 0. That mask is one operator, as y is never negative: sign(y), or what computes it faster."""
     if node.y.dtype == ir.DataType.FLOAT and op.engine == "onnxruntime":
-        return op.Mul(dy, op.HardSigmoid(node.y, alpha=STEEP, beta=0.0))
+        return op.Mul(dy, op.HardSigmoid(node.y, alpha=STEEP, beta=JUST_BELOW))
     return op.Mul(dy, op.Sign(node.y))
 
 
@@ -86,7 +89,7 @@ def _between_0_and_6(op: Builder, y: ir.Value) -> ir.Value:
 
     HardSwish(x) = x min(1, max(0, x / 6 + 1/2)) is negative between -3 and 0, and zero there, in float32 too.
     """
-    return op.HardSigmoid(op.HardSwish(scaled(op, y, -0.5)), alpha=-STEEP, beta=0.0)
+    return op.HardSigmoid(op.HardSwish(scaled(op, y, -0.5)), alpha=-STEEP, beta=JUST_BELOW)
 
 
 @rule("Clip")
