@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcam.cli.shared.console import print_table, say
-from fastcam.cli.shared.options import ExportedFile
+from fastcam.cli.shared.options import ExportedFile, ProfileName
 from fastcam.errors import FastcamError
 from fastcam.schema import COTANGENT, PREFIX, TARGETS
 
 if TYPE_CHECKING:
     import onnx
+
+    from fastcam.runtime.profile import Choice, Goal
 
 EXAMPLES = (
     "fastcam bench resnet50.cam.onnx",
@@ -62,13 +65,21 @@ def bench(
     batch: Annotated[
         list[int] | None, typer.Option(help="Pictures per run; repeatable.", show_default="1, or the file's own")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 2,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of ONNX Runtime.", show_default="2; of tuned runs the profile's")
+    ] = None,
+    profile: ProfileName = "auto",
     seconds: Annotated[float, typer.Option(help="Time for each batch size.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only, with all samples.")] = False,
 ) -> None:
-    """Measure an exported file beside its own plain forward part: time, throughput, memory and start."""
+    """Measure an exported file beside its own plain forward part: time, throughput, memory and start.
+
+    With a profile its choices are measured too, as tuned for latency and for throughput.
+    """
+    from fastcam.runtime.profile import GOALS, chosen
     from fastcam.runtime.session import create_session, read_metadata
 
+    said, threads = threads, 2 if threads is None else threads
     if threads < 1 or seconds <= 0 or min(batch or [1]) < 1:
         raise FastcamError("--threads and --batch must be at least 1, --seconds above 0")
     session = create_session(model, threads=threads)
@@ -76,15 +87,21 @@ def bench(
     if pair is not None and pair.part == "explanation":
         raise FastcamError(f"{model} is the explanation part of two files; give the forward part, {pair.other}")
     first = session.get_inputs()[0].shape[:1]
-    sizes = batch or [first[0] if first and isinstance(first[0], int) else 1]
+    choices = {goal: choice for goal in GOALS if (choice := chosen(profile, model, goal)) is not None}
+    fixed = [one for one in first if isinstance(one, int)]
+    sizes = batch or fixed or sorted({1, *(choice.batch for choice in choices.values())})
     start = _start(model, session, sizes[0], threads)
     del session
     with tempfile.TemporaryDirectory() as folder:
         plain = None if in_ort_format(model) else _write_plain(model, Path(folder), pair.extra if pair else ())
         what = "forward part" if pair else "explained"
-        rows = [_measure(what, model, plain, size, threads, seconds) for size in sizes]
+        rows = []
+        for size in sizes:
+            own = {goal: choice for goal, choice in choices.items() if batch or choice.batch == size}
+            tuned = _tuned(model, own, said)
+            rows.append(_measure(what, model, plain, size, threads, seconds, tuned))
     report = {"model": str(model), "threads": threads, "seconds": seconds, "versions": _versions(), "start": start}
-    report["results"] = rows
+    report |= {"results": rows, "profile": {goal: choice.title for goal, choice in choices.items()}}
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -119,8 +136,32 @@ def _start(model: Path, session: Any, batch: int, threads: int) -> Row:
     return found
 
 
-def _measure(what: str, model: Path, plain: Path | None, batch: int, threads: int, seconds: float) -> Row:
-    """The file at one batch size, in turns with its plain part; ``what`` is how the exported one's run is called."""
+def _tuned(model: Path, choices: Mapping[Goal, Choice], threads: int | None) -> dict[str, tuple[Any, int]]:
+    """Sessions as a profile has them, and how many runs go on at the same time, by what they are called."""
+    from fastcam.runtime.profile import opening
+    from fastcam.runtime.providers import DEFAULT
+    from fastcam.runtime.session import create_session
+
+    found = {}
+    for goal, choice in choices.items():
+        providers, of_run, _, settings = opening(choice, goal, "auto", threads, None, DEFAULT)
+        found[f"tuned for {goal}"] = create_session(model, providers, of_run, settings), settings.sessions
+    return found
+
+
+def _measure(
+    what: str,
+    model: Path,
+    plain: Path | None,
+    batch: int,
+    threads: int,
+    seconds: float,
+    tuned: Mapping[str, tuple[Any, int]],
+) -> Row:
+    """The file at one batch size, in turns with its plain part; ``what`` is how the exported one's run is called.
+
+    Of sessions ``tuned`` to several runs at the same time the time of one is their time by their number.
+    """
     import numpy as np
 
     from fastcam.runtime.timing import cpu_session, interleaved, peak_memory, random_feeds, summary
@@ -135,7 +176,13 @@ def _measure(what: str, model: Path, plain: Path | None, batch: int, threads: in
         runs[f"{what}, top {TOP}"] = partial(exported.run, None, {**own, TARGETS: -np.arange(1, TOP + 1)[None]})
     wanted = runs["plain"]() if plain is not None else ()
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(wanted, runs[what](), strict=False))
-    samples = interleaved(runs, seconds)
+    with ThreadPoolExecutor(max([1, *(count for _, count in tuned.values())])) as pool:
+        for name, (session, count) in tuned.items():
+            run = partial(session.run, None, feeds)
+            runs[name] = run if count == 1 else partial(_at_once, pool, run, count)
+        samples = interleaved(runs, seconds)
+    for name, (_, count) in tuned.items():
+        samples[name] = [taken / count for taken in samples[name]]
     found = summary(samples, next(iter(runs)))
     for name, row in found.items():
         row["images_per_second"] = round(batch / row["median_ms"] * 1e3, 1)
@@ -147,6 +194,11 @@ def _measure(what: str, model: Path, plain: Path | None, batch: int, threads: in
         used = peak_memory(path, batch, threads)
         memory[name] = round(used["peak"] - used["imports"], 1)
     return {"batch": batch, "same_outputs": same, "contestants": found, "memory_mb": memory}
+
+
+def _at_once(pool: Executor, run: Callable[[], Any], count: int) -> None:
+    for done in [pool.submit(run) for _ in range(count)]:
+        done.result()
 
 
 def _own(feeds: Row) -> Row:
@@ -180,6 +232,8 @@ def _print(report: Row) -> None:
     if in_ort_format(Path(report["model"])):
         plain = "not measured, for a file in ONNX Runtime's own format cannot be cut; give the .onnx file"
     say(f"plain: {plain}. memory: of a fresh process, less what its imports need.")
+    for goal, title in report["profile"].items():
+        say(f"tuned for {goal}: {title}")
     _print_start(report["start"])
     if not all(result["same_outputs"] for result in report["results"]):
         say("The model's own outputs differ in their last bits: the runtime fuses the two files differently.")

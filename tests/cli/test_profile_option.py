@@ -86,3 +86,21 @@ def test_a_server_uses_the_choice_for_its_goal(tuned):
     plain = Process((tuned,), limits)._load(Metrics({}), Spans(), place)
     assert (plain.explainer.batch_size, plain.explainer.profile) == (8, None)
     plain.close()
+
+
+def test_bench_measures_both_choices_at_their_batches(tuned):
+    done = call("bench", tuned, "--seconds", "0.05", "--json")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [row["batch"] for row in report["results"]] == [1, 3]
+    for row, goal in zip(report["results"], ("latency", "throughput")):
+        assert [name for name in row["contestants"] if "tuned" in name] == [f"tuned for {goal}"]
+        found = row["contestants"][f"tuned for {goal}"]
+        assert found["images_per_second"] == pytest.approx(1e3 * row["batch"] / found["median_ms"], rel=0.01)
+    assert report["profile"]["throughput"] == "cpu, 2 runs of 1 thread, batch 3"
+    asked = json.loads(call("bench", tuned, "--seconds", "0.05", "--json", "--batch", "2").stdout)["results"]
+    assert [row["batch"] for row in asked] == [2] and {"tuned for latency", "tuned for throughput"} <= {
+        *asked[0]["contestants"]
+    }
+    plain = json.loads(call("bench", tuned, "--seconds", "0.05", "--json", "--profile", "none").stdout)
+    assert not plain["profile"] and [row["batch"] for row in plain["results"]] == [1]

@@ -3,8 +3,9 @@
     python -m fastcam_bench.speed.layouts [--out FILE] [--seconds S] [--only NAME ...] [--pictures FOLDER]
 
 A layout is a number of sessions (Explainers), threads in each, and who keeps them busy: callers, each with pictures in
-memory and a batch at a time, or ``Explainer.stream`` over files, with workers that decode. Layouts of one network and
-batch size take turns over the same pictures; a ratio is that of one round to an Explainer as one gets it (one session,
+memory and a batch at a time, or ``Explainer.stream`` over files, with workers that decode, and one run at a time or
+several: two runs of one thread on two cores are what ``fastcam stream`` does without a profile. Layouts of one network
+and batch size take turns over the same pictures; a ratio is that of one round to an Explainer as one gets it (one session,
 a thread for each core, which spin while they wait; the others' sleep). All layouts must find the same boxes before
 the clock starts. Post-processing is measured alone: the kernels, and all that follows a run, beside the plain forward
 pass. torchvision's networks with random weights; pictures are the JPEG files of a folder, or drawn noise.
@@ -47,20 +48,22 @@ Boxes = list[Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """Sessions, threads of each, and callers (or, of a stream, decoding workers) of each."""
+    """Sessions, threads of each, callers (or, of a stream, decoding workers) of each, and runs of a stream at once."""
 
     sessions: int
     threads: int
     callers: int = 1
     stream: bool = False
     spinning: bool = False
+    runs: int = 1
 
     @property
     def name(self) -> str:
         """As tables call it."""
         of = "worker" if self.stream else "caller"
         who = f"{self.callers} {of}{'s' if self.callers > 1 else ''}" + (" each" if self.sessions > 1 else "")
-        return f"{self.sessions} x {self.threads}, {who}" + (", spinning" if self.spinning else "")
+        more = (f", {self.runs} runs" if self.runs > 1 else "") + (", spinning" if self.spinning else "")
+        return f"{self.sessions} x {self.threads}, {who}{more}"
 
 
 def layouts(cores: int, stream: bool) -> list[Layout]:
@@ -68,7 +71,8 @@ def layouts(cores: int, stream: bool) -> list[Layout]:
     found = [Layout(1, cores, 2 if stream else 1, stream, spinning=True)]
     for callers in (1, 2) if stream else sorted({1, cores}):
         found += [Layout(1, cores, callers, stream), Layout(1, 1, callers, stream)]
-    return list(dict.fromkeys([*found, Layout(cores, 1, 1, stream)]))
+    several = [Layout(1, 1, callers, stream, runs=cores) for callers in (1, 2)] if stream else []
+    return list(dict.fromkeys([*found, *several, Layout(cores, 1, 1, stream)]))
 
 
 class Sessions:
@@ -76,17 +80,17 @@ class Sessions:
 
     def __init__(self, model: Path | bytes) -> None:
         self._model = model
-        self._made: dict[tuple[int, bool, int], Explainer] = {}
+        self._made: dict[tuple[int, bool, int, int], Explainer] = {}
 
     def of(self, layout: Layout) -> list[Explainer]:
         """Those of a layout."""
-        return [self._one(layout.threads, layout.spinning, i) for i in range(layout.sessions)]
+        return [self._one(layout, i) for i in range(layout.sessions)]
 
-    def _one(self, threads: int, spinning: bool, index: int) -> Explainer:
-        key = (threads, spinning, index)
+    def _one(self, layout: Layout, index: int) -> Explainer:
+        key = (layout.threads, layout.spinning, layout.runs, index)
         if key not in self._made:
-            settings = Settings(spinning=spinning)
-            self._made[key] = Explainer(self._model, "cpu", threads=threads, settings=settings)
+            settings = Settings(spinning=layout.spinning, sessions=layout.runs)
+            self._made[key] = Explainer(self._model, "cpu", threads=layout.threads, settings=settings)
         return self._made[key]
 
 
@@ -214,7 +218,7 @@ def table(report: Row) -> str:
         f"`{report['command']}`, ONNX Runtime {report['versions']['onnxruntime']}, {report['cores']} cores of",
         f"{report['machine']['cpu']}. Pictures a second, and in brackets the gain over the first line of each block,",
         "an Explainer's default: medians of the ratios of interleaved rounds and their 95 % interval. A layout is",
-        "sessions x threads of each, and callers, or decoding workers, of each.",
+        "sessions x threads of each, callers, or decoding workers, of each, and runs of a stream at the same time.",
         "",
         *[f"- {line}" for line in recommended(report["results"])],
         "",
