@@ -5,10 +5,10 @@
 A layout is a number of sessions (Explainers), threads in each, and who keeps them busy: callers, each with pictures in
 memory and a batch at a time, or ``Explainer.stream`` over files, with workers that decode, and one run at a time or
 several: two runs of one thread on two cores are what ``fastcam stream`` does without a profile. Layouts of one network
-and batch size take turns over the same pictures; a ratio is that of one round to an Explainer as one gets it (one session,
-a thread for each core, which spin while they wait; the others' sleep). All layouts must find the same boxes before
-the clock starts. Post-processing is measured alone: the kernels, and all that follows a run, beside the plain forward
-pass. torchvision's networks with random weights; pictures are the JPEG files of a folder, or drawn noise.
+and batch size take turns over the same pictures; a ratio is that of one round to an Explainer as one gets it (one
+session, a thread for each core, which spin while they wait; the others' sleep). All layouts must find the same boxes
+before the clock starts. Post-processing is measured alone: the kernels, and all that follows a run, beside the plain
+forward pass. torchvision's networks with random weights; pictures are the JPEG files of a folder, or drawn noise.
 """
 
 from __future__ import annotations

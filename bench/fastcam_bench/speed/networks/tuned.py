@@ -4,8 +4,8 @@
 
 Each of torchvision's twelve networks is measured in a process of its own, in the environment that has OpenVINO: its
 export is tuned (``fastcam tune``), then contestants take turns in random order. Plain passes have the network's input
-ready: ONNX Runtime (threads spin, or sleep), OpenVINO in float32 and bfloat16, PyTorch as it is and compiled. The
-tuned Explainer begins at pictures of 640 x 480, uint8 in memory, and ends at boxes. Batch 1 is a call with the choice for
+ready: ONNX Runtime (threads spin, or sleep), OpenVINO in float32 and bfloat16, PyTorch as it is and compiled. The tuned
+Explainer begins at pictures of 640 x 480, uint8 in memory, and ends at boxes. Batch 1 is a call with the choice for
 latency. Batch 8 is four batches: plain passes one after the other, and a stream with the choice for throughput. Ratios
 are of rounds, to the plain pass with the smallest median. --resume keeps the networks that the file has already.
 """
@@ -152,8 +152,8 @@ def table(report: Row) -> str:
         "# Picture to boxes with a tuned profile",
         "",
         f"`{report['command']}`, {report['threads']} threads on {report['machine']['cpu']}. Milliseconds a picture;",
-        f"ratio to the fastest plain forward pass, with its 95 % interval, target {TARGET:.2f}; and to PyTorch's, which",
-        "should be below 1.",
+        f"ratio to the fastest plain forward pass, with its 95 % interval, target {TARGET:.2f}; and to PyTorch's,",
+        "which should be below 1.",
         "",
         "| network | batch | tuned | fastest plain | ratio | to PyTorch, compiled | runs on | |",
         "|---|---:|---:|---|---|---|---|---|",
