@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastcam._native as _native  # this form raises ModuleNotFoundError where it is not built
-from fastcam.kernels import _validate, reference
+from fastcam.kernels import _validate
 from fastcam.kernels.api import Explained
 from fastcam.kernels.arrays import Activations, Bytes, Doubles, Floats, Ints, Mask
 from fastcam.kernels.reference import largest as largest  # one argmax: nothing to gain
@@ -87,17 +87,13 @@ def sweep(values: Floats, cuts: Floats, connectivity: int = 8, window: Ints | No
 
 def same_everywhere(maps: Floats) -> npt.NDArray[np.bool_]:
     """Which of the maps [N, T, ...] are, as :func:`fastcam.kernels.reference.same_everywhere` says."""
-    build = _native if hasattr(_native, "same_everywhere") else reference  # an older one is still there
-    found: npt.NDArray[np.bool_] = build.same_everywhere(np.ascontiguousarray(maps, np.float32))
-    return found
+    return _native.same_everywhere(np.ascontiguousarray(maps, np.float32))
 
 
 def in_original(
     counts: Ints, components: Ints, ways: Sequence[Doubles]
 ) -> tuple[Floats, tuple[tuple[Floats, ...], ...]]:
     """Boxes in pixels of the pictures, with the bits of :func:`fastcam.kernels.reference.in_original`."""
-    if not hasattr(_native, "in_original"):  # a build of an older checkout
-        return reference.in_original(counts, components, ways)
     return _native.in_original(counts, components, ways)
 
 
