@@ -342,6 +342,17 @@ def measured_methods() -> str:
     return "\n".join(lines).rstrip()
 
 
+def patches() -> str:
+    """The correlation with occlusion, by network and side of the patches."""
+    report = json.loads((RESULTS / "evaluation" / "patches.json").read_text(encoding="utf-8"))
+    sides = list(report["patches"])
+    head = "| Grad-CAM's rank correlation with occlusion | " + " | ".join(f"{side} pixels" for side in sides) + " |"
+    lines = [head, "|---|" + "---:|" * len(sides)]
+    for name, row in report["rank correlation"].items():
+        lines.append(f"| {name} | " + " | ".join(_figure(row[side]) for side in sides) + " |")
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "adversarial": adversarial,
     "bias": bias,
@@ -356,4 +367,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "texts": texts,
     "signals": signals,
     "measured_methods": measured_methods,
+    "patches": patches,
 }

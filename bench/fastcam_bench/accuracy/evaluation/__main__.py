@@ -67,9 +67,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "iscam": {"steps": 2},
 }
 """What is less than by default, for time."""
-ON_DEMAND = ("gradient", "guided", "deconvolution", "excitation", "contrastive-excitation")
-"""Modes of the pixels that are exported in two files: asked again, a model is then the plain one, several times as
-fast."""
 _FALLS: dict[tuple[str, str, int], Any] = {}
 
 
@@ -117,7 +114,7 @@ class Subjects:
                 file = folder / f"{self.source.stem}-{mode or 'plain'}.cam.onnx"
                 if not file.exists():
                     how: dict[str, Any] = {"emit": "gradients", "input_gradient": mode, "head": mode is None}
-                    how["on_demand"] = mode in ON_DEMAND
+                    how["on_demand"] = mode is not None  # asked again, a model is the plain one, several times as fast
                     export_model(self.source, file, check=False, **how, **self.how)
                 opened[mode] = Explainer(file, exif=self.data.exif, batch_size=8 if mode is None else 2)
             explainer = opened[mode]

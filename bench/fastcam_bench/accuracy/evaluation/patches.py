@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for subjects in photos(options.assets):
             (contestant,) = subjects.contestants(Path(folder), ["gradcam"])
             for side, stride in SIDES.items():
-                found = evaluate(contestant, subjects.asked, [OcclusionCorrelation(side, stride)])
+                found = evaluate(contestant, subjects.asked, [OcclusionCorrelation(patch=side, stride=stride)])
                 report = tables.to_dict([found], subjects.data.name.rpartition("/")[2], {})
                 (row,) = report["results"]
                 sides.setdefault(subjects.name, {})[str(side)] = row["figures"]["occlusion-correlation"][
