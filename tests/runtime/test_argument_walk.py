@@ -26,6 +26,7 @@ from fastcam_export import (
     inspect_model,
     triton_folders,
     vjp,
+    write_slim,
     write_triton_repository,
 )
 from support.models.pyramid_model import pyramid
@@ -77,6 +78,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Calla
             write_triton_repository,
             {"path": file, "repository": tmp_path_factory.mktemp("repository")},
         ),
+        "write_slim": (write_slim, {"path": file}),
         "from_torch": (from_torch, {"module": MODULE, "example_inputs": torch.zeros(1, 3, 8, 8), "layer": "nowhere"}),
     }
     for of in (e, p):
@@ -114,6 +116,7 @@ NAMES += [
     "export_captioner",
     "from_torch",
     "triton_folders",
+    "write_slim",
     "write_triton_repository",
 ]
 NAMES += ["Explanation", "Prediction"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastcam.atomic_files import write_files
 from fastcam.errors import FastcamError, shown, typed
-from fastcam_export.verify.session import onnxruntime, quiet_options
+from fastcam_export.verify.session import save_optimised
 
 MACHINES_OWN = ["NchwcTransformer"]
 """Optimisers whose result runs on some processors alone; ONNX Runtime's own conversion leaves them out too."""
@@ -53,12 +53,10 @@ def write_slim(path: str | Path) -> tuple[Path, Path]:
 
 
 def _convert(path: Path, converted: Path) -> None:
-    ort = onnxruntime()
-    options = quiet_options()
-    options.optimized_model_filepath = str(converted)
-    options.add_session_config_entry("session.save_model_format", "ORT")
     try:
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=MACHINES_OWN)
+        save_optimised(path, converted, MACHINES_OWN)
+    except FastcamError:
+        raise
     except Exception as error:  # those of ONNX Runtime have nothing in common
         why = " ".join(str(error).split())[-300:]
         raise FastcamError(f"{shown(path)}: ONNX Runtime cannot write it in its own format ({why})") from error

@@ -78,3 +78,19 @@ def quiet_session(
         if weights.size(model) > weights.FULL:
             options.add_session_config_entry("session.disable_prepacking", "1")
     return runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def save_optimised(path: PathLike[str], out: PathLike[str], without: list[str]) -> None:
+    """Write a file's graph, as ONNX Runtime optimises it for the CPU, in its own format.
+
+    Args:
+        path: of the model; ``out`` is where the result goes.
+        without: optimisers that are left out.
+
+    Raises:
+        FastcamError: ONNX Runtime is not installed.
+    """
+    options = quiet_options()
+    options.optimized_model_filepath = str(out)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=without)
