@@ -78,7 +78,13 @@ def main() -> None:
     if options.only and options.out.is_file():
         result = json.loads(options.out.read_text(encoding="utf-8"))
     began = time.perf_counter()
-    result |= {"command": "python -m fastcam_bench.speed", "threads": options.threads, "machine": machine()}
+    own = [key for key in ("seconds", "least") if getattr(options, key) != parser.get_default(key)]
+    given = [f"--{key} {getattr(options, key):g}" for key in own]
+    result |= {
+        "command": " ".join(["python -m fastcam_bench.speed", *given]),
+        "threads": options.threads,
+        "machine": machine(),
+    }
     result |= {"seconds": options.seconds, "least": options.least}
     for name in options.only or NETWORKS:
         result["networks"][name] = {"title": NETWORKS[name].title}
