@@ -84,7 +84,7 @@ class Runner:
             return view.inputs.batch(view.inputs.sources(given, inputs))
 
         def pairs(own: list[Any] | None) -> int:
-            return self._pairs(request(own if own is None else [own]).targets)
+            return self._pairs(request(own if own is None else [own]).targets) if self._pairs_count else 1
 
         def one(explanation: Explanation, number: int, count: int) -> Explanation:
             rows = len(explanation) // count  # of a clip one of each frame
@@ -150,13 +150,17 @@ class Runner:
         """The batch size; where pairs of image and target count, as many pairs."""
         return max(1, self.whole.batch_size // self._pairs(targets))
 
-    def _pairs(self, targets: ResolvedTargets | None) -> int:
-        """How many images one counts as in a run: where gradients are read at the image, one for each target.
+    @property
+    def _pairs_count(self) -> bool:
+        """Whether each pair of image and target counts as an image of a run: where gradients are read at the image.
 
-        Such a gradient keeps every layer's for each pair of image and target, which is gigabytes at the batch size.
+        Such a gradient keeps every layer's for each pair, which is gigabytes at the batch size.
         """
-        at_image = self.whole.metadata.input_gradient_at == "image" and not self.whole.network.fixed_batch
-        return targets.classes.shape[1] if at_image and isinstance(targets, ClassTargets) else 1
+        return self.whole.metadata.input_gradient_at == "image" and not self.whole.network.fixed_batch
+
+    def _pairs(self, targets: ResolvedTargets | None) -> int:
+        """How many images one counts as in a run."""
+        return targets.classes.shape[1] if self._pairs_count and isinstance(targets, ClassTargets) else 1
 
     def run(self, batch: Batch, targets: ResolvedTargets | None) -> Run:
         """Run one batch."""
