@@ -6,6 +6,7 @@ network's input, of the two classes that the reference finds best in each pictur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.evaluation.faithfulness.rank_correlation import ranks, spearman
 from fastcam.explainer import Explainer
 from fastcam.results.explanation import Explanation
 
@@ -113,16 +115,6 @@ class Reference:
 
 
 def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Spearman's, with the mean rank of equal values; of two constants 1, of one of them 0."""
-    x, y = _ranks(a), _ranks(b)
-    spread = float(x.std() * y.std())
-    if spread == 0:
-        return float(x.std() == y.std())
-    return float(((x - x.mean()) * (y - y.mean())).mean() / spread)
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    means: NDArray[np.float64] = (ends - (counts + 1) / 2)[at.ravel()]
-    return means
+    """Spearman's; of two constants 1, of one of them 0."""
+    found = spearman(a, b)
+    return found if math.isfinite(found) else float(np.ptp(ranks(a)) == np.ptp(ranks(b)))
