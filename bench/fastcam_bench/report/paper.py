@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastcam_bench.paths import RESULTS
+from fastcam_bench.report.markdown import table
 
 PAPER = RESULTS / "paper"
 MAJORITY = "accuracy of the majority's class"
@@ -346,11 +347,9 @@ def patches() -> str:
     """The correlation with occlusion, by network and side of the patches."""
     report = json.loads((RESULTS / "evaluation" / "patches.json").read_text(encoding="utf-8"))
     sides = list(report["patches"])
-    head = "| Grad-CAM's rank correlation with occlusion | " + " | ".join(f"{side} pixels" for side in sides) + " |"
-    lines = [head, "|---|" + "---:|" * len(sides)]
-    for name, row in report["rank correlation"].items():
-        lines.append(f"| {name} | " + " | ".join(_figure(row[side]) for side in sides) + " |")
-    return "\n".join(lines)
+    titles = ["Grad-CAM's rank correlation with occlusion", *(f"{side} pixels" for side in sides)]
+    rows = ([name, *(_figure(row[side]) for side in sides)] for name, row in report["rank correlation"].items())
+    return "\n".join(table(titles, rows))
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
