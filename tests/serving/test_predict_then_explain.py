@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastcam import Explainer, FastcamError
-from fastcam.runtime import single_images
+from fastcam.runtime.exported_model import single_images
 from fastcam.runtime.inputs.batch import join_batches
 from fastcam.serving.asked import Asked
 from fastcam.serving.errors import NotServed

@@ -50,3 +50,8 @@ def part(values: Mapping[str, Any], of: Mapping[str, str], row: int) -> dict[str
         return np.ones_like(value) if of[name] == COUNT else value
 
     return {name: own(name, value) for name, value in values.items()}
+
+
+def own_memory(value: Any) -> Any:
+    """An array that is no view of another, so that keeping it keeps nothing else."""
+    return value.copy() if isinstance(value, np.ndarray) and value.base is not None else value

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.memory import refuse_more
-from fastcam.runtime import io_binding, single_images
-from fastcam.runtime.classifier_head import Head
-from fastcam.runtime.explanation_part import check_pair, explanation_part
+from fastcam.runtime import io_binding
+from fastcam.runtime.exported_model import single_images
+from fastcam.runtime.exported_model.classifier_head import Head
+from fastcam.runtime.exported_model.explanation_part import check_pair, explanation_part
+from fastcam.runtime.exported_model.forward import Forward, TargetArrays
+from fastcam.runtime.exported_model.layer_outputs import added_at
+from fastcam.runtime.exported_model.promises import check_promises
+from fastcam.runtime.exported_model.rows import class_rows, filled, image_rows
+from fastcam.runtime.exported_model.zero_cotangents import zero_cotangents
 from fastcam.runtime.inputs.further_inputs import NONE, FurtherValues
 from fastcam.runtime.providers import DEFAULT, Settings, short
 from fastcam.runtime.run_gate import RUNS
@@ -30,70 +36,7 @@ from fastcam.runtime.session import (
     ort_errors,
     read_metadata,
 )
-from fastcam.schema import (
-    ACTIVATIONS,
-    CAM,
-    COTANGENT,
-    OUTPUTS,
-    PREFIX,
-    RELEVANCE,
-    SCORES,
-    TARGETS,
-    Cotangent,
-    Metadata,
-    of_layer,
-)
-
-TargetArrays: TypeAlias = "NDArray[np.int64] | Mapping[str, NDArray[Any]] | None"
-"""What a file is to explain: classes or ranks, int64 [1, T] or [images, T]; of a file whose target is a cotangent the
-arrays by name of the input; None for nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """What the images of one run gave.
-
-    Attributes:
-        tensor: the images, as they go into the network.
-        outputs: the model's own outputs by name, a row per image where they have that.
-        explained: the added outputs by name, of what the run has explained already; an export in two files explains
-            nothing here.
-        targets: what that was, a row of classes and ranks for all images or one for each; none of cotangents.
-        carried: what the explanation part takes, by name: of all images that ran together, and those that filled up a
-            fixed batch, because not every value has a row per image.
-        rows, ran: of the ``ran`` images that ran together, those that are meant.
-        further: the values of the model's further inputs, for these images.
-    """
-
-    tensor: NDArray[Any] | io_binding.DeviceTensor
-    outputs: dict[str, Any]
-    explained: dict[str, Any]
-    targets: tuple[tuple[int, ...], ...]
-    carried: dict[str, Any] = field(repr=False)
-    rows: slice
-    ran: int
-    further: FurtherValues = NONE
-
-    def __len__(self) -> int:
-        return len(self.tensor)
-
-    def explains(self, targets: TargetArrays) -> bool:
-        """Whether ``explained`` is the explanation of ``targets``. Of cotangents it is that of those it ran with."""
-        if isinstance(targets, np.ndarray):
-            return bool(self.explained) and self.targets == _as_rows(targets)
-        return bool(self.explained)
-
-    def __getitem__(self, rows: slice) -> Forward:
-        """The images from ``rows.start`` to ``rows.stop``."""
-        return replace(
-            self,
-            tensor=self.tensor[rows],
-            outputs={name: _rows(value, rows, len(self)) for name, value in self.outputs.items()},
-            targets=self.targets if len(self.targets) == 1 else self.targets[rows],
-            explained={name: _rows(value, rows, len(self)) for name, value in self.explained.items()},
-            rows=slice(self.rows.start + rows.start, self.rows.start + rows.stop),
-            further=self.further[rows],
-        )
+from fastcam.schema import ACTIVATIONS, CAM, COTANGENT, PREFIX, SCORES, TARGETS
 
 
 class Network:
@@ -137,7 +80,7 @@ class Network:
         self.outputs = tuple(self._session.get_outputs())
         self._outputs = [value.name for value in self.outputs]
         self.takes_targets = TARGETS in open_inputs(self._second or self._session)
-        self._check_contract()
+        self._check_promises()
         self._keep = keep if io_binding.on_gpu(self._session) else None
         self._same_stream = settings.stream is not None
         open_head = partial(create_session, providers=providers, threads=threads, settings=settings)
@@ -205,9 +148,9 @@ class Network:
         on_demand = self._second is not None
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
         rows, ran = slice(0, len(tensor)), len(tensor) + missing
-        own = {name: _rows(value, rows, ran) for name, value in values.items()} if missing else values
+        own = {name: image_rows(value, rows, ran) for name, value in values.items()} if missing else values
         explained = {name: own.pop(name) for name in list(own) if name.startswith(PREFIX)}
-        classes = _as_rows(targets) if isinstance(targets, np.ndarray) else ()
+        classes = class_rows(targets) if isinstance(targets, np.ndarray) else ()
         return Forward(tensor, own, explained, classes, carried, rows, ran, further)
 
     def received(
@@ -226,7 +169,7 @@ class Network:
         explained = {name: value for name, value in outputs.items() if name.startswith(PREFIX)}
         own = {name: value for name, value in outputs.items() if name not in explained}
         count = len(tensor)
-        return Forward(tensor, own, explained, _as_rows(targets), {}, slice(0, count), count)
+        return Forward(tensor, own, explained, class_rows(targets), {}, slice(0, count), count)
 
     def own(self, tensor: NDArray[Any], further: FurtherValues = NONE) -> dict[str, Any]:
         """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
@@ -242,7 +185,7 @@ class Network:
             extra = self.metadata.pair.extra if self.metadata.pair is not None else ()
             names = [name for name in self._outputs if not name.startswith(PREFIX) and name not in extra]
             own = dict(zip(names, self._run(self._session.run, names, feed), strict=True))
-        return {name: _rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in own.items()}
+        return {name: image_rows(value, slice(0, len(tensor)), len(tensor) + missing) for name, value in own.items()}
 
     def head(self, activations: NDArray[Any], kept: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """float32 [M, classes]: the explained scores, if the layer were ``activations`` [M, K, h, w].
@@ -261,7 +204,7 @@ class Network:
         for start in range(0, len(activations), size):
             part = {name: value[start : start + size] for name, value in feed.items()}
             missing = size - len(part[ACTIVATIONS])
-            full = {name: np.ascontiguousarray(_filled(value, missing)) for name, value in part.items()}
+            full = {name: np.ascontiguousarray(filled(value, missing)) for name, value in part.items()}
             rows.append(self._run(session.run, [SCORES], full)[0][: size - missing])
         return np.concatenate(rows)
 
@@ -271,7 +214,7 @@ class Network:
         An export in one file runs again, unless these are the targets that it has explained already; cotangents are if
         the run has explained any.
         """
-        return _of_layer(self._explain(run, targets), self._number, self.metadata)
+        return added_at(self._explain(run, targets), self._number, self.metadata)
 
     def _explain(self, run: Forward, targets: TargetArrays) -> dict[str, Any]:
         """The added outputs of all layers."""
@@ -281,7 +224,7 @@ class Network:
             return self.forward(run.tensor, targets, run.further).explained
         around = run.ran - run.rows.stop, run.rows.start
         added = self._values(self._second, run.carried | self._target_inputs(targets, *around))
-        return {name: _rows(_array(value), run.rows, run.ran) for name, value in added.items()}
+        return {name: image_rows(_array(value), run.rows, run.ran) for name, value in added.items()}
 
     def alone(self, run: Forward) -> Forward:
         """One image of a run in memory of its own, for whoever keeps it.
@@ -298,10 +241,11 @@ class Network:
             if of is not None:
                 carried, rows, ran = single_images.part(carried, of, rows.start), slice(0, 1), 1
         copies = [
-            {name: _own_memory(value) for name, value in values.items()} for values in (run.outputs, run.explained)
+            {name: single_images.own_memory(value) for name, value in values.items()}
+            for values in (run.outputs, run.explained)
         ]
         how: Any = {"carried": carried, "rows": rows, "ran": ran}
-        return replace(run, tensor=_own_memory(run.tensor), outputs=copies[0], explained=copies[1], **how)
+        return replace(run, tensor=single_images.own_memory(run.tensor), outputs=copies[0], explained=copies[1], **how)
 
     def resident(
         self,
@@ -336,47 +280,20 @@ class Network:
 
     def _feed(self, tensor: Any, missing: int, further: FurtherValues) -> dict[str, Any]:
         """The model's own inputs, filled up to the images that run."""
-        return {self.metadata.input: _filled(tensor, missing), **further.feeds(lambda rows: _filled(rows, missing))}
+        return {self.metadata.input: filled(tensor, missing), **further.feeds(lambda rows: filled(rows, missing))}
 
     def _target_inputs(self, targets: TargetArrays, after: int, before: int = 0) -> dict[str, NDArray[Any]]:
         """The inputs that say what is explained, filled up to the images that run."""
         if isinstance(targets, np.ndarray):
             return (
-                {TARGETS: targets if len(targets) == 1 else _filled(targets, after, before)}
+                {TARGETS: targets if len(targets) == 1 else filled(targets, after, before)}
                 if self.takes_targets
                 else {}
             )
         batched = {one.input for one in self.metadata.cotangents if one.batched}
         return {
-            name: _filled(array, after, before) if name in batched else array for name, array in (targets or {}).items()
+            name: filled(array, after, before) if name in batched else array for name, array in (targets or {}).items()
         }
-
-    def _own(self, feed: dict[str, Any]) -> dict[str, Any]:
-        """The model's own outputs, of a file whose cotangents are still to be given: with one of zeros."""
-        for one in self.metadata.cotangents:
-            shape = self._by_inputs(one, feed) or self.metadata.size_of(one, feed[self.metadata.input].shape)
-            if shape is None:
-                raise FastcamError(
-                    f"{self.name}: only a run tells the size of output {one.output}, and this file runs with a "
-                    "cotangent alone; export in two files (--on-demand), or give the cotangent as an array"
-                )
-            rows = len(feed[self.metadata.input]) if one.batched else 1
-            feed[one.input] = np.zeros((rows, 1, *shape), np.float32)
-        feed = {name: np.asarray(array) for name, array in feed.items()}
-        names = [name for name in self._outputs if not name.startswith(PREFIX)]
-        return dict(zip(names, self._run(self._session.run, names, feed), strict=True))
-
-    def _by_inputs(self, about: Cotangent, feed: dict[str, Any]) -> tuple[int, ...] | None:
-        """The shape of an output whose free sides are those of further inputs, as a text's length is."""
-        named = {
-            side: have
-            for name, array in feed.items()
-            if name in self.further
-            for side, have in zip(self.inputs[name].shape, np.shape(array), strict=False)
-            if isinstance(side, str)
-        }
-        shape = tuple(named.get(side, side) if isinstance(side, str) else side for side in about.shape)
-        return tuple(side for side in shape if isinstance(side, int)) if named and _are_known(shape) else None
 
     def _whole(self, feed: dict[str, Any], targets: TargetArrays, missing: int) -> dict[str, Any]:
         if targets is None:
@@ -413,7 +330,7 @@ class Network:
         if arrays and not any("bfloat16" in value.type for value in outputs):
             values = self._run(session.run, names, feed)
         else:
-            ort_feed = {name: _ort_value(value) for name, value in feed.items()}
+            ort_feed = {name: io_binding.as_value(value) for name, value in feed.items()}
             values = self._run(session.run_with_ort_values, names, ort_feed)
         return dict(zip(names, values, strict=True))
 
@@ -428,80 +345,21 @@ class Network:
         sizes = (self.fixed_batch or len(tensor), *tensor.shape[1:])
         refuse_more(f"{self.name} takes {sizes[0]} images per run, which", sizes, 4, "export it with another batch")
 
-    def _check_contract(self) -> None:
-        """The files have the inputs and outputs that their metadata promises."""
+    def _own(self, feed: dict[str, Any]) -> dict[str, Any]:
+        """The model's own outputs, of a file whose cotangents are still to be given: with one of zeros."""
+        feed = feed | zero_cotangents(self.metadata, self.name, feed, self.further)
+        feed = {name: np.asarray(array) for name, array in feed.items()}
+        names = [name for name in self._outputs if not name.startswith(PREFIX)]
+        return dict(zip(names, self._run(self._session.run, names, feed), strict=True))
+
+    def _check_promises(self) -> None:
+        """The files have the inputs and outputs that their metadata promise."""
         second = self._second.get_outputs() if self._second is not None else ()
         emitted = {*self._outputs, *(value.name for value in second)}
-        absent = sorted({*self.metadata.emitted(), *self.metadata.further(), self.metadata.score.output} - emitted)
-        absent += sorted({one.output for one in self.metadata.cotangents} - emitted)
         taken = {*self.inputs, *(value.name for value in (self._second or self._session).get_inputs())}
-        absent += sorted({self.metadata.input, *(one.input for one in self.metadata.cotangents)} - taken)
-        if absent:
-            raise FastcamError(f"{self.name} lacks {', '.join(absent)}, which its metadata promises; export it again")
-        said, found = self.metadata.input_shape, self.inputs[self.metadata.input].shape
-        both = zip(said, found) if len(said) == len(found) else [(0, 1)]
-        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in both):
-            raise FastcamError(
-                f"the input {self.metadata.input!r} of {self.name} is {list(found)}, and its metadata says "
-                f"{list(said)}; export it again"
-            )
-
-
-def _of_layer(added: dict[str, Any], number: int | None, metadata: Metadata) -> dict[str, Any]:
-    """Added outputs by name, those of the layer with this number under the plain names, without the other layers'.
-
-    What a mode brings back to the default layer is left out for others.
-    """
-    at_other = number is not None and metadata.of_layer_alone()
-    return {plain: added[name] for name, plain in _names(tuple(added), number, at_other)}
-
-
-@lru_cache(maxsize=64)
-def _names(added: tuple[str, ...], number: int | None, at_other: bool) -> tuple[tuple[str, str], ...]:
-    """The added outputs of a layer, and how they are called there.
-
-    Args:
-        added: names of all added outputs.
-        number: of the layer.
-        at_other: whether what a mode brings back to the default layer is left out.
-    """
-    of_layers = {name for names in OUTPUTS.values() for name in names[1:]}
-    mine = {of_layer(name, number): name for name in of_layers}
-    others = tuple(f"{name}." for name in of_layers)
-    left_out = of_layers | {RELEVANCE} if at_other else of_layers
-    kept = {name: name for name in added if name not in left_out and not name.startswith(others)}
-    return (*kept.items(), *((name, plain) for name, plain in mine.items() if name in added))
-
-
-def _are_known(shape: tuple[int | str, ...]) -> bool:
-    return all(isinstance(side, int) for side in shape)
-
-
-def _own_memory(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) and value.base is not None else value
-
-
-def _ort_value(array: Any) -> Any:
-    return io_binding.as_value(array)
+        images = self.inputs[self.metadata.input].shape
+        check_promises(self.metadata, self.name, images, taken, emitted)
 
 
 def _array(value: Any) -> Any:
     return value.numpy() if hasattr(value, "numpy") else value
-
-
-def _filled(array: Any, after: int, before: int = 0) -> Any:
-    """``array`` with its first row repeated ``before`` times in front, and its last ``after`` times behind it."""
-    if not before and not after:
-        return array
-    return np.concatenate([np.repeat(array[:1], before, axis=0), array, np.repeat(array[-1:], after, axis=0)])
-
-
-def _as_rows(targets: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-    """Targets [N, T] as tuples."""
-    return tuple(map(tuple, targets.tolist()))
-
-
-def _rows(value: Any, rows: slice, ran: int) -> Any:
-    """``rows`` of an output that has one row for each of ``ran`` images; others as they are."""
-    batched = isinstance(value, list) or (hasattr(value, "__dlpack__") and value.ndim > 0)
-    return value[rows] if batched and len(value) == ran else value
