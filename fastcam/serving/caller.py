@@ -1,4 +1,7 @@
-"""Who waits for an answer, and may leave before it is there: then what is not begun is not done."""
+"""Who waits for an answer, and may leave before it is there: then what is not begun is not done.
+
+What an answer does not need is done behind it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,16 @@ from fastcam.serving.errors import Left
 
 
 class Caller:
-    """The client of one request. Safe to share between threads."""
+    """The client of one request. Safe to share between threads.
 
-    def __init__(self) -> None:
+    Args:
+        patient: whether somebody does behind the answer what is left for then, see :meth:`behind`.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
         self._lock = threading.Lock()
-        self._left = False
+        self._left, self._patient = False, patient
+        self._behind: list[Callable[[], object]] = []
         self._told: set[Callable[[], object]] = set()
 
     def leave(self) -> None:
@@ -34,6 +42,22 @@ class Caller:
         """
         if self._left:
             raise Left("the client has left")
+
+    def behind(self, call: Callable[[], object]) -> None:
+        """A call that the answer does not need: left for when that is on its way, or made now where nobody waits."""
+        with self._lock:
+            later = self._patient and not self._left
+            if later:
+                self._behind.append(call)
+        if not later:
+            call()
+
+    def left_behind(self) -> list[Callable[[], object]]:
+        """What was left; from now on nothing is."""
+        with self._lock:
+            self._patient = False
+            found, self._behind = self._behind, []
+        return found
 
     @contextmanager
     def telling(self, tell: Callable[[], object]) -> Iterator[None]:

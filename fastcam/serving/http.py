@@ -309,6 +309,7 @@ class Server:
             return _json(about)
 
     async def _metrics(self, request: Any, until: float) -> Any:
+        await self.service.all_counted()
         return _response(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, request: Any, until: float) -> Any:

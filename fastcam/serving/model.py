@@ -141,7 +141,7 @@ class ServedModel:
         delay: seconds that a run which is not full waits for pictures that are being decoded.
         observe: is told how long steps take.
         spans: record the steps of each request.
-        saw: is told of each picture's explanation.
+        saw: is told of each picture's explanation, behind the answer where somebody waits for that.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class ServedModel:
         return _together([partial(self._answered, lane, source, asked.targets, until) for source in sources])
 
     def _seen(self, explanation: Explanation) -> Explanation:
-        self._saw(explanation)
+        CALLER.get().behind(partial(self._saw, explanation))
         return explanation
 
     def predict(self, sources: Sequence[Any], until: float) -> list[Prediction]:

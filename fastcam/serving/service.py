@@ -7,7 +7,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -28,6 +28,8 @@ T = TypeVar("T")
 LOG = logging.getLogger("fastcam.serving")
 BODIES, SMALL = 256 << 20, 1 << 20
 """Bytes of bodies that are on their way at once, about; those that are small come through beyond it."""
+BEHIND = 64
+"""Requests whose maps are still to be counted, about; those of one more are counted before its answer."""
 EARLY = "early"
 """The route of requests that were refused before theirs was known."""
 FAILED = "the server failed; its log says why"
@@ -58,6 +60,8 @@ class Service:
         self.kept = Kept(limits.kept, limits.kept_seconds)
         self._keys = [key.encode() for key in keys]
         self._pool = ThreadPoolExecutor(limits.waiting, "fastcam request")
+        self._counting = ThreadPoolExecutor(1, "fastcam counting")
+        self._to_count = 0
         self._lock = threading.Lock()
         self._under_way = self._receiving = 0
         self.draining = False
@@ -133,7 +137,7 @@ class Service:
             self.refuse_more()
             self._under_way += 1
             self.metrics.waiting.set(self._under_way)
-        caller, context = Caller(), copy_context()
+        caller, context = Caller(self._to_count < BEHIND), copy_context()
         context.run(CALLER.set, caller)
         computing = self._pool.submit(context.run, call, *arguments)
         computing.add_done_callback(self._done)  # a client may leave earlier; the thread is taken until then
@@ -151,6 +155,28 @@ class Service:
         finally:
             if leaving is not None:
                 leaving.cancel()
+            asyncio.get_running_loop().call_soon(self._count, caller)  # the answer is written before that
+
+    def _count(self, caller: Caller) -> None:
+        """What an answer, which is on its way, has left behind."""
+        calls = caller.left_behind()
+        if calls:
+            with self._lock:
+                self._to_count += 1
+            self._counting.submit(self._called, calls)
+
+    def _called(self, calls: Sequence[Callable[[], object]]) -> None:
+        for call in calls:
+            try:
+                call()
+            except Exception as error:
+                LOG.error("maps were not counted", exc_info=error)
+        with self._lock:
+            self._to_count -= 1
+
+    async def all_counted(self) -> None:
+        """Waits until what the answers so far have left behind is done."""
+        await asyncio.wrap_future(self._counting.submit(lambda: None))
 
     def _done(self, computing: Any) -> None:
         with self._lock:
@@ -186,6 +212,7 @@ class Service:
         """Answer what is under way, then end all threads."""
         self.drain()
         self._pool.shutdown(wait=True)
+        self._counting.shutdown(wait=True)
         self.repository.close()
         self.spans.close()
 
