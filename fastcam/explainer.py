@@ -559,7 +559,10 @@ class Explainer:
         same = self._request(asks, LATER, 1)
 
         def request(rows: list[Any] | None) -> Request:
-            return same if rows is None else self._request(replace(asks, targets=rows), LATER, len(rows))
+            if rows is None:
+                return same
+            targets = rows if self.metadata.cotangents else _shared(rows)
+            return self._request(replace(asks, targets=targets), LATER, len(rows))
 
         def check(own: list[Any]) -> object:
             return self._resolve_targets([own], 1, asks.cotangent)
@@ -664,6 +667,13 @@ class Explainer:
     def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
         constant = None if self._network.takes_targets else ", ".join(map(short, self.providers))
         return resolved(targets, cotangent, count, self.metadata, self._name, self._targets, self.question, constant)
+
+
+def _shared(rows: list[list[Any]]) -> Any:
+    """The one target that all rows have, for which the request is known from call to call; else the rows."""
+    first = rows[0]
+    one = len(first) == 1 and type(first[0]) in (int, str)
+    return first[0] if one and all(row == first for row in rows) else rows
 
 
 def _tokenizer(own: str | Path | None, model: Model, metadata: Metadata, file: str) -> Callable[[], Tokenizer]:

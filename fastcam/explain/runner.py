@@ -87,6 +87,8 @@ class Runner:
             return self._pairs(request(own if own is None else [own]).targets) if self._pairs_count else 1
 
         def one(explanation: Explanation, number: int, count: int) -> Explanation:
+            if count == 1:
+                return as_classes(explanation, view)
             rows = len(explanation) // count  # of a clip one of each frame
             return as_classes(explanation[number * rows : (number + 1) * rows], view)
 

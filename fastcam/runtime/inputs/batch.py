@@ -27,7 +27,9 @@ class Batch:
 
 
 def join_batches(parts: Sequence[Batch]) -> Batch:
-    """Batches of one image each as one batch."""
+    """Batches of one image each as one batch; one alone is it."""
+    if len(parts) == 1:
+        return parts[0]
     tensor = np.concatenate([part.tensor for part in parts])
     images, geometry, files = (
         tuple(getattr(part, name)[0] for part in parts) for name in ("images", "geometry", "files")
