@@ -42,6 +42,16 @@ T = TypeVar("T")
 Handler: TypeAlias = Callable[[Any, float], Awaitable[Any]]
 
 
+@dataclass(frozen=True)
+class _Application:
+    """An ASGI application as an object: a function would get starlette's layers around it."""
+
+    call: Callable[..., Awaitable[None]]
+
+    def __call__(self, *asgi: Any) -> Awaitable[None]:
+        return self.call(*asgi)
+
+
 @dataclass(eq=False)
 class Server:
     """The ASGI application of a repository.
@@ -76,8 +86,7 @@ class Server:
             FastcamError: the packages of a server are not installed.
         """
         try:
-            from starlette.applications import Starlette
-            from starlette.routing import Route
+            from starlette.routing import Route, Router
         except ImportError as error:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
@@ -105,14 +114,16 @@ class Server:
             route("/v1/models", self._list_v1),
             route("/v1/models/{model}", self._ready_v1),
         ]
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        return Router(routes, lifespan=self._lifespan)  # errors become answers below, so no middleware is needed
 
     # ---- around every request
 
-    def _endpoint(self, path: str, handler: Handler) -> Callable[[Any], Awaitable[Any]]:
-        """A handler with its key, its time, its error and its count."""
+    def _endpoint(self, path: str, handler: Handler) -> Any:
+        """A handler with its key, its time, its error and its count, as an ASGI application."""
+        from starlette.requests import Request
 
-        async def endpoint(request: Any) -> Any:
+        async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+            request = Request(scope, receive)
             until = time.monotonic() + self.limits.seconds
             attributes = {"http.request.method": request.method, "http.route": path}
             with self.service.counted(path, f"{request.method} {path}", request.headers, attributes) as said:
@@ -123,9 +134,9 @@ class Server:
                 except Exception as error:
                     response = self._failure(error)
                 said(response.status_code, response.status_code >= 500)
-            return response
+            await response(scope, receive, send)
 
-        return endpoint
+        return _Application(endpoint)
 
     def _check_key(self, request: Any) -> None:
         self.service.check_key(request.headers.get("authorization") or request.headers.get("x-api-key", ""))
