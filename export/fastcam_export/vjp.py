@@ -13,7 +13,7 @@ from fastcam.schema import FastcamError
 from fastcam_export.autodiff.core.builder import FLOATS, Builder
 from fastcam_export.autodiff.core.stopped import stop
 from fastcam_export.autodiff.reverse import backward
-from fastcam_export.graph import cleanup
+from fastcam_export.graph import cleanup, square_weights
 from fastcam_export.graph.load import Loaded, Source, load
 from fastcam_export.graph.query import is_added
 from fastcam_export.verify.unexpected import told
@@ -75,6 +75,7 @@ def _differentiated(loaded: Loaded, wrt: Sequence[str] | None, of: Sequence[str]
     for name, value in sources.items():
         graph.outputs.append(_output(op, GRADIENT + name, value, gradients[value]))
     cleanup.tidy(graph)
+    square_weights.keep_apart(graph)
     loaded.model.producer_name, loaded.model.producer_version = "fastcam", schema.__version__
     return ir.to_proto(loaded.model)
 

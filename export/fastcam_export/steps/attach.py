@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fastcam import schema
 from fastcam_export.artifacts import classifier_head, engines, on_demand, uint8_frames
-from fastcam_export.graph import float16, signed_codes, weights
+from fastcam_export.graph import float16, signed_codes, square_weights, weights
 from fastcam_export.graph.reading.set_aside import put_back
 from fastcam_export.outputs import cam, cotangent_targets, input_attribution
 from fastcam_export.steps.plan import Plan
@@ -71,6 +71,8 @@ def attach(plan: Plan) -> Attached:
     cam.make_outputs(model.graph, values, options.emitted, plan.layers)
     if not engines.has_list(options.for_engine):
         float16.settle(model.graph, plan.loaded.opset)
+    if options.for_engine == "onnxruntime":  # whose files OpenVINO reads as well
+        square_weights.keep_apart(model.graph)
     unread = engines.hold(model.graph, options.for_engine)
     model.producer_name, model.producer_version = "fastcam", schema.__version__
     whole = ir.to_proto(model)
