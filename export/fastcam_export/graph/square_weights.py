@@ -1,8 +1,9 @@
 """Square weights, which the backward pass reads the other way round: a value of their own, or OpenVINO mixes them up.
 
-OpenVINO 2026.4 arranges a constant once for all that read it with the same sizes. A square W has those of W^T, so that
-its CPU took the forward pass's arrangement for the gradient's, and computed dy W where dy W^T was asked for. W negated
-twice is W, bit for bit. Runtimes compute it once, when they read the file, which holds W once as before.
+OpenVINO (2025.4 and 2026.4) arranges a constant once for all that read it with the same sizes. A square W has those of
+W^T, so that its CPU took the forward pass's arrangement for the gradient's, and computed dy W where dy W^T was
+asked for. W negated twice is W, bit for bit. Runtimes compute it once, when they read the file, which holds W once as
+before.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ def _is_the_models(weight: ir.Value, through: frozenset[str]) -> bool:
 
 
 def _negated_twice(graph: ir.Graph, reader: ir.Node, weight: ir.Value) -> ir.Value:
-    value, of = weight, (weight.name or "").removeprefix(PREFIX)
+    value = weight
     for what in ("negated", "apart"):
-        name = f"{PREFIX}{what}.{of}"
+        name = f"{PREFIX}{what}.{weight.name}"
         negated = ir.Value(name=name, type=weight.type, shape=weight.shape)
         graph.insert_before(reader, ir.Node("", "Neg", [value], outputs=[negated], name=f"{name}_node"))
         value = negated
