@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcam import kernels
 from fastcam.atomic_files import slug, staged, write
 from fastcam.atomic_files import unique_stems as unique_stems
 from fastcam.atomic_files import write_json as write_json
 from fastcam.errors import FastcamError, checked
-from fastcam.image.preprocess import Float, Geometry, Uint8, restore
-from fastcam.labels import short_label
+from fastcam.image.preprocess import Float, Uint8, restore
 from fastcam.methods import attribution_maps
 from fastcam.methods.registry import METHODS
 from fastcam.render import drawing, overlays, samples
 from fastcam.results import html, report, texts, volumes
-from fastcam.results.peak import in_picture, peak
-from fastcam.runtime.run import per_image
+from fastcam.results.explanation_data import OK as OK
+from fastcam.results.explanation_data import ExplanationData
 from fastcam.runtime.thread_limit import limited
-from fastcam.schema import Metadata, Mode
-from fastcam.targets.classes import Target
 
-OK = "ok"
 AROUND_GREY = {"gradient": "gradient", "guided": "guided backpropagation", "deconvolution": "deconvolution"}
 """Modes that are shown in the colours of the picture around grey, and their titles."""
 
-# what has one row per image, by how rows are put together
-ARRAYS = ("scores", "classes", "maps", "heatmaps", "boxes")
-TUPLES = ("components", "status", "geometry", "files", "images", "targets")
-OPTIONAL = ("input_gradients", "relevance", "inputs", "attributions")  # arrays, or None
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(ExplanationData):
     """What a model said about N images, and where it looked for T targets each.
 
     ``len(e)`` is N; ``e[i]`` and ``e[a:b]`` are explanations of one image and of some.
@@ -90,37 +80,7 @@ class Explanation:
         threads: the Explainer's, which OpenCV keeps to while pictures are drawn.
     """
 
-    scores: Float
-    classes: NDArray[np.int64]
-    labels: tuple[str, ...] | None
-    maps: Float
-    heatmaps: Float
-    boxes: Float
-    components: tuple[tuple[Float, ...], ...]
-    status: tuple[tuple[str, ...], ...]
-    outputs: dict[str, Any]
-    geometry: tuple[Geometry, ...]
-    files: tuple[str | None, ...]
-    images: tuple[NDArray[Any], ...]
-    metadata: Metadata
-    threshold: float
-    connectivity: int
-    method: str = "gradcam"
-    style: str = "fastcam"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    targets: tuple[tuple[Target, ...], ...] = ()
-    providers: tuple[str, ...] = ()
-    input_gradients: Float | None = None
-    relevance: Float | None = None
-    inputs: Float | None = None
     layers: tuple[Explanation, ...] = ()
-    fuse: str | None = None
-    fused: tuple[str, ...] = ()
-    attributions: Float | None = None
-    threads: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.status)
 
     def __repr__(self) -> str:
         said = ", ".join(sorted({status for row in self.status for status in row}))
@@ -133,64 +93,12 @@ class Explanation:
         return html.notebook(self, repr(self), not self._sampled)
 
     @checked
-    def __getitem__(self, index: int | slice) -> Explanation:
-        if not isinstance(index, slice):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"image {index} of {len(self)}")
-            index = slice(index % len(self), index % len(self) + 1)
-        changes: dict[str, Any] = {name: getattr(self, name)[index] for name in (*ARRAYS, *TUPLES)}
-        changes |= {name: array[index] for name in OPTIONAL if (array := getattr(self, name)) is not None}
-        changes["layers"] = tuple(one[index] for one in self.layers)
-        changes["outputs"] = {
-            name: value[index] if per_image(value, len(self)) else value for name, value in self.outputs.items()
-        }
-        return replace(self, **changes)
-
-    @checked
     def image(self, i: int = 0) -> Uint8:
         """The picture that was explained, uint8 RGB; a tensor is turned back into one."""
         image = self.images[i]
         if self._sampled:
             return self._drawn(i, None)
         return image if image.dtype == np.uint8 else restore(image, self.metadata.preprocessing)
-
-    @checked
-    def asked(self, i: int = 0) -> int:
-        """How many targets an image has."""
-        return len(self.targets[i]) if self.targets else self.classes.shape[1]
-
-    @checked
-    def label(self, i: int = 0, target: int = 0) -> str:
-        """The short class name of a target, or "class 7" where the file has no names; "tabby - tiger cat"."""
-        if self.targets:
-            return self.targets[i][target].name
-        index = int(self.classes[i, target])
-        known = self.labels is not None and 0 <= index < len(self.labels)
-        return short_label(self.labels[index]) if known and self.labels else f"class {index}"
-
-    @checked
-    def score(self, i: int = 0, target: int = 0) -> float:
-        """The explained output's value for a target's class; of a combination the sum."""
-        if self.targets:
-            return float(sum(a * self.scores[i, c] for c, a in self.targets[i][target].terms))
-        return float(self.scores[i, self.classes[i, target]])
-
-    @checked
-    def predicted_box(self, i: int = 0, target: int = 0) -> tuple[float, ...] | None:
-        """The box that a detector predicts, and a target is about: x0, y0, x1, y1 in the picture's pixels; or None."""
-        return report.predicted(self.targets[i][target], self.geometry[i]) if self.targets else None
-
-    @checked
-    def peak(self, i: int = 0, target: int = 0) -> tuple[float, ...] | None:
-        """Where the heatmap of a target is highest: x, y in the picture's pixels; None where status is not "ok".
-
-        The middle of the maximum's plateau, see :mod:`fastcam.results.peak`. Of signals x, of volumes x, y, z.
-        """
-        if self.status[i][target] != OK:
-            return None
-        if self._sampled:
-            return peak(self._own(i, target))
-        return in_picture(self.heatmaps[i, target], self.geometry[i])
 
     @checked
     @limited
@@ -238,11 +146,6 @@ class Explanation:
         mixed = drawing.draw_predicted(mixed, self.predicted_box(i, t), factor)
         return drawing.caption(mixed, text, box, self.legend(colors))
 
-    @property
-    def _sampled(self) -> bool:
-        """Whether these are signals or volumes, which are no pictures."""
-        return self.metadata.kind in ("signal", "volume", "text")
-
     @checked
     def word_heat(self, i: int = 0, target: int = 0) -> list[tuple[str, float]]:
         """Of a text its words, each with its heat, 0..1; what fills the text up is left out.
@@ -258,11 +161,6 @@ class Explanation:
     def word_colours(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The colour behind each of these words, uint8 [n, 3]: white where there is no heat."""
         return texts.behind(self._own(i, target), self.style, colors)
-
-    def _own(self, i: int, t: int) -> Float:
-        """The heat of a signal, or of a text's own words."""
-        heat = self.heatmaps[i, t]
-        return texts.own(heat, self.geometry[i]) if self.metadata.kind == "text" else heat
 
     def _drawn(self, i: int, t: int | None, colors: str = "jet", alpha: float = 0.5) -> Uint8:
         """A signal, volume or text, with the heat of a target."""
@@ -281,35 +179,6 @@ class Explanation:
     def _heat(self, i: int, target: int, factor: int = 1) -> Float:
         """The heatmap at ``factor`` times the picture's size, as places in a colour map, 0..1."""
         return overlays.places(self.style, self.heatmaps[i, target], self.geometry[i].magnified(factor))
-
-    @property
-    def guided_gradcam(self) -> Float:
-        """Guided Grad-CAM, float32 [N, T, C, H, W]: guided backpropagation times the heatmap, pixel by pixel.
-
-        Source: Selvaraju et al., "Grad-CAM", ICCV 2017, section 3.2: L^c upsampled bilinearly to the input.
-
-        Raises:
-            FastcamError: the file has no guided backpropagation.
-        """
-        gradients = self._of_mode("guided")
-        return gradients * np.maximum(self.heatmaps, 0)[:, :, None]
-
-    @property
-    def input_x_gradient(self) -> Float:
-        """Input times gradient, float32 [N, T, C, H, W] (Shrikumar et al. 2016).
-
-        Raises:
-            FastcamError: the file has no gradient at the image.
-        """
-        gradients = self._of_mode("gradient")
-        assert self.inputs is not None
-        return gradients * self.inputs[:, None]
-
-    def _of_mode(self, mode: Mode) -> Float:
-        if self.input_gradients is None or self.metadata.input_gradient != mode:
-            have = self.metadata.input_gradient or "nothing at the image"
-            raise FastcamError(f"the file has {have}; export the model with --input-gradient {mode}")
-        return self.input_gradients
 
     @checked
     @limited

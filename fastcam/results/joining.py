@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcam.results.explanation import ARRAYS, OPTIONAL, TUPLES, Explanation
+from fastcam.results.explanation import Explanation
+from fastcam.results.explanation_data import ARRAYS, OPTIONAL, TUPLES
 from fastcam.runtime.run import join_outputs
 from fastcam.targets.resolved import NOT_ASKED
 
