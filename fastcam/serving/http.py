@@ -260,7 +260,7 @@ class Server:
         reply = self.service.with_model(
             path["model"],
             path.get("version"),
-            lambda model: open_inference.infer(model, said, body[size:], until, self.service.kept.add),
+            lambda model: open_inference.infer(model, said, body[size:], until, self.service.kept),
         )
         if not reply.binary:
             return _json(reply.body)

@@ -6,7 +6,7 @@ Source: https://github.com/kserve/open-inference-protocol, and the extension "bi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
-from fastcam.results.prediction import Prediction
 from fastcam.schema import __version__
 from fastcam.serving.asked import NAMES, asked
 from fastcam.serving.bodies.tensors import (
@@ -30,6 +29,8 @@ from fastcam.serving.bodies.tensors import (
     to_bytes,
     words,
 )
+from fastcam.serving.errors import NotServed
+from fastcam.serving.kept import Kept
 from fastcam.serving.model import ServedModel
 
 PICTURES = "image"
@@ -42,8 +43,8 @@ EXPLAINED: dict[str, str] = {
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 PREDICT, IDS = "predict", "fastcam.ids"
 """The parameter that asks for predictions alone, and that of their ids in the answer, with commas between."""
-Keep = Callable[[ServedModel, Prediction], str | None]
-"""Keeps a prediction, and says its name; None where it does not."""
+PREDICTION = "prediction"
+"""The parameter that asks for the explanation of predictions, by such ids, without inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def model_metadata(model: ServedModel, versions: Sequence[str]) -> dict[str, Any
         "parameters": {
             "fastcam": {
                 "pictures": PICTURES,
-                "parameters": [*NAMES, PREDICT],
+                "parameters": [*NAMES, PREDICT, PREDICTION],
                 "outputs": [*EXPLAINED],
                 "methods": servable(model.explainer.metadata),
                 "layers": [layer.value for layer in model.explainer.metadata.layers],
@@ -91,29 +92,28 @@ def _described(value: Any) -> dict[str, Any]:
 # ---- a request
 
 
-def infer(
-    model: ServedModel, request: Mapping[str, Any], binary: bytes, until: float, keep: Keep = lambda *said: None
-) -> Reply:
+def infer(model: ServedModel, request: Mapping[str, Any], binary: bytes, until: float, kept: Kept) -> Reply:
     """The answer to an inference request.
 
     Tensors go into the file as they are, and its outputs come back, ``fastcam.*`` among them. With a parameter that
     says what is explained or how (``targets``, ``method``, ...), or with encoded pictures, the server explains: then
     the outputs are the model's own and :data:`EXPLAINED`. With :data:`PREDICT` they are the model's own, and each row
-    has an id by which it may be explained later.
+    has an id by which it may be explained later: by :data:`PREDICTION`, and no inputs.
 
     Args:
         request: the JSON.
         binary: what follows it.
         until: see :class:`fastcam.serving.batching.Batcher`.
-        keep: keeps predictions.
+        kept: predictions.
 
     Raises:
         FastcamError: a request that is none, or values that the model does not take.
+        NotServed: a prediction that is not kept any more.
     """
     feed = _inputs(request, binary)
     parameters = _object(request.get("parameters", {}), "parameters")
     wanted = _wanted(request)
-    found, said = answer(model, feed, parameters, [name for name, _ in wanted], until, keep)
+    found, said = answer(model, feed, parameters, [name for name, _ in wanted], until, kept)
     raw, as_bytes = bool(parameters.get("binary_data_output", False)), dict(wanted)
     outputs, tail = [], []
     with model.statistics.step("compute_output"):
@@ -136,26 +136,32 @@ def answer(
     parameters: Mapping[str, Any],
     names: Sequence[str],
     until: float,
-    keep: Keep,
+    kept: Kept,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """The outputs of a request, however it came: those named, in their order, or all; and parameters of the answer.
 
     Args:
         feed: the inputs by name; byte strings are arrays of objects.
         parameters: of the request; those that say nothing of an explanation are left alone.
-        names, until, keep: see :func:`infer`.
+        names, until, kept: see :func:`infer`.
 
     Raises:
-        FastcamError: see :func:`infer`.
+        FastcamError, NotServed: see :func:`infer`.
     """
+    if not feed and PREDICTION not in parameters:
+        raise FastcamError("the request has no inputs; send the model's input")
     said = {name: parameters[name] for name in NAMES if name in parameters}
     pictures, about = _pictures(model, feed), {}
-    if parameters.get(PREDICT) is True:
+    if PREDICTION in parameters:
+        if feed or parameters.get(PREDICT) is True:
+            raise FastcamError(f"{PREDICTION} asks for the explanation of what was predicted; send no inputs with it")
+        found = _explained_later(model, parameters[PREDICTION], said, names, until, kept)
+    elif parameters.get(PREDICT) is True:
         if said:
             raise FastcamError(f"{PREDICT} asks for no explanation, and {listed(said)} for one; send one of them")
         each = model.predict(_sources(feed, pictures), until)
         found = _joined([one.outputs for one in each])
-        about = {IDS: ",".join(keep(model, one) or "" for one in each)}
+        about = {IDS: ",".join(kept.add(model, one) or "" for one in each)}
     elif pictures is not None or said:
         found = _explained(model, _sources(feed, pictures), said, names, until)
     else:
@@ -175,7 +181,25 @@ def _explained(
     until: float,
 ) -> dict[str, NDArray[Any]]:
     """The model's outputs and the explanation of each row."""
-    each = model.explain(sources, asked(said, model.limits), until)
+    return _shown(model.explain(sources, asked(said, model.limits), until), names)
+
+
+def _explained_later(
+    model: ServedModel, ids: Any, said: Mapping[str, Any], names: Sequence[str], until: float, kept: Kept
+) -> dict[str, NDArray[Any]]:
+    """The same of predictions, by their ids with commas between."""
+    wanted = ids.split(",") if isinstance(ids, str) else []
+    if not 1 <= len(wanted) <= model.limits.pictures:
+        raise FastcamError(f"{PREDICTION} has {len(wanted)} ids; send 1 to {model.limits.pictures} with commas between")
+    how, each = asked(said, model.limits), []
+    for own, prediction in [kept.get(one.strip()) for one in wanted]:
+        if own is not model:
+            raise NotServed(f"the prediction is of {own.name}, version {own.version}; ask that for its explanation")
+        each.append(model.explain_later(prediction, how, until))
+    return _shown(each, names)
+
+
+def _shown(each: Sequence[Explanation], names: Sequence[str]) -> dict[str, NDArray[Any]]:
     return _joined([one.outputs for one in each]) | explained_arrays(each, "fastcam.heatmaps" in names)
 
 
@@ -245,7 +269,7 @@ def _wanted(request: Mapping[str, Any]) -> list[tuple[str, bool | None]]:
 def _inputs(request: Mapping[str, Any], binary: bytes) -> dict[str, NDArray[Any]]:
     feed: dict[str, NDArray[Any]] = {}
     at = 0
-    for one in _listed(request.get("inputs"), "inputs"):
+    for one in _listed(request.get("inputs", []), "inputs"):
         name, datatype = one.get("name"), one.get("datatype")
         if not isinstance(name, str) or name in feed:
             raise FastcamError("an input has no name, or one that another has; give each its own")
@@ -261,8 +285,6 @@ def _inputs(request: Mapping[str, Any], binary: bytes) -> dict[str, NDArray[Any]
         at += size
     if at != len(binary):
         raise FastcamError(f"{len(binary) - at} bytes follow the last input; send as many as binary_data_size says")
-    if not feed:
-        raise FastcamError("inputs is empty; send the model's input")
     return feed
 
 

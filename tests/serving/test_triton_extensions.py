@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 import threading
 from importlib.resources import files
 from pathlib import Path
@@ -140,6 +142,59 @@ def test_predictions_have_ids_by_which_they_are_explained(asked, path):
         assert json.loads(body)["targets"][0]["box"] == pytest.approx(wanted.boxes[0][0].tolist(), abs=0.01)
     with pytest.raises(InferenceServerException, match="one of them"):
         asked.infer(pictures, "BYTES", parameters={"predict": True, "targets": "3"})
+    explained_later(asked, path, ids)
+
+
+def explained_later(asked, path, ids):
+    """By the clients of both protocols, without the pictures."""
+    names = [f"fastcam.{name}" for name in ("classes", "maps", "boxes", "heatmaps")]
+    outputs = [asked.library.InferRequestedOutput(name) for name in ("probabilities", *names)]
+    said = {"prediction": ids, "targets": "star,-1", "method": "gradcam", "threshold": 0.4}
+    answer = asked.client.infer("scenes", [], outputs=outputs, parameters=said)
+    wanted = Explainer(path)(PICTURES[:2], ["star", -1], 0.4)
+    for name in names:
+        array = getattr(wanted, name.removeprefix("fastcam."))
+        np.testing.assert_allclose(answer.as_numpy(name), array, rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), wanted.outputs["probabilities"], rtol=1e-4, atol=1e-6)
+    one = asked.client.infer("scenes", [], parameters={"prediction": ids.split(",")[1]})
+    assert one.as_numpy("fastcam.maps").shape[:2] == (1, 1) and one.as_numpy("fastcam.heatmaps") is None
+    for said, line in (
+        ({"prediction": "unknown"}, "predict again"),
+        ({"prediction": 7}, "0 ids"),
+        ({"prediction": ",".join([ids] * 3)}, "6 ids"),
+        ({"prediction": ids, "predict": True}, "no inputs with it"),
+        ({"prediction": ids, "targets": "unicorn"}, "unicorn"),
+    ):
+        with pytest.raises(InferenceServerException, match=line):
+            asked.client.infer("scenes", [], parameters=said)
+    with pytest.raises(InferenceServerException, match="no inputs with it"):
+        asked.infer(np.array(PNGS[:1], object), "BYTES", parameters={"prediction": ids})
+    with pytest.raises(InferenceServerException, match="has no inputs"):
+        asked.client.infer("scenes", [])
+
+
+def test_a_prediction_is_explained_by_the_model_that_made_it(path, tmp_path):
+    """Another version would explain by other weights."""
+    folder = tmp_path / "models" / "scenes"
+    for version in ("1", "2"):
+        (folder / version).mkdir(parents=True)
+        shutil.copy(path, folder / version / "scenes.cam.onnx")
+    with listening(server(tmp_path / "models").app) as http:
+        picture = {
+            "name": "image",
+            "datatype": "BYTES",
+            "shape": [1],
+            "parameters": {"binary_data_size": 4 + len(PNGS[0])},
+        }
+        head = json.dumps({"inputs": [picture], "parameters": {"predict": True}}).encode()
+        body = head + struct.pack("<I", len(PNGS[0])) + PNGS[0]
+        sizes = {"inference-header-content-length": str(len(head))}
+        status, _, answer = http.ask("/v2/models/scenes/versions/1/infer", body, sizes)
+        said = {"parameters": {"prediction": json.loads(answer)["parameters"]["fastcam.ids"]}}
+        assert status == 200
+        assert http.json("/v2/models/scenes/versions/1/infer", said)[0] == 200
+        status, answer = http.json("/v2/models/scenes/infer", said)
+        assert status == 404 and "version 1" in answer["error"]
 
 
 def test_what_is_not_served_has_neither(asked):
