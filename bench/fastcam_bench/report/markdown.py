@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a table: words in the first column, numbers in the others."""
-    lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
-    return lines + [f"| {' | '.join(map(str, row))} |" for row in rows]
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]], words: Collection[int] = (0,)) -> list[str]:
+    """The lines of a table: words in the columns of these numbers, figures in the others."""
+    ruler = "".join("---|" if column in words else "---:|" for column in range(len(titles)))
+    head = "".join(f" {title} |" if title else " |" for title in titles)
+    return [f"|{head}", f"|{ruler}", *(f"| {' | '.join(map(str, row))} |" for row in rows)]

@@ -42,15 +42,16 @@ def adversarial() -> str:
         f"`{report['command']}`; intervals are 95 %, over pictures. Classes that are there and were among the model's",
         "five best before the attack.",
         "",
-        "| | " + " | ".join(f"{one['model']}, {one['data'].split(',')[0]}" for one in models) + " |",
-        "|---|" + "---:|" * len(models),
-        "| pictures, classes | " + " | ".join(f"{one['pictures']}, {one['classes seen']}" for one in models) + " |",
-        "| noise at most, mean | " + " | ".join(noise) + " |",
+    ]
+    rows = [
+        ["pictures, classes", *(f"{one['pictures']}, {one['classes seen']}" for one in models)],
+        ["noise at most, mean", *noise],
     ]
     for name in SHOWN:
-        cells = [one["figures"].get(f"{name} (seen)") or one["figures"][name] for one in models]
-        lines.append(f"| {name} | " + " | ".join(map(_figure, cells)) + " |")
-    return "\n".join(lines)
+        found = [one["figures"].get(f"{name} (seen)") or one["figures"][name] for one in models]
+        rows.append([name, *map(_figure, found)])
+    titles = ["", *(f"{one['model']}, {one['data'].split(',')[0]}" for one in models)]
+    return "\n".join(lines + table(titles, rows))
 
 
 def bias() -> str:
@@ -62,19 +63,18 @@ def bias() -> str:
         f"`{report['command']}`; {settings['trained']} pictures to train on, {settings['held out']} of each kind to",
         "test; intervals are 95 %, over pictures.",
         "",
-        "| | " + " | ".join(f"{name.removesuffix(' pictures')}: {split}" for name, split in columns) + " |",
-        "|---|" + "---:|" * len(columns),
     ]
-    for figure in ("accuracy", "accuracy, unusual context", "heat on the context", "heat on the object"):
-        cells = [_figure(report["models"][name][split][figure]) for name, split in columns]
-        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    titles = ["", *(f"{name.removesuffix(' pictures')}: {split}" for name, split in columns)]
+    rows = (
+        [figure, *(_figure(report["models"][name][split][figure]) for name, split in columns)]
+        for figure in ("accuracy", "accuracy, unusual context", "heat on the context", "heat on the object")
+    )
+    return "\n".join(lines + table(titles, rows))
 
 
 def clusters() -> str:
     """What clusters of maps find on their own."""
-    said = _read("bias.json")["clusters"]
-    return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in said.items())])
+    return "\n".join(table(["", ""], _read("bias.json")["clusters"].items()))
 
 
 def sec() -> str:
@@ -88,36 +88,31 @@ def sec() -> str:
         f"intervals are 95 %, over scenes. Mean average precision of the heads: {', '.join(heads)}.",
         f"The bundled network's seeds are the same by Grad-CAM and CAM on {100 * same:.2f} % of the pixels.",
         "",
-        "| mean IoU | seeds, training scenes | seeds, held out | network, held out | network and CRF, held out |",
-        "|---|" + "---:|" * 4,
     ]
+    titles = ("mean IoU", "seeds, training scenes", "seeds, held out", "network, held out", "network and CRF, held out")
+    rows = []
     for row in report["rows"]:
         seeds = row["seeds"] or {}
         found = [*(seeds.get(f"{split} scenes") for split in ("training", "held out")), row["network"]]
         cells = ["-" if one is None else _figure(one["mean IoU"]) for one in (*found, row["network and CRF"])]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([row["name"], *cells])
+    return "\n".join(lines + table(titles, rows))
 
 
 def second_reason() -> str:
     """How pure a report's kinds of maps are."""
     report = _read("second_reason.json")
-    lines = [
-        f"`{report['command']}`; intervals are 95 %, over pictures.",
-        "",
-        "| | pictures, with a ring | kinds | purity | by chance | odd kind, of these with a ring | heat in the star's "
-        "box: odd kind, the others |",
-        "|---|" + "---:|" * 6,
-    ]
+    lines = [f"`{report['command']}`; intervals are 95 %, over pictures.", ""]
+    titles = ("", "pictures, with a ring", "kinds", "purity", "by chance", "odd kind, of these with a ring",
+              "heat in the star's box: odd kind, the others")  # fmt: skip
+    rows = []
     for name, row in report["rows"].items():
         odd = f"{row['in the odd kind']}, {row['of these with a ring']}" if row["kinds"] > 1 else "-"
         heat = [row.get(f"heat in the star's box, {which}") for which in ("odd kind", "the others")]
         shares = "-" if heat[0] is None else ", ".join(f"{share:.2f}" for share in heat)
-        lines.append(
-            f"| {name} | {row['pictures']}, {row['with a ring']} | {row['kinds']} | {_figure(row['purity'])} | "
-            f"{row['purity by chance']:.2f} | {odd} | {shares} |"
-        )
-    return "\n".join(lines)
+        purity = _figure(row["purity"]), f"{row['purity by chance']:.2f}"
+        rows.append([name, f"{row['pictures']}, {row['with a ring']}", row["kinds"], *purity, odd, shares])
+    return "\n".join(lines + table(titles, rows))
 
 
 def shuffled_labels() -> str:
@@ -132,9 +127,8 @@ def shuffled_labels() -> str:
         f"to; on new ones: {said}.",
     ]
     for likeness in ("rank correlation", "SSIM"):
-        lines += ["", f"| {likeness} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-        for method, row in report["rows"].items():
-            lines.append(f"| {method} | " + " | ".join(_figure(row[name][likeness]) for name in names) + " |")
+        rows = ([method, *(_figure(row[name][likeness]) for name in names)] for method, row in report["rows"].items())
+        lines += ["", *table([likeness, *names], rows)]
     return "\n".join(lines)
 
 
@@ -150,12 +144,9 @@ def control() -> str:
         f"autograd's by {report['maps differ from autograd by']:.1g} of the maximum at most; intervals are 95 %, over",
         "frames.",
         "",
-        "| | " + " | ".join(figures) + " |",
-        "|---|" + "---:|" * len(figures),
     ]
-    for name in names:
-        lines.append(f"| {name} | " + " | ".join(_figure(one[name]) for one in figures.values()) + " |")
-    return "\n".join(lines)
+    rows = ([name, *(_figure(one[name]) for one in figures.values())] for name in names)
+    return "\n".join(lines + table(["", *figures], rows))
 
 
 def prompts() -> str:
@@ -167,15 +158,13 @@ def prompts() -> str:
         f"`{report['command']}`; maps differ from autograd's by {exact:.1g} of the maximum at most;",
         "intervals are 95 %, over prompts, each of a scene of its own.",
         "",
-        "| | " + " | ".join(f"{name}, n" for name in networks) + " |",
-        "|---|" + "---:|" * len(networks),
     ]
-    for name in next(iter(networks.values())):
-        if name == "difference from autograd":
-            continue
-        cells = [f"{_figure(one[name])}, {one[name]['n']}" for one in networks.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = (
+        [name, *(f"{_figure(one[name])}, {one[name]['n']}" for one in networks.values())]
+        for name in next(iter(networks.values()))
+        if name != "difference from autograd"
+    )
+    return "\n".join(lines + table(["", *(f"{name}, n" for name in networks)], rows))
 
 
 def texts() -> str:
@@ -192,12 +181,10 @@ def texts() -> str:
         f"Maps differ from autograd's by {report['difference from autograd']:.1g} of the maximum at most; intervals "
         "are 95 %, over texts.",
         "",
-        "| | " + " | ".join(networks) + " |",
-        "|---|" + "---:|" * len(networks),
     ]
-    for name in next(iter(networks.values())):
-        lines.append(f"| {name} | " + " | ".join(_figure(one[name]) for one in networks.values()) + " |")
-    return "\n".join(lines)
+    names = next(iter(networks.values()))
+    rows = ([name, *(_figure(one[name]) for one in networks.values())] for name in names)
+    return "\n".join(lines + table(["", *networks], rows))
 
 
 def signals() -> str:
@@ -216,16 +203,13 @@ def signals() -> str:
         "maximum at most;",
         "intervals are 95 %, over signals.",
         "",
-        "| | " + " | ".join(f"{name}, {kind}" for name, kind in columns) + " |",
-        "|---|" + "---:|" * len(columns),
     ]
     found = [sets[name]["networks"][kind] for name, kind in columns]
-    for name in found[0]["figures"]:
-        lines.append(f"| {name} | " + " | ".join(_figure(one["figures"][name]) for one in found) + " |")
+    rows = [[name, *(_figure(one["figures"][name]) for one in found)] for name in found[0]["figures"]]
     for name in found[0]["heat and separation"][0]:
         cells = [", ".join(f"{seed[name]:.2f}" for seed in one["heat and separation"]) for one in found]
-        lines.append(f"| mean heat and separation, each network: {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([f"mean heat and separation, each network: {name}", *cells])
+    return "\n".join(lines + table(["", *(f"{name}, {kind}" for name, kind in columns)], rows))
 
 
 def captions() -> str:
@@ -236,56 +220,40 @@ def captions() -> str:
         f"`{report['command']}`; {settings['trained']} scenes to train on, {settings['held out']} to measure on;",
         "intervals are 95 %, over scenes.",
         "",
-        "| | " + " | ".join(networks) + " |",
-        "|---|" + "---:|" * len(networks),
     ]
+    rows = []
     for part in ("captions", "words"):
-        rows = [name for name, one in networks["trained"][part].items() if isinstance(one, dict)]
-        for name in rows:
+        for name in (name for name, one in networks["trained"][part].items() if isinstance(one, dict)):
             found = [networks[one].get(part, {}).get(name) for one in networks]
-            lines.append(f"| {name} | " + " | ".join(_figure(one) if one else "" for one in found) + " |")
-    bleu = [f"{one['captions']['bleu-4']:.2f}" for one in networks.values()]
-    lines.append("| BLEU-4 | " + " | ".join(bleu) + " |")
+            rows.append([name, *(_figure(one) if one else "" for one in found)])
+    rows.append(["BLEU-4", *(f"{one['captions']['bleu-4']:.2f}" for one in networks.values())])
+    lines += [*table(["", *networks], rows), ""]
     heat = networks["trained"]["captions of single objects"]
-    lines += [
-        "",
-        "| captions of single objects | heat inside over outside | paper | random weights | right one of two objects |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    titles = ("captions of single objects", "heat inside over outside", "paper", "random weights",
+              "right one of two objects")  # fmt: skip
+    rows = []
     for name, paper in report["paper"].items():
         inside, right = f"{name}: inside over outside", f"{name}: of the two objects the right one"
         random = networks["random weights"]["captions of single objects"].get(inside)
         cells = [_figure(heat[inside]), f"{paper}", _figure(random) if random else "-", _figure(heat[right])]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return "\n".join(lines + table(titles, rows))
 
 
 def questions() -> str:
     """How often the networks that answer questions are right, and where their maps lie."""
     report = _read("questions.json")
     settings, networks = report["settings"], report["networks"]
+    accuracy = {name: one["accuracy"] for name, one in networks.items()}
     lines = [
         f"`{report['command']}`; {settings['scenes to train on']} scenes to train on, {settings['questions']}",
         f"questions about {settings['scenes held out']} others; intervals are 95 %, over scenes.",
         "",
-        "| right answers | " + " | ".join(networks) + " | another picture | majority answer |",
-        "|---|" + "---:|" * (len(networks) + 2),
+        *_accuracies("right answers", accuracy, ("another picture", "majority answer"), last="all"),
     ]
-    first = next(iter(networks.values()))["accuracy"]
-    kinds = [name.removesuffix(": network") for name in first if name.endswith(": network")]
-    for kind in sorted(kinds, key="all".__eq__):
-        cells = [_figure(one["accuracy"][f"{kind}: network"]) for one in networks.values()]
-        cells += [_figure(first[f"{kind}: {who}"]) for who in ("another picture", "majority answer")]
-        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     maps = {f"{name}, {which}": one for name, each in networks.items() for which, one in each["maps"].items()}
-    lines += ["", "| maps | " + " | ".join(HEAT) + " |", "|---|" + "---:|" * len(HEAT)]
-    for name, one in maps.items():
-        lines.append(f"| {name} | " + " | ".join(_figure(one[figure]) for figure in HEAT) + " |")
-    lines += [
-        "",
-        "| maps beside autograd's in float64 | largest difference | maps further than 1e-4 | of |",
-        "|---|---:|---:|---:|",
-    ]
+    lines += ["", *table(["maps", *HEAT], ([name, *(_figure(one[key]) for key in HEAT)] for name, one in maps.items()))]
+    rows = []
     for name, each in networks.items():
         exact = each["difference to autograd"]
         for who, key in (
@@ -293,27 +261,35 @@ def questions() -> str:
             ("PyTorch in float32", "predicted answer, PyTorch in float32"),
         ):
             further = exact[f"{key}, maps further than 0.0001"]
-            lines.append(f"| {name}, {who} | {exact[key]:.1g} | {further} | {exact['questions']} |")
-    lines += [
-        "",
-        "| 1 - rank correlation of adjacent layers' maps | trained | random weights |",
-        "|---|---:|---:|",
-    ]
-    layers = networks["co-attention"]
-    for name, one in layers["layers"].items():
-        lines.append(f"| {name} | {_figure(one)} | {_figure(layers['layers, random weights'][name])} |")
+            rows.append([f"{name}, {who}", f"{exact[key]:.1g}", further, exact["questions"]])
+    titles = ["maps beside autograd's in float64", "largest difference", "maps further than 1e-4", "of"]
+    lines += ["", *table(titles, rows)]
+    layers, random = (networks["co-attention"][key] for key in ("layers", "layers, random weights"))
+    titles = ["1 - rank correlation of adjacent layers' maps", "trained", "random weights"]
+    lines += ["", *table(titles, ([name, _figure(one), _figure(random[name])] for name, one in layers.items()))]
     easy = report.get("easy-VQA", {})
-    ways = [name for name, one in easy.items() if isinstance(one, dict)]
+    ways = {name: one for name, one in easy.items() if isinstance(one, dict)}
     if ways:
         about = (
             f"easy-VQA, {easy['questions held out']} questions held out, {easy['questions to train on']} to train on"
         )
-        lines += ["", f"| {about} | " + " | ".join(ways) + " | majority answer |", "|---|" + "---:|" * (len(ways) + 1)]
-        for kind in [name.removesuffix(": network") for name in easy[ways[0]] if name.endswith(": network")]:
-            cells = [_figure(easy[way][f"{kind}: network"]) for way in ways]
-            cells.append(_figure(easy[ways[0]][f"{kind}: majority answer"]))
-            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        lines += ["", *_accuracies(about, ways, ("majority answer",))]
     return "\n".join(lines)
+
+
+def _accuracies(about: str, networks: dict[str, Any], beside: tuple[str, ...], last: str = "") -> list[str]:
+    """The accuracies of networks by kind of question, and of what answers without looking.
+
+    Args:
+        last: the kind that comes last.
+    """
+    first = next(iter(networks.values()))
+    kinds = [name.removesuffix(": network") for name in first if name.endswith(": network")]
+    rows = []
+    for kind in sorted(kinds, key=last.__eq__):
+        cells = [_figure(one[f"{kind}: network"]) for one in networks.values()]
+        rows.append([kind, *cells, *(_figure(first[f"{kind}: {who}"]) for who in beside)])
+    return table([about, *networks, *beside], rows)
 
 
 HEAT = ("heat on the objects asked about", "even map on them", "heat on another question's objects", "rank correlation",
@@ -329,17 +305,12 @@ def measured_methods() -> str:
     lines = []
     for name in ("photos", "scenes"):
         report = json.loads((RESULTS / "evaluation" / f"{name}.json").read_text(encoding="utf-8"))
-        rows = report["results"]
-        lines += [
-            f"{name.capitalize()}:",
-            "",
-            "| | pictures | GT-known error | pointing game | rank correlation with occlusion |",
-            "|---|---:|---:|---:|---:|",
-        ]
-        for row in rows:
+        rows = []
+        for row in report["results"]:
             cells = [_figure(row["figures"][protocol][figure]) for protocol, figure in FIGURES]
-            lines.append(f"| {row['model']}, {row['method']} | {row['pictures']} | " + " | ".join(cells) + " |")
-        lines.append("")
+            rows.append([f"{row['model']}, {row['method']}", row["pictures"], *cells])
+        titles = ("", "pictures", "GT-known error", "pointing game", "rank correlation with occlusion")
+        lines += [f"{name.capitalize()}:", "", *table(titles, rows), ""]
     return "\n".join(lines).rstrip()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastcam_bench.paths import RESULTS
+from fastcam_bench.report.markdown import table
 
 
 def photos() -> str:
@@ -18,17 +19,15 @@ def photos() -> str:
         f"On photos with hand-drawn boxes, the box at {measured['threshold']:.0%} of the map's maximum, as in the",
         f"paper (`{measured['command']}`; each photo in [photos.md](bench/results/pictures/photos.md)):",
         "",
-        "| model | layer | photos | top-1 right | mean IoU of the boxes | maximum inside the box |",
-        "|---|---|---:|---:|---:|---:|",
     ]
+    titles = ("model", "layer", "photos", "top-1 right", "mean IoU of the boxes", "maximum inside the box")
+    rows = []
     for model in measured["models"]:
         found = model["summary"]
-        count = found["photos_with_box"]
-        lines.append(
-            f"| {model['name']} | `{model['layer']}` | {count} | {found['predicted_is_true']} | "
-            f"{found['mean_iou_by_threshold'][str(measured['threshold'])]:.2f} | {found['pointing_hits']} of {count} |"
-        )
-    return "\n".join(lines)
+        count, iou = found["photos_with_box"], found["mean_iou_by_threshold"][str(measured["threshold"])]
+        figures = [count, found["predicted_is_true"], f"{iou:.2f}", f"{found['pointing_hits']} of {count}"]
+        rows.append([model["name"], f"`{model['layer']}`", *figures])
+    return "\n".join(lines + table(titles, rows, words=(0, 1)))
 
 
 def two_objects() -> str:
@@ -41,14 +40,12 @@ def two_objects() -> str:
         "object's map. Half is chance; Eigen-CAM knows no class. More methods, and pictures of the answers:",
         "[two_objects.md](bench/results/pictures/two_objects.md).",
         "",
-        f"| method | {' | '.join(model['name'] for model in models)} |",
-        f"|---|{'---:|' * len(models)}",
     ]
+    rows = []
     for name in ("gradcam", "layercam", "guided-gradcam", "contrastive-excitation", "lrp-composite", "eigencam"):
         counts = [model["counts"][name] for model in models]
-        figures = [f"{one['energy']} of {one['maps']} ({one['moves']})" for one in counts]
-        lines.append(f"| {name} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+        rows.append([name, *(f"{one['energy']} of {one['maps']} ({one['moves']})" for one in counts)])
+    return "\n".join(lines + table(["method", *(model["name"] for model in models)], rows))
 
 
 def places() -> str:
@@ -66,9 +63,8 @@ def places() -> str:
         "",
         *(f"- {line}" for line in counts.split("; ")),
         "",
-        f"| method | at | {' | '.join(one['name'] for one in detectors)} |",
-        f"|---|---|{'---:|' * len(detectors)}",
     ]
+    rows = []
     ways: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for one in detectors:
         for way in one["ways"]:
@@ -80,33 +76,32 @@ def places() -> str:
             hit = f"{way['maximum inside']} of {one['boxes']} ({way['share inside']:.2f})" if way is not None else ""
             cells.append(f"**{hit}**" if method == "default" else hit)
         title = "**HiResCAM, the default**" if method == "default" else method
-        lines.append(f"| {title} | {where} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([title, where, *cells])
+    return "\n".join(lines + table(["method", "at", *(one["name"] for one in detectors)], rows, words=(0, 1)))
 
 
 def quantised() -> str:
     """Quantised networks beside their float twins, a line for each form that the quantiser writes."""
     measured = json.loads((RESULTS / "gradients" / "quantised.json").read_text(encoding="utf-8"))
-    rows = measured["results"]
-    done = [row for row in rows if row["exports"]]
+    exports = measured["results"]
+    done = [row for row in exports if row["exports"]]
     same = sum(row["bit_identical"] for row in done)
     lines = [
         "Every form that ONNX Runtime's quantiser writes, of trained networks and, in italics, of such with random",
-        f"weights (`{measured['command']}`). Of {len(rows)} exports {len(done)} are made,",
+        f"weights (`{measured['command']}`). Of {len(exports)} exports {len(done)} are made,",
         f"{same} with outputs of the same bits.",
         "Scores: correlation of the quantised network's with the float one's. Maps: Spearman's rank correlation of the",
         "Grad-CAM map with the float network's for the same class, mean over the photos, and in brackets the least.",
         "",
-        "| network | form | scores | map at the default layer | map in the middle |",
-        "|---|---|---:|---:|---:|",
     ]
-    for network, setting in dict.fromkeys((row["network"], row["setting"]) for row in rows):
-        of = {row["place"]: row for row in rows if (row["network"], row["setting"]) == (network, setting)}
+    titles = ("network", "form", "scores", "map at the default layer", "map in the middle")
+    rows = []
+    for network, setting in dict.fromkeys((row["network"], row["setting"]) for row in exports):
+        of = {row["place"]: row for row in exports if (row["network"], row["setting"]) == (network, setting)}
         name = network if of["default"]["trained"] else f"*{network}*"
         scores = next((f"{row['scores']:.3f}" for row in of.values() if row["exports"]), "")
-        cells = [_rank(of[place]) for place in ("default", "middle")]
-        lines.append(f"| {name} | {setting} | {scores} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, setting, scores, *(_rank(of[place]) for place in ("default", "middle"))])
+    return "\n".join(lines + table(titles, rows, words=(0, 1)))
 
 
 def _rank(row: dict[str, Any]) -> str:
@@ -126,12 +121,12 @@ def characters() -> str:
         f"{captchas['right']} of {captchas['pictures']} captchas by another",
         "recogniser; some of them: [characters.jpg](bench/results/pictures/characters.jpg).",
         "",
-        "| method | maximum on the character | heat inside |",
-        "|---|---:|---:|",
     ]
-    for name, found in measured["methods"].items():
-        lines.append(f"| {name} | {found['hit']} of {found['characters']} | {found['inside']:.2f} |")
-    return "\n".join(lines)
+    rows = (
+        (name, f"{found['hit']} of {found['characters']}", f"{found['inside']:.2f}")
+        for name, found in measured["methods"].items()
+    )
+    return "\n".join(lines + table(("method", "maximum on the character", "heat inside"), rows))
 
 
 def planted() -> str:
@@ -144,14 +139,14 @@ def planted() -> str:
         "most three positions beside it (a network sees seven at once); the share of the heat that lies in it, and the",
         "share of the sample that it takes. One of each: [planted.jpg](bench/results/pictures/planted.jpg).",
         "",
-        "| input | accuracy | maximum inside | inside or near | heat inside | share of the sample |",
-        "|---|---:|---:|---:|---:|---:|",
     ]
+    titles = ("input", "accuracy", "maximum inside", "inside or near", "heat inside", "share of the sample")
+    rows = []
     for name, kind in measured["kinds"].items():
         found = kind["methods"]["gradcam"]
         figures = (kind["accuracy"], found["maximum"], found["near"], found["heat"])
-        lines.append(f"| {name} | {' | '.join(f'{figure:.2f}' for figure in figures)} | {kind['share']:.3f} |")
-    return "\n".join(lines)
+        rows.append([name, *(f"{figure:.2f}" for figure in figures), f"{kind['share']:.3f}"])
+    return "\n".join(lines + table(titles, rows))
 
 
 def key_points() -> str:
@@ -165,14 +160,14 @@ def key_points() -> str:
         f"beside it; in the other one; and the share of the heat around the figure, which takes {share:.2f} of the",
         "picture.",
         "",
-        "| points by | found | method | maximum inside | in the other | heat inside |",
-        "|---|---:|---|---:|---:|---:|",
     ]
+    titles = ("points by", "found", "method", "maximum inside", "in the other", "heat inside")
+    rows = []
     for name, form in measured["forms"].items():
         for method, found in form["methods"].items():
-            figures = " | ".join(f"{found[key]:.2f}" for key in ("inside", "other", "heat"))
-            lines.append(f"| {name} | {form['found']:.2f} | {method} | {figures} |")
-    return "\n".join(lines)
+            figures = [f"{found[key]:.2f}" for key in ("inside", "other", "heat")]
+            rows.append([name, f"{form['found']:.2f}", method, *figures])
+    return "\n".join(lines + table(titles, rows, words=(0, 2)))
 
 
 def speed() -> str:
@@ -189,14 +184,15 @@ def speed() -> str:
         f"for one class and for five. Then all the way from pictures to boxes, beside {tools},",
         "each as its README shows it, on the same weights and layer:",
         "",
-        "| network | batch | plain ms | T = 1 | T = 5 | picture to box: FastCAM |"
-        f" {' | '.join(report.PEERS.values())} |",
-        f"|---|---:|---:|---:|---:|---:|{'---:|' * len(report.PEERS)}",
     ]
-    for entry in measured["networks"].values():
-        for batch, cell in entry.get("network", {}).get("batches", {}).items():
-            lines.append(f"| {entry['title']} | {batch} | {_speeds(cell, report.TOP, list(report.PEERS))} |")
+    titles = ["network", "batch", "plain ms", "T = 1", "T = 5", "picture to box: FastCAM", *report.PEERS.values()]
+    rows = (
+        [entry["title"], batch, *_speeds(cell, report.TOP, list(report.PEERS))]
+        for entry in measured["networks"].values()
+        for batch, cell in entry.get("network", {}).get("batches", {}).items()
+    )
     lines += [
+        *table(titles, rows),
         "",
         "![From picture to box: FastCAM and its peers as multiples of the plain forward pass]"
         "(bench/results/speed/speed.svg)",
@@ -207,13 +203,12 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-def _speeds(cell: dict[str, Any], top: str, peers: list[str]) -> str:
+def _speeds(cell: dict[str, Any], top: str, peers: list[str]) -> list[str]:
     """The figures of one line of the table."""
     forward, whole = cell["forward"], cell["end_to_end"]
     figures = [f"{forward['plain']['median_ms']:.1f}"]
     figures += [f"{forward[name]['ratio']:.2f}" for name in ("weights", top)]
-    figures += [f"{whole[name]['ratio']:.2f}" if name in whole else "" for name in ("ours", *peers)]
-    return " | ".join(figures)
+    return figures + [f"{whole[name]['ratio']:.2f}" if name in whole else "" for name in ("ours", *peers)]
 
 
 def agreement() -> str:
@@ -224,9 +219,9 @@ def agreement() -> str:
         f"(`{measured['command']}`, PyTorch {measured['versions']['torch']}). In float32 a layer in the middle can",
         "differ more on a picture with a value within rounding of a kink; so can PyTorch from itself in float64:",
         "",
-        "| model | default layer: gradient | weights | map | middle, float64: gradient | map |",
-        "|---|---:|---:|---:|---:|---:|",
     ]
+    titles = ("model", "default layer: gradient", "weights", "map", "middle, float64: gradient", "map")
+    rows = []
     for result in measured["results"]:
         default, middle = result["default"], result["middle"]
         figures = [
@@ -234,8 +229,8 @@ def agreement() -> str:
             middle["float64"],
             middle["float64_maps"],
         ]
-        lines.append(f"| {result['model']} | {' | '.join(f'{figure:.0e}' for figure in figures)} |")
-    return "\n".join(lines)
+        rows.append([result["model"], *(f"{figure:.0e}" for figure in figures)])
+    return "\n".join(lines + table(titles, rows))
 
 
 def kernels() -> str:
@@ -246,17 +241,16 @@ def kernels() -> str:
         f"and scikit-image (median of pairwise ratios, above 1 ours is faster; {measured['machine']['cpu']},",
         f"`{measured['command']}`, where masks of other kinds are measured too):",
         "",
-        "| case | beside | speed-up |",
-        "|---|---|---:|",
     ]
+    rows = []
     own = {"fused", "fused with heatmap", "separate"}
     for result in measured["results"]:
         if any(word in result["case"] for word in ("random", "comb", "checkerboard", "diagonals", "dots")):
             continue
         ratios = {name: ratio["median"] for name, ratio in result["ratio"].items() if name not in own}
         peer = min(ratios, key=lambda name: ratios[name])
-        lines.append(f"| {result['case']} | {peer} | {ratios[peer]:.1f} |")
-    return "\n".join(lines)
+        rows.append([result["case"], peer, f"{ratios[peer]:.1f}"])
+    return "\n".join(lines + table(("case", "beside", "speed-up"), rows, words=(0, 1)))
 
 
 def gpu() -> str:
@@ -332,16 +326,15 @@ def reached() -> str:
 def deployed() -> str:
     """What the three verbs make of other people's files, a line per file."""
     measured = json.loads((RESULTS / "pictures" / "deployed.json").read_text(encoding="utf-8"))
-    columns = "file | what | asked for | inspect | export | explain | method | targets | hit | heat | area"
+    titles = ("file", "what", "asked for", "inspect", "export", "explain", "method", "targets", "hit", "heat", "area")
     lines = [
         "Files of other people, as they are, through `fastcam inspect`, `fastcam export` with its defaults and the",
         f"preprocessing, and `fastcam explain` (`{measured['command']}`). *Hit*: of how many targets the map",
         "is highest on what was asked for. *Heat*: the share of the heat that lies there. *Area*: the share of the",
         "picture that it covers, which is the heat that an even map would have there.",
         "",
-        f"| {columns} |",
-        "|---|---|---|---|---|---|---|---:|---:|---:|---:|",
     ]
+    rows = []
     for row in measured["files"]:
         cells = [f"`{row['file']}`", row["kind"], row["asked"]]
         cells += [{0: "works", None: ""}.get(row.get(verb), "fails") for verb in ("inspect", "export", "explain")]
@@ -349,8 +342,8 @@ def deployed() -> str:
         if "pointing_hit" in row:
             hits = round(row["pointing_hit"] * (row["targets"] - row["without_map"]))
             cells += [str(hits), f"{row['energy_inside']:.2f}", f"{row['box_area']:.2f}"]
-        lines.append(f"| {' | '.join(cells + [''] * (11 - len(cells)))} |")
-    return "\n".join(lines)
+        rows.append(cells + [""] * (len(titles) - len(cells)))
+    return "\n".join(lines + table(titles, rows, words=range(7)))
 
 
 def parity() -> str:
@@ -374,15 +367,14 @@ def cost() -> str:
     from fastcam_bench.speed.networks import report
 
     measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
-    lines = [
-        f"| network | plain ms | exported file | picture to box: FastCAM | {' | '.join(report.PEERS.values())} |",
-        f"|---|---:|---:|---:|{'---:|' * len(report.PEERS)}",
-    ]
+    rows = []
     for name in FIVE:
         entry = measured["networks"][name]
-        plain, weights, *rest = _speeds(entry["network"]["batches"]["1"], report.TOP, list(report.PEERS)).split(" | ")
-        lines.append(f"| {entry['title']} | {plain} | {weights} | {' | '.join(rest[1:])} |")
-    lines += [
+        plain, weights, _, *rest = _speeds(entry["network"]["batches"]["1"], report.TOP, list(report.PEERS))
+        rows.append([entry["title"], plain, weights, *rest])
+    titles = ["network", "plain ms", "exported file", "picture to box: FastCAM", *report.PEERS.values()]
+    lines = [
+        *table(titles, rows),
         "",
         "Multiples of the plain forward pass of the same file in the same runtime, one picture at a time",
         f"(`{measured['command']}`: {measured['threads']} threads, {measured['machine']['cpu']}).",
@@ -395,13 +387,13 @@ def missed() -> str:
     from fastcam_bench.speed.networks import report
 
     measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
-    lines = ["| what | wanted | worst figure | where | met |", "|---|---|---:|---|---|"]
+    rows = []
     for what, wanted, figures in report.targets(measured):
         worst = min(figures, key=lambda found: found.margin)
         if not worst.met:
             met = sum(found.met for found in figures)
-            lines.append(f"| {what} | {wanted} | {worst.measured:.2f} | {worst.where} | {met} of {len(figures)} |")
-    return "\n".join(lines)
+            rows.append([what, wanted, f"{worst.measured:.2f}", worst.where, f"{met} of {len(figures)}"])
+    return "\n".join(table(("what", "wanted", "worst figure", "where", "met"), rows, words=(0, 1, 3, 4)))
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
