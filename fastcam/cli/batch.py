@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fastcam.cli.shared.console import counted, say
+from fastcam.cli.shared.opening import tuned
 from fastcam.cli.shared.options import (
     Exif,
     ExportedFile,
@@ -28,7 +29,6 @@ from fastcam.cli.shared.options import (
     Threshold,
     class_targets,
 )
-from fastcam.cli.shared.tuned import tuned
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 

@@ -16,6 +16,7 @@ import typer
 
 from fastcam.atomic_files import replaced
 from fastcam.cli.shared.console import counted, progress
+from fastcam.cli.shared.opening import opened
 from fastcam.cli.shared.options import (
     ColorName,
     ColorsName,
@@ -43,10 +44,7 @@ from fastcam.cli.shared.options import (
     TokenizerPath,
     class_targets,
     picture_files,
-    preprocess_option,
-    sides,
 )
-from fastcam.cli.shared.tuned import tuned
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS, Reading
 
@@ -108,7 +106,6 @@ def stream(
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
     from fastcam.explain.streaming import VIDEOS
-    from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
     from fastcam.runtime.inputs import further_inputs
 
@@ -116,11 +113,10 @@ def stream(
     suffix = output.suffix.lower() if output else ".jsonl"
     if suffix not in (".jsonl", ".json", *VIDEOS):
         raise FastcamError(f"{output}: give a .jsonl file for boxes, or a video ({', '.join(VIDEOS)}) for overlays")
-    how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "tokenizer": tokenizer}
-    opened |= {"text_encoder": text_encoder, "prompts": prompts}
-    opened |= tuned(profile, model, "throughput", providers, batch_size, 8)
-    explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
+    pixels = preprocess, color, mean, std, scale, size
+    how: dict[str, Any] = {"threads": threads, "labels": labels, "max_pixels": max_pixels, "exif": exif}
+    how |= {"tokenizer": tokenizer, "text_encoder": text_encoder, "prompts": prompts}
+    explainer = opened(model, "throughput", pixels, profile, providers, batch_size, **how)
     how_prepared = explainer.metadata.preprocessing
     stack = how_prepared.stack if how_prepared is not None else 1
     frames, total, fps = _frames(sources, Reading(max_pixels, exif), explainer.clip_frames, stack)

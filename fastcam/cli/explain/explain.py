@@ -17,6 +17,7 @@ from fastcam.cli.explain.texts import explain_texts, print_texts
 from fastcam.cli.explain.words import add_words, sentences
 from fastcam.cli.shared import failures
 from fastcam.cli.shared.console import counted, say
+from fastcam.cli.shared.opening import opened
 from fastcam.cli.shared.options import (
     ColorName,
     ColorsName,
@@ -47,11 +48,8 @@ from fastcam.cli.shared.options import (
     class_targets,
     clip_files,
     picture_files,
-    preprocess_option,
-    sides,
     texts_of,
 )
-from fastcam.cli.shared.tuned import tuned
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
 from fastcam.methods.layer_fusion import Fuse
@@ -129,7 +127,6 @@ def explain(
 ) -> None:
     """Explain pictures: heatmap overlays, boxes, classes and scores; of several methods a sheet per picture."""
     from fastcam.atomic_files import staged
-    from fastcam.explainer import Explainer
     from fastcam.methods.options import parsed
     from fastcam.results.explanation import write_json
     from fastcam.runtime.inputs import further_inputs
@@ -137,11 +134,10 @@ def explain(
 
     targets = class_targets(target, cotangent)
     methods = method_names(method) if method is not None else []
-    how = preprocess_option(preprocess, color, mean, std, scale, size=sides("size", size))
-    opened: dict[str, Any] = {"preprocess": how, "labels": labels, "tokenizer": tokenizer}
-    opened |= {"text_encoder": text_encoder, "prompts": prompts}
-    opened |= tuned(profile, model, "latency", providers, batch_size, 8)
-    explainer = Explainer(model, providers, threads, **opened, max_pixels=max_pixels, exif=exif)
+    pixels = preprocess, color, mean, std, scale, size
+    how: dict[str, Any] = {"threads": threads, "labels": labels, "max_pixels": max_pixels, "exif": exif}
+    how |= {"tokenizer": tokenizer, "text_encoder": text_encoder, "prompts": prompts}
+    explainer = opened(model, "latency", pixels, profile, providers, batch_size, **how)
     if explainer.metadata.kind == "text":
         if words is not None:
             raise FastcamError("--words says what channels of pictures answer to; leave it out for texts")
