@@ -29,9 +29,19 @@ def fits(op: Builder, x: ir.Value) -> bool:
 
 def scaled(op: Builder, x: ir.Value, factor: float) -> ir.Value:
     """``x`` times a number, in blocks: a convolution of each channel with one tap."""
+    return adopt_dims(op, _one_tap(op, x, factor), op.dims(x))
+
+
+def taken(op: Builder, x: ir.Value, factor: float, stride: int, pads: Sequence[int], size: Sequence[int]) -> ir.Value:
+    """Every ``stride``-th element of the padded ``x`` along both axes, ``size`` of them, times a number; in blocks."""
+    y = _one_tap(op, x, factor, strides=[stride, stride], pads=list(pads))
+    return adopt_dims(op, y, (*op.dims(x)[:2], *size))
+
+
+def _one_tap(op: Builder, x: ir.Value, factor: float, **window: list[int]) -> ir.Value:
     channels = op.dims(x)[1]
     w = op.Expand(cast_like(op, np.full((1, 1, 1, 1), factor), x), [channels, 1, 1, 1])
-    return adopt_dims(op, op.Conv(x, w, kernel_shape=[1, 1], group=channels), op.dims(x))
+    return op.Conv(x, w, kernel_shape=[1, 1], group=channels, **window)
 
 
 def entered(op: Builder, x: ir.Value) -> ir.Value:

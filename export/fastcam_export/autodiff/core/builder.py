@@ -58,6 +58,8 @@ class Builder:
         self.version = graph.opset_imports[""]
         self.variables: set[ir.Value] = set()
         """What is differentiated with respect to: never folded, even where it is a constant of the model."""
+        self.notes: dict[ir.Value, object] = {}
+        """What rules say of a gradient to the next ones: :mod:`fastcam_export.autodiff.core.residues`."""
         self._contents: dict[ir.Value, Dims] = {}
         self._compared: dict[ir.Value, ir.DataType] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fastcam_export.autodiff.core import masked_rows
-from fastcam_export.autodiff.core.blocked import fits, scaled
+from fastcam_export.autodiff.core.blocked import fits
 from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.residues import masked
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import cast_like, reshape_like, sum_to
 from fastcam_export.graph.constants import constant_array
@@ -29,7 +30,7 @@ given, which is 0.5."""
 def relu(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     """dx = dy where y > 0. That mask is one operator, as y is never negative: sign(y), or what computes it faster."""
     if node.y.dtype == ir.DataType.FLOAT and op.engine == "onnxruntime":
-        return op.Mul(dy, op.HardSigmoid(node.y, alpha=STEEP, beta=JUST_BELOW))
+        return masked(op, dy, node.y, 1.0, lambda y: op.HardSigmoid(y, alpha=STEEP, beta=JUST_BELOW))
     return op.Mul(dy, op.Sign(node.y))
 
 
@@ -84,12 +85,12 @@ def hard_swish(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     return op.Mul(dy, op.Where(op.Less(x, 3.0), op.Where(op.Greater(x, -3.0), middle, 0.0), 1.0))
 
 
-def _between_0_and_6(op: Builder, y: ir.Value) -> ir.Value:
-    """One where 0 < y < 6, zero at these ends, by operators that keep y in blocks.
+def _between_0_and_6(op: Builder, dy: ir.Value, y: ir.Value) -> ir.Value:
+    """``dy`` where 0 < y < 6, zero at these ends, by operators that keep y in blocks.
 
     HardSwish(x) = x min(1, max(0, x / 6 + 1/2)) is negative between -3 and 0, and zero there, in float32 too.
     """
-    return op.HardSigmoid(op.HardSwish(scaled(op, y, -0.5)), alpha=-STEEP, beta=JUST_BELOW)
+    return masked(op, dy, y, -0.5, lambda x: op.HardSigmoid(op.HardSwish(x), alpha=-STEEP, beta=JUST_BELOW))
 
 
 @rule("Clip")
@@ -104,7 +105,7 @@ def clip(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     def data() -> ir.Value:
         if _is_number(low, 0.0) and _is_number(high, 6.0):
             if fits(op, node.y) and dy.dtype == ir.DataType.FLOAT:
-                return op.Mul(dy, _between_0_and_6(op, node.y))
+                return _between_0_and_6(op, dy, node.y)
             masks = [op.Greater(node.y, low), op.Less(node.y, high)]
         else:
             masks = [op.GreaterOrEqual(node.x, low)] if low is not None else []

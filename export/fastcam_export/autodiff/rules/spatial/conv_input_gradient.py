@@ -7,13 +7,14 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from fastcam_export.autodiff.core.blocked import BLOCK, enlarged, entered
+from fastcam_export.autodiff.core.blocked import BLOCK, enlarged, entered, fits
 from fastcam_export.autodiff.core.builder import Builder
+from fastcam_export.autodiff.core.residues import Parts, parts_of, remember
 from fastcam_export.autodiff.core.shapes import adopt_dims, cast_like, crop
 from fastcam_export.autodiff.rules.spatial.sliding_window import Window
 from fastcam_export.graph.constants import constant_array
@@ -27,6 +28,8 @@ BACKWARDS = -(1 << 62)
 
 def input_gradient(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value:
     """dx, in the form that :func:`choose` names or else as a ConvTranspose."""
+    if (dx := pointwise_in_parts(op, view, group, dy, w)) is not None:
+        return dx
     form = choose(op, view, group, dy, w)
     dx = form(op, view, group, dy, w) if form is not transposed else None
     return dx if dx is not None else entered(op, transposed(op, view, group, dy, w))
@@ -103,7 +106,62 @@ def stuffed(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) ->
     dx = op.Conv(z, kernel, kernel_shape=view.kernel, group=group, pads=[*begin, *end])
     have = op.Add(op.Mul(op.shape(view.y, 2), np.array(view.strides)), np.array(begin) + end - view.kernel + 1)
     none = op.constant(np.zeros(2, np.int64))
-    return crop(op, dx, [2, 3], none, op.Sub(op.shape(view.x, 2), have), op.dims(view.x))
+    dx = crop(op, dx, [2, 3], none, op.Sub(op.shape(view.x, 2), have), op.dims(view.x))
+    return apart(op, view, group, dx, dy, w)
+
+
+def apart(op: Builder, view: Window, group: int, dx: ir.Value, dy: ir.Value, w: ir.Value) -> ir.Value:
+    """``dx`` of a convolution with strides; with its parts, where these are convolutions of dy and stay in blocks."""
+    known = [size for size in (*op.dims(view.x)[2:], *op.dims(view.y)[2:]) if isinstance(size, int)]
+    if len(known) < 4 or len(set(view.strides)) != 1 or op.copies is not None or not fits(op, view.x):
+        return dx
+    stride = view.strides[0]
+
+    def make() -> list[ir.Value]:
+        made = []
+        for first, taps, pads in windows:
+            last = [k + stride * (t - 1) for k, t in zip(first, taps)]
+            some = op.Slice(w, last, [BACKWARDS] * 2, [2, 3], [-stride] * 2)
+            part = op.Conv(dy, _exchanged(op, some, group), kernel_shape=taps, group=group, pads=pads)
+            made.append(adopt_dims(op, part, (*op.dims(view.x)[:2], *parts.count)))
+        return made
+
+    parts = Parts(stride, (known[0], known[1]), make)
+    windows = [_meeting(view, parts, offset, known[2:]) for offset in parts.offsets]
+    return remember(op, dx, parts) if all(min(*taps, *pads) >= 0 and min(taps) for _, taps, pads in windows) else dx
+
+
+def _meeting(view: Window, parts: Parts, offset: Sequence[int], counts: Sequence[int]) -> tuple[list[int], ...]:
+    """Which taps of a window meet the positions s a - offset, along each axis: the first one, k, and their number, n.
+
+    dx[a] is the sum over t < n of w[k + s t]^T dy[a + c - t], a convolution of dy; its padding comes last.
+    """
+    assert view.pads is not None
+    first = [(before - at) % parts.stride for before, at in zip(view.pads[0], offset)]
+    taps = [len(range(k, size, parts.stride)) for k, size in zip(first, view.kernel)]
+    shift = [(before - at - k) // parts.stride for before, at, k in zip(view.pads[0], offset, first)]
+    begin = [n - 1 - c for n, c in zip(taps, shift)]
+    end = [elements - 1 + n - count - b for elements, n, count, b in zip(parts.count, taps, counts, begin)]
+    return first, taps, [*begin, *end]
+
+
+def pointwise_in_parts(op: Builder, view: Window, group: int, dy: ir.Value, w: ir.Value) -> ir.Value | None:
+    """The gradient of a convolution of one tap, part by part and then put side by side; None where nothing is saved.
+
+    It has fewer channels than ``dy``, in MobileNetV2 a sixth, and is as much less to put side by side.
+    """
+    parts, (rows, inputs, *_) = parts_of(op, dy), op.dims(w)
+    if parts is None or group != 1 or not (isinstance(rows, int) and isinstance(inputs, int)) or 2 * inputs > rows:
+        return None
+    if view.kernel != [1, 1] or view.strides != [1, 1] or view.pads != ([0, 0], [0, 0]):
+        return None
+    op.variables.add(w)  # not folded: the file would hold the weights twice
+    kernel = _exchanged(op, w, group)
+
+    def one(part: ir.Value) -> ir.Value:
+        return adopt_dims(op, op.Conv(part, kernel, kernel_shape=[1, 1]), (op.dims(dy)[0], inputs, *parts.count))
+
+    return Parts(parts.stride, parts.size, lambda: [one(part) for part in parts.make()]).whole(op)
 
 
 def _grid(op: Builder, view: Window) -> ir.Value:
