@@ -53,7 +53,7 @@ def asked(parameters: Mapping[str, Any], limits: Limits) -> Asked:
     if "threshold" in parameters:
         how["threshold"] = _number("threshold", parameters["threshold"])
     if "connectivity" in parameters:
-        how["connectivity"] = int(_number("connectivity", parameters["connectivity"]))
+        how["connectivity"] = _whole("connectivity", parameters["connectivity"])
     if "options" in parameters:
         how["options"] = _options(parameters["options"])
     if "layers" in parameters:
@@ -80,9 +80,16 @@ def _list(name: str, value: Any) -> list[int | str]:
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         raise FastcamError(f"{name} is {shown(repr(value))}; give a name")
     return value
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if not number.is_integer():
+        raise FastcamError(f"{name} is {shown(repr(value))}; give a whole number")
+    return int(number)
 
 
 def _number(name: str, value: Any) -> float:

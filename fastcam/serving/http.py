@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -284,7 +284,7 @@ class Server:
 
     def _explained(self, request: Any, body: bytes, until: float) -> Any:
         """One picture: JSON, a PNG, or both, as the client accepts."""
-        said: dict[str, Any] = dict(request.query_params)
+        said: dict[str, Any] = _joined(request.query_params.multi_items())
         picture, fields = _picture(body, request.headers.get("content-type", ""))
         said |= fields
         name, version, shows = said.pop("model", None), said.pop("version", None), _shows(said)
@@ -300,7 +300,7 @@ class Server:
         return await self._work(request, self._explained_later, request, until)
 
     def _explained_later(self, request: Any, until: float) -> Any:
-        said: dict[str, Any] = dict(request.query_params)
+        said: dict[str, Any] = _joined(request.query_params.multi_items())
         shows, accept = _shows(said), request.headers.get("accept", "*/*")
         model, prediction = self.service.kept.get(request.path_params["id"])
 
@@ -397,6 +397,14 @@ def _shows(said: dict[str, Any]) -> str:
     return image
 
 
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Parameters by name; what is said twice counts twice, as two targets do."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found
+
+
 def _picture(body: bytes, kind: str) -> tuple[bytes, dict[str, str]]:
     """The picture of a request, and the fields of a form beside it."""
     if not kind.startswith("multipart/form-data"):
@@ -406,13 +414,12 @@ def _picture(body: bytes, kind: str) -> tuple[bytes, dict[str, str]]:
     from fastcam.serving.bodies.form import parts
 
     pictures: list[bytes] = []
-    fields: dict[str, str] = {}
+    fields: list[tuple[str, str]] = []
     for name, is_file, content in parts(body, kind):
         if is_file or name in ("image", "picture", "file"):
             pictures.append(content)
         else:
-            value = content.decode("utf-8", "replace")
-            fields[name] = f"{fields[name]},{value}" if name in fields else value  # a field twice: two targets
+            fields.append((name, content.decode("utf-8", "replace")))
     if len(pictures) != 1:
         raise FastcamError(f"the form has {len(pictures)} pictures; send one, as the field image")
-    return pictures[0], fields
+    return pictures[0], _joined(fields)

@@ -6,7 +6,7 @@ Source: https://github.com/kserve/open-inference-protocol, and the extension "bi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
-from fastcam.schema import __version__
+from fastcam.schema import TARGETS, __version__
 from fastcam.serving.asked import NAMES, asked
 from fastcam.serving.bodies.tensors import (
     BY_DTYPE,
@@ -45,6 +45,8 @@ PREDICT, IDS = "predict", "fastcam.ids"
 """The parameter that asks for predictions alone, and that of their ids in the answer, with commas between."""
 PREDICTION = "prediction"
 """The parameter that asks for the explanation of predictions, by such ids, without inputs."""
+UNSERVED = ("classification", "shared_memory_region")
+"""Parameters of an output by which other servers give something else than its tensor in the answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def infer(model: ServedModel, request: Mapping[str, Any], binary: bytes, until: 
     parameters = _object(request.get("parameters", {}), "parameters")
     wanted = _wanted(request)
     found, said = answer(model, feed, parameters, [name for name, _ in wanted], until, kept)
-    raw, as_bytes = bool(parameters.get("binary_data_output", False)), dict(wanted)
+    raw, as_bytes = _switch(parameters, "binary_data_output"), dict(wanted)
     outputs, tail = [], []
     with model.statistics.step("compute_output"):
         for name, value in found.items():
@@ -153,10 +155,10 @@ def answer(
     said = {name: parameters[name] for name in NAMES if name in parameters}
     pictures, about = _pictures(model, feed), {}
     if PREDICTION in parameters:
-        if feed or parameters.get(PREDICT) is True:
+        if feed or _switch(parameters, PREDICT):
             raise FastcamError(f"{PREDICTION} asks for the explanation of what was predicted; send no inputs with it")
         found = _explained_later(model, parameters[PREDICTION], said, names, until, kept)
-    elif parameters.get(PREDICT) is True:
+    elif _switch(parameters, PREDICT):
         if said:
             raise FastcamError(f"{PREDICT} asks for no explanation, and {listed(said)} for one; send one of them")
         each = model.predict(_sources(feed, pictures), until)
@@ -213,6 +215,8 @@ def _sources(feed: Mapping[str, NDArray[Any]], pictures: NDArray[Any] | None) ->
         if len(feed) > 1:
             raise FastcamError(f"encoded pictures come alone, and there are {listed(feed)}; send one of them")
         return list(pictures.ravel().tolist())
+    if TARGETS in feed:
+        raise FastcamError(f"{TARGETS} comes with no other parameter; say them all as parameters: targets, method, ...")
     lengths = {len(value) if value.ndim else 0 for value in feed.values()}
     if len(lengths) != 1:
         raise FastcamError("the inputs have different numbers of rows; give a row for each image")
@@ -248,6 +252,20 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
     return value
 
 
+def _switch(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise FastcamError(f"{name} is {shown(repr(value))}; give true or false")
+    return value
+
+
+def refuse_unserved(output: str, parameters: Container[str]) -> None:
+    """Raise a line where an output shall come otherwise than it would: clients would read it as what it is not."""
+    other = next((name for name in UNSERVED if name in parameters), None)
+    if other is not None:
+        raise FastcamError(f"output {shown(repr(output))}: {other} is not served; leave it out, and read the tensor")
+
+
 def _listed(value: Any, name: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list):
         raise FastcamError(f"{name} is no JSON list; send one")
@@ -261,8 +279,8 @@ def _wanted(request: Mapping[str, Any]) -> list[tuple[str, bool | None]]:
         name, parameters = one.get("name"), _object(one.get("parameters", {}), "parameters of an output")
         if not isinstance(name, str):
             raise FastcamError("an output has no name; give one")
-        raw = parameters.get("binary_data")
-        found.append((name, None if raw is None else bool(raw)))
+        refuse_unserved(name, parameters)
+        found.append((name, _switch(parameters, "binary_data") if "binary_data" in parameters else None))
     return found
 
 
@@ -294,12 +312,29 @@ def _from_json(data: Any, datatype: str, shape: list[int], name: str) -> NDArray
         if datatype == "BYTES":
             array = of_texts([one.encode() for one in _flat(data)])
         else:
-            array = np.asarray(data, DATATYPES[datatype])
+            array = _numbers(data, np.dtype(DATATYPES[datatype]))
         return array.reshape(shape)
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise FastcamError(
             f"input {shown(repr(name))}: data is no {datatype} of shape {shape}; send {math.prod(shape)} of them"
         ) from error
+
+
+def _numbers(data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Numbers of JSON as an array of a type that holds them: 1.5 is no whole number, null, true and "1" are none.
+
+    Raises:
+        TypeError, ValueError, OverflowError: one that the type does not hold.
+    """
+    given = np.asarray(data)
+    if given.size and given.dtype.kind not in ("biu" if dtype.kind == "b" else "iuf"):
+        raise TypeError("no numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = given.astype(dtype)
+    held = np.isfinite(array) if dtype.kind == "f" else array == given
+    if not held.all():
+        raise OverflowError("out of range")
+    return array
 
 
 def _flat(data: Any) -> list[Any]:

@@ -178,6 +178,11 @@ WRONG = {
         {"model_name": "tiny", "inputs": [{"name": "image", "datatype": "UINT8", "shape": [1],
                                            "contents": {"uint_contents": [300]}}]}, "INVALID_ARGUMENT"),
     "no such output": (GOOD | {"outputs": [{"name": "nothing"}]}, "INVALID_ARGUMENT"),
+    "half a neighbour": (GOOD | {"parameters": {"connectivity": {"double_param": 4.5}}}, "INVALID_ARGUMENT"),
+    "perhaps a prediction": (GOOD | {"parameters": {"predict": {"string_param": "true"}}}, "INVALID_ARGUMENT"),
+    "the best classes in words": (
+        GOOD | {"outputs": [{"name": "scores", "parameters": {"classification": {"int64_param": 2}}}]},
+        "INVALID_ARGUMENT"),
     "a parameter without a value": (GOOD | {"parameters": {"method": {}}}, "INVALID_ARGUMENT"),
     "no such class": (GOOD | {"parameters": {"targets": {"string_param": "unicorn"}}}, "INVALID_ARGUMENT"),
     "too many bytes": (

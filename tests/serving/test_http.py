@@ -94,6 +94,12 @@ def test_a_form_says_picture_and_parameters(client):
     assert client.ask("/v1/explain", body[:-20], kind)[0] == 400
 
 
+def test_targets_that_are_said_twice_in_an_address_are_two(client):
+    status, _, answer = client.ask("/v1/explain?targets=2&targets=ship", PNGS[0])
+    assert status == 200, answer
+    assert [one["class"] for one in json.loads(answer)["targets"]] == [2, 3]
+
+
 def test_requests_at_once_have_their_own_answers(client, explainer):
     """Pictures and targets of many clients meet in the same runs."""
     wanted = {
@@ -225,6 +231,14 @@ def test_v1_predicts_and_explains(client, explainer):
 # ---- wrong requests
 
 SHORT = IMAGE | {"parameters": {"binary_data_size": 9}}
+ZEROS = IMAGE | {"data": [0] * 3072}
+
+
+def asking(classes):
+    """The input of targets."""
+    return {"name": "fastcam.targets", "datatype": "INT64", "shape": list(np.shape(classes)), "data": classes}
+
+
 ONE = {"b64": base64.b64encode(PNGS[0]).decode()}
 WRONG = {
     "no picture": ("/v1/explain", b"no picture", 400),
@@ -234,6 +248,11 @@ WRONG = {
     "no such method": ("/v1/explain?method=magic", PNGS[0], 400),
     "no such parameter": ("/v1/explain?color=red", PNGS[0], 400),
     "a threshold of nothing": ("/v1/explain?threshold=nan", PNGS[0], 400),
+    "a threshold twice": ("/v1/explain?threshold=0.3&threshold=0.5", PNGS[0], 400),
+    "half a neighbour": ("/v1/explain?connectivity=4.5", PNGS[0], 400),
+    "no number of neighbours": ("/v1/explain?connectivity=nan", PNGS[0], 400),
+    "endless neighbours": ("/v1/explain?connectivity=inf", PNGS[0], 400),
+    "a method without a name": ("/v1/explain?method=", PNGS[0], 400),
     "too many targets": ("/v1/explain?targets=0,1,2,3,4", PNGS[0], 400),
     "too many pixels": ("/v1/explain", png(np.zeros((1001, 1000, 3), np.uint8)), 400),
     "too many bytes": ("/v1/explain", bytes((1 << 20) + 1), 413),
@@ -249,6 +268,21 @@ WRONG = {
     "a shape of nothing": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"shape": [-1], "data": [1.0]}]}, 400),
     "a huge shape": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"shape": [1 << 62, 4], "data": []}]}, 400),
     "words for numbers": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": ["x"] * 3072}]}, 400),
+    "nothing for numbers": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": [None] * 3072}]}, 400),
+    "truths for numbers": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": [True] * 3072}]}, 400),
+    "numbers in words": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": ["1"] * 3072}]}, 400),
+    "numbers that are too large": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": [1e39] * 3072}]}, 400),
+    "a class that is no whole number": ("/v2/models/tiny/infer", {"inputs": [ZEROS, asking([[1.5]])]}, 400),
+    "targets in a tensor and parameters": (
+        "/v2/models/tiny/infer", {"inputs": [ZEROS, asking([[0]])], "parameters": {"threshold": 0.3}}, 400),
+    "perhaps a prediction": ("/v2/models/tiny/infer", {"inputs": [ZEROS], "parameters": {"predict": "true"}}, 400),
+    "perhaps bytes": ("/v2/models/tiny/infer", {"inputs": [ZEROS], "parameters": {"binary_data_output": 1}}, 400),
+    "the best classes in words": (
+        "/v2/models/tiny/infer",
+        {"inputs": [ZEROS], "outputs": [{"name": "scores", "parameters": {"classification": 2}}]}, 400),
+    "an answer in shared memory": (
+        "/v2/models/tiny/infer",
+        {"inputs": [ZEROS], "outputs": [{"name": "scores", "parameters": {"shared_memory_region": "a"}}]}, 400),
     "another input": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"name": "audio", "data": [0.0] * 3072}]}, 400),
     "bytes that are not there": ("/v2/models/tiny/infer", {"inputs": [SHORT]}, 400),
     "no such version": ("/v2/models/tiny/versions/9/infer", {"inputs": [IMAGE | {"data": [0.0] * 3072}]}, 404),

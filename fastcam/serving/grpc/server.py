@@ -221,6 +221,8 @@ class Handlers:
         feed = inputs(request)
         parameters = {name: _parameter(name, value) for name, value in request.parameters.items()}
         names = [one.name for one in request.outputs]
+        for one in request.outputs:
+            open_inference.refuse_unserved(one.name, one.parameters)
 
         def answer(model: ServedModel) -> Any:
             found, said = open_inference.answer(model, feed, parameters, names, until, self._service.kept)
