@@ -24,7 +24,7 @@ from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction
 from fastcam.runtime.inputs.batch import Batch, join_batches
 from fastcam.runtime.thread_pipeline import Budget
-from fastcam.schema import TARGETS
+from fastcam.schema import PREFIX, TARGETS
 from fastcam.serving.asked import Asked
 from fastcam.serving.batching import Batcher
 from fastcam.serving.caller import CALLER
@@ -288,6 +288,7 @@ class ServedModel:
             NotInTime: the time was over first.
         """
         _in_time(until)
+        self._check_rows(feed)
         if not self.rows_alike(names):
             begun = time.time_ns()
             found = self._run(feed, names)
@@ -300,6 +301,17 @@ class ServedModel:
         rows = self._filled(feed)
         shapes = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(rows.items()))
         return self._raw.ask((rows, tuple(names)), (shapes, tuple(names)), until, self._waited)
+
+    def _check_rows(self, feed: Mapping[str, NDArray[Any]]) -> None:
+        """The limits of pictures and targets are those of tensors too: each target is a backward pass."""
+        image = np.shape(feed.get(self.explainer.metadata.input, ()))
+        if image and image[0] > self.limits.pictures:
+            raise FastcamError(f"{image[0]} images; send 1 to {self.limits.pictures}")
+        targets = max(
+            (value.shape[1] for name, value in feed.items() if name.startswith(PREFIX) and value.ndim > 1), default=0
+        )
+        if targets > self.limits.targets:
+            raise FastcamError(f"{targets} targets; at most {self.limits.targets} of a picture are explained")
 
     def rows_alike(self, names: Sequence[str]) -> bool:
         """Whether every input and wanted output has a row for each image of a run."""

@@ -273,8 +273,11 @@ WRONG = {
     "numbers in words": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": ["1"] * 3072}]}, 400),
     "numbers that are too large": ("/v2/models/tiny/infer", {"inputs": [IMAGE | {"data": [1e39] * 3072}]}, 400),
     "a class that is no whole number": ("/v2/models/tiny/infer", {"inputs": [ZEROS, asking([[1.5]])]}, 400),
+    "too many targets in a tensor": ("/v2/models/tiny/infer", {"inputs": [ZEROS, asking([[0] * 5])]}, 400),
     "targets in a tensor and parameters": (
         "/v2/models/tiny/infer", {"inputs": [ZEROS, asking([[0]])], "parameters": {"threshold": 0.3}}, 400),
+    "too many images in a tensor": (
+        "/v2/models/tiny/infer", {"inputs": [IMAGE | {"shape": [4, 3, 32, 32], "data": [0] * 4 * 3072}]}, 400),
     "perhaps a prediction": ("/v2/models/tiny/infer", {"inputs": [ZEROS], "parameters": {"predict": "true"}}, 400),
     "perhaps bytes": ("/v2/models/tiny/infer", {"inputs": [ZEROS], "parameters": {"binary_data_output": 1}}, 400),
     "the best classes in words": (
