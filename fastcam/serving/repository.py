@@ -60,7 +60,8 @@ class Repository:
     """Models by name and version; the highest version is what a client gets who names none.
 
     A file that changes is loaded beside the old one and takes over when it is ready. One that cannot be loaded is told
-    of, and the old one stays.
+    of, and the old one stays. So it is at the start with the files of a folder: one that was broken while the server
+    ran keeps none of the others from a server that starts again.
 
     Args:
         sources: exported files, and folders of them.
@@ -68,7 +69,8 @@ class Repository:
         told: is told in a line what was loaded, or could not be.
 
     Raises:
-        FastcamError: no such file, no model at all, or two of one name and version.
+        FastcamError: no such file, one that was named cannot be loaded, no model at all, or two of one name and
+            version.
     """
 
     def __init__(
@@ -86,7 +88,14 @@ class Repository:
             raise FastcamError(f"no model in {listed(map(shown, sources))}; give files that fastcam export has written")
         for place in found:
             self._seen[place] = _state(place.path)
-            self._serve(place, load(place))
+            try:
+                self._serve(place, load(place))
+            except Exception as error:
+                if place.path in self._sources:  # who names a file wants that one
+                    raise
+                self._told(f"{shown(place.path)}: not loaded: {error}")
+        if not self._models:
+            raise FastcamError(f"no model of {listed(map(shown, sources))} can be loaded; export them again")
 
     @property
     def models(self) -> Mapping[str, Mapping[str, ServedModel]]:
@@ -142,7 +151,7 @@ class Repository:
         with self._lock:
             versions = self._models.setdefault(place.name, {})
             old, versions[place.version] = versions.get(place.version), model
-        self._told(f"serving {place.name}, version {place.version}, of {shown(place.path)}")
+        self._told(f"serving {shown(place.name)}, version {place.version}, of {shown(place.path)}")
         if old is not None:
             old.close()
 
@@ -153,7 +162,7 @@ class Repository:
             if not versions:
                 self._models.pop(place.name, None)
         if old is not None:
-            self._told(f"no longer serving {place.name}, version {place.version}: {shown(place.path)} is gone")
+            self._told(f"no longer serving {shown(place.name)}, version {place.version}: {shown(place.path)} is gone")
             old.close()
 
     def close(self) -> None:

@@ -61,6 +61,24 @@ def test_a_new_file_takes_over_and_a_broken_one_does_not(tmp_path):
     repository.close()
 
 
+def test_a_server_that_starts_again_serves_the_files_that_are_whole(tmp_path):
+    said = []
+    put(tmp_path / "a.cam.onnx", b"no model", 1)
+    with pytest.raises(FastcamError, match=r"no model of .* can be loaded"):
+        Repository([tmp_path], load)
+    put(tmp_path / "net" / "1" / "model.cam.onnx", FIRST, 1)
+    put(tmp_path / "net" / "2" / "model.cam.onnx", b"no model", 1)
+    repository = Repository([tmp_path], load, said.append)
+    assert label(repository) == "old" and sorted(repository.models) == ["net"]
+    assert sum("not loaded" in line for line in said) == 2
+    put(tmp_path / "net" / "2" / "model.cam.onnx", SECOND, 2)
+    repository.look()
+    assert label(repository) == "new"
+    repository.close()
+    with pytest.raises(FastcamError, match=r"a\.cam\.onnx: not an ONNX file"):
+        Repository([tmp_path / "a.cam.onnx", tmp_path / "net"], load)
+
+
 def test_the_highest_version_answers_who_names_none(tmp_path):
     for version, content in (("2", FIRST), ("10", SECOND), ("draft", b"no model")):
         put(tmp_path / "net" / version / "model.cam.onnx", content, 1)
