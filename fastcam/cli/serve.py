@@ -61,6 +61,9 @@ def serve(
     max_pictures: Annotated[int, typer.Option(min=1, help="Of a request.")] = 32,
     max_targets: Annotated[int, typer.Option(min=1, help="Of a picture.")] = 32,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests at once; one more gets 429.")] = 64,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Open at once, of HTTP and gRPC so many each; one more gets 503, or is closed.")
+    ] = 400,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds of a request.")] = 30.0,
     max_kept: Annotated[
         float, typer.Option(min=0, help="MiB of predictions that may be explained later, for five minutes; 0: none.")
@@ -95,7 +98,16 @@ def serve(
 
     mib = 1 << 20
     kept = int(max_kept * mib)
-    limits = Limits(int(max_body * mib), max_pixels, max_pictures, max_targets, max_waiting, timeout, kept)
+    limits = Limits(
+        int(max_body * mib),
+        max_pixels,
+        max_pictures,
+        max_targets,
+        max_waiting,
+        timeout,
+        kept,
+        connections=max_connections,
+    )
     told, keys, tls = _told(log), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
     if workers > 1 and threads is None:
         threads = max(1, (os.cpu_count() or 1) // workers)

@@ -20,6 +20,7 @@ class Limits:
         seconds: that a request may take, from its first byte to its answer. What nobody waits for is not run.
         kept: bytes of predictions that may be explained later; 0 keeps none.
         kept_seconds: that one is kept.
+        connections: that are open at once, of HTTP and of gRPC so many each.
     """
 
     body: int = 16 << 20
@@ -30,6 +31,7 @@ class Limits:
     seconds: float = 30.0
     kept: int = 256 << 20
     kept_seconds: float = 300.0
+    connections: int = 400
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -95,10 +95,10 @@ class Service:
         if self.full:
             raise TooMany(f"{self._under_way} requests are under way; come again later")
 
-    def refused_early(self) -> None:
-        """A request was refused before its route was known: it is counted and logged."""
-        self.metrics.requests.labels(EARLY, "429").inc()
-        logs.request(EARLY, 429, 0.0, "")
+    def refused_early(self, status: int = 429) -> None:
+        """A request, or a connection, was refused before its route was known: it is counted and logged."""
+        self.metrics.requests.labels(EARLY, str(status)).inc()
+        logs.request(EARLY, status, 0.0, "")
 
     @contextmanager
     def receiving(self) -> Iterator[Callable[[int], None]]:

@@ -15,6 +15,7 @@ from support.servers.served_verb import served
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
 from fastcam.serving.processes.early_refusals import BusyProtocol
+from fastcam.serving.processes.open_connections import Places
 
 POST = b"POST /v1/explain HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
 WHOLE = POST % len(PNGS[0]) + b"\r\n" + PNGS[0]
@@ -49,7 +50,7 @@ def door():
 
 @pytest.fixture(scope="module")
 def client(path, door):
-    with listening(server(path).app, http=partial(BusyProtocol, door)) as opened:
+    with listening(server(path).app, http=partial(BusyProtocol, door, Places(100))) as opened:
         yield opened
 
 

@@ -44,6 +44,8 @@ STREAMS = 128
 """Requests at once on a connection; more wait in the client."""
 AGE = 600.0
 """Seconds of a connection, so that one whose requests never come to an end is closed one day; clients connect again."""
+IDLE, GREETING = 60.0, 10.0
+"""Seconds of a connection without a request, and until it has said that it speaks HTTP/2: its place is for others."""
 
 
 def refuse_missing() -> None:
@@ -104,6 +106,9 @@ class GrpcServer:
             "grpc.max_receive_message_length": int(limits.body),
             "grpc.max_send_message_length": -1,
             "grpc.max_concurrent_streams": STREAMS,
+            "grpc.max_allowed_incoming_connections": int(limits.connections),
+            "grpc.max_connection_idle_ms": int(IDLE * 1000),
+            "grpc.server_handshake_timeout_ms": int(GREETING * 1000),
             "grpc.max_connection_age_ms": int(AGE * 1000),
             "grpc.max_connection_age_grace_ms": int(limits.seconds * 1000),
             "grpc.so_reuseport": int(self.shared),

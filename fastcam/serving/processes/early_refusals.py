@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastcam.serving.processes.slow_heads import ImpatientProtocol
+from fastcam.serving.processes.open_connections import BoundedProtocol, Places
 from fastcam.serving.service import Service
 
 BODY = b'{"error":"too many requests are under way; come again later"}'
@@ -30,16 +30,16 @@ class _Refused:
     message_event = asyncio.Event()  # nobody waits for it
 
 
-class BusyProtocol(ImpatientProtocol):
+class BusyProtocol(BoundedProtocol):
     """uvicorn's protocol, which answers a POST with 429 while the service is full.
 
     Args:
         service: is told of each that is refused here.
-        settings: uvicorn's.
+        places, settings: see :class:`fastcam.serving.processes.open_connections.BoundedProtocol`.
     """
 
-    def __init__(self, service: Service, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, service: Service, places: Places, **settings: Any) -> None:
+        super().__init__(places, **settings)
         self._service, self._last = service, False
 
     def on_headers_complete(self) -> None:

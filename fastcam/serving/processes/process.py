@@ -90,9 +90,11 @@ class Process:
 
             from fastcam.serving.http import Server
             from fastcam.serving.processes.early_refusals import BusyProtocol
+            from fastcam.serving.processes.open_connections import Places, provide_files
         except ImportError as error:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
+        provide_files(self.limits.connections * (1 if self.grpc is None else 2))
         spans = OpenTelemetry() if self.trace else Spans()
         metrics = Metrics({name: Reference(table) for name, table in self.references.items()})
         repository = self.repository(metrics, spans, told)
@@ -105,7 +107,8 @@ class Process:
         beside = [] if self.grpc is None else [GrpcServer(**vars(self.grpc)).serving]
         beside.append(announced)
         server = Server(repository, self.limits, metrics, self.keys, beside=beside, spans=spans)
-        how: dict[str, Any] = {"http": partial(BusyProtocol, server.service)}
+        places = Places(self.limits.connections, partial(server.service.refused_early, 503))
+        how: dict[str, Any] = {"http": partial(BusyProtocol, server.service, places), "ws": "none"}
         how |= {"log_config": None} if self.json_log else {}
         config = uvicorn.Config(
             server.app,

@@ -52,8 +52,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._enough()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        self._late = self.loop.call_later(SECONDS, self._close)
+    def _wait(self, seconds: float | None = None) -> None:
+        self._late = self.loop.call_later(SECONDS if seconds is None else seconds, self._close)
 
     def _enough(self) -> None:
         if self._late is not None:
