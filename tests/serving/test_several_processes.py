@@ -111,8 +111,9 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(path):
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
-    (tmp_path / "bad.cam.onnx").write_bytes(b"no model")
-    command = [sys.executable, "-m", "fastcam", "serve", str(tmp_path), "--port", "0", "--workers", "2"]
+    bad = tmp_path / "bad.cam.onnx"
+    bad.write_bytes(b"no model")
+    command = [sys.executable, "-m", "fastcam", "serve", str(bad), "--port", "0", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and len(lines) == 1 and "bad.cam.onnx" in lines[0]
