@@ -14,6 +14,7 @@ from fastcam.cli.shared.console import counted, print_table, progress
 from fastcam.cli.shared.options import (
     ColorsName,
     Exif,
+    JsonAlone,
     MaxPixels,
     MethodOptions,
     PreprocessName,
@@ -66,7 +67,7 @@ def caption(
         Path | None,
         typer.Option("--output", "-o", help="Folder for strips and captions.json.", show_default="fastcam-out"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only; files are written only with -o.")] = False,
+    as_json: JsonAlone = False,
     method: Annotated[str, typer.Option("--method", "-m", help="How maps are made; fastcam methods lists them.")] = (
         "gradcam"
     ),

@@ -12,6 +12,7 @@ from fastcam.cli.shared.options import (
     Exif,
     ExportedFile,
     Labels,
+    LayerName,
     MaxPixels,
     Pictures,
     PreprocessName,
@@ -31,9 +32,7 @@ def concepts(
     model: ExportedFile,
     images: Pictures,
     count: Annotated[int, typer.Option("--count", "-n", help="How many concepts.")] = 5,
-    layer: Annotated[
-        str | None, typer.Option(help="Which layer, of a file with several.", show_default="the default layer")
-    ] = None,
+    layer: LayerName = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures and concepts.json.")] = Path(
         "fastcam-out"
     ),

@@ -45,6 +45,10 @@ DataExif = Annotated[
     typer.Option("--exif/--no-exif", help="Marks lie on turned pictures, or not.", show_default="as the format has it"),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Of the data set's first pictures alone.")]
+PicturesInPlace = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
+]
 DataInPlace = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from fastcam.cli.evaluation.data_options import Data, DataAnnotations, DataExif, DataPictures, Limit, Split
 from fastcam.cli.shared.console import print_table, progress, say
-from fastcam.cli.shared.options import ExportedFile, MaxPixels, PreprocessName, Providers, Threads
+from fastcam.cli.shared.options import BatchSize, ExportedFile, LayerName, MaxPixels, PreprocessName, Providers, Threads
 from fastcam.image.reading import MAX_PIXELS
 
 EXAMPLES = (
@@ -26,9 +26,7 @@ def dissect(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for neurons.csv and neurons.json.")] = Path(
         "fastcam-neurons"
     ),
-    layer: Annotated[
-        str | None, typer.Option(help="Which layer, of a file with several.", show_default="the default layer")
-    ] = None,
+    layer: LayerName = None,
     share: Annotated[
         float, typer.Option(help="A channel is active where it is among this share of its largest activations.")
     ] = 0.005,
@@ -36,7 +34,7 @@ def dissect(
     pictures: DataPictures = None,
     annotations: DataAnnotations = None,
     limit: Limit = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 16,
+    batch_size: BatchSize = 16,
     preprocess: PreprocessName = None,
     threads: Threads = None,
     providers: Providers = "auto",

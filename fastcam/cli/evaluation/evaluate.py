@@ -21,6 +21,7 @@ from fastcam.cli.evaluation.data_options import (
 )
 from fastcam.cli.shared.console import print_table, progress, say
 from fastcam.cli.shared.options import (
+    BatchSize,
     Labels,
     MaxPixels,
     MethodNames,
@@ -30,6 +31,7 @@ from fastcam.cli.shared.options import (
     Providers,
     TextEncoderPath,
     Threads,
+    Threshold,
     TokenizerPath,
 )
 from fastcam.errors import FastcamError
@@ -72,10 +74,10 @@ def evaluate(
     offset: Offset = None,
     pictures: DataPictures = None,
     annotations: DataAnnotations = None,
-    threshold: Annotated[float, typer.Option(help="Boxes surround what reaches this share of the maximum.")] = 0.15,
+    threshold: Threshold = 0.15,
     limit: Limit = None,
     restart: Annotated[bool, typer.Option("--restart", help="Measure anew what an earlier run has measured.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 16,
+    batch_size: BatchSize = 16,
     preprocess: PreprocessName = None,
     labels: Labels = None,
     tokenizer: TokenizerPath = None,

@@ -15,12 +15,14 @@ from fastcam.cli.evaluation.data_options import (
     Limit,
     MapFile,
     Offset,
+    PicturesInPlace,
     Split,
     opened_data,
     opened_model,
 )
 from fastcam.cli.shared.console import counted, progress, say
 from fastcam.cli.shared.options import (
+    BatchSize,
     ColorsName,
     ExportedFile,
     Labels,
@@ -42,10 +44,7 @@ EXAMPLES = ("fastcam report resnet50.cam.onnx photos/ -o report.html",)
 
 def report(
     model: ExportedFile,
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
-    ] = None,
+    images: PicturesInPlace = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
     data: DataInPlace = None,
     split: Split = None,
@@ -61,7 +60,7 @@ def report(
     method: MethodName = None,
     option: MethodOptions = None,
     colors: ColorsName = "jet",
-    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 8,
+    batch_size: BatchSize = 8,
     preprocess: PreprocessName = None,
     labels: Labels = None,
     tokenizer: TokenizerPath = None,

@@ -21,6 +21,7 @@ from fastcam.cli.evaluation.data_options import (
 )
 from fastcam.cli.shared.console import print_table, progress, say
 from fastcam.cli.shared.options import (
+    BatchSize,
     ExportedFile,
     Labels,
     MaxPixels,
@@ -68,7 +69,7 @@ def seeds(
     annotations: DataAnnotations = None,
     limit: Limit = None,
     restart: Annotated[bool, typer.Option("--restart", help="Make anew what an earlier run has made.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Pictures per run where the model's batch is free.")] = 16,
+    batch_size: BatchSize = 16,
     preprocess: PreprocessName = None,
     labels: Labels = None,
     threads: Threads = None,

@@ -14,6 +14,7 @@ from fastcam.cli.evaluation.data_options import (
     DataPictures,
     MapFile,
     Offset,
+    PicturesInPlace,
     Split,
     opened_data,
     opened_model,
@@ -41,10 +42,7 @@ EXAMPLES = (
 
 def make(
     model: ExportedFile,
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
-    ] = None,
+    images: PicturesInPlace = None,
     other: Annotated[
         Path | None,
         typer.Option(help="A second exported file: which of the two is the more trustworthy is asked too."),

@@ -25,6 +25,7 @@ from fastcam.cli.shared.options import (
     Exif,
     ExportedFile,
     InputValues,
+    JsonAlone,
     Labels,
     MaxPixels,
     Mean,
@@ -81,7 +82,7 @@ def explain(
         Path | None,
         typer.Option("--output", "-o", help="Folder for overlays and explanation.json.", show_default="fastcam-out"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only; files are written only with -o.")] = False,
+    as_json: JsonAlone = False,
     threshold: Threshold = 0.15,
     batch_size: Annotated[
         int | None,

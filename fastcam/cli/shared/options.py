@@ -179,6 +179,12 @@ Cotangents = Annotated[
         show_default=False,
     ),
 ]
+LayerName = Annotated[
+    str | None,
+    typer.Option("--layer", help="Which layer, of a file with several.", show_default="the default layer"),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Pictures per run where the model's batch is free.")]
+JsonAlone = Annotated[bool, typer.Option("--json", help="Print JSON only; files are written only with -o.")]
 Threshold = Annotated[float, typer.Option("--threshold", help="Boxes surround what reaches this share of the maximum.")]
 
 
