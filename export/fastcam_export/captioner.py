@@ -73,28 +73,69 @@ def export_captioner(
         raise FastcamError("words and a tokenizer were both given; give one of them")
     pieces = None if tokenizer is None else read_tokenizer(tokenizer)
     names = () if vocabulary is None else read_labels(vocabulary, None)
-    about = {"start": start, "end": end, "pad": pad, "vocabulary": names}
-    for name in ("start", "end", "pad"):
-        number = about[name]
-        if isinstance(number, int) and (number < 0 or (names and number >= len(names))):
-            raise FastcamError(
-                f"{name} is word {number}; words are numbers from 0{f' to {len(names) - 1}' if names else ''}"
-            )
+    about = _special_words(start, end, pad, names)
     for name in ("targets", "output_name", "labels"):
         if name in options:
             raise FastcamError(f"export_captioner sets {name} itself; leave it out")
     if decoder is None:
+        export = _in_one_file(model, words, scores, about, options)
+    else:
+        export = _in_two_files(model, decoder, words, scores, state, about, options)
+    return finish(replace(export, tokenizer=pieces), output)
+
+
+def _special_words(start: int, end: int, pad: int | None, names: tuple[str, ...]) -> dict[str, Any]:
+    """The numbers of special words, and the words, as :class:`fastcam.captioning.Captioning` has them.
+
+    Raises:
+        FastcamError: there is no word with such a number.
+    """
+    numbers = {"start": start, "end": end, "pad": pad}
+    for name, number in numbers.items():
+        if number is not None and (number < 0 or (names and number >= len(names))):
+            raise FastcamError(
+                f"{name} is word {number}; words are numbers from 0{f' to {len(names) - 1}' if names else ''}"
+            )
+    return {**numbers, "vocabulary": names}
+
+
+def _in_one_file(
+    model: Source, words: str | None, scores: str | None, about: dict[str, Any], options: dict[str, Any]
+) -> Export:
+    """The export of a captioner that takes pictures and words; arguments as of :func:`export_captioner`.
+
+    Args:
+        about: see :func:`_special_words`.
+    """
+    with told(model, "exported"):
+        graph = load(model).model.graph
+        read = captions.read_one_file(graph, words, scores)
+    if options.get("layer") in (None, "auto"):
         with told(model, "exported"):
-            graph = load(model).model.graph
-            read = captions.read_one_file(graph, words, scores)
-        if options.get("layer") in (None, "auto"):
-            with told(model, "exported"):
-                options["layer"] = captions.picture_layer(graph, read, options.get("input_name")) or "auto"
-        once = {"on_demand": True, **options}
-        export = export_model(model, targets="cotangent", output_name=read.scores, labels=names or None, **once)
-        _refuse_no_words(export, read.words, len(names))
-        said = Captioning("one file", read.words, read.scores, length=read.length, masks=read.masks, **about)  # type: ignore[arg-type]
-        return finish(replace(export, metadata=replace(export.metadata, captioning=said), tokenizer=pieces), output)
+            layer = captions.picture_layer(graph, read, options.get("input_name")) or "auto"
+        options = {**options, "layer": layer}
+    names = about["vocabulary"]
+    once = {"on_demand": True, **options}
+    export = export_model(model, targets="cotangent", output_name=read.scores, labels=names or None, **once)
+    _refuse_no_words(export, read.words, len(names))
+    said = Captioning("one file", read.words, read.scores, length=read.length, masks=read.masks, **about)
+    return replace(export, metadata=replace(export.metadata, captioning=said))
+
+
+def _in_two_files(
+    model: Source,
+    decoder: Source,
+    words: str | None,
+    scores: str | None,
+    state: Mapping[str, str] | None,
+    about: dict[str, Any],
+    options: dict[str, Any],
+) -> Export:
+    """The export of an encoder, with its decoder and that one's gradient; arguments as of :func:`export_captioner`.
+
+    Args:
+        about: see :func:`_special_words`.
+    """
     with told(model, "exported"):
         graph = load(model).model.graph
         given = {value.name or "": value for value in graph.outputs if value.dtype in captions.FLOATS}
@@ -107,11 +148,10 @@ def export_captioner(
     said = Captioning(
         "step" if read.state else "sequence", read.words, read.scores, length=read.length, masks=read.masks,
         encoded=read.encoded, state=read.state,
-        sha256=hashlib.sha256(differentiated.SerializeToString()).hexdigest(), **about,  # type: ignore[arg-type]
+        sha256=hashlib.sha256(differentiated.SerializeToString()).hexdigest(), **about,
     )  # fmt: skip
     _mark(differentiated, said)
-    metadata = replace(export.metadata, captioning=said)
-    return finish(replace(export, metadata=metadata, decoder=differentiated, tokenizer=pieces), output)
+    return replace(export, metadata=replace(export.metadata, captioning=said), decoder=differentiated)
 
 
 def _refuse_no_words(export: Export, words: str, count: int) -> None:
