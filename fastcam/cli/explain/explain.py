@@ -184,24 +184,31 @@ def explain(
                 write_json(stage, report)
     if as_json:
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
-        failures.raise_for(report)
-        return
-    print_report(report)
-    for sentence in sentences(report) if named is not None else ():
-        say(sentence)
-    if method is None and report["method"] != "gradcam":
-        typer.echo(f"by {title(report)}; --method gradcam, the other way, forgets where a box or region is")
-    if len(methods) > 1:
-        typer.echo(f"{counted(len(names), 'sheet')} and explanation.json are in {folder}")
-        failures.raise_for(report)
-        return
-    mode = explainer.metadata.input_gradient
-    also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
-    also += ["words"] * (named is not None)
-    also = ["arrays"] if explainer.metadata.kind in ("signal", "volume") else also
-    kinds = counted(len(names), "overlay") if not also else f"{len(names)} files (overlays and {', '.join(also)})"
-    typer.echo(f"{kinds} and explanation.json are in {folder}")
+    else:
+        print_report(report)
+        for sentence in sentences(report) if named is not None else ():
+            say(sentence)
+        if method is None and report["method"] != "gradcam":
+            typer.echo(f"by {title(report)}; --method gradcam, the other way, forgets where a box or region is")
+        files_of = counted(len(names), "sheet") if len(methods) > 1 else _kinds(names, explainer, report, named)
+        typer.echo(f"{files_of} and explanation.json are in {folder}")
     failures.raise_for(report)
+
+
+def _kinds(names: Sequence[str], explainer: Explainer, report: Mapping[str, Any], named: object) -> str:
+    """How many files were written, and what is in them.
+
+    Args:
+        names: of the files.
+        named: the table of --words, or None.
+    """
+    if explainer.metadata.kind in ("signal", "volume"):
+        also = ["arrays"]
+    else:
+        mode = explainer.metadata.input_gradient
+        also = ([mode] if mode is not None else []) + ["strips of layers"] * ("layers" in report)
+        also += ["words"] * (named is not None)
+    return counted(len(names), "overlay") if not also else f"{len(names)} files (overlays and {', '.join(also)})"
 
 
 def _explain_texts(
