@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -234,17 +234,7 @@ def export(
         exporter().triton_folders(output, triton)  # said before the export, not behind it
     from fastcam.runtime.inputs.further_inputs import arrays
 
-    if caption is None and decoder is not None:
-        raise FastcamError("--decoder is of a captioner; say which words begin and end its captions with --caption")
-    how: dict[str, Any] = {"targets": targets, "labels": labels, "output_name": _one(output_name)}
-    if caption is not None:
-        if targets != "default":
-            raise FastcamError("--caption explains words; leave out --targets")
-        how = {**_special(caption), "decoder": decoder, "vocabulary": labels, "scores": _one(output_name)}
-        how |= {} if on_demand is None else {"on_demand": on_demand}
-    else:
-        how["on_demand"] = on_demand
-    make = exporter().export_model if caption is None else exporter().export_captioner
+    make, own = _export_of(caption, decoder, targets, labels, _one(output_name), on_demand)
     result = make(
         model,
         output,
@@ -273,7 +263,7 @@ def export(
         logit_scale=logit_scale,
         logit_bias=logit_bias,
         check=not no_check and (check == "default" or "strict"),
-        **how,
+        **own,
     )
     kind = result.taken_for() if targets == "default" and caption is None else ""
     if kind:
@@ -285,6 +275,25 @@ def export(
     if slim:
         for file in exporter().write_slim(output):
             say(f"wrote   {file}")
+
+
+def _export_of(
+    caption: str | None, decoder: Path | None, targets: str, labels: Path | None, output_name: Any, on_demand: Any
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What exports a model, or a captioner, and the arguments that it alone takes.
+
+    Raises:
+        FastcamError: an option is of the other one.
+    """
+    if caption is None:
+        if decoder is not None:
+            raise FastcamError("--decoder is of a captioner; say which words begin and end its captions with --caption")
+        own: dict[str, Any] = {"targets": targets, "labels": labels, "output_name": output_name}
+        return exporter().export_model, own | {"on_demand": on_demand}
+    if targets != "default":
+        raise FastcamError("--caption explains words; leave out --targets")
+    own = {**_special(caption), "decoder": decoder, "vocabulary": labels, "scores": output_name}
+    return exporter().export_captioner, own | ({} if on_demand is None else {"on_demand": on_demand})
 
 
 def _refuse_two_files(option: str, two_files: bool) -> None:
