@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +37,9 @@ from fastcam.cli.shared.options import (
 )
 from fastcam.errors import FastcamError
 from fastcam.image.reading import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from fastcam.evaluation.runner import Measured
 
 EXAMPLES = (
     "fastcam evaluate resnet50.cam.onnx --data voc:VOCdevkit/VOC2012 --split val",
@@ -131,13 +135,20 @@ def evaluate(
     if not any(each.pictures for each in measured):
         raise FastcamError(f"{opened.name}: no picture was measured; {measured[0].left_out}")
     files = tables.write(measured, opened.name, {"threshold": threshold, "protocols": names, "limit": limit}, output)
+    _print(measured)
+    say(f"written to {', '.join(map(str, files))}")
+
+
+def _print(measured: Sequence[Measured]) -> None:
+    """A table for each protocol, and what was left out."""
+    from fastcam.evaluation import tables
+
     for table in tables.tables(measured):
         rows = [(name, *map(tables.cell, figures), tables.count_of(figures)) for name, figures in table.rows]
         print_table((table.protocol, *table.columns, "n"), rows)
         print()
     for line in tables.left_out(measured):
         say(line)
-    say(f"written to {', '.join(map(str, files))}")
 
 
 def _titles(models: list[Path]) -> list[str]:
