@@ -78,23 +78,31 @@ def _indicator(op: Builder, node: Node, axes: list[int], index: int) -> ir.Value
 
 
 def _resized(op: Builder, node: Node, image: ir.Value, axes: list[int], index: int, outside: float) -> ir.Value:
-    """``image`` [1, c, old, 1] as the node resizes its axis ``axes[index]``: [1, c, new, 1]."""
+    """``image`` [1, c, old, 1] as the node resizes its axis ``axes[index]``: [1, c, new, 1].
+
+    The last axis is resized too, by 1: OpenVINO has no linear interpolation along one axis of four.
+    """
     attributes = {name: attribute.value for name, attribute in node.node.attributes.items()}
-    attributes |= {"axes": [2], "extrapolation_value": outside}
+    attributes |= {"axes": [2, 3], "extrapolation_value": outside}
     cropped = node.string("coordinate_transformation_mode", "half_pixel") == CROP
-    roi = _numbers(op, _given(node, 1), [index, index + len(axes)]) if cropped else None
+    roi = _range(op, _given(node, 1), index, len(axes)) if cropped else None
     if not _stretched(node):
         return _in_proportion(op, node, image, roi, axes, index, attributes)
-    scale = _numbers(op, _given(node, 2), [index])
-    new = op.shape(node.y, axes[index], axes[index] + 1) if scale is None else None
-    return op.Resize(image, roi, scale, new, **attributes)
+    scale = _given(node, 2)
+    if scale is not None:
+        one = cast_like(op, np.ones(1), scale)
+        return op.Resize(image, roi, op.Concat(op.Slice(scale, [index], [index + 1]), one, axis=0), None, **attributes)
+    new = op.concat([op.shape(node.y, axes[index], axes[index] + 1), [1]])
+    return op.Resize(image, roi, None, new, **attributes)
 
 
-def _numbers(op: Builder, vector: ir.Value | None, positions: list[int]) -> ir.Value | None:
-    if vector is None:
+def _range(op: Builder, roi: ir.Value | None, index: int, count: int) -> ir.Value | None:
+    """The part of one axis that a node crops, of all ``count`` in ``roi``, beside the whole of another axis."""
+    if roi is None:
         return None
-    parts = [op.Slice(vector, [at], [at + 1]) for at in positions]
-    return op.Concat(*parts, axis=0) if len(parts) > 1 else parts[0]
+    begin, end = (op.Slice(roi, [at], [at + 1]) for at in (index, index + count))
+    zero, one = (cast_like(op, np.full(1, at), roi) for at in (0.0, 1.0))
+    return op.Concat(begin, zero, end, one, axis=0)
 
 
 def _in_proportion(
@@ -114,9 +122,7 @@ def _in_proportion(
     scales = wanted.astype(np.float32) / np.array(old, np.float32)
     limit = int(scales.argmin() if node.string("keep_aspect_ratio_policy", "") == "not_larger" else scales.argmax())
     if limit == index:
-        return op.Resize(image, roi, None, wanted[[index]], **attributes | {"keep_aspect_ratio_policy": "stretch"})
+        stretched = attributes | {"keep_aspect_ratio_policy": "stretch"}
+        return op.Resize(image, roi, None, np.append(wanted[[index]], 1), **stretched)
     wide = op.Expand(image, [1, 1, 1, old[limit]])
-    if roi is not None:
-        begin, end = (op.Slice(roi, [at], [at + 1]) for at in (0, 1))
-        roi = op.Concat(begin, cast_like(op, np.zeros(1, np.float32), roi), end, cast_like(op, np.ones(1), roi), axis=0)
-    return op.Slice(op.Resize(wide, roi, None, wanted[[index, limit]], **attributes | {"axes": [2, 3]}), [0], [1], [3])
+    return op.Slice(op.Resize(wide, roi, None, wanted[[index, limit]], **attributes), [0], [1], [3])

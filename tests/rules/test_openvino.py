@@ -1,0 +1,66 @@
+"""OpenVINO computes the gradients of every operator as ONNX Runtime does, where it reads the operator itself so."""
+
+import numpy as np
+import pytest
+
+from support.rules.cases import CASES
+from support.rules.checks import cotangents
+from support.rules.runs import differentiate, run
+
+openvino = pytest.importorskip("openvino", reason="needs OpenVINO (pip install fastcam[openvino])")
+
+QUICK = ("Resize", "Conv", "ConvTranspose", "MatMul", "Gemm", "Clip", "HardSigmoid")
+CRASHES = ("Compress",)
+"""Operators that end the process of OpenVINO 2026.4 in the model itself."""
+
+
+def on_openvino(model, feeds):
+    """What OpenVINO computes in float32, by output name; None where it refuses the model."""
+    core, exact = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", exact)
+        known = {name for value in compiled.inputs for name in value.get_names()}
+        found = compiled({name: array for name, array in feeds.items() if name in known})
+    except RuntimeError:
+        return None
+    return {name: array for value, array in found.items() for name in value.get_names()}
+
+
+def is_close(found, expected):
+    if found.shape != expected.shape or np.issubdtype(expected.dtype, np.integer):
+        return np.array_equal(found, expected)
+    scale = max(float(np.abs(expected).max(initial=0)), 1e-6)
+    return np.allclose(found, expected, rtol=0, atol=1e-4 * scale, equal_nan=True)
+
+
+def hold(cases):
+    """Hold OpenVINO's gradients against ONNX Runtime's; how many were compared."""
+    compared = 0
+    for case in cases:
+        if not case.runtime:
+            continue
+        model, feeds = case.model(np.float32), case.feeds(np.float32)
+        plain = run(model, feeds)
+        found = on_openvino(model, feeds)
+        if found is None or not all(is_close(found[name], plain[name]) for name in case.outputs if name in found):
+            continue  # its own reading of the operator
+        feeds |= cotangents({name: plain[name] for name in case.outputs})
+        made = differentiate(model, case.outputs, case.wrt)
+        expected, gradients = run(made, feeds), on_openvino(made, feeds)
+        assert gradients is not None, f"refused: {case}"
+        for name, array in expected.items():
+            assert is_close(gradients[name], array), f"{name} of {case}"
+        compared += 1
+    return compared
+
+
+@pytest.mark.parametrize("op_type", QUICK)
+def test_openvino_computes_the_same_gradients(op_type):
+    assert hold(CASES[op_type][:12]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op_type", sorted(set(CASES) - set(CRASHES)))
+def test_openvino_computes_the_same_gradients_of_every_case(op_type):
+    if not hold(CASES[op_type]):
+        pytest.skip(f"OpenVINO does not read {op_type} as ONNX Runtime does")
