@@ -20,6 +20,9 @@ from typing import IO, Any
 
 from fastcam.errors import FastcamError, kind_of, reason, shown
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How a URL begins as a path, which has one slash where there were two."""
+
 
 @contextmanager
 def replaced(path: str | Path) -> Iterator[Path]:
@@ -187,7 +190,9 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def refused(path: Path, what: str = "file") -> Iterator[None]:
-    """What the system refuses while ``path`` is written, as one line."""
+    """What the system refuses while ``path`` is written, as one line; a URL, of which it would make folders, is too."""
+    if _URL.match(str(path)):
+        raise FastcamError(f"{shown(path)}: FastCAM writes to this machine alone; choose a path here, and copy it then")
     try:
         yield
     except FastcamError:

@@ -17,7 +17,6 @@ from typing import Any
 from fastcam.atomic_files import json_bytes, locked, refused, replaced, write_files
 from fastcam.batch.rows import Row, batches, schema
 from fastcam.batch.sources.parquet import arrow
-from fastcam.batch.sources.places import is_url
 from fastcam.errors import FastcamError, shown
 from fastcam.input_files import read_text
 
@@ -46,8 +45,6 @@ class Table:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        if is_url(str(folder)):
-            raise FastcamError(f"{shown(folder)}: tables are written to folders of this machine; copy it afterwards")
         self.folder, self.settings = folder, json.loads(json.dumps(settings))
         with refused(folder, "folder"):
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,8 +181,13 @@ def test_a_folder_with_other_things_or_a_second_writer_is_refused(tmp_path, job)
 
     with Table(tmp_path / "held", {}), pytest.raises(FastcamError, match="another process writes it"):
         Table(tmp_path / "held", {})
-    with pytest.raises(FastcamError, match="folders of this machine"):
-        run(job, source, "s3://bucket/table")
+
+
+def test_a_table_behind_a_url_is_refused(tmp_path, monkeypatch, job):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FastcamError, match="writes to this machine alone"):
+        run(job, open_source(str(pictures(tmp_path / "p", 1))), Path("s3://bucket/table"))
+    assert not (tmp_path / "s3:").exists()
 
 
 def verb(*arguments):

@@ -121,8 +121,9 @@ LONG = "n" * 300 + ".onnx"
         ("a\0b.onnx", r"a\\x00b.onnx: cannot be written \(.*null"),
         (LONG, r"\.\.\.n+.onnx: cannot be written"),
         ("", "."),
+        ("s3://bucket/a.onnx", "writes to this machine alone"),
     ],
-    ids=["zero byte", "long", "empty"],
+    ids=["zero byte", "long", "empty", "URL"],
 )
 def test_impossible_names_are_one_line(tmp_path, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
