@@ -78,7 +78,7 @@ class Table:
                 raise FastcamError(
                     f"{shown(self.folder)}: holds {shown(name)}, which is no table's; give an empty folder"
                 )
-        if not about.exists():
+        if not any(map(_PART.fullmatch, os.listdir(self.folder))):  # also of a run that failed: nothing is lost
             write_files({about: json_bytes(self.settings)})
             return
         try:
@@ -91,7 +91,7 @@ class Table:
             old, new = before.get(key), self.settings.get(key)
             if old != new:
                 raise FastcamError(
-                    f"{shown(self.folder)}: the table was begun with another {key} ({_said(old)}, now {_said(new)}); "
+                    f"{shown(self.folder)}: the table was begun with {key} {_said(old)}, and now it is {_said(new)}; "
                     "give another folder, or what it was begun with"
                 )
 

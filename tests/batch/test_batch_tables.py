@@ -150,12 +150,12 @@ def test_a_run_that_fails_as_one_is_explained_picture_by_picture(tmp_path, job, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda job, folder: (replace(job, targets=(-1,)), folder), "another targets"),
-        (lambda job, folder: (replace(job, how={"threshold": 0.5}), folder), "another how"),
-        (lambda job, folder: (replace(job, maps=True), folder), "another maps"),
-        (lambda job, folder: (replace(job, part=4), folder), "another pictures of a part"),
-        (lambda job, folder: (replace(job, model=model_file(folder.parent, seed=3)), folder), "another model"),
-        (lambda job, folder: (job, pictures(folder, 6)), "another source"),
+        (lambda job, folder: (replace(job, targets=(-1,)), folder), "begun with targets"),
+        (lambda job, folder: (replace(job, how={"threshold": 0.5}), folder), "begun with how"),
+        (lambda job, folder: (replace(job, maps=True), folder), "begun with maps"),
+        (lambda job, folder: (replace(job, part=4), folder), "begun with pictures of a part"),
+        (lambda job, folder: (replace(job, model=model_file(folder.parent, seed=3)), folder), "begun with model"),
+        (lambda job, folder: (job, pictures(folder, 6)), "begun with source"),
     ],
 )
 def test_a_table_of_something_else_is_not_gone_on_with(tmp_path, job, change, said):
@@ -166,6 +166,14 @@ def test_a_table_of_something_else_is_not_gone_on_with(tmp_path, job, change, sa
     with pytest.raises(FastcamError, match=said):
         run(job, open_source(str(folder)), tmp_path / "table")
     assert {path.name: path.read_bytes() for path in (tmp_path / "table").iterdir()} == before
+
+
+def test_a_table_without_a_row_is_begun_anew(tmp_path, job):
+    (tmp_path / "empty.tar").write_bytes(shard({"a.txt": b"no picture"}))
+    with pytest.raises(FastcamError, match="no pictures in it"):
+        run(job, open_source(str(tmp_path / "empty.tar")), tmp_path / "table")
+    run(job, open_source(str(pictures(tmp_path / "p", 3))), tmp_path / "table")
+    assert len({row["picture"] for row in rows(tmp_path / "table")}) == 3
 
 
 def test_a_folder_with_other_things_or_a_second_writer_is_refused(tmp_path, job):
@@ -237,7 +245,7 @@ def test_the_verb_says_what_it_did_and_what_it_could_not(tmp_path):
     assert code == 0 and said[0].startswith("4 pictures, ") and said[1].startswith("1 picture with an error")
     assert json.loads((tmp_path / "t" / ABOUT).read_text())["source"]["pictures"] == 4
     code, said = called(model, folder, "-o", tmp_path / "t", "--threshold", "0.3")
-    assert code == 2 and len(said) == 1 and "another how" in said[0]
+    assert code == 2 and len(said) == 1 and "begun with how" in said[0]
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.jpg").write_bytes(encoded(0)[:100])
     code, said = called(model, tmp_path / "bad", "-o", tmp_path / "b")
