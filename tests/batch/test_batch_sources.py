@@ -93,6 +93,14 @@ def test_a_folder_is_walked_in_order_and_hidden_files_and_others_are_left_out(tm
     assert open_source(str(tmp_path / "p")).about != before
 
 
+def test_hidden_members_of_a_shard_are_left_out_as_hidden_files_are(tmp_path):
+    members = {"._000.png": b"of macOS", "000.png": encoded(0), "in/._001.png": b"", "in/001.png": encoded(1)}
+    for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz")):
+        (tmp_path / name).write_bytes(shard(members, mode))
+        ((_, _, inside),) = read(open_source(str(tmp_path / name)), 10)
+        assert inside == [(f"{name}/000.png", encoded(0)), (f"{name}/in/001.png", encoded(1))]
+
+
 def test_several_files_are_one_source_by_folder_pattern_and_counting(tmp_path):
     for number in (8, 9, 10):
         tar(tmp_path / f"s-{number:03}.tar", [number])

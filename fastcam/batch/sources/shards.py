@@ -71,7 +71,8 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(fileobj=cast(Any, _Bounded(file)), mode="r:", errorlevel=1) as tar:
         while (member := tar.next()) is not None:
             cast(Any, tar).members = []  # a list of all would grow with the shard
-            if member.isreg() and not member.issparse() and is_picture(Path(member.name)):
+            hidden = Path(member.name).name.startswith(".")  # macOS: "._photo.jpg" beside each photo
+            if member.isreg() and not member.issparse() and is_picture(Path(member.name)) and not hidden:
                 yield member
         file.seek(cast(Any, tar).offset)  # tarfile takes a damaged header, and the end of the file, for the end
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
