@@ -115,6 +115,26 @@ def test_several_files_are_one_source_by_folder_pattern_and_counting(tmp_path):
     assert [name for _, _, inside in found for name, _ in inside] == ["8", "9", "10"]
 
 
+@pytest.mark.parametrize("way", ["large", "view", "dictionary", "fixed"])
+@pytest.mark.parametrize("of_paths", [False, True])
+def test_columns_of_bytes_and_paths_in_each_way_that_arrow_has(tmp_path, way, of_paths):
+    values = ["a.png", "a.png"] if of_paths else [encoded(0), encoded(0)]
+    kind = "string" if of_paths else "binary"
+    if way == "fixed":
+        if of_paths:
+            pytest.skip("texts of one length are no type of Arrow's")
+        column = pa.array(values, pa.binary(len(values[0])))
+    elif way == "dictionary":
+        column = pa.array(values).dictionary_encode()
+    else:
+        column = pa.array(values, getattr(pa, f"large_{kind}" if way == "large" else f"{kind}_view")())
+    (tmp_path / "a.png").write_bytes(encoded(0))
+    place = table(tmp_path / "t.parquet", image=column, id=[7, 8])
+    ((_, _, inside),) = read(open_source(str(place)), 10)
+    assert [found for _, found in inside] == [encoded(0)] * 2
+    assert [name for name, _ in inside] == (["a.png"] * 2 if of_paths else ["7", "8"])
+
+
 def test_what_is_missing_too_long_or_empty_is_an_error_of_its_own(tmp_path):
     (tmp_path / "long.png").write_bytes(bytes(3000))
     (tmp_path / "list.txt").write_text(f"long.png\nnot there.png\n{tmp_path}\nftp://somewhere/a.png\n")

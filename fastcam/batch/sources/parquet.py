@@ -57,6 +57,14 @@ def _opened(at: str) -> Iterator[Any]:
             raise FastcamError(f"{shown(at)}: no Parquet file that can be read ({one_line(error)})") from error
 
 
+def _of(pa: Any, kind: Any, what: str) -> bool:
+    """Whether a column holds bytes ("binary") or texts ("string"), in whichever of Arrow's ways."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    ways = [f"is_{what}", f"is_large_{what}", f"is_{what}_view", f"is_fixed_size_{what}"]
+    return any(hasattr(pa.types, way) and getattr(pa.types, way)(kind) for way in ways)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Neighbouring rows of a file."""
@@ -142,15 +150,7 @@ class Parquet:
             if pa.types.is_struct(kind):
                 good = "bytes" in [kind.field(i).name for i in range(kind.num_fields)]
             else:
-                good = any(
-                    check(kind)
-                    for check in (
-                        pa.types.is_binary,
-                        pa.types.is_large_binary,
-                        pa.types.is_string,
-                        pa.types.is_large_string,
-                    )
-                )
+                good = _of(pa, kind, "binary") or _of(pa, kind, "string")
             if not good:
                 raise FastcamError(
                     f"{shown(place.at)}: the column {shown(repr(column))} has {kind}; give one of bytes, or of paths"
@@ -163,8 +163,7 @@ class Parquet:
             raise FastcamError(f"{shown(places[0].at)}: no rows in it; give Parquet files with pictures")
         assert column is not None
         with _opened(places[0].at) as file:
-            kind = file.schema_arrow.field(column).type
-            binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+            binary = _of(pa, file.schema_arrow.field(column).type, "binary")
             if names is None and binary:
                 names = next((name for name in NAMES if name in file.schema_arrow.names and name != column), None)
         return cls(tuple(files), column, names, digest.hexdigest())
