@@ -4,7 +4,7 @@ One client, in turns with the call: both take the bytes of a JPEG and give JSON.
 server's processor time for each picture, beside that of the call, and beside that of ``:predict``, which explains
 nothing.
 The clients share the machine's cores with the server, so processor time is judged and the rate is told. Two processes
-of one thread each answer the same clients once more.
+of one thread each answer the same clients once more, and so does one process of one thread.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from fastcam_export import export_model
 OUT = RESULTS / "speed" / "serving.json"
 NETWORKS = ("resnet50", "mobilenet_v2")
 CLIENTS = 16
-MANY = ("--workers", "2", "--threads", "1")
-"""As a server of many clients is started: two threads of one run wait for each other while others decode."""
+MANY = {"two processes": ("--workers", "2", "--threads", "1"), "one thread": ("--threads", "1")}
+"""As a server of many clients may be started: two threads of one run wait for each other while others decode."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -188,10 +188,9 @@ def measured(name: str, folder: Path, seconds: float) -> dict[str, Any]:
             runs["explain"].append(saturated(port, process, "/v1/explain", picture, seconds / 4))
             runs["predict"].append(saturated(port, process, f"/v1/models/{name}:predict",
                                              instances, seconds / 4))  # fmt: skip
-    with server(made, *MANY) as (port, process):
-        runs["explain, two processes"] = [
-            saturated(port, process, "/v1/explain", picture, seconds / 4) for _ in range(3)
-        ]
+    for kind, how in MANY.items():
+        with server(made, *how) as (port, process):
+            runs[f"explain, {kind}"] = [saturated(port, process, "/v1/explain", picture, seconds / 4) for _ in range(3)]
     each = {kind: _medians(found) for kind, found in runs.items()}
     explained, predicted = (each[kind]["processor ms a picture"] for kind in ("explain", "predict"))
     p50 = {kind: float(np.percentile(times, 50)) * 1e3 for kind, times in samples.items()}
@@ -199,10 +198,11 @@ def measured(name: str, folder: Path, seconds: float) -> dict[str, Any]:
         "one client: ms above the call, at the median": p50["server"] - p50["call"],
         "one client: p50 ms": p50,
         "16 clients: processor time over the call's": explained / float(np.median(calls)),
-        "16 clients, two processes: processor time over the call's": each["explain, two processes"][
-            "processor ms a picture"
-        ]
-        / float(np.median(calls)),
+        **{
+            f"16 clients, {kind}: processor time over the call's": each[f"explain, {kind}"]["processor ms a picture"]
+            / float(np.median(calls))
+            for kind in MANY
+        },
         "16 clients: p99 over p50": each["explain"]["p99 ms"] / each["explain"]["p50 ms"],
         "16 clients: processor time of explain over predict": explained / predicted,
         "16 clients": each,
