@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fastcam.errors import FastcamError, listed, shown
@@ -27,7 +28,7 @@ class Asked:
     targets: tuple[int | str, ...] = (-1,)
     how: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for requests that one run may answer together."""
         return json.dumps(self.how, sort_keys=True)
