@@ -7,7 +7,7 @@ threads not spinning), give the same numbers, which is asserted, and take turns 
 ``fastcam_export.autodiff.rules.spatial.conv_input_gradient.choose``; "loss" is the time of its choice beside the
 fastest, less one.
 
-Whole networks follow: :mod:`fastcam_bench.speed.network_gradients`.
+Whole networks follow: :mod:`fastcam_bench.speed.lowerings.network_gradients`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcam.runtime.timing import Run, cpu_session, interleaved
 from fastcam_bench.oracles.machine import machine, versions, write_report
 from fastcam_bench.paths import RESULTS
-from fastcam_bench.speed import network_gradients, sub_pixel
-from fastcam_bench.speed.network_gradients import BATCHES
+from fastcam_bench.speed.lowerings import network_gradients, sub_pixel
+from fastcam_bench.speed.lowerings.network_gradients import BATCHES
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.rule import Node
 from fastcam_export.autodiff.core.shapes import crop
