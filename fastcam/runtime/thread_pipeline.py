@@ -144,12 +144,42 @@ class Workers:
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
-        """``list(map(function, items))``, several at a time; ``function`` must not call this itself."""
+        """``list(map(function, items))``, several at a time; ``function`` must not call this itself.
+
+        The caller's thread works too, so that nothing waits for a thread that is slow to wake. What ``function`` raises
+        for the first of the items that it raises for is raised here; items behind it may be left out.
+        """
+        given = list(items)
+        results: list[Any] = [None] * len(given)
+        errors: dict[int, BaseException] = {}
+        left = deque(range(len(given)))
+
+        def work() -> None:
+            while True:
+                try:
+                    i = left.popleft()
+                except IndexError:
+                    return
+                try:
+                    results[i] = function(given[i])
+                except BaseException as error:
+                    left.clear()
+                    errors[i] = error
+
+        helpers = [self._threads().submit(work) for _ in range(min(self.count, len(given)) - 1)]
+        work()
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+        if errors:
+            raise errors[min(errors)]
+        return results
+
+    def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None or self._pool[0] != os.getpid():  # a forked process has none of the threads
                 self._pool = os.getpid(), ThreadPoolExecutor(self.count)
-            pool = self._pool[1]
-        return list(pool.map(function, items))
+            return self._pool[1]
 
 
 class Pipeline(ExitStack):
