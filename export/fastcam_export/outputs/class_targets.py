@@ -50,7 +50,7 @@ def resolve(op: Builder, scores: ir.Value, targets: ir.Value) -> tuple[ir.Value,
     if isinstance(count, int) and count <= FEW:
         depth = op.constant(np.array([count], np.int64))
     else:
-        deepest = op.Add(op.Reshape(op.ReduceMax(rank, keepdims=0), [1]), 1)
+        deepest = op.Add(op.ReduceMax(rank, keepdims=0), [1])
         depth = op.Min(deepest, op.shape(scores, 1, 2))  # of a rank beyond, GatherElements says so
     _, order = op.emit_all("TopK", wide(op, scores), depth, axis=1, outputs=2)
     return op.Where(op.Less(each, 0), op.GatherElements(order, rank, axis=1), each), number

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from fastcam.schema import Engine
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
-from fastcam_export.graph.constants import constant_array
+from fastcam_export.graph.constants import Array, constant_array
 from fastcam_export.graph.query import Dims
 
 Inputs = Sequence["ir.Value | None"]
@@ -50,6 +50,7 @@ class BatchedBuilder(Builder):
         super().__init__(graph, engine)
         self.copies = copies
         self._natural: dict[ir.Value, Dims] = {}
+        self._filled: dict[ir.Value, Array] = {}  # one number in all places: seeds, and what they become
 
     def dims(self, value: ir.Value) -> Dims:
         """The shape a rule sees: without the axis of several targets."""
@@ -79,12 +80,37 @@ class BatchedBuilder(Builder):
         types: Sequence[tuple[ir.DataType, Dims | None]],
     ) -> tuple[ir.Value, ...]:
         """Append what computes the operator, for each target where an operand is lifted."""
+        dims = types[0][1]
+        if op_type == "Mul" and dims is not None:
+            inputs = self._with_number(inputs, dims)
         if not any(map(self.lifted, inputs)):
-            return super().place(op_type, inputs, attributes, types)
-        (_, dims), *others = types
-        if dims is None or others:
+            made = super().place(op_type, inputs, attributes, types)
+        elif dims is None or len(types) > 1:
             raise UnsupportedOperator(f"the shape that {op_type} gives is only known at run time")
-        return (lower(self, op_type, inputs, attributes, dims),)
+        else:
+            made = (lower(self, op_type, inputs, attributes, dims),)
+        numbers = [self._number(value) for value in inputs if value is not None]
+        if op_type in ("Expand", "Reshape", "Mul") and (number := numbers[0]) is not None:
+            other = numbers[1] if op_type == "Mul" else np.float32(1)
+            if other is not None:
+                self._filled[made[0]] = np.asarray(number * other)
+        return made
+
+    def _number(self, value: ir.Value) -> Array | None:
+        """The float32 number that stands in all places of a value."""
+        array = constant_array(value, 1)
+        known = self._filled.get(value) if array is None or array.size != 1 else array.reshape(())
+        return known if known is not None and known.dtype == np.float32 else None
+
+    def _with_number(self, inputs: Inputs, dims: Dims) -> Inputs:
+        """The factors of a product of shape ``dims``: the number alone in place of a value that repeats it, where the
+        other factor has the product's shape, and its targets, itself."""
+        for value, other in (inputs, inputs[::-1]):
+            if value not in self._filled or other is None or None in dims or self.dims(other) != dims:
+                continue
+            if self.lifted(other) or not self.lifted(value):
+                return [other, self.constant(self._filled[value])]
+        return inputs
 
 
 def lower(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, dims: Dims) -> ir.Value:
