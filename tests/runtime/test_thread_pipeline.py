@@ -154,6 +154,7 @@ def test_workers_are_the_same_threads_in_every_call():
     first, second = set(workers.map(who, range(4))), set(workers.map(who, range(4)))
     assert len(first) == 2
     assert first == second
+    assert threading.get_ident() in first  # the caller's own is one of them
 
 
 def test_workers_keep_order_raise_and_go_on():
@@ -162,6 +163,20 @@ def test_workers_keep_order_raise_and_go_on():
     with pytest.raises(ZeroDivisionError):
         workers.map(lambda i: 1 // i, range(5))
     assert workers.map(str, [1, 2]) == ["1", "2"]
+
+
+def test_workers_raise_what_comes_first_in_the_order_of_the_items():
+    second_failed = threading.Event()
+
+    def fail(i: int) -> None:
+        if i == 0:
+            second_failed.wait(SOON)
+        else:
+            second_failed.set()
+        raise ValueError(f"item {i}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        Workers(2).map(fail, range(50))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
