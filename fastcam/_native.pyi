@@ -26,7 +26,6 @@ def prepare(
     factor: npt.NDArray[np.float32],
     shift: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
-    threads: int = 1,
 ) -> None: ...
 def explain_maps(
     activations: npt.NDArray[np.float32] | npt.NDArray[np.float16],

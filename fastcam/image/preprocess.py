@@ -138,7 +138,7 @@ def _centred(width: int, height: int, inner_width: float, inner_height: float) -
 
 
 def prepare(
-    image: Uint8 | Float, how: Preprocessing, size: Size | None = None, out: Float | None = None, threads: int = 1
+    image: Uint8 | Float, how: Preprocessing, size: Size | None = None, out: Float | None = None
 ) -> tuple[Float, Geometry]:
     """A picture as the network's input, ``(pixel * scale - mean) / std``, and the way back.
 
@@ -148,7 +148,6 @@ def prepare(
         how: the model's preprocessing.
         size: (H, W) of the input; None takes ``how.size``, and where that is None too, the picture's own.
         out: where the result is written, of its shape and dtype; None makes a new array.
-        threads: how many may share a large picture.
 
     Returns:
         float32 [1, C, H, W], or [1, H, W, C] for the layout "NHWC", and its geometry.
@@ -163,7 +162,7 @@ def prepare(
     nchw = how.layout == "NCHW"
     x = np.empty((1, count, *network) if nchw else (1, *network, count), np.float32) if out is None else out
     planes = x[0].transpose(1, 2, 0) if nchw else x[0]
-    if not _shrink(image, how, geometry, factor, shift, planes, threads):
+    if not _shrink(image, how, geometry, factor, shift, planes):
         pixels = _place(_channels(image, how), geometry, how.pad_value)
         for channel in range(count):  # written where it belongs: no transposed copy
             plane = planes[..., channel]
@@ -191,13 +190,7 @@ def _planned(original: Size, network: Size, how: Preprocessing, count: int) -> t
 
 
 def _shrink(
-    image: Uint8 | Float,
-    how: Preprocessing,
-    geometry: Geometry,
-    factor: Float,
-    shift: Float,
-    planes: Float,
-    threads: int,
+    image: Uint8 | Float, how: Preprocessing, geometry: Geometry, factor: Float, shift: Float, planes: Float
 ) -> bool:
     """What follows in one pass and with the same bits, where a colour picture shrinks: into ``planes`` [H, W, 3].
 
@@ -222,7 +215,7 @@ def _shrink(
         planes, factor, shift = planes[..., ::-1], factor[::-1], shift[::-1]
     if (y0, x0, y1, x1) != (0, 0, *geometry.network):
         planes[...] = np.float32(how.pad_value) * factor - shift
-    native.prepare(image[top:bottom, left:right].view(np.uint8), factor, shift, planes[y0:y1, x0:x1], threads)
+    native.prepare(image[top:bottom, left:right].view(np.uint8), factor, shift, planes[y0:y1, x0:x1])
     return True
 
 

@@ -71,17 +71,13 @@ def overlay(image: Bytes, heatmap: Floats, lut: Bytes, alpha: float) -> Bytes:
     return _native.overlay(image, heatmap, lut, _validate.alpha(alpha))
 
 
-def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats, threads: int = 1) -> None:
-    """A picture shrunk and normalised in one pass, with the bits of :func:`fastcam.kernels.reference.prepare`.
-
-    Args:
-        threads: how many may share a large picture.
-    """
+def prepare(pixels: Bytes, factor: Floats, shift: Floats, out: Floats) -> None:
+    """A picture shrunk and normalised in one pass, with the bits of :func:`fastcam.kernels.reference.prepare`."""
     try:
-        _native.prepare(pixels, factor, shift, out, threads)
+        _native.prepare(pixels, factor, shift, out)
     except (TypeError, ValueError):  # to be said in the user's words, or copied
         pixels, factor, shift = _validate.prepare(pixels, factor, shift, out)
-        _native.prepare(pixels, factor, shift, out, threads)
+        _native.prepare(pixels, factor, shift, out)
 
 
 def sweep(values: Floats, cuts: Floats, connectivity: int = 8, window: Ints | None = None) -> tuple[Ints, Ints]:

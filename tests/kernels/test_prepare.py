@@ -72,14 +72,6 @@ def test_pictures_and_tensors_may_lie_in_memory_in_any_way(k):
     np.testing.assert_array_equal(out, opencv(np.ascontiguousarray(pixels[..., ::-1]), (20, 31)))  # BGR
 
 
-@pytest.mark.parametrize("threads", [2, 3, 64])
-def test_threads_that_share_a_picture_have_opencvs_bits(threads):
-    for seed, (shape, size) in enumerate([((480, 640), (224, 224)), ((1200, 900), (301, 1)), ((2, 300_000), (2, 7))]):
-        pixels, out = noise(*shape, seed), np.full((*size, 3), np.nan, np.float32)
-        native.prepare(pixels, FACTOR, SHIFT, out, threads)
-        np.testing.assert_array_equal(out, opencv(pixels, size), strict=True)
-
-
 @pytest.mark.parametrize("how", ["stretch", "crop", "letterbox"])
 @pytest.mark.parametrize("color", ["imagenet", "caffe"])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

@@ -316,14 +316,11 @@ class Inputs:
             refuse_more("the pictures of one run", (len(sources), *shape), 4, "give a smaller size, or a smaller batch")
             whole = np.empty((len(sources), *shape), np.float32)
 
-        threads = self._threads if len(sources) == 1 else 1  # several pictures have a thread each
-
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
             picture, pixels = images_.read(sources[i], preprocessing.color, self._reading)
             self._refuse_bands(pixels, count)
             size = None if preprocessing.size is not None else self._own_size(pixels.shape[:2])
-            place = None if whole is None else whole[i : i + 1]
-            return picture, images_.prepare(pixels, preprocessing, size, place, threads)
+            return picture, images_.prepare(pixels, preprocessing, size, None if whole is None else whole[i : i + 1])
 
         if len(sources) == 1 or self._threads == 1:
             prepared = [one(i) for i in range(len(sources))]
