@@ -37,7 +37,7 @@ from fastcam_export.steps.check import attach_or_say
 from fastcam_export.steps.options import ExportOptions
 from fastcam_export.steps.plan import Plan, plan
 from fastcam_export.summary import taken_for
-from fastcam_export.verify import runs
+from fastcam_export.verify import source_runs
 from fastcam_export.verify.unexpected import told
 
 MOST = 6
@@ -287,7 +287,7 @@ class Attempts:
                 planned = plan(read, ExportOptions(**{**self._asked.options, **options}))
                 attach_or_say(planned)
                 about = planned.target.cotangents, planned.metadata.inputs, planned.size.sides
-                runs.Source(read.proto, read.model, planned.image, *about).first()
+                source_runs.Source(read.proto, read.model, planned.image, *about).first()
         except FastcamError as error:
             return error
         self.planned = planned

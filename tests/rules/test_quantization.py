@@ -17,6 +17,7 @@ from fastcam_export.steps import check
 from fastcam_export.verify import runs
 from fastcam_export.verify.sample import Sample
 from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.source_runs import SourceRun
 from support.models.quantized import PAIR, SEED, X, gradient, graph, quantise, run_targets
 from support.rules.runs import run
 
@@ -240,7 +241,7 @@ def test_outputs_may_differ_by_what_the_runtimes_own_ways_differ_and_it_is_said(
             tensor.CopyFrom(numpy_helper.from_array(np.float32(0.004), tensor.name))
     plain, whole = (quiet_session(model, plain=way).run(None, {"image": IMAGES})[0] for way in (True, False))
     assert plain.tobytes() != whole.tobytes()
-    source = runs.SourceRun(Sample({"image": IMAGES}, "image"), {"logits": whole})
+    source = SourceRun(Sample({"image": IMAGES}, "image"), {"logits": whole})
     identical, worst, note = runs._same_outputs(model, source, {"logits": plain})
     assert not identical and f"{worst:.1e}" in note and "other kernels" in note
     with pytest.raises(FastcamError, match="name another layer"):

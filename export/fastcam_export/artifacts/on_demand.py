@@ -34,8 +34,8 @@ from fastcam_export.graph.constants import RANDOM
 from fastcam_export.graph.query import is_added
 from fastcam_export.verify import stop_gradient
 from fastcam_export.verify.equal_outputs import difference, output_tolerance
-from fastcam_export.verify.runs import SourceRun
 from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.source_runs import SourceRun
 
 Array = npt.NDArray[Any]
 SHARED = 1 << 14

@@ -29,7 +29,9 @@ from fastcam_export.verify.check import (
 from fastcam_export.verify.declared import contradiction
 from fastcam_export.verify.finite_differences import DIRECTIONS
 from fastcam_export.verify.rounded_point import at_rounded_point
-from fastcam_export.verify.runs import Comparison, LayerRun, Source, SourceRun, run_both, said, same_bits
+from fastcam_export.verify.runs import Comparison, LayerRun, run_both, same_bits
+from fastcam_export.verify.session import said
+from fastcam_export.verify.source_runs import Source, SourceRun
 from fastcam_export.verify.tail import tail
 
 UNSIGNED = (

@@ -28,9 +28,9 @@ from fastcam_export.verify.finite_differences import (
     outputs_of,
     scores_behind,
 )
-from fastcam_export.verify.runs import LayerRun, said
+from fastcam_export.verify.runs import LayerRun
 from fastcam_export.verify.sample import predicted_class
-from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.session import quiet_session, said
 
 Array = npt.NDArray[Any]
 GRADIENT_TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "rounded": 1.0, "quantised": 0.3}

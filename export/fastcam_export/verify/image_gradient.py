@@ -16,8 +16,8 @@ from fastcam_export.layers.layout import Layout
 from fastcam_export.verify import finite_differences, stop_gradient
 from fastcam_export.verify.check import refuse_error, tolerance
 from fastcam_export.verify.rounded_point import measured
-from fastcam_export.verify.runs import SourceRun
 from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.source_runs import SourceRun
 
 
 def summary_lines(mode: Mode | None, check: Mapping[str, Any]) -> list[str]:

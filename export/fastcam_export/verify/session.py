@@ -5,6 +5,7 @@ Reading and rewriting models goes without ONNX Runtime; only what runs one comes
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -94,3 +95,9 @@ def save_optimised(path: PathLike[str], out: PathLike[str], without: list[str]) 
     options.optimized_model_filepath = str(out)
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=without)
+
+
+def said(error: BaseException) -> str:
+    """The reason that the runtime gives, in one line."""
+    why = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", " ".join(str(error).split()))[-1]
+    return why[:200].rstrip(" .")

@@ -14,8 +14,7 @@ from fastcam.schema import FastcamError
 from fastcam_export.graph.load import Source
 from fastcam_export.graph.reading.soundness import refuse_unsound
 from fastcam_export.layers.target_layer import NoLayer
-from fastcam_export.verify.runs import said
-from fastcam_export.verify.session import quiet_session
+from fastcam_export.verify.session import quiet_session, said
 
 
 @contextmanager
