@@ -70,8 +70,8 @@ def second_order(op: Builder, layer: ir.Value, seed: ir.Value, score: ir.Value) 
 
 
 def _step(op: Builder, node: Node, dy: ir.Value) -> Gradients:
-    """The mask of a ReLU, a HardSigmoid so steep that it is a step, has no derivative; others have theirs"""
-    if is_added(node.node) and node.number("alpha", 0.2) == STEEP:
+    """Masks of ReLUs and maxima, HardSigmoids so steep that they are steps, have no derivative; others have theirs"""
+    if is_added(node.node) and abs(node.number("alpha", 0.2)) == STEEP:
         return {0: ZERO}
     return RULES["HardSigmoid"].gradients(op, node, dy)
 

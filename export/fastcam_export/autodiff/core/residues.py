@@ -73,9 +73,26 @@ def parts_of(op: Builder, value: ir.Value) -> Parts | None:
     return parts if isinstance(parts, Parts) else None
 
 
+@dataclass(frozen=True)
+class Unpooled:
+    """A gradient of ``x`` that ``spread`` makes of ``dy``, that of its pooled maxima ``y``: each goes to one x = y."""
+
+    x: ir.Value
+    y: ir.Value
+    dy: ir.Value
+    spread: Callable[[ir.Value], ir.Value]
+
+
 def masked(op: Builder, dy: ir.Value, y: ir.Value, factor: float, mask: Callable[[ir.Value], ir.Value]) -> ir.Value:
-    """``dy`` times the mask of ``factor`` times ``y``; with its parts, where those of ``dy`` are known."""
-    dx, parts = op.Mul(dy, mask(y if factor == 1 else scaled(op, y, factor))), parts_of(op, dy)
+    """``dy`` times the mask of ``factor`` times ``y``, in the form that costs least where more is known of ``dy``."""
+
+    def of(y: ir.Value) -> ir.Value:
+        return mask(y if factor == 1 else scaled(op, y, factor))
+
+    note, dx = op.notes.get(dy), op.Mul(dy, of(y))
+    if isinstance(note, Unpooled) and note.x is y:
+        return note.spread(op.Mul(note.dy, of(note.y)))
+    parts = parts_of(op, dy)
     if parts is None:
         return dx
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from fastcam_export.autodiff.core.blocked import enlarged, fits, scaled
 from fastcam_export.autodiff.core.builder import HALF, Builder
+from fastcam_export.autodiff.core.residues import Unpooled
 from fastcam_export.autodiff.core.rule import Gradients, Node, rule
 from fastcam_export.autodiff.core.shapes import (
     Size,
+    adopt_dims,
     along,
     cast_like,
     crop,
@@ -20,6 +23,7 @@ from fastcam_export.autodiff.core.shapes import (
     vector,
     wide,
 )
+from fastcam_export.autodiff.rules.activation import STEEP
 from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
 from fastcam_export.autodiff.rules.spatial.sliding_window import Window, window
 from fastcam_export.graph.constants import constant_array
@@ -85,6 +89,8 @@ def max_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
 
     what overlapping windows send to one position is summed.
     """
+    if (dx := _in_blocks(op, node, dy)) is not None:
+        return dx
     half = dy.dtype == ir.DataType.FLOAT16  # its file may be of an opset without sums in scatters, see half.py
     if op.engine == "onnxruntime" and not half:
         return _scattered(op, node, dy)
@@ -93,6 +99,44 @@ def max_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     taps = op.Concat(*[op.Unsqueeze(tap, [2]) for tap in view.taps(op, node.x, float("-inf"))], axis=2)
     padded = _spread_without_index(op, node, dy, view, taps)
     return crop(op, padded, axes, op.Neg(view.begin(op)), op.Neg(view.end(op)), op.dims(node.x))
+
+
+def _in_blocks(op: Builder, node: Node, dy: ir.Value) -> ir.Value | None:
+    """Windows side by side, by operators that keep maps in blocks; None where windows overlap or leave elements out.
+
+    An element is a maximum where the enlarged y is not above it. Of several in a window the first is the one with the
+    largest rank, one less k / n for the k-th of n elements.
+    """
+    view, x = window(op, node, node.integers("kernel_shape")), node.x
+    if op.copies is not None or not fits(op, x):
+        return None
+    kernel, sizes, counts = view.kernel, op.dims(x)[2:], op.dims(node.y)[2:]
+    whole = [count * k if isinstance(count, int) else None for count, k in zip(counts, kernel)]
+    if view.strides != kernel or view.dilations != [1, 1] or view.pads != ([0, 0], [0, 0]) or whole != list(sizes):
+        return None
+
+    def highest(values: ir.Value, peaks: ir.Value) -> ir.Value:
+        below = op.Add(scaled(op, values, -1.0), enlarged(op, peaks, kernel))
+        return op.HardSigmoid(below, alpha=-STEEP, beta=1.0)
+
+    ranks = op.Add(_places(op, node, view), highest(x, node.y))
+    first = highest(ranks, adopt_dims(op, op.MaxPool(ranks, kernel_shape=kernel, strides=kernel), op.dims(node.y)))
+
+    def spread(low: ir.Value) -> ir.Value:
+        return op.Mul(enlarged(op, low, kernel), first)
+
+    dx = spread(dy)
+    op.notes[dx] = Unpooled(x, node.y, dy, spread)
+    return dx
+
+
+def _places(op: Builder, node: Node, view: Window) -> ir.Value:
+    """[N, C, H, W]: - k / n where an element is the k-th of the n of its window; a convolution's, and so in blocks."""
+    count = int(np.prod(view.kernel))
+    each = -np.arange(count).reshape(1, 1, *view.kernel) / count
+    tiles = op.Tile(cast_like(op, each, node.x), op.concat([op.shape(node.x, 0, 1), [1], op.shape(node.y, 2, 4)]))
+    ones = op.Expand(cast_like(op, np.ones((1, 1, 1, 1)), node.x), [op.dims(node.x)[1], 1, 1, 1])
+    return adopt_dims(op, op.Conv(tiles, ones, kernel_shape=[1, 1]), op.dims(node.x))
 
 
 def _scattered(op: Builder, node: Node, dy: ir.Value) -> ir.Value:

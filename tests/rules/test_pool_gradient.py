@@ -1,0 +1,115 @@
+"""The gradient of MaxPool whose windows lie side by side, in blocks: PyTorch's numbers, ties among them."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fastcam_export import vjp
+
+torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
+F = torch.nn.functional
+
+CHANNELS = 16
+
+
+def weights():
+    """Whole numbers, so that sums are exact in any order, and maps full of ties."""
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(-1, 2, (CHANNELS, CHANNELS, 1, 1)).astype(np.float32) for name in ("first", "second")}
+
+
+def network(kernel, strides, pads, size, relu):
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["a"]),
+        helper.make_node("Relu" if relu else "Identity", ["a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=kernel, strides=strides, pads=pads),
+        helper.make_node("Conv", ["c", "second"], ["y"]),
+    ]
+    counts = [(s + 2 * p - k) // step + 1 for s, k, step, p in zip(size, kernel, strides, pads)]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("N", CHANNELS, *size))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", CHANNELS, *counts))
+    constants = [numpy_helper.from_array(array, name) for name, array in weights().items()]
+    graph = helper.make_graph(nodes, "pool", [x], [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def below(b, kernel, strides, pads):
+    second = torch.from_numpy(weights()["second"])
+    return F.conv2d(F.max_pool2d(b, kernel, strides, pads[:2]), second)
+
+
+def gradients(kernel, strides, pads, size, relu):
+    """(feeds, that of x, that of the map that is pooled)"""
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.integers(-1, 2, (2, CHANNELS, *size)).astype(np.float32)).requires_grad_()
+    a = F.conv2d(x, torch.from_numpy(weights()["first"]))
+    b = F.relu(a) if relu else a
+    y = below(b, kernel, strides, pads)
+    seed = rng.integers(-3, 4, y.shape).astype(np.float32)
+    dx, db = torch.autograd.grad(y, (x, b), torch.from_numpy(seed))
+    return {"x": x.detach().numpy(), "cotangent.y": seed}, dx.numpy(), db.numpy()
+
+
+def run(model, name, given):
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run([name], given)[0]
+
+
+SIDE_BY_SIDE = {
+    "2x2": ([2, 2], [2, 2], [0] * 4, (12, 16)),
+    "3x3": ([3, 3], [3, 3], [0] * 4, (12, 15)),
+    "2x3": ([2, 3], [2, 3], [0] * 4, (10, 12)),
+}
+OTHERS = {
+    "overlapping": ([3, 3], [2, 2], [1] * 4, (12, 16)),
+    "elements left out": ([2, 2], [2, 2], [0] * 4, (13, 16)),
+    "padded": ([2, 2], [2, 2], [1] * 4, (12, 16)),
+}
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("case", [*SIDE_BY_SIDE, *OTHERS])
+def test_the_gradient_is_autograds(case, relu):
+    shape = (SIDE_BY_SIDE | OTHERS)[case]
+    model, (given, expected, expected_inside) = network(*shape, relu), gradients(*shape, relu)
+    made = vjp(model)
+    np.testing.assert_array_equal(run(made, "grad.x", given), expected)
+    reference = onnx.reference.ReferenceEvaluator(made)
+    np.testing.assert_array_equal(reference.run(["grad.x"], given)[0], expected)
+    np.testing.assert_array_equal(run(vjp(model, wrt="b"), "grad.b", given), expected_inside)
+
+
+@pytest.mark.parametrize("case", SIDE_BY_SIDE)
+def test_nothing_leaves_the_blocks(case):
+    operators = Counter(node.op_type for node in vjp(network(*SIDE_BY_SIDE[case], relu=True)).graph.node)
+    assert not operators["ScatterElements"]
+    assert operators["HardSigmoid"] == 3, "the mask of the ReLU is applied to the small gradient"
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e30])
+def test_maxima_of_any_size_are_told_apart(scale):
+    """The next number above or below is no maximum."""
+    near = np.array([[1, np.nextafter(np.float32(1), np.float32(2))], [np.nextafter(np.float32(1), np.float32(0)), 1]])
+    near = (near * scale).astype(np.float32)
+    given = {"x": np.broadcast_to(np.tile(near, (2, 2)), (1, CHANNELS, 4, 4)).copy()}
+    given["cotangent.y"] = np.ones((1, CHANNELS, 2, 2), np.float32)
+    model = network([2, 2], [2, 2], [0] * 4, (4, 4), relu=False)
+    del model.graph.initializer[:]
+    identity = np.eye(CHANNELS, dtype=np.float32).reshape(CHANNELS, CHANNELS, 1, 1)
+    model.graph.initializer.extend(numpy_helper.from_array(identity, name) for name in ("first", "second"))
+    expected = np.broadcast_to(np.tile([[0, 1], [0, 0]], (2, 2)), (1, CHANNELS, 4, 4))
+    np.testing.assert_array_equal(run(vjp(model), "grad.x", given), expected)
+
+
+def test_openvino_has_these_numbers():
+    openvino = pytest.importorskip("openvino")
+    shape = SIDE_BY_SIDE["2x2"]
+    given, expected, _ = gradients(*shape, relu=True)
+    core = openvino.Core()
+    model = core.read_model(vjp(network(*shape, relu=True)).SerializeToString())
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_array_equal(compiled(given)["grad.x"], expected)
