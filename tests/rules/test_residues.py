@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fastcam_export import vjp
+from fastcam_export import export_model, vjp
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 F = torch.nn.functional
@@ -153,3 +153,36 @@ def test_openvino_has_these_numbers():
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     expected = autograd(network, given)
     np.testing.assert_allclose(compiled(given)["grad.x"], expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
+
+
+class Guided(torch.autograd.Function):
+    """ReLU or ReLU6 whose gradient is max(dy, 0) where 0 < y (and y < 6)."""
+
+    @staticmethod
+    def forward(ctx, x, high):
+        ctx.save_for_backward((x > 0) & (x < high))
+        return x.clamp(0, high)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy.clamp(min=0) * ctx.saved_tensors[0], None
+
+
+@pytest.mark.parametrize("relu6", [True, False])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_guided_gradients_have_parts_too(relu6, pooled):
+    size, network = (16, 20), Strided(relu6=relu6)
+    model = network.onnx(size)
+    if pooled:  # maxima in place of the strided convolution
+        model.graph.node[2].CopyFrom(helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]))
+        del model.graph.initializer[[w.name for w in model.graph.initializer].index("strided")]
+    made = export_model(model, layer="d", input_gradient="guided", targets="constant", check=False).model
+    assert not operators(made)["Greater"] + operators(made)["ScatterElements"], "these leave the blocks"
+    given = {"x": feeds(size)["x"]}
+    x, high = torch.from_numpy(given["x"]).requires_grad_(), 6.0 if relu6 else float("inf")
+    b = Guided.apply(F.conv2d(x, network.wider), high)
+    c = F.max_pool2d(b, 2) if pooled else F.conv2d(b, network.strided, stride=2, padding=1, groups=WIDE)
+    scores = Guided.apply(c, float("inf")).mean((2, 3)) @ network.head.T
+    (expected,) = torch.autograd.grad(scores.max(1).values.sum(), x)
+    ours = run(made, "fastcam.input_gradient", given)
+    np.testing.assert_allclose(ours[:, 0], expected.numpy(), rtol=0, atol=2e-6 * float(expected.abs().max()))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -100,3 +100,14 @@ def masked(op: Builder, dy: ir.Value, y: ir.Value, factor: float, mask: Callable
         return [op.Mul(each, mask(own)) for each, own in zip(parts.make(), parts.taken(op, y, factor))]
 
     return remember(op, dx, Parts(parts.stride, parts.size, make))
+
+
+def rectified(op: Builder, dy: ir.Value) -> ir.Value:
+    """max(dy, 0), of which is known what is known of ``dy``."""
+    dx, note = op.Relu(dy), op.notes.get(dy)
+    if isinstance(note, Parts):
+        make = note.make
+        return remember(op, dx, replace(note, make=lambda: [op.Relu(part) for part in make()]))
+    if isinstance(note, Unpooled):
+        op.notes[dx] = replace(note, dy=op.Relu(note.dy))
+    return dx

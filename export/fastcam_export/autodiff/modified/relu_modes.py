@@ -25,8 +25,10 @@ from fastcam_export.autodiff import rules as _rules  # noqa: F401  (fills the re
 from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
 from fastcam_export.autodiff.core.function_bodies import find
+from fastcam_export.autodiff.core.residues import rectified
 from fastcam_export.autodiff.core.rule import RULES, Function, Gradients, Node, Rule
 from fastcam_export.autodiff.core.shapes import cast_like
+from fastcam_export.autodiff.rules.activation import between_0_and_6, is_relu6
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.graph.query import in_default_domain, qualified_op_type
 
@@ -104,10 +106,12 @@ def _relu(through: Through, op: Builder, node: Node, dy: ir.Value) -> Gradients:
 def _guided(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
     """dx = max(dy, 0) where x > 0, and below the upper end where there is one"""
     high = node.input(2) if node.node.op_type == "Clip" else None
+    if high is not None and is_relu6(node):
+        return between_0_and_6(op, node, rectified(op, dy))
     if high is not None:
         inside = op.And(op.Greater(node.y, 0.0), op.Less(node.y, high))
         return op.Mul(op.Relu(dy), cast_like(op, inside, dy))
-    found = RULES["Relu"].gradients(op, node, op.Relu(dy))
+    found = RULES["Relu"].gradients(op, node, rectified(op, dy))
     assert isinstance(found, ir.Value)
     return found
 

@@ -85,12 +85,20 @@ def hard_swish(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     return op.Mul(dy, op.Where(op.Less(x, 3.0), op.Where(op.Greater(x, -3.0), middle, 0.0), 1.0))
 
 
-def _between_0_and_6(op: Builder, dy: ir.Value, y: ir.Value) -> ir.Value:
-    """``dy`` where 0 < y < 6, zero at these ends, by operators that keep y in blocks.
+def is_relu6(node: Node) -> bool:
+    """Whether a Clip is one from 0 to 6."""
+    return _is_number(node.input(1), 0.0) and _is_number(node.input(2), 6.0)
+
+
+def between_0_and_6(op: Builder, node: Node, dy: ir.Value) -> ir.Value:
+    """The gradient of a ReLU6: ``dy`` where 0 < y < 6, zero at these ends; by operators that keep y in blocks.
 
     HardSwish(x) = x min(1, max(0, x / 6 + 1/2)) is negative between -3 and 0, and zero there, in float32 too.
     """
-    return masked(op, dy, y, -0.5, lambda x: op.HardSigmoid(op.HardSwish(x), alpha=-STEEP, beta=JUST_BELOW))
+    y = node.y
+    if fits(op, y) and dy.dtype == ir.DataType.FLOAT:
+        return masked(op, dy, y, -0.5, lambda x: op.HardSigmoid(op.HardSwish(x), alpha=-STEEP, beta=JUST_BELOW))
+    return op.Mul(dy, cast_like(op, op.And(op.Greater(y, 0.0), op.Less(y, 6.0)), dy))
 
 
 @rule("Clip")
@@ -103,13 +111,10 @@ def clip(op: Builder, node: Node, dy: ir.Value) -> Gradients:
     low, high, x = node.input(1), node.input(2), node.node.inputs[0]
 
     def data() -> ir.Value:
-        if _is_number(low, 0.0) and _is_number(high, 6.0):
-            if fits(op, node.y) and dy.dtype == ir.DataType.FLOAT:
-                return _between_0_and_6(op, dy, node.y)
-            masks = [op.Greater(node.y, low), op.Less(node.y, high)]
-        else:
-            masks = [op.GreaterOrEqual(node.x, low)] if low is not None else []
-            masks += [op.LessOrEqual(node.x, high)] if high is not None else []
+        if is_relu6(node):
+            return between_0_and_6(op, node, dy)
+        masks = [op.GreaterOrEqual(node.x, low)] if low is not None else []
+        masks += [op.LessOrEqual(node.x, high)] if high is not None else []
         inside = op.And(*masks) if len(masks) > 1 else masks[0] if masks else None
         return dy if inside is None else op.Mul(dy, cast_like(op, inside, dy))
 
