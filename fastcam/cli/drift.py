@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastcam.cli.shared.console import print_table, say
-from fastcam.errors import FastcamError
+from fastcam.errors import FastcamError, shown
 
 EXAMPLES = (
     "fastcam drift january june",
@@ -43,6 +43,8 @@ def drift(
     from fastcam.drift.compare import compare
     from fastcam.drift.page import WORDS, page
 
+    if html is not None and html == json:
+        raise FastcamError(f"{shown(html)} is to be page and JSON at once; give each a file of its own")
     found = compare(reference, now, target)
     rows = [(one.name, f"{one.psi:.3f}", f"{one.chance:.3f}", WORDS[one.level]) for one in found.figures]
     rows += [

@@ -23,6 +23,12 @@ MOST = 30
 OTHERS = "others"
 LEAST = 20
 """Maps of a class in each table, from which on its mean map is compared."""
+OTHERWISE = {
+    "model": "two models", "model's settings": "two settings of the model (preprocessing, labels)",
+    "targets": "different targets (--target compares one)", "how": "two methods, thresholds or options",
+    "exif": "pictures that were turned and pictures that were not",
+}  # fmt: skip
+"""Settings of a batch that change figures where the pictures are the same."""
 FLOOR = 1e-3
 """Added to the share of each cell of a mean map, so that none is empty."""
 
@@ -145,13 +151,22 @@ def compare(reference: Path, now: Path, target: str | None = None) -> Drift:
     ]
     maps.sort(key=lambda one: (-one.psi, one.label))
     kept = tuple(one for one in figures if one is not None)
-    return Drift(reference, now, (before.pictures, after.pictures), kept, tuple(maps), _notes(before, after, maps))
+    notes = _notes(before, after, maps, ("targets",) if target is not None else ())
+    return Drift(reference, now, (before.pictures, after.pictures), kept, tuple(maps), notes)
 
 
-def _notes(before: Figures, after: Figures, maps: Sequence[MapDrift]) -> tuple[str, ...]:
-    notes = []
-    if before.model and after.model and before.model != after.model:
-        notes.append("the tables are of two models; what differs may be theirs")
+def _notes(before: Figures, after: Figures, maps: Sequence[MapDrift], alike: Sequence[str]) -> tuple[str, ...]:
+    """What is to be known; of what was asked, ``alike`` are the same in both."""
+    notes = [
+        f"the tables are of {words}; what differs may be theirs"
+        for key, words in OTHERWISE.items()
+        if key not in alike and key in before.about and before.about[key] != after.about.get(key, before.about[key])
+    ]
+    for one in (before, after):
+        source = one.about.get("source")
+        listed = source.get("pictures") if isinstance(source, dict) else None
+        if isinstance(listed, int) and one.pictures < listed:
+            notes.append(f"{shown(one.place)} has {one.pictures} of {listed} pictures: its run has not ended")
     if not before.maps or not after.maps:
         notes.append("mean maps are not compared: not both tables have maps (fastcam batch --maps)")
     elif not maps:

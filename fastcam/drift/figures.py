@@ -67,7 +67,7 @@ class Figures:
         predicted: of each picture its class.
         maps: by class.
         pictures: how many.
-        model: digest of the model's file; "" where nobody says.
+        about: what the table was made of, see :meth:`fastcam.batch.job.Job.settings`; empty where nobody says.
     """
 
     place: Path
@@ -76,7 +76,7 @@ class Figures:
     predicted: Counter[str]
     maps: dict[str, MeanMap]
     pictures: int
-    model: str
+    about: dict[str, Any]
 
 
 def read(place: Path, target: str | None = None) -> Figures:
@@ -89,7 +89,7 @@ def read(place: Path, target: str | None = None) -> Figures:
         FastcamError: there is no table, a file of it is damaged, or no row is of that target.
     """
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in VALUES}
-    found = Figures(place, {}, Counter(), Counter(), {}, 0, _model(place))
+    found = Figures(place, {}, Counter(), Counter(), {}, 0, _about(place))
     last = -1
     names: dict[int, str | None] = {}
     for batch in _batches(place):
@@ -169,9 +169,9 @@ def _overlap(count: int) -> NDArray[np.float64]:
     return share
 
 
-def _model(place: Path) -> str:
+def _about(place: Path) -> dict[str, Any]:
     try:
         about = json.loads(read_text(place / ABOUT, "give a table of fastcam batch"))
-        return str(about["model"])
-    except (FastcamError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+    except (FastcamError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}

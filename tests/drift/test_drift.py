@@ -182,6 +182,14 @@ def test_the_verb_tells_people_and_programs_and_its_page_asks_for_nothing(tmp_pa
     assert CliRunner().invoke(app, ["drift", str(before), str(before), "--fail-above", "0"]).exit_code == 0
 
 
+def test_one_file_for_page_and_numbers_is_refused(tmp_path):
+    place = str(made(tmp_path / "a", 0, 10)[0])
+    both = str(tmp_path / "both")
+    found = CliRunner().invoke(app, ["drift", place, place, "--html", both, "--json", both])
+    assert found.exit_code == 2 and "each a file of its own" in found.output
+    assert not (tmp_path / "both").exists()
+
+
 def test_tables_of_batches_are_compared(tmp_path):
     job = Job(model_file(tmp_path), (-1, "upper thing"), {"batch_size": 8, "threads": 1}, maps=True)
     source = open_source(str(pictures(tmp_path / "p", 70, bad=(3,))))
@@ -195,7 +203,26 @@ def test_tables_of_batches_are_compared(tmp_path):
     assert [each.label for each in one.maps] == ["upper thing"] and one.figures[0].reference == 69
     run(replace(job, model=model_file(tmp_path, seed=4), maps=False), source, tmp_path / "c")
     notes = compare(tmp_path / "a", tmp_path / "c").notes
-    assert "two models" in notes[0] and "not both tables have maps" in notes[1]
+    assert "two models" in notes[0] and "not both tables have maps" in notes[-1]
+
+
+def test_tables_that_were_asked_otherwise_say_so(tmp_path):
+    job = Job(model_file(tmp_path), (-1, "upper thing"), {"batch_size": 4, "threads": 1}, part=4)
+    source = open_source(str(pictures(tmp_path / "p", 6)))
+    run(job, source, tmp_path / "a")
+    run(replace(job, targets=("upper thing",)), source, tmp_path / "b")
+    run(replace(job, how={"threshold": 0.5}), source, tmp_path / "c")
+    run(job, source, tmp_path / "d")
+    (tmp_path / "d" / "part-000001.parquet").unlink()
+
+    def notes(now, **how):
+        return [note for note in compare(tmp_path / "a", tmp_path / now, **how).notes if "mean maps" not in note]
+
+    assert notes("a") == []
+    assert ["different targets" in note for note in notes("b")] == [True]
+    assert notes("b", target="upper thing") == []
+    assert ["two methods, thresholds or options" in note for note in notes("c")] == [True]
+    assert ["4 of 6 pictures: its run has not ended" in note for note in notes("d")] == [True]
 
 
 @pytest.mark.parametrize(
