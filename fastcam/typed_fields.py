@@ -42,6 +42,11 @@ def at_least(least: int) -> Rule:
     return Rule(lambda value: all(one >= least for one in _each(value)), f"numbers of {least} or more")
 
 
+def at_most(most: int) -> Rule:
+    """A number, or each of several."""
+    return Rule(lambda value: all(one <= most for one in _each(value)), f"numbers of {most} or less")
+
+
 MODERATE = Rule(lambda value: all(abs(one) <= 1e12 for one in _each(value)), "finite numbers, none beyond 1e12")
 NOT_ZERO = Rule(lambda value: all(abs(one) >= 1e-12 for one in _each(value)), "numbers other than 0")
 POSITIVE = Rule(lambda value: all(one > 0 for one in _each(value)), "numbers above 0")

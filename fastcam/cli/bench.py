@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def bench(
     from fastcam.runtime.session import create_session, read_metadata
 
     said, threads = threads, 2 if threads is None else threads
-    if threads < 1 or seconds <= 0 or min(batch or [1]) < 1:
+    if threads < 1 or not 0 < seconds < math.inf or min(batch or [1]) < 1:
         raise FastcamError("--threads and --batch must be at least 1, --seconds above 0")
     session = create_session(model, threads=threads)
     pair = read_metadata(session, str(model)).pair

@@ -13,9 +13,9 @@ from fastcam import cache
 from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.input_files import read_text
 from fastcam.runtime.providers import CPU, DEFAULT, Providers, Settings, resolve_providers
-from fastcam.runtime.session import Model, available_providers, warn_once
+from fastcam.runtime.session import MOST_THREADS, Model, available_providers, warn_once
 from fastcam.schema import __version__
-from fastcam.typed_fields import Unfit, at_least, built, check_fields, parse_json
+from fastcam.typed_fields import Unfit, at_least, at_most, built, check_fields, parse_json
 
 Goal: TypeAlias = Literal["latency", "throughput"]
 GOALS: tuple[Goal, ...] = ("latency", "throughput")
@@ -40,9 +40,9 @@ class Choice:
     """
 
     providers: str
-    threads: Annotated[int, at_least(1)]
+    threads: Annotated[int, at_least(1), at_most(MOST_THREADS)]
     batch: Annotated[int, at_least(1)]
-    sessions: Annotated[int, at_least(1)] = 1
+    sessions: Annotated[int, at_least(1), at_most(MOST_THREADS)] = 1
     spinning: bool = True
     optimization: Literal["all", "extended", "basic"] = "all"
     precision: Literal["f32", "bf16", "f16"] | None = None
@@ -203,7 +203,8 @@ def _read(profile: str | Path, model: Model, goal: Goal, cache_folder: Any) -> C
         return None
     try:
         made = read_profile(path)
-        why = made.stale(model, cache.root(cache_folder))
+        found: Choice = getattr(made, goal)
+        why = made.stale(model, cache.root(cache_folder)) or _missing(found)
         if why:
             raise FastcamError(f"{shown(path)} does not hold: {why}; run fastcam tune again")
     except FastcamError as error:
@@ -211,8 +212,16 @@ def _read(profile: str | Path, model: Model, goal: Goal, cache_folder: Any) -> C
             raise
         warn_once(f"{error}; going on without it")
         return None
-    found: Choice = getattr(made, goal)
     return found
+
+
+def _missing(choice: Choice) -> str:
+    """What a choice needs that is not installed; empty where all is."""
+    try:
+        resolve_providers(choice.providers, available_providers())
+    except FastcamError:
+        return f"it is for {choice.providers}, which is not in this ONNX Runtime"
+    return ""
 
 
 Opening: TypeAlias = "tuple[Providers, int | None, int, Settings]"

@@ -44,6 +44,8 @@ from fastcam.runtime.providers import Providers as Providers
 from fastcam.runtime.run_gate import RUNS
 from fastcam.schema import METADATA_KEY, Metadata
 
+MOST_THREADS = 1024
+"""Of one run: ONNX Runtime starts them all, and a process has room for some thousands."""
 Model: TypeAlias = "str | Path | bytes"
 
 
@@ -85,8 +87,8 @@ def create_session(
     """
     ort = onnxruntime()
     typed("threads", threads, Integral | NoneType, "a whole number")
-    if threads is not None and threads < 1:
-        raise FastcamError(f"threads must be at least 1, got {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise FastcamError(f"threads must be at least 1 and at most {MOST_THREADS}, got {threads}")
     if not isinstance(model, bytes):
         typed("model", model, str | os.PathLike, "the path of an exported ONNX file, or its bytes")
         _check_file(Path(model))

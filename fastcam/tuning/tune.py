@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -106,7 +107,7 @@ def tune(
     Raises:
         FastcamError: a file that is not of single pictures, or a picture that cannot be explained.
     """
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise FastcamError(f"seconds is {seconds:g}; give a number above 0")
     return _Tuner(Path(model), pictures, seconds, tolerance or Tolerance(), preprocess, told).tuned()
 

@@ -107,6 +107,25 @@ def test_one_that_does_not_hold_is_passed_over_with_a_warning_and_refused_where_
         Explainer(path, profile=path_beside(path))
 
 
+def test_a_profile_of_an_engine_that_is_gone_is_passed_over(tuned, monkeypatch):
+    path, said = tuned
+    monkeypatch.setattr(profile, "available_providers", lambda: ["CPUExecutionProvider"])
+    rewrite(path, said, latency=LATENCY | {"providers": "cuda"})
+    with pytest.warns(UserWarning, match="it is for cuda, which is not in this ONNX Runtime.*going on without it"):
+        assert Explainer(path, profile="auto").profile is None
+    with pytest.raises(FastcamError, match="it is for cuda"):
+        Explainer(path, profile=path_beside(path))
+
+
+def test_threads_without_end_are_refused(tuned):
+    path, said = tuned
+    with pytest.raises(FastcamError, match="at most 1024, got 1000000000"):
+        Explainer(path, threads=10**9)
+    rewrite(path, said, latency=LATENCY | {"threads": 10**9})
+    with pytest.warns(UserWarning, match="latency.threads is 1000000000; give numbers of 1024 or less"):
+        assert Explainer(path, profile="auto").profile is None
+
+
 def test_a_file_that_is_no_profile_is_refused(tuned):
     path, _ = tuned
     for text in ("", "{", "[]", "{}", '{"fastcam_profile": 1}'):

@@ -171,6 +171,8 @@ def test_the_command_prints_a_table_and_the_choices(scenes, tmp_path):
     ("arguments", "said"),
     [
         (("--seconds", 0), "seconds is 0"),
+        (("--seconds", "nan"), "seconds is nan"),
+        (("--seconds", "inf"), "seconds is inf"),
         (("--max-difference", 0), "tolerance"),
         ((DATA / "absent.jpg",), "no such file"),
         (("-o", "absent/p.json"), "cannot be written"),
