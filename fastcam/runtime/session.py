@@ -327,4 +327,6 @@ def _why(error: BaseException) -> str:
         )
     if kind == "InvalidProtobuf" or "No graph was found" in text:
         return "not an ONNX file, or cut short; copy or export it again"
+    if "ORT model verification failed" in text:
+        return "not a file in ONNX Runtime's own format, or cut short; copy or export it again"
     return f"ONNX Runtime cannot load it ({text})"

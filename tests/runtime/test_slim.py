@@ -126,6 +126,16 @@ def test_what_is_wrong_is_one_line(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["b.cam.onnx"]
 
 
+def test_a_file_that_is_cut_short_or_cannot_be_read_back_is_said_to_be(exported, tmp_path):
+    content = exported[2].read_bytes()
+    (tmp_path / "cut.ort").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FastcamError, match="own format, or cut short"):
+        Explainer(tmp_path / "cut.ort")
+    (tmp_path / "whole.ort").write_bytes(content)
+    with pytest.raises(FastcamError, match="own format, which nobody reads back; give the .onnx file"):
+        export_model(tmp_path / "whole.ort", tmp_path / "out.onnx")
+
+
 def test_settings_of_sessions_hold_for_it(exported, tmp_path):
     _, _, slim, _ = exported
     wanted = Explainer(slim)(DATA / "scene.jpg")

@@ -135,6 +135,10 @@ def _read(source: Source, room: Path | None) -> tuple[onnx.ModelProto, str, str,
 
 def _parse(data: bytes, file: str) -> onnx.ModelProto:
     name = file or "the model"
+    if data[4:8] == b"ORTM":
+        raise FastcamError(
+            f"{name} is in ONNX Runtime's own format, which nobody reads back; give the .onnx file of it"
+        )
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
