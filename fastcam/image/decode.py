@@ -36,8 +36,9 @@ _BAND = 1 << 8
 """Rows whose channels change places at once."""
 
 JPEG = (".jpg", ".jpeg")
-SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""Endings of picture files, in upper or lower case, for folders; a single file is decoded whatever its name."""
+SUFFIXES = (*JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2", ".heic", ".heif")
+"""Endings of picture files, in upper or lower case, for folders; a single file is decoded whatever its name. Those that
+not every OpenCV decodes are among them, so that the pictures of a telephone are told of and not left out."""
 
 
 def is_picture(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
@@ -93,8 +94,11 @@ def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> P
         except cv2.error as error:  # e.g. more pixels than OpenCV accepts
             raise FastcamError(f"{name}: OpenCV cannot decode it ({' '.join(str(error.err).split())})") from error
     if image is None or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
+        reader = "OpenCV" if has_opencv() else "Pillow"
+        if data[4:8] == b"ftyp":
+            raise FastcamError(f"{name}: a HEIC or AVIF picture that {reader} cannot decode; convert it to JPEG or PNG")
         raise FastcamError(
-            f"{name}: not a picture that {'OpenCV' if has_opencv() else 'Pillow'} can decode; give a JPEG, PNG, BMP, "
+            f"{name}: not a picture that {reader} can decode; give a JPEG, PNG, BMP, "
             "WebP or TIFF file of 8 or 16 bits, or an array of bands as .npy"
         )
     image = _rgb(image if image.ndim == 3 else image[..., None])

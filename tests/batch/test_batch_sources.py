@@ -9,6 +9,7 @@ import pytest
 from fastcam import FastcamError
 from fastcam.batch.sources import places, shards
 from fastcam.batch.sources.opened import open_source
+from fastcam.image.decode import decode
 from support.batch_cases import encoded, pictures, read, shard
 
 pa = pytest.importorskip("pyarrow", reason="the extra batch is not installed: no source was read")
@@ -99,6 +100,16 @@ def test_hidden_members_of_a_shard_are_left_out_as_hidden_files_are(tmp_path):
         (tmp_path / name).write_bytes(shard(members, mode))
         ((_, _, inside),) = read(open_source(str(tmp_path / name)), 10)
         assert inside == [(f"{name}/000.png", encoded(0)), (f"{name}/in/001.png", encoded(1))]
+
+
+def test_pictures_of_telephones_are_told_of_and_not_left_out(tmp_path):
+    heic = b"\0\0\0\x18ftypheic" + bytes(64)
+    for name, content in {"a.HEIC": heic, "b.avif": heic, "c.png": encoded(0)}.items():
+        (tmp_path / name).write_bytes(content)
+    ((_, _, inside),) = read(open_source(str(tmp_path)), 10)
+    assert [name for name, _ in inside] == ["a.HEIC", "b.avif", "c.png"]
+    with pytest.raises(FastcamError, match=r"a.HEIC: a HEIC or AVIF picture .* convert it to JPEG"):
+        decode(tmp_path / "a.HEIC")
 
 
 def test_several_files_are_one_source_by_folder_pattern_and_counting(tmp_path):

@@ -132,7 +132,7 @@ def test_a_file_that_is_cut_short_or_cannot_be_read_back_is_said_to_be(exported,
     with pytest.raises(FastcamError, match="own format, or cut short"):
         Explainer(tmp_path / "cut.ort")
     (tmp_path / "whole.ort").write_bytes(content)
-    with pytest.raises(FastcamError, match="own format, which nobody reads back; give the .onnx file"):
+    with pytest.raises(FastcamError, match="own format, which nobody reads back"):
         export_model(tmp_path / "whole.ort", tmp_path / "out.onnx")
 
 
