@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -43,8 +44,9 @@ def exported(request, tmp_path_factory):
     if request.param == "float16":
         source = in_half(source, FLOAT16)
     elif request.param == "int8":
+        copy = shutil.copy(SOURCE, folder)  # the quantiser writes beside its source, where another worker does so too
         quantize_static(
-            str(SOURCE), str(folder / "int8.onnx"), Pictures(source.graph.input[0].name), quant_format=QuantFormat.QDQ
+            str(copy), str(folder / "int8.onnx"), Pictures(source.graph.input[0].name), quant_format=QuantFormat.QDQ
         )
         source = onnx.load(folder / "int8.onnx")
     path = folder / "net.cam.onnx"
