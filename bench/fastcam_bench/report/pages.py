@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastcam_bench.paths import ROOT
-from fastcam_bench.report import faithfulness, hosts, package, paper, robustness, servers, tables
+from fastcam_bench.report import faithfulness, hosts, package, paper, robustness, servers, speed_tables, tables
 
 COMMAND = "python -m fastcam_bench.report"
 SECTIONS: dict[str, Callable[[], str]] = {
     **tables.SECTIONS,
+    **speed_tables.SECTIONS,
     **package.SECTIONS,
     **robustness.SECTIONS,
     **paper.SECTIONS,
