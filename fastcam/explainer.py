@@ -180,6 +180,11 @@ class Explainer:
         """Names of the inputs that hold a text."""
         return self._inputs.texts.names
 
+    @property
+    def missing_inputs(self) -> tuple[str, ...]:
+        """Names of the further inputs that every call has to give a value, for neither the file nor this has one."""
+        return self._inputs.missing
+
     def check_text(self, text: str | Sequence[str]) -> None:
         """Refuse a text that the file cannot be asked, before a picture is read.
 

@@ -71,6 +71,12 @@ class Job:
             raise FastcamError(f"{name}: explains no single pictures; fastcam batch takes models of pictures")
         if how is None:
             raise FastcamError(f"{name}: does not say how pictures become its input; say it by --preprocess")
+        if explainer.missing_inputs:
+            one = explainer.missing_inputs[0]
+            raise FastcamError(
+                f"{name}: its input {one!r} has no value for a whole batch; give it one at the export "
+                f"(fastcam export --input-value {one}=...)"
+            )
         explainer.steps(ExplainOptions(list(self.targets), **self.how))  # what cannot be asked is refused at once
         return explainer
 

@@ -198,6 +198,11 @@ class Inputs:
             raise FastcamError(f"text and a value of input {twice[0]!r} were both given; give one of the two")
         return {**inputs, **named}
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of further inputs without a value unless a call gives one."""
+        return self._further.missing
+
     def further(self, inputs: Values | None, images: int) -> FurtherValues:
         """The values of the further inputs for so many images; see :meth:`FurtherInputs.of`."""
         return self._further.of(inputs, images)

@@ -140,6 +140,12 @@ class FurtherInputs:
                 shared[name] = array
         return FurtherValues(rows, shared)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of those without a value unless a call gives one; texts that are targets are not among them."""
+        known = {one.name for one in self.about if one.default is not None or not one.read} | set(self.given)
+        return tuple(name for name in self.values if name not in known and not self.texts.of_all(name))
+
     # ---- inside
 
     def _of_every_call(self, given: Values) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
+from fastcam.batch.job import Job
 from fastcam.cli import app
 from fastcam.methods.perturbation import occlusion
 from fastcam_export import export_model
@@ -251,3 +252,11 @@ def test_a_picture_is_no_value_of_a_file(tmp_path):
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((4, 4, 3), np.uint8))
     run = CliRunner().invoke(app, ["export", str(tmp_path / "m.onnx"), "--input-value", f"b={tmp_path / 'b.png'}"])
     assert run.exit_code == 2 and "give pictures to explain, with --input-value b=b.png" in run.stderr
+
+
+def test_a_batch_refuses_an_input_without_a_value_before_it_begins(numbers):
+    assert Explainer(numbers).missing_inputs == ("meta",)
+    assert Explainer(numbers, inputs={"meta": META[0]}).missing_inputs == ()
+    with pytest.raises(FastcamError, match="input 'meta' has no value for a whole batch; give it one at the export"):
+        Job(numbers).opened()
+    assert Job(numbers, opening={"inputs": {"meta": META[0]}}).opened().missing_inputs == ()
