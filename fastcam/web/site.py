@@ -14,6 +14,8 @@ from fastcam.web.models import WebModel
 PACKAGE_FILES = ("kernels.wasm", "src/explainer.js", "src/explanation.js", "src/index.js", "src/kernels.js",
                  "src/model_file.js", "src/outputs.js", "src/pixels.js", "src/targets.js")  # fmt: skip
 """What the page needs of ``fastcam-web``."""
+ABOUT = "site.json"
+"""What the page reads first: its models and picture."""
 
 
 def package() -> Path:
@@ -35,8 +37,10 @@ def write_site(folder: Path, models: Sequence[WebModel], runtime: Mapping[str, b
         The files.
 
     Raises:
-        FastcamError: one cannot be written, or two models have one name.
+        FastcamError: one cannot be written, two models have one name, or the folder holds a page of somebody else.
     """
+    if (folder / "index.html").exists() and not (folder / ABOUT).exists():
+        raise FastcamError(f"{shown(folder)}: its index.html is of another page; choose an empty folder with --out")
     listed = []
     copied = {path.name: path for path in sorted((Path(__file__).parent / "page").iterdir())}
     copied |= {f"fastcam-web/{name}": package() / name for name in PACKAGE_FILES}
@@ -50,7 +54,7 @@ def write_site(folder: Path, models: Sequence[WebModel], runtime: Mapping[str, b
         listed.append({"name": model.name, "file": f"models/{model.files[0].name}"})
     about = {"models": listed, "picture": f"pictures/{picture.name}", "webgpu": "ort.webgpu.min.mjs" in runtime}
     written = {f"onnxruntime-web/{name}": content for name, content in runtime.items()}
-    written["site.json"] = (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
+    written[ABOUT] = (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
     with refused(folder, "folder"):
         for name in (*copied, *written):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

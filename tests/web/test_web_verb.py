@@ -88,6 +88,15 @@ def test_a_second_page_replaces_the_first(tmp_path):
     assert not [name for name in written(tmp_path / "site") if "/.fastcam" in name or name.startswith(".fastcam")]
 
 
+def test_a_page_of_somebody_else_is_not_replaced(tmp_path):
+    package(tmp_path / "node_modules" / "onnxruntime-web")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("my page")
+    code, said = run(tmp_path, "-o", "site")
+    assert code == 2 and "its index.html is of another page" in " ".join(said.split())
+    assert (tmp_path / "site" / "index.html").read_text() == "my page" and written(tmp_path / "site") == {"index.html"}
+
+
 @pytest.mark.parametrize("place", ["dist", ""])
 def test_a_folder_of_the_package_or_its_dist(tmp_path, place):
     folder = package(tmp_path / "ort")
