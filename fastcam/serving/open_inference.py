@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,8 @@ def answer(
 
     Args:
         feed: the inputs by name; byte strings are arrays of objects.
-        parameters: of the request; those that say nothing of an explanation are left alone.
+        parameters: of the request; those that say nothing of an explanation are left alone, unless one is nearly such
+            a name.
         names, until, kept: see :func:`infer`.
 
     Raises:
@@ -152,6 +154,7 @@ def answer(
     """
     if not feed and PREDICTION not in parameters:
         raise FastcamError("the request has no inputs; send the model's input")
+    _refuse_mistyped(parameters)
     said = {name: parameters[name] for name in NAMES if name in parameters}
     pictures, about = _pictures(model, feed), {}
     if PREDICTION in parameters:
@@ -241,6 +244,15 @@ def explained_arrays(each: Sequence[Explanation], heatmaps: bool = False) -> dic
         "fastcam.status": np.array([[word.encode() for word in row] for one in each for row in one.status], object),
     }
     return found | ({"fastcam.heatmaps": np.concatenate([one.heatmaps for one in each])} if heatmaps else {})
+
+
+def _refuse_mistyped(parameters: Mapping[str, Any]) -> None:
+    """Others may come, of other servers and their clients; "treshold" would be one that nobody reads."""
+    ours = (*NAMES, PREDICT, PREDICTION)
+    for name in parameters:
+        near = [] if name in ours else get_close_matches(name, ours, 1, 0.8)
+        if near:
+            raise FastcamError(f"no parameter {shown(repr(name))}; the nearest is {near[0]!r}")
 
 
 # ---- tensors

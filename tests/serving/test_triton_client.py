@@ -142,6 +142,13 @@ def test_an_error_is_the_servers_line(client, library):
         client.infer("other", [given(library, "image", tensor(1))])
 
 
+def test_a_mistyped_parameter_is_refused_and_one_of_others_passes(client, library):
+    x = given(library, "image", tensor(1))
+    with pytest.raises(InferenceServerException, match="no parameter 'treshold'; the nearest is 'threshold'"):
+        client.infer("tiny", [x], parameters={"treshold": "0.5"})
+    assert client.infer("tiny", [x], parameters={"tenant": "us"}).as_numpy("fastcam.classes") is not None
+
+
 @pytest.mark.parametrize("how", ["gzip", "deflate"])
 def test_a_compressed_request(addresses, how, path):
     x = tensor(1)
