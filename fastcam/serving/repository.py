@@ -21,7 +21,7 @@ class Place:
     """Where a version of a model lies.
 
     Attributes:
-        name: the file's without ``.cam.onnx``, or that of the folder with its versions.
+        name: the file's without its ending (``.cam.onnx``, ``.cam.ort``), or that of the folder with its versions.
         version: the number of the folder in that, "1" of a single file.
         path: of the file.
     """
@@ -53,7 +53,7 @@ def places(source: Path) -> Iterator[Place]:
 
 
 def _name(path: Path) -> str:
-    return path.name.removesuffix(SUFFIX).removesuffix(".onnx")
+    return path.name.removesuffix(".onnx").removesuffix(".ort").removesuffix(".cam")
 
 
 class Repository:

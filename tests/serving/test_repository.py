@@ -13,7 +13,7 @@ from fastcam.serving.asked import Asked
 from fastcam.serving.errors import NotServed
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import ServedModel
-from fastcam.serving.repository import Repository
+from fastcam.serving.repository import Repository, places
 from support.models.contract_model import noise, random_model
 
 FIRST, SECOND = (random_model(labels=(name, "b", "c", "d", "e")).file() for name in ("old", "new"))
@@ -77,6 +77,12 @@ def test_a_server_that_starts_again_serves_the_files_that_are_whole(tmp_path):
     repository.close()
     with pytest.raises(FastcamError, match=r"a\.cam\.onnx: not an ONNX file"):
         Repository([tmp_path / "a.cam.onnx", tmp_path / "net"], load)
+
+
+@pytest.mark.parametrize("file", ["net.cam.onnx", "net.cam.ort", "net.onnx", "net.ort"])
+def test_a_file_is_served_by_its_name_without_its_ending(tmp_path, file):
+    (tmp_path / file).write_bytes(FIRST)
+    assert [place.name for place in places(tmp_path / file)] == ["net"]
 
 
 def test_the_highest_version_answers_who_names_none(tmp_path):

@@ -98,6 +98,8 @@ class Process:
         spans = OpenTelemetry() if self.trace else Spans()
         metrics = Metrics({name: Reference(table) for name, table in self.references.items()})
         repository = self.repository(metrics, spans, told)
+        for name in sorted(set(self.references) - set(repository.models)):
+            told(f"--reference {name}: no such model is served, so that nothing is compared with the table")
 
         @asynccontextmanager
         async def announced(service: Service) -> AsyncIterator[None]:
