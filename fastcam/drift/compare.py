@@ -143,11 +143,14 @@ def compare(reference: Path, now: Path, target: str | None = None) -> Drift:
             raise FastcamError(f"{shown(one.place)}: no pictures in it; give a table with some")
     figures = [_values(name, before.values[column], after.values[column]) for column, name in VALUES.items()]
     figures.append(_categories("status of the map", before.status, after.status))
-    figures.append(_categories("predicted class", before.predicted, after.predicted))
+    shared = before.shared_labels | after.shared_labels
+    classes = [Counter({each.name(key, shared): n for key, n in each.predicted.items()}) for each in (before, after)]
+    figures.append(_categories("predicted class", *classes))
+    old, new = ({each.name(key, shared): one for key, one in each.maps.items()} for each in (before, after))
     maps = [
-        map_drift(label, one, after.maps[label])
-        for label, one in before.maps.items()
-        if label in after.maps and min(one.count, after.maps[label].count) >= LEAST
+        map_drift(name, one, new[name])
+        for name, one in old.items()
+        if name in new and min(one.count, new[name].count) >= LEAST
     ]
     maps.sort(key=lambda one: (-one.psi, one.label))
     kept = tuple(one for one in figures if one is not None)

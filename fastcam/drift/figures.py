@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ class Figures:
         values: float32 of each row that has one, by column.
         status: of the maps, and of rows without one.
         predicted: of each picture its class.
-        maps: by class.
+        maps: by class, or by the label of what is none.
+        labels: of the classes that were asked for.
         pictures: how many.
         about: what the table was made of, see :meth:`fastcam.batch.job.Job.settings`; empty where nobody says.
     """
@@ -73,10 +74,23 @@ class Figures:
     place: Path
     values: dict[str, NDArray[np.float32]]
     status: Counter[str]
-    predicted: Counter[str]
-    maps: dict[str, MeanMap]
+    predicted: Counter[int]
+    maps: dict[int | str, MeanMap]
+    labels: dict[int, str]
     pictures: int
     about: dict[str, Any]
+
+    @property
+    def shared_labels(self) -> set[str]:
+        """Labels of several classes, as ImageNet's two cranes."""
+        return {label for label, count in Counter(self.labels.values()).items() if count > 1}
+
+    def name(self, key: int | str, shared: Container[str] = ()) -> str:
+        """What a class is called: its label, with its number where the label is ``shared``."""
+        if isinstance(key, str):
+            return key
+        label = self.labels.get(key, "")
+        return f"{label} (class {key})" if label in shared else label or f"class {key}"
 
 
 def read(place: Path, target: str | None = None) -> Figures:
@@ -89,9 +103,8 @@ def read(place: Path, target: str | None = None) -> Figures:
         FastcamError: there is no table, a file of it is damaged, or no row is of that target.
     """
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in VALUES}
-    found = Figures(place, {}, Counter(), Counter(), {}, 0, _about(place))
+    found = Figures(place, {}, Counter(), Counter(), {}, {}, 0, _about(place))
     last = -1
-    names: dict[int, str | None] = {}
     for batch in _batches(place):
         rows = {name: batch.column(name) for name in batch.schema.names}
         pictures = rows["picture"].to_numpy(zero_copy_only=False)
@@ -99,9 +112,10 @@ def read(place: Path, target: str | None = None) -> Figures:
         last = int(pictures[-1])
         found.pictures += int(new.sum())
         classes, labels = rows["class"].to_pylist(), rows["label"].to_pylist()
-        names |= {number: label for number, label in zip(classes, labels, strict=True) if number is not None}
+        pairs = [*zip(classes, labels, strict=True)]
+        found.labels |= {number: label for number, label in pairs if number is not None and label}
         predicted = rows["predicted"].to_pylist()
-        found.predicted.update(str(one) for one, first in zip(predicted, new, strict=True) if first and one is not None)
+        found.predicted.update(one for one, first in zip(predicted, new, strict=True) if first and one is not None)
         asked = rows["target"].to_pylist()
         kept = np.array([target is None or one in (target, None) for one in asked], bool)
         status = rows["status"].to_pylist()
@@ -110,15 +124,12 @@ def read(place: Path, target: str | None = None) -> Figures:
             numbers = rows[name].to_numpy(zero_copy_only=False).astype(np.float32)
             parts.append(numbers[kept & np.isfinite(numbers)])
         if "map" in rows:
-            _add_maps(found.maps, rows, labels, kept)
+            keys = [label if number is None else number for number, label in pairs]
+            _add_maps(found.maps, rows, keys, kept)
     if target is not None and not any(len(part) for parts in values.values() for part in parts):
         raise FastcamError(
             f"{shown(place)}: no row of the target {shown(repr(target))} with a map; give one of the table's"
         )
-    named: Counter[str] = Counter()
-    for number, count in found.predicted.items():
-        named[names.get(int(number)) or f"class {number}"] += count
-    found.predicted = named
     found.values = {name: np.concatenate(parts) if parts else np.zeros(0, np.float32) for name, parts in values.items()}
     return found
 
@@ -142,15 +153,17 @@ def _batches(place: Path) -> Iterator[Any]:
             raise FastcamError(f"{shown(path)}: cannot be read ({said}); make the table again") from error
 
 
-def _add_maps(maps: dict[str, MeanMap], rows: Any, labels: list[str | None], kept: NDArray[np.bool_]) -> None:
+def _add_maps(
+    maps: dict[int | str, MeanMap], rows: Any, keys: Sequence[int | str | None], kept: NDArray[np.bool_]
+) -> None:
     shapes = rows["map_shape"].to_pylist()
-    for i, (shape, label) in enumerate(zip(shapes, labels, strict=True)):
-        if not kept[i] or label is None or shape is None or len(shape) != 2:
+    for i, (shape, key) in enumerate(zip(shapes, keys, strict=True)):
+        if not kept[i] or key is None or shape is None or len(shape) != 2:
             continue
         heat = np.asarray(rows["map"][i].values.to_numpy(zero_copy_only=False), np.float64).reshape(shape)
         total = float(heat.sum())
         if total > 0:
-            maps.setdefault(label, MeanMap()).add(in_cells(heat / total))
+            maps.setdefault(key, MeanMap()).add(in_cells(heat / total))
 
 
 def in_cells(heat: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ pytest.importorskip("pyarrow", reason="the extra batch is not installed: no tabl
 LABELS = ("cat", "dog", "<b>owl</b>")
 
 
-def made(folder, seed, count=400, shift=0.0, classes=(0.5, 0.3, 0.2), corner=0, failed=0.0, maps=True):
+def made(folder, seed, count=400, shift=0.0, classes=(0.5, 0.3, 0.2), corner=0, failed=0.0, maps=True, labels=LABELS):
     """A table of random rows."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -42,7 +42,7 @@ def made(folder, seed, count=400, shift=0.0, classes=(0.5, 0.3, 0.2), corner=0, 
         heat[corner:, corner:] *= 0.5
         row = {
             "picture": number, "name": str(number), "width": 8, "height": 8, "target": "-1", "class": index,
-            "label": LABELS[index], "predicted": index, "score": rng.normal(0.5 + shift, 0.1), "status": "ok",
+            "label": labels[index], "predicted": index, "score": rng.normal(0.5 + shift, 0.1), "status": "ok",
             "heat_inside": rng.random(), "entropy": rng.random() ** 2,
         }  # fmt: skip
         if maps:
@@ -110,6 +110,22 @@ def test_the_index_of_mean_maps_is_that_of_the_shares_of_heat(tmp_path):
         np.testing.assert_allclose(one.maps[0], mean(rows, label), atol=1e-9)
     same = compare(before, made(tmp_path / "c", 2)[0])
     assert all(one.psi < found[one.label].psi and one.level == "none" for one in same.maps)
+
+
+def test_two_classes_of_one_label_stay_two(tmp_path):
+    """ImageNet has two cranes. Of models that number their classes otherwise, labels say which belong together."""
+    two, turned = ("crane", "dog", "crane"), ("owl", "cat", "dog")
+    before, after = (made(tmp_path / name, seed, labels=two)[0] for name, seed in (("a", 0), ("b", 1)))
+    found = compare(before, after)
+    assert {one.label for one in found.maps} == {"crane (class 0)", "dog", "crane (class 2)"}
+    (predicted,) = (one for one in found.figures if one.name == "predicted class")
+    assert [name for name, _, _ in predicted.bins] == ["crane (class 0)", "dog", "crane (class 2)"]
+    other = made(tmp_path / "c", 2, labels=turned)[0]
+    assert {one.label for one in compare(made(tmp_path / "d", 3, labels=("cat", "dog", "owl"))[0], other).maps} == {
+        "cat",
+        "dog",
+        "owl",
+    }
 
 
 def test_in_cells_keeps_all_heat_and_where_it_lies():
