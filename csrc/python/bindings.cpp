@@ -8,14 +8,11 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <exception>
 #include <limits>
 #include <memory>
 #include <new>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -232,35 +229,9 @@ Bytes overlay(const Bytes& image, const Floats& heatmap, const Bytes& lut, doubl
     return out;
 }
 
-// Pixels from which on a thread is worth its start, some 20 microseconds: they take 80.
-constexpr std::int64_t kPixelsOfAThread = 1 << 17;
-
-// Calls run(part, worker) for each part, those of this thread as worker 0. Whoever is ready takes the next part, so that
-// nobody waits for a thread that the system is slow to start: one that comes too late finds nothing left, and touches
-// nothing of the caller's.
-template <typename Run>
-void in_parts(std::int64_t parts, std::int64_t threads, const Run& run) {
-    struct Progress {
-        std::atomic<std::int64_t> taken{0}, done{0};
-    };
-    const auto progress = std::make_shared<Progress>();
-    const auto work = [progress, parts, &run](std::int64_t worker) {
-        for (std::int64_t part = progress->taken++; part < parts; part = progress->taken++) {
-            run(part, worker);
-            ++progress->done;
-        }
-    };
-    try {
-        for (std::int64_t worker = 1; worker < threads; ++worker) std::thread(work, worker).detach();
-    } catch (const std::exception&) {  // the system has none left: there are fewer
-    }
-    work(0);
-    while (progress->done < parts) std::this_thread::yield();
-}
-
 // pixels [height, width, 3] with any stride from row to row; `out` is the part of the tensor to be written, [H, W, 3] in
-// any order of memory, and is written although it is an argument. At most `threads` share the rows.
-void prepare(const py::array& pixels, const Floats& factor, const Floats& shift, py::array& out, std::int64_t threads) {
+// any order of memory, and is written although it is an argument.
+void prepare(const py::array& pixels, const Floats& factor, const Floats& shift, py::array& out) {
     const bool bytes = py::isinstance<py::array_t<std::uint8_t>>(pixels);
     const bool together = pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.strides(1) == 3 && pixels.strides(2) == 1;
     ask(bytes && together, "pixels", "uint8 [h, w, 3] of pixels side by side");
@@ -271,25 +242,16 @@ void prepare(const py::array& pixels, const Floats& factor, const Floats& shift,
     for (int axis = 0; whole && axis < 3; ++axis) whole = out.strides(axis) % static_cast<py::ssize_t>(sizeof(float)) == 0;
     ask(floats && whole, "out", "float32 [H, W, 3] that can be written");
     const std::int64_t height = pixels.shape(0), width = pixels.shape(1), rows = out.shape(0), columns = out.shape(1);
-    const std::int64_t workers = std::max<std::int64_t>(1, std::min({threads, rows, height * width / kPixelsOfAThread}));
-    const std::int64_t parts = workers == 1 ? 1 : std::min(rows, 2 * workers);
-    const std::size_t room = (fastcam_prepare_scratch(width, columns) + 63) / 64 * 64;  // no two share a cache line
-    const auto scratch = scratch_of(room * static_cast<std::size_t>(workers));
+    const auto scratch = scratch_of(fastcam_prepare_scratch(width, columns));
     const auto* in = static_cast<const std::uint8_t*>(pixels.data());
     const std::int64_t stride = pixels.strides(0), size = sizeof(float);
     const std::int64_t strides[3] = {out.strides(0) / size, out.strides(1) / size, out.strides(2) / size};
     const float *factors = factor.data(), *shifts = shift.data();
     float* result = static_cast<float*>(out.mutable_data());
-    std::atomic<int> error{FASTCAM_SUCCESS};
+    int error = FASTCAM_SUCCESS;
     {
         const py::gil_scoped_release released;
-        in_parts(parts, workers, [&](std::int64_t part, std::int64_t worker) {
-            const std::int64_t first = rows * part / parts, end = rows * (part + 1) / parts;
-            unsigned char* const own = scratch.get() + room * static_cast<std::size_t>(worker);
-            const int found = fastcam_prepare_rows(in, height, width, stride, rows, columns, factors, shifts, own, result,
-                                                   strides, first, end - first);
-            if (found != FASTCAM_SUCCESS) error = found;
-        });
+        error = fastcam_prepare(in, height, width, stride, rows, columns, factors, shifts, scratch.get(), result, strides);
     }
     check(error, "prepare");
 }
@@ -471,8 +433,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     m.def("boxes", &boxes, py::arg("labels").noconvert(), "count"_a);
     m.def("overlay", &overlay, py::arg("image").noconvert(), py::arg("heatmap").noconvert(), py::arg("lut").noconvert(),
           "alpha"_a);
-    m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a,
-          "threads"_a = 1);
+    m.def("prepare", &prepare, "pixels"_a, py::arg("factor").noconvert(), py::arg("shift").noconvert(), "out"_a);
     m.def("explain_maps", &explain_maps);
     m.def("same_everywhere", &same_everywhere, py::arg("maps").noconvert());
     m.def("in_original", &in_original, py::arg("counts").noconvert(), py::arg("components").noconvert(), "ways"_a);

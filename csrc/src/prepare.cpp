@@ -271,18 +271,10 @@ size_t fastcam_prepare_scratch(int64_t width, int64_t out_width) noexcept {
 int fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t width, int64_t stride, int64_t out_height,
                     int64_t out_width, const float* factor, const float* shift, void* scratch, float* out,
                     const int64_t* strides) noexcept {
-    return fastcam_prepare_rows(pixels, height, width, stride, out_height, out_width, factor, shift, scratch, out, strides,
-                                0, out_height);
-}
-
-int fastcam_prepare_rows(const uint8_t* pixels, int64_t height, int64_t width, int64_t stride, int64_t out_height,
-                         int64_t out_width, const float* factor, const float* shift, void* scratch, float* out,
-                         const int64_t* strides, int64_t first, int64_t rows) noexcept {
     using namespace fastcam;
     if (!is_valid(pixels, height, width, stride, out_height, out_width, factor, shift, scratch, out, strides)) {
         return FASTCAM_INVALID;
     }
-    if (first < 0 || rows < 0 || first > out_height || rows > out_height - first) return FASTCAM_INVALID;
     Arena arena{static_cast<unsigned char*>(scratch)};
     const Memory memory(arena, width, out_width);
     Shrink vertical = shrink_of(height, out_height), horizontal = shrink_of(width, out_width);
@@ -297,12 +289,12 @@ int fastcam_prepare_rows(const uint8_t* pixels, int64_t height, int64_t width, i
     for (std::int64_t x = 0; x < out_width; ++x) memory.spans[x] = horizontal.at(x);
     std::memcpy(memory.last, pixels + (height - 1) * stride, static_cast<std::size_t>(3 * width));
     memory.last[3 * width] = 0;
-    Rows summed(pixels, stride, height, out_width, memory);
-    for (std::int64_t y = first; y < first + rows; ++y) {
+    Rows rows(pixels, stride, height, out_width, memory);
+    for (std::int64_t y = 0; y < out_height; ++y) {
         const Span span = vertical.at(y);
         std::fill(memory.sums, memory.sums + 4 * out_width, 0.0f);
         for (std::int64_t k = 0; k < span.count; ++k) {
-            add_row(memory.sums, summed.at(span.first + k), span.weight(k), 4 * out_width);
+            add_row(memory.sums, rows.at(span.first + k), span.weight(k), 4 * out_width);
         }
         finish_row(memory.sums, out_width, finish, out + y * strides[0], strides);
     }

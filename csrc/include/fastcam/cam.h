@@ -160,13 +160,6 @@ FASTCAM_API int fastcam_prepare(const uint8_t* pixels, int64_t height, int64_t w
                                 int64_t out_width, const float* factor, const float* shift, void* scratch, float* out,
                                 const int64_t* strides) FASTCAM_NOEXCEPT;
 
-/* Some of the rows that fastcam_prepare writes, `first` <= y < first + rows, so that several threads can share a picture:
- * each takes scratch memory of its own, and all else is the same. */
-FASTCAM_API int fastcam_prepare_rows(const uint8_t* pixels, int64_t height, int64_t width, int64_t stride,
-                                     int64_t out_height, int64_t out_width, const float* factor, const float* shift,
-                                     void* scratch, float* out, const int64_t* strides, int64_t first,
-                                     int64_t rows) FASTCAM_NOEXCEPT;
-
 /* ---- all steps in one call --------------------------------------------------------------------------------------- */
 
 /* Memory that calls of fastcam_explain and fastcam_sweep reuse: after the first calls of a size nothing is allocated. One call at a time may
