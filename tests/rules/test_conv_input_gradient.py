@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.grad import conv2d_input
 
-from fastcam_bench.speed import lowerings
+from fastcam_bench.speed.lowerings import __main__ as lowerings
 from fastcam_export import vjp
 from fastcam_export.autodiff.rules.spatial import conv_input_gradient
 from support.examples import examples
