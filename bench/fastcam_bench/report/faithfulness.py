@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from fastcam_bench.paths import RESULTS
+from fastcam_bench.report.results import read
 
 SHOWN = {
     "occlusion-correlation": ("rank correlation", "higher"),
@@ -24,14 +23,9 @@ SHOWN = {
 TITLES = {"gradcam": "Grad-CAM", "random": "random map", "centre": "the picture's centre"}
 
 
-def _read(name: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((RESULTS / "evaluation" / name).read_text(encoding="utf-8"))
-    return result
-
-
 def known_bad_maps() -> str:
     """Each protocol's figure for real maps and for two that know nothing of the model."""
-    measured = _read("faithfulness.json")
+    measured = read("evaluation/faithfulness.json")
     maps = list(next(iter(measured["protocols"].values()))["maps"])
     lines = [
         f"{measured['model']}'s predicted class on {measured['photos']} COCO photos, with 95 % intervals"
@@ -53,7 +47,7 @@ def _cell(figure: dict[str, Any] | None) -> str:
 
 def quantus() -> str:
     """The largest difference to Quantus by metric, and how definitions differ."""
-    measured = _read("quantus_agreement.json")
+    measured = read("evaluation/quantus_agreement.json")
     lines = [
         f"Beside Quantus {measured['versions']['quantus']}, `{measured['command']}`:",
         "",

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from fastcam_bench.models.networks import NETWORKS
-from fastcam_bench.paths import RESULTS
 from fastcam_bench.report.markdown import table
-
-
-def _read(name: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return result
+from fastcam_bench.report.results import read
 
 
 def _said(report: dict[str, Any]) -> str:
@@ -22,7 +16,7 @@ def _said(report: dict[str, Any]) -> str:
 
 def picture_to_box() -> str:
     """A call of an Explainer beside the plain pass, and beside a host that prepares pictures itself."""
-    report = _read("speed/picture_to_box.json")
+    report = read("speed/picture_to_box.json")
     titles = "network", "pictures", "plain, ms", "explained / plain", "explained / prepared and plain"
     rows = (
         (
@@ -40,7 +34,7 @@ def picture_to_box() -> str:
 
 def browser() -> str:
     """Explained beside plain in onnxruntime-web, and the time to the first map."""
-    report = _read("web/browser.json")
+    report = read("web/browser.json")
     titles = "network", "plain run, ms", "explained / plain", "first map, s", "a second time, s"
     rows = (
         (
@@ -57,7 +51,7 @@ def browser() -> str:
 
 def native_host() -> str:
     """Explained beside plain in a C++ program, and its start."""
-    report = _read("web/native_host.json")
+    report = read("web/native_host.json")
     titles = "network", "plain, ms", "explained / plain", "start to first box, s", "the same of `--slim`, s"
     rows = (
         (

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 from fastcam_bench.paths import RESULTS
+from fastcam_bench.report.results import read
 
 KINDS = ("crashes", "hangs", "memory", "tracebacks", "wrong")
 
 
-def _read(name: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((RESULTS / "robustness" / name).read_text(encoding="utf-8"))
-    return result
-
-
 def hostile_inputs() -> str:
     """Inputs tried by class and what they did, before and after."""
-    measured, before = _read("fuzz.json")["classes"], _read("before.json")
+    measured, before = read("robustness/fuzz.json")["classes"], read("robustness/before.json")
     rows = [(before["classes"].get(name, ""), one) for name, one in measured.items()]
     sanitized = RESULTS / "fuzz" / "native.json"
     if sanitized.exists():
@@ -44,7 +39,7 @@ def hostile_inputs() -> str:
 
 def failing_disks() -> str:
     """Runs of each verb in which one call failed or the process was killed."""
-    measured, before = _read("faults.json")["cases"], _read("before.json")
+    measured, before = read("robustness/faults.json")["cases"], read("robustness/before.json")
     counts = {name: _counts(one["runs"]) for name, one in measured.items()}
     runs, kills = (sum(one[i] for one in counts.values()) for i in (0, 1))
     lines = [
@@ -68,7 +63,7 @@ def _counts(runs: dict[str, int]) -> tuple[int, int]:
 
 def long_work() -> str:
     """What grew in long work."""
-    measured = _read("soak.json")
+    measured = read("robustness/soak.json")
     lines = [
         f"`{measured['command']}`. Memory is read at rest; its growth is that of the last quarter of the readings over",
         "the first.",

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from fastcam_bench.paths import RESULTS
+from fastcam_bench.report.results import read
 
 MANY = "16 clients: "
 TITLES = {"resnet50": "ResNet-50", "mobilenet_v2": "MobileNetV2"}
-
-
-def _read(name: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((RESULTS / "serving" / name).read_text(encoding="utf-8"))
-    return result
 
 
 def _busy(report: dict[str, Any]) -> bool:
@@ -27,7 +21,7 @@ BUSY = " The machine was busy with other work, so this tells processor times and
 
 def choice() -> str:
     """Why the verb runs the server that it runs."""
-    report = _read("servers.json")
+    report = read("serving/servers.json")
     said = []
     for kind, found in report["requests"].items():
         spent = " and ".join(f"{one[f'{MANY}processor ms a request']:.2g}" for one in found.values())
@@ -44,7 +38,7 @@ def choice() -> str:
 
 def peers() -> str:
     """FastCAM's server beside others, which explain nothing."""
-    report = _read("peers.json")
+    report = read("serving/peers.json")
     columns = [f"{MANY}processor ms a request"]
     if not _busy(report):
         columns = ["one client: p50 ms", f"{MANY}answers a second", f"{MANY}p50 ms", *columns]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from fastcam_bench.paths import RESULTS
 from fastcam_bench.report.markdown import table
+from fastcam_bench.report.results import read
 
 
 def speed() -> str:
     """The cost of an explanation, a line per network and batch size, and the plot."""
     from fastcam_bench.speed.networks import report
 
-    measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
+    measured = read("speed/speed.json")
     versions = measured["networks"]["resnet50"]["network"]["versions"]
     tools = ", ".join(f"{tool} {versions[peer]}" for peer, tool in report.PEERS.items())
     lines = [
@@ -53,7 +52,7 @@ def _speeds(cell: dict[str, Any], top: str, peers: list[str]) -> list[str]:
 
 def kernels() -> str:
     """The native kernels beside what they replace: the nearest peer of each case."""
-    measured = json.loads((RESULTS / "kernels" / "kernels.json").read_text(encoding="utf-8"))
+    measured = read("kernels/kernels.json")
     lines = [
         f"What follows the graph, {measured['threads']} thread, beside the fastest of NumPy with OpenCV, cc3d, scipy",
         f"and scikit-image (median of pairwise ratios, above 1 ours is faster; {measured['machine']['cpu']},",
@@ -73,8 +72,8 @@ def kernels() -> str:
 
 def gpu() -> str:
     """ResNet-50 on a GPU, and the kernels there beside CuPy's."""
-    measured = json.loads((RESULTS / "kernels" / "pipeline_gpu.json").read_text(encoding="utf-8"))
-    small = json.loads((RESULTS / "kernels" / "kernels_gpu.json").read_text(encoding="utf-8"))
+    measured = read("kernels/pipeline_gpu.json")
+    small = read("kernels/kernels_gpu.json")
     queued, waiting = (measured[part][0]["runs"] for part in ("throughput", "waiting"))
     first, graph = measured["latency"][1]["runs"], "Explainer, CUDA graph"
     many = next(part["runs"] for part in measured["peers"] if (part["batch"], part["dtype"]) == (64, "float32"))
@@ -111,7 +110,7 @@ def cost() -> str:
     """The cost of one explanation, five networks, one picture at a time."""
     from fastcam_bench.speed.networks import report
 
-    measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
+    measured = read("speed/speed.json")
     rows = []
     for name in FIVE:
         entry = measured["networks"][name]
@@ -131,7 +130,7 @@ def missed() -> str:
     """The targets of speed and memory that were missed, each with its worst figure."""
     from fastcam_bench.speed.networks import report
 
-    measured = json.loads((RESULTS / "speed" / "speed.json").read_text(encoding="utf-8"))
+    measured = read("speed/speed.json")
     rows = []
     for what, wanted, figures in report.targets(measured):
         worst = min(figures, key=lambda found: found.margin)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from fastcam_bench.paths import RESULTS
 from fastcam_bench.report.markdown import table
+from fastcam_bench.report.results import read
 
 
 def photos() -> str:
     """Localization on real photos, a line per model."""
-    measured = json.loads((RESULTS / "pictures" / "photos.json").read_text(encoding="utf-8"))
+    measured = read("pictures/photos.json")
     lines = [
         f"On photos with hand-drawn boxes, the box at {measured['threshold']:.0%} of the map's maximum, as in the",
         f"paper (`{measured['command']}`; each photo in [photos.md](bench/results/pictures/photos.md)):",
@@ -32,7 +31,7 @@ def photos() -> str:
 
 def two_objects() -> str:
     """Whose map lies on its own object, a line per method."""
-    measured = json.loads((RESULTS / "pictures" / "two_objects.json").read_text(encoding="utf-8"))
+    measured = read("pictures/two_objects.json")
     models = measured["models"]
     lines = [
         f"And where two objects share a photo ({measured['pairs']} pairs; `{measured['command']}`): in how many maps",
@@ -50,7 +49,7 @@ def two_objects() -> str:
 
 def places() -> str:
     """Whether the map of a box lies in the box, a line per method and layers."""
-    measured = json.loads((RESULTS / "pictures" / "places.json").read_text(encoding="utf-8"))
+    measured = read("pictures/places.json")
     detectors = measured["detectors"]
     counts = "; ".join(
         f"{one['name']} {one['boxes']} boxes from score {one['from score']}, which cover {one['of the picture']:.3f}"
@@ -82,7 +81,7 @@ def places() -> str:
 
 def quantised() -> str:
     """Quantised networks beside their float twins, a line for each form that the quantiser writes."""
-    measured = json.loads((RESULTS / "gradients" / "quantised.json").read_text(encoding="utf-8"))
+    measured = read("gradients/quantised.json")
     exports = measured["results"]
     done = [row for row in exports if row["exports"]]
     same = sum(row["bit_identical"] for row in done)
@@ -112,7 +111,7 @@ def _rank(row: dict[str, Any]) -> str:
 
 def characters() -> str:
     """Whether the map of a character lies on it, a line per method."""
-    measured = json.loads((RESULTS / "pictures" / "characters.json").read_text(encoding="utf-8"))
+    measured = read("pictures/characters.json")
     captchas = measured["captchas"]
     lines = [
         f"Lines of text that were drawn at known columns and read by PP-OCR (`{measured['command']}`): the highest",
@@ -131,7 +130,7 @@ def characters() -> str:
 
 def planted() -> str:
     """Whether the map of what was planted into noise lies on it, a line per kind of input."""
-    measured = json.loads((RESULTS / "pictures" / "planted.json").read_text(encoding="utf-8"))
+    measured = read("pictures/planted.json")
     lines = [
         f"Small networks learned in seconds to see what was planted into noise (`{measured['command']}`): a bump in a",
         "signal, a ball in a volume, a disk in a picture, in one picture of a sequence, in the second of two pictures.",
@@ -151,7 +150,7 @@ def planted() -> str:
 
 def key_points() -> str:
     """Whether the map of a key point lies on what the point marks, a line per form and method."""
-    measured = json.loads((RESULTS / "pictures" / "key_points.json").read_text(encoding="utf-8"))
+    measured = read("pictures/key_points.json")
     share = measured["forms"]["maps"]["share"]
     lines = [
         "A small network learns in seconds to find the middle of a disk and of a square in noise, by a map for each",
@@ -172,7 +171,7 @@ def key_points() -> str:
 
 def agreement() -> str:
     """Exactness beside PyTorch autograd, a line per model."""
-    measured = json.loads((RESULTS / "gradients" / "agreement.json").read_text(encoding="utf-8"))
+    measured = read("gradients/agreement.json")
     lines = [
         "Largest difference to PyTorch autograd on the same (seeded random) weights, as a share of the largest value",
         f"(`{measured['command']}`, PyTorch {measured['versions']['torch']}). In float32 a layer in the middle can",
@@ -194,10 +193,10 @@ def agreement() -> str:
 
 def coverage() -> str:
     """How far differentiation goes, counted by oracles that are not ours."""
-    cases = json.loads((RESULTS / "gradients" / "conformance.json").read_text(encoding="utf-8"))
+    cases = read("gradients/conformance.json")
     status = Counter(row["status"] for row in cases["cases"])
     judged = status["passed"] + status["failed"] + status["refused"]
-    models = json.loads((RESULTS / "gradients" / "architectures.json").read_text(encoding="utf-8"))
+    models = read("gradients/architectures.json")
     found = [row for row in models["results"] if "exporter" in row]
     equal = sum(row["status"] == "passed" for row in found)
     versions, limit = models["versions"], models["tolerance"]
@@ -217,7 +216,7 @@ def coverage() -> str:
 
 def reached() -> str:
     """How much of the two packages the tests reach."""
-    measured = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))
+    measured = read("coverage.json")
     lowest = min(measured["modules"], key=measured["modules"].get)
     whole, packages = measured["all"], {name: measured[name] for name in ("fastcam", "fastcam_export")}
     each = " and ".join(f"{one['lines']} % and {one['branches']} % in {name}" for name, one in packages.items())
@@ -231,7 +230,7 @@ def reached() -> str:
 
 def deployed() -> str:
     """What the three verbs make of other people's files, a line per file."""
-    measured = json.loads((RESULTS / "pictures" / "deployed.json").read_text(encoding="utf-8"))
+    measured = read("pictures/deployed.json")
     titles = ("file", "what", "asked for", "inspect", "export", "explain", "method", "targets", "hit", "heat", "area")
     lines = [
         "Files of other people, as they are, through `fastcam inspect`, `fastcam export` with its defaults and the",
@@ -254,7 +253,7 @@ def deployed() -> str:
 
 def parity() -> str:
     """How the methods compare with their peers' on the same weights."""
-    measured = json.loads((RESULTS / "methods" / "parity.json").read_text(encoding="utf-8"))
+    measured = read("methods/parity.json")
     text = (
         "Sources, who else has each method, and the tests that prove it: "
         "[methods.md](bench/results/methods/methods.md). "
