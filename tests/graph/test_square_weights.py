@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcam.schema import PREFIX
 from fastcam_export import export_model, vjp
 from fastcam_export.graph.square_weights import CONVOLUTIONS, PRODUCTS
-from support.rules.runs import run
+from support.rules.runs import on_openvino, run
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 F = torch.nn.functional
@@ -84,14 +84,6 @@ def model(shape, weight, steps):
     graph = helper.make_graph([step(out) for step, out in zip(steps, names)], "g", ends[:1], ends[1:], constants)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     return onnx.shape_inference.infer_shapes(made)
-
-
-def on_openvino(made, feeds):
-    openvino = pytest.importorskip("openvino", reason="needs OpenVINO (pip install fastcam[openvino])")
-    core = openvino.Core()
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(made.SerializeToString()), "CPU", exact)
-    return {name: compiled(feeds)[name] for name in ("y", "grad.x")}
 
 
 def computed(case, runtime):

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export import vjp
+from support.rules.runs import on_openvino
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 F = torch.nn.functional
@@ -106,10 +107,7 @@ def test_maxima_of_any_size_are_told_apart(scale):
 
 
 def test_openvino_has_these_numbers():
-    openvino = pytest.importorskip("openvino")
     shape = SIDE_BY_SIDE["2x2"]
     given, expected, _ = gradients(*shape, relu=True)
-    core = openvino.Core()
-    model = core.read_model(vjp(network(*shape, relu=True)).SerializeToString())
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    np.testing.assert_array_equal(compiled(given)["grad.x"], expected)
+    found = on_openvino(vjp(network(*shape, relu=True)), given)
+    np.testing.assert_array_equal(found["grad.x"], expected)

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fastcam_export import export_model, vjp
+from support.rules.runs import on_openvino
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 F = torch.nn.functional
@@ -145,14 +146,10 @@ def test_a_layer_between_has_its_whole_gradient():
 
 
 def test_openvino_has_these_numbers():
-    openvino = pytest.importorskip("openvino")
     size = (16, 20)
     network, given = Strided(relu6=False), feeds(size)
-    core = openvino.Core()
-    model = core.read_model(vjp(network.onnx(size)).SerializeToString())
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    expected = autograd(network, given)
-    np.testing.assert_allclose(compiled(given)["grad.x"], expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
+    found, expected = on_openvino(vjp(network.onnx(size)), given), autograd(network, given)
+    np.testing.assert_allclose(found["grad.x"], expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
 
 
 class Guided(torch.autograd.Function):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
@@ -63,6 +64,16 @@ def runner(model):
 def run(model, feeds):
     """What ONNX Runtime computes, by output name."""
     return runner(model)(feeds)
+
+
+def on_openvino(model, feeds):
+    """What OpenVINO's CPU computes in float32, by output name. Without OpenVINO the test is skipped."""
+    openvino = pytest.importorskip("openvino", reason="needs OpenVINO (pip install fastcam[openvino])")
+    core, exact = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", exact)
+    known = {name for value in compiled.inputs for name in value.get_names()}
+    found = compiled({name: array for name, array in feeds.items() if name in known})
+    return {name: array for value, array in found.items() for name in value.get_names()}
 
 
 def reference(model, feeds):
