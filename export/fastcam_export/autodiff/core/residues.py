@@ -89,10 +89,10 @@ def masked(op: Builder, dy: ir.Value, y: ir.Value, factor: float, mask: Callable
     def of(y: ir.Value) -> ir.Value:
         return mask(y if factor == 1 else scaled(op, y, factor))
 
-    note, dx = op.notes.get(dy), op.Mul(dy, of(y))
+    note = op.notes.get(dy)
     if isinstance(note, Unpooled) and note.x is y:
         return note.spread(op.Mul(note.dy, of(note.y)))
-    parts = parts_of(op, dy)
+    dx, parts = op.Mul(dy, of(y)), parts_of(op, dy)
     if parts is None:
         return dx
 
