@@ -85,7 +85,7 @@ def test_what_was_measured_on_a_busy_machine_is_said_to_be(monkeypatch):
         "requests": {"health": {"a": one, "b": one}},
         "networks": {"mobilenet_v2": {"ours": one}},
     }
-    monkeypatch.setattr(sections, "_read", lambda name: report)
+    monkeypatch.setattr(sections, "read", lambda name: report)
     assert "busy" not in sections.choice() + sections.peers() and "one client waits 2 and 2 ms" in sections.choice()
     assert "| MobileNetV2 | ours | 2.0 | 3.0 | 3.0 | 3.0 |" in sections.peers()
     report["load"] = 9.0
