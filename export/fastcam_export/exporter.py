@@ -102,7 +102,8 @@ def export_model(
             operators that TensorRT's parser reads, without indices of pools, Col2Im and scatters, and ``targets``
             "default" becomes "required", for its parser makes a constant of an input with a default. Results are equal,
             but for targets that the model does not have: class -1 and NaN in place of an error. Or "web": as
-            onnxruntime-web takes it, targets "default" becomes "required", and from 512 MiB on weights lie beside.
+            onnxruntime-web takes it, targets "default" becomes "required", from 512 MiB on weights lie beside, and what
+            the page of ``fastcam web`` does not explain is refused.
         input_gradient: also emit what a second backward pass brings to the image, ``fastcam.input_gradient`` [N, T,
             *image without N]: "gradient", "guided" (backpropagation), "deconvolution", "lrp-epsilon", "lrp-composite"
             or "lrp-gamma"; or what "excitation" or "contrastive-excitation" backpropagation brings to the layer,

@@ -437,7 +437,7 @@ def test_for_cuda_nothing_added_is_read_on_the_host(options):
 
 
 def test_for_cuda_a_target_that_is_no_class_gives_nothing_that_looks_like_a_result():
-    made = export_model(classifier(size=16), for_engine="cuda", preprocess="unit")
+    made = export_model(classifier(size=16), for_engine="cuda", preprocess="raw")
     assert made.metadata.engine == "cuda" and made.check["gradient_error"] < 1e-3
     assert any("ONNX Runtime on CUDA: a target that is no class" in line for line in made.summary())
     x = noise(1, 3, 16, 16)
@@ -453,11 +453,13 @@ def test_for_cuda_a_target_that_is_no_class_gives_nothing_that_looks_like_a_resu
 
 def test_for_a_browser_the_nodes_are_onnx_runtimes_and_targets_have_no_default(tmp_path):
     usual = export_model(classifier(), targets="required", check=False).model
-    made = export_model(classifier(), tmp_path / "net.cam.onnx", for_engine="web")
+    made = export_model(classifier(), tmp_path / "net.cam.onnx", for_engine="web", preprocess="raw")
     assert made.model.graph == usual.graph
     assert made.metadata.engine == "web" and any("onnxruntime-web" in line for line in made.summary())
     assert (
-        export_model(classifier(), for_engine="web", targets="constant", check=False).model.graph.input[0]
+        export_model(
+            classifier(), for_engine="web", targets="constant", preprocess="raw", check=False
+        ).model.graph.input[0]
         == (usual.graph.input[0])
     )
     assert Explainer(tmp_path / "net.cam.onnx")(noise(1, 3, 8, 8), [-1, 2]).maps.shape[1] == 2

@@ -8,8 +8,12 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from fastcam.atomic_files import destination, refused, write_files
 from fastcam.errors import FastcamError, shown
+from fastcam.schema import Metadata
+from fastcam.web.readable import refusal
 from fastcam_export.artifacts import captions, classifier_head, on_demand, uint8_frames
 from fastcam_export.graph import weights
 from fastcam_export.graph.save import stamp, write_with_weights
@@ -37,7 +41,7 @@ def package(plan: Plan, attached: Attached, check: Mapping[str, Any], output: st
         output: the file to write; of several the one that names the others.
 
     Raises:
-        FastcamError: a file cannot be written.
+        FastcamError: a file cannot be written, or the page of browsers, for which it is, does not explain it.
     """
     attached = attached.with_weights(plan.options.for_engine == "web")
     model, metadata, explanation = attached.whole, plan.metadata, None
@@ -80,6 +84,7 @@ def finish(export: Export, output: str | Path | None) -> Export:
     if export.decoder is not None and metadata.captioning is not None:
         named = replace(metadata.captioning, decoder=captions.beside(path).name if path is not None else "")
         metadata, parts["decoder"] = replace(metadata, captioning=named), export.decoder
+    _refuse_unreadable(export.model, metadata)
     stamp(export.model, metadata)
     files: tuple[Path, ...] = ()
     if path is not None:
@@ -94,6 +99,15 @@ def finish(export: Export, output: str | Path | None) -> Export:
             files = tuple(contents)
         files += texts.files(metadata.tokenizer, path)
     return replace(export, metadata=metadata, output=path, files=files)
+
+
+def _refuse_unreadable(model: onnx.ModelProto, metadata: Metadata) -> None:
+    """Raise a FastcamError for an export for browsers that our page does not explain."""
+    if metadata.engine == "web":
+        [image] = [value for value in model.graph.input if value.name == metadata.input]
+        why = refusal(metadata, onnx.TensorProto.DataType.Name(image.type.tensor_type.elem_type).lower())
+        if why:
+            raise FastcamError(f"no file for browsers can be made of it: {why}")
 
 
 def spare(read: Iterable[Path], output: str | Path | None) -> None:

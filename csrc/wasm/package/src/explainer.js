@@ -10,6 +10,9 @@ import { targetNumber } from "./targets.js";
 // As Python rounds: halves to the even neighbour.
 const round = (x) => (x - Math.floor(x) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
 
+// Layouts of layers whose activations are no maps.
+const ON_ONE_AXIS = ["NCW", "NWC", "LNC", "NCL"];
+
 // What a file must be to be explained here; the first reason why it is not, or "".
 function refusal(about) {
   const again = "export it again with --for-engine web";
@@ -17,6 +20,10 @@ function refusal(about) {
   if (about.cotangents?.length) return `the file explains cotangents, of which this page knows nothing; export it without them`;
   if (about.frames) return `the file takes frames of one size; ${again}, and without --frames`;
   if (about.pair) return `the file is one of two; ${again}, and without --on-demand`;
+  if (about.fuse) return "the maps of the file's layers become one, and this page shows one layer; export it again with one --layer";
+  if ([about.layer, ...(about.layers ?? [])].some((one) => ON_ONE_AXIS.includes(one.layout))) {
+    return `${about.layer.value} has one axis of positions, and this page shows maps; choose another --layer`;
+  }
   if (about.inputs?.length) return `the model has further inputs (${about.inputs.map((one) => one.name).join(", ")})`;
   if (!about.preprocessing) return `the file does not say how pictures are prepared; ${again} and --preprocess`;
   if ((about.preprocessing.stack ?? 1) !== 1) return "the model takes several frames at once";
@@ -48,6 +55,11 @@ export class Explainer {
     }));
     const more = externalData.length ? { externalData } : {};
     const opened = await ort.InferenceSession.create(file.bytes, { ...more, ...session });
+    const type = opened.inputMetadata?.find((one) => one.name === file.metadata.input)?.type ?? "float32";
+    if (type !== "float32") {
+      await opened.release();
+      throw new Error(`the model takes pictures of ${type}, and this page prepares float32`);
+    }
     return new Explainer(ort, opened, file.metadata, made);
   }
 
