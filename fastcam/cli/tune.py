@@ -27,7 +27,8 @@ TITLES = (
     "95 % interval",
     "map difference",
     "rank corr.",
-    "boxes",
+    "box overlap",
+    "scores",
     "",
 )
 
@@ -48,8 +49,9 @@ def tune(
     ] = None,
     max_difference: Annotated[
         float, typer.Option(help="The largest difference of a heatmap, in [0, 1], to that of float32.")
-    ] = 0.05,
-    min_correlation: Annotated[float, typer.Option(help="The least rank correlation of the two.")] = 0.99,
+    ] = 0.1,
+    min_correlation: Annotated[float, typer.Option(help="The least rank correlation of the two.")] = 0.95,
+    min_overlap: Annotated[float, typer.Option(help="The least intersection over union of their boxes.")] = 0.9,
     preprocess: PreprocessName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile, with all candidates, only.")] = False,
 ) -> None:
@@ -60,7 +62,7 @@ def tune(
     from fastcam.tuning.agreement import Tolerance
     from fastcam.tuning.tune import tune as measure
 
-    tolerance = Tolerance(max_difference, min_correlation)
+    tolerance = Tolerance(max_difference, min_correlation, min_overlap)
     found = measure(model, picture_files(images or []), seconds, tolerance, preprocess)
     path = found.write(output)
     if as_json:
@@ -69,7 +71,7 @@ def tune(
     print_table(TITLES, [_line(row, found) for row in found.rows])
     say(
         f"Picture to boxes. Reference: ONNX Runtime, CPU, float32; kept: differences up to {max_difference:g}, rank "
-        f"correlations from {min_correlation:g}, the same class, edges of boxes within 1 % of the picture."
+        f"correlations from {min_correlation:g}, boxes that overlap from {min_overlap:g}, the same class."
     )
     for goal, row in found.chosen.items():
         gain = f", {1 / row.ratio:.2f} times the default's speed" if row is not found.default(goal) else ", the default"
@@ -89,6 +91,7 @@ def _line(row: Row, found: Tuned) -> tuple[str, ...]:
         f"{row.interval[0]:.3f} to {row.interval[1]:.3f}" if measured else "",
         f"{agreement.difference:.1e}" if agreement else "",
         f"{agreement.correlation:.4f}" if agreement else "",
-        ("same" if agreement.boxes else "other") if agreement else "",
+        f"{agreement.overlap:.2f}" if agreement else "",
+        f"{agreement.scores:.1e}" if agreement else "",
         note,
     )

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
 from fastcam.evaluation.faithfulness.rank_correlation import ranks, spearman
+from fastcam.evaluation.protocols.regions import best_overlap
 from fastcam.explainer import Explainer
-from fastcam.results.explanation import Explanation
 
 TOP = 2
-SLACK = 0.01
-"""How far edges of boxes may lie apart, as a share of the picture's longer side; a pixel in any case."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,18 @@ class Tolerance:
     Attributes:
         difference: the largest difference of a heatmap at any place.
         correlation: the least rank correlation (Spearman) of two heatmaps.
+        overlap: the least intersection over union of two boxes.
     """
 
-    difference: float = 0.05
-    correlation: float = 0.99
+    difference: float = 0.1
+    correlation: float = 0.95
+    overlap: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0 < self.difference <= 1 or not 0 <= self.correlation < 1:
+        if not 0 < self.difference <= 1 or not 0 <= self.correlation < 1 or not 0 <= self.overlap <= 1:
             raise FastcamError(
-                "a tolerance is out of range; give a difference above 0 and up to 1, and a correlation of 0 to below 1"
+                "a tolerance is out of range; give a difference above 0 and up to 1, a correlation of 0 to below 1 "
+                "and an overlap of 0 to 1"
             )
 
 
@@ -48,14 +49,16 @@ class Agreement:
     """How far the worst map is from the reference's.
 
     Attributes:
-        difference, correlation: see :class:`Tolerance`.
-        boxes: whether all boxes are the same, give or take :data:`SLACK`.
+        difference, correlation, overlap: see :class:`Tolerance`.
+        scores: the largest difference of a class's score, as a share of the largest score. It is the plain pass's:
+            no tolerance holds it.
         classes: whether the same class is predicted in each picture.
     """
 
     difference: float
     correlation: float
-    boxes: bool
+    overlap: float
+    scores: float
     classes: bool
 
     def refusal(self, tolerance: Tolerance) -> str:
@@ -66,7 +69,7 @@ class Agreement:
             return f"maps differ by {self.difference:.2g}"
         if not self.correlation >= tolerance.correlation:
             return f"rank correlation {self.correlation:.3f}"
-        return "" if self.boxes else "other boxes"
+        return "" if self.overlap >= tolerance.overlap else f"boxes overlap by {self.overlap:.2f}"
 
 
 class Reference:
@@ -98,20 +101,22 @@ class Reference:
         """
         made = [explainer([picture], [row]) for picture, row in zip(self._pictures, self._classes, strict=True)]
         best = [int(explainer([picture], [[-1]]).classes[0, 0]) for picture in self._pictures]
-        maps = np.concatenate([one.heatmaps for one in made])
-        wanted = self._found.heatmaps
-        pairs = zip(maps.reshape(-1, *maps.shape[2:]), wanted.reshape(-1, *wanted.shape[2:]), strict=True)
+        maps, scores = (np.concatenate([getattr(one, name) for one in made]) for name in ("heatmaps", "scores"))
+        found = self._found
+        pairs = zip(maps.reshape(-1, *maps.shape[2:]), found.heatmaps.reshape(-1, *maps.shape[2:]), strict=True)
+        boxes = zip(np.concatenate([one.boxes for one in made]).reshape(-1, 4), found.boxes.reshape(-1, 4), strict=True)
         return Agreement(
-            difference=float(np.abs(maps - wanted).max()),
+            difference=float(np.abs(maps - found.heatmaps).max()),
             correlation=min(rank_correlation(a, b) for a, b in pairs),
-            boxes=all(self._same_boxes(one, i) for i, one in enumerate(made)),
+            overlap=min(overlap(a, b) for a, b in boxes),
+            scores=float(np.abs(scores - found.scores).max() / max(np.abs(found.scores).max(), np.finfo(float).tiny)),
             classes=best == [row[0] for row in self._classes],
         )
 
-    def _same_boxes(self, made: Explanation, number: int) -> bool:
-        height, width = self._pictures[number].shape[:2]
-        apart = np.abs(made.boxes[0].astype(float) - self._found.boxes[number])
-        return bool(apart.max() <= max(1.0, SLACK * max(height, width)))
+
+def overlap(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Intersection over union of two boxes; 1 of equal ones, which no box at all may be too."""
+    return 1.0 if np.array_equal(a, b) else best_overlap(a, b[None])
 
 
 def rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -41,7 +41,9 @@ class Row:
             about |= {"times_default": round(self.ratio, 4), "interval_95": [round(end, 4) for end in self.interval]}
         if self.agreement is not None:
             about |= {"map_difference": float(f"{self.agreement.difference:.2g}")}
-            about |= {"rank_correlation": round(self.agreement.correlation, 5), "same_boxes": self.agreement.boxes}
+            about |= {"rank_correlation": round(self.agreement.correlation, 5)}
+            about |= {"box_overlap": round(self.agreement.overlap, 4)}
+            about |= {"score_difference": float(f"{self.agreement.scores:.2g}")}
         return about | ({"left_out": self.left_out} if self.left_out else {})
 
 

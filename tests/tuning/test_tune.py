@@ -19,13 +19,13 @@ from fastcam import Explainer, FastcamError, cli
 from fastcam.runtime.profile import Choice, path_beside, read_profile
 from fastcam.runtime.providers import CPU, CUDA, OPENVINO, OPENVINO_RUNTIME, TENSORRT
 from fastcam.tuning import candidates, tune
-from fastcam.tuning.agreement import Agreement, Reference, Tolerance, rank_correlation
+from fastcam.tuning.agreement import Agreement, Reference, Tolerance, overlap, rank_correlation
 from fastcam.tuning.measured import Row, best
 from fastcam_export import export_model
 
 DATA = Path(fastcam.__file__).parent / "data"
 BASE = Choice("cpu", 2, 1)
-GOOD = Agreement(0.001, 0.999, True, True)
+GOOD = Agreement(0.001, 0.999, 1.0, 0.001, True)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,38 @@ def test_rank_correlation_is_spearmans():
     assert rank_correlation(np.zeros(4), np.zeros(4)) == 1 and rank_correlation(np.zeros(4), np.arange(4)) == 0
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "wanted"),
+    [
+        ([0, 0, 4, 4], [0, 0, 4, 4], 1),
+        ([0, 0, 4, 4], [2, 0, 4, 4], 0.5),
+        ([0, 0, 4, 4], [4, 0, 8, 4], 0),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 1),  # neither has a box
+        ([0, 0, 0, 0], [0, 0, 4, 4], 0),
+    ],
+)
+def test_boxes_are_compared_by_intersection_over_union(a, b, wanted):
+    assert overlap(np.array(a, float), np.array(b, float)) == wanted
+
+
+def test_scores_and_boxes_that_move_are_measured(scenes, reference):
+    class Moved:
+        def __init__(self):
+            self.explainer = Explainer(scenes, "cpu", threads=1)
+
+        def __call__(self, *asked):
+            found = self.explainer(*asked)
+            boxes = found.boxes.copy()
+            boxes[..., 2] -= (boxes[..., 2] - boxes[..., 0]) / 4
+            return replace(found, boxes=boxes, scores=found.scores + 0.1 * np.abs(found.scores).max())
+
+    found = reference.agreement(Moved())
+    assert found.overlap == pytest.approx(0.75) and found.scores == pytest.approx(0.1) and found.difference == 0
+
+
 def test_the_reference_agrees_with_itself(scenes, reference):
     found = reference.agreement(Explainer(scenes, "cpu", threads=1))
-    assert found == Agreement(0.0, pytest.approx(1.0), True, True) and not found.refusal(Tolerance())
+    assert found == Agreement(0.0, pytest.approx(1.0), 1.0, 0.0, True) and not found.refusal(Tolerance())
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path, reference):
@@ -121,7 +150,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path, reference):
         (replace(GOOD, difference=0.2), "maps differ by 0.2"),
         (replace(GOOD, difference=float("nan")), "maps differ"),
         (replace(GOOD, correlation=0.5), "rank correlation 0.500"),
-        (replace(GOOD, boxes=False), "other boxes"),
+        (replace(GOOD, overlap=0.7), "boxes overlap by 0.70"),
         (GOOD, ""),
     ],
 )
@@ -163,7 +192,7 @@ def test_the_command_prints_a_table_and_the_choices(scenes, tmp_path):
     done = call(scenes, "--seconds", 2, "-o", tmp_path / "p.json")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("chosen") == 2 and "latency: " in done.stdout and "throughput: " in done.stdout
-    assert "differences up to 0.05" in done.stdout
+    assert "differences up to 0.1" in done.stdout
     Explainer(scenes, profile=tmp_path / "p.json")
 
 
@@ -174,6 +203,7 @@ def test_the_command_prints_a_table_and_the_choices(scenes, tmp_path):
         (("--seconds", "nan"), "seconds is nan"),
         (("--seconds", "inf"), "seconds is inf"),
         (("--max-difference", 0), "tolerance"),
+        (("--min-overlap", 2), "tolerance"),
         ((DATA / "absent.jpg",), "no such file"),
         (("-o", "absent/p.json"), "cannot be written"),
     ],
