@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -38,8 +39,9 @@ def asked(parameters: Mapping[str, Any], limits: Limits) -> Asked:
     """The parameters of a request. Nothing in them is read as a path.
 
     Args:
-        parameters: by name, as texts (of an address) or as values (of JSON). ``targets``: a list, or texts with commas
-            between; ``options``: an object, or texts "key=value"; ``layers``: "all" or a list.
+        parameters: by name, as texts (of an address) or as values (of JSON). ``targets``: a list, or a text with
+            commas between, or, as names may hold commas, a list in JSON; ``options``: an object, or texts "key=value";
+            ``layers``: "all" or a list.
 
     Raises:
         FastcamError: one that is not known, or a value that is none of these.
@@ -68,7 +70,7 @@ def asked(parameters: Mapping[str, Any], limits: Limits) -> Asked:
 
 def _list(name: str, value: Any) -> list[int | str]:
     """Numbers and names; a number that is written as text is one."""
-    given: Sequence[Any] = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    given: Sequence[Any] = _parts(value) if isinstance(value, str) else value if isinstance(value, list) else [value]
     found: list[int | str] = []
     for one in given:
         if isinstance(one, bool) or not isinstance(one, int | str) or one == "":
@@ -78,6 +80,15 @@ def _list(name: str, value: Any) -> list[int | str]:
     if not found:
         raise FastcamError(f"{name} is empty; give at least one, or leave it out")
     return found
+
+
+def _parts(text: str) -> Sequence[Any]:
+    """What a text lists: a list in JSON, as a parameter of gRPC and of an address cannot be a list, or with commas."""
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            found: list[Any] = json.loads(text)
+            return found
+    return text.split(",")
 
 
 def _text(name: str, value: Any) -> str:

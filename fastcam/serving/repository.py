@@ -14,6 +14,8 @@ from fastcam.serving.model import ServedModel
 
 SUFFIX = ".cam.onnx"
 NUMBER = re.compile(r"[0-9]{1,9}")
+ROUTES = re.compile(r"|\.|\.\.|stats|.*:predict|.*:explain")
+"""Names of models that a route has: nobody could ask for such a model."""
 
 
 @dataclass(frozen=True, order=True)
@@ -89,7 +91,7 @@ class Repository:
         for place in found:
             self._seen[place] = _state(place.path)
             try:
-                self._serve(place, load(place))
+                self._serve(place)
             except Exception as error:
                 if place.path in self._sources:  # who names a file wants that one
                     raise
@@ -132,7 +134,7 @@ class Repository:
                 continue
             self._seen[place] = state
             try:
-                self._serve(place, self._load(place))
+                self._serve(place)
             except Exception as error:  # whatever a broken file does
                 self._told(f"{shown(place.path)}: not loaded, the old one stays: {error}")
         for gone in [place for place in self._seen if place not in found]:
@@ -147,7 +149,15 @@ class Repository:
             raise FastcamError(f"two files are version {twice[1]} of model {twice[0]!r}; rename one")
         return found
 
-    def _serve(self, place: Place, model: ServedModel) -> None:
+    def _serve(self, place: Place) -> None:
+        """Load a file, which then takes over from an older one.
+
+        Raises:
+            FastcamError: it cannot be loaded, or its name is a route's.
+        """
+        if ROUTES.fullmatch(place.name):
+            raise FastcamError(f"{shown(place.path)}: the server has a route called {place.name!r}; rename the model")
+        model = self._load(place)
         with self._lock:
             versions = self._models.setdefault(place.name, {})
             old, versions[place.version] = versions.get(place.version), model

@@ -161,6 +161,14 @@ def test_encoded_pictures_are_explained(call, path):
         np.testing.assert_allclose(found[f"fastcam.{name}"], getattr(wanted, name), rtol=1e-5, atol=1e-6)
 
 
+def test_a_class_whose_name_has_a_comma_is_asked_by_a_list_in_json(call, path):
+    """A parameter of gRPC is one text."""
+    sent = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": PNGS[:1]}}]}
+    asking = {"targets": {"string_param": '["dog", "crane, a bird"]'}}
+    with pytest.raises(grpc.RpcError, match=r"no class .crane, a bird"):
+        call("ModelInfer", model_name="tiny", parameters=asking, **sent)
+
+
 X = tensor(1)
 GOOD = {"model_name": "tiny", "inputs": [image(X)], "raw_input_contents": [X.tobytes()]}
 WRONG = {

@@ -140,3 +140,15 @@ def test_requests_go_on_while_a_model_is_replaced(tmp_path):
         thread.join()
     repository.close()
     assert seen == {"old", "new"} and not wrong
+
+
+@pytest.mark.parametrize("name", ["stats", "a:predict", "a:explain", ""])
+def test_a_model_whose_name_is_a_routes_is_refused(tmp_path, name):
+    """GET /v2/models/stats has the statistics of all models: a model of that name had no metadata."""
+    put(tmp_path / f"{name}.cam.onnx", FIRST, 1)
+    with pytest.raises(FastcamError, match=r"the server has a route called .*; rename the model"):
+        Repository([tmp_path / f"{name}.cam.onnx"], load)
+    put(tmp_path / "net.cam.onnx", FIRST, 1)
+    said = []
+    repository = Repository([tmp_path], load, said.append)
+    assert set(repository.models) == {"net"} and any("rename the model" in line for line in said)
