@@ -9,6 +9,10 @@ class NotServed(FastcamError):
     """No such model, or version of it."""
 
 
+class WrongMethod(FastcamError):
+    """A route that is asked by another method than its own."""
+
+
 class Gone(FastcamError):
     """A version that was replaced while a request was on its way to it."""
 

@@ -17,7 +17,7 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain, triton_extensions
 from fastcam.serving.bodies.compressed import unpacked
-from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany
+from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany, WrongMethod
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import NO_SPANS, ServedModel
 from fastcam.serving.openapi import document
@@ -27,14 +27,16 @@ from fastcam.serving.watching.metrics import Metrics
 from fastcam.serving.watching.tracing import Spans
 
 STATUS: dict[type[Exception], int] = {
-    NotAllowed: 401, NotServed: 404, TooLarge: 413, TooMany: 429, Left: 499, Gone: 503, NotInTime: 504,
-    FastcamError: 400,
+    NotAllowed: 401, NotServed: 404, WrongMethod: 405, TooLarge: 413, TooMany: 429, Left: 499, Gone: 503,
+    NotInTime: 504, FastcamError: 400,
 }  # fmt: skip
 """Codes by kind of error; the first that fits. 499 is nginx's, and nobody reads it but logs and metrics."""
 HEADER = "inference-header-content-length"
 """How many bytes of a body are JSON, where tensors follow it."""
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """Routes that need no key: who watches the server asks them."""
+NOWHERE = "nowhere"
+"""The route, in metrics and logs, of whoever asks for one that there is not."""
 EVERY = 1.0
 """Seconds between two looks at the folders."""
 
@@ -91,7 +93,7 @@ class Server:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
 
         def route(path: str, handler: Handler, method: str = "GET") -> Any:
-            return Route(path, self._endpoint(path, handler), methods=[method], name=path)
+            return Route(path, self._endpoint(path, handler, method), methods=None, name=path)
 
         predict = partial(plain.predict_v1, keep=self.service.kept.add)
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
@@ -114,13 +116,17 @@ class Server:
             route("/v1/models", self._list_v1),
             route("/v1/models/{model}", self._ready_v1),
         ]
-        return Router(routes, lifespan=self._lifespan)  # errors become answers below, so no middleware is needed
+        nowhere = self._endpoint(NOWHERE, self._nowhere)
+        # errors become answers below, so no middleware is needed
+        return Router(routes, default=nowhere, lifespan=self._lifespan)
 
     # ---- around every request
 
-    def _endpoint(self, path: str, handler: Handler) -> Any:
-        """A handler with its key, its time, its error and its count, as an ASGI application."""
+    def _endpoint(self, path: str, handler: Handler, method: str = "") -> Any:
+        """A handler with its key, its method, its time, its error and its count, as an ASGI application."""
         from starlette.requests import Request
+
+        methods = (method, "HEAD") if method == "GET" else (method,) if method else ()
 
         async def endpoint(scope: Any, receive: Any, send: Any) -> None:
             request = Request(scope, receive)
@@ -130,9 +136,11 @@ class Server:
                 try:
                     if path not in OPEN:
                         self._check_key(request)
+                    if methods and request.method not in methods:
+                        raise WrongMethod(f"{path} is asked by {method}, not by {shown(request.method)}")
                     response = await handler(request, until)
                 except Exception as error:
-                    response = self._failure(error)
+                    response = self._failure(error, methods)
                 said(response.status_code, response.status_code >= 500)
             await response(scope, receive, send)
 
@@ -141,10 +149,11 @@ class Server:
     def _check_key(self, request: Any) -> None:
         self.service.check_key(request.headers.get("authorization") or request.headers.get("x-api-key", ""))
 
-    def _failure(self, error: Exception) -> Any:
+    def _failure(self, error: Exception, methods: Sequence[str]) -> Any:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
         headers = {"retry-after": "1"} if status in (429, 503, 504) else {}
         headers |= {"connection": "close"} if status == 504 else {}  # the rest of a body is not waited for
+        headers |= {"allow": ", ".join(methods)} if status == 405 else {}
         headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
         return _json({"error": said_of(error, status)}, status, headers)
 
@@ -213,6 +222,9 @@ class Server:
 
     def _named(self, path: Mapping[str, str]) -> ServedModel:
         return self.repository.get(path["model"], path.get("version"))
+
+    async def _nowhere(self, request: Any, until: float) -> Any:
+        raise NotServed(f"there is no {shown(repr(request.url.path))}; GET /openapi.json lists the routes")
 
     async def _live(self, request: Any, until: float) -> Any:
         return _json({"live": True})

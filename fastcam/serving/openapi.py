@@ -72,7 +72,10 @@ def document(models: Sequence[str]) -> dict[str, Any]:
         paths[f"{prefix}/config"] = {"get": _route("A model's configuration, as Triton says it.", parameters)}
         paths[f"{prefix}/stats"] = {"get": _route("Counts and times of a model.", parameters)}
         paths[f"{prefix}/infer"] = {"post": _route("Tensors in, tensors out.", parameters, _json(tensors))}
-    about = {"title": "FastCAM", "version": __version__}
+    errors = (
+        'Errors are JSON, {"error": "what is wrong, and what to do"}, unknown paths (404) and methods (405) among them.'
+    )
+    about = {"title": "FastCAM", "version": __version__, "description": errors}
     return {"openapi": "3.1.0", "info": about, "paths": paths}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from contextlib import ExitStack
@@ -115,6 +116,13 @@ def test_a_wrong_length(client, kind, monkeypatch):
         wrong.shutdown(socket.SHUT_WR)
         assert status_of(answer_of(wrong)) in allowed
     assert answered(client) == 200
+
+
+def test_what_is_no_http_gets_its_line_in_json(client):
+    with opened(client, b"hello\r\n\r\n") as wrong:
+        head, _, body = answer_of(wrong).partition(b"\r\n\r\n")
+    assert status_of(head) == 400 and f"content-length: {len(body)}".encode() in head
+    assert "HTTP" in json.loads(body)["error"]
 
 
 def test_a_chunk_that_lies_about_its_length(client):

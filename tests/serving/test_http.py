@@ -7,6 +7,8 @@ import gzip
 import json
 import struct
 import threading
+import urllib.error
+import urllib.request
 import zlib
 
 import cv2
@@ -301,11 +303,44 @@ def test_a_wrong_request_gets_one_line(client, kind):
     path, body, wanted = WRONG[kind]
     status, _, answer = client.ask(path, body if isinstance(body, bytes) else json.dumps(body).encode())
     assert status == wanted, answer
-    if kind != "no such route":
-        said = json.loads(answer)["error"]
-        assert said and "\n" not in said and "Traceback" not in said
-        assert "cam.onnx" not in said, "where files lie is nobody's business"
+    said = json.loads(answer)["error"]
+    assert said and "\n" not in said and "Traceback" not in said
+    assert "cam.onnx" not in said, "where files lie is nobody's business"
     assert client.ask("/v1/explain", PNGS[0])[0] == 200, "the next request is answered"
+
+
+METHODS = {
+    "/v1/explain": ("GET", "POST"),
+    "/v1/models/tiny:explain": ("GET", "POST"),
+    "/v2/models/tiny/infer": ("PUT", "POST"),
+    "/v2/health/live": ("POST", "GET, HEAD"),
+    "/metrics": ("OPTIONS", "GET, HEAD"),
+    "/": ("DELETE", "GET, HEAD"),
+}
+
+
+@pytest.mark.parametrize("route", METHODS)
+def test_another_method_than_a_routes_own_is_refused_like_any_other_error(client, route):
+    """RFC 9110, 15.5.6: the answer says in Allow which there are."""
+    method, allowed = METHODS[route]
+    request = urllib.request.Request(f"http://127.0.0.1:{client.port}{route}", b"" if method == "PUT" else None)
+    request.get_method = lambda: method
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=20)
+    answer = refused.value
+    assert answer.code == 405 and answer.headers["allow"] == allowed
+    assert answer.headers["content-type"] == "application/json" and method in json.loads(answer.read())["error"]
+
+
+def test_a_head_is_answered_where_a_get_is(client):
+    request = urllib.request.Request(f"http://127.0.0.1:{client.port}/v2/health/live", method="HEAD")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200 and answer.read() == b""
+
+
+def test_an_unknown_path_of_any_length_is_one_short_line(client):
+    status, _, answer = client.ask("/" + "a" * 5000, b"x")
+    assert status == 404 and len(json.loads(answer)["error"]) < 300
 
 
 PACKED = {

@@ -14,6 +14,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 SECONDS = 10.0
 """From the begin of a connection, or from the first byte of a later request, to the end of a head."""
 
+BAD = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
+    b'connection: close\r\ncontent-length: %d\r\n\r\n{"error":"%b"}'
+)
+
 
 class ImpatientProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which closes a connection whose head is not there in time."""
@@ -46,6 +51,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle is not None and self.cycle.more_body and self._late is None:
             self._wait()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets a line in JSON, as every other error."""
+        self.transport.write(BAD % (len(msg) + 12, msg.encode()))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
