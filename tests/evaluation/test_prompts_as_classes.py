@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fastcam import Explainer
 from fastcam.cli import app
 from fastcam.evaluation.scenes import CLASSES
-from support.models import dual_encoder as dual
+from support.models.language import dual_encoder as dual
 
 pytest.importorskip("tokenizers", reason="needs the library tokenizers")
 DATA = "scenes:12"

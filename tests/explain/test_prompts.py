@@ -12,7 +12,7 @@ from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.language.prompts import read_prompts
 from fastcam_export import export_model
-from support.models import dual_encoder as dual
+from support.models.language import dual_encoder as dual
 
 pytest.importorskip("tokenizers", reason="texts need the library tokenizers")
 X = dual.RNG.random((3, 3, 10, 12), dtype=np.float32)

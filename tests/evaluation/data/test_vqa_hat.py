@@ -129,7 +129,7 @@ def asking(tmp_path_factory):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     from fastcam.language.word_level import write_word_level
     from fastcam_export import export_model
-    from support.models.questions import WORDS, questions
+    from support.models.language.questions import WORDS, questions
 
     folder = tmp_path_factory.mktemp("asking")
     write_word_level(folder / "tokenizer.json", WORDS)

@@ -15,7 +15,7 @@ from fastcam.language.tokenizer import Tokenizer
 from fastcam.language.word_level import word_level, write_word_level
 from fastcam.schema import Metadata
 from fastcam_export import export_model
-from support.models.questions import ANSWERS, RNG, WORDS, grad_cam, questions
+from support.models.language.questions import ANSWERS, RNG, WORDS, grad_cam, questions
 
 pytest.importorskip("tokenizers", reason="texts need the library tokenizers")
 PICTURES = RNG.random((2, 3, 10, 12), dtype=np.float32)
