@@ -111,3 +111,26 @@ def test_openvino_has_these_numbers():
     given, expected, _ = gradients(*shape, relu=True)
     found = on_openvino(vjp(network(*shape, relu=True)), given)
     np.testing.assert_array_equal(found["grad.x"], expected)
+
+
+@pytest.mark.parametrize("kind", ["Identity", "Relu", "Exp", "Reciprocal"])
+def test_infinities_in_front_of_windows_side_by_side_get_autograds_gradient(kind):
+    """In blocks a maximum is told by a difference, which two infinities do not have."""
+    model = network(*SIDE_BY_SIDE["2x2"], relu=True)
+    model.graph.node[0].CopyFrom(helper.make_node(kind, ["x"], ["a"]))
+    model.graph.node[-1].input[0] = "d"
+    model.graph.node.insert(3, helper.make_node("Clip", ["c", "low", "high"], ["d"]))
+    for name, value in (("low", -9), ("high", 9)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+
+    infinite = {"Exp": 1000.0, "Reciprocal": 0.0}.get(kind, np.inf)
+    given = np.random.default_rng(3).integers(1, 4, (1, CHANNELS, 12, 16)).astype(np.float32)
+    given[0, 0, 3, 3] = given[0, 1, :2, :2] = infinite
+    function = {"Exp": torch.exp, "Reciprocal": torch.reciprocal}.get(kind, torch.clone)
+    b = function(torch.from_numpy(given)).requires_grad_()
+    assert b.isinf().sum() == 5
+    y = F.conv2d(F.max_pool2d(b, 2).clamp(-9, 9), torch.from_numpy(weights()["second"]))
+    seed = np.ones(y.shape, np.float32)
+    (expected,) = torch.autograd.grad(y, b, torch.from_numpy(seed))
+    found = run(vjp(model, wrt="b"), "grad.b", {"x": given, "cotangent.y": seed})
+    np.testing.assert_array_equal(found, expected.numpy())

@@ -105,10 +105,11 @@ def _in_blocks(op: Builder, node: Node, dy: ir.Value) -> ir.Value | None:
     """Windows side by side, by operators that keep maps in blocks; None where windows overlap or leave elements out.
 
     An element is a maximum where the enlarged y is not above it. Of several in a window the first is the one with the
-    largest rank, one less k / n for the k-th of n elements.
+    largest rank, one less k / n for the k-th of n elements. Infinities have no difference, so x must be what a layer
+    of weights has made, infinite by overflow alone. Inputs, quotients and exponentials are left to the scatter.
     """
     view, x = window(op, node, node.integers("kernel_shape")), node.x
-    if op.copies is not None or not fits(op, x):
+    if op.copies is not None or not fits(op, x) or not _weighed(x):
         return None
     kernel, sizes, counts = view.kernel, op.dims(x)[2:], op.dims(node.y)[2:]
     whole = [count * k if isinstance(count, int) else None for count, k in zip(counts, kernel)]
@@ -128,6 +129,28 @@ def _in_blocks(op: Builder, node: Node, dy: ir.Value) -> ir.Value | None:
     dx = spread(dy)
     op.notes[dx] = Unpooled(x, node.y, dy, spread)
     return dx
+
+
+WEIGHED = ("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "DequantizeLinear", "FusedConv")
+BETWEEN = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Clip", "HardSwish", "Sigmoid", "HardSigmoid", "Tanh", "Mul",
+           "Add", "Sub", "Sum", "Max", "Concat", "LRN", "MaxPool", "AveragePool", "Identity", "Dropout", "Cast",
+           "Pad")  # fmt: skip
+"""Operators of no infinities but by overflow, and those that have them of their operands alone."""
+
+
+def _weighed(x: ir.Value) -> bool:
+    """Whether every way from ``x`` back leads over :data:`BETWEEN`, and over constants, to :data:`WEIGHED`."""
+    seen, left = set(), [x]
+    while left:
+        value = left.pop()
+        node = value.producer()
+        if value in seen or constant_array(value) is not None or (node is not None and node.op_type in WEIGHED):
+            continue
+        if node is None or node.op_type not in BETWEEN:
+            return False
+        seen.add(value)
+        left += [one for one in node.inputs if one is not None]
+    return True
 
 
 def _places(op: Builder, node: Node, view: Window) -> ir.Value:
