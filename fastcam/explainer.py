@@ -146,8 +146,12 @@ class Explainer:
         self._whole = self._view = view_of(network, metadata, self._inputs, self._kernels, self._batch_size)
         self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
         self._runner = self._new_runner()
-        opened: Any = model, providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head
-        self._opened = [*opened, inputs, max_pixels, exif, tokenizer, text_encoder, None]
+        self._opened: dict[str, Any] = {
+            "model": model, "providers": providers, "threads": threads, "settings": settings, "kernels": kernels,
+            "preprocess": preprocess, "labels": labels, "batch_size": batch_size, "inputs": inputs,
+            "explanation": explanation, "head": head, "max_pixels": max_pixels, "exif": exif,
+            "tokenizer": tokenizer, "text_encoder": text_encoder,
+        }  # fmt: skip
         create = partial(create_session, providers=providers, threads=threads, settings=settings)
         side = TextEncoder(self._name, text_encoder, metadata.text_encoder, _folder(model), texts, create)
         self._texts = TextSide(side.embed, side.scale, side.bias)
@@ -257,7 +261,7 @@ class Explainer:
 
     def _take_prompts(self, prompts: dict[str, str]) -> None:
         self._texts = replace(self._texts, prompts=prompts)
-        self._opened = [*self._opened[:-1], prompts]
+        self._opened = {**self._opened, "prompts": prompts}
         self._whole = with_prompts(self._whole, self._texts, self._name)
         self._inputs = self._whole.inputs
         self._layers = {n: self._whole.at(n) for n in self._layers}
@@ -277,7 +281,7 @@ class Explainer:
     @property
     def model(self) -> Model:
         """The file that this was made of: its path, or its bytes."""
-        model: Model = self._opened[0]
+        model: Model = self._opened["model"]
         return model
 
     def with_model(self, model: Model) -> Explainer:
@@ -286,12 +290,12 @@ class Explainer:
         Args:
             model: path or bytes.
         """
-        return _opened(model, *self._opened[1:], self._at)
+        return _opened({**self._opened, "model": model}, self._at)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made of: another process opens the same files in sessions of its own."""
-        opened = [str(one.resolve()) if isinstance(one, Path) else one for one in self._opened]
-        return _opened, (*opened, self._at)
+        opened = {name: str(one.resolve()) if isinstance(one, Path) else one for name, one in self._opened.items()}
+        return _opened, (opened, self._at)
 
     def __copy__(self) -> Explainer:
         """The same sessions: an Explainer keeps no picture between calls."""
@@ -694,8 +698,7 @@ def _folder(model: Model) -> Path | None:
     return Path(model).parent if isinstance(model, str | Path) else None
 
 
-def _opened(*opened: Any) -> Explainer:
+def _opened(arguments: Mapping[str, Any], at: int) -> Explainer:
     """An Explainer of what another one was made of, at its layer."""
-    *arguments, at = opened
-    explainer = Explainer(*arguments)
+    explainer = Explainer(**arguments)
     return explainer.at(at) if at else explainer
