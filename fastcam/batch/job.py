@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastcam.batch.rows import Row, failed_row, rows_of
+from fastcam.batch.rows import Row, failed_row, named_rows, rows_of
 from fastcam.batch.sources.items import Cursor, Part, Source
 from fastcam.cache import sha256_of
 from fastcam.errors import FastcamError, shown, typed
-from fastcam.explain.request import ExplainOptions
+from fastcam.explain.request import ExplainOptions, Request
 from fastcam.explain.streaming import Frame, Steps, stream
 from fastcam.explainer import Explainer
+from fastcam.runtime.run import Run
 from fastcam.runtime.thread_pipeline import Pipeline
 from fastcam.schema import __version__
 
@@ -153,7 +154,7 @@ def explained(job: Job, explainer: Explainer, parts: Iterable[Part]) -> Iterator
     with Pipeline() as pipeline:
         frames = pipeline.stage(items(), read, READERS, ahead=2 * READERS)
         done = stream(
-            _of_read(steps),
+            _to_rows(steps, job),
             frames,
             explainer.batch_size,
             job.decoders,
@@ -166,8 +167,8 @@ def explained(job: Job, explainer: Explainer, parts: Iterable[Part]) -> Iterator
             yield Explained(frame.source.part, rows, any(row.get("error") is not None for row in rows))
 
 
-def _of_read(steps: Steps) -> Steps:
-    """The steps for pictures that were read already."""
+def _to_rows(steps: Steps, job: Job) -> Steps:
+    """The steps from pictures that were read already to rows: those of a run are made together, in its thread."""
 
     def prepare(read: _Read) -> Any:
         if read.error is not None:
@@ -177,13 +178,20 @@ def _of_read(steps: Steps) -> Steps:
     def weight(read: _Read) -> int:
         return 0 if read.content is None else steps.weight(read.content)
 
-    return replace(steps, prepare=prepare, weight=weight)
+    def finish(run: Run, request: Request) -> list[list[Row]]:
+        return rows_of(steps.one(steps.finish(run, request), 0, 1), job.targets, job.maps)
+
+    def one(rows: list[list[Row]], number: int, count: int) -> list[Row]:
+        return rows[number]
+
+    return replace(steps, prepare=prepare, weight=weight, finish=finish, one=one)
 
 
 def _rows(job: Job, explainer: Explainer, frame: Frame) -> list[Row]:
     read: _Read = frame.source
-    if frame.explanation is not None:
-        return rows_of(read.number, read.name, frame.explanation, job.targets, job.maps)
+    made: Any = frame.explanation  # what the steps above make of it
+    if made is not None:
+        return named_rows(read.number, read.name, made)
     if read.error is not None:
         return [failed_row(read.number, read.name, str(read.error))]
     return _alone(job, explainer, read)
@@ -209,7 +217,7 @@ def _alone(job: Job, explainer: Explainer, read: _Read) -> list[Row]:
 
 def _called(job: Job, explainer: Explainer, read: _Read, targets: Sequence[Any]) -> list[Row]:
     explanation = explainer(read.content, list(targets), **job.how)
-    return rows_of(read.number, read.name, explanation, targets, job.maps)
+    return named_rows(read.number, read.name, rows_of(explanation, targets, job.maps)[0])
 
 
 def _said(error: Exception) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastcam.batch.sources.parquet import arrow
+from fastcam.image.preprocess import Float
 from fastcam.labels import short_label
-from fastcam.results.concentration import entropy, heat_inside
+from fastcam.results.concentration import map_entropies, shares_inside
 from fastcam.results.explanation import OK, Explanation
 
 GROUP = 256
@@ -54,35 +55,46 @@ def schema(maps: bool) -> Any:
     return pa.schema([*columns, ("error", pa.string())])
 
 
-def rows_of(number: int, name: str, explanation: Explanation, targets: Sequence[Any], maps: bool) -> list[Row]:
-    """A row for each target of one picture.
+def rows_of(explanation: Explanation, targets: Sequence[Any], maps: bool) -> list[list[Row]]:
+    """The rows of the pictures that ran together: of each a row for each of its targets, without number and name.
 
     Args:
-        targets: as they were asked for; where the picture has another number of them, the first names all.
+        targets: as they were asked for; where a picture has another number of them, the first names all.
         maps: whether the maps are kept.
     """
-    height, width = explanation.geometry[0].original
-    predicted = None
-    if not explanation.metadata.cotangents and np.isfinite(explanation.scores[0]).any():
-        predicted = int(np.nanargmax(explanation.scores[0]))
-    count = explanation.asked(0)
-    named = targets if len(targets) == count else [targets[0]] * count
-    rows = []
-    for t in range(count):
-        index = None if explanation.metadata.cotangents else int(explanation.classes[0, t])
-        box = explanation.boxes[0, t]
-        row: Row = {
-            "picture": number, "name": text(name), "width": width, "height": height, "target": text(str(named[t])),
-            "class": index, "label": text(_label(explanation, t, index)), "predicted": predicted,
-            "score": _finite(explanation.score(0, t)), "status": explanation.status[0][t],
-            "box": box.tolist() if box.any() else None,
-            "boxes": np.asarray(explanation.components[0][t], np.float32).reshape(-1, 5).tolist(),
-            "heat_inside": heat_inside(explanation, 0, t), "entropy": entropy(explanation, 0, t),
-        }  # fmt: skip
-        if maps and explanation.status[0][t] == OK:
-            row |= _map(explanation.maps[0, t])
-        rows.append(row)
-    return rows
+    cotangents, boxes = bool(explanation.metadata.cotangents), explanation.boxes.tolist()
+    predicted = [None] * len(explanation) if cotangents else _predicted(explanation.scores)
+    inside = shares_inside(explanation.heatmaps, explanation.geometry, explanation.boxes).tolist()
+    entropies, classes = map_entropies(explanation.maps).tolist(), explanation.classes.tolist()
+    said = [text(str(target)) for target in targets]
+    pictures = []
+    for i, (status, geometry) in enumerate(zip(explanation.status, explanation.geometry, strict=True)):
+        height, width = geometry.original
+        count = explanation.asked(i)
+        named = said if len(said) == count else [said[0]] * count
+        rows = []
+        for t in range(count):
+            index = None if cotangents else classes[i][t]
+            box, good = boxes[i][t] if any(boxes[i][t]) else None, status[t] == OK
+            row: Row = {
+                "width": width, "height": height, "target": named[t], "class": index,
+                "label": text(_label(explanation, i, t, index)), "predicted": predicted[i],
+                "score": _finite(explanation.score(i, t)), "status": status[t], "box": box,
+                "boxes": np.asarray(explanation.components[i][t], np.float32).reshape(-1, 5).tolist(),
+                "heat_inside": _finite(inside[i][t]) if good and box else None,
+                "entropy": _finite(entropies[i][t]) if good else None,
+            }  # fmt: skip
+            if maps and good:
+                row |= _map(explanation.maps[i, t])
+            rows.append(row)
+        pictures.append(rows)
+    return pictures
+
+
+def named_rows(number: int, name: str, rows: list[Row]) -> list[Row]:
+    """The rows of a picture with its number and its name in the source."""
+    about = {"picture": number, "name": text(name)}
+    return [about | row for row in rows]
 
 
 def failed_row(number: int, name: str, error: str, target: Any = None) -> Row:
@@ -110,11 +122,20 @@ def text(said: str) -> str:
     return said.encode(errors="backslashreplace").decode()
 
 
-def _label(explanation: Explanation, target: int, index: int | None) -> str:
+def _label(explanation: Explanation, i: int, target: int, index: int | None) -> str:
     labels = explanation.labels
     if index is not None and labels is not None and 0 <= index < len(labels):
         return short_label(labels[index])
-    return explanation.label(0, target)
+    return explanation.label(i, target)
+
+
+def _predicted(scores: Float) -> list[int | None]:
+    """The class with the highest score of each picture, scores [N, classes]; None where none is finite."""
+    if not scores.shape[1]:
+        return [None] * len(scores)
+    best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
+    known: Any = np.isfinite(scores).any(axis=1)
+    return [int(index) if good else None for index, good in zip(best, known, strict=True)]
 
 
 def _map(values: Any) -> Row:

@@ -70,7 +70,7 @@ class Steps:
         pairs: a frame's own list, or None, to how many frames it counts as in a run.
         run: a batch through the model.
         received: the same run of a batch that another host of the file ran, by the outputs that it gave there.
-        finish: the explanation of a run.
+        finish: the explanation of a run; or, with ``one``, what a host wants in its place.
         weight: about how many bytes a picture and its part of a batch take.
         one: (explanation of a run, number in the run, how many ran) to that of one frame.
     """
@@ -82,9 +82,9 @@ class Steps:
     pairs: Callable[[list[Any] | None], int]
     run: Callable[[Batch, Request], Run]
     received: Callable[[Batch, Mapping[str, Any], Request], Run]
-    finish: Callable[[Run, Request], Explanation]
+    finish: Callable[[Run, Request], Any]
     weight: Callable[[Any], int]
-    one: Callable[[Explanation, int, int], Explanation]
+    one: Callable[[Any, int, int], Any]
 
     def each_within(self, context: Callable[[], AbstractContextManager[None]]) -> Steps:
         """The same steps, each inside a context of its own."""

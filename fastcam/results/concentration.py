@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.image.preprocess import Float, Geometry
 from fastcam.results.explanation import OK, Explanation
+
+AT_ONCE = 1 << 18
+"""Pixels of heatmaps that are looked at together: of more the float64 would not stay in a processor's cache."""
 
 
 def heat_inside(explanation: Explanation, i: int = 0, target: int = 0) -> float | None:
@@ -28,20 +34,42 @@ def heat_inside(explanation: Explanation, i: int = 0, target: int = 0) -> float 
 
 def share_inside(heatmap: Float, geometry: Geometry, box: Float) -> float | None:
     """The same of a heatmap [H, W] of the network's input and a box x0, y0, x1, y1 in pixels of the picture."""
-    (sx0, sy0, sx1, sy1), (tx0, ty0, tx1, ty1) = geometry.source, geometry.target
-    heat = np.maximum(heatmap[ty0:ty1, tx0:tx1], 0, dtype=np.float32)
-    x0, y0, x1, y1 = map(float, box)
-    across = _covered((x0 - sx0) / (sx1 - sx0), (x1 - sx0) / (sx1 - sx0), tx1 - tx0)
-    down = _covered((y0 - sy0) / (sy1 - sy0), (y1 - sy0) / (sy1 - sy0), ty1 - ty0)
-    rows = heat @ across
-    total = float(heat.sum(dtype=np.float64))
-    return min(1.0, float(down @ rows) / total) if total > 0 else None
+    return _or_none(shares_inside(heatmap[None, None], [geometry], box[None, None])[0, 0])
 
 
-def _covered(begin: float, end: float, count: int) -> NDArray[np.float64]:
-    """How much of each of ``count`` pixels lies between two places, which are shares of the side."""
+def shares_inside(heatmaps: Float, geometry: Sequence[Geometry], boxes: Float) -> NDArray[np.float64]:
+    """The same of the heatmaps [N, T, H, W] and boxes [N, T, 4] of several pictures, float64 [N, T].
+
+    NaN where there is no heat. A box of zeros, or a map that is not finite, gives a number that says nothing.
+    """
+    shares = np.full(boxes.shape[:2], np.nan)
+    several = max(1, AT_ONCE // max(1, heatmaps[:1].size))
+    for window, group in groupby(range(len(geometry)), lambda i: geometry[i].target):  # without bars they have one
+        same = list(group)
+        for chosen in (same[start : start + several] for start in range(0, len(same), several)):
+            rows, (x0, y0, x1, y1) = slice(chosen[0], chosen[-1] + 1), window
+            source = np.array([geometry[i].source for i in chosen], np.float64)[:, None]
+            with np.errstate(all="ignore"):
+                shares[rows] = _shares(heatmaps[rows, :, y0:y1, x0:x1], source, boxes[rows])
+    return shares
+
+
+def _shares(heatmaps: Float, source: NDArray[np.float64], boxes: Float) -> NDArray[np.float64]:
+    """Of heatmaps that are all picture; ``source`` [N, 1, 4]: the rectangle of the picture that each shows."""
+    height, width = heatmaps.shape[2:]
+    places = (boxes - source[..., [0, 1, 0, 1]]) / np.tile(source[..., 2:] - source[..., :2], 2)
+    across = _covered(places[..., 0], places[..., 2], width)
+    down = _covered(places[..., 1], places[..., 3], height)
+    heat = np.maximum(heatmaps, 0, dtype=np.float64)
+    rows = heat @ np.stack([across, np.ones_like(across)], axis=-1)  # each row's heat inside, and all of it
+    inside, total = (rows[..., 0] * down).sum(axis=-1), rows[..., 1].sum(axis=-1)
+    return np.where(total > 0, np.minimum(1.0, inside / total), np.nan)
+
+
+def _covered(begin: Any, end: Any, count: int) -> NDArray[np.float64]:
+    """How much of each of ``count`` pixels lies between two places [N, T], shares of the side: [N, T, count]."""
     edges = np.arange(count + 1, dtype=np.float64)
-    return np.diff(np.clip(edges, begin * count, end * count))
+    return np.diff(np.minimum(np.maximum(edges, begin[..., None] * count), end[..., None] * count))
 
 
 def entropy(explanation: Explanation, i: int = 0, target: int = 0) -> float | None:
@@ -57,9 +85,20 @@ def entropy(explanation: Explanation, i: int = 0, target: int = 0) -> float | No
 
 def map_entropy(values: Float) -> float | None:
     """The same of a map of any shape: -sum p log p / log n, of its n cells' shares p of its positive part."""
-    heat = np.maximum(values, 0).astype(np.float64).ravel()
-    total = float(heat.sum())
-    if heat.size < 2 or not 0 < total < math.inf:
-        return None
-    shares = heat[heat > 0] / total
-    return max(0.0, float(-(shares * np.log(shares)).sum()) / math.log(heat.size))
+    return _or_none(map_entropies(values[None, None])[0, 0])
+
+
+def map_entropies(maps: Float) -> NDArray[np.float64]:
+    """The same of maps [N, T, ...], float64 [N, T]; NaN where there is no finite heat, or one cell alone."""
+    heat = np.maximum(maps, 0, dtype=np.float64).reshape(*maps.shape[:2], -1)
+    if heat.shape[2] < 2:
+        return np.full(heat.shape[:2], np.nan)
+    with np.errstate(all="ignore"):
+        total = heat.sum(axis=2)
+        shares = heat / total[..., None]
+        spread = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=2) / math.log(heat.shape[2])
+    return np.where((total > 0) & (total < math.inf), np.maximum(spread, 0), np.nan)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

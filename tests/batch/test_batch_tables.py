@@ -23,7 +23,8 @@ from fastcam.batch.table import ABOUT, files_of
 from fastcam.batch.workers import run_in_processes
 from fastcam.cli import app
 from fastcam.image.preprocess import Geometry
-from fastcam.results.concentration import map_entropy, share_inside
+from fastcam.results import concentration
+from fastcam.results.concentration import map_entropies, map_entropy, share_inside, shares_inside
 from support.batch_cases import LABELS, encoded, model_file, pictures, shard
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra batch is not installed: no table was written")
@@ -85,6 +86,28 @@ def test_heat_inside_a_box_and_entropy_are_those_of_numpy_by_hand(seed):
     assert map_entropy(heat[:7, :7]) == pytest.approx(-(shares * np.log2(shares)).sum() / np.log2(49), rel=1e-6)
     assert map_entropy(np.full((3, 4), 0.2)) == pytest.approx(1)
     assert map_entropy(np.eye(1, 12).reshape(3, 4)) == 0 and map_entropy(np.zeros((3, 4))) is None
+
+
+@pytest.mark.parametrize("at_once", [1, 3000, 1 << 18])
+def test_pictures_that_ran_together_have_the_figures_that_each_has_by_hand(at_once, monkeypatch):
+    monkeypatch.setattr(concentration, "AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    heat = rng.normal(size=(6, 2, 20, 30)).astype(np.float32)
+    heat[5, 0], heat[5, 1, 3, 4] = -1, np.nan
+    whole, barred = (0, 0, 30, 20), (5, 0, 25, 20)  # pixels are two of the network's, of the letterbox too
+    windows = [whole, whole, barred, whole, barred, whole]
+    geometry = [Geometry((40, 60), (20, 30), (0, 0, 2 * (x1 - x0), 40), (x0, 0, x1, 20)) for x0, _, x1, _ in windows]
+    boxes = np.array([[[2 * n, 4, 2 * n + 12, 30], [0, 0, 2 * n + 2, 40]] for n in range(6)], np.float32)
+    found, spread = shares_inside(heat, geometry, boxes), map_entropies(heat)
+    for n, t in np.ndindex(5, 2):
+        x0, _, x1, _ = windows[n]
+        positive = np.maximum(heat[n, t, :, x0:x1].astype(np.float64), 0)
+        inside = positive[2:15, n : n + 6] if t == 0 else positive[:, : n + 1]
+        assert found[n, t] == pytest.approx(inside.sum() / positive.sum(), rel=1e-9)
+        shares = np.maximum(heat[n, t].astype(np.float64), 0) / np.maximum(heat[n, t].astype(np.float64), 0).sum()
+        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+        assert spread[n, t] == pytest.approx(-(shares * logs).sum() / np.log(600), rel=1e-9)
+    assert np.isnan(found[5, 0]) and np.isnan(spread[5]).all()
 
 
 def test_a_run_goes_on_behind_what_is_there_and_the_table_is_the_same(tmp_path, job):

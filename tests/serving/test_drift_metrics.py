@@ -17,7 +17,7 @@ from support.servers.served_model import server, tiny_file
 
 pytest.importorskip("starlette", reason="the extra serve is not installed: nothing was served")
 pytest.importorskip("pyarrow", reason="the extra batch is not installed: there was no reference")
-from fastcam.batch.rows import rows_of
+from fastcam.batch.rows import named_rows, rows_of
 from fastcam.batch.table import write_part
 from fastcam.serving.watching.drift import LAST, LEAST, Reference, figures_of
 from fastcam.serving.watching.metrics import Metrics
@@ -32,7 +32,7 @@ def read(text, name, **labels):
 
 def table(folder, explanations):
     folder.mkdir()
-    rows = [rows_of(number, str(number), one, (-1,), False) for number, one in enumerate(explanations)]
+    rows = [named_rows(number, str(number), rows_of(one, (-1,), False)[0]) for number, one in enumerate(explanations)]
     write_part(folder, 0, rows, False)
     return folder
 
