@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain, triton_extensions
 from fastcam.serving.bodies.compressed import unpacked
 from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany, WrongMethod
-from fastcam.serving.limits import Limits
+from fastcam.serving.limits import RATE, Limits
 from fastcam.serving.model import NO_SPANS, ServedModel
 from fastcam.serving.openapi import document
 from fastcam.serving.repository import Repository
@@ -35,6 +35,8 @@ HEADER = "inference-header-content-length"
 """How many bytes of a body are JSON, where tensors follow it."""
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """Routes that need no key: who watches the server asks them."""
+PATIENCE = 5.0
+"""Seconds in which nothing of a body need come; behind them it must come at its rate."""
 NOWHERE = "nowhere"
 """The route, in metrics and logs, of whoever asks for one that there is not."""
 EVERY = 1.0
@@ -169,9 +171,11 @@ class Server:
 
         async def whole() -> bytes:
             parts: list[bytes] = []
-            size = 0
+            size, begun, stream = 0, time.monotonic(), request.stream()
             with self.service.receiving() as more:
-                async for part in request.stream():
+                while (
+                    part := await _within(min(until, begun + PATIENCE + size / RATE), anext(stream, None))
+                ) is not None:
                     size += len(part)
                     if size > most:
                         raise TooLarge(f"the body has more than the {most} bytes that are taken")
@@ -180,7 +184,7 @@ class Server:
             return b"".join(parts)
 
         try:
-            body = await _within(until, whole())
+            body = await whole()
         except ClientDisconnect as error:
             raise Left("the client has left") from error
         except asyncio.TimeoutError as error:
@@ -345,7 +349,7 @@ class Server:
         return _response(page, "text/html; charset=utf-8", {"content-security-policy": policy})
 
 
-async def _within(until: float, coming: Coroutine[Any, Any, T]) -> T:
+async def _within(until: float, coming: Awaitable[T]) -> T:
     """What comes until then; without a task of its own, which takes a tenth of a millisecond, where Python has that.
 
     Raises:

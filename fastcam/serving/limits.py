@@ -6,6 +6,18 @@ from dataclasses import dataclass, fields
 
 from fastcam.errors import FastcamError, typed
 
+RATE = 4096
+"""Bytes of a body that come in a second, at least."""
+
+
+def slow(seconds: float, size: int, grace: float) -> bool:
+    """Whether a body of which ``size`` bytes have come in so many seconds comes slower than :data:`RATE`.
+
+    Args:
+        grace: seconds that no body is asked for.
+    """
+    return seconds > grace + size / RATE
+
 
 @dataclass(frozen=True)
 class Limits:

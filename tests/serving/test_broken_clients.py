@@ -13,7 +13,7 @@ from support.servers.live_server import listening
 from support.servers.served_model import PNGS, server, tiny_file
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed: nothing was served")
-from fastcam.serving import service
+from fastcam.serving import http, service
 from fastcam.serving.limits import Limits
 from fastcam.serving.processes import slow_heads
 
@@ -88,6 +88,21 @@ def test_half_a_body_is_answered_when_its_time_is_over_and_the_connection_closed
     with opened(client, HEAD + b"Content-Length: 1000\r\n\r\nhalf") as slow:
         assert status_of(answer_of(slow)) == 504
     assert answered(client) == 200
+
+
+def test_a_body_that_comes_too_slowly_is_not_waited_for_as_long_as_a_request_may_take(path, monkeypatch):
+    """Mod_reqtimeout's rule: some seconds, and more for bytes that have come."""
+    monkeypatch.setattr(http, "PATIENCE", 0.3)
+    with listening(server(path, Limits(seconds=60.0)).app, http=slow_heads.ImpatientProtocol) as client:
+        begun = time.monotonic()
+        with opened(client, HEAD + b"Content-Length: 1000\r\n\r\nhalf") as slow:
+            answer = answer_of(slow)
+        assert status_of(answer) == 504 and b"send it faster" in answer and time.monotonic() - begun < 30
+        with opened(client, HEAD + b"Content-Length: %d\r\n\r\n" % (60_000 + len(PNGS[0]))) as fast:
+            fast.sendall(bytes(60_000))  # which are worth many seconds
+            time.sleep(1.0)
+            fast.sendall(PNGS[0])
+            assert status_of(fast.recv(65536)) == 400, "no picture, but all of it was read"
 
 
 def test_the_rest_of_a_body_that_was_refused_is_not_waited_for(client, monkeypatch):

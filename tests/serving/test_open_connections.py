@@ -49,6 +49,12 @@ def client(path, refused):
 
 
 @pytest.fixture
+def patient(monkeypatch):
+    """However loaded this machine is, no body comes slowly."""
+    monkeypatch.setattr(open_connections, "GRACE", 1e9)
+
+
+@pytest.fixture
 def connect(client):
     """Makes connections that are closed at the end."""
     with ExitStack() as stack:
@@ -81,7 +87,7 @@ def test_slow_heads_keep_nobody_out_however_many_they_are(client, connect, refus
     assert not refused
 
 
-def test_connections_with_requests_keep_their_places_and_one_more_is_told(client, connect, refused):
+def test_connections_with_requests_keep_their_places_and_one_more_is_told(client, connect, refused, patient):
     inside = [under_way(connect) for _ in range(MOST)]
     for _ in range(3):
         status, headers, body = client.ask("/v1/explain", PNGS[0])
@@ -95,6 +101,29 @@ def test_connections_with_requests_keep_their_places_and_one_more_is_told(client
     for one in (*inside[:3], *inside[4:]):
         one.sendall(PNGS[0][20:])
         assert status_of(one) == 200
+
+
+def test_slow_bodies_keep_nobody_out_however_many_they_are(client, connect, refused, monkeypatch):
+    """A byte now and then does not help them; who sends as fast as is asked for stays."""
+    monkeypatch.setattr(open_connections, "GRACE", -1.0)
+    slow = [under_way(connect) for _ in range(3 * MOST)]
+    for one in slow[-3:]:
+        one.sendall(PNGS[0][20:21])
+    assert [client.ask("/v1/explain", picture)[0] for picture in PNGS] == [200] * 4
+    assert slow[0].recv(1) == b"", "the one that was there first"
+    assert not refused
+
+
+def test_a_body_behind_a_request_that_is_under_way_does_not_cost_its_place(client, connect, monkeypatch):
+    monkeypatch.setattr(open_connections, "GRACE", -1.0)
+    one = connect(WHOLE + WHOLE[:-5])
+    for _ in range(2 * MOST):
+        connect()
+    found = b""
+    while b"HTTP/1.1 200" not in found:
+        part = one.recv(65536)
+        assert part, found
+        found += part
 
 
 def test_a_connection_that_leaves_leaves_its_place(client, connect):
@@ -114,14 +143,14 @@ def test_a_request_behind_another_is_under_way_too(client, connect):
         found += part
 
 
-def test_a_refused_connection_that_says_nothing_is_closed_soon(client, connect, monkeypatch):
+def test_a_refused_connection_that_says_nothing_is_closed_soon(client, connect, monkeypatch, patient):
     monkeypatch.setattr(open_connections, "LINGER", 0.2)
     inside = [under_way(connect) for _ in range(MOST)]
     assert connect().recv(1) == b""
     assert len(inside) == MOST
 
 
-def test_those_that_wait_outside_have_a_bound(client, connect, monkeypatch):
+def test_those_that_wait_outside_have_a_bound(client, connect, monkeypatch, patient):
     monkeypatch.setattr(open_connections, "OUTSIDE", 2)
     inside = [under_way(connect) for _ in range(MOST)]
     outside = [connect() for _ in range(3)]

@@ -1,19 +1,23 @@
 """So many connections at once and no more, as each takes memory and a file number for as long as its client likes.
 
 Where all places are taken, a connection that waits for a request gives its place to a new one, the one that has waited
-longest first: slow heads keep nobody out. Where a request is under way on each, the new one is refused.
+longest first; and then one whose body comes slowly: slow heads and bodies keep nobody out. Where a request is under way
+on each, the new one is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from fastcam.errors import FastcamError
+from fastcam.serving.limits import slow
 from fastcam.serving.processes.slow_heads import ImpatientProtocol
 
 LINGER, OUTSIDE = 1.0, 64
 """Seconds that a refused connection may take to send what is answered by 503, and how many may; more are cut off."""
+GRACE = 2.0
+"""Seconds after which a body that comes slowly may lose its place."""
 FILES = 200
 """File numbers of a process for all else: models, logs, its own connections."""
 BODY = b'{"error":"too many connections are open; come again later"}'
@@ -21,6 +25,12 @@ REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
     b"x-content-type-options: nosniff\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
+
+
+class Connection(Protocol):
+    """What may have a place."""
+
+    transport: Any
 
 
 class Places:
@@ -33,14 +43,16 @@ class Places:
 
     def __init__(self, most: int, refused: Callable[[], object] = lambda: None) -> None:
         self._most, self._refused = most, refused
-        self._inside: set[BoundedProtocol] = set()
-        self._waiting: dict[BoundedProtocol, None] = {}  # those inside without a request, the longest first
-        self._outside: set[BoundedProtocol] = set()
+        self._inside: set[Connection] = set()
+        self._waiting: dict[Connection, None] = {}  # those inside without a request, the longest first
+        self._sending: dict[BoundedProtocol, None] = {}  # those inside whose body comes
+        self._outside: set[Connection] = set()
 
-    def enter(self, connection: BoundedProtocol) -> bool:
+    def enter(self, connection: Connection) -> bool:
         """Whether there is a place for a new connection."""
         if len(self._inside) >= self._most:
-            longest = next(iter(self._waiting), None)
+            slow_bodies = (one for one in self._sending if one.slow)
+            longest = next(iter(self._waiting), None) or next(slow_bodies, None)
             if longest is None:
                 self._outside.add(connection)
                 self._refused()
@@ -56,17 +68,24 @@ class Places:
         """Whether more have been refused than are heard."""
         return len(self._outside) > OUTSIDE
 
-    def waits(self, connection: BoundedProtocol) -> None:
+    def waits(self, connection: Connection) -> None:
         """From now on it has no request under way."""
         self.works(connection)
         if connection in self._inside:
             self._waiting[connection] = None
 
-    def works(self, connection: BoundedProtocol) -> None:
+    def sends(self, connection: BoundedProtocol) -> None:
+        """It has one, whose body is still to come."""
+        self.works(connection)
+        if connection in self._inside:
+            self._sending[connection] = None
+
+    def works(self, connection: Any) -> None:
         """It has one."""
         self._waiting.pop(connection, None)
+        self._sending.pop(connection, None)
 
-    def leave(self, connection: BoundedProtocol) -> None:
+    def leave(self, connection: Connection) -> None:
         """It is closed."""
         self.works(connection)
         self._inside.discard(connection)
@@ -84,6 +103,12 @@ class BoundedProtocol(ImpatientProtocol):
     def __init__(self, places: Places, **settings: Any) -> None:
         super().__init__(**settings)
         self._places, self._outside = places, False
+        self._begun, self._size = 0.0, 0
+
+    @property
+    def slow(self) -> bool:
+        """Whether less of a body has come than should have."""
+        return slow(self.loop.time() - self._begun, self._size, GRACE)
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
@@ -104,15 +129,30 @@ class BoundedProtocol(ImpatientProtocol):
             self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """A head is there."""
-        self._places.works(self)
+        """A head is there. Behind a request that is under way, its body is no reason to lose that one's place."""
+        alone = self.cycle is None or self.cycle.response_complete
+        self._begun, self._size = self.loop.time(), 0
+        (self._places.sends if alone else self._places.works)(self)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of a body is there."""
+        self._size += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is there as a whole."""
+        super().on_message_complete()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._places.works(self)
+
     def on_response_complete(self) -> None:
-        """A request has its answer; another may wait for its own."""
+        """A request has its answer; another may wait for its own, or be on its way."""
         super().on_response_complete()
         if self.cycle is None or self.cycle.response_complete:
             self._places.waits(self)
+        elif self.cycle.more_body:
+            self._places.sends(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
