@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastcam import cache
 from fastcam.errors import FastcamError, listed, shown, typed
 from fastcam.input_files import read_text
-from fastcam.runtime.providers import CPU, DEFAULT, Providers, Settings, resolve_providers
+from fastcam.runtime.providers import CPU, DEFAULT, Precision, Providers, Settings, resolve_providers
 from fastcam.runtime.session import MOST_THREADS, Model, available_providers, warn_once
 from fastcam.schema import __version__
 from fastcam.typed_fields import Unfit, at_least, at_most, built, check_fields, parse_json
@@ -45,7 +45,7 @@ class Choice:
     sessions: Annotated[int, at_least(1), at_most(MOST_THREADS)] = 1
     spinning: bool = True
     optimization: Literal["all", "extended", "basic"] = "all"
-    precision: Literal["f32", "bf16", "f16"] | None = None
+    precision: Precision | None = None
     fp16: bool = False
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
+Precision: TypeAlias = Literal["f32", "bf16", "f16"]
 OPENVINO_RUNTIME = "openvino-runtime"
 """No provider of ONNX Runtime, but OpenVINO itself (:mod:`fastcam.runtime.engines.openvino`)."""
 AUTO = (CUDA, OPENVINO, CPU)
@@ -90,7 +91,7 @@ class Settings:
     cores: Sequence[int] | None = None
     sessions: int = 1
     optimization: Literal["all", "extended", "basic"] = "all"
-    precision: Literal["f32", "bf16", "f16"] | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         kinds: dict[str, Any] = {"device_id": Integral, "most_targets": Integral, "sessions": Integral}

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,20 +35,30 @@ class Laps(dict[str, float]):
     """Seconds of parts of a run, by name: what a run may return, to have them recorded beside its whole."""
 
 
-def interleaved(runs: Mapping[str, Run], seconds: float, least: int = 10, pause: float = 0.0, seed: int = 0) -> Samples:
-    """Time ``runs`` in rounds, each round all of them in a new random order, after one round that does not count.
+def interleaved(
+    runs: Mapping[str, Run],
+    seconds: float,
+    least: int = 10,
+    pause: float = 0.0,
+    seed: int = 0,
+    uncounted: Literal["round", "turn", "none"] = "round",
+) -> Samples:
+    """Time ``runs`` in rounds, each round all of them in a new random order.
 
     Args:
         runs: name -> a function that does the work once.
         seconds: when this has passed, the round that is under way is the last.
         least: rounds that are made in any case.
-        pause: seconds of sleep before each run, for threads of the one before that still spin.
+        pause: seconds of sleep before each turn, for threads of the one before that still spin.
+        uncounted: what is run and not counted: the first round; a run of each turn, which wakes its threads and fetches
+            its weights into the caches, as the run before does in a loop; or nothing, where all have run.
 
     Returns:
         name -> seconds of every round; of a part of :class:`Laps` under "name, part". All lists are equally long.
     """
-    for run in runs.values():
-        run()
+    if uncounted == "round":
+        for run in runs.values():
+            run()
     rng, names = np.random.default_rng(seed), list(runs)
     samples: Samples = {name: [] for name in runs}
     began, rounds = time.perf_counter(), 0
@@ -57,6 +67,8 @@ def interleaved(runs: Mapping[str, Run], seconds: float, least: int = 10, pause:
             name = names[index]
             if pause:
                 time.sleep(pause)
+            if uncounted == "turn":
+                runs[name]()
             start = time.perf_counter()
             result = runs[name]()
             samples[name].append(time.perf_counter() - start)

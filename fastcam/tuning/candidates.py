@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fastcam.runtime.profile import MOST_SESSIONS, Choice, Goal
-from fastcam.runtime.providers import CUDA, OPENVINO, OPENVINO_RUNTIME, TENSORRT
+from fastcam.runtime.providers import CUDA, OPENVINO, OPENVINO_RUNTIME, TENSORRT, Precision
 
-BATCHES = (1, 4, 16)
-"""Pictures of a run that are tried for throughput, beside :data:`BATCH`."""
+BATCHES = (16, 4, 1)
+"""Pictures of a run that are tried for throughput, beside :data:`BATCH`: more of them first, where engines gain."""
 BATCH = 8
 """As ``fastcam stream`` has it."""
 
@@ -26,24 +26,25 @@ def default(goal: Goal, cores: int, batch: int | None) -> Choice:
     return Choice("cpu", 1 if several else cores, batch or BATCH, sessions=cores if several else 1)
 
 
-def engines(base: Choice, available: Sequence[str]) -> list[Choice]:
-    """``base`` on every engine that is installed, those first that compute what it computes.
-
-    bfloat16 comes before float16, which few processors have and many emulate: the time may end between the two.
+def engines(base: Choice, available: Sequence[str], native: Sequence[Precision] = ()) -> list[Choice]:
+    """``base`` on every other engine that is installed, those first that are likely to be fastest: the time may end.
 
     Args:
         available: providers by the names that ONNX Runtime has for them.
+        native: types that OpenVINO's own runtime computes in on this processor, of "f32", "bf16" and "f16". It computes
+            others in float32, or emulates them.
     """
-    found = [base, replace(base, optimization="extended")]
-    if OPENVINO in available:
-        found += [replace(base, providers="openvino", fp16=half) for half in (False, True)]
-    if OPENVINO_RUNTIME in available:
-        found += [replace(base, providers=OPENVINO_RUNTIME, precision=one) for one in ("f32", "bf16", "f16")]
+    found = []
     if CUDA in available:
         found.append(replace(base, providers="cuda"))
     if TENSORRT in available:
-        found += [replace(base, providers="tensorrt", fp16=half) for half in (False, True)]
-    return found
+        found += [replace(base, providers="tensorrt", fp16=half) for half in (True, False)]
+    if OPENVINO_RUNTIME in available:
+        types: tuple[Precision, ...] = ("bf16", "f32", "f16")
+        found += [replace(base, providers=OPENVINO_RUNTIME, precision=one) for one in types if one in native]
+    if OPENVINO in available:
+        found += [replace(base, providers="openvino", fp16=half) for half in (False, True)]
+    return [*found, replace(base, optimization="extended")]
 
 
 def layouts(best: Choice, goal: Goal, cores: int) -> list[Choice]:

@@ -50,12 +50,12 @@ class Row:
 def best(rows: Sequence[Row]) -> Row:
     """The fastest row; the default, which is the first, unless others are surely faster.
 
-    Of rows that are as fast as the fastest within its interval, or within :data:`NOISE`, the first: those come first
-    that change least.
+    Of rows that are as fast as the fastest, give or take :data:`NOISE`, the one that changes maps least.
     """
     sure = [row for row in rows[1:] if not row.left_out and row.seconds is not None and row.interval[1] < 1 - NOISE]
     if not sure:
         return rows[0]
-    fastest = min(sure, key=lambda row: row.ratio)
-    most = max(fastest.interval[1], fastest.ratio * (1 + NOISE))
-    return next(row for row in sure if row.ratio <= most)
+    most = min(row.ratio for row in sure) * (1 + NOISE)
+    return min(
+        (row for row in sure if row.ratio <= most), key=lambda row: row.agreement.difference if row.agreement else 0
+    )

@@ -5,35 +5,44 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fastcam import cache
 from fastcam.atomic_files import write_files
 from fastcam.errors import FastcamError, shown
 from fastcam.explainer import Explainer
 from fastcam.image.preprocess import decode
+from fastcam.runtime.engines.openvino import native_precisions
 from fastcam.runtime.inputs.base import Preprocess
 from fastcam.runtime.profile import VERSION, Choice, Goal, cores, packages, path_beside, this_machine
+from fastcam.runtime.providers import OPENVINO_RUNTIME
 from fastcam.runtime.session import available_providers
-from fastcam.runtime.timing import interleaved, summary
+from fastcam.runtime.timing import Samples, interleaved, summary
 from fastcam.tuning import candidates
 from fastcam.tuning.agreement import Reference, Tolerance
+from fastcam.tuning.contestant import Contestant
 from fastcam.tuning.measured import Row, best
 
 PICTURES = Path(__file__).parents[1] / "data"
-PAUSE = 0.01
-"""Seconds before each call, for threads of the one before that still spin."""
-BRIEF = 0.5
-"""Seconds; a stream that takes about as long is twice as long."""
+PAUSE = 0.02
+"""Seconds before each turn: threads of the one before spin for less."""
 ROUNDS = 3
-"""That a candidate is measured in any case."""
-FAR = 1.3
+"""Of the final, in any case."""
+QUICK = 1.0
+"""Seconds of a candidate's first rounds."""
+FAR = 1.6
 """Of the fastest engine's time for a picture: one that takes more is not tried for many pictures."""
+FINALISTS = 3
+"""Candidates that take turns with the default at the end; all of them are open at the same time."""
 SHARE = {"latency": 0.5, "throughput": 1.0}
 """Of the time that is left, what a goal may take."""
+UNTIL = {"engines": 0.4, "layouts": 0.55, "batches": 0.7}
+"""Of a goal's time, when no further candidate is opened; the rest is the final's."""
 Told = Callable[[Row], None]
 
 
@@ -93,8 +102,9 @@ def tune(
 ) -> Tuned:
     """Measure what is installed on an exported file, from picture to boxes.
 
-    Each candidate takes turns with the default, on arrays in memory: for latency one picture a call, for throughput a
-    stream. Engines that compile, as TensorRT, may take longer than ``seconds``.
+    Each candidate takes a few turns with the default, on arrays in memory: for latency one picture a call, for
+    throughput a stream. Then the best take turns with it and each other. Engines that compile, as TensorRT, may take
+    longer than ``seconds``.
 
     Args:
         model: a file that ``fastcam export`` wrote.
@@ -113,6 +123,8 @@ def tune(
 
 
 class _Tuner:
+    """The file, and what both goals share."""
+
     def __init__(
         self,
         model: Path,
@@ -123,17 +135,19 @@ class _Tuner:
         told: Told,
     ) -> None:
         self._until = time.monotonic() + seconds
-        self._model, self._preprocess, self._tolerance, self._told = model, preprocess, tolerance, told
-        self._cores = cores()
-        explainer = Explainer(model, "cpu", preprocess=preprocess)
+        self._model, self._preprocess, self._tolerance, self.told = model, preprocess, tolerance, told
+        self.cores = cores()
+        self.explainer = explainer = self.opened(Choice("cpu", self.cores, 1))
         how = explainer.metadata.preprocessing
         if explainer.metadata.kind != "picture" or explainer.metadata.cotangents or (how is not None and how.stack > 1):
             raise FastcamError(f"{shown(model)}: only files that explain classes of single pictures are tuned")
         self._sha256 = cache.digest(model, cache.root())[0]
-        self._pictures = [decode(one) for one in pictures or [PICTURES / "scene.jpg", PICTURES / "two_objects.jpg"]]
-        self._reference = Reference(explainer, self._pictures)
-        self._fixed = explainer.fixed_batch
-        self._refused: dict[Choice, str] = {}
+        pictures = pictures or [PICTURES / "scene.jpg", PICTURES / "two_objects.jpg"]
+        self.pictures = [decode(one) for one in pictures]
+        self.reference = Reference(explainer, self.pictures)
+        self.fixed = explainer.fixed_batch
+        self.refused: dict[Choice, str] = {}
+        self.known: dict[Choice, float] = {}
 
     def tuned(self) -> Tuned:
         """All that is measured, and the choices."""
@@ -141,104 +155,134 @@ class _Tuner:
         chosen: dict[Goal, Row] = {}
         goals: tuple[Goal, ...] = ("latency", "throughput")
         for goal in goals:
-            left = self._until - time.monotonic()
-            own = self._goal(goal, time.monotonic() + SHARE[goal] * left)
-            chosen[goal] = best(own)
+            seconds = SHARE[goal] * (self._until - time.monotonic())
+            own, chosen[goal] = _Race(self, goal, seconds).run()
             rows += own
             if goal == "latency":
-                self._refuse_slow(own, chosen[goal].ratio)
+                self._learn(own, chosen[goal].ratio)
         return Tuned(self._model, self._sha256, tuple(rows), chosen, self._tolerance)
 
-    def _goal(self, goal: Goal, until: float) -> list[Row]:
-        """Rows of a goal: engines, then what else may be varied of the best of them."""
-        base = candidates.default(goal, self._cores, self._fixed)
-        default, rows = self._opened(base), list[Row]()
-
-        def measured(some: list[Choice], after: int) -> None:
-            for i, choice in enumerate(some):
-                left = until - time.monotonic()
-                rows.append(self._row(goal, choice, default, left / (len(some) - i + after)))
-                self._told(rows[-1])
-
-        first = candidates.engines(base, available_providers())
-        measured(first, len(first))
-        measured(candidates.layouts(best(rows).choice, goal, self._cores), len(candidates.BATCHES))
-        if goal == "throughput":
-            measured(candidates.batches(best(rows).choice, self._fixed), 0)
-        return rows
-
-    def _refuse_slow(self, rows: Sequence[Row], least: float) -> None:
-        """Leave out for throughput what is slow for one picture, in any layout; never the default engine."""
-        ratios: dict[Choice, float] = {}
+    def _learn(self, rows: Sequence[Row], least: float) -> None:
+        """Leave out for throughput what is slow for one picture, in any layout; of the rest the best is tried first."""
         for row in rows:
-            engine = _engine(row.choice)
             if row.seconds is not None:
-                ratios[engine] = min(row.ratio, ratios.get(engine, row.ratio))
-        for engine, ratio in ratios.items():
-            if ratio > FAR * least and engine != _engine(rows[0].choice):
-                self._refused.setdefault(engine, "slow for one picture")
+                engine = _engine(row.choice)
+                self.known[engine] = min(row.ratio, self.known.get(engine, row.ratio))
+        for engine, ratio in self.known.items():
+            if ratio > FAR * least:
+                self.refused.setdefault(engine, "slow for one picture")
 
-    def _row(self, goal: Goal, choice: Choice, default: _Contestant, seconds: float) -> Row:
-        """A candidate, opened, checked and measured in ``seconds``."""
-        engine = _engine(choice)
-        row = Row(goal, choice, left_out=self._refused.get(engine, ""))
+    def engines(self, base: Choice) -> list[Choice]:
+        """``base`` on other engines, the most promising first."""
+        available = available_providers()
+        native = native_precisions() if OPENVINO_RUNTIME in available else ()
+        found = candidates.engines(base, available, native)
+        return sorted(found, key=lambda one: self.known.get(_engine(one), math.inf))
+
+    def opened(self, choice: Choice) -> Explainer:
+        """The file, in one way."""
+        how: Any = {"batch_size": choice.batch, "settings": choice.settings(), "preprocess": self._preprocess}
+        return Explainer(self._model, choice.providers, choice.threads, **how)
+
+    def checked(self, row: Row, explainer: Explainer) -> Row:
+        """A row with its agreement, left out where that is too far from the reference."""
+        agreement = self.reference.agreement(explainer)
+        return replace(row, agreement=agreement, left_out=agreement.refusal(self._tolerance))
+
+
+class _Race:
+    """A goal: each candidate beside the default for a moment, and then the best in turns. Names are titles."""
+
+    def __init__(self, tuner: _Tuner, goal: Goal, seconds: float) -> None:
+        self._tuner, self._goal, self._began, self._seconds = tuner, goal, time.monotonic(), seconds
+        self._choice = candidates.default(goal, tuner.cores, tuner.fixed)
+        self._base = self._choice.title
+        explainer = tuner.explainer if goal == "latency" else tuner.opened(self._choice)
+        default = Contestant(explainer, tuner.pictures[0], goal)
+        default()
+        self._open = {self._base: default}
+        self._rows = {self._base: tuner.checked(Row(goal, self._choice), explainer)}
+
+    def run(self) -> tuple[list[Row], Row]:
+        """Rows of all candidates, the default first, and the chosen one."""
+        tuner = self._tuner
+        self._try(tuner.engines(self._choice), UNTIL["engines"])
+        self._try(candidates.layouts(self._best(), self._goal, tuner.cores), UNTIL["layouts"])
+        if self._goal == "throughput":
+            self._try(candidates.batches(self._best(), tuner.fixed), UNTIL["batches"])
+        self._final()
+        return list(self._rows.values()), best([self._rows[name] for name in self._open])
+
+    def _best(self) -> Choice:
+        return min((self._rows[name] for name in self._open), key=lambda row: row.ratio).choice
+
+    def _left(self, share: float) -> float:
+        return self._began + share * self._seconds - time.monotonic()
+
+    def _try(self, choices: Sequence[Choice], until: float) -> None:
+        """Open, check and time candidates, one in any case; the best stay open."""
+        for choice in choices:
+            if choice.title not in self._rows:
+                late = len(self._rows) > 1 and self._left(until) <= 0
+                self._rows[choice.title] = self._row(choice, late)
+                self._tuner.told(self._rows[choice.title])
+                order = sorted(self._open, key=lambda name: self._rows[name].ratio)
+                for name in [one for one in order if one != self._base][FINALISTS:]:
+                    del self._open[name]
+
+    def _row(self, choice: Choice, late: bool) -> Row:
+        tuner, engine = self._tuner, _engine(choice)
+        row = Row(self._goal, choice, left_out=tuner.refused.get(engine, "no time left" if late else ""))
         if row.left_out:
             return row
-        if seconds <= 0:
-            return replace(row, left_out="no time left")
         try:
-            began = time.monotonic()
-            opened = self._opened(choice)
-            agreement = self._reference.agreement(opened.explainer)
-            row = replace(row, agreement=agreement, left_out=agreement.refusal(self._tolerance))
+            explainer = tuner.opened(choice)
+            row = tuner.checked(row, explainer)
             if row.left_out:
-                self._refused[engine] = row.left_out
+                tuner.refused[engine] = row.left_out
                 return row
-            runs = {"default": default.call(goal), "candidate": opened.call(goal)}
-            spent = time.monotonic() - began
-            samples = interleaved(runs, max(0.0, seconds - spent), ROUNDS, PAUSE)
+            default = self._open[self._base]
+            made = Contestant(explainer, tuner.pictures[0], self._goal, default.pictures)
+            made()
+            pair = {self._base: default, choice.title: made}
+            row = _timed(row, self._turns(pair, QUICK, 1), self._base)
         except FastcamError as error:
-            self._refused[engine] = str(error)
+            tuner.refused[engine] = str(error)
             return replace(row, left_out=str(error))
-        each = {name: [one / runs[name].pictures for one in taken] for name, taken in samples.items()}
-        found = summary(each, "default")["candidate"]
-        low, high = found["ratio_95"]
-        taken = sorted(each["candidate"])
-        return replace(row, seconds=taken[len(taken) // 2], ratio=found["ratio"], interval=(low, high))
+        self._open[choice.title] = made
+        return row
 
-    def _opened(self, choice: Choice) -> _Contestant:
-        how: Any = {"batch_size": choice.batch, "settings": choice.settings(), "preprocess": self._preprocess}
-        return _Contestant(Explainer(self._model, choice.providers, choice.threads, **how), self._pictures)
+    def _final(self) -> None:
+        """The best and the default; after half of the time only those of them that may still be the fastest."""
+        several = len(self._open) > 1
+        first = self._turns(self._open, self._left(1) / 2 if several else 0, ROUNDS)
+        self._note(first)
+        fastest = min(first, key=lambda name: self._rows[name].ratio)
+        beside = summary(first, fastest)
+        still = [name for name in self._open if name == self._base or beside[name]["ratio_95"][0] <= 1]
+        if several and self._left(1) > 0:
+            more = self._turns({name: self._open[name] for name in still}, self._left(1), 1)
+            self._note({name: first[name] + more[name] for name in still})
+
+    def _note(self, samples: Samples) -> None:
+        for name in samples:
+            self._rows[name] = _timed(self._rows[name], samples, self._base)
+
+    def _turns(self, contestants: Mapping[str, Contestant], seconds: float, least: int) -> Samples:
+        """Seconds of a picture. A call is one of several after each other; a stream is long enough as it is."""
+        uncounted: Any = "turn" if self._goal == "latency" else "none"
+        samples = interleaved(contestants, seconds, least, PAUSE, uncounted=uncounted)
+        return {name: [one / contestants[name].pictures for one in taken] for name, taken in samples.items()}
+
+
+def _timed(row: Row, samples: Samples, base: str) -> Row:
+    """A row with its times, beside the default's."""
+    taken = samples[row.choice.title]
+    found = summary({base: samples[base], row.choice.title: taken}, base)[row.choice.title]
+    low, high = found["ratio_95"]
+    return replace(row, seconds=float(np.median(taken)), ratio=found["ratio"], interval=(low, high))
 
 
 def _engine(choice: Choice) -> Choice:
     """What is the same for all layouts of an engine."""
     return replace(choice, threads=1, sessions=1, batch=1, spinning=True)
-
-
-class _Call:
-    """A call that is timed, and of how many pictures."""
-
-    def __init__(self, call: Callable[[], Any], pictures: int) -> None:
-        self._call, self.pictures = call, pictures
-
-    def __call__(self) -> Any:
-        return self._call()
-
-
-class _Contestant:
-    """An opened file, and what is timed of it."""
-
-    def __init__(self, explainer: Explainer, pictures: Sequence[Any]) -> None:
-        self.explainer, self._pictures = explainer, pictures
-
-    def call(self, goal: Goal) -> _Call:
-        """One picture, or a stream: of slow networks a batch for each run that goes on at the same time, else two."""
-        explainer, picture = self.explainer, self._pictures[0]
-        if goal == "latency":
-            return _Call(lambda: explainer(picture).boxes, 1)
-        many = [picture] * (explainer.batch_size * explainer.sessions)
-        began = time.perf_counter()
-        explainer(picture)
-        many *= 2 if (time.perf_counter() - began) * len(many) < BRIEF else 1
-        return _Call(lambda: [frame.explanation for frame in explainer.stream(many)], len(many))

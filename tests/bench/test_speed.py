@@ -34,6 +34,16 @@ def test_every_round_runs_each_contestant_once_in_a_new_order_after_one_that_doe
     assert again == ran
 
 
+@pytest.mark.parametrize(("uncounted", "calls"), [("round", 6), ("turn", 10), ("none", 5)])
+def test_runs_that_do_not_count_are_a_round_or_one_of_each_turn(uncounted, calls):
+    ran = []
+    runs = {name: lambda name=name: ran.append(name) for name in "ab"}
+    samples = interleaved(runs, seconds=0, least=5, uncounted=uncounted)
+    assert [len(samples[name]) for name in "ab"] == [5, 5] and [ran.count(name) for name in "ab"] == [calls, calls]
+    if uncounted == "turn":
+        assert all(first == second for first, second in zip(ran[::2], ran[1::2]))
+
+
 def test_parts_of_a_run_are_recorded_beside_the_whole():
     runs = {"plain": lambda: None, "tool": lambda: Laps({"map": 0.25})}
     samples = interleaved(runs, seconds=0, least=3)

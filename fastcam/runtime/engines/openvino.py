@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastcam.errors import FastcamError
-from fastcam.runtime.providers import OPENVINO_RUNTIME, Settings, missing
+from fastcam.runtime.providers import OPENVINO_RUNTIME, Precision, Settings, missing
 from fastcam.schema import TARGETS
 
 Feed: TypeAlias = "Mapping[str, Any]"
@@ -179,6 +179,17 @@ class _Compiled:
             return request.infer(feed, share_inputs=True, share_outputs=False)
         finally:
             self._free.append(request)
+
+
+def native_precisions() -> list[Precision]:
+    """Types that OpenVINO computes in on this processor at no less than float32's speed, of "f32", "bf16" and "f16".
+
+    Raises:
+        FastcamError: OpenVINO is not installed.
+    """
+    able = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    named: dict[Precision, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+    return [name for name, said in named.items() if said in able]
 
 
 @functools.cache

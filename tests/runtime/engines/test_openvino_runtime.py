@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastcam import Explainer, FastcamError, Settings
+from fastcam.runtime.engines.openvino import native_precisions
 from fastcam.runtime.session import create_session
 from fastcam_export import export_model
 from support.models.contract_model import random_model
@@ -118,3 +119,13 @@ def test_a_forked_process_is_told_so(exported):
             os._exit(0 if "forked" in str(error) else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not os.path.isfile("/proc/cpuinfo"), reason="this system has no /proc/cpuinfo")
+def test_bfloat16_is_native_where_the_processor_has_instructions_for_it():
+    with open("/proc/cpuinfo") as lines:
+        flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    if flags is None:
+        pytest.skip("no x86")
+    native = native_precisions()
+    assert "f32" in native and ("bf16" in native) == bool({"avx512_bf16", "amx_bf16"} & {*flags})
