@@ -195,10 +195,10 @@ class Batcher(Generic[T, R]):
                         continue
                     same = not batch or waiting.key == batch[0].key
                     (batch if same and len(batch) < self._size else kept).append(waiting)
-                self._items = kept
                 batch = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
+                self._running = bool(batch)  # before they leave the queue: no look at the load in between finds nothing
+                self._items = kept
                 if batch or (self._closed and not kept):
-                    self._running = True
                     return batch
 
     def _answer(self, batch: list[_Waiting[T, R]]) -> None:

@@ -8,27 +8,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, shown
-from fastcam.explain.prediction_steps import PredictionSteps
-from fastcam.explain.request import ExplainOptions, Request
-from fastcam.explain.streaming import Steps
+from fastcam.explain.request import ExplainOptions
 from fastcam.explainer import Explainer
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction
-from fastcam.runtime.inputs.batch import Batch, join_batches
 from fastcam.runtime.thread_pipeline import Budget
 from fastcam.schema import PREFIX, TARGETS
 from fastcam.serving.asked import Asked
 from fastcam.serving.batching import Batcher
 from fastcam.serving.caller import CALLER
 from fastcam.serving.errors import Gone, NotInTime
+from fastcam.serving.lanes import Lane, Observe, Work, explaining, predicting
 from fastcam.serving.limits import Limits
 from fastcam.serving.watching.statistics import Statistics
 from fastcam.serving.watching.tracing import Spans
@@ -40,94 +37,6 @@ HELD = 512 << 20
 """Bytes of decoded pictures that are on their way at once, about."""
 
 NO_SPANS = Spans()
-
-Observe = Callable[[str, float], None]
-"""Called with the name of a step, or "images" for a run's number of images, and seconds, or the number."""
-Waited = Callable[[int, int, int], None]
-"""Called with when something was asked, when its run began and when that ended, by ``time.time_ns()``."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Item:
-    """A picture that is ready for the network, and what is asked of it."""
-
-    part: Batch
-    targets: list[Any]
-
-
-@dataclass(frozen=True)
-class Work(Generic[A]):
-    """What a lane does to a picture.
-
-    Attributes:
-        check: raises targets that cannot be asked, before anything is decoded.
-        prepare: a picture to its part of a batch.
-        weight: about how many bytes a picture and its part of a batch take.
-        run: pictures that run together to the answer of each.
-    """
-
-    check: Callable[[list[Any]], object]
-    prepare: Callable[[Any], Batch]
-    weight: Callable[[Any], int]
-    run: Callable[[Sequence[_Item]], list[A]]
-
-
-def explaining(steps: Steps) -> Work[Explanation]:
-    """Pictures are explained, each by its own targets."""
-
-    def run(items: Sequence[_Item]) -> list[Explanation]:
-        request: Request = steps.request([item.targets for item in items])
-        explanation = steps.finish(steps.run(join_batches([item.part for item in items]), request), request)
-        return [steps.one(explanation, i, len(items)) for i in range(len(items))]
-
-    return Work(steps.check, steps.prepare, steps.weight, run)
-
-
-def predicting(steps: PredictionSteps) -> Work[Prediction]:
-    """Pictures are predicted; they have no targets."""
-
-    def run(items: Sequence[_Item]) -> list[Prediction]:
-        return steps.run(join_batches([item.part for item in items]))
-
-    return Work(lambda targets: None, steps.prepare, steps.weight, run)
-
-
-class Lane(Generic[A]):
-    """One way of answering, whose pictures run together.
-
-    Args:
-        work: on them.
-        runs: that go on at the same time; a picture goes to the one that has least to do.
-        size: pictures of a run at most.
-        delay, ran: see :class:`fastcam.serving.batching.Batcher`.
-    """
-
-    def __init__(self, work: Work[A], runs: int, size: int, delay: float, ran: Callable[[int, float], None]) -> None:
-        self.work = work
-        self.batchers: list[Batcher[_Item, A]] = [Batcher(work.run, size, delay, ran) for _ in range(runs)]
-
-    def answer(
-        self, source: Any, targets: Sequence[Any], until: float, observe: Observe, spans: Spans, waited: Waited
-    ) -> A:
-        """The answer to one picture."""
-        batcher = min(self.batchers, key=lambda one: one.load)
-        batcher.coming(1)
-        try:
-            begun, begun_at = time.perf_counter(), time.time_ns()
-            targets = [*targets]
-            self.work.check(targets)
-            part = self.work.prepare(source)
-            observe("prepare", time.perf_counter() - begun)
-            spans.record("decode", begun_at, time.time_ns())
-        finally:
-            batcher.coming(-1)
-        key = part.tensor.shape, repr(part.further.shapes())
-        return batcher.ask(_Item(part, targets), key, until, waited)
-
-    def close(self) -> None:
-        """Answer what waits, then end the threads."""
-        for batcher in self.batchers:
-            batcher.close()
 
 
 class ServedModel:
@@ -142,6 +51,8 @@ class ServedModel:
         observe: is told how long steps take.
         spans: record the steps of each request.
         saw: is told of each picture's explanation, behind the answer where somebody waits for that.
+        crowd: the same file, opened for runs of one thread, ``crowd.sessions`` of them at the same time: for many
+            pictures, see :class:`fastcam.serving.lanes.Lane`.
     """
 
     def __init__(
@@ -155,8 +66,9 @@ class ServedModel:
         observe: Observe = lambda what, value: None,
         spans: Spans = NO_SPANS,
         saw: Callable[[Explanation], None] = lambda explanation: None,
+        crowd: Explainer | None = None,
     ) -> None:
-        self._spans, self._saw = spans, saw
+        self._spans, self._saw, self.crowd = spans, saw, crowd
         self.name, self.version, self.explainer, self.limits = name, version, explainer, limits
         self.size = explainer.fixed_batch or size
         self.delay, self._observe = delay, observe
@@ -205,8 +117,7 @@ class ServedModel:
         with self._lock:
             self._refuse_closed()
             if self._predictions is None:
-                work = predicting(self.explainer.prediction_steps())
-                self._predictions = Lane(work, self.explainer.sessions, self.size, self.delay, self._ran)
+                self._predictions = self._new_lane(lambda explainer: predicting(explainer.prediction_steps()))
         lane = self._predictions
         return _together([partial(self._answered, lane, source, (), until) for source in sources])
 
@@ -267,16 +178,18 @@ class ServedModel:
             self._refuse_closed()
             lane = self._lanes.get(asked.key)
             if lane is None:
-                steps = self.explainer.steps(ExplainOptions(_own, **asked.how))
-                lane = self._lanes[asked.key] = Lane(
-                    explaining(steps), self.explainer.sessions, self.size, self.delay, self._ran
-                )
+                asks = ExplainOptions(_own, **asked.how)
+                lane = self._lanes[asked.key] = self._new_lane(lambda explainer: explaining(explainer.steps(asks)))
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]
             self._lanes.move_to_end(asked.key)
         if dropped is not None:
             threading.Thread(target=dropped.close, daemon=True).start()  # what waits there is still answered
         return lane
+
+    def _new_lane(self, work: Callable[[Explainer], Work[A]]) -> Lane[A]:
+        crowd = None if self.crowd is None else (work(self.crowd), self.crowd.sessions)
+        return Lane(work(self.explainer), self.explainer.sessions, self.size, self.delay, self._ran, crowd)
 
     # ---- tensors
 

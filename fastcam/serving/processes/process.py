@@ -5,12 +5,16 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcam import cache
 from fastcam.errors import FastcamError
+from fastcam.explainer import Explainer
+from fastcam.runtime.profile import MOST_SESSIONS, chosen, cores
+from fastcam.runtime.providers import CPU, Settings
 from fastcam.serving.grpc.server import GrpcServer, Tls
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import ServedModel
@@ -27,6 +31,9 @@ KEEP_ALIVE = 5
 """Seconds that a connection may be silent between two requests."""
 BATCH = 8
 """Pictures of a run at most, where nothing says more."""
+SMALL = 32 << 20
+"""Bytes of a file that is opened once more for many clients. Of larger ones that would take much memory, and their runs
+lose little by waiting threads."""
 BACKLOG = 1024
 """Connections that wait to be taken."""
 
@@ -135,17 +142,24 @@ class Process:
         return Repository(self.sources, partial(self._load, metrics, spans), told)
 
     def _load(self, metrics: Metrics, spans: Spans, place: Place) -> ServedModel:
-        from fastcam.explainer import Explainer
-        from fastcam.runtime.profile import chosen
-        from fastcam.runtime.providers import Settings
-
         settings = Settings(spinning="run")  # threads that spin behind a run keep others from its answer
         choice = chosen(self.profile, place.path, self.goal, self.providers)
         size = BATCH if self.batch_size is None and choice is None else self.batch_size
         how: Any = {"batch_size": size, "settings": settings, "max_pixels": self.limits.pixels, "profile": choice}
         explainer = Explainer(place.path, self.providers, self.threads, **how)
         observe, saw = partial(metrics.observe, place.name), partial(metrics.saw, place.name)
-        of_batches = explainer.batch_size, self.delay, observe, spans, saw
+        crowd = None if choice is not None else self._crowd(place.path, explainer, how)
+        of_batches = explainer.batch_size, self.delay, observe, spans, saw, crowd
         model = ServedModel(place.name, place.version, explainer, self.limits, *of_batches)
         model.warm()
         return model
+
+    def _crowd(self, path: Path, explainer: Explainer, how: Mapping[str, Any]) -> Explainer | None:
+        """The file once more, for runs of one thread beside each other; None where that would not pay."""
+        threads = self.threads or cores()
+        if explainer.providers != (CPU,) or explainer.fixed_batch or not 1 < threads <= MOST_SESSIONS:
+            return None
+        if path.stat().st_size > SMALL or cache.digest(path.read_bytes(), path)[1]:
+            return None
+        several = replace(how["settings"], sessions=threads)
+        return Explainer(path, self.providers, 1, **{**how, "settings": several})
