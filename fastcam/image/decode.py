@@ -7,7 +7,6 @@ decoded is measured first, by its header.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, reason, shown
 from fastcam.image import pil
+from fastcam.image.damage import altered, cut_short, misplaced
 from fastcam.image.header import Header, colours_times_alpha, header, orientation
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.image.resampling import has_opencv, opencv
@@ -73,7 +73,7 @@ def _content(path: str | Path) -> bytes:
 
 def _decoded(data: bytes, name: str, reading: Reading, whole: bool = False) -> Pixels:
     """The picture that the bytes of a file hold, RGB of 8 or 16 bits; ``whole``: its own channels, alpha among them."""
-    if cut_short(data) or altered(data):
+    if cut_short(data) or altered(data) or misplaced(data):
         raise FastcamError(f"{name}: the picture is {'cut short' if cut_short(data) else 'damaged'}; copy it again")
     head, image = header(data), None
     if head is not None:
@@ -167,43 +167,6 @@ def _turned(image: Pixels, how: int) -> Pixels:
     rows, columns = how in (3, 4, 7, 8), how in (2, 3, 6, 7)
     image = image.transpose(1, 0, 2) if how > 4 else image
     return np.ascontiguousarray(image[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
-def cut_short(data: bytes) -> bool:
-    """Whether a PNG or JPEG lacks its end. Some OpenCV versions fill such a picture with grey and say nothing, and a
-    chunk that is longer than its file has as much memory made for it."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        at = 8
-        while at + 12 <= len(data):
-            if data[at + 4 : at + 8] == b"IEND":
-                return False
-            at += 12 + int.from_bytes(data[at : at + 4], "big")
-        return True
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the first scan:
-        if data[at + 1 : at + 2] == b"\xff":  # a fill byte, or
-            at += 1
-        else:  # marker and length; an embedded thumbnail, which has an end of its own, is skipped with its segment
-            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return data.find(b"\xff\xd9", at) < 0
-
-
-def altered(data: bytes) -> bool:
-    """Whether a part of a PNG is not the one that was written, by its checksum. OpenCV warns, and shows what lay in
-    memory where the rest of the picture would be."""
-    at = 8 if data.startswith(b"\x89PNG\r\n\x1a\n") else len(data)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        name = data[at + 4 : at + 8]
-        needed = name[:1].isupper() or name == b"fcTL"  # of the others none changes the pixels
-        if needed and zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            return True
-        if name == b"IEND":
-            break
-        at = end + 4
-    return False
 
 
 def picture(array: Any) -> Uint8:

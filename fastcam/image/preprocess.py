@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError
+from fastcam.image.damage import cut_short as cut_short
 from fastcam.image.decode import JPEG as JPEG
 from fastcam.image.decode import SUFFIXES as SUFFIXES
 from fastcam.image.decode import Uint8 as Uint8
 from fastcam.image.decode import as_array as as_array
-from fastcam.image.decode import cut_short as cut_short
 from fastcam.image.decode import decode as decode
 from fastcam.image.decode import is_encoded as is_encoded
 from fastcam.image.decode import is_picture as is_picture

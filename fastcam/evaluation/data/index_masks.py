@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastcam.errors import FastcamError, shown
 from fastcam.evaluation.data.listed import has_size, size_of
-from fastcam.image.decode import altered, cut_short
+from fastcam.image.damage import altered, cut_short
 from fastcam.image.header import Header, header
 from fastcam.image.reading import DEFAULT
 from fastcam.image.resampling import opencv
