@@ -250,6 +250,8 @@ class Pipeline(ExitStack):
             wait: seconds after the first item in which a batch may fill up; None waits for as long as it takes.
             full: whether a batch is not to grow, whatever its size.
         """
+        if wait is None:  # nobody looks at a clock: no thread is needed between the two
+            return _batches(_taker(items), size, key, None, full)
         channel: Channel[T | BaseException] = Channel(1)
 
         def feed() -> None:
@@ -263,7 +265,7 @@ class Pipeline(ExitStack):
                 channel.finish()
 
         self.start(feed, channel)
-        return _batches(channel, size, key, wait, full)
+        return _batches(channel.take, size, key, wait, full)
 
 
 def _surely(end: Callable[[], object]) -> None:
@@ -275,23 +277,38 @@ def _surely(end: Callable[[], object]) -> None:
         raise
 
 
+def _taker(items: Iterable[Any]) -> Callable[[float | None], list[Any]]:
+    """What :meth:`Channel.take` is for a channel, for items that are asked for in the thread that takes them."""
+    left = iter(items)
+
+    def take(timeout: float | None = None) -> list[Any]:
+        try:
+            return [next(left)]
+        except StopIteration:
+            return []
+        except BaseException as error:  # those in front of it go first
+            return [error]
+
+    return take
+
+
 def _batches(
-    channel: Channel[Any],
+    take: Callable[[float | None], list[Any]],
     size: int,
     key: Callable[[Any], Any],
     wait: float | None,
     full: Callable[[list[Any]], bool],
 ) -> Iterator[list[Any]]:
-    following = channel.take()
+    following = take(None)
     while following:
         batch, following = following, []
         until = None if wait is None else time.monotonic() + wait
         while not isinstance(batch[0], BaseException) and len(batch) < size and not full(batch):
-            following = channel.take(None if until is None else max(0.0, until - time.monotonic()))
+            following = take(None if until is None else max(0.0, until - time.monotonic()))
             if not following or isinstance(following[0], BaseException) or key(following[0]) != key(batch[0]):
                 break
             batch, following = batch + following, []
         if isinstance(batch[0], BaseException):
             raise batch[0]
         yield batch
-        following = following or channel.take()
+        following = following or take(None)

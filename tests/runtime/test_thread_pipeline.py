@@ -95,10 +95,11 @@ def test_leaving_early_ends_every_stage():
     assert threading.active_count() <= threads
 
 
-def test_batches_are_neighbours_of_one_key():
+@pytest.mark.parametrize("wait", [None, SOON])
+def test_batches_are_neighbours_of_one_key(wait):
     items = [1, 3, 5, 2, 4, 7, 9, 11, 13, 8]
     with Pipeline() as pipeline:
-        batches = list(pipeline.batches(items, 3, lambda i: i % 2, None))
+        batches = list(pipeline.batches(items, 3, lambda i: i % 2, wait))
     assert batches == [[1, 3, 5], [2, 4], [7, 9, 11], [13], [8]]
 
 
@@ -117,13 +118,27 @@ def test_a_batch_does_not_wait_for_a_source_that_is_slow():
         assert list(batches) == [[1]]
 
 
-def test_an_error_between_batches_comes_after_what_was_before_it():
+def test_batches_that_wait_for_no_clock_need_no_thread():
+    where = []
+
+    def source():
+        for item in range(3):
+            where.append(threading.get_ident())
+            yield item
+
+    with Pipeline() as pipeline:
+        assert list(pipeline.batches(source(), 2, lambda i: 0, None)) == [[0, 1], [2]]
+    assert where == [threading.get_ident()] * 3
+
+
+@pytest.mark.parametrize("wait", [None, SOON])
+def test_an_error_between_batches_comes_after_what_was_before_it(wait):
     def source():
         yield from range(3)
         raise ZeroDivisionError
 
     with Pipeline() as pipeline:
-        batches = pipeline.batches(source(), 2, lambda i: 0, None)
+        batches = pipeline.batches(source(), 2, lambda i: 0, wait)
         assert [next(batches), next(batches)] == [[0, 1], [2]]
         with pytest.raises(ZeroDivisionError):
             next(batches)
@@ -213,5 +228,5 @@ def test_an_interruption_as_a_thread_starts_leaves_none(kind, monkeypatch):
         if kind == "stage":
             pipeline.stage(count(), lambda i: i, ahead=1)
         else:
-            pipeline.batches(count(), 2, lambda i: 0, None)
+            pipeline.batches(count(), 2, lambda i: 0, wait=0.0)
     assert ends(before)
