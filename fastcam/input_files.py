@@ -111,14 +111,16 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
     return shape, fortran, dtype, file.tell()
 
 
-def checked(path: str | Path) -> None:
-    """Refuse what may block: a pipe, a socket, a terminal or another device.
+def checked(path: str | Path) -> os.stat_result:
+    """Refuse what may block: a pipe, a socket, a terminal or another device. What the system says of the file.
 
     Raises:
         FastcamError: it is one.
         OSError, ValueError: there is no such file.
     """
     typed("a path", path, str | os.PathLike, "a text or a Path")  # a number is an open file, which would be closed
-    mode = os.stat(path).st_mode
+    found = os.stat(path)
+    mode = found.st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FastcamError(f"{shown(path)}: is {kind_of(mode)}; give a file")
+    return found

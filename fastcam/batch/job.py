@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastcam.batch.rows import Row, failed_row, named_rows, rows_of
-from fastcam.batch.sources.items import Cursor, Part, Source
+from fastcam.batch.sources.items import Cursor, Item, Part, Source
 from fastcam.cache import sha256_of
 from fastcam.errors import FastcamError, shown, typed
 from fastcam.explain.request import ExplainOptions, Request
@@ -121,6 +122,14 @@ class Explained(NamedTuple):
     failed: bool
 
 
+class _Found(NamedTuple):
+    """A picture before it is read."""
+
+    part: Part
+    number: int
+    item: Item
+
+
 class _Read(NamedTuple):
     """A picture that was read, or why it could not be."""
 
@@ -139,32 +148,41 @@ def explained(job: Job, explainer: Explainer, parts: Iterable[Part]) -> Iterator
     steps = explainer.steps(ExplainOptions(list(job.targets), **job.how))
     cursor = Cursor()
 
-    def items() -> Iterator[tuple[Part, int, Any]]:
+    def items() -> Iterator[_Found]:
         for part in parts:
             for number, item in part.items(job.most, cursor):
-                yield part, number, item
+                yield _Found(part, number, item)
 
-    def read(given: tuple[Part, int, Any]) -> _Read:
-        part, number, item = given
-        try:
-            return _Read(part, number, item.name, item.load(), None)
-        except FastcamError as error:
-            return _Read(part, number, item.name, None, error)
+    done = stream(
+        _to_rows(steps, job),
+        _read_ahead(items()),
+        explainer.batch_size,
+        job.decoders,
+        None,
+        explainer.sessions,
+        lambda one: one.part.number,
+    )
+    for frame in done:
+        rows = _rows(job, explainer, frame)
+        yield Explained(frame.source.part, rows, any(row.get("error") is not None for row in rows))
 
-    with Pipeline() as pipeline:
-        frames = pipeline.stage(items(), read, READERS, ahead=2 * READERS)
-        done = stream(
-            _to_rows(steps, job),
-            frames,
-            explainer.batch_size,
-            job.decoders,
-            None,
-            explainer.sessions,
-            lambda one: one.part.number,
-        )
-        for frame in done:
-            rows = _rows(job, explainer, frame)
-            yield Explained(frame.source.part, rows, any(row.get("error") is not None for row in rows))
+
+def _read_ahead(found: Iterator[_Found]) -> Iterator[_Read]:
+    """The pictures, read: what is at hand at once; from the first one on that is not, all of them by threads, ahead."""
+    for one in found:
+        if not one.item.at_hand:
+            with Pipeline() as pipeline:
+                yield from pipeline.stage(chain([one], found), _read, READERS, ahead=2 * READERS)
+            return
+        yield _read(one)
+
+
+def _read(found: _Found) -> _Read:
+    part, number, item = found
+    try:
+        return _Read(part, number, item.name, item.load(), None)
+    except FastcamError as error:
+        return _Read(part, number, item.name, None, error)
 
 
 def _to_rows(steps: Steps, job: Job) -> Steps:

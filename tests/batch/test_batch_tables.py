@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
-from fastcam.batch.job import Job
+from fastcam.batch.job import READERS, Job, explained
 from fastcam.batch.run import run
+from fastcam.batch.sources.items import Item, Part
 from fastcam.batch.sources.opened import open_source
 from fastcam.batch.table import ABOUT, files_of
 from fastcam.batch.workers import run_in_processes
@@ -138,6 +140,29 @@ def test_shards_give_the_table_that_the_folder_gives(tmp_path, job):
     run(job, open_source(f"{tmp_path}/*.tar*"), tmp_path / "of shards")
     found = [{**row, "name": row["name"].split("/")[-1]} for row in rows(tmp_path / "of shards")]
     assert found == [{**row, "name": row["name"].split("/")[-1]} for row in rows(tmp_path / "of folder")]
+
+
+def test_pictures_that_have_to_be_fetched_are_fetched_several_at_a_time_and_come_in_order(tmp_path, job):
+    together = threading.Barrier(READERS, timeout=20)
+    fetched = []
+
+    def far(number):
+        together.wait()  # which one thread alone would never pass
+        fetched.append(number)
+        return encoded(number)
+
+    class Mixed:
+        def items(self, most, cursor):
+            for number in range(3 + 2 * READERS):
+                if number < 2 or number == 6:
+                    yield Item(str(number), lambda number=number: encoded(number), True)
+                else:
+                    yield Item(str(number), lambda number=number: far(number))
+
+    part = Part(0, 0, 3 + 2 * READERS, (Mixed(),), 1.0)
+    found = list(explained(job, job.opened(), [part]))
+    assert [row["name"] for one in found for row in one.rows[:1]] == [str(n) for n in range(part.count)]
+    assert len(fetched) == 2 * READERS and not any(one.failed for one in found)
 
 
 def test_one_target_that_fails_costs_no_other(tmp_path, job):

@@ -16,10 +16,12 @@ class Item(NamedTuple):
     Attributes:
         name: within its source.
         load: its bytes, or its path where it lies on this machine; raises FastcamError.
+        at_hand: whether that reads nothing, so that it is not worth a thread.
     """
 
     name: str
     load: Callable[[], bytes | Path]
+    at_hand: bool = False
 
 
 class Cursor:
@@ -119,4 +121,4 @@ def failed(name: str, why: str) -> Item:
     def load() -> bytes:
         raise FastcamError(why)
 
-    return Item(name, load)
+    return Item(name, load, True)

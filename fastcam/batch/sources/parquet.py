@@ -7,12 +7,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastcam.batch.sources.items import Cursor, Item, Part, Piece, failed
-from fastcam.batch.sources.pictures import PATHS, chosen_column, loaded
+from fastcam.batch.sources.pictures import PATHS, chosen_column, of_file
 from fastcam.batch.sources.places import Place, beside, one_line, opened, too_long
 from fastcam.errors import FastcamError, shown
 
@@ -116,10 +115,10 @@ class Rows:
         if isinstance(data, bytes):
             if len(data) > most:
                 return failed(name, str(too_long(name, most)))
-            return Item(name, lambda: data)
+            return Item(name, lambda: data, True)
         if path is None:
             return failed(name, "no picture in this row")
-        return Item(name, partial(loaded, beside(self.at, path), most))
+        return of_file(name, beside(self.at, path), most)
 
 
 @dataclass(frozen=True)

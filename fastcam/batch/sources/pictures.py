@@ -34,7 +34,12 @@ class Files:
     def items(self, most: int, cursor: Cursor) -> Iterator[Item]:
         """See :class:`fastcam.batch.sources.items.Piece`."""
         for name, at in self.files:
-            yield Item(name, partial(loaded, at, most))
+            yield of_file(name, at, most)
+
+
+def of_file(name: str, at: str, most: int) -> Item:
+    """A picture that is a file of its own."""
+    return Item(name, partial(loaded, at, most), not is_url(at))
 
 
 def loaded(at: str, most: int) -> bytes | Path:

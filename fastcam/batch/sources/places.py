@@ -84,8 +84,7 @@ def size_of(at: str) -> int:
         size = _asked(at, lambda: system.size(path))
         return -1 if size is None else int(size)
     try:
-        checked(at)
-        return os.stat(at).st_size
+        return checked(at).st_size
     except (OSError, ValueError) as error:
         raise FastcamError(f"{shown(at)}: cannot be read ({reason(error)})") from error
 

@@ -110,7 +110,10 @@ class Unpacked:
             key = (self.at, most)
             for data in cursor.rows(key, self.first, len(self.names), partial(self._begin, most)):
                 name = self.names[found]
-                yield failed(name, str(too_long(name, most))) if data is None else Item(name, partial(bytes, data))
+                if data is None:
+                    yield failed(name, str(too_long(name, most)))
+                else:
+                    yield Item(name, partial(bytes, data), True)
                 found += 1
             why = f"{shown(self.at)}: it has fewer pictures than it had"
         except FastcamError as error:
