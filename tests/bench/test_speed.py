@@ -208,6 +208,9 @@ def test_weights_are_counted_for_each_reader():
         helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
         helper.make_node("MatMul", ["a", "t"], ["b"]),
         helper.make_node("Gather", ["w", "row"], ["c"]),
+        helper.make_node("Neg", ["w"], ["n"]),
+        helper.make_node("Neg", ["n"], ["m"]),
+        helper.make_node("MatMul", ["b", "m"], ["d"]),
         helper.make_node("MatMul", ["b", "a"], ["y"]),
     ]
     constants = [
@@ -216,7 +219,7 @@ def test_weights_are_counted_for_each_reader():
     ]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
     model = helper.make_model(helper.make_graph(nodes, "readers", values[:1], values[1:], constants))
-    assert contestants.weights_read(model) == 2 * 4 * 6 * 4
+    assert contestants.weights_read(model) == 3 * 4 * 6 * 4
 
 
 def result_of(**networks):

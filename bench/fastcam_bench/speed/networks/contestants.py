@@ -45,11 +45,11 @@ def exported_file(name: str, network: Network, source: Path) -> tuple[Path, Row]
 
 def weights_read(model: onnx.ModelProto) -> int:
     """Bytes of the constants that convolutions and matrix products read in a run, each for itself; a Gather of rows
-    reads next to nothing. Those that a Transpose makes are arranged before the first run."""
+    reads next to nothing. Those that a Transpose or Neg makes of them are made before the first run."""
     sizes = {tensor.name: onnx.numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer}
     read = 0
     for node in model.graph.node:
-        if node.op_type == "Transpose":
+        if node.op_type in ("Transpose", "Neg"):
             sizes[node.output[0]] = sizes.get(node.input[0], 0)
         elif node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             read += sum(sizes.get(name, 0) for name in node.input)
