@@ -16,6 +16,7 @@ from fastcam.errors import FastcamError, shown, typed
 from fastcam.explain.request import ExplainOptions, Request
 from fastcam.explain.streaming import Frame, Steps, stream
 from fastcam.explainer import Explainer
+from fastcam.runtime.inputs.batch import Empty, empty
 from fastcam.runtime.run import Run
 from fastcam.runtime.thread_pipeline import Pipeline
 from fastcam.schema import __version__
@@ -188,10 +189,10 @@ def _read(found: _Found) -> _Read:
 def _to_rows(steps: Steps, job: Job) -> Steps:
     """The steps from pictures that were read already to rows: those of a run are made together, in its thread."""
 
-    def prepare(read: _Read) -> Any:
-        if read.error is not None:
-            raise read.error
-        return steps.prepare(read.content)
+    def prepare(source: _Read, empty: Empty = empty) -> Any:
+        if source.error is not None:
+            raise source.error
+        return steps.prepare(source.content, empty)
 
     def weight(read: _Read) -> int:
         return 0 if read.content is None else steps.weight(read.content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ from fastcam.results.explanation import Explanation
 from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.inputs.base import Sources
-from fastcam.runtime.inputs.batch import Batch
+from fastcam.runtime.inputs.batch import Batch, Empty, empty
 from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.run import Run
 from fastcam.runtime.thread_pipeline import Workers
@@ -79,9 +79,9 @@ class Runner:
             inputs: values of further inputs.
         """
 
-        def prepare(source: Any) -> Batch:
+        def prepare(source: Any, empty: Empty = empty) -> Batch:
             given = source if isinstance(source, Mapping) else [source.frames if isinstance(source, Clip) else source]
-            return view.inputs.batch(view.inputs.sources(given, inputs))
+            return view.inputs.batch(replace(view.inputs.sources(given, inputs), empty=empty))
 
         def pairs(own: list[Any] | None) -> int:
             return self._pairs(request(own if own is None else [own]).targets) if self._pairs_count else 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from fastcam.explain.request import Request
 from fastcam.image.preprocess import Uint8, is_picture, opencv
 from fastcam.image.reading import DEFAULT, Reading
 from fastcam.results.explanation import Explanation
-from fastcam.runtime.inputs.batch import Batch, join_batches
+from fastcam.runtime.inputs.batch import Batch, Empty, Rows, empty, join_batches
 from fastcam.runtime.run import Run
 from fastcam.runtime.thread_pipeline import Budget, Pipeline
 
@@ -58,12 +58,20 @@ class Prepared:
     pairs: int = 1
 
 
+class Prepare(Protocol):
+    """A picture to its part of a batch, in an array that ``empty`` gives."""
+
+    def __call__(self, source: Any, empty: Empty = empty) -> Batch:
+        """The part."""
+        ...
+
+
 @dataclass(frozen=True)
 class Steps:
     """What is done to frames: a picture to its part of a batch, a batch through the model, and what follows.
 
     Attributes:
-        prepare: a picture to its part of a batch.
+        prepare: a picture to its part of a batch, and where that is written.
         targets: a frame's number and picture to its own list of targets; None where all frames have the same.
         check: raises what cannot be asked in a frame's own list.
         request: such lists of the frames of a run, or None, to the request of the run.
@@ -75,7 +83,7 @@ class Steps:
         one: (explanation of a run, number in the run, how many ran) to that of one frame.
     """
 
-    prepare: Callable[[Any], Batch]
+    prepare: Prepare
     targets: Callable[[int, Any], Any] | None
     check: Callable[[list[Any]], object]
     request: Callable[[list[Any] | None], Request]
@@ -122,19 +130,23 @@ def stream(
     budget = Budget(HELD)
     pairs = steps.pairs(None) if steps.targets is None else 1
 
-    def admitted() -> Iterator[Frame]:
+    def admitted() -> Iterator[tuple[Frame, Empty]]:
+        count = max(1, batch_size // pairs)
         for index, source in enumerate(frames):
             weights[index] = steps.weight(source)
             budget.admit(weights[index])
-            yield Frame(index, source)
+            if index % count == 0:
+                rows = Rows(count)
+            yield Frame(index, source), rows.row(index % count)
 
-    def prepare(frame: Frame) -> Prepared:
+    def prepare(given: tuple[Frame, Empty]) -> Prepared:
+        frame, empty = given
         try:
             own = None if steps.targets is None else as_list(steps.targets(frame.index, frame.source))
             if own is not None:
                 steps.check(own)  # what cannot be asked is this frame's error, and no other's
             count = pairs if own is None else steps.pairs(own)
-            return Prepared(frame, steps.prepare(frame.source), own, count)
+            return Prepared(frame, steps.prepare(frame.source, empty), own, count)
         except Exception as error:  # whatever a picture, or the library that it comes from, does
             return Prepared(_failed(frame, error))
 

@@ -23,7 +23,7 @@ from fastcam.language.tokenizer import Tokenizer, open_tokenizer
 from fastcam.memory import refuse_more
 from fastcam.preprocessing import fitted, named
 from fastcam.runtime.inputs import uint8_frames as frames_
-from fastcam.runtime.inputs.batch import Batch
+from fastcam.runtime.inputs.batch import Batch, Empty, empty
 from fastcam.runtime.inputs.further_inputs import NONE, FurtherInputs, FurtherValues, Values
 from fastcam.runtime.inputs.text_inputs import TextInputs
 from fastcam.runtime.io_binding import DeviceTensor, on_device
@@ -47,11 +47,13 @@ class Sources:
         images: a checked tensor [N, ...], or a list of pictures, paths or clips.
         files: per image its path, or None.
         further: the values of the model's further inputs.
+        empty: gives the array that pictures are prepared in.
     """
 
     images: Any
     files: Sequence[str | None]
     further: FurtherValues = NONE
+    empty: Empty = empty
 
     def __len__(self) -> int:
         return len(self.images)
@@ -312,14 +314,16 @@ class Inputs:
         height, width = (known or max(step, round(side * scale / step) * step) for known, side in zip(fixed, sides))
         return height, width
 
-    def _loaded(self, sources: Any, preprocessing: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
+    def _loaded(
+        self, sources: Any, preprocessing: Preprocessing, empty: Empty = empty
+    ) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
         """All pictures' tensor, and each picture and its geometry; several at once, as many as there are threads."""
         count = images_.CHANNELS.get(preprocessing.color) or self._channels(preprocessing.layout)
         whole = None
         if preprocessing.size is not None and count is not None:  # the shape is known: pictures are written in place
             shape = (count, *preprocessing.size) if preprocessing.layout == "NCHW" else (*preprocessing.size, count)
             refuse_more("the pictures of one run", (len(sources), *shape), 4, "give a smaller size, or a smaller batch")
-            whole = np.empty((len(sources), *shape), np.float32)
+            whole = empty((len(sources), *shape))
 
         def one(i: int) -> tuple[Uint8, tuple[Float, Geometry]]:
             picture, pixels = images_.read(sources[i], preprocessing.color, self._reading)
@@ -387,7 +391,7 @@ class Inputs:
         assert self.preprocessing is not None  # sources() refuses pictures without it
         if self._metadata.frames:
             return frames_.prepare(images, files, self.preprocessing, self.shape, self._name, self._reading)
-        tensor, prepared = self._loaded(images, self.preprocessing)
+        tensor, prepared = self._loaded(images, self.preprocessing, sources.empty)
         axis = 3 if self.preprocessing.layout == "NHWC" else 1
         channels = self._channels(self.preprocessing.layout)
         made = tensor.shape[axis] // self.preprocessing.stack

@@ -19,6 +19,7 @@ from fastcam.errors import FastcamError
 from fastcam.image.preprocess import Float, Geometry, Uint8
 from fastcam.preprocessing import Preprocessing
 from fastcam.runtime.inputs.base import Inputs, Sources
+from fastcam.runtime.inputs.batch import Empty, empty
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,9 @@ class StackInputs(Inputs):
             return Sources(stacks, files, found.further)
         return found
 
-    def _loaded(self, sources: Any, preprocessing: Preprocessing) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
+    def _loaded(
+        self, sources: Any, preprocessing: Preprocessing, empty: Empty = empty
+    ) -> tuple[Float, list[tuple[Uint8, Geometry]]]:
         """All stacks' tensor, and the newest picture of each and its geometry; each frame is read once."""
         ready: dict[int, tuple[Float, tuple[Uint8, Geometry]]] = {}
         for frame in (frame for stack in sources for frame in stack.frames):
