@@ -134,3 +134,11 @@ def test_infinities_in_front_of_windows_side_by_side_get_autograds_gradient(kind
     (expected,) = torch.autograd.grad(y, b, torch.from_numpy(seed))
     found = run(vjp(model, wrt="b"), "grad.b", {"x": given, "cotangent.y": seed})
     np.testing.assert_array_equal(found, expected.numpy())
+
+
+def test_a_map_divided_by_a_number_stays_in_blocks():
+    """As hard-swish in files of PaddlePaddle; see the infinities above."""
+    model = network(*SIDE_BY_SIDE["2x2"], relu=True)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(6), "six"))
+    model.graph.node[1].CopyFrom(helper.make_node("Div", ["a", "six"], ["b"]))
+    assert "ScatterElements" not in {node.op_type for node in vjp(model).graph.node}

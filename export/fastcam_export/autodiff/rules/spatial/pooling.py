@@ -131,11 +131,13 @@ def _in_blocks(op: Builder, node: Node, dy: ir.Value) -> ir.Value | None:
     return dx
 
 
-WEIGHED = ("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "DequantizeLinear", "FusedConv")
-BETWEEN = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Clip", "HardSwish", "Sigmoid", "HardSigmoid", "Tanh", "Mul",
-           "Add", "Sub", "Sum", "Max", "Concat", "LRN", "MaxPool", "AveragePool", "Identity", "Dropout", "Cast",
-           "Pad")  # fmt: skip
-"""Operators of no infinities but by overflow, and those that have them of their operands alone."""
+WEIGHED = ("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization",
+           "LayerNormalization", "DequantizeLinear", "FusedConv")  # fmt: skip
+BETWEEN = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Clip", "HardSwish", "HardSigmoid",
+           "Sigmoid", "Tanh", "Softplus", "Mish", "Gelu", "Erf", "Mul", "Div", "Add", "Sub", "Sum", "Neg", "Abs", "Max",
+           "Min", "Concat", "LRN", "MaxPool", "AveragePool", "Resize", "DepthToSpace", "Transpose", "Reshape",
+           "Squeeze", "Unsqueeze", "Split", "Slice", "Pad", "Identity", "Dropout", "Cast")  # fmt: skip
+"""Operators of no infinities but by overflow, and those that have them of their operands alone: Div by a constant."""
 
 
 def _weighed(x: ir.Value) -> bool:
@@ -146,7 +148,8 @@ def _weighed(x: ir.Value) -> bool:
         node = value.producer()
         if value in seen or constant_array(value) is not None or (node is not None and node.op_type in WEIGHED):
             continue
-        if node is None or node.op_type not in BETWEEN:
+        quotient = node is not None and node.op_type == "Div" and constant_array(node.inputs[1]) is None
+        if node is None or quotient or node.op_type not in BETWEEN:
             return False
         seen.add(value)
         left += [one for one in node.inputs if one is not None]
