@@ -182,15 +182,25 @@ def _empty(dims: Dims) -> bool:
     return 0 in dims and all(isinstance(d, int) for d in dims)
 
 
-def sum_to(op: Builder, dy: ir.Value, x: ir.Value, rank: int) -> ir.Value:
-    """A lifted ``dy`` of ``rank`` axes summed to the shape of ``x``, where only the run time knows the axes."""
-    view = unmerge(op, dy, rank)
-    padded = op.concat([op.copies, np.ones(rank - op.rank(x)), op.shape(x)])
-    same = _emit(op, "Equal", [padded, _sizes(op, view, 0, rank + 1)])
-    axes = _emit(op, "NonZero", [_emit(op, "Not", [same])])
-    axes = _emit(op, "Reshape", [axes, op.constant(np.array([-1]))])
-    total = _emit(op, "ReduceSum", [view, axes], keepdims=1, noop_with_empty_axes=1)
+def sum_to(op: Builder, dy: ir.Value, x: ir.Value, split: Callable[..., Any]) -> ir.Value:
+    """A lifted ``dy`` summed to the shape of ``x``, where only the run time knows which axes were broadcast.
+
+    Args:
+        split: see :func:`fastcam_export.autodiff.core.shapes.split_axes`.
+    """
+    have = op.dims(dy)
+    view = unmerge(op, dy, len(have))
+    whole = [_size(op, view, axis + 1) if not isinstance(d, int) else d for axis, d in enumerate(have)]
+    target, axes = split(op, have, whole, x)
+    vectors = [np.array([size]) if isinstance(size, int) else size for size in target]
+    parts = _emit(op, "Reshape", [view, op.concat([op.copies, *vectors])], allowzero=1)
+    total = _emit(op, "ReduceSum", [parts, op.constant(np.array(axes) + 1)], keepdims=0)
     return merge(op, total, op.dims(x), op.shape(x, 1))
+
+
+def _size(op: Builder, value: ir.Value, axis: int) -> ir.Value:
+    """int64 [1]: a stored dimension."""
+    return op.append("Shape", [value], {"start": axis, "end": axis + 1}, [(ir.DataType.INT64, (1,))])[0]
 
 
 def _emit(op: Builder, op_type: str, inputs: Inputs, **attributes: Any) -> ir.Value:
@@ -370,7 +380,10 @@ def _stack(op: Builder, op_type: str, inputs: Inputs, attributes: Attributes, di
 
 def _repeat(op: Builder, value: ir.Value) -> ir.Value:
     """[T, *dims]: a forward value, once for each target."""
-    return _emit(op, "Expand", [value, op.concat([op.copies, np.ones(op.rank(value))])])
+    shape = op.concat([op.copies, np.ones(op.rank(value))])
+    if not all(isinstance(d, int) for d in op.dims(value)):  # OpenVINO drops an Expand by ones, and the axis with it
+        value = _emit(op, "Unsqueeze", [value, op.constant(np.zeros(1, np.int64))])
+    return _emit(op, "Expand", [value, shape])
 
 
 def repeated(op: Builder, value: ir.Value) -> ir.Value:

@@ -164,9 +164,28 @@ def _unclear(have: Dim, want: Dim) -> bool:
 
 
 def _sum_at_run_time(op: Builder, dy: ir.Value, x: ir.Value) -> ir.Value:
-    rank = op.rank(dy)
+    """An axis of h becomes two of h / w and w, of which the first is summed: of h where w is one, and of one where w is
+    h. So the axes of the sum are constants, as OpenVINO and others want them."""
     if op.lifted(dy):
-        return cast_like(op, batching.sum_to(op, wide(op, dy), x, rank), dy)
-    padded = op.concat([np.ones(rank - op.rank(x)), op.shape(x)])
-    axes = op.Reshape(op.NonZero(op.Not(op.Equal(padded, op.Shape(dy)))), [-1])
-    return reshape_like(op, op.ReduceSum(dy, axes, keepdims=1, noop_with_empty_axes=1), x)
+        return cast_like(op, batching.sum_to(op, wide(op, dy), x, split_axes), dy)
+    target, axes = split_axes(op, op.dims(dy), sizes(op, dy), x)
+    # there may be no elements: a zero does not mean "as it was"
+    parts = op.Reshape(dy, op.concat([vector(size) for size in target]), allowzero=1)
+    return adopt_dims(op, op.ReduceSum(parts, axes, keepdims=0), op.dims(x))
+
+
+def split_axes(op: Builder, have: Dims, whole: Sequence[Size], x: ir.Value) -> tuple[list[Size], list[int]]:
+    """How a gradient of dimensions ``have``, of sizes ``whole``, is reshaped so that sums over axes give that of ``x``.
+
+    Returns:
+        The sizes, and the axes of them.
+    """
+    lead = len(have) - op.rank(x)
+    target: list[Size] = [*whole[:lead]]
+    axes = [*range(lead)]
+    for h, w, large, small in zip(have[lead:], op.dims(x), whole[lead:], sizes(op, x)):
+        if not same_dim(h, w) and (w == 1 or not isinstance(w, int)):
+            axes.append(len(target))
+            target.append(op.Div(vector(large), op.Max(small, [1])) if isinstance(small, ir.Value) else large)
+        target.append(small)
+    return target, axes
