@@ -1,8 +1,9 @@
 """``fastcam batch`` beside ``Explainer.stream``: ``python -m fastcam_bench.speed.batch [--pictures 100000]``.
 
-Its rate over the stream's, in turns, each in a process of its own, from the first picture to the last. Two workers of
-one thread beside one. The memory of a long run. And that run once more, killed at random and called again: the table
-must be the same.
+Its rate over the stream's, in turns, each in a process of its own, from the first picture to the last, and what each
+takes of the processor. Two workers of one thread beside one; one has threads that read and write beside the model's, so
+it is more than a core where there is more than one: then also with a core for each worker and no more. The memory of a
+long run. And that run once more, killed at random and called again: the table must be the same.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Clock:
     def __init__(self) -> None:
         self.count = 0
         self.memory: list[float] = []
-        self._first = self._last = 0.0
+        self._first = self._last = self._begun = self._spent = 0.0
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -91,14 +92,20 @@ class Clock:
 
     def tick(self, progress: Progress | None = None) -> None:
         """One more picture."""
-        self._last = time.perf_counter()
-        self._first = self._first or self._last
+        self._last, self._spent = time.perf_counter(), time.process_time()
+        if not self.count:
+            self._first, self._begun = self._last, self._spent
         self.count += 1
 
     @property
     def rate(self) -> float:
         """Pictures a second."""
         return (self.count - 1) / (self._last - self._first)
+
+    def found(self) -> dict[str, Any]:
+        """What was measured."""
+        spent = 1e3 * (self._spent - self._begun) / (self.count - 1)
+        return {"a second": self.rate, "processor": spent, "memory": self.memory}
 
 
 def streamed(model: Path, folder: Path, out: Path, threads: int | None, batch_size: int) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def streamed(model: Path, folder: Path, out: Path, threads: int | None, batch_si
     for frame in Explainer(model, threads=threads, batch_size=batch_size).stream(files):
         assert frame.explanation is not None, frame.error
         clock.tick()
-    return {"a second": clock.rate, "memory": clock.memory}
+    return clock.found()
 
 
 def batched(model: Path, folder: Path, out: Path, threads: int | None, batch_size: int) -> dict[str, Any]:
@@ -116,14 +123,20 @@ def batched(model: Path, folder: Path, out: Path, threads: int | None, batch_siz
     job = Job(model, opening={"threads": threads, "batch_size": batch_size})
     done = run(job, open_source(str(folder)), out, clock.tick)
     assert done.failed == 0, done.first
-    return {"a second": clock.rate, "memory": clock.memory}
+    return clock.found()
 
 
-def shared(model: Path, folder: Path, out: Path, batch_size: int, count: int, ray: bool) -> dict[str, Any]:
-    """The rate of several workers of one thread each, from the first part that is there to the last."""
+def shared(model: Path, folder: Path, out: Path, batch_size: int, count: int, ray: bool, cores: int) -> dict[str, Any]:
+    """The rate of several workers of one thread each, from the first part that is there to the last.
+
+    Args:
+        cores: that they have together; 0 is all.
+    """
     from fastcam.batch.on_ray import LOCAL, run_on_ray
     from fastcam.batch.workers import run_in_processes
 
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     seen: list[tuple[float, int]] = []
 
     def told(progress: Progress) -> None:
@@ -197,16 +210,13 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     width, height = map(int, options.size.split("x"))
     size = width, height
     few = pictures(folder / "few", options.few, size)
-    rates: dict[str, list[float]] = {"stream": [], "batch": []}
+    seen: dict[str, list[dict[str, Any]]] = {"stream": [], "batch": []}
     how = options.threads, options.batch_size
     for number in range(options.rounds):
-        rates["stream"].append(alone(streamed, model, few, folder, *how)["a second"])
-        rates["batch"].append(alone(batched, model, few, folder / f"table {number}", *how)["a second"])
-    ratios = [batch / stream for batch, stream in zip(rates["batch"], rates["stream"], strict=True)]
-    scaling = {
-        name: {count: shared_rate(model, few, folder / f"{name} {count}", options, count, ray) for count in (1, 2)}
-        for name, ray in (("processes", False), *((("ray", True),) if options.ray else ()))
-    }
+        seen["stream"].append(alone(streamed, model, few, folder, *how))
+        seen["batch"].append(alone(batched, model, few, folder / f"table {number}", *how))
+    kinds = (("processes", False), *((("ray", True),) if options.ray else ()))
+    scaling = {name: workers(model, few, folder / name, options, ray) for name, ray in kinds}
     many, table = pictures(folder / "many", options.pictures, size), folder / "many table"
     begun = time.perf_counter()
     long = alone(batched, model, many, table, *how)
@@ -221,13 +231,14 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "threads": options.threads,
         "rate": {
             "pictures": options.few,
-            "stream a second": rates["stream"],
-            "batch a second": rates["batch"],
-            "over the stream's": statistics.median(ratios),
+            "stream a second": [one["a second"] for one in seen["stream"]],
+            "batch a second": [one["a second"] for one in seen["batch"]],
+            "over the stream's": over(seen["batch"], seen["stream"], "a second"),
+            "stream's processor ms a picture": [one["processor"] for one in seen["stream"]],
+            "batch's processor ms a picture": [one["processor"] for one in seen["batch"]],
+            "processor over the stream's": over(seen["batch"], seen["stream"], "processor"),
         },
-        "workers of one thread": {
-            name: {"a second": rates, "two over one": rates[2] / rates[1]} for name, rates in scaling.items()
-        },
+        "workers of one thread": scaling,
         "memory": {"pictures": options.pictures, "a second": long["a second"], **flat(long["memory"])},
         "killed": again
         | {
@@ -249,10 +260,26 @@ def _source(network: str) -> Path:
     return source
 
 
-def shared_rate(model: Path, folder: Path, out: Path, options: argparse.Namespace, count: int, ray: bool) -> float:
+def over(ones: list[dict[str, Any]], others: list[dict[str, Any]], key: str) -> float:
+    """The median ratio of what was measured in turns."""
+    return statistics.median(float(one[key]) / float(other[key]) for one, other in zip(ones, others, strict=True))
+
+
+def workers(model: Path, few: Path, out: Path, options: argparse.Namespace, ray: bool) -> dict[str, Any]:
+    """Two workers beside one, on all cores and with one core for each."""
+    found: dict[str, Any] = {}
+    for name, each in (("all cores", 0), ("a core for each", 1)):
+        rates = {n: shared_rate(model, few, Path(f"{out} {name} {n}"), options, n, ray, n * each) for n in (1, 2)}
+        found[name] = {"a second": rates, "two over one": rates[2] / rates[1]}
+    return found
+
+
+def shared_rate(
+    model: Path, folder: Path, out: Path, options: argparse.Namespace, count: int, ray: bool, cores: int
+) -> float:
     """The rate of several workers, in a process that is not one of a pool, which may have none of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        found = pool.submit(shared, model, folder, out, options.batch_size, count, ray).result()
+        found = pool.submit(shared, model, folder, out, options.batch_size, count, ray, cores).result()
     return float(found["a second"])
 
 
