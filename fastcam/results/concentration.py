@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,6 @@ from numpy.typing import NDArray
 
 from fastcam.image.preprocess import Float, Geometry
 from fastcam.results.explanation import OK, Explanation
-
-AT_ONCE = 1 << 18
-"""Pixels of heatmaps that are looked at together: of more the float64 would not stay in a processor's cache."""
 
 
 def heat_inside(explanation: Explanation, i: int = 0, target: int = 0) -> float | None:
@@ -42,34 +38,26 @@ def shares_inside(heatmaps: Float, geometry: Sequence[Geometry], boxes: Float) -
 
     NaN where there is no heat. A box of zeros, or a map that is not finite, gives a number that says nothing.
     """
-    shares = np.full(boxes.shape[:2], np.nan)
-    several = max(1, AT_ONCE // max(1, heatmaps[:1].size))
-    for window, group in groupby(range(len(geometry)), lambda i: geometry[i].target):  # without bars they have one
-        same = list(group)
-        for chosen in (same[start : start + several] for start in range(0, len(same), several)):
-            rows, (x0, y0, x1, y1) = slice(chosen[0], chosen[-1] + 1), window
-            source = np.array([geometry[i].source for i in chosen], np.float64)[:, None]
-            with np.errstate(all="ignore"):
-                shares[rows] = _shares(heatmaps[rows, :, y0:y1, x0:x1], source, boxes[rows])
-    return shares
-
-
-def _shares(heatmaps: Float, source: NDArray[np.float64], boxes: Float) -> NDArray[np.float64]:
-    """Of heatmaps that are all picture; ``source`` [N, 1, 4]: the rectangle of the picture that each shows."""
-    height, width = heatmaps.shape[2:]
-    places = (boxes - source[..., [0, 1, 0, 1]]) / np.tile(source[..., 2:] - source[..., :2], 2)
-    across = _covered(places[..., 0], places[..., 2], width)
-    down = _covered(places[..., 1], places[..., 3], height)
-    heat = np.maximum(heatmaps, 0, dtype=np.float64)
-    rows = heat @ np.stack([across, np.ones_like(across)], axis=-1)  # each row's heat inside, and all of it
-    inside, total = (rows[..., 0] * down).sum(axis=-1), rows[..., 1].sum(axis=-1)
-    return np.where(total > 0, np.minimum(1.0, inside / total), np.nan)
+    count, height, width = len(geometry), *heatmaps.shape[2:]
+    source, target = (np.array([getattr(one, name) for one in geometry]) for name in ("source", "target"))
+    begin, end, sides = target[:, None, :2], target[:, None, 2:], source[:, None, 2:] - source[:, None, :2]
+    with np.errstate(all="ignore"):
+        places = (boxes.reshape(count, -1, 2, 2) - source[:, None, None, :2]) / sides[:, :, None]
+        places = begin[:, :, None] + np.clip(places, 0, 1) * (end - begin)[:, :, None]  # in the network's input
+        across, down = (_covered(places[..., 0, i], places[..., 1, i], n) for i, n in ((0, width), (1, height)))
+        seen_across, seen_down = (_covered(begin[..., i], end[..., i], n) for i, n in ((0, width), (1, height)))
+        weights = np.stack(np.broadcast_arrays(across, seen_across), axis=-1)
+        rows, heat = np.empty((*boxes.shape[:2], height, 2)), np.empty(heatmaps.shape[1:])
+        for i in range(count):  # one by one: the float64 of a picture stays in the processor's cache
+            np.matmul(np.maximum(heatmaps[i], 0, out=heat), weights[i], out=rows[i])
+        inside, total = (rows[..., 0] * down).sum(axis=-1), (rows[..., 1] * seen_down).sum(axis=-1)
+        return np.where(total > 0, np.minimum(1.0, inside / total), np.nan)
 
 
 def _covered(begin: Any, end: Any, count: int) -> NDArray[np.float64]:
-    """How much of each of ``count`` pixels lies between two places [N, T], shares of the side: [N, T, count]."""
+    """How much of each of ``count`` pixels lies between two places [N, T]: [N, T, count]."""
     edges = np.arange(count + 1, dtype=np.float64)
-    return np.diff(np.minimum(np.maximum(edges, begin[..., None] * count), end[..., None] * count))
+    return np.diff(np.minimum(np.maximum(edges, begin[..., None]), end[..., None]))
 
 
 def entropy(explanation: Explanation, i: int = 0, target: int = 0) -> float | None:

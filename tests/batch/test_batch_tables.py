@@ -25,7 +25,6 @@ from fastcam.batch.table import ABOUT, files_of
 from fastcam.batch.workers import run_in_processes
 from fastcam.cli import app
 from fastcam.image.preprocess import Geometry
-from fastcam.results import concentration
 from fastcam.results.concentration import map_entropies, map_entropy, share_inside, shares_inside
 from support.batch_cases import LABELS, encoded, model_file, pictures, shard
 
@@ -90,9 +89,7 @@ def test_heat_inside_a_box_and_entropy_are_those_of_numpy_by_hand(seed):
     assert map_entropy(np.eye(1, 12).reshape(3, 4)) == 0 and map_entropy(np.zeros((3, 4))) is None
 
 
-@pytest.mark.parametrize("at_once", [1, 3000, 1 << 18])
-def test_pictures_that_ran_together_have_the_figures_that_each_has_by_hand(at_once, monkeypatch):
-    monkeypatch.setattr(concentration, "AT_ONCE", at_once)
+def test_pictures_that_ran_together_have_the_figures_that_each_has_by_hand():
     rng = np.random.default_rng(0)
     heat = rng.normal(size=(6, 2, 20, 30)).astype(np.float32)
     heat[5, 0], heat[5, 1, 3, 4] = -1, np.nan
