@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 from contextlib import contextmanager
 
@@ -12,6 +10,7 @@ import onnxruntime
 import pytest
 
 from fastcam import Explainer
+from support.servers.certificates import of_localhost
 from support.servers.live_server import listening
 from support.servers.served_model import LIMITS, PICTURES, PNGS, server, tensor, tiny_file
 
@@ -258,13 +257,8 @@ def test_a_run_whose_clients_time_is_over_is_not_started(path):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """Key and certificate of localhost, PEM."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here: no certificate was made")
-    folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost"
-    extension = ["-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*command.split(), *extension], cwd=folder, check=True, capture_output=True, timeout=60)
-    return (folder / "key.pem").read_bytes(), (folder / "cert.pem").read_bytes()
+    key, pem = of_localhost(tmp_path_factory.mktemp("tls"))
+    return key.read_bytes(), pem.read_bytes()
 
 
 @pytest.mark.parametrize("mutual", [False, True])

@@ -30,7 +30,9 @@ REFUSED = (
 class Connection(Protocol):
     """What may have a place."""
 
-    transport: Any
+    @property
+    def transport(self) -> Any:
+        """What closes it."""
 
 
 class Places:
@@ -98,7 +100,12 @@ class BoundedProtocol(ImpatientProtocol):
     Args:
         places: of all connections of the process.
         settings: uvicorn's.
+
+    Attributes:
+        greeting: what has had the place of this connection until TLS was agreed.
     """
+
+    greeting: Any = None
 
     def __init__(self, places: Places, **settings: Any) -> None:
         super().__init__(**settings)
@@ -113,6 +120,7 @@ class BoundedProtocol(ImpatientProtocol):
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
+        self._places.leave(self.greeting)
         self._outside = not self._places.enter(self)
         if self._outside and self._places.crowded:
             self.transport.abort()

@@ -97,6 +97,7 @@ class Process:
 
             from fastcam.serving.http import Server
             from fastcam.serving.processes.early_refusals import BusyProtocol
+            from fastcam.serving.processes.greetings import TlsServer
             from fastcam.serving.processes.open_connections import Places, provide_files
         except ImportError as error:
             raise FastcamError(f"a server needs more packages ({error}); run: pip install fastcam[serve]") from error
@@ -131,7 +132,7 @@ class Process:
             **how,
             **self.tls,
         )
-        uvicorn.Server(config).run([*listening])
+        (TlsServer(config, places) if self.tls else uvicorn.Server(config)).run([*listening])
 
     def repository(self, metrics: Metrics, spans: Spans, told: Callable[[str], None]) -> Repository:
         """The models, loaded.

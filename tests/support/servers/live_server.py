@@ -39,10 +39,10 @@ class Client:
 
 
 @contextmanager
-def listening(app: Any, **settings: Any) -> Iterator[Client]:
+def listening(app: Any, server_class: Any = None, **settings: Any) -> Iterator[Client]:
     """The application at a port, until the end of the context; ``settings`` are uvicorn's."""
     uvicorn = pytest.importorskip("uvicorn", reason="no uvicorn here: nothing was served")
-    server = uvicorn.Server(
+    server = (server_class or uvicorn.Server)(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, **settings)
     )
     listener = socket.create_server(("127.0.0.1", 0))
