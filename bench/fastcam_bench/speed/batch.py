@@ -108,19 +108,19 @@ class Clock:
         return {"a second": self.rate, "processor": spent, "memory": self.memory}
 
 
-def streamed(model: Path, folder: Path, out: Path, threads: int | None, batch_size: int) -> dict[str, Any]:
+def streamed(model: Path, folder: Path, out: Path, opening: dict[str, Any]) -> dict[str, Any]:
     """The rate of ``Explainer.stream``."""
     files, clock = sorted(folder.rglob("*.jpg")), Clock()
-    for frame in Explainer(model, threads=threads, batch_size=batch_size).stream(files):
+    for frame in Explainer(model, **opening).stream(files):
         assert frame.explanation is not None, frame.error
         clock.tick()
     return clock.found()
 
 
-def batched(model: Path, folder: Path, out: Path, threads: int | None, batch_size: int) -> dict[str, Any]:
+def batched(model: Path, folder: Path, out: Path, opening: dict[str, Any]) -> dict[str, Any]:
     """The rate of a batch."""
     clock = Clock()
-    job = Job(model, opening={"threads": threads, "batch_size": batch_size})
+    job = Job(model, opening=opening)
     done = run(job, open_source(str(folder)), out, clock.tick)
     assert done.failed == 0, done.first
     return clock.found()
@@ -211,15 +211,15 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     size = width, height
     few = pictures(folder / "few", options.few, size)
     seen: dict[str, list[dict[str, Any]]] = {"stream": [], "batch": []}
-    how = options.threads, options.batch_size
+    how = {"threads": options.threads, "batch_size": options.batch_size, "goal": "throughput"}  # as the verb opens it
     for number in range(options.rounds):
-        seen["stream"].append(alone(streamed, model, few, folder, *how))
-        seen["batch"].append(alone(batched, model, few, folder / f"table {number}", *how))
+        seen["stream"].append(alone(streamed, model, few, folder, how))
+        seen["batch"].append(alone(batched, model, few, folder / f"table {number}", how))
     kinds = (("processes", False), *((("ray", True),) if options.ray else ()))
     scaling = {name: workers(model, few, folder / name, options, ray) for name, ray in kinds}
     many, table = pictures(folder / "many", options.pictures, size), folder / "many table"
     begun = time.perf_counter()
-    long = alone(batched, model, many, table, *how)
+    long = alone(batched, model, many, table, how)
     seconds = time.perf_counter() - begun
     given = ["--batch-size", str(options.batch_size)]
     given += [] if options.threads is None else ["--threads", str(options.threads)]
@@ -229,6 +229,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "pictures": options.size,
         "batch size": options.batch_size,
         "threads": options.threads,
+        "goal": how["goal"],
         "rate": {
             "pictures": options.few,
             "stream a second": [one["a second"] for one in seen["stream"]],
