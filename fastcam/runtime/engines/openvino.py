@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -19,6 +20,9 @@ from fastcam.schema import TARGETS
 Feed: TypeAlias = "Mapping[str, Any]"
 _TYPES = {"f32": "float", "f16": "float16", "f64": "double", "bf16": "bfloat16", "u8": "uint8", "i8": "int8"}
 _TYPES |= {"i32": "int32", "i64": "int64", "boolean": "bool"}
+_SHARED = {*_TYPES} - {"bf16", "boolean"}
+OUTPUTS = 4
+"""Outputs of runs whose memory is kept for later ones, for each compiled model."""
 OWN_SHAPES = 2
 """Shapes that are compiled for themselves, those that are asked first; all others share a model of free shapes, which
 is slower, but needs no second at each new one. Each compiled model holds weights of its own."""
@@ -165,10 +169,15 @@ class OpenVinoSession:
 
 
 class _Compiled:
-    """A compiled model and its requests, as many as runs have gone on at the same time."""
+    """A compiled model, its requests, as many as runs have gone on at the same time, and memory for their outputs.
+
+    A run writes its outputs where its caller reads them. That memory is written again once nobody holds an array of it.
+    """
 
     def __init__(self, model: Any) -> None:
-        self._model, self._free = model, deque[Any]()
+        self._model, self._free, self._given = model, deque[Any](), deque[Any]()
+        self._ports = [(port.get_element_type(), port.get_partial_shape()) for port in model.outputs]
+        self._direct = all(shape.is_static and kind.get_type_name() in _SHARED for kind, shape in self._ports)
 
     def infer(self, feed: Feed) -> Any:
         try:
@@ -176,9 +185,33 @@ class _Compiled:
         except IndexError:
             request = self._model.create_infer_request()
         try:
-            return request.infer(feed, share_inputs=True, share_outputs=False)
+            if not self._direct:
+                return request.infer(feed, share_inputs=True, share_outputs=False)
+            tensors = self._tensors()
+            for number, tensor in enumerate(tensors):
+                request.set_output_tensor(number, tensor)
+            request.infer(feed, share_inputs=True, share_outputs=True)
         finally:
             self._free.append(request)
+        arrays = [tensor.data for tensor in tensors]
+        if len(self._given) < OUTPUTS:
+            self._given.append((tensors, [weakref.ref(array) for array in arrays]))
+        return arrays
+
+    def _tensors(self) -> list[Any]:
+        """Memory that nobody reads any more, or new memory. A slice of an array holds the array."""
+        import openvino
+
+        for _ in range(len(self._given)):
+            try:
+                tensors, arrays = self._given.popleft()
+            except IndexError:  # another thread has taken it
+                break
+            if all(array() is None for array in arrays):
+                found: list[Any] = tensors
+                return found
+            self._given.append((tensors, arrays))
+        return [openvino.Tensor(kind, shape.to_shape()) for kind, shape in self._ports]
 
 
 def native_precisions() -> list[Precision]:

@@ -15,7 +15,7 @@ from fastcam_export import export_model
 from support.models.contract_model import random_model
 from support.models.small_models import classifier
 
-pytest.importorskip("openvino", reason="needs OpenVINO (pip install fastcam[openvino])")
+openvino = pytest.importorskip("openvino", reason="needs OpenVINO (pip install fastcam[openvino])")
 
 FILE = random_model().file()
 RUNTIME = "openvino-runtime"
@@ -75,6 +75,34 @@ def test_threads_share_a_session(exported):
         thread.join()
     for a, b in zip(found, wanted):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_run_gave_stays_as_long_as_any_part_of_it_is_held(exported):
+    session = create_session(exported, RUNTIME, threads=1)
+    (image,) = session.get_inputs()
+    rng = np.random.default_rng(0)
+    given = [
+        {image.name: rng.standard_normal([side or 2 for side in image.shape]).astype(np.float32)} for _ in range(8)
+    ]
+    alone = create_session(exported, "cpu", threads=1)
+    wanted = [alone.run(None, one) for one in given]
+    held = [[value[..., -1:] for value in session.run(None, one)] for one in given]
+    for found, known in zip(held, wanted):
+        for a, b in zip(found, known):
+            np.testing.assert_allclose(a, b[..., -1:], atol=1e-5)
+
+
+def test_memory_of_outputs_is_used_again_when_nobody_reads_it(exported, monkeypatch):
+    session = create_session(exported, RUNTIME, threads=1)
+    (image,) = session.get_inputs()
+    feed = {image.name: np.zeros([side or 2 for side in image.shape], np.float32)}
+    made, tensor = [], openvino.Tensor
+    monkeypatch.setattr(openvino, "Tensor", lambda *how: made.append(how) or tensor(*how))
+    for _ in range(5):
+        session.run(None, feed)
+    assert len(made) == len(session.get_outputs())
+    held = [session.run(None, feed) for _ in range(5)]
+    assert len(made) == len(held) * len(session.get_outputs())
 
 
 def test_half_precision_moves_maps_by_little(exported):
