@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
 
-from fastcam.errors import FastcamError, listed, shown
+from fastcam.errors import FastcamError, shown
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.session import one_line
 from fastcam.serving import open_inference, plain, triton_extensions
 from fastcam.serving.bodies.compressed import unpacked
+from fastcam.serving.bodies.messages import (
+    encode,
+    joined,
+    picture_of,
+    read_json,
+    respond,
+    respond_json,
+    respond_mixed,
+    take_shown,
+)
 from fastcam.serving.errors import Gone, Left, NotAllowed, NotInTime, NotServed, TooLarge, TooMany, WrongMethod
 from fastcam.serving.limits import RATE, Limits
 from fastcam.serving.model import NO_SPANS, ServedModel
@@ -157,7 +167,7 @@ class Server:
         headers |= {"connection": "close"} if status == 504 else {}  # the rest of a body is not waited for
         headers |= {"allow": ", ".join(methods)} if status == 405 else {}
         headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
-        return _json({"error": said_of(error, status)}, status, headers)
+        return respond_json({"error": said_of(error, status)}, status, headers)
 
     async def _body(self, request: Any, until: float) -> bytes:
         """The body, as far as it may be long and take time."""
@@ -231,36 +241,38 @@ class Server:
         raise NotServed(f"there is no {shown(repr(request.url.path))}; GET /openapi.json lists the routes")
 
     async def _live(self, request: Any, until: float) -> Any:
-        return _json({"live": True})
+        return respond_json({"live": True})
 
     async def _ready(self, request: Any, until: float) -> Any:
         ready = self.service.ready
-        return _json({"ready": ready}, 200 if ready else 503)
+        return respond_json({"ready": ready}, 200 if ready else 503)
 
     async def _server(self, request: Any, until: float) -> Any:
-        return _json(open_inference.server_metadata())
+        return respond_json(open_inference.server_metadata())
 
     async def _model(self, request: Any, until: float) -> Any:
         model = self._named(request.path_params)
-        return _json(open_inference.model_metadata(model, sorted(self.repository.models[model.name], key=int)))
+        return respond_json(open_inference.model_metadata(model, sorted(self.repository.models[model.name], key=int)))
 
     async def _model_ready(self, request: Any, until: float) -> Any:
         model = self._named(request.path_params)
-        return _json({"name": model.name, "ready": self.service.ready})
+        return respond_json({"name": model.name, "ready": self.service.ready})
 
     async def _config(self, request: Any, until: float) -> Any:
-        return _json(triton_extensions.config(self._named(request.path_params)))
+        return respond_json(triton_extensions.config(self._named(request.path_params)))
 
     async def _statistics(self, request: Any, until: float) -> Any:
         path = request.path_params
-        return _json(triton_extensions.statistics(self.repository, path.get("model", ""), path.get("version", "")))
+        return respond_json(
+            triton_extensions.statistics(self.repository, path.get("model", ""), path.get("version", ""))
+        )
 
     async def _list_v1(self, request: Any, until: float) -> Any:
-        return _json({"models": sorted(self.repository.models)})
+        return respond_json({"models": sorted(self.repository.models)})
 
     async def _ready_v1(self, request: Any, until: float) -> Any:
         model = self._named(request.path_params)
-        return _json({"name": model.name, "ready": self.service.ready})
+        return respond_json({"name": model.name, "ready": self.service.ready})
 
     async def _infer(self, request: Any, until: float) -> Any:
         body, length = await self._body(request, until), request.headers.get(HEADER)
@@ -272,16 +284,16 @@ class Server:
             if not (length.isascii() and length.isdigit()) or int(length[:20]) > size:
                 raise FastcamError(f"{HEADER} is {length[:20]!r}; give how many bytes of the body are JSON")
             size = int(length)
-        said = _read_json(body[:size])
+        said = read_json(body[:size])
         reply = self.service.with_model(
             path["model"],
             path.get("version"),
             lambda model: open_inference.infer(model, said, body[size:], until, self.service.kept),
         )
         if not reply.binary:
-            return _json(reply.body)
-        head = _encode(reply.body)
-        return _response(b"".join([head, *reply.binary]), "application/octet-stream", {HEADER: str(len(head))})
+            return respond_json(reply.body)
+        head = encode(reply.body)
+        return respond(b"".join([head, *reply.binary]), "application/octet-stream", {HEADER: str(len(head))})
 
     async def _v1(
         self, call: Callable[[ServedModel, Mapping[str, Any], float], dict[str, Any]], request: Any, until: float
@@ -290,9 +302,9 @@ class Server:
         return await self._work(request, self._answered_v1, call, request.path_params["model"], body, until)
 
     def _answered_v1(self, call: Any, name: str, body: bytes, until: float) -> Any:
-        said = _read_json(body)
+        said = read_json(body)
         answer = self.service.with_model(name, None, lambda model: call(model, said, until))
-        return _json(answer)
+        return respond_json(answer)
 
     async def _explain(self, request: Any, until: float) -> Any:
         body = await self._body(request, until)
@@ -300,10 +312,10 @@ class Server:
 
     def _explained(self, request: Any, body: bytes, until: float) -> Any:
         """One picture: JSON, a PNG, or both, as the client accepts."""
-        said: dict[str, Any] = _joined(request.query_params.multi_items())
-        picture, fields = _picture(body, request.headers.get("content-type", ""))
+        said: dict[str, Any] = joined(request.query_params.multi_items())
+        picture, fields = picture_of(body, request.headers.get("content-type", ""))
         said |= fields
-        name, version, shows = said.pop("model", None), said.pop("version", None), _shows(said)
+        name, version, shows = said.pop("model", None), said.pop("version", None), take_shown(said)
         accept = request.headers.get("accept", "*/*")
 
         def answer(model: ServedModel) -> Any:
@@ -316,8 +328,8 @@ class Server:
         return await self._work(request, self._explained_later, request, until)
 
     def _explained_later(self, request: Any, until: float) -> Any:
-        said: dict[str, Any] = _joined(request.query_params.multi_items())
-        shows, accept = _shows(said), request.headers.get("accept", "*/*")
+        said: dict[str, Any] = joined(request.query_params.multi_items())
+        shows, accept = take_shown(said), request.headers.get("accept", "*/*")
         model, prediction = self.service.kept.get(request.path_params["id"])
 
         def answer(model: ServedModel) -> Any:
@@ -330,23 +342,23 @@ class Server:
             about = plain.described(model, found)
             if "multipart/mixed" in accept:
                 overlays = [plain.png(found, shows, target) for target in range(found.asked(0))]
-                return _mixed(_encode(about), overlays)
+                return respond_mixed(encode(about), overlays)
             if "image/png" in accept:
-                return _response(plain.png(found, shows), "image/png")
-            return _json(about)
+                return respond(plain.png(found, shows), "image/png")
+            return respond_json(about)
 
     async def _metrics(self, request: Any, until: float) -> Any:
         await self.service.all_counted()
-        return _response(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+        return respond(self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, request: Any, until: float) -> Any:
-        return _json(document(sorted(self.repository.models)))
+        return respond_json(document(sorted(self.repository.models)))
 
     async def _page(self, request: Any, until: float) -> Any:
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; "
         policy += "connect-src 'self'"
         page = files("fastcam.serving").joinpath("page/index.html").read_bytes()
-        return _response(page, "text/html; charset=utf-8", {"content-security-policy": policy})
+        return respond(page, "text/html; charset=utf-8", {"content-security-policy": policy})
 
 
 async def _within(until: float, coming: Awaitable[T]) -> T:
@@ -360,82 +372,3 @@ async def _within(until: float, coming: Awaitable[T]) -> T:
         return await asyncio.wait_for(coming, left)
     async with asyncio.timeout(left):
         return await coming
-
-
-# ---- bodies
-
-
-def _encode(value: Any) -> bytes:
-    """JSON; what is not finite becomes null."""
-    import msgspec
-
-    return msgspec.json.encode(value)
-
-
-def _read_json(body: bytes) -> Mapping[str, Any]:
-    import msgspec
-
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise FastcamError(f"the body is no JSON ({one_line(error)}); send a JSON object") from error
-    if not isinstance(value, dict):
-        raise FastcamError("the body is no JSON object; send one")
-    return value
-
-
-def _response(body: bytes, kind: str, headers: Mapping[str, str] | None = None, status: int = 200) -> Any:
-    from starlette.responses import Response
-
-    return Response(body, status, {"content-type": kind, "x-content-type-options": "nosniff", **(headers or {})})
-
-
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Any:
-    return _response(_encode(value), "application/json", headers, status)
-
-
-def _mixed(about: bytes, overlays: list[bytes]) -> Any:
-    """JSON and pictures in one answer, RFC 2046."""
-    mark = b"fastcam-part"
-    parts = [(b"application/json", about), *((b"image/png", content) for content in overlays)]
-    body = b"".join(
-        b"--%s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s\r\n" % (mark, kind, len(content), content)
-        for kind, content in parts
-    )
-    return _response(body + b"--%s--\r\n" % mark, f"multipart/mixed; boundary={mark.decode()}")
-
-
-def _shows(said: dict[str, Any]) -> str:
-    """What a PNG shows; of the parameters of a request it is taken out."""
-    image: str = said.pop("image", "overlay")
-    if image not in plain.IMAGES:
-        raise FastcamError(f"image is {shown(repr(image))}; give {listed(plain.IMAGES)}")
-    return image
-
-
-def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Parameters by name; what is said twice counts twice, as two targets do."""
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        found[name] = f"{found[name]},{value}" if name in found else value
-    return found
-
-
-def _picture(body: bytes, kind: str) -> tuple[bytes, dict[str, str]]:
-    """The picture of a request, and the fields of a form beside it."""
-    if not kind.startswith("multipart/form-data"):
-        if not body:
-            raise FastcamError("the body is empty; send a picture")
-        return body, {}
-    from fastcam.serving.bodies.form import parts
-
-    pictures: list[bytes] = []
-    fields: list[tuple[str, str]] = []
-    for name, is_file, content in parts(body, kind):
-        if is_file or name in ("image", "picture", "file"):
-            pictures.append(content)
-        else:
-            fields.append((name, content.decode("utf-8", "replace")))
-    if len(pictures) != 1:
-        raise FastcamError(f"the form has {len(pictures)} pictures; send one, as the field image")
-    return pictures[0], _joined(fields)
