@@ -59,6 +59,7 @@ class TlsServer(uvicorn.Server):
         """Take none any more, and end as uvicorn does."""
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # none is left to a socket that is closed
         await super().shutdown(sockets)
 
     def _keep(self, coming: Any) -> asyncio.Future[Any]:
