@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -160,6 +161,23 @@ def test_pictures_that_have_to_be_fetched_are_fetched_several_at_a_time_and_come
     found = list(explained(job, job.opened(), [part]))
     assert [row["name"] for one in found for row in one.rows[:1]] == [str(n) for n in range(part.count)]
     assert len(fetched) == 2 * READERS and not any(one.failed for one in found)
+
+
+def test_a_batch_that_is_left_early_leaves_no_thread_that_fetches(tmp_path, job):
+    class Far:
+        def items(self, most, cursor):
+            for number in itertools.count():
+                yield Item(str(number), lambda number=number: encoded(number % 20))
+
+    explainer, before = job.opened(), set(threading.enumerate())
+    found = explained(job, explainer, [Part(0, 0, 1 << 40, (Far(),), 1.0)])
+    assert next(found).rows[0]["name"] == "0"
+    begun = set(threading.enumerate()) - before
+    assert len(begun) > READERS
+    found.close()
+    for thread in begun:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in begun)
 
 
 def test_one_target_that_fails_costs_no_other(tmp_path, job):
