@@ -35,7 +35,7 @@ def cut_short(data: bytes) -> bool:
             at += 1
         else:  # marker and length; an embedded thumbnail, which has an end of its own, is skipped with its segment
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return data.find(b"\xff\xd9", at) < 0
+    return data.rfind(b"\xff\xd9", at) < 0  # from behind, where it mostly is
 
 
 def altered(data: bytes) -> bool:
