@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from fastcam_bench.speed.networks import tuned as command
 from fastcam_bench.speed.networks.tuned import NAMES, TUNED, cell, table, verdict
 
 
@@ -52,3 +55,19 @@ def test_twelve_networks_are_measured_and_every_cell_is_a_line():
         and "| B |" in lines[-1]
         and "failed: no" in lines[-1]
     )
+
+
+def test_going_on_keeps_what_was_measured_in_the_same_way(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(command, "NAMES", ("alexnet", "vgg16", "resnet50"))
+    monkeypatch.setattr(
+        command, "in_process", lambda name, options: measured.append(name) or {"title": name, "failed": "x"}
+    )
+    row = {"title": "Net", "chosen": {"latency": "cpu", "throughput": "cpu"}, "batches": {"1": found(0.01)}}
+    old = {"alexnet": row | {"weights_read": 1.29}, "vgg16": row}
+    path = tmp_path / "tuned.json"
+    path.write_text(json.dumps({"networks": old}))
+    command.main(["--resume", "--out", str(path)])
+    assert measured == ["vgg16", "resnet50"]
+    said = json.loads(path.read_text())["networks"]
+    assert said["alexnet"] == old["alexnet"] and "batches" not in said["vgg16"]

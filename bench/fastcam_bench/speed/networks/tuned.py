@@ -226,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     old: Row = {}
     if (options.only or options.resume) and options.out.is_file():
         old = json.loads(options.out.read_text(encoding="utf-8"))["networks"]
+        old = {name: row for name, row in old.items() if "weights_read" in row}  # others were measured in another way
     for name in options.only or NAMES:
         if options.resume and "batches" in old.get(name, {}):
             continue
