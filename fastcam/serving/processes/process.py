@@ -31,7 +31,7 @@ KEEP_ALIVE = 5
 """Seconds that a connection may be silent between two requests."""
 BATCH = 8
 """Pictures of a run at most, where nothing says more."""
-SMALL = 32 << 20
+SMALL = 64 << 20
 """Bytes of a file that is opened once more for many clients. Of larger ones that would take much memory, and their runs
 lose little by waiting threads."""
 BACKLOG = 1024
