@@ -14,7 +14,6 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 def cut_short(data: bytes) -> bool:
@@ -59,6 +58,8 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 """Whose units are blocks of 8 x 8."""
 _BEHIND = (0xC4, 0xCC, _SOS, 0xDB, 0xDC, _DRI, *range(0xE0, 0xF0), 0xFE)
 """Segments that may stand behind a scan."""
+_SEGMENTS, _MOST, _PART = 1 << 14, 1 << 21, 1 << 20
+"""Segments of a file and markers of its scans at most, and bytes that are looked through at once."""
 
 
 class _Frame(NamedTuple):
@@ -97,8 +98,9 @@ def misplaced(data: bytes) -> bool:
 
 def _scans(data: bytes) -> Iterator[bool]:
     """Of each scan, whether its markers, and those up to the next one, are such as can be there."""
-    frame, interval, scans, at, markers = None, 0, 0, 2, None
-    while True:
+    frame, interval, scans, at = None, 0, 0, 2
+    markers: _Markers | None = None
+    for _ in range(_SEGMENTS):
         at = data.index(b"\xff", at)
         while data[at] == 0xFF:
             at += 1
@@ -117,8 +119,10 @@ def _scans(data: bytes) -> Iterator[bool]:
         at = end
         if marker == _SOS:
             scans += 1
-            markers = _markers(data) if markers is None else markers
-            restarts, at = _restarts(data, markers[np.searchsorted(markers, end) :])
+            if scans == 1 and not interval and _one_marker(data[end:]):
+                return  # as most files are
+            markers = markers or _Markers(data)
+            restarts, at = markers.of_scan(end)
             if restarts is None or (restarts and not interval):
                 yield False
             elif interval and frame is not None:
@@ -128,22 +132,44 @@ def _scans(data: bytes) -> Iterator[bool]:
                 yield True
         elif scans:
             yield data[at] == 0xFF
+    raise ValueError("more segments than any encoder writes")
 
 
-def _markers(data: bytes) -> NDArray[np.int64]:
-    """Where a byte of 255 has none of 0 or 255 behind it: in the data of a scan these are the markers."""
-    values = np.frombuffer(data, np.uint8)
-    found = np.flatnonzero(values[:-1] == 255)
-    behind = values[found + 1]
-    markers: NDArray[np.int64] = found[(behind != 0) & (behind != 255)]
-    return markers
+def _one_marker(scan: bytes) -> bool:
+    """Whether the end of the file is all that stands behind the data of a scan, as far as that is told in no time."""
+    if len(scan) > _PART or not scan.endswith(b"\xff\xd9"):
+        return False
+    values = np.frombuffer(scan, np.uint8)
+    return int(np.count_nonzero(np.greater(values[:-1] == 255, values[1:] == 0))) == 1
 
 
-def _restarts(data: bytes, markers: NDArray[np.int64]) -> tuple[int | None, int]:
-    """How many of these markers restart a scan, None where they are out of turn, and where the first other one is."""
-    for count, at in enumerate(markers.tolist()):
-        if data[at + 1] not in _RST:
-            return count, at
-        if data[at + 1] != _RST[count % 8]:
-            return None, at
-    return len(markers), len(data)
+class _Markers:
+    """Where a byte of 255 has none of 0 or 255 behind it: in the data of a scan these are the markers.
+
+    Raises:
+        ValueError: there are more than any picture needs.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        values, found, count = np.frombuffer(data, np.uint8), [np.zeros(0, np.int64)], 0
+        for begin in range(0, len(values) - 1, _PART):
+            part = values[begin : begin + _PART + 1]
+            here = np.flatnonzero(np.greater(part[:-1] == 255, (part[1:] == 0) | (part[1:] == 255)))
+            found.append(here + begin)
+            count += len(here)
+            if count > _MOST:
+                raise ValueError("more markers than a picture needs")
+        self._end, self._at = len(data), np.concatenate(found)
+        self._codes = values[self._at + 1]
+        self._others = self._at[(self._codes < _RST[0]) | (self._codes > _RST[-1])]
+
+    def of_scan(self, begin: int) -> tuple[int | None, int]:
+        """How many restarts a scan has whose data begins there, None where they are out of turn, and where it ends."""
+        first = int(np.searchsorted(self._at, begin))
+        if first < len(self._at) and self._codes[first] not in _RST:
+            return 0, int(self._at[first])
+        other = int(np.searchsorted(self._others, begin))
+        end = int(self._others[other]) if other < len(self._others) else self._end
+        codes = self._codes[first : np.searchsorted(self._at, end)]
+        in_turn = np.array_equal(codes, _RST[0] + np.arange(len(codes)) % 8)
+        return (len(codes) if in_turn else None), end

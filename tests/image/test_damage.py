@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -102,6 +104,27 @@ def test_a_damaged_file_is_refused_whoever_reads_it(kind, reader, monkeypatch):
     monkeypatch.setattr(decode, "has_opencv", lambda: reader == "OpenCV")
     with pytest.raises(FastcamError, match=r"the picture is (damaged|cut short); copy it again"):
         decode.read(WRONG[kind], "RGB")
+
+
+BOMBS = {
+    "all erased": PLAIN[:-2] + b"\xff" * (16 << 20) + PLAIN[-2:],
+    "restarts alone": EVERY[:-2] + b"".join(b"\xff%c" % (0xD0 + i % 8) for i in range(8)) * (1 << 20) + EVERY[-2:],
+    "segments alone": PLAIN[:-2] + b"\xff\xfe\x00\x02" * (4 << 20) + PLAIN[-2:],
+    "scans alone": PLAIN[:-2] + b"\xff\xda\x00\x02" * (4 << 20) + PLAIN[-2:],
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_looking_takes_little_time_and_memory_whatever_the_bytes_are(kind):
+    """16 MiB, as much as a server takes: strangers send such files."""
+    begun = time.process_time()
+    tracemalloc.start()
+    try:
+        misplaced(BOMBS[kind])
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begun < 5
 
 
 def test_bytes_of_noise_in_a_scan_are_seen_or_lead_to_a_picture():
