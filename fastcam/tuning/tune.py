@@ -33,10 +33,10 @@ PAUSE = 0.02
 """Seconds before each turn: threads of the one before spin for less."""
 ROUNDS = 3
 """Of the final, in any case."""
-QUICK = 1.0
-"""Seconds of a candidate's first rounds."""
+QUICK = 1 / 20
+"""Of a goal's time, a candidate's first rounds; at most a second."""
 FAR = 1.6
-"""Of the fastest engine's time for a picture: one that takes more is not tried for many pictures."""
+"""Of the fastest engine's time for a picture: one that surely takes more is not tried for many pictures."""
 FINALISTS = 3
 """Candidates that take turns with the default at the end; all of them are open at the same time."""
 SHARE = {"latency": 0.5, "throughput": 1.0}
@@ -164,11 +164,13 @@ class _Tuner:
 
     def _learn(self, rows: Sequence[Row], least: float) -> None:
         """Leave out for throughput what is slow for one picture, in any layout; of the rest the best is tried first."""
+        lowest: dict[Choice, float] = {}
         for row in rows:
             if row.seconds is not None:
                 engine = _engine(row.choice)
                 self.known[engine] = min(row.ratio, self.known.get(engine, row.ratio))
-        for engine, ratio in self.known.items():
+                lowest[engine] = min(row.interval[0], lowest.get(engine, row.interval[0]))
+        for engine, ratio in lowest.items():
             if ratio > FAR * least:
                 self.refused.setdefault(engine, "slow for one picture")
 
@@ -245,7 +247,7 @@ class _Race:
             made = Contestant(explainer, tuner.pictures[0], self._goal, default.pictures)
             made()
             pair = {self._base: default, choice.title: made}
-            row = _timed(row, self._turns(pair, QUICK, 1), self._base)
+            row = _timed(row, self._turns(pair, min(1, QUICK * self._seconds), 1), self._base)
         except FastcamError as error:
             tuner.refused[engine] = str(error)
             return replace(row, left_out=str(error))

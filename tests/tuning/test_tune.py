@@ -102,6 +102,23 @@ def test_the_final_corrects_what_a_moment_has_measured(scenes, monkeypatch):
     assert max(map(len, asked)) == 1 + tune.FINALISTS
 
 
+def test_only_what_is_surely_slow_for_one_picture_is_not_tried_for_many(scenes, monkeypatch):
+    def times(contestants, seconds, least, pause, uncounted):
+        ratios = {"all": [1] * 8, "extended": [0.9, 4, 0.9, 4] * 2, "basic": [4] * 8}
+        each = {name: next((ratios[one] for one in ratios if one in name), ratios["all"]) for name in contestants}
+        return {name: [one * contestants[name].pictures for one in each[name]] for name in contestants}
+
+    others = [replace(BASE, optimization=one) for one in ("extended", "basic")]
+    monkeypatch.setattr(
+        candidates, "engines", lambda base, *installed: [replace(one, batch=base.batch) for one in others]
+    )
+    monkeypatch.setattr(candidates, "layouts", lambda *given: [])
+    monkeypatch.setattr(tune, "interleaved", times)
+    rows = [row for row in tune.tune(scenes, seconds=600).rows if row.goal == "throughput"]
+    left_out = {row.choice.optimization: row.left_out for row in rows if row.choice.optimization != "all"}
+    assert left_out == {"extended": "", "basic": "slow for one picture"}
+
+
 @pytest.mark.parametrize("cores", [1, 2, 16])
 def test_layouts_use_the_cores_that_are_there(cores):
     for goal in ("latency", "throughput"):
