@@ -204,3 +204,15 @@ def test_the_verb_refuses_so_and_counts_it(path):
         text = client.ask("/metrics")[2].decode()
     counted = float(re.search(r'requests_total{route="early",status="429"} (\S+)', text)[1])
     assert 0 < counted <= load.statuses[429]
+
+
+def test_a_client_that_reads_no_refusal_is_cut_off(client, door):
+    door.says(True)
+    asked = 100 * (POST % 0 + b"\r\n")
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.settimeout(20)
+        made.connect(("127.0.0.1", client.port))
+        with pytest.raises(ConnectionError):
+            for _ in range(2000):
+                made.sendall(asked)

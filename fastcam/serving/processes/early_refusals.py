@@ -23,6 +23,8 @@ LONGEST = 8192
 """Bytes of a head that is looked for without the parser."""
 UNUSUAL = b"transfer-encoding", b"expect", b"upgrade", b"close"
 """Words of heads that are left to the parser, wherever they stand: what they may mean is its matter."""
+UNREAD = 65536
+"""Bytes of answers that wait for a client to read; one that asks on is cut off."""
 REFUSED, LAST = HEAD + b"\r\n" + BODY, HEAD + b"connection: close\r\n\r\n" + BODY
 
 
@@ -98,6 +100,8 @@ class BusyProtocol(BoundedProtocol):
 
     def _refuse(self, answer: bytes, cycle: _Refused) -> None:
         self.transport.write(answer)
+        if self.transport.get_write_buffer_size() > UNREAD:
+            self.transport.abort()
         self.cycle = cycle  # type: ignore[assignment]
         self._service.refused_early()
         self._service.gather(self.loop)
