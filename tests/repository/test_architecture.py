@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import fastcam
 
 HEAVY = ("onnx", "onnxruntime", "torch", "cv2", "cupy", "onnx_ir", "fastcam_export")
 
@@ -32,3 +35,10 @@ def test_modules_that_moved_are_imported_by_their_old_names(old):
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "True True"
+
+
+@pytest.mark.parametrize("package", ["fastcam", "export/fastcam_export", "bench/fastcam_bench"])
+def test_each_folder_of_modules_is_a_package(package):
+    """In a checkout one without __init__.py is imported all the same; setuptools leaves it out of the wheel."""
+    modules = (Path(fastcam.__file__).parents[1] / package).rglob("*.py")
+    assert {path.parent for path in modules if not (path.parent / "__init__.py").exists()} == set()
