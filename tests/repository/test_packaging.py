@@ -116,7 +116,12 @@ def test_the_wheel_holds_what_runs_and_nothing_else(built: tuple[Path, Path]) ->
     }
     folders = (ROOT / "fastcam" / "data", *(ROOT / "fastcam").rglob("page"))
     data = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir()}
-    data |= {"fastcam/py.typed", "fastcam_export/py.typed", "fastcam_export/data/tensorrt.json"}
+    data |= {
+        "fastcam/py.typed",
+        "fastcam_export/py.typed",
+        "fastcam_export/data/tensorrt.json",
+        "fastcam/drift/page.css",
+    }
     [native] = {name for name in names if name.startswith("fastcam/_native.") and not name.endswith(".pyi")}
     expected = {path.as_posix() for path in sources} | cuda | web | data | {native}
     assert {name for name in names if not name.startswith(info)} == expected
