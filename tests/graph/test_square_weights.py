@@ -171,5 +171,5 @@ def perceptron():
 @pytest.mark.parametrize(("engine", "number"), [("onnxruntime", 1), ("web", 0), ("cuda", 0), ("tensorrt", 0)])
 def test_files_for_other_engines_read_them_as_they_are(engine, number):
     """OpenVINO reads the files for ONNX Runtime."""
-    made = export_model(perceptron(), for_engine=engine, check=False).model
+    made = export_model(perceptron(), for_engine=engine, preprocess="unit", check=False).model
     assert len([n for n in made.graph.node if n.name.startswith(f"{PREFIX}apart")]) == number
