@@ -227,9 +227,7 @@ class Pipeline(ExitStack):
                     if not channel.put(pool.submit(function, item)):
                         break
             except BaseException as error:  # the reader's to handle
-                failed: Future[T] = Future()
-                failed.set_exception(error)
-                channel.put(failed)
+                channel.put(_failed(error))
             finally:
                 channel.finish()
 
@@ -266,6 +264,13 @@ class Pipeline(ExitStack):
 
         self.start(feed, channel)
         return _batches(channel.take, size, key, wait, full)
+
+
+def _failed(error: BaseException) -> Future[Any]:
+    """A future that raises. Held where the error was caught, it would hold itself by the traceback, and the source."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
 
 
 def _surely(end: Callable[[], object]) -> None:

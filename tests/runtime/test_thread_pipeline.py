@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -230,3 +231,27 @@ def test_an_interruption_as_a_thread_starts_leaves_none(kind, monkeypatch):
         else:
             pipeline.batches(count(), 2, lambda i: 0, wait=0.0)
     assert ends(before)
+
+
+def test_a_source_that_is_asked_while_its_reader_leaves_is_closed_at_once():
+    """And not when garbage is collected next: it may hold threads of its own."""
+    asked, left, closed = (threading.Event() for _ in range(3))
+
+    def source():
+        try:
+            yield 0
+            asked.set()
+            left.wait(SOON)
+            yield 1
+        finally:
+            closed.set()
+
+    gc.disable()
+    try:
+        with Pipeline() as pipeline:
+            assert next(pipeline.stage(source(), abs)) == 0
+            assert asked.wait(SOON)
+        left.set()
+        assert closed.wait(SOON)
+    finally:
+        gc.enable()
