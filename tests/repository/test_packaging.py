@@ -126,7 +126,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(built: tuple[Path, Path]) ->
     expected = {path.as_posix() for path in sources} | cuda | web | data | {native}
     assert {name for name in names if not name.startswith(info)} == expected
     assert f"{info}/licenses/LICENSE" in names
-    extras = {"cpu", "gpu", "export", "language", "serve", "batch", "tracing", "docs", "test"}
+    extras = {"cpu", "gpu", "openvino", "export", "language", "serve", "batch", "ray", "tracing", "docs", "test"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert metadata["Version"] == fastcam.__version__
 
