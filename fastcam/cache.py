@@ -97,7 +97,7 @@ def digest(model: str | Path | bytes, base: Path) -> tuple[str, bool]:
     set back) as when it was noted, and then it had not been touched for two seconds. On Windows it is always read.
     """
     if isinstance(model, bytes):
-        return hashlib.sha256(model).hexdigest(), _EXTERNAL in model
+        return hashlib.sha256(model).hexdigest(), has_external_data(model)
     path = Path(model).resolve()
     before, started = _identity(path), time.time()
     entry = folder(base, "digests") / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.json"
@@ -109,10 +109,15 @@ def digest(model: str | Path | bytes, base: Path) -> tuple[str, bool]:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest(), _EXTERNAL in content
+    found = hashlib.sha256(content).hexdigest(), has_external_data(content)
     if started - max(before[3:]) / 1e9 > _SETTLED and _identity(path) == before:
         write(entry, json.dumps({"file": before, "sha256": found[0], "external": found[1]}).encode())
     return found
+
+
+def has_external_data(model: bytes) -> bool:
+    """Whether a model refers to external data."""
+    return _EXTERNAL in model
 
 
 def _identity(path: Path) -> list[int]:

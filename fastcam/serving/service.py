@@ -68,9 +68,8 @@ class Service:
         self._to_count = 0
         self._lock = threading.Lock()
         self._under_way = self._receiving = 0
-        self._refused = cache(
-            lambda status: metrics.requests.labels(EARLY, status)
-        )  # to look it up takes longer than to count
+        # to look a counter up takes longer than to count
+        self._refused = cache(lambda status: metrics.requests.labels(EARLY, status))
         self._took, self._looks_away = 0.0, False  # seconds of an answer; whether that is about to begin
         self.draining = False
 

@@ -56,7 +56,7 @@ def test_a_large_file_is_opened_once(opened, monkeypatch):
 
 
 def test_a_file_whose_weights_lie_elsewhere_is_opened_once(opened, monkeypatch):
-    monkeypatch.setattr(process.cache, "digest", lambda path, folder: ("0" * 64, True))
+    monkeypatch.setattr(process.cache, "has_external_data", lambda model: True)
     assert opened(2).crowd is None
 
 

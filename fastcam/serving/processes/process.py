@@ -160,7 +160,7 @@ class Process:
         threads = self.threads or cores()
         if explainer.providers != (CPU,) or explainer.fixed_batch or not 1 < threads <= MOST_SESSIONS:
             return None
-        if path.stat().st_size > SMALL or cache.digest(path.read_bytes(), path)[1]:
+        if path.stat().st_size > SMALL or cache.has_external_data(path.read_bytes()):
             return None
         several = replace(how["settings"], sessions=threads)
         return Explainer(path, self.providers, 1, **{**how, "settings": several})
