@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
-from numbers import Integral
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
-import numpy as np
-
-from fastcam import kernels as kernel_backends
-from fastcam.errors import FastcamError, checked, listed, shown, typed
-from fastcam.explain import multilayer, on_device
-from fastcam.explain.clips import clips_of
-from fastcam.explain.kinds import opened_by
+from fastcam.errors import FastcamError, checked, listed, shown
+from fastcam.explain import on_device
 from fastcam.explain.on_device import Resident
+from fastcam.explain.opened_file import OpenedFile, OpenOptions, open_file
 from fastcam.explain.prediction_steps import PredictionSteps
-from fastcam.explain.prompts import texts_in, with_prompts
-from fastcam.explain.request import ExplainOptions, Layers, Request, ResolvedTargets, resolved, with_defaults
-from fastcam.explain.runner import Runner
-from fastcam.explain.streaming import Frame, Steps, is_video, read_video, stream
-from fastcam.explain.video import ClipInputs
-from fastcam.image.reading import MAX_PIXELS, Reading
-from fastcam.labels import Labels, read_labels
+from fastcam.explain.prompts import texts_in
+from fastcam.explain.request import ExplainOptions, Layers
+from fastcam.explain.request_resolver import LATER, RequestResolver
+from fastcam.explain.streaming import Frame, Steps, stream
+from fastcam.image.reading import MAX_PIXELS
+from fastcam.labels import Labels
 from fastcam.language.prompts import Prompts, read_prompts
-from fastcam.language.tokenizer import Tokenizer, open_tokenizer, read_tokenizer
-from fastcam.methods.context import Meter, Probe, Progress
+from fastcam.methods.context import Probe, Progress
 from fastcam.results.explanation import Explanation
-from fastcam.results.prediction import Prediction, joined
+from fastcam.results.prediction import Prediction
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.inputs.base import Preprocess, Sources
+from fastcam.runtime.inputs.base import Preprocess
 from fastcam.runtime.inputs.further_inputs import Values
-from fastcam.runtime.inputs.stacked_frames import StackInputs, stacks_of
-from fastcam.runtime.profile import Choice, Goal, chosen, opening
-from fastcam.runtime.providers import DEFAULT, Settings, short, stream_address
-from fastcam.runtime.run_gate import RUNS
-from fastcam.runtime.session import Model, Providers, create_session
-from fastcam.runtime.text_encoder import TextEncoder
-from fastcam.runtime.thread_limit import at_most
-from fastcam.runtime.thread_pipeline import Workers
+from fastcam.runtime.profile import Choice, Goal
+from fastcam.runtime.providers import DEFAULT, Settings
+from fastcam.runtime.session import Model, Providers
 from fastcam.schema import Metadata
-from fastcam.targets.classes import ClassTargets, Targets
-from fastcam.targets.prompts import TextSide
 from fastcam.targets.resolved import CotangentSource
-from fastcam.targets.spec_kinds import CotangentLike, bind
-
-PREDICTED = ClassTargets(np.array([[-1]]))
-"""The target of a prediction: what an export in one file explains by the way."""
-_REQUESTS = 64
-"""How many ways of asking are kept, so that they need not be checked again."""
-LATER = Sources((), ())
-"""The images of a request where they come later: frames of a stream, a batch on the device."""
+from fastcam.targets.spec_kinds import CotangentLike
 
 
 class Explainer:
@@ -116,58 +93,16 @@ class Explainer:
         profile: str | Path | Choice | None = None,
         goal: Goal = "latency",
     ) -> None:
-        self._reading = Reading(max_pixels, exif)
-        typed("settings", settings, Settings, "fastcam.Settings(...)")
-        typed("batch_size", batch_size, Integral | NoneType, "a whole number")
-        if batch_size is not None and batch_size < 1:
-            raise FastcamError(f"the batch size must be at least 1, got {batch_size}")
-        self._profile = chosen(profile, model, goal, providers, settings.cache)
-        how = self._profile, goal, providers, threads, batch_size, settings
-        providers, threads, batch_size, settings = opening(*how)
-        self._sessions = settings.sessions
-        self._kernels = kernel_backends.get(kernels)
-        cupy = getattr(self._kernels, "cupy", None)  # of kernels that run on the GPU
-        keep = cupy.from_dlpack if cupy is not None else None
-        network = Network(model, explanation, providers, threads, settings, keep, head)
-        self._stream = stream_address(settings.stream)
-        self._name, metadata = network.name, network.metadata
-        inputs_of, view_of = opened_by(metadata)
-        image = network.inputs[metadata.input]
-        texts = _tokenizer(tokenizer, model, metadata, self._name)
-        preparing = None if threads is None else threads * settings.sessions
-        of_pictures = preprocess, preparing, network.further, inputs, self._reading, texts
-        self._inputs = inputs_of(self._name, metadata, image, *of_pictures)
-        metadata = replace(metadata, preprocessing=self._inputs.preprocessing)
-        if labels is not None:
-            metadata = replace(metadata, labels=read_labels(labels, metadata.score.classes), labels_from="")
-        self._targets = Targets(metadata.score.classes, metadata.labels)
-        alone = not all(one.batched for one in metadata.cotangents)  # an output without an axis of images in front
-        self._batch_size = network.fixed_batch or (1 if alone else batch_size)
-        self._whole = self._view = view_of(network, metadata, self._inputs, self._kernels, self._batch_size)
-        self._layers = {n: self._whole.at(n) for n, _ in enumerate(multilayer.layers_of(metadata), 1)}
-        self._runner = self._new_runner()
-        self._opened: dict[str, Any] = {
-            "model": model, "providers": providers, "threads": threads, "settings": settings, "kernels": kernels,
-            "preprocess": preprocess, "labels": labels, "batch_size": batch_size, "inputs": inputs,
-            "explanation": explanation, "head": head, "max_pixels": max_pixels, "exif": exif,
-            "tokenizer": tokenizer, "text_encoder": text_encoder,
-        }  # fmt: skip
-        create = partial(create_session, providers=providers, threads=threads, settings=settings)
-        side = TextEncoder(self._name, text_encoder, metadata.text_encoder, _folder(model), texts, create)
-        self._texts = TextSide(side.embed, side.scale, side.bias)
-        self._at, self._threads = 0, threads
-        self._requests: dict[tuple[object, ...] | None, Request] = {}  # what calls asked, without their images
-        if prompts is not None:
-            self._take_prompts(read_prompts(prompts))
+        how = providers, threads, preprocess, labels, kernels, batch_size, explanation, settings, head, inputs
+        more = max_pixels, exif, tokenizer, text_encoder, prompts, profile, goal
+        self._options, self._profile = OpenOptions(model, *how, *more).with_profile()
+        self._file = open_file(self._options)
+        self._requests = RequestResolver(self._file)
 
     @property
     def metadata(self) -> Metadata:
         """What the file says about itself, with this Explainer's preprocessing and labels."""
-        return self._view.metadata
-
-    @property
-    def _network(self) -> Network:
-        return self._view.network
+        return self._file.metadata
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -177,17 +112,17 @@ class Explainer:
     @property
     def input_shape(self) -> tuple[int | str | None, ...]:
         """Shape of the image input; free dimensions are strings or None."""
-        return self._inputs.shape
+        return self._file.inputs.shape
 
     @property
     def text_inputs(self) -> tuple[str, ...]:
         """Names of the inputs that hold a text."""
-        return self._inputs.texts.names
+        return self._file.inputs.texts.names
 
     @property
     def missing_inputs(self) -> tuple[str, ...]:
         """Names of the further inputs that every call has to give a value, for neither the file nor this has one."""
-        return self._inputs.missing
+        return self._file.inputs.missing
 
     def check_text(self, text: str | Sequence[str]) -> None:
         """Refuse a text that the file cannot be asked, before a picture is read.
@@ -195,27 +130,28 @@ class Explainer:
         Raises:
             FastcamError: the file takes no text, has no tokenizer, or the text is too long.
         """
-        self._inputs.texts.encoded(self._inputs.texts.named(text))
+        texts = self._file.inputs.texts
+        texts.encoded(texts.named(text))
 
     @property
     def clip_frames(self) -> int | None:
         """Of a video model, how many frames a clip has; None of others."""
-        return self._inputs.frames if isinstance(self._inputs, ClipInputs) else None
+        return self._file.clip_frames
 
     @property
     def exif(self) -> bool:
         """Whether pictures are turned as their EXIF orientation says."""
-        return self._reading.exif
+        return self._file.reading.exif
 
     @property
     def batch_size(self) -> int:
         """Images per run."""
-        return self._batch_size
+        return self._file.whole.batch_size
 
     @property
     def sessions(self) -> int:
         """Runs that go on at the same time, in streams and in calls of several runs."""
-        return self._sessions
+        return self._file.sessions
 
     @property
     def profile(self) -> Choice | None:
@@ -231,10 +167,7 @@ class Explainer:
         Raises:
             FastcamError: the file does not explain there.
         """
-        other = self.__copy__()
-        other._at = multilayer.numbers(self._whole.metadata, layer, self._name)[0]
-        other._view = self._layers[other._at]
-        return other
+        return self._with_file(self._file.at(layer))
 
     @checked
     def with_prompts(self, prompts: Prompts) -> Explainer:
@@ -250,39 +183,30 @@ class Explainer:
         Raises:
             FastcamError: they cannot be read, or the file compares no picture with texts.
         """
-        other = self.__copy__()
-        other._take_prompts(read_prompts(prompts))
+        texts = read_prompts(prompts)
+        other = self._with_file(self._file.with_prompts(texts))
+        other._options = replace(self._options, prompts=texts)
         return other
 
     @property
     def prompts(self) -> dict[str, str]:
         """The texts that are the classes, by their names; empty of a file whose classes are its own."""
-        return dict(self._texts.prompts)
-
-    def _take_prompts(self, prompts: dict[str, str]) -> None:
-        self._texts = replace(self._texts, prompts=prompts)
-        self._opened = {**self._opened, "prompts": prompts}
-        self._whole = with_prompts(self._whole, self._texts, self._name)
-        self._inputs = self._whole.inputs
-        self._layers = {n: self._whole.at(n) for n in self._layers}
-        self._view = self._layers[self._at] if self._at else self._whole
-        self._runner = self._new_runner()
-        self._targets = Targets(self._whole.metadata.score.classes, self._whole.metadata.labels)
+        return dict(self._file.texts.prompts)
 
     def _asked(self, targets: Any) -> tuple[Explainer, Any]:
         """This file, or of one that takes texts with a score each this one with those that the targets name."""
-        if self.metadata.cotangents or self._inputs.texts.prompts is None or callable(targets):
+        file = self._file
+        if file.metadata.cotangents or file.inputs.texts.prompts is None or callable(targets):
             return self, targets
-        plain, prompts = texts_in(targets, self.metadata, self._texts.prompts)
-        if prompts.keys() == self._texts.prompts.keys():
+        plain, prompts = texts_in(targets, file.metadata, file.texts.prompts)
+        if prompts.keys() == file.texts.prompts.keys():
             return self, plain
         return self.with_prompts(prompts), plain
 
     @property
     def model(self) -> Model:
         """The file that this was made of: its path, or its bytes."""
-        model: Model = self._opened["model"]
-        return model
+        return self._options.model
 
     def with_model(self, model: Model) -> Explainer:
         """The same settings and the same layer for another export of the same model, in one file.
@@ -290,22 +214,26 @@ class Explainer:
         Args:
             model: path or bytes.
         """
-        return _opened({**self._opened, "model": model}, self._at)
+        return _opened(replace(self._options, model=model), self._file.layer)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made of: another process opens the same files in sessions of its own."""
-        opened = {name: str(one.resolve()) if isinstance(one, Path) else one for name, one in self._opened.items()}
-        return _opened, (opened, self._at)
+        options = vars(self._options).items()
+        paths: dict[str, Any] = {name: str(value.resolve()) for name, value in options if isinstance(value, Path)}
+        return _opened, (replace(self._options, **paths), self._file.layer)
 
     def __copy__(self) -> Explainer:
         """The same sessions: an Explainer keeps no picture between calls."""
-        other = object.__new__(Explainer)
-        other.__dict__ |= self.__dict__
-        other._requests = {}  # at another layer, or with other prompts, the same words ask something else
-        return other
+        return self._with_file(self._file)
 
     def __deepcopy__(self, memo: object) -> Explainer:
         return self.__copy__()
+
+    def _with_file(self, file: OpenedFile) -> Explainer:
+        other = object.__new__(Explainer)
+        other.__dict__ |= self.__dict__
+        other._file, other._requests = file, RequestResolver(file)
+        return other
 
     @checked
     def __call__(
@@ -373,8 +301,8 @@ class Explainer:
         asked, targets = self._asked(targets)
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with asked._limited():
-            request = asked._request(ExplainOptions(*parameters), asked._images(images, inputs, text))
-            return asked._runner.explain(request, asked._view)
+            request = asked._requests.request(ExplainOptions(*parameters), asked._file.images(images, inputs, text))
+            return asked._file.runner.explain(request, asked._file.view)
 
     @checked
     def predict(self, images: Any, inputs: Values | None = None, text: str | Sequence[str] | None = None) -> Prediction:
@@ -389,10 +317,7 @@ class Explainer:
         Raises:
             FastcamError: a picture that cannot be used; the message says why.
         """
-        by_the_way = None if self.metadata.cotangents else PREDICTED
-        with self._limited():
-            runs = list(self._runner.runs(self._inputs.sources(images, inputs, text), by_the_way))
-            return joined(runs, self._whole.metadata)
+        return self._file.predict(images, inputs, text)
 
     @checked
     def explain(
@@ -421,8 +346,8 @@ class Explainer:
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with self._limited():
-            asks = ExplainOptions(*parameters)
-            return self._runner.explain(self._request(asks, self._images(prediction)), self._view)
+            request = self._requests.request(ExplainOptions(*parameters), self._file.images(prediction))
+            return self._file.runner.explain(request, self._file.view)
 
     @checked
     def on_device(
@@ -450,12 +375,12 @@ class Explainer:
             FastcamError: the session or the kernels are not on a GPU, or the batch or a target cannot be used.
         """
         parameters = ExplainOptions(targets, threshold, connectivity)
-        kernels: Any = self._kernels
+        kernels: Any = self._file.view.kernels
         if not hasattr(kernels, "cupy"):
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
-        later = replace(LATER, further=self._inputs.further(None, len(images)))
-        request = self._request(parameters, later, len(images))
-        with self._limited(), kernels.on_stream(self._stream):
+        later = replace(LATER, further=self._file.inputs.further(None, len(images)))
+        request = self._requests.request(parameters, later, len(images))
+        with self._limited(), kernels.on_stream(self._file.stream):
             return on_device.explain(self._network, kernels, images, request, heatmaps)
 
     @checked
@@ -506,17 +431,12 @@ class Explainer:
             how: Any = {**same, "options": options, "inputs": inputs, "text": text}
             return asked.stream(frames, targets, threshold, connectivity, batch_size, workers, wait, **how)
         asks = ExplainOptions(targets, threshold, connectivity, cotangent, method, layers, fuse, style, options)
-        steps = self.steps(asks, {**(inputs or {}), **self._inputs.texts.named(text)})
-        size = self._batch_size if batch_size is None else batch_size
+        file = self._file
+        steps = self.steps(asks, {**(inputs or {}), **file.inputs.texts.named(text)})
+        size = self.batch_size if batch_size is None else batch_size
         if self._network.fixed_batch is not None:
             size = min(size, self._network.fixed_batch)
-        if isinstance(frames, str | Path):
-            frames = read_video(frames, self._reading) if is_video(Path(frames)) else [frames]
-            if self.clip_frames is not None and not isinstance(frames, list):
-                frames = clips_of(frames, self.clip_frames)
-        if isinstance(self._inputs, StackInputs):
-            frames = stacks_of(frames, self._inputs.stack)
-        return stream(steps, frames, size, workers, wait, self._sessions)
+        return stream(steps, file.frames(frames), size, workers, wait, file.sessions)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -526,7 +446,7 @@ class Explainer:
     @property
     def name(self) -> str:
         """How messages call the file: its path, or a word for bytes."""
-        return self._name
+        return self._file.name
 
     @property
     def signature(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -547,7 +467,7 @@ class Explainer:
         have = [value.name for value in self.signature[1]]
         for name in names or ():
             if name not in have:
-                raise FastcamError(f"{self._name} has no output {shown(repr(name))}; it has {listed(have)}")
+                raise FastcamError(f"{self.name} has no output {shown(repr(name))}; it has {listed(have)}")
         with self._limited():
             return self._network.run(feed, have if names is None else names)
 
@@ -563,20 +483,7 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a method that the file cannot serve.
         """
-        each = asks.targets if callable(asks.targets) else None
-        asks = replace(asks, targets=-1) if each else asks
-        same = self._request(asks, LATER, 1)
-
-        def request(rows: list[Any] | None) -> Request:
-            if rows is None:
-                return same
-            targets = rows if self.metadata.cotangents else _shared(rows)
-            return self._request(replace(asks, targets=targets), LATER, len(rows))
-
-        def check(own: list[Any]) -> object:
-            return self._resolve_targets([own], 1, asks.cotangent)
-
-        return self._runner.steps(request, self._view, inputs, each, check).each_within(self._limited)
+        return self._requests.steps(asks, inputs)
 
     @checked
     def prediction_steps(self, inputs: Values | None = None) -> PredictionSteps:
@@ -585,8 +492,7 @@ class Explainer:
         Args:
             inputs: see :meth:`__call__`.
         """
-        steps = self._runner.prediction_steps(None if self.metadata.cotangents else PREDICTED, inputs)
-        return steps.each_within(self._limited)
+        return self._file.runner.prediction_steps(self._file.predicted, inputs).each_within(self._limited)
 
     @checked
     def probes(
@@ -608,8 +514,9 @@ class Explainer:
         """
         asked, targets = self._asked(targets)
         with asked._limited():
-            request = asked._request(ExplainOptions(targets), asked._inputs.sources(images, inputs, text))
-            return list(asked._runner.probes(request, asked._view))
+            file = asked._file
+            request = asked._requests.request(ExplainOptions(targets), file.inputs.sources(images, inputs, text))
+            return list(file.runner.probes(request, file.view))
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:
         """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.
@@ -617,88 +524,20 @@ class Explainer:
         Raises:
             FastcamError: something that the file does not answer; the message says what it does.
         """
-        others = lambda picture: self.predict(picture).outputs, self._reading, self._texts
-        return bind(cotangent, self.metadata, self._name, *others)
+        return self._requests.question(cotangent)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _request(self, asks: ExplainOptions, images: Sources | Prediction, count: int | None = None) -> Request:
-        """What a call asks, resolved and checked.
+    @property
+    def _network(self) -> Network:
+        return self._file.view.network
 
-        Args:
-            images: those of the call, a prediction, or LATER; then
-            count: says for how many images there may be targets.
-        """
-        count = len(images) if count is None else count
-        key = None if self.metadata.cotangents else asks.key
-        known = self._requests.get(key)
-        if known is None:
-            new = self._new_request(asks, images, count)
-            if key is not None and len(self._requests) < _REQUESTS:
-                self._requests[key] = replace(new, images=LATER)
-            return new
-        return replace(known, images=images, progress=Meter(None, count * (len(known.layers) or 1)))
-
-    def _new_request(self, asks: ExplainOptions, images: Sources | Prediction, count: int) -> Request:
-        targets = self._resolve_targets(asks.targets, count, asks.cotangent)
-        at_one = self._view is not self._whole
-        asked, asks = asks, with_defaults(asks, targets, self._whole.metadata, self._name, at_one)
-        self._view.check_call(asks.fuse, asks.style)
-        layers: tuple[int, ...] = ()
-        if asks.layers is not None or asks.fuse is not None:
-            wanted = "all" if asks.layers is None else asks.layers
-            layers = multilayer.numbers(self._whole.metadata, wanted, self._name)
-        default = self._whole.metadata.layer.value
-        views = [self._layers[number] for number in layers] or [self._view]
-        name = asks.method or "gradcam"
-        method, *_ = [view.served(name, asks.options, default) for view in views]  # every layer must serve it
-        progress = Meter(asks.progress, count * len(views))
-        by_default, how = asks.fuse != asked.fuse, (asks.style, asks.threshold, asks.connectivity)
-        return Request(images, targets, method, layers, asks.fuse, by_default, *how, progress)
-
-    def _new_runner(self) -> Runner:
-        return Runner(self._whole, self._layers, Workers(self._sessions) if self._sessions > 1 else None)
-
-    @contextmanager
-    def _limited(self) -> Iterator[None]:
+    def _limited(self) -> AbstractContextManager[None]:
         """What a call runs in: BLAS and OpenCV with this Explainer's threads; forks wait for its end."""
-        with RUNS, at_most(self._threads):
-            yield
-
-    def _images(
-        self, images: Any, inputs: Values | None = None, text: str | Sequence[str] | None = None
-    ) -> Sources | Prediction:
-        """What a caller gave as images: a prediction as it is, else pictures with the values of the further inputs."""
-        if isinstance(images, Prediction) and images.metadata != self._whole.metadata:
-            raise FastcamError(f"the prediction is not one of {self._name}; explain with the Explainer that predicted")
-        return images if isinstance(images, Prediction) else self._inputs.sources(images, inputs, text)
-
-    def _resolve_targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
-        constant = None if self._network.takes_targets else ", ".join(map(short, self.providers))
-        return resolved(targets, cotangent, count, self.metadata, self._name, self._targets, self.question, constant)
+        return self._file.limited()
 
 
-def _shared(rows: list[list[Any]]) -> Any:
-    """The one target that all rows have, for which the request is known from call to call; else the rows."""
-    first = rows[0]
-    one = len(first) == 1 and type(first[0]) in (int, str)
-    return first[0] if one and all(row == first for row in rows) else rows
-
-
-def _tokenizer(own: str | Path | None, model: Model, metadata: Metadata, file: str) -> Callable[[], Tokenizer]:
-    """Opens the tokenizer that a caller gives, or that the file names."""
-    typed("tokenizer", own, str | Path | NoneType, "the path of a tokenizer.json")
-    if own is not None:
-        return partial(read_tokenizer, own)
-    return partial(open_tokenizer, metadata.tokenizer, _folder(model), file)
-
-
-def _folder(model: Model) -> Path | None:
-    """Where a file lies; None of bytes."""
-    return Path(model).parent if isinstance(model, str | Path) else None
-
-
-def _opened(arguments: Mapping[str, Any], at: int) -> Explainer:
+def _opened(options: OpenOptions, layer: int) -> Explainer:
     """An Explainer of what another one was made of, at its layer."""
-    explainer = Explainer(**arguments)
-    return explainer.at(at) if at else explainer
+    explainer = Explainer(**vars(options))
+    return explainer.at(layer) if layer else explainer

@@ -167,7 +167,7 @@ def concepts(explainer: Explainer, images: Any, count: int = 5) -> Concepts:
 
 
 def _concepts(explainer: Explainer, images: Any, count: int) -> Concepts:
-    metadata, network, name = explainer.metadata, explainer._network, explainer._name
+    metadata, network, name = explainer.metadata, explainer._network, explainer.name
     if metadata.emit == "cam" or metadata.cotangents:
         what = "holds maps, no activations" if metadata.emit == "cam" else "explains cotangents"
         raise FastcamError(f"{name} {what}; concepts need a file exported with --emit weights and class targets")

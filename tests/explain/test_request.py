@@ -6,13 +6,14 @@ import copy
 import gc
 import inspect
 import weakref
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fastcam import Explainer, FastcamError
+from fastcam.explain.opened_file import OpenOptions
 from fastcam.explain.request import ExplainOptions
 from fastcam_export import export_model
 from support.models.small_models import classifier
@@ -37,6 +38,15 @@ def counting(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> list[int]
 
     monkeypatch.setattr(explainer._network, "forward", counted)
     return runs
+
+
+def test_open_options_has_the_names_and_defaults_of_an_explainer() -> None:
+    parameters = list(inspect.signature(Explainer).parameters.values())
+    own = [
+        (field.name, inspect.Parameter.empty if field.default is MISSING else field.default)
+        for field in fields(OpenOptions)
+    ]
+    assert [(one.name, one.default) for one in parameters] == own
 
 
 @pytest.mark.parametrize("call", ["__call__", "explain", "stream"])
@@ -92,8 +102,8 @@ def test_what_is_wrong_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPa
 def test_a_question_asked_twice_is_checked_once_and_answered_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     one = explainer()
     resolved: list[Any] = []
-    inner = one._resolve_targets
-    monkeypatch.setattr(one, "_resolve_targets", lambda *asked: resolved.append(asked) or inner(*asked))
+    inner = one._requests.targets
+    monkeypatch.setattr(one._requests, "targets", lambda *asked: resolved.append(asked) or inner(*asked))
     first, again = one(X, targets=1, threshold=0.4), one(X[:2], targets=1, threshold=0.4)
     assert len(resolved) == 1
     np.testing.assert_array_equal(first.boxes[:2], again.boxes)
@@ -123,4 +133,4 @@ def test_what_was_asked_keeps_no_picture_alive() -> None:
 def test_another_layer_has_questions_of_its_own() -> None:
     one = explainer()
     one(X)
-    assert one._requests and not copy.copy(one)._requests
+    assert one._requests._known and not copy.copy(one)._requests._known

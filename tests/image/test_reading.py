@@ -109,7 +109,7 @@ def test_a_copy_in_another_process_reads_as_the_first():
     other = pickle.loads(pickle.dumps(explainer))
     with pytest.raises(FastcamError, match="48 x 32 pixels"):
         other(encoded())
-    assert other._reading == explainer._reading == Reading(1000, False)
+    assert other._file.reading == explainer._file.reading == Reading(1000, False)
 
 
 @pytest.mark.parametrize("value", [0, -5, 1.5, "many", None, True])

@@ -160,7 +160,7 @@ def test_runs_go_on_at_the_same_time_in_streams_and_in_calls(tuned):
     """Each run waits until another one goes on: alone it would wait in vain."""
     one = Explainer(tuned[0], "cpu", threads=1, batch_size=2)
     two = Explainer(tuned[0], "cpu", threads=1, batch_size=2, settings=Settings(sessions=2))
-    network, barrier = two._whole.network, threading.Barrier(2)
+    network, barrier = two._file.whole.network, threading.Barrier(2)
     forward = network.forward
 
     def together(*given):

@@ -103,7 +103,7 @@ def dissect(
 
 
 def _check(explainer: Explainer, share: float, grid: int) -> None:
-    metadata, name = explainer.metadata, explainer._name
+    metadata, name = explainer.metadata, explainer.name
     if metadata.emit == "cam" or metadata.cotangents:
         raise FastcamError(f"{name} holds no activations; dissection needs a file of --emit weights and class targets")
     if metadata.kind != "picture":

@@ -101,7 +101,7 @@ def check(explainer: Explainer) -> None:
     Raises:
         FastcamError: it holds maps alone, or explains what is no class.
     """
-    metadata, name = explainer.metadata, explainer._name
+    metadata, name = explainer.metadata, explainer.name
     if metadata.emit == "cam" or metadata.cotangents or metadata.kind != "picture":
         raise FastcamError(
             f"{name} tells no importance of channels; --words needs a file of --emit weights or gradients"
