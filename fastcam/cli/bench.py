@@ -30,6 +30,7 @@ EXAMPLES = (
     "fastcam bench resnet50.cam.onnx --batch 1 --batch 8 --threads 4 --json",
 )
 TOP = 5
+"""Classes that a run is asked for beside the predicted one; of fewer all."""
 Row = dict[str, Any]
 ORT_FORMAT = slice(4, 8), b"ORTM"
 """Where a file in ONNX Runtime's own format says that it is one, and how."""
@@ -45,11 +46,12 @@ marks.append(time.perf_counter())
 from fastcam.runtime.timing import own_peak
 given = dict(numpy.load(values))
 pictures = given.pop(images)
-pictures = [*pictures] if pictures.dtype == numpy.uint8 else pictures
 try:
     marks.append(time.perf_counter())
     explainer = Explainer(model, threads=int(threads), settings=Settings(spinning=False), inputs=given or None)
     marks.append(time.perf_counter())
+    if pictures.dtype.itemsize == 1:
+        pictures = [*pictures] if explainer.metadata.frames else pictures.astype(numpy.float32)
     explainer(pictures)
     marks.append(time.perf_counter())
 except FastcamError as error:
@@ -165,6 +167,7 @@ def _measure(
     """
     import numpy as np
 
+    from fastcam.runtime.session import read_metadata
     from fastcam.runtime.timing import cpu_session, interleaved, peak_memory, random_feeds, summary
 
     exported = cpu_session(model, threads)
@@ -173,8 +176,10 @@ def _measure(
     runs = {what: partial(exported.run, None, feeds)}
     if plain is not None:
         runs, files = {"plain": partial(cpu_session(plain, threads).run, None, own), **runs}, {"plain": plain, **files}
-    if TARGETS in {value.name for value in (*exported.get_inputs(), *exported.get_overridable_initializers())}:
-        runs[f"{what}, top {TOP}"] = partial(exported.run, None, {**own, TARGETS: -np.arange(1, TOP + 1)[None]})
+    top = min(TOP, read_metadata(exported, str(model)).score.classes or TOP)
+    inputs = (*exported.get_inputs(), *exported.get_overridable_initializers())
+    if top > 1 and TARGETS in {value.name for value in inputs}:
+        runs[f"{what}, top {top}"] = partial(exported.run, None, {**own, TARGETS: -np.arange(1, top + 1)[None]})
     wanted = runs["plain"]() if plain is not None else ()
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(wanted, runs[what](), strict=False))
     with ThreadPoolExecutor(max([1, *(count for _, count in tuned.values())])) as pool:

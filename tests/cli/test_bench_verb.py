@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fastcam.cli import app
 from fastcam.cli.bench import cut_added
 from fastcam_export import export_model, write_slim
-from support.models.small_models import classifier, save
+from support.models.small_models import classifier, many_classes, save
 
 
 def call(*arguments):
@@ -71,6 +71,30 @@ def test_a_file_that_takes_uint8_pictures_starts_too(tmp_path, no_processes):
     export_model(classifier(), tmp_path / "f.cam.onnx", check=False, preprocess="imagenet", frames=(30, 40))
     start = json.loads(call("bench", tmp_path / "f.cam.onnx", "--seconds", 0.05, "--json").output)["start"]
     assert start["first_map"] > 0
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_model_that_takes_bytes_starts_too(tmp_path, no_processes, moved):
+    source = classifier()
+    graph, shape = source.graph, ["N", 8, 8, 3] if moved else ["N", 3, 8, 8]
+    begin = [helper.make_node("Transpose", ["pixels"], ["turned"], perm=[0, 3, 1, 2])] if moved else []
+    begin.append(helper.make_node("Cast", [begin[0].output[0] if moved else "pixels"], ["image"], to=TensorProto.FLOAT))
+    for node in reversed(begin):
+        graph.node.insert(0, node)
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape))
+    export_model(source, tmp_path / "b.cam.onnx", check=False, preprocess="raw")
+    start = json.loads(call("bench", tmp_path / "b.cam.onnx", "--seconds", 0.05, "--json").output)["start"]
+    assert start.get("first_map", 0) > 0, start
+
+
+@pytest.mark.parametrize(
+    ("classes", "runs"), [(1, ["plain", "explained"]), (2, ["plain", "explained", "explained, top 2"])]
+)
+def test_a_model_of_few_classes_is_asked_for_no_more(tmp_path, no_processes, classes, runs):
+    export_model(many_classes(classes), tmp_path / "few.cam.onnx", check=False)
+    result = call("bench", tmp_path / "few.cam.onnx", "--seconds", 0.05, "--json")
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.output)["results"][0]["contestants"]) == runs
 
 
 def test_why_a_start_is_not_measured_is_said(exported, no_processes, monkeypatch):

@@ -58,7 +58,7 @@ def save(model, path, external=False):
 
 
 def many_classes(count=100):
-    """A classifier of more classes than are ranked in any case."""
+    """A classifier of ``count`` classes; 100 are more than are ranked in any case."""
     model = classifier(size=16)
     rng = np.random.default_rng(1)
     for tensor in model.graph.initializer:
