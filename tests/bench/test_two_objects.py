@@ -70,3 +70,9 @@ def test_counts_add_up():
         {"found": {"gradcam": judge((heat(3, 1), heat(3, 1)), REGIONS)}},
     ]
     assert two_objects.counts(rows)["gradcam"] == {"maximum": 3, "energy": 3, "moves": 2, "both": 1, "maps": 4}
+
+
+def test_no_method_that_runs_the_network_again_takes_part():
+    """Score-CAM asks one pass for each of hundreds of channels, of each map: the command would take hours."""
+    assert {"gradcam", "hirescam", "layercam", "eigencam", "fem"} <= {*two_objects.methods()}
+    assert not {"scorecam", "sscam", "iscam", "ablationcam", "reciprocam", "smoothgradcam++"} & {*two_objects.methods()}

@@ -1,10 +1,11 @@
-"""Two objects in one photo, two questions: ``python -m fastcam_bench.accuracy.two_objects`` counts whose map lies on
-its own.
+"""Two objects in one photo, two questions: whose map lies on its own?
+
+    python -m fastcam_bench.accuracy.two_objects [--pairs N] [--assets DIR] [--out DIR]
 
 Photos with objects of two ImageNet classes (COCO's annotations, and pets.jpg with two dogs); of each object the class
-that the model scores highest is explained, by every method and mode. A method that answers the question puts the heat
-of each class on that class's object. Counted, for each of the two maps, over what lies in the boxes of one object and
-not of the other:
+that the model scores highest is explained, by every mode, and by every method that reads one pass of the picture. A
+method that answers the question puts the heat of each class on that class's object. Counted, for each of the two maps,
+over what lies in the boxes of one object and not of the other:
 
     maximum   the map is higher somewhere on its own object than anywhere on the other one
     energy    its mean is higher on its own object
@@ -12,7 +13,8 @@ not of the other:
 
 Methods that know no class give both classes one map: at most one of two can be right, and nothing moves. Writes
 ``two_objects.json``, ``.md`` and ``.jpg`` (a contact sheet) to ``--out``. Models, photos and annotations come from a
-folder that is no part of the project: ``--assets``, FASTCAM_ASSETS or ../shared/assets.
+folder that is no part of the project: ``--assets``, FASTCAM_ASSETS or ../shared/assets. All 65 pairs take a few
+minutes; ``--pairs`` measures the first of them. How far it is goes to the terminal.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -180,36 +183,23 @@ def image_maps(found: Explanation) -> dict[str, list[Array]]:
     }
 
 
-def measure(subject: Subject, assets: Path) -> tuple[Row, list[tuple[Pair, Explanation, Row]]]:
-    """All pairs by all methods and modes of one model, and what the contact sheet shows."""
+def methods() -> list[str]:
+    """Those that read one pass of the picture: what runs the network again takes hundreds of passes for each map."""
+    return [name for name, one in METHODS.items() if one.per_image is None]
+
+
+def measure(subject: Subject, assets: Path, most: int | None = None) -> tuple[Row, list[tuple[Pair, Explanation, Row]]]:
+    """The first pairs, or all, by all methods and modes of one model, and what the contact sheet shows."""
     folder = assets / "models"
     how: dict[str, Any] = {"preprocess": subject.preprocess, "labels": folder / subject.labels, "check": False}
     explainer = Explainer(export_model(folder / subject.file, emit="gradients", **how).model.SerializeToString())
     rows: list[Row] = []
     shown = []
-    chosen = list(pairs(assets))
-    for pair in chosen:
-        classes, ranks = classes_of(explainer, pair, subject.offset)
-        row: Row = {
-            "file": pair.path.name,
-            "objects": list(pair.names),
-            "classes": classes,
-            "ranks": ranks,
-            "found": {},
-        }
-        for name, method in METHODS.items():
-            if method.needs not in ("weights", "gradients", "activations") or getattr(method, "ask", None):
-                continue
-            try:
-                found = explainer(pair.path, targets=classes, method=name)
-            except FastcamError:  # CAM itself, where the head is more than a mean and one matrix
-                continue
-            maps = [found.geometry[0].heatmap_to_original(heat) for heat in found.heatmaps[0]]
-            row["found"][name] = judge(maps, pair.regions)
-            if name == "gradcam":
-                row["labels"] = [found.label(0, t) for t in (0, 1)]
-                shown.append((pair, found, row))
+    chosen = list(islice(pairs(assets), most))
+    for pair in told(chosen, f"{subject.name}, methods"):
+        row, found = by_methods(explainer, pair, subject.offset)
         rows.append(row)
+        shown.append((pair, found, row))
     for mode in USED:
         try:
             made = export_model(folder / subject.file, input_gradient=mode, **how).model.SerializeToString()
@@ -217,10 +207,37 @@ def measure(subject: Subject, assets: Path) -> tuple[Row, list[tuple[Pair, Expla
             print(f"{subject.name}, {mode}: {error}", file=sys.stderr)
             continue
         explainer = Explainer(made)
-        for pair, row in zip(chosen, rows):
+        for pair, row in zip(told(chosen, f"{subject.name}, {mode}"), rows):
             for name, maps in image_maps(explainer(pair.path, targets=row["classes"])).items():
                 row["found"][name] = judge(maps, pair.regions)
     return {"name": subject.name, "pairs": rows, "counts": counts(rows), "counts_known": counts(known(rows))}, shown
+
+
+def by_methods(explainer: Explainer, pair: Pair, offset: int) -> tuple[Row, Explanation]:
+    """A pair by all methods, and what Grad-CAM found."""
+    classes, ranks = classes_of(explainer, pair, offset)
+    row: Row = {"file": pair.path.name, "objects": list(pair.names), "classes": classes, "ranks": ranks, "found": {}}
+    explained = {}
+    for name in methods():
+        try:
+            found = explained[name] = explainer(pair.path, targets=classes, method=name)
+        except FastcamError:  # CAM itself, where the head is more than a mean and one matrix
+            continue
+        row["found"][name] = judge(
+            [found.geometry[0].heatmap_to_original(heat) for heat in found.heatmaps[0]], pair.regions
+        )
+    found = explained["gradcam"]
+    row["labels"] = [found.label(0, t) for t in (0, 1)]
+    return row, found
+
+
+def told(chosen: Sequence[Pair], what: str) -> Iterator[Pair]:
+    """The pairs, while a line says after every ten of them how far this is."""
+    began = time.perf_counter()
+    for count, pair in enumerate(chosen, 1):
+        yield pair
+        if count % 10 == 0 or count == len(chosen):
+            print(f"{what}: {count} of {len(chosen)}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def known(rows: Sequence[Row]) -> list[Row]:
@@ -311,16 +328,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=COMMAND, description="Two objects in one photo, two questions.")
     parser.add_argument("--assets", type=Path, default=default_assets(), help="folder with models/, photos/ and coco/")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the results")
+    parser.add_argument("--pairs", type=int, metavar="N", help="the first N pairs only; by default all")
     options = parser.parse_args()
+    if options.pairs is not None and options.pairs < 1:
+        parser.error(f"--pairs is {options.pairs}; give a number of at least 1")
     if not (options.assets / "coco" / "instances.json").is_file():
         sys.exit(f"no photos in {options.assets}; set FASTCAM_ASSETS or give --assets DIR; nothing measured")
     models, tiles = [], []
     for subject in SUBJECTS:
-        found, shown = measure(subject, options.assets)
+        found, shown = measure(subject, options.assets, options.pairs)
         models.append(found)
         tiles += _for_the_sheet(shown)
     report = {
-        "command": COMMAND,
+        "command": COMMAND if options.pairs is None else f"{COMMAND} --pairs {options.pairs}",
         "versions": versions("fastcam", "onnxruntime", "numpy"),
         "found": "maximum, energy and moves of the map of each of the two classes, a digit each",
         "pairs": len(models[0]["pairs"]),
