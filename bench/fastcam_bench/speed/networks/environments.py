@@ -15,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastcam_bench.paths import ROOT
@@ -38,16 +38,19 @@ class Environment:
     ours: bool = True
 
 
+TORCH = Environment(
+    ("grad-cam==1.5.7", "torchcam==0.5.0", "captum==0.9.0", "ttach==0.0.3"),
+    ("matplotlib", "scikit-learn", "tqdm", "setuptools", "wheel"),
+)
+OPENVINO = "openvino==2026.4.1"
 ENVIRONMENTS = {
-    "torch": Environment(
-        ("grad-cam==1.5.7", "torchcam==0.5.0", "captum==0.9.0", "ttach==0.0.3"),
-        ("matplotlib", "scikit-learn", "tqdm", "setuptools", "wheel"),
-    ),
+    "torch": TORCH,
     "quantus": Environment(
         ("quantus==0.6.0",),
         ("pandas", "scikit-image", "scikit-learn", "tqdm", "matplotlib", "cachetools", "opencv-python-headless"),
     ),
-    "openvino": Environment(("openvino==2026.4.1",)),
+    "openvino": Environment((OPENVINO,)),
+    "tuned": replace(TORCH, peers=(*TORCH.peers, OPENVINO)),
     "openvino-ep": Environment(("onnxruntime-openvino==1.24.1",)),
     "openvino-xai": Environment(
         ("openvino-xai==1.1.0", "openvino==2024.4.0"),
