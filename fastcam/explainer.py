@@ -193,7 +193,7 @@ class Explainer:
         """The texts that are the classes, by their names; empty of a file whose classes are its own."""
         return dict(self._file.texts.prompts)
 
-    def _asked(self, targets: Any) -> tuple[Explainer, Any]:
+    def _with_texts_of(self, targets: Any) -> tuple[Explainer, Any]:
         """This file, or of one that takes texts with a score each this one with those that the targets name."""
         file = self._file
         if file.metadata.cotangents or file.inputs.texts.prompts is None or callable(targets):
@@ -298,7 +298,7 @@ class Explainer:
             FastcamError: a picture, target or layer that cannot be used, or a method that the file cannot serve; the
                 message says why.
         """
-        asked, targets = self._asked(targets)
+        asked, targets = self._with_texts_of(targets)
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with asked._limited():
             request = asked._requests.request(ExplainOptions(*parameters), asked._file.images(images, inputs, text))
@@ -425,7 +425,7 @@ class Explainer:
         Raises:
             FastcamError: a target that cannot be used, or a setting out of range.
         """
-        asked, targets = self._asked(targets)
+        asked, targets = self._with_texts_of(targets)
         if asked is not self:
             same = {"method": method, "cotangent": cotangent, "layers": layers, "fuse": fuse, "style": style}
             how: Any = {**same, "options": options, "inputs": inputs, "text": text}
@@ -512,7 +512,7 @@ class Explainer:
         Raises:
             FastcamError: a picture or target that cannot be used.
         """
-        asked, targets = self._asked(targets)
+        asked, targets = self._with_texts_of(targets)
         with asked._limited():
             file = asked._file
             request = asked._requests.request(ExplainOptions(targets), file.inputs.sources(images, inputs, text))

@@ -21,7 +21,7 @@ from fastcam_export.exporter import export_model
 from fastcam_export.graph.load import Source, load
 from fastcam_export.result import Export
 from fastcam_export.steps.package import finish
-from fastcam_export.verify.unexpected import told
+from fastcam_export.verify.unexpected import as_fastcam_error
 from fastcam_export.vjp import vjp
 
 
@@ -107,11 +107,11 @@ def _in_one_file(
     Args:
         about: see :func:`_special_words`.
     """
-    with told(model, "exported"):
+    with as_fastcam_error(model, "exported"):
         graph = load(model).model.graph
         read = captions.read_one_file(graph, words, scores)
     if options.get("layer") in (None, "auto"):
-        with told(model, "exported"):
+        with as_fastcam_error(model, "exported"):
             layer = captions.picture_layer(graph, read, options.get("input_name")) or "auto"
         options = {**options, "layer": layer}
     names = about["vocabulary"]
@@ -136,10 +136,10 @@ def _in_two_files(
     Args:
         about: see :func:`_special_words`.
     """
-    with told(model, "exported"):
+    with as_fastcam_error(model, "exported"):
         graph = load(model).model.graph
         given = {value.name or "": value for value in graph.outputs if value.dtype in captions.FLOATS}
-    with told(decoder, "exported"):
+    with as_fastcam_error(decoder, "exported"):
         read = captions.read_decoder(load(decoder).model.graph, given, words, scores, state)
     taken = dict.fromkeys(one.output for one in read.encoded)
     export = export_model(model, targets="cotangent", output_name=list(taken), **options)

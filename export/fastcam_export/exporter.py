@@ -15,7 +15,7 @@ from fastcam.labels import Labels
 from fastcam.schema import Emit, Engine, FastcamError, Mode, Place, Preprocessing
 from fastcam_export.graph import weights
 from fastcam_export.graph.load import Source, load
-from fastcam_export.inspection import Asked, inspected, unread
+from fastcam_export.inspection import InspectOptions, inspected, unread
 from fastcam_export.layers.score import OutputLayout, Want
 from fastcam_export.outputs.cam import Targets
 from fastcam_export.result import Export, Inspection
@@ -26,7 +26,7 @@ from fastcam_export.steps.package import package, spare
 from fastcam_export.steps.plan import plan
 from fastcam_export.verify.sample import patience
 from fastcam_export.verify.session import onnxruntime
-from fastcam_export.verify.unexpected import told
+from fastcam_export.verify.unexpected import as_fastcam_error
 
 __all__ = ["FastcamError", "export_model", "inspect_model"]
 
@@ -183,7 +183,7 @@ def export_model(
     typed("output", output, str | Path | NoneType, "the path of a file")
     if check:
         onnxruntime()  # said before the work, not after it
-    with told(model, "exported"), patience(), weights.folder() as room:
+    with as_fastcam_error(model, "exported"), patience(), weights.folder() as room:
         loaded = load(model, room)
         spare(loaded.files, output)
         planned = plan(loaded, options)
@@ -213,9 +213,9 @@ def inspect_model(
     """
     one_of("for_engine", for_engine, schema.ENGINES)
     file = "MODEL.onnx" if isinstance(model, bytes | onnx.ModelProto) else str(model)
-    with told(model, "inspected"), patience(), weights.folder() as room:
+    with as_fastcam_error(model, "inspected"), patience(), weights.folder() as room:
         try:
             read = load(model, room, move=False)
         except FastcamError as error:
             return unread(model, error)
-        return inspected(read, Asked(output_name, score, for_engine, input_name), file)
+        return inspected(read, InspectOptions(output_name, score, for_engine, input_name), file)

@@ -30,7 +30,7 @@ from fastcam_export.layers.image_input import find_image, vocabulary
 from fastcam_export.layers.image_order import image_order
 from fastcam_export.layers.output_meaning import SAYS, Meaning, output_meanings
 from fastcam_export.layers.score import Want, find_score
-from fastcam_export.outputs import answers
+from fastcam_export.outputs import target_kinds
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.result import InspectedLayer, InspectedValue, Inspection
 from fastcam_export.steps.check import attach_or_say
@@ -38,14 +38,14 @@ from fastcam_export.steps.options import ExportOptions
 from fastcam_export.steps.plan import Plan, plan
 from fastcam_export.summary import taken_for
 from fastcam_export.verify import source_runs
-from fastcam_export.verify.unexpected import told
+from fastcam_export.verify.unexpected import as_fastcam_error
 
 MOST = 6
 """How many other ways are tried where the plain export does not work."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class InspectOptions:
     """What the caller says, as in :func:`fastcam_export.export_model`."""
 
     output_name: str | None
@@ -55,17 +55,17 @@ class Asked:
     targets: Literal["default", "cotangent"] = "default"
 
     @property
-    def options(self) -> dict[str, Any]:
+    def of_export(self) -> dict[str, Any]:
         """The options of an export."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def inspected(read: Loaded, asked: Asked, file: str) -> Inspection:
+def inspected(read: Loaded, options: InspectOptions, file: str) -> Inspection:
     """The inspection of a loaded model.
 
     Args:
         read: the model.
-        asked: what the caller says.
+        options: what the caller says.
         file: how the command names the model.
 
     Raises:
@@ -73,19 +73,19 @@ def inspected(read: Loaded, asked: Asked, file: str) -> Inspection:
     """
     graph = read.model.graph
     try:
-        image = find_image(graph, asked.input_name)
+        image = find_image(graph, options.input_name)
     except FastcamError as error:
-        if asked.input_name is not None:
+        if options.input_name is not None:
             raise
         return _without_image(read, str(error))
     meanings = output_meanings(graph, image)
-    tried = Attempts(read, asked, file)
+    tried = Attempts(read, options, file)
     command, blocks = tried.first_that_works(meanings)
     planned = tried.planned
     try:
-        target = _target(read, image, replace(asked, **tried.named))
+        target = _target(read, image, replace(options, **tried.named))
     except FastcamError as error:
-        if asked.output_name is not None:
+        if options.output_name is not None:
             raise
         target, blocks = None, blocks or [str(error)]
     about = [] if target is None else [one.output for one in target.cotangents] or [target.score.output]
@@ -99,23 +99,23 @@ def inspected(read: Loaded, asked: Asked, file: str) -> Inspection:
     )  # fmt: skip
     if target is None:
         return found
-    unread = engines.report(graph, asked.for_engine, engines.refused(graph, asked.for_engine))
+    unread = engines.report(graph, options.for_engine, engines.refused(graph, options.for_engine))
     missing = Counter(node.op_type for node in unsupported(path(graph, [image], target.differentiated)))
     found = replace(found, score=target.score, missing=missing.most_common(), engine=unread)
     return _with_layers(found, read.model, image, target, planned)
 
 
-def _target(read: Loaded, image: ir.Value, asked: Asked) -> Target:
+def _target(read: Loaded, image: ir.Value, options: InspectOptions) -> Target:
     """What an export would explain; of a named output that holds no class scores, that."""
     graph, names = read.model.graph, metadata_options.names_known(None, read)
     kinds = None
-    if asked.targets == "cotangent":
-        kinds = [asked.output_name or ""]
-    elif asked.score == "logit":
-        kinds = answers.to_explain(graph, image, asked.output_name, names)
+    if options.targets == "cotangent":
+        kinds = [options.output_name or ""]
+    elif options.score == "logit":
+        kinds = target_kinds.to_explain(graph, image, options.output_name, names)
     if kinds is not None:
         return find_target(graph, image, True, "logit", kinds, names)
-    return Target(*find_score(graph, image, asked.output_name, asked.score, any_output=True))
+    return Target(*find_score(graph, image, options.output_name, options.score, any_output=True))
 
 
 def _with_layers(
@@ -264,8 +264,8 @@ class Attempts:
         named: its options that the caller did not say.
     """
 
-    def __init__(self, read: Loaded, asked: Asked, file: str) -> None:
-        self._read, self._asked, self._file = read, asked, file
+    def __init__(self, read: Loaded, options: InspectOptions, file: str) -> None:
+        self._read, self._options, self._file = read, options, file
         self.planned: Plan | None = None
         self.named: dict[str, Any] = {}
 
@@ -283,8 +283,8 @@ class Attempts:
         """Why an export with these options fails; None where it works."""
         read = replace(self._read, model=self._read.model.clone())
         try:
-            with told(read.proto, "exported"):
-                planned = plan(read, ExportOptions(**{**self._asked.options, **options}))
+            with as_fastcam_error(read.proto, "exported"):
+                planned = plan(read, ExportOptions(**{**self._options.of_export, **options}))
                 attach_or_say(planned)
                 about = planned.target.cotangents, planned.metadata.inputs, planned.size.sides
                 source_runs.Source(read.proto, read.model, planned.image, *about).first()
@@ -296,7 +296,7 @@ class Attempts:
 
     def _other_outputs(self, meanings: Sequence[Meaning]) -> Iterator[dict[str, Any]]:
         """Each output that may be class scores, then the numbers of each of floats."""
-        if self._asked.output_name is not None:
+        if self._options.output_name is not None:
             return
         for one in meanings:
             if one.kind in ("scores", "one score") or (one.kind == "map" and one.decided):
@@ -306,13 +306,13 @@ class Attempts:
                 yield {"output_name": one.output, "targets": "cotangent"}
 
     def _command(self, options: Mapping[str, Any]) -> str:
-        asked = {
+        said = {
             name: value
-            for name, value in self._asked.options.items()
+            for name, value in self._options.of_export.items()
             if value not in ("logit", "onnxruntime", "default")
         }
         flags = {"input_name": "--input", "output_name": "--output-name", "for_engine": "--for-engine"}
         words = [
-            f"{flags.get(name, f'--{name}')} {shlex.quote(str(value))}" for name, value in {**asked, **options}.items()
+            f"{flags.get(name, f'--{name}')} {shlex.quote(str(value))}" for name, value in {**said, **options}.items()
         ]
         return " ".join(["fastcam export", shlex.quote(self._file), *words])

@@ -14,7 +14,7 @@ from fastcam.errors import listed
 from fastcam.language.tokenizer import Tokenizer
 from fastcam.schema import Metadata, Score
 from fastcam_export.artifacts import classifier_head, engines
-from fastcam_export.summary import about, answers, further_options, taken_for
+from fastcam_export.summary import explained_lines, further_options, taken_for, target_kinds
 from fastcam_export.verify import check, image_gradient
 
 
@@ -56,7 +56,7 @@ class Export:
     def summary(self) -> list[str]:
         """Lines that tell a person what was done and why."""
         meta = self.metadata
-        lines = about(meta)
+        lines = explained_lines(meta)
         if meta.frames:
             height, width = meta.input_shape[1:3]
             size = f"{height} x {width}" if isinstance(height, int) else "of any size"
@@ -98,7 +98,7 @@ class Export:
             if meta.preprocessing is not None or meta.kind == "text" or given.endswith(".npy")
             else " --preprocess NAME"
         )
-        known = answers(meta)
+        known = target_kinds(meta)
         spec = " -t TARGET" if meta.cotangents and (not known or known == ["similarity"]) else ""
         spec = " -t 'text: A PROMPT'" if meta.text_encoder is not None else spec
         values = "".join(f" {option}" for option in further_options(meta))

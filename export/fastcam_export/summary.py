@@ -32,13 +32,13 @@ ANSWERS: dict[Answer, tuple[str, str]] = {
 """What a file is taken for that answers this, and what it can be asked."""
 
 
-def about(meta: Metadata) -> list[str]:
+def explained_lines(meta: Metadata) -> list[str]:
     """What is explained, why, and what the file says of it."""
     scores = [f"score   what {one.input} says of {one.output}" for one in meta.cotangents]
     if meta.captioning is not None:
         scores.append("targets a caption: the whole of it, and each of its words")
     else:
-        scores += [f"targets {ANSWERS[kind][1]}" for kind in answers(meta)[:1]]
+        scores += [f"targets {ANSWERS[kind][1]}" for kind in target_kinds(meta)[:1]]
     if not scores:
         scores = [f"score   {meta.score.output}, {meta.score.classes or 'unknown'} classes, {SCORE[meta.score.kind]}"]
         scores += [f"        {meta.score.reason}"] if meta.score.reason else []
@@ -54,7 +54,7 @@ def about(meta: Metadata) -> list[str]:
     ]
 
 
-def answers(meta: Metadata) -> list[Answer]:
+def target_kinds(meta: Metadata) -> list[Answer]:
     """The kinds of target that a file of cotangents says it is asked by; the one that stands for all first."""
     there = {one.answer for one in meta.cotangents}
     return [kind for kind in ANSWERS if kind in there]
@@ -62,7 +62,7 @@ def answers(meta: Metadata) -> list[Answer]:
 
 def taken_for(meta: Metadata) -> str:
     """What a model was taken for whose kind nobody said, and of which outputs; "" where it answers classes."""
-    kinds = [ANSWERS[kind][0] for kind in answers(meta)]
+    kinds = [ANSWERS[kind][0] for kind in target_kinds(meta)]
     outputs = ", ".join(one.output for one in meta.cotangents)
     return f"{kinds[0]}: {outputs} {'is' if len(meta.cotangents) == 1 else 'are'} explained" if kinds else ""
 
@@ -139,7 +139,7 @@ def exported(path: str | Path) -> list[str] | None:
     if said is None:
         return None
     meta = Metadata.from_json(said)
-    lines = [f"export  of {meta.source.get('file') or 'a model'}, by FastCAM {meta.version}", *about(meta)]
+    lines = [f"export  of {meta.source.get('file') or 'a model'}, by FastCAM {meta.version}", *explained_lines(meta)]
     if meta.head is not None and meta.head.part == "head":
         return [
             *lines[:-1],

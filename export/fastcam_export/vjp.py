@@ -16,7 +16,7 @@ from fastcam_export.autodiff.reverse import backward
 from fastcam_export.graph import cleanup, square_weights
 from fastcam_export.graph.load import Loaded, Source, load
 from fastcam_export.graph.query import is_added
-from fastcam_export.verify.unexpected import told
+from fastcam_export.verify.unexpected import as_fastcam_error
 
 COTANGENT, GRADIENT = "cotangent.", "grad."
 """Prefixes of the names of the inputs and outputs that are added."""
@@ -53,7 +53,7 @@ def vjp(
     >>> from fastcam_export import vjp
     >>> with_gradient = vjp("model.onnx", wrt=["image", "conv1.weight"], of=["logits"])  # doctest: +SKIP
     """
-    with told(model, "differentiated"):
+    with as_fastcam_error(model, "differentiated"):
         loaded = load(model)
         stop(loaded.model.graph, stop_gradient)
         return _differentiated(loaded, wrt, of)

@@ -123,7 +123,7 @@ class Explained(NamedTuple):
     failed: bool
 
 
-class _Found(NamedTuple):
+class _Unread(NamedTuple):
     """A picture before it is read."""
 
     part: Part
@@ -149,10 +149,10 @@ def explained(job: Job, explainer: Explainer, parts: Iterable[Part]) -> Iterator
     steps = explainer.steps(ExplainOptions(list(job.targets), **job.how))
     cursor = Cursor()
 
-    def items() -> Iterator[_Found]:
+    def items() -> Iterator[_Unread]:
         for part in parts:
             for number, item in part.items(job.most, cursor):
-                yield _Found(part, number, item)
+                yield _Unread(part, number, item)
 
     done = stream(
         _to_rows(steps, job),
@@ -168,7 +168,7 @@ def explained(job: Job, explainer: Explainer, parts: Iterable[Part]) -> Iterator
         yield Explained(frame.source.part, rows, any(row.get("error") is not None for row in rows))
 
 
-def _read_ahead(found: Iterator[_Found]) -> Iterator[_Read]:
+def _read_ahead(found: Iterator[_Unread]) -> Iterator[_Read]:
     """The pictures, read: what is at hand at once; from the first one on that is not, all of them by threads, ahead."""
     for one in found:
         if not one.item.at_hand:
@@ -178,7 +178,7 @@ def _read_ahead(found: Iterator[_Found]) -> Iterator[_Read]:
         yield _read(one)
 
 
-def _read(found: _Found) -> _Read:
+def _read(found: _Unread) -> _Read:
     part, number, item = found
     try:
         return _Read(part, number, item.name, item.load(), None)

@@ -22,7 +22,8 @@ def methods() -> None:
     from fastcam.methods.options import described
 
     rows = [
-        (one.name, one.title, _held(one), one.cost, described(one), one.formula, one.source) for one in METHODS.values()
+        (one.name, one.title, _needed_options(one), one.cost, described(one), one.formula, one.source)
+        for one in METHODS.values()
     ]
     titles = (
         "method",
@@ -42,7 +43,7 @@ def methods() -> None:
     say("Deep feature factorisation, which explains pictures together and no class, is the verb fastcam concepts.")
 
 
-def _held(one: Method) -> str:
+def _needed_options(one: Method) -> str:
     """The options of the export that serve a method."""
     emit = {"weights": "any", "nothing": "any", "gradients": "--emit gradients"}.get(
         one.needs, "--emit weights, gradients"

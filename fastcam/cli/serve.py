@@ -108,7 +108,7 @@ def serve(
         kept,
         connections=max_connections,
     )
-    told, keys, tls = _told(log), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
+    told, keys, tls = _line_printer(log), _keys(key_file), _tls(tls_cert, tls_key, client_ca)
     if workers > 1 and threads is None:
         threads = max(1, (os.cpu_count() or 1) // workers)
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ def serve(
             process.serve([listening], told, loaded)
 
 
-def _told(log: str) -> Told:
+def _line_printer(log: str) -> Told:
     """What tells a line, in the form that was asked for."""
     if log not in ("text", "json"):
         raise FastcamError(f"--log is {shown(repr(log))}; give text or json")

@@ -40,7 +40,7 @@ def web(
     from fastcam.web.models import web_model
     from fastcam.web.site import write_site
 
-    content = runtime.files(runtime.found(onnxruntime_web))
+    content = runtime.files(runtime.package_path(onnxruntime_web))
     data = Path(fastcam.__file__).parent / "data"
     with ExitStack() as stack:
         given = list(models or ())

@@ -103,7 +103,7 @@ def read(place: Path, target: str | None = None) -> Figures:
         FastcamError: there is no table, a file of it is damaged, or no row is of that target.
     """
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in VALUES}
-    found = Figures(place, {}, Counter(), Counter(), {}, {}, 0, _about(place))
+    found = Figures(place, {}, Counter(), Counter(), {}, {}, 0, _read_about(place))
     last = -1
     for batch in _batches(place):
         rows = {name: batch.column(name) for name in batch.schema.names}
@@ -182,7 +182,7 @@ def _overlap(count: int) -> NDArray[np.float64]:
     return share
 
 
-def _about(place: Path) -> dict[str, Any]:
+def _read_about(place: Path) -> dict[str, Any]:
     try:
         about = json.loads(read_text(place / ABOUT, "give a table of fastcam batch"))
     except (FastcamError, ValueError, RecursionError):

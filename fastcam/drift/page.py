@@ -76,12 +76,12 @@ def _figure(one: Measured) -> str:
     height = len(one.bins) * _ROW + 4
     return (
         f"<figure><figcaption>{escaped(one.name)} <small>PSI {one.psi:.3f}, n = {one.reference} and {one.now}</small>"
-        f'</figcaption><svg viewBox="0 0 {158 + _WIDTH + 4} {height}" role="img" aria-label="{escaped(_told(one))}">'
+        f'</figcaption><svg viewBox="0 0 {158 + _WIDTH + 4} {height}" role="img" aria-label="{escaped(_spoken(one))}">'
         f"{''.join(bars)}</svg></figure>"
     )
 
 
-def _told(one: Measured) -> str:
+def _spoken(one: Measured) -> str:
     """A figure in words, for who does not see the bars."""
     return f"{one.name}: " + "; ".join(f"{name}: {p:.1%} before, {q:.1%} now" for name, p, q in one.bins)
 

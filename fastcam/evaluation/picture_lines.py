@@ -57,12 +57,14 @@ class Pass:
         one.
         """
         sample = self._waiting[index][0]
-        asked = self._asked(self._present(sample, None))
+        asked = self._classes_to_explain(self._present(sample, None))
         if any(target < 0 for target in asked) or not self._several(sample):
             self._waiting[index] = sample, asked
             return asked or [-1]  # nothing is asked; the line says so
         explainer = self.contestant.explainer
-        asked = self._asked(self._present(sample, explainer.predict(model_input(sample, explainer)).scores[0]))
+        asked = self._classes_to_explain(
+            self._present(sample, explainer.predict(model_input(sample, explainer)).scores[0])
+        )
         self._waiting[index] = sample, asked
         return asked or [-1]
 
@@ -71,7 +73,7 @@ class Pass:
         by_label = self.contestant.classes.by_label
         return any(len(by_label.get(label, ())) > 1 for label in sample.labels)
 
-    def _asked(self, present: Sequence[Present]) -> list[int]:
+    def _classes_to_explain(self, present: Sequence[Present]) -> list[int]:
         asked = dict.fromkeys(target for protocol in self.protocols for target in protocol.targets(present))
         classes = self.contestant.explainer.metadata.score.classes
         return [target for target in asked if classes is None or target >= -classes]
@@ -118,7 +120,7 @@ class Pass:
         present = self._present(sample, explanation.scores[0])
         columns = {target: column for column, target in enumerate(asked)}
         by_class = {int(index): column for column, index in enumerate(explanation.classes[0])}
-        wanted = self._asked(present)
+        wanted = self._classes_to_explain(present)
         if any(target not in columns and target not in by_class for target in wanted):
             explanation = how.explain(model_input(sample, how.explainer), wanted, self.threshold)
             columns = {target: column for column, target in enumerate(wanted)}

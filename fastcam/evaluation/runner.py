@@ -112,7 +112,7 @@ def evaluate(
     """
     _check_exif(contestant, data)
     path = None if out is None else Path(out) / "rows" / f"{contestant.stem}.jsonl"
-    found = _Found(protocols)
+    found = _Tallies(protocols)
     with Journal(path, _settings(contestant, data, protocols, threshold), restart) as journal:
         earlier = Earlier(journal, limit)
         for line in earlier.lines():
@@ -139,7 +139,7 @@ def _check_exif(contestant: Contestant, data: Dataset) -> None:
         raise FastcamError(f"{data.name} is annotated on pictures {turned}; open the Explainer with exif={data.exif}")
 
 
-class _Found:
+class _Tallies:
     """What the lines of pictures say, one after the other.
 
     Attributes:

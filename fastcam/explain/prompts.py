@@ -14,7 +14,7 @@ from fastcam.results.explanation import Explanation
 from fastcam.runtime.inputs.text_inputs import Written
 from fastcam.schema import Metadata
 from fastcam.targets.classes import Targets
-from fastcam.targets.prompts import TextSide, behind, literal, terms_of
+from fastcam.targets.prompts import TextSide, literal, terms_of, text_of_spec
 
 
 def with_prompts(view: View, side: TextSide, file: str) -> View:
@@ -78,7 +78,7 @@ def texts_in(targets: Any, metadata: Metadata, prompts: Mapping[str, str]) -> tu
             return [plain(one) for one in target]
         if isinstance(target, Mapping):
             return {plain(name): factor for name, factor in target.items()}
-        rest = behind(target) if isinstance(target, str) else None
+        rest = text_of_spec(target) if isinstance(target, str) else None
         if rest is None:
             return target
         if not rest:

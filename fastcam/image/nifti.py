@@ -57,7 +57,7 @@ def read(path: str | Path) -> NDArray[Any]:
     return array if plain else array.astype(np.float32) * np.float32(slope) + np.float32(shift)
 
 
-def beside(heatmap: Float, source: str | Path) -> bytes:
+def in_space_of(heatmap: Float, source: str | Path) -> bytes:
     """A heatmap [x, y, z] as a .nii.gz in the space of the volume ``source``."""
     header, order = _head(source)
     made = bytearray(header[:HEADER] + bytes(DATA - HEADER))

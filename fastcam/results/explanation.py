@@ -160,7 +160,7 @@ class Explanation(ExplanationData):
     @checked
     def word_colours(self, i: int = 0, target: int = 0, colors: str = "jet") -> Uint8:
         """The colour behind each of these words, uint8 [n, 3]: white where there is no heat."""
-        return texts.behind(self._own(i, target), self.style, colors)
+        return texts.background_colours(self._own(i, target), self.style, colors)
 
     def _drawn(self, i: int, t: int | None, colors: str = "jet", alpha: float = 0.5) -> Uint8:
         """A signal, volume or text, with the heat of a target."""

@@ -29,7 +29,7 @@ def rounded(heat: Float) -> list[float | None]:
     return [round(float(one), 4) if np.isfinite(one) else None for one in heat]
 
 
-def behind(heat: Float, style: str, colors: str) -> Uint8:
+def background_colours(heat: Float, style: str, colors: str) -> Uint8:
     """The colour behind each word, uint8 [n, 3]."""
     places = overlays.shown(style, heat)
     return words.colours(places, overlays.table(style, colors), peer_styles.signed(style))
@@ -37,7 +37,9 @@ def behind(heat: Float, style: str, colors: str) -> Uint8:
 
 def picture(pieces: NDArray[Any], heat: Float | None, style: str, colors: str) -> Uint8:
     """The text as a picture, over its heat where there is any."""
-    return words.picture([str(piece) for piece in pieces], None if heat is None else behind(heat, style, colors))
+    return words.picture(
+        [str(piece) for piece in pieces], None if heat is None else background_colours(heat, style, colors)
+    )
 
 
 def save(pieces: NDArray[Any], heat: Float, style: str, colors: str, title: str, path: Path) -> list[str]:
@@ -46,7 +48,7 @@ def save(pieces: NDArray[Any], heat: Float, style: str, colors: str, title: str,
     Args:
         path: of the picture, without its ending.
     """
-    page = words.html([str(piece) for piece in pieces], behind(heat, style, colors), heat, title)
+    page = words.html([str(piece) for piece in pieces], background_colours(heat, style, colors), heat, title)
     name = f"{path.name}.html"
     write(path.with_name(name), page.encode())
     return [name]

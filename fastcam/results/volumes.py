@@ -22,7 +22,7 @@ def save(heatmap: Float, source: str | None, path: Path) -> list[str]:
         path: of the picture, without its ending.
     """
     if source is not None and source.lower().endswith(VOLUMES):
-        name, content = f"{path.name}.nii.gz", nifti.beside(heatmap, source)
+        name, content = f"{path.name}.nii.gz", nifti.in_space_of(heatmap, source)
     else:
         name, content = f"{path.name}.npy", _as_npy(heatmap)
     write(path.with_name(name), content)

@@ -142,7 +142,7 @@ def packages() -> dict[str, str]:
     return found
 
 
-def path_beside(model: str | Path) -> Path:
+def profile_path(model: str | Path) -> Path:
     """Where the profile of a file lies: ``MODEL.cam.profile.json``."""
     path = Path(model)
     return path.with_name(path.name.removesuffix(".onnx") + SUFFIX)
@@ -198,7 +198,7 @@ def _read(profile: str | Path, model: Model, goal: Goal, cache_folder: Any) -> C
     auto = profile == "auto"
     if auto and isinstance(model, bytes):
         return None
-    path = path_beside(str(model)) if auto else Path(profile)
+    path = profile_path(str(model)) if auto else Path(profile)
     if auto and not (os.path.isfile(path) and os.path.isfile(str(model))):
         return None
     try:

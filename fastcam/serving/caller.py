@@ -17,13 +17,13 @@ class Caller:
     """The client of one request. Safe to share between threads.
 
     Args:
-        patient: whether somebody does behind the answer what is left for then, see :meth:`behind`.
+        patient: whether somebody does behind the answer what is left for then, see :meth:`after_answer`.
     """
 
     def __init__(self, patient: bool = False) -> None:
         self._lock = threading.Lock()
         self._left, self._patient = False, patient
-        self._behind: list[Callable[[], object]] = []
+        self._deferred: list[Callable[[], object]] = []
         self._told: set[Callable[[], object]] = set()
 
     def leave(self) -> None:
@@ -43,20 +43,20 @@ class Caller:
         if self._left:
             raise Left("the client has left")
 
-    def behind(self, call: Callable[[], object]) -> None:
+    def after_answer(self, call: Callable[[], object]) -> None:
         """A call that the answer does not need: left for when that is on its way, or made now where nobody waits."""
         with self._lock:
             later = self._patient and not self._left
             if later:
-                self._behind.append(call)
+                self._deferred.append(call)
         if not later:
             call()
 
-    def left_behind(self) -> list[Callable[[], object]]:
+    def take_deferred(self) -> list[Callable[[], object]]:
         """What was left; from now on nothing is."""
         with self._lock:
             self._patient = False
-            found, self._behind = self._behind, []
+            found, self._deferred = self._deferred, []
         return found
 
     @contextmanager

@@ -21,12 +21,12 @@ from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction
 from fastcam.runtime.thread_pipeline import Budget
 from fastcam.schema import PREFIX, TARGETS
-from fastcam.serving.asked import Asked
 from fastcam.serving.batching import Batcher
 from fastcam.serving.caller import CALLER
 from fastcam.serving.errors import Gone, NotInTime
 from fastcam.serving.lanes import Lane, Observe, Work, explaining, predicting
 from fastcam.serving.limits import Limits
+from fastcam.serving.parameters import Parameters
 from fastcam.serving.watching.statistics import Statistics
 from fastcam.serving.watching.tracing import Spans
 
@@ -78,7 +78,7 @@ class ServedModel:
         self._budget = Budget(HELD)
         self._closed = False
         self._predictions: Lane[Prediction] | None = None
-        self._later: Batcher[tuple[Prediction, Asked], Explanation] | None = None
+        self._later: Batcher[tuple[Prediction, Parameters], Explanation] | None = None
         self._raw: Batcher[tuple[dict[str, NDArray[Any]], tuple[str, ...]], dict[str, NDArray[Any]]] | None = None
 
     @property
@@ -88,22 +88,22 @@ class ServedModel:
 
     # ---- pictures
 
-    def explain(self, sources: Sequence[Any], asked: Asked, until: float) -> list[Explanation]:
+    def explain(self, sources: Sequence[Any], parameters: Parameters, until: float) -> list[Explanation]:
         """The explanations of pictures: encoded (bytes), or dicts of all inputs with one row each; never paths.
 
         Raises:
             FastcamError: a picture or parameter that cannot be used.
             NotInTime: the time was over first.
         """
-        return [self._seen(one) for one in self._explained(sources, asked, until)]
+        return [self._seen(one) for one in self._explained(sources, parameters, until)]
 
-    def _explained(self, sources: Sequence[Any], asked: Asked, until: float) -> list[Explanation]:
+    def _explained(self, sources: Sequence[Any], parameters: Parameters, until: float) -> list[Explanation]:
         self._check(sources)
-        lane = self._lane(asked)
-        return _together([partial(self._answered, lane, source, asked.targets, until) for source in sources])
+        lane = self._lane(parameters)
+        return _together([partial(self._answered, lane, source, parameters.targets, until) for source in sources])
 
     def _seen(self, explanation: Explanation) -> Explanation:
-        CALLER.get().behind(partial(self._saw, explanation))
+        CALLER.get().after_answer(partial(self._saw, explanation))
         return explanation
 
     def predict(self, sources: Sequence[Any], until: float) -> list[Prediction]:
@@ -121,7 +121,7 @@ class ServedModel:
         lane = self._predictions
         return _together([partial(self._answered, lane, source, (), until) for source in sources])
 
-    def explain_later(self, prediction: Prediction, asked: Asked, until: float) -> Explanation:
+    def explain_later(self, prediction: Prediction, parameters: Parameters, until: float) -> Explanation:
         """The explanation of a prediction of this model, one after the other.
 
         Raises:
@@ -132,7 +132,7 @@ class ServedModel:
             self._refuse_closed()
             if self._later is None:
                 self._later = Batcher(self._run_later, 1, 0.0, self._ran)
-        return self._seen(self._later.ask((prediction, asked), None, until, self._waited))
+        return self._seen(self._later.ask((prediction, parameters), None, until, self._waited))
 
     def warm(self) -> None:
         """Explain a black picture, so that the first client does not wait for what is made at the first call."""
@@ -140,10 +140,13 @@ class ServedModel:
 
         picture = opencv().imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         with suppress(FastcamError):  # a model of more than a picture, or of other pictures
-            self._explained([picture], Asked(), time.monotonic() + self.limits.seconds)
+            self._explained([picture], Parameters(), time.monotonic() + self.limits.seconds)
 
-    def _run_later(self, items: Sequence[tuple[Prediction, Asked]]) -> list[Explanation]:
-        return [self.explainer.explain(prediction, [*asked.targets], **asked.how) for prediction, asked in items]
+    def _run_later(self, items: Sequence[tuple[Prediction, Parameters]]) -> list[Explanation]:
+        return [
+            self.explainer.explain(prediction, [*parameters.targets], **parameters.how)
+            for prediction, parameters in items
+        ]
 
     def _check(self, sources: Sequence[Any]) -> None:
         if not 1 <= len(sources) <= self.limits.pictures:
@@ -171,18 +174,18 @@ class ServedModel:
         if self._closed:
             raise Gone(f"this version of {self.name} is no longer served; ask again")
 
-    def _lane(self, asked: Asked) -> Lane[Explanation]:
+    def _lane(self, parameters: Parameters) -> Lane[Explanation]:
         """The lane of a way of explaining; the one that was not used for the longest time makes room."""
         dropped = None
         with self._lock:
             self._refuse_closed()
-            lane = self._lanes.get(asked.key)
+            lane = self._lanes.get(parameters.key)
             if lane is None:
-                asks = ExplainOptions(_own, **asked.how)
-                lane = self._lanes[asked.key] = self._new_lane(lambda explainer: explaining(explainer.steps(asks)))
+                asks = ExplainOptions(_own, **parameters.how)
+                lane = self._lanes[parameters.key] = self._new_lane(lambda explainer: explaining(explainer.steps(asks)))
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]
-            self._lanes.move_to_end(asked.key)
+            self._lanes.move_to_end(parameters.key)
         if dropped is not None:
             threading.Thread(target=dropped.close, daemon=True).start()  # what waits there is still answered
         return lane

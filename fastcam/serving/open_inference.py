@@ -18,7 +18,6 @@ from fastcam.errors import FastcamError, listed, shown
 from fastcam.methods.compatibility import servable
 from fastcam.results.explanation import Explanation
 from fastcam.schema import TARGETS, __version__
-from fastcam.serving.asked import NAMES, asked
 from fastcam.serving.bodies.tensors import (
     BY_DTYPE,
     BY_ORT,
@@ -33,6 +32,7 @@ from fastcam.serving.bodies.tensors import (
 from fastcam.serving.errors import NotServed
 from fastcam.serving.kept import Kept
 from fastcam.serving.model import ServedModel
+from fastcam.serving.parameters import NAMES, parse_parameters
 
 PICTURES = "image"
 """The input by which encoded pictures come, as BYTES, beside the name of the file's own: the server prepares them."""
@@ -186,7 +186,7 @@ def _explained(
     until: float,
 ) -> dict[str, NDArray[Any]]:
     """The model's outputs and the explanation of each row."""
-    return _shown(model.explain(sources, asked(said, model.limits), until), names)
+    return _shown(model.explain(sources, parse_parameters(said, model.limits), until), names)
 
 
 def _explained_later(
@@ -196,7 +196,7 @@ def _explained_later(
     wanted = ids.split(",") if isinstance(ids, str) else []
     if not 1 <= len(wanted) <= model.limits.pictures:
         raise FastcamError(f"{PREDICTION} has {len(wanted)} ids; send 1 to {model.limits.pictures} with commas between")
-    how, each = asked(said, model.limits), []
+    how, each = parse_parameters(said, model.limits), []
     for own, prediction in [kept.get(one.strip()) for one in wanted]:
         if own is not model:
             raise NotServed(f"the prediction is of {own.name}, version {own.version}; ask that for its explanation")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastcam.schema import __version__
-from fastcam.serving.asked import NAMES
 from fastcam.serving.bodies.tensors import DATATYPES
+from fastcam.serving.parameters import NAMES
 
 
 def document(models: Sequence[str]) -> dict[str, Any]:

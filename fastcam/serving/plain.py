@@ -16,8 +16,8 @@ from fastcam.errors import FastcamError
 from fastcam.labels import short_label
 from fastcam.results.explanation import Explanation
 from fastcam.results.prediction import Prediction
-from fastcam.serving.asked import asked
 from fastcam.serving.model import ServedModel
+from fastcam.serving.parameters import parse_parameters
 
 TOP = 5
 """Classes of a prediction."""
@@ -25,12 +25,12 @@ TOP = 5
 
 def explain(model: ServedModel, pictures: Sequence[bytes], said: Mapping[str, Any], until: float) -> list[Explanation]:
     """The explanations of encoded pictures, by the parameters of a request."""
-    return model.explain(pictures, asked(said, model.limits), until)
+    return model.explain(pictures, parse_parameters(said, model.limits), until)
 
 
 def explain_later(model: ServedModel, prediction: Prediction, said: Mapping[str, Any], until: float) -> Explanation:
     """The explanation of a prediction that was kept, by the parameters of a request."""
-    return model.explain_later(prediction, asked(said, model.limits), until)
+    return model.explain_later(prediction, parse_parameters(said, model.limits), until)
 
 
 def described(model: ServedModel, explanation: Explanation) -> dict[str, Any]:

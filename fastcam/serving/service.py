@@ -185,7 +185,7 @@ class Service:
 
     def _count(self, caller: Caller) -> None:
         """What an answer, which is on its way, has left behind."""
-        calls = caller.left_behind()
+        calls = caller.take_deferred()
         if calls:
             with self._lock:
                 self._to_count += 1

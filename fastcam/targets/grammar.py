@@ -53,7 +53,7 @@ def in_words(targets: Any, metadata: Metadata, file: str) -> Any:
         if kind == "text":
             classes.terms(target)  # a name that no prompt has is no text of its own
         hidden = isinstance(target, str) and classes.knows(text) and set(text) & {",", "="}
-        return _asked(kind, classes.one(text) if hidden else target)
+        return _spec(kind, classes.one(text) if hidden else target)
     if isinstance(targets, Mapping):
         return f"{'text' if kind == 'text' else 'class'}:{_summed(targets)}"
     if isinstance(targets, bool) or not isinstance(targets, int | np.integer):
@@ -63,10 +63,10 @@ def in_words(targets: Any, metadata: Metadata, file: str) -> Any:
             f"{file} explains {', '.join(one.output for one in metadata.cotangents)}: say what to explain of it with a "
             f"target (-t), one of: {supported_forms(metadata)}"
         )
-    return _asked(kind, int(targets))
+    return _spec(kind, int(targets))
 
 
-def _asked(kind: Answer, target: int | str) -> str:
+def _spec(kind: Answer, target: int | str) -> str:
     """A name, number or rank in the words of a kind."""
     if target == PREDICTED:
         return {"box": BEST, "class": "class:-1", "text": "text:-1"}.get(kind, kind)

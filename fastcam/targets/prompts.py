@@ -83,7 +83,7 @@ def literal(terms: Terms, classes: Targets) -> list[str]:
     return [name for name, _ in terms if isinstance(name, str) and not classes.knows(name)]
 
 
-def behind(spec: str) -> str | None:
+def text_of_spec(spec: str) -> str | None:
     """What stands behind "text:"; None of another target."""
     kind, colon, rest = spec.partition(":")
     return rest.strip() if colon and kind.strip().casefold() == "text" else None

@@ -19,7 +19,7 @@ from fastcam.explainer import Explainer
 from fastcam.image.preprocess import decode
 from fastcam.runtime.engines.openvino import native_precisions
 from fastcam.runtime.inputs.base import Preprocess
-from fastcam.runtime.profile import VERSION, Choice, Goal, cores, packages, path_beside, this_machine
+from fastcam.runtime.profile import VERSION, Choice, Goal, cores, packages, profile_path, this_machine
 from fastcam.runtime.providers import OPENVINO_RUNTIME
 from fastcam.runtime.session import available_providers
 from fastcam.runtime.timing import Samples, interleaved, summary
@@ -87,7 +87,7 @@ class Tuned:
         Raises:
             FastcamError: it cannot be written.
         """
-        path = path_beside(self.model) if path is None else path
+        path = profile_path(self.model) if path is None else path
         write_files({path: (json.dumps(self.to_dict(), indent=1) + "\n").encode()})
         return path
 

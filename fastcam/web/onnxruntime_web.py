@@ -17,7 +17,7 @@ LARGEST = 1 << 28
 """Bytes of a file."""
 
 
-def found(given: Path | None) -> Path:
+def package_path(given: Path | None) -> Path:
     """The package: ``given``, or what npm has put into this folder or into ``node_modules`` here.
 
     Raises:

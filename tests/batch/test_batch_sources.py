@@ -236,7 +236,7 @@ def test_what_fails_for_a_moment_is_asked_for_again(monkeypatch):
             raise fails.pop()
         return b"there"
 
-    assert places._asked("s3://a/b", call) == b"there"
+    assert places._retried("s3://a/b", call) == b"there"
     fails = [OSError("reset")] * 3
     with pytest.raises(FastcamError, match="reset"):
-        places._asked("s3://a/b", call)
+        places._retried("s3://a/b", call)

@@ -31,7 +31,7 @@ def tuned(tmp_path_factory):
     export_model(classifier(), path, preprocess="unit", check=False)
     said = {"fastcam_profile": 1, "model": sha256_of(path), "packages": profile.packages()}
     said |= {"machine": vars(profile.this_machine()), "latency": LATENCY, "throughput": THROUGHPUT}
-    profile.path_beside(path).write_text(json.dumps(said))
+    profile.profile_path(path).write_text(json.dumps(said))
     return path
 
 
@@ -68,7 +68,7 @@ def test_batch_uses_it_and_goes_on_with_it(tuned, tmp_path):
 @pytest.mark.parametrize("verb", ["explain", "stream", "batch"])
 def test_one_that_was_named_and_does_not_hold_is_refused(tuned, tmp_path, verb):
     other = tmp_path / "other.json"
-    other.write_text(profile.path_beside(tuned).read_text().replace(sha256_of(tuned), "0" * 64))
+    other.write_text(profile.profile_path(tuned).read_text().replace(sha256_of(tuned), "0" * 64))
     out = ("--out", tmp_path / "out") if verb == "batch" else ("-o", tmp_path / "out.jsonl")
     done = call(verb, tuned, SCENE, *out, "--profile", other)
     assert done.exit_code == 2 and "the model has changed since" in done.stderr

@@ -234,7 +234,7 @@ def test_int8_values_are_looked_for_beside_a_map():
     made.graph.initializer.extend(
         [numpy_helper.from_array(np.float32(1), "one"), numpy_helper.from_array(np.int8(0), "zero")]
     )
-    assert signed_codes.read_beside(made) == frozenset() and made.graph.output[-1].name == "z"
+    assert signed_codes.read_by_added_nodes(made) == frozenset() and made.graph.output[-1].name == "z"
 
 
 def test_names_for_an_error():

@@ -26,7 +26,7 @@ def asked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "CACHE", tmp_path_factory.mktemp("kept"))
         drawn = pictures.draw(COUNT, SEED)
-    return measure.asked_about(drawn, questions(drawn, len(KINDS), Random(SEED)))
+    return measure.question_set(drawn, questions(drawn, len(KINDS), Random(SEED)))
 
 
 @pytest.fixture(scope="module")

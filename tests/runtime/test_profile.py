@@ -13,7 +13,7 @@ import pytest
 from fastcam import Explainer, FastcamError, Settings
 from fastcam.cache import sha256_of
 from fastcam.runtime import profile, session
-from fastcam.runtime.profile import Choice, path_beside
+from fastcam.runtime.profile import Choice, profile_path
 from fastcam_export import export_model
 from support.models.small_models import classifier
 
@@ -32,12 +32,12 @@ def tuned(tmp_path, monkeypatch):
     said = {"fastcam_profile": 1, "model": sha256_of(path), "packages": profile.packages()}
     said |= {"machine": {"cpu": here.cpu, "cores": here.cores, "digest": here.digest}}
     said |= {"latency": LATENCY, "throughput": THROUGHPUT}
-    path_beside(path).write_text(json.dumps(said))
+    profile_path(path).write_text(json.dumps(said))
     return path, said
 
 
 def rewrite(path, said, **changes):
-    path_beside(path).write_text(json.dumps({**copy.deepcopy(said), **changes}))
+    profile_path(path).write_text(json.dumps({**copy.deepcopy(said), **changes}))
 
 
 def pictures(count):
@@ -51,7 +51,7 @@ def session_options(explainer):
 
 def test_the_profile_beside_a_file_is_obeyed(tuned):
     path, _ = tuned
-    assert path_beside(path).name == "small.cam.profile.json"
+    assert profile_path(path).name == "small.cam.profile.json"
     fast, many = (Explainer(path, profile="auto", goal=goal) for goal in ("latency", "throughput"))
     options = session_options(fast)
     assert (options.intra_op_num_threads, fast.batch_size, fast.sessions) == (2, 1, 1)
@@ -59,7 +59,7 @@ def test_the_profile_beside_a_file_is_obeyed(tuned):
     assert "EXTENDED" in str(options.graph_optimization_level)
     assert (session_options(many).intra_op_num_threads, many.batch_size, many.sessions) == (1, 3, 2)
     assert many.profile == Choice(**THROUGHPUT)
-    named = Explainer(path, profile=path_beside(path))
+    named = Explainer(path, profile=profile_path(path))
     assert named.profile == Choice(**LATENCY)
 
 
@@ -104,7 +104,7 @@ def test_one_that_does_not_hold_is_passed_over_with_a_warning_and_refused_where_
         explainer = Explainer(path, profile="auto")
     assert len(told) == 1 and "\n" not in str(told[0].message) and explainer.profile is None
     with pytest.raises(FastcamError, match=why):
-        Explainer(path, profile=path_beside(path))
+        Explainer(path, profile=profile_path(path))
 
 
 def test_a_profile_of_an_engine_that_is_gone_is_passed_over(tuned, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_profile_of_an_engine_that_is_gone_is_passed_over(tuned, monkeypatch):
     with pytest.warns(UserWarning, match="it is for cuda, which is not in this ONNX Runtime.*going on without it"):
         assert Explainer(path, profile="auto").profile is None
     with pytest.raises(FastcamError, match="it is for cuda"):
-        Explainer(path, profile=path_beside(path))
+        Explainer(path, profile=profile_path(path))
 
 
 def test_threads_without_end_are_refused(tuned):
@@ -129,9 +129,9 @@ def test_threads_without_end_are_refused(tuned):
 def test_a_file_that_is_no_profile_is_refused(tuned):
     path, _ = tuned
     for text in ("", "{", "[]", "{}", '{"fastcam_profile": 1}'):
-        path_beside(path).write_text(text)
+        profile_path(path).write_text(text)
         with pytest.raises(FastcamError, match="no profile"):
-            Explainer(path, profile=path_beside(path))
+            Explainer(path, profile=profile_path(path))
     with pytest.raises(FastcamError, match="No such file"):
         Explainer(path, profile=path.with_name("absent.json"))
 

@@ -77,13 +77,13 @@ def test_a_count_that_fails_is_logged_and_takes_no_answer(path, caplog):
 
 def test_what_nobody_waits_for_is_done_at_once():
     done, patient = [], Caller(patient=True)
-    Caller().behind(lambda: done.append("of nobody's"))
-    patient.behind(lambda: done.append("behind"))
+    Caller().after_answer(lambda: done.append("of nobody's"))
+    patient.after_answer(lambda: done.append("behind"))
     assert done == ["of nobody's"]
-    (left,) = patient.left_behind()
+    (left,) = patient.take_deferred()
     left()
-    patient.behind(lambda: done.append("late"))
+    patient.after_answer(lambda: done.append("late"))
     leaving = Caller(patient=True)
     leaving.leave()
-    leaving.behind(lambda: done.append("of one who left"))
+    leaving.after_answer(lambda: done.append("of one who left"))
     assert done == ["of nobody's", "behind", "late", "of one who left"]

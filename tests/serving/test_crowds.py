@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fastcam import Explainer
-from fastcam.serving.asked import Asked
 from fastcam.serving.limits import Limits
+from fastcam.serving.parameters import Parameters
 from fastcam.serving.processes import process
 from fastcam.serving.processes.process import Process
 from fastcam.serving.repository import Place
@@ -18,7 +18,7 @@ from fastcam.serving.watching.metrics import Metrics
 from fastcam.serving.watching.tracing import Spans
 from support.servers.served_model import PICTURES, PNGS, tiny_file
 
-ASKED = Asked((1, 2))
+ASKED = Parameters((1, 2))
 
 
 @pytest.fixture(scope="module")

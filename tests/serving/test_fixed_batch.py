@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from fastcam import Explainer, FastcamError
-from fastcam.serving.asked import Asked
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import ServedModel
+from fastcam.serving.parameters import Parameters
 from fastcam_export import export_model
 from support.models.small_models import save
 from support.models.split_models import MODELS
@@ -56,7 +56,7 @@ def test_tensors_of_any_number_of_rows(model, path, rows):
 
 
 def test_pictures_that_do_not_fill_a_run(model, path):
-    found = model.explain(PNGS[:3], Asked((1, -1)), soon())
+    found = model.explain(PNGS[:3], Parameters((1, -1)), soon())
     for one, picture in zip(found, PICTURES, strict=False):
         wanted = Explainer(path)(picture, [1, -1])
         np.testing.assert_allclose(one.maps, wanted.maps, rtol=1e-5, atol=1e-6)

@@ -14,11 +14,11 @@ import pytest
 from fastcam import Explainer, FastcamError
 from fastcam.runtime.exported_model import single_images
 from fastcam.runtime.inputs.batch import join_batches
-from fastcam.serving.asked import Asked
 from fastcam.serving.errors import NotServed
 from fastcam.serving.kept import Kept
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import ServedModel
+from fastcam.serving.parameters import Parameters
 from fastcam_export import export_model
 from support.models.small_models import save
 from support.models.split_models import MODELS
@@ -87,7 +87,7 @@ def test_predictions_of_many_clients_run_together_and_each_is_explained_alone(ex
         np.testing.assert_allclose(found[i].scores, explainer.predict([picture]).scores, rtol=1e-5, atol=1e-6)
         for targets in ([-1], [0, 3]):
             explanation, wanted = (
-                model.explain_later(found[i], Asked(tuple(targets)), soon()),
+                model.explain_later(found[i], Parameters(tuple(targets)), soon()),
                 explainer(picture, targets),
             )
             for field in ("classes", "maps", "boxes", "heatmaps"):

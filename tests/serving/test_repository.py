@@ -9,10 +9,10 @@ import time
 import pytest
 
 from fastcam import Explainer, FastcamError
-from fastcam.serving.asked import Asked
 from fastcam.serving.errors import NotServed
 from fastcam.serving.limits import Limits
 from fastcam.serving.model import ServedModel
+from fastcam.serving.parameters import Parameters
 from fastcam.serving.repository import Repository, places
 from support.models.contract_model import noise, random_model
 
@@ -120,7 +120,7 @@ def test_requests_go_on_while_a_model_is_replaced(tmp_path):
             for _ in range(2):
                 try:
                     model = repository.get("net")
-                    (found,) = model.explain([noise(20, 20, seed=1)], Asked((0,)), time.monotonic() + 30)
+                    (found,) = model.explain([noise(20, 20, seed=1)], Parameters((0,)), time.monotonic() + 30)
                     seen.add(found.label())
                     break
                 except Gone:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import fastcam
 from fastcam import Explainer, FastcamError, cli
-from fastcam.runtime.profile import Choice, path_beside, read_profile
+from fastcam.runtime.profile import Choice, profile_path, read_profile
 from fastcam.runtime.providers import CPU, CUDA, OPENVINO, OPENVINO_RUNTIME, TENSORRT
 from fastcam.tuning import candidates, tune
 from fastcam.tuning.agreement import Agreement, Reference, Tolerance, overlap, rank_correlation
@@ -209,7 +209,7 @@ def test_tuning_ends_in_a_profile_that_holds(scenes):
     found = tune.tune(scenes, seconds=4)
     assert time.monotonic() - began < 60
     path = found.write()
-    assert path == path_beside(scenes)
+    assert path == profile_path(scenes)
     made = read_profile(path)
     said = json.loads(path.read_text())
     assert made.latency.batch == 1 and {one["goal"] for one in said["candidates"]} == {"latency", "throughput"}

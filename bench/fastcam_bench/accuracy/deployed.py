@@ -94,7 +94,7 @@ def _coco(assets: Path) -> Iterator[tuple[Uint8, str, Box]]:
                 yield picture, names[one["category_id"]], (x, y, x + width, y + height)
 
 
-def _beside(picture: Uint8, box: Box, times: float = 2) -> tuple[Uint8, Box]:
+def _cut_out(picture: Uint8, box: Box, times: float = 2) -> tuple[Uint8, Box]:
     """A square cut-out of some times the object's side, as far off its middle as the picture allows; its box there."""
     height, width = picture.shape[:2]
     side = int(min(times * max(box[2] - box[0], box[3] - box[1]), height, width))
@@ -109,7 +109,7 @@ def _objects(names: Sequence[str], smallest: float) -> Callable[[Path, Explainer
     def ask(assets: Path, explainer: Explainer) -> Iterator[Question]:
         for picture, name, box in _coco(assets):
             if name in names and min(box[2] - box[0], box[3] - box[1]) >= smallest:
-                part, inside = _beside(picture, box)
+                part, inside = _cut_out(picture, box)
                 if int(explainer.predict(part).classes[0]) == names.index(name):
                     yield Question(part, names.index(name), [inside])
 
@@ -170,7 +170,7 @@ def _captchas(assets: Path, explainer: Explainer) -> Iterator[Question]:
         yield Question(decode(path), -1, [])
 
 
-def _found(explanation: Explanation) -> list[Box]:
+def _detected_boxes(explanation: Explanation) -> list[Box]:
     """The boxes that a detector found in its one picture, in its pixels, without what lies outside of it."""
     height, width = explanation.images[0].shape[:2]
     own = [one.box for one in explanation.targets[0]]
@@ -190,9 +190,9 @@ def _faces(assets: Path, explainer: Explainer) -> Iterator[Question]:
         faces = Explainer(finder)
         for question in _own_boxes(assets, faces):
             found = _explained(faces, question)
-            for t, box in enumerate([] if found is None else _found(found)):
+            for t, box in enumerate([] if found is None else _detected_boxes(found)):
                 if found is not None and found.scores[0, t] > 0.9 and box[2] - box[0] >= 24:
-                    part, (x0, y0, x1, y1) = _beside(question.picture, box, 1.25)
+                    part, (x0, y0, x1, y1) = _cut_out(question.picture, box, 1.25)
                     turned = np.ascontiguousarray(part.transpose(1, 0, 2))
                     if int(explainer.predict(turned).classes[0]) == 1:
                         yield Question(turned, 1, [(y0, x0, y1, x1)])
@@ -285,7 +285,7 @@ def judged(explainer: Explainer, question: Question) -> list[Row]:
         return []
     count = found.asked(0)
     if question.boxes is None:
-        return [_row(found, t, box) for t, box in enumerate(_found(found)) if found.scores[0, t] >= SURE]
+        return [_row(found, t, box) for t, box in enumerate(_detected_boxes(found)) if found.scores[0, t] >= SURE]
     places = question.boxes
     if len(places) > 1:  # a text: of what is not read as drawn nobody knows the place
         said = [t for t in range(count) if "space" not in found.label(0, t)]

@@ -61,7 +61,7 @@ def measure(name: str, proto: onnx.ModelProto) -> Row:
     row: Row = {"model": name, "layer": layer}
     parts = [
         ("image", proto, image.name, images, ours[0]),
-        ("layer", _behind(proto, layer), layer, activations, ours[1]),
+        ("layer", _tail(proto, layer), layer, activations, ours[1]),
     ]
     for where, part, source, at, gradient in parts:
         for tool, differentiate in TOOLS.items():
@@ -91,7 +91,7 @@ def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     return made
 
 
-def _behind(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+def _tail(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     """The part of the model that computes the first output from ``layer``."""
     part: onnx.ModelProto = Extractor(onnx.shape_inference.infer_shapes(proto)).extract_model(
         [layer], [proto.graph.output[0].name]

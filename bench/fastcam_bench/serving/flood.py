@@ -21,7 +21,7 @@ LOOK = 1.0
 
 
 @dataclass(eq=False)
-class _Asked:
+class _Connection:
     """A connection, and the request that is under way on it."""
 
     socket: socket.socket
@@ -46,9 +46,9 @@ class Flood:
         self.load = Load()
         self._target, self._timeout, self._most = target, timeout, connections
         self._poll = select.epoll()
-        self._open: dict[int, _Asked] = {}
-        self._busy: dict[int, _Asked] = {}
-        self._idle: deque[_Asked] = deque()
+        self._open: dict[int, _Connection] = {}
+        self._busy: dict[int, _Connection] = {}
+        self._idle: deque[_Connection] = deque()
         self._again = False
 
     def by_clients(self, clients: int, seconds: float) -> Load:
@@ -93,12 +93,12 @@ class Flood:
         if one.used:
             self._send(one)
 
-    def _opened(self) -> _Asked:
+    def _opened(self) -> _Connection:
         made = socket.socket()
         made.setblocking(False)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.connect_ex((self._target.host, self._target.port))
-        one = self._open[made.fileno()] = _Asked(made)
+        one = self._open[made.fileno()] = _Connection(made)
         self._poll.register(made, IN | OUT | EDGE)  # told once that it can send, and each time that something came
         return one
 
@@ -121,7 +121,7 @@ class Flood:
                 return
             self._failed(oldest, "no answer in time")
 
-    def _send(self, one: _Asked) -> None:
+    def _send(self, one: _Connection) -> None:
         try:
             while one.left:
                 one.left = one.left[one.socket.send(one.left) :]
@@ -130,7 +130,7 @@ class Flood:
         except OSError as error:
             self._lost(one, error)
 
-    def _read(self, one: _Asked) -> None:
+    def _read(self, one: _Connection) -> None:
         try:
             part = one.socket.recv(1 << 18)
         except BlockingIOError:
@@ -150,7 +150,7 @@ class Flood:
         if len(body) >= length:
             self._answered(one, int(head[9:12]), b"\r\nconnection: close" in lines)
 
-    def _answered(self, one: _Asked, status: int, closes: bool) -> None:
+    def _answered(self, one: _Connection, status: int, closes: bool) -> None:
         del self._busy[one.socket.fileno()]
         now = time.perf_counter()
         self.load.statuses[status] += 1
@@ -164,7 +164,7 @@ class Flood:
         if self._again:
             self._ask(now)
 
-    def _lost(self, one: _Asked, error: OSError | None) -> None:
+    def _lost(self, one: _Connection, error: OSError | None) -> None:
         """The server has closed a connection. One that it closed while nobody asked is opened again."""
         if one.socket.fileno() not in self._busy:
             if one in self._idle:
@@ -178,11 +178,11 @@ class Flood:
             code = error.errno if error is not None and error.errno else 0
             self._failed(one, errno.errorcode[code] if code else "answer cut short")
 
-    def _failed(self, one: _Asked, why: str) -> None:
+    def _failed(self, one: _Connection, why: str) -> None:
         self.load.errors[why] += 1
         self._close(one)
 
-    def _close(self, one: _Asked) -> None:
+    def _close(self, one: _Connection) -> None:
         number = one.socket.fileno()
         self._busy.pop(number, None)
         self._open.pop(number, None)

@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", type=Path, default=OUT)
     options = parser.parse_args(arguments)
-    place = onnxruntime_web.found(options.onnxruntime_web)
+    place = onnxruntime_web.package_path(options.onnxruntime_web)
     runtime, networks = onnxruntime_web.files(place), {}
     with TemporaryDirectory() as work:
         folder = Path(work)

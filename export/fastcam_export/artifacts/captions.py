@@ -21,7 +21,7 @@ WORDS = ("id", "token", "word", "caption")
 """What the names of inputs of words hold."""
 
 
-def beside(output: Path) -> Path:
+def decoder_path(output: Path) -> Path:
     """Where the decoder lies: ``x.cam.decoder.onnx`` beside ``x.cam.onnx``."""
     return output.with_name(f"{output.stem}.decoder.onnx")
 

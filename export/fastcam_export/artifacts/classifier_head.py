@@ -346,7 +346,7 @@ def with_head(part: ClassifierHead, metadata: Metadata) -> Metadata:
     return replace(metadata, head=Head("model", "", part.names, hashlib.sha256(b"\0".join(said)).hexdigest()))
 
 
-def beside(output: Path) -> Path:
+def head_path(output: Path) -> Path:
     """Where it lies: ``x.cam.head.onnx`` beside ``x.cam.onnx``."""
     return output.with_name(f"{output.stem}.head.onnx")
 
@@ -359,4 +359,4 @@ def named(part: onnx.ModelProto, metadata: Metadata, output: Path | None) -> Met
         part,
         replace(metadata, head=replace(ours, part="head", other=output.name if output is not None else ""), pair=None),
     )
-    return replace(metadata, head=replace(ours, other=beside(output).name if output is not None else ""))
+    return replace(metadata, head=replace(ours, other=head_path(output).name if output is not None else ""))

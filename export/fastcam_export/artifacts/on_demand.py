@@ -218,12 +218,12 @@ def paired(parts: Parts, metadata: Metadata) -> Metadata:
     return replace(metadata, pair=Pair("forward", "", parts.extra, digest))
 
 
-def beside(output: Path) -> Path:
+def explanation_path(output: Path) -> Path:
     """Where the explanation part lies: ``x.cam.explain.onnx`` beside ``x.cam.onnx``."""
     return output.with_name(f"{output.stem}.explain.onnx")
 
 
-def contents(parts: Mapping[Path, onnx.ModelProto], output: Path) -> dict[Path, bytes]:
+def files_to_write(parts: Mapping[Path, onnx.ModelProto], output: Path) -> dict[Path, bytes]:
     """What to write: the large constants that several parts hold, if there are any, and the parts, the last one last.
 
     The name of the first says what is in it, so that no part ever meets the constants of another export.

@@ -32,7 +32,7 @@ def carried(loaded: Loaded, classes: int | None) -> tuple[tuple[str, ...] | None
         loaded: the model.
         classes: how many names there must be; None takes any number.
     """
-    for names, where in (*_found(loaded), *(_beside(loaded) if classes is not None else ())):
+    for names, where in (*_in_model(loaded), *(_in_text_files(loaded) if classes is not None else ())):
         if names and classes in (None, len(names)) and not all(map(PLACEHOLDER.fullmatch, names)):
             return names, where
     return None, ""
@@ -44,7 +44,7 @@ def characters(loaded: Loaded, classes: int) -> tuple[tuple[str, ...] | None, st
     Paddle's rule: the blank comes first, and a space, if it is not among the characters, last. Names of all classes but
     one stay as they are: which class is the blank, the first or the last, is seen where the text is read.
     """
-    for names, where in (*_found(loaded), *_beside(loaded)):
+    for names, where in (*_in_model(loaded), *_in_text_files(loaded)):
         whole = with_blank(names, classes) if names else None
         if whole is not None:
             return whole, where
@@ -58,7 +58,7 @@ def with_blank(names: tuple[str, ...], classes: int) -> tuple[str, ...] | None:
     return (BLANK, *names, " ") if len(names) + 2 == classes else None
 
 
-def _found(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
+def _in_model(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
     said = {entry.key: entry.value for entry in loaded.proto.metadata_props}
     for key in KEYS:
         if key in said:
@@ -70,7 +70,7 @@ def _found(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
         yield _of_config(folder / CONFIG), str(CONFIG if folder == loaded.folder else f"../{CONFIG}")
 
 
-def _beside(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
+def _in_text_files(loaded: Loaded) -> Iterator[tuple[tuple[str, ...] | None, str]]:
     """The names in text files beside the model."""
     if loaded.folder is None:
         return

@@ -113,7 +113,7 @@ def merge_transposes(graph: ir.Graph, kept: Set[ir.Value]) -> bool:
     """Transpose(Transpose(x)) is one Transpose of x."""
     changed = False
     for node in _nodes(graph):
-        inner = _behind(node, {"Transpose"})
+        inner = _added_producer(node, {"Transpose"})
         if node.op_type == "Transpose" and inner is not None:
             first, second = inner.attributes.get_ints("perm", ()), node.attributes.get_ints("perm", ())
             if first and second:
@@ -127,7 +127,7 @@ def merge_reshapes(graph: ir.Graph, kept: Set[ir.Value]) -> bool:
     """A Reshape of another view of x is a Reshape of x."""
     changed = False
     for node in _nodes(graph):
-        inner = _behind(node, VIEWS)
+        inner = _added_producer(node, VIEWS)
         # a zero says "as in the input", and the input will be another one
         if node.op_type == "Reshape" and inner is not None and _never_zero(node.inputs[1]):
             node.replace_input_with(0, inner.inputs[0])
@@ -167,7 +167,7 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     return (node for node in graph if is_added(node) and in_default_domain(node))
 
 
-def _behind(node: ir.Node, kinds: frozenset[str] | set[str]) -> ir.Node | None:
+def _added_producer(node: ir.Node, kinds: frozenset[str] | set[str]) -> ir.Node | None:
     """The added node of one of these kinds that makes the first input."""
     producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     return producer if producer is not None and is_added(producer) and producer.op_type in kinds else None

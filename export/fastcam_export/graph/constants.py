@@ -65,7 +65,7 @@ def constant_array(value: ir.Value | None, limit: int = 1 << 62) -> Array | None
     return found if isinstance(found, np.ndarray) else found.numpy()
 
 
-def contents(values: Iterable[ir.Value | None], limit: int = 1 << 62) -> list[Array | None] | None:
+def constant_arrays(values: Iterable[ir.Value | None], limit: int = 1 << 62) -> list[Array | None] | None:
     """The content of each value, None for one that is not given; None where one is not known."""
     arrays = []
     for value in values:
@@ -96,7 +96,7 @@ def _computed(value: ir.Value) -> Array | None:
         return None
     if value.shape is not None and _too_large(value.shape):
         return None
-    arrays = contents(node.inputs, SMALL)
+    arrays = constant_arrays(node.inputs, SMALL)
     if arrays is None or _grown(node.op_type, arrays) > SMALL:
         return None
     opsets = node.graph.opset_imports if node.graph is not None else {}

@@ -20,7 +20,7 @@ from fastcam_export.graph.query import input_at, is_added
 SHIFT = 128
 
 
-def read_beside(model: onnx.ModelProto) -> frozenset[str]:
+def read_by_added_nodes(model: onnx.ModelProto) -> frozenset[str]:
     """The int8 values of a model that the runtime writes as uint8 only while nothing that was added reads them."""
     if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return frozenset()

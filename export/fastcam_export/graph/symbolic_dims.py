@@ -44,7 +44,7 @@ def from_dim(dim: Dim) -> Known | None:
     match = _PRODUCT.fullmatch(dim)
     if match is None:
         return Product(1, (dim,))
-    return made(int(match[1] or 1), match[2].split("*"))
+    return product_of(int(match[1] or 1), match[2].split("*"))
 
 
 def to_dim(size: Known | None) -> Dim:
@@ -59,7 +59,7 @@ def to_dim(size: Known | None) -> Dim:
     return "*".join([*([str(size.factor)] if size.factor > 1 else []), *names])
 
 
-def made(factor: int, names: Sequence[str]) -> Known:
+def product_of(factor: int, names: Sequence[str]) -> Known:
     """``factor`` times ``names``."""
     return Product(factor, tuple(sorted(names))) if names and factor else factor
 
@@ -71,14 +71,14 @@ def _parts(size: Known) -> tuple[int, tuple[str, ...]]:
 def times(a: Known, b: Known) -> Known:
     """a b"""
     (fa, na), (fb, nb) = _parts(a), _parts(b)
-    return made(fa * fb, [*na, *nb])
+    return product_of(fa * fb, [*na, *nb])
 
 
 def plus(a: Known, b: Known) -> Known | None:
     """a + b, of multiples of the same names"""
     (fa, na), (fb, nb) = _parts(a), _parts(b)
     if na == nb or not fa or not fb:
-        return made(fa + fb, na or nb)
+        return product_of(fa + fb, na or nb)
     return None
 
 
@@ -93,7 +93,7 @@ def divided(a: Known, b: Known) -> Known | None:
     left.subtract(nb)
     if fa % fb or min(left.values(), default=0) < 0:
         return None
-    return made(fa // fb, list(left.elements()))
+    return product_of(fa // fb, list(left.elements()))
 
 
 def equal(a: Known, b: Known) -> bool | None:

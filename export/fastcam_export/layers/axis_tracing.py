@@ -128,11 +128,11 @@ def _same_shape(node: ir.Node, known: Known) -> Axes | None:
     made: list[Axis] = []
     for i in range(rank):
         here = [axes[i - rank] for axes in candidates if rank - i <= len(axes)]
-        made.append(max(here, key=_told, default=UNKNOWN))
+        made.append(max(here, key=_informativeness, default=UNKNOWN))
     return tuple(made)
 
 
-def _told(axis: Axis) -> tuple[bool, bool, int]:
+def _informativeness(axis: Axis) -> tuple[bool, bool, int]:
     """How much an axis says: positions before channels, of others no axis of length one."""
     size = max((atom.size or 2 for atom in axis), default=0)
     return size > 1 and is_spatial(axis), bool(axis) and size > 1, any(atom.kind == TOKENS for atom in axis)

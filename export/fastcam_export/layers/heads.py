@@ -58,7 +58,7 @@ def head_maps(graph: ir.Graph, image: ir.Value, outputs: Sequence[ir.Value], siz
     known = trace(graph, image)
     nodes = path(graph, [image], outputs)
     maps = _Whole(graph, image, outputs[0], known, live(graph, known, *outputs), tuple(outputs))
-    ends, answers = _ends(nodes, outputs, maps), _answers(nodes, outputs)
+    ends, answers = _ends(nodes, outputs, maps), _past_all_layers(nodes, outputs)
     shared = list(_in_front(maps, outputs, answers))
     grids = _grids([*ends, *shared], sizes)
     groups: dict[Grid | None, list[ir.Value]] = {}
@@ -116,7 +116,7 @@ def _ends(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value], maps: target_la
     return ends
 
 
-def _answers(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> set[ir.Value]:
+def _past_all_layers(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> set[ir.Value]:
     """Values from which a way leads to an output that passes no convolution and no matrix product."""
     plain = set(outputs)
     for node in reversed(nodes):

@@ -233,7 +233,7 @@ def read(value: ir.Value, axes: Axes | None, image: ir.Value) -> Layout | None:
     if any(side is None and where is None for side, where in zip(grid, measured)):
         return None
     prefix, suffix = (around.before or 0, around.after) if around is not None else (0, 0)
-    return Layout(name, prefix, suffix, grid, _found(value, name, inner, around), measured, time_last)
+    return Layout(name, prefix, suffix, grid, _described(value, name, inner, around), measured, time_last)
 
 
 def _letter(axis: Axis) -> str:
@@ -252,7 +252,7 @@ def _letter(axis: Axis) -> str:
     return "C" if axis[-1].kind == CHANNEL or len(kinds) > 1 else "?"
 
 
-def _found(value: ir.Value, name: str, inner: Axis, around: Atom | None) -> str:
+def _described(value: ir.Value, name: str, inner: Axis, around: Atom | None) -> str:
     text = f"{name} {shape_text(value)}: "
     if around is not None:
         added = f" (added by {_node(around.added)})" if around.added is not None else ""

@@ -169,7 +169,7 @@ def _row_of_product(op: Builder, node: ir.Node, rows: ir.Value, factors: tuple[i
         flat = factor if op.rank(factor) in (0, 2) else op.Reshape(factor, [-1, 1])  # of a map's score: [N, 1, 1, 1]
         picked = op.Mul(picked, cast_like(op, flat, picked))
     ir.convenience.replace_all_uses_with(product, picked)
-    added = _behind(op.graph, last)
+    added = _nodes_after(op.graph, last)
     op.graph.remove(added)
     op.graph.insert_before(node, added)
     return picked
@@ -180,7 +180,7 @@ def _keeps_rows(op: Builder, reshape: ir.Node) -> bool:
     return before is not None and same_dim(op.dims(before)[0], op.dims(after)[0])
 
 
-def _behind(graph: ir.Graph, last: ir.Node) -> list[ir.Node]:
+def _nodes_after(graph: ir.Graph, last: ir.Node) -> list[ir.Node]:
     """The nodes after ``last``."""
     return list(itertools.takewhile(lambda node: node is not last, reversed(graph)))[::-1]
 

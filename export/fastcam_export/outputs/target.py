@@ -13,7 +13,7 @@ from fastcam_export.layers import target_layer
 from fastcam_export.layers.layout import Layout
 from fastcam_export.layers.score import OutputLayout, Want, find_score
 from fastcam_export.outputs import cotangent_targets
-from fastcam_export.outputs.answers import with_answers
+from fastcam_export.outputs.target_kinds import with_target_kinds
 
 Measured = Callable[[list[target_layer.Layer]], list[target_layer.Layer]]
 
@@ -116,7 +116,7 @@ def find_target(
     """
     if cotangents:
         functional = cotangent_targets.find(graph, image, output_name, layout)
-        functional = with_answers(functional, graph, image, names)
+        functional = with_target_kinds(functional, graph, image, names)
         return Target(functional.score, functional.values[0], functional)
     return Target(*find_score(graph, image, _one_name(output_name), want, names=names, layout=layout))
 

@@ -136,7 +136,7 @@ def _keeping_bits(plan: Plan, attached: Attached, run: SourceRun) -> tuple[Plan,
     names = (
         frozenset[str]()
         if engines.form(plan.options.for_engine) != "onnxruntime"
-        else signed_codes.read_beside(attached.whole)
+        else signed_codes.read_by_added_nodes(attached.whole)
     )
     if not names or run.missing or same_bits(attached.whole, run):
         return plan, attached

@@ -23,10 +23,10 @@ from fastcam_export.steps.attach import Attached
 from fastcam_export.steps.plan import Plan
 
 PLACES = {
-    "head": classifier_head.beside,
-    "explain": on_demand.beside,
-    "decoder": captions.beside,
-    "tokenizer": texts.beside,
+    "head": classifier_head.head_path,
+    "explain": on_demand.explanation_path,
+    "decoder": captions.decoder_path,
+    "tokenizer": texts.tokenizer_path,
 }
 """Where the parts of an export lie, beside its main file."""
 
@@ -79,10 +79,10 @@ def finish(export: Export, output: str | Path | None) -> Export:
     if export.explanation is not None and pair is not None:
         theirs = replace(pair, part="explanation", other=path.name if path is not None else "")
         stamp(export.explanation, replace(metadata, pair=theirs))
-        ours = replace(pair, other=on_demand.beside(path).name if path is not None else "")
+        ours = replace(pair, other=on_demand.explanation_path(path).name if path is not None else "")
         metadata, parts["explain"] = replace(metadata, pair=ours), export.explanation
     if export.decoder is not None and metadata.captioning is not None:
-        named = replace(metadata.captioning, decoder=captions.beside(path).name if path is not None else "")
+        named = replace(metadata.captioning, decoder=captions.decoder_path(path).name if path is not None else "")
         metadata, parts["decoder"] = replace(metadata, captioning=named), export.decoder
     _refuse_unreadable(export.model, metadata)
     stamp(export.model, metadata)
@@ -94,7 +94,7 @@ def finish(export: Export, output: str | Path | None) -> Export:
         if any(map(weights.size, models.values())):
             files = write_with_weights(models, path)
         else:
-            contents = on_demand.contents(models, path) if beside else {path: export.model.SerializeToString()}
+            contents = on_demand.files_to_write(models, path) if beside else {path: export.model.SerializeToString()}
             write_files(contents)
             files = tuple(contents)
         files += texts.files(metadata.tokenizer, path)

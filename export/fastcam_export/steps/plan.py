@@ -18,7 +18,7 @@ from fastcam_export.graph.query import readable_dims
 from fastcam_export.layers import image_order, target_layer
 from fastcam_export.layers.explained_layer import ExplainedLayer
 from fastcam_export.layers.image_input import find_image, vocabulary
-from fastcam_export.outputs import answers, cotangent_targets, input_attribution
+from fastcam_export.outputs import cotangent_targets, input_attribution, target_kinds
 from fastcam_export.outputs.target import Target, find_target
 from fastcam_export.steps import texts
 from fastcam_export.steps.options import ExportOptions
@@ -178,7 +178,7 @@ def _by_kind(graph: ir.Graph, image: ir.Value, options: ExportOptions, names: in
     """The options, with cotangents where the model has no class scores, but boxes, maps or words."""
     if options.targets != "default" or options.head or options.score != "logit":
         return options
-    outputs = answers.to_explain(graph, image, options.output_name, names)
+    outputs = target_kinds.to_explain(graph, image, options.output_name, names)
     return options if outputs is None else options.by_kind(outputs)
 
 

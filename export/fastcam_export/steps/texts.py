@@ -117,7 +117,7 @@ def absent(about: TextEncoderFile | None, output: str | Path | None) -> list[str
     return [f"warning: {about.file} does not lie beside {Path(output).name}; copy it there, or give --text-encoder"]
 
 
-def beside(path: Path) -> Path:
+def tokenizer_path(path: Path) -> Path:
     """Where a copy of the tokenizer lies: x.cam.tokenizer.json of x.cam.onnx."""
     return path.with_name(f"{path.stem}.tokenizer.json")
 
@@ -129,7 +129,7 @@ def named(tokenizer: Tokenizer | None, output: Path | None) -> TokenizerFile | N
     about = TokenizerFile(tokenizer.sha256)
     if len(tokenizer.content) <= SMALL:
         return replace(about, content=tokenizer.content)
-    return about if output is None else replace(about, file=beside(output).name)
+    return about if output is None else replace(about, file=tokenizer_path(output).name)
 
 
 def write(tokenizer: Tokenizer | None, about: TokenizerFile | None, path: Path) -> None:

@@ -26,7 +26,7 @@ from fastcam_export.verify.finite_differences import (
     Point,
     compare,
     outputs_of,
-    scores_behind,
+    scores_of_tail,
 )
 from fastcam_export.verify.runs import LayerRun
 from fastcam_export.verify.sample import predicted_class
@@ -287,7 +287,7 @@ def refuse_error(found: Agreement | None, what: str) -> None:
 
 def _refuse_unread(tail: onnx.ModelProto, feeds: Mapping[str, Array], point: Point, layer: ExplainedLayer) -> None:
     """Raise where other positions of the layer leave every class score as it is, whatever is in them."""
-    scores = scores_behind(tail, feeds, point.cotangents, point.raw).of
+    scores = scores_of_tail(tail, feeds, point.cotangents, point.raw).of
     rng = np.random.default_rng(2)
     spread = float(np.abs(point.maps).mean()) or 1.0
     before = scores(point.moved(np.zeros_like(point.maps)))

@@ -145,7 +145,7 @@ class Scores:
     precision: str
 
 
-def scores_behind(
+def scores_of_tail(
     tail: onnx.ModelProto, feeds: Mapping[str, Array], cotangents: Sequence[Array], at: Array | None = None
 ) -> Scores:
     """The scores of a tail, in float64 if the runtime can run it so.
@@ -171,11 +171,11 @@ def scores_behind(
         return Scores(_session(tail, feeds, cotangents), "single")
 
 
-def outputs_behind(tail: onnx.ModelProto, feeds: Mapping[str, Array], at: Array) -> list[Array]:
+def exact_outputs_of(tail: onnx.ModelProto, feeds: Mapping[str, Array], at: Array) -> list[Array]:
     """The outputs of a tail as they are, in float64 if the runtime can run it so."""
     try:
         return outputs_of(without_convolutions(in_double(tail)), feeds, at)
-    except Exception:  # as in :func:`scores_behind`
+    except Exception:  # as in :func:`scores_of_tail`
         return outputs_of(tail, feeds, at)
 
 
@@ -240,7 +240,7 @@ def compare(
         seed: of the directions.
         directions: how many.
     """
-    scores = scores_behind(tail, feeds, point.cotangents, point.raw)
+    scores = scores_of_tail(tail, feeds, point.cotangents, point.raw)
     if exact and scores.precision == "double":
         positions = int(np.prod(point.maps.shape[2:])) if gradient.ndim < point.maps.ndim else 0
         tolerance = min(tolerance, EXACT + SUMMED * positions)
@@ -284,7 +284,7 @@ def _rounding(tail: onnx.ModelProto, feeds: Mapping[str, Array], point: Point) -
     gradient has the same share.
     """
     at = point.moved(np.zeros_like(point.maps))
-    single, double = outputs_of(tail, feeds, at), outputs_behind(tail, feeds, at)
+    single, double = outputs_of(tail, feeds, at), exact_outputs_of(tail, feeds, at)
     cotangents = point.cotangents or tuple(np.ones_like(y) for y in double)
     shares = [0.0]
     for a, b, c in zip(single, double, cotangents):

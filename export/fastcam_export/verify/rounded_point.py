@@ -21,7 +21,7 @@ from fastcam_export.autodiff.core import integers
 from fastcam_export.autodiff.core.straight_through import DEQUANTIZE, DYNAMIC, MOVES, coding, is_code, limits
 from fastcam_export.graph.constants import constant_array
 from fastcam_export.verify import stop_gradient
-from fastcam_export.verify.finite_differences import Point, outputs_behind
+from fastcam_export.verify.finite_differences import Point, exact_outputs_of
 from fastcam_export.verify.runs import LayerRun
 from fastcam_export.verify.without_quantization import BEFORE, OFFSET, SLOPE, passed_over
 
@@ -94,7 +94,7 @@ def _tail_run(tail: onnx.ModelProto, feeds: Mapping[str, Array], raw: Array, nam
     probe.CopyFrom(tail)
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
-    return outputs_behind(probe, feeds, raw)
+    return exact_outputs_of(probe, feeds, raw)
 
 
 def _step(value: ir.Value | None, run: Mapping[str, Array]) -> Array | None:
@@ -103,7 +103,7 @@ def _step(value: ir.Value | None, run: Mapping[str, Array]) -> Array | None:
     return run[value.name or ""] if value.name in run else constant_array(value)
 
 
-def _beside(code: ir.Value, parameter: Array | None, shape: tuple[int, ...]) -> Array | None:
+def _broadcasting(code: ir.Value, parameter: Array | None, shape: tuple[int, ...]) -> Array | None:
     """A scale or zero point, or a limit, in a form that broadcasts with the integers."""
     node = code.producer()
     if parameter is None or node is None or parameter.size == 1:
@@ -121,7 +121,7 @@ def _numbers(code: ir.Value, run: Mapping[str, Array]) -> tuple[Array, Array]:
     """What the integers stand for, and the size of a step."""
     known, array = coding(code), run[code.name or ""]
     assert known is not None
-    scale, zero = (_beside(code, _step(each, run), array.shape) for each in (known.scale, known.zero))
+    scale, zero = (_broadcasting(code, _step(each, run), array.shape) for each in (known.scale, known.zero))
     step = np.ones(()) if scale is None else scale.astype(np.float64)
     return np.asarray((array - (0.0 if zero is None else zero.astype(np.float64))) * step), step
 
@@ -135,7 +135,7 @@ def _passes(code: ir.Value, run: Mapping[str, Array]) -> Array:
         ends: tuple[Array | None, Array | None] | None = integers.limits(node, operator)
     else:
         ends = (None, None) if node.op_type == DYNAMIC else limits(node)
-    below, above = (_beside(code, end, array.shape) for end in ends or (None, None))
+    below, above = (_broadcasting(code, end, array.shape) for end in ends or (None, None))
     inside = np.ones(array.shape, bool)
     inside &= array > below if below is not None else True
     inside &= array < above if above is not None else True

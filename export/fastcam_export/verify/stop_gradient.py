@@ -40,15 +40,15 @@ def cut(graph: ir.Graph, layer: ir.Value) -> None:
         layer: its input that the differences move.
     """
     for value in _jumping(graph, layer):
-        ir.convenience.replace_all_uses_with(value, _held(graph, value))
+        ir.convenience.replace_all_uses_with(value, _fed_input(graph, value))
     for node in graph:
         for i in REGIONS.get(node.op_type, ()):
             regions = node.inputs[i]
             if regions is not None and regions.producer() is not None:
-                node.replace_input_with(i, _held(graph, regions))
+                node.replace_input_with(i, _fed_input(graph, regions))
 
 
-def cut_beside(graph: ir.Graph, layer: ir.Value) -> None:
+def cut_around(graph: ir.Graph, layer: ir.Value) -> None:
     """The same for what the image leads to around the layer, where it meets what the layer leads to.
 
     Nothing in front is run again. A vision transformer's class token passes around the last normalisation, and with it
@@ -59,10 +59,10 @@ def cut_beside(graph: ir.Graph, layer: ir.Value) -> None:
     moving = dependents(graph, given) - behind - {layer}
     read = (value for node in graph if any(output in behind for output in node.outputs) for value in reads(node))
     for value in [value for value in dict.fromkeys(read) if value in moving and _can_be_fed(value)]:
-        ir.convenience.replace_all_uses_with(value, _held(graph, value))
+        ir.convenience.replace_all_uses_with(value, _fed_input(graph, value))
 
 
-def _held(graph: ir.Graph, value: ir.Value) -> ir.Value:
+def _fed_input(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """The input that takes the place of a value; there is one."""
     name = f"{STOPPED}{value.name}"
     known = next((each for each in graph.inputs if each.name == name), None)

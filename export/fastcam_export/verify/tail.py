@@ -32,7 +32,7 @@ def tail(model: ir.Model, layer: ir.Value, *scores: ir.Value) -> onnx.ModelProto
     if not code:
         ir.convenience.replace_all_uses_with(values[layer.name], cut)
     part.graph.outputs.extend(values[score.name] for score in scores)
-    stop_gradient.cut_beside(part.graph, values[layer.name] if code else cut)
+    stop_gradient.cut_around(part.graph, values[layer.name] if code else cut)
     without_rounding(part.graph, {values[layer.name]: cut} if code else {})
     part.graph.inputs.append(cut)
     stop_gradient.cut(part.graph, cut)

@@ -18,7 +18,7 @@ from fastcam_export.verify.session import quiet_session, said
 
 
 @contextmanager
-def told(source: Source, what: str) -> Iterator[None]:
+def as_fastcam_error(source: Source, what: str) -> Iterator[None]:
     """Turn what libraries raise within into a FastcamError, which has that as its cause.
 
     Args:

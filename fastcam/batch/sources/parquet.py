@@ -12,7 +12,7 @@ from typing import Any
 
 from fastcam.batch.sources.items import Cursor, Item, Part, Piece, failed
 from fastcam.batch.sources.pictures import PATHS, chosen_column, of_file
-from fastcam.batch.sources.places import Place, beside, one_line, opened, too_long
+from fastcam.batch.sources.places import Place, one_line, opened, place_named, too_long
 from fastcam.errors import FastcamError, shown
 
 KNOWN = ("image", "bytes", "picture", "content", "data", "jpg", "png", *PATHS)
@@ -118,7 +118,7 @@ class Rows:
             return Item(name, lambda: data, True)
         if path is None:
             return failed(name, "no picture in this row")
-        return of_file(name, beside(self.at, path), most)
+        return of_file(name, place_named(self.at, path), most)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcam.batch.sources.items import Cursor, Item, Part
-from fastcam.batch.sources.places import beside, is_url, opened, read, size_of, too_long, walk
+from fastcam.batch.sources.places import is_url, opened, place_named, read, size_of, too_long, walk
 from fastcam.errors import FastcamError, listed, shown
 from fastcam.image.decode import is_picture
 
@@ -123,7 +123,7 @@ def manifest(at: str, column: str | None = None) -> Listed:
 
     def listing() -> Iterator[tuple[str, str, str]]:
         for name in rows():
-            yield name, beside(at, name), ""
+            yield name, place_named(at, name), ""
 
     return Listed.of("manifest", at, listing)
 

@@ -70,7 +70,7 @@ def is_folder(at: str) -> bool:
     if not is_url(at):
         return os.path.isdir(at)
     system, path = filesystem(at)
-    return bool(_asked(at, lambda: system.isdir(path)))
+    return bool(_retried(at, lambda: system.isdir(path)))
 
 
 def size_of(at: str) -> int:
@@ -81,7 +81,7 @@ def size_of(at: str) -> int:
     """
     if is_url(at):
         system, path = filesystem(at)
-        size = _asked(at, lambda: system.size(path))
+        size = _retried(at, lambda: system.size(path))
         return -1 if size is None else int(size)
     try:
         return checked(at).st_size
@@ -97,7 +97,7 @@ def opened(at: str) -> BinaryIO:
     """
     if is_url(at):
         system, path = filesystem(at)
-        return cast(BinaryIO, _asked(at, lambda: system.open(path, "rb")))
+        return cast(BinaryIO, _retried(at, lambda: system.open(path, "rb")))
     try:
         checked(at)
         return open(at, "rb")
@@ -119,7 +119,7 @@ def read(at: str, most: int, offset: int = 0, length: int | None = None) -> byte
             return whole(file.read(most + 1 if length is None else length), length, at)
     system, path = filesystem(at)
     end = offset + (most + 1 if length is None else length)
-    data = bytes(_asked(at, lambda: system.cat_file(path, start=offset, end=end)))
+    data = bytes(_retried(at, lambda: system.cat_file(path, start=offset, end=end)))
     if len(data) > most:
         raise too_long(at, most)
     return whole(data, length, at)
@@ -167,7 +167,7 @@ def _walk(folder: str, prefix: str) -> Iterator[Place]:
 
 
 def _walk_remote(system: Any, path: str, at: str, prefix: str) -> Iterator[Place]:
-    found = _asked(at, lambda: system.ls(path, detail=True))
+    found = _retried(at, lambda: system.ls(path, detail=True))
     inside = {one["name"].rstrip("/").rsplit("/", 1)[-1]: one for one in found}
     for name, entry in sorted(inside.items()):
         if name.startswith(".") or entry["name"].strip("/") == path.strip("/"):
@@ -195,7 +195,7 @@ def expanded(spec: str) -> list[Place]:
         return [Place(os.path.basename(spec), spec, size_of(spec))]
     if is_url(spec):
         system, path = filesystem(spec)
-        found = [system.unstrip_protocol(one) for one in _asked(spec, lambda: system.glob(path))]
+        found = [system.unstrip_protocol(one) for one in _retried(spec, lambda: system.glob(path))]
     else:
         import glob
 
@@ -206,7 +206,7 @@ def expanded(spec: str) -> list[Place]:
     return [Place(os.path.basename(one), one, size_of(one)) for one in files]
 
 
-def beside(at: str, name: str) -> str:
+def place_named(at: str, name: str) -> str:
     """The place that a file names: a URL and an absolute path as they are, others from the file's own folder on."""
     if is_url(name) or (os.path.isabs(name) and not is_url(at)):
         return name
@@ -214,7 +214,7 @@ def beside(at: str, name: str) -> str:
     return f"{folder}/{name}" if is_url(at) else os.path.join(folder, name)
 
 
-def _asked(at: str, call: Any) -> Any:
+def _retried(at: str, call: Any) -> Any:
     """A call of a remote system, once more where it fails for a moment.
 
     Raises:

@@ -60,7 +60,7 @@ def open_folder(path: Path, split: str | None = None, annotations: Path | None =
     home = folder
     if split is not None or splits:
         home = folder / chosen_split(split, splits, shown(folder))
-    table, masks = _beside(folder, home, annotations)
+    table, masks = _boxes_and_masks(folder, home, annotations)
     names = pictures_under(home, lambda inner: inner != MASKS and not inner.startswith("."))
     if not names:
         raise FastcamError(f"{shown(home)}: no pictures in it; {WANTED}")
@@ -114,7 +114,7 @@ def _mask_reader(file: Path, box: Box | None) -> Callable[[], Mask]:
 # ---- where things lie
 
 
-def _beside(folder: Path, home: Path, given: Path | None) -> tuple[Path | None, Path | None]:
+def _boxes_and_masks(folder: Path, home: Path, given: Path | None) -> tuple[Path | None, Path | None]:
     """The CSV of boxes and the folder of masks."""
     if given is not None:
         if os.path.isdir(given):

@@ -22,7 +22,7 @@ from fastcam.schema import __version__
 
 
 @dataclass(frozen=True)
-class About:
+class Heading:
     """What stands above: the title, pairs of name and text, notes, and the colour map's name."""
 
     title: str
@@ -54,7 +54,7 @@ def head(title: str, style: str, script: str) -> str:
     )
 
 
-def beginning(about: About, figures: Mapping[str, Figure], pictures: int, failures: int, flagged: int) -> str:
+def beginning(about: Heading, figures: Mapping[str, Figure], pictures: int, failures: int, flagged: int) -> str:
     """Head, title and figures."""
     table = base64.b64encode(colormap(about.colors).tobytes()).decode("ascii")
     lines = "".join(

@@ -119,7 +119,7 @@ def write_report(
         if not made.places:
             first = f": {made.errors[0][1]}" if made.errors else f" in {shown(data.name)}"
             raise FastcamError(f"no picture could be explained{first}")
-        about = page.About(
+        about = page.Heading(
             title or f"{metadata.source.get('file') or 'model'}: {data.name}",
             _lines(explainer, data, method),
             (*notes, *_left_out(data)),
@@ -216,7 +216,7 @@ class _Pages:
         except FastcamError:
             return None
 
-    def write(self, file: IO[str], about: page.About) -> Report:
+    def write(self, file: IO[str], about: page.Heading) -> Report:
         """Write the page."""
         flags = [self.groups.flags(facts) for facts, _, _ in self.places]
         sequence = sorted(range(len(self.places)), key=lambda i: order(self.places[i][0], flags[i]))

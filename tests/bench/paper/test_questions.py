@@ -120,7 +120,7 @@ def small(cls):
 
 
 def asked_of(scenes):
-    return measure.asked_about(scenes[0], [some[:2] for some in scenes[1]])
+    return measure.question_set(scenes[0], [some[:2] for some in scenes[1]])
 
 
 @pytest.mark.parametrize("cls", [LstmProduct, HierarchicalCoAttention])

@@ -106,7 +106,7 @@ def differentiate(found: Problem, values: Mapping[str, Array]) -> tuple[Any, str
         try:
             forward = run(vjp(model, list(found.wrt), list(found.of)))
             forward(
-                given(found, {name: np.zeros(values[name].shape) for name in found.of})
+                case_inputs(found, {name: np.zeros(values[name].shape) for name in found.of})
             )  # a kernel may refuse only now
         except FastcamError as error:
             last = error if last is None or isinstance(last, FastcamError) else last
@@ -115,7 +115,7 @@ def differentiate(found: Problem, values: Mapping[str, Array]) -> tuple[Any, str
         except Exception as error:  # no kernel for the operator in this type, or an opset that it does not know
             last = error
         else:
-            return (lambda seeds, forward=forward: forward(given(found, seeds))), note
+            return (lambda seeds, forward=forward: forward(case_inputs(found, seeds))), note
     assert last is not None
     raise last
 
@@ -131,7 +131,7 @@ def forms(found: Problem) -> Iterator[tuple[onnx.ModelProto, str, Callable[[onnx
     yield retyped(fixed, TensorProto.DOUBLE), "reference, as float64", oracle.on_reference
 
 
-def given(found: Problem, seeds: Mapping[str, Array]) -> dict[str, Array]:
+def case_inputs(found: Problem, seeds: Mapping[str, Array]) -> dict[str, Array]:
     """Inputs of the differentiated case."""
     return {**found.feeds, **{f"cotangent.{name}": seed for name, seed in seeds.items()}}
 

@@ -38,7 +38,7 @@ TRAINED, HELD_OUT, EPOCHS, SECONDS, SHOWN = 7000, 600, 12, 540.0, 6
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Case:
     """A held out scene, a prompt that names some of its objects and no others, and the mask of those."""
 
     scene: Scene
@@ -47,10 +47,10 @@ class Asked:
     others: npt.NDArray[np.bool_]
 
 
-def asked(count: int, seed: int) -> list[Asked]:
+def drawn_cases(count: int, seed: int) -> list[Case]:
     """Scenes of two objects or more, each with a prompt of one of them that is not true of all."""
     rng = np.random.default_rng(seed)
-    found: list[Asked] = []
+    found: list[Case] = []
     for scene in scenes(3 * count, seed, SIZE):
         rows = objects_of(scene)
         there = rows[rows[:, 0] >= 0]
@@ -63,7 +63,7 @@ def asked(count: int, seed: int) -> list[Asked]:
         masks = [np.zeros((SIZE, SIZE), np.bool_), np.zeros((SIZE, SIZE), np.bool_)]
         for one, yes in zip(scene.objects, named, strict=True):
             masks[0 if yes else 1] |= one.mask
-        found.append(Asked(scene, prompt, *masks))
+        found.append(Case(scene, prompt, *masks))
     return found
 
 
@@ -78,7 +78,7 @@ def exported(net: DualEncoder, folder: Path) -> Explainer:
     return Explainer(folder / "picture.cam.onnx")
 
 
-def measure(explainer: Explainer, cases: list[Asked]) -> dict[str, Any]:
+def measure(explainer: Explainer, cases: list[Case]) -> dict[str, Any]:
     """Shares of heat inside the named objects, and how often the peak lies on them rather than on the others."""
     ratios = Ratios()
     for number, one in enumerate(cases):
@@ -98,7 +98,7 @@ def measure(explainer: Explainer, cases: list[Asked]) -> dict[str, Any]:
     return {name: figure.to_dict() for name, figure in ratios.figures().items()}
 
 
-def agreement(net: DualEncoder, explainer: Explainer, cases: list[Asked]) -> float:
+def agreement(net: DualEncoder, explainer: Explainer, cases: list[Case]) -> float:
     """The largest difference from Grad-CAM by autograd, as a share of a map's maximum."""
     worst = 0.0
     words = tokenizer()
@@ -118,7 +118,7 @@ def agreement(net: DualEncoder, explainer: Explainer, cases: list[Asked]) -> flo
 def run(trained: int, held_out: int, epochs: int, seconds: float) -> tuple[dict[str, Any], Any]:
     """The report and its picture."""
     net, random = train(draw(trained, 21), epochs, seconds), DualEncoder(1).eval()
-    cases = asked(held_out, 22)
+    cases = drawn_cases(held_out, 22)
     report: dict[str, Any] = {"command": COMMAND, "machine": machine()}
     report |= {"versions": versions("fastcam", "torch", "onnxruntime"), "networks": {}}
     report["settings"] = {"trained": trained, "held out": len(cases), "epochs": epochs, "seconds": seconds}

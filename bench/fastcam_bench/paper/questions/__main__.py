@@ -24,7 +24,7 @@ from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.questions import easy_vqa, measure
 from fastcam_bench.paper.questions.exported import explainer_of, onnx_of
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, LENGTH, WORDS
-from fastcam_bench.paper.questions.measure import LAYERS, Asked, asked_about
+from fastcam_bench.paper.questions.measure import LAYERS, QuestionSet, question_set
 from fastcam_bench.paper.questions.pictures import draw
 from fastcam_bench.paper.questions.sheets import Heat, Sheet, of_layers, of_questions
 from fastcam_bench.paper.questions.trained import EPOCHS, TRAINED, TRAINED_SEED, random, trained
@@ -42,13 +42,13 @@ PICTURE = (
 """The bundled picture: what a caption and an answer speak of."""
 
 
-def asked(count: int, seed: int) -> Asked:
+def drawn_questions(count: int, seed: int) -> QuestionSet:
     """A question of each kind about each scene, where it has a certain answer."""
     pictures = draw(count, seed)
-    return asked_about(pictures, questions(pictures, len(KINDS), Random(seed)))
+    return question_set(pictures, questions(pictures, len(KINDS), Random(seed)))
 
 
-def of_network(name: str, held: Asked, usual: dict[str, int], columns: dict[str, Heat]) -> dict[str, Any]:
+def of_network(name: str, held: QuestionSet, usual: dict[str, int], columns: dict[str, Heat]) -> dict[str, Any]:
     """What is measured of a network; its maps become columns of the picture."""
     net, nothing = trained(name), random(name)
     about = held.with_objects()
@@ -86,8 +86,8 @@ def of_easy_vqa(folder: Path) -> dict[str, Any]:
 def run(count: int, assets: Path) -> tuple[dict[str, Any], dict[str, Sheet]]:
     """The report, and pictures by name."""
     torch.set_num_threads(1)
-    held = asked(count, HELD_SEED)
-    usual = measure.majority(asked(TRAINED, TRAINED_SEED))
+    held = drawn_questions(count, HELD_SEED)
+    usual = measure.majority(drawn_questions(TRAINED, TRAINED_SEED))
     about = {"command": COMMAND, "machine": machine(), "versions": versions("fastcam", "torch", "onnxruntime")}
     settings = {"scenes to train on": TRAINED, "epochs": EPOCHS, "scenes held out": count, "questions": len(held)}
     report: dict[str, Any] = about | {"settings": settings, "networks": {}}

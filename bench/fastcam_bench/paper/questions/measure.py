@@ -31,7 +31,7 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class QuestionSet:
     """Questions about pictures.
 
     Attributes:
@@ -75,22 +75,22 @@ class Asked:
         """The bootstrap's weights: questions about one picture count together."""
         return weights_of(f"picture {self.of[k]}")
 
-    def with_objects(self) -> Asked:
+    def with_objects(self) -> QuestionSet:
         """The questions that ask about objects which are there."""
         kept = [k for k, one in enumerate(self.questions) if one.objects]
-        return Asked(self.pictures, self.of[kept], [self.questions[k] for k in kept])
+        return QuestionSet(self.pictures, self.of[kept], [self.questions[k] for k in kept])
 
 
-def asked_about(pictures: Pictures, found: Sequence[Sequence[Question]]) -> Asked:
+def question_set(pictures: Pictures, found: Sequence[Sequence[Question]]) -> QuestionSet:
     """Questions of each picture as one list."""
     rows = [(i, one) for i, some in enumerate(found) for one in some]
-    return Asked(pictures, np.array([i for i, _ in rows]), [one for _, one in rows])
+    return QuestionSet(pictures, np.array([i for i, _ in rows]), [one for _, one in rows])
 
 
 # ---- answers
 
 
-def logits(net: Any, asked: Asked, images: npt.NDArray[np.uint8] | None = None) -> Floats:
+def logits(net: Any, asked: QuestionSet, images: npt.NDArray[np.uint8] | None = None) -> Floats:
     """What a network answers, float32 [m, answers]; ``images``: in place of the questions' own."""
     images, words = asked.images if images is None else images, asked.words
     with torch.no_grad():
@@ -101,7 +101,7 @@ def logits(net: Any, asked: Asked, images: npt.NDArray[np.uint8] | None = None) 
     return torch.cat(parts).numpy()
 
 
-def majority(training: Asked) -> dict[str, int]:
+def majority(training: QuestionSet) -> dict[str, int]:
     """The most frequent answer of each kind of question."""
     found = {}
     for kind in KINDS:
@@ -110,7 +110,7 @@ def majority(training: Asked) -> dict[str, int]:
     return found
 
 
-def accuracy(net: Any, asked: Asked, usual: Mapping[str, int]) -> Figures:
+def accuracy(net: Any, asked: QuestionSet, usual: Mapping[str, int]) -> Figures:
     """By kind and of all: the network's, with another question's picture, and of the majority's answer."""
     ratios = Ratios()
     own = logits(net, asked).argmax(1)
@@ -127,7 +127,7 @@ def accuracy(net: Any, asked: Asked, usual: Mapping[str, int]) -> Figures:
 
 
 def explained(
-    explainer: fastcam.Explainer, asked: Asked, targets: Any = -1, method: str = "gradcam"
+    explainer: fastcam.Explainer, asked: QuestionSet, targets: Any = -1, method: str = "gradcam"
 ) -> Iterator[tuple[int, Any]]:
     """(number of the first question, explanation) of the predicted answers, some questions at a time."""
     images, words = asked.images, asked.words
@@ -137,7 +137,7 @@ def explained(
 
 
 def heatmaps(
-    explainer: fastcam.Explainer, asked: Asked, method: str = "gradcam"
+    explainer: fastcam.Explainer, asked: QuestionSet, method: str = "gradcam"
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Maps of the predicted answers [m, 64, 64], and which answers these are [m]."""
     found = [(one.heatmaps[:, 0], one.classes[:, 0]) for _, one in explained(explainer, asked, method=method)]
@@ -150,7 +150,7 @@ def share(heat: Floats, mask: Bools) -> float:
     return float(heat[mask].sum(dtype=np.float64)) / total if total > 0 else 0.0
 
 
-def meaning(heat: Floats, asked: Asked, right: Bools | None = None) -> Figures:
+def meaning(heat: Floats, asked: QuestionSet, right: Bools | None = None) -> Figures:
     """What maps [m, 64, 64] have to do with the objects that the questions ask about, beside chance.
 
     Shares of the heat, and Spearman's rank correlation with the objects' mask on a grid of 14 x 14. Chance is the mask
@@ -184,7 +184,7 @@ def meaning(heat: Floats, asked: Asked, right: Bools | None = None) -> Figures:
     return {name: figure.to_dict() for name, figure in ratios.figures().items()}
 
 
-def attention(net: Any, asked: Asked) -> Floats:
+def attention(net: Any, asked: QuestionSet) -> Floats:
     """Where the co-attention of words, phrases and whole looks, [m, 3, 64, 64], enlarged as maps are."""
     found = []
     for at in range(0, len(asked), BATCH):
@@ -202,7 +202,7 @@ EXACT = 1e-4
 """Of the largest value: what float32 keeps of a map, where nothing saturates."""
 
 
-def beside_autograd(net: Any, explainer: fastcam.Explainer, asked: Asked, answers: int = len(ANSWERS)) -> Figures:
+def beside_autograd(net: Any, explainer: fastcam.Explainer, asked: QuestionSet, answers: int = len(ANSWERS)) -> Figures:
     """The largest difference to PyTorch's maps in float64: of answers, and of one against another.
 
     It is a share of the largest value before the ReLU: of maps that are negative but for a trace, the rest is rounding.
@@ -236,7 +236,7 @@ LAYERS = ("trunk.relu", *(f"trunk.stages.{n}.relu2" for n in range(4)), "trunk.l
 COARSEST = 8
 
 
-def between_layers(explainer: fastcam.Explainer, asked: Asked) -> Figures:
+def between_layers(explainer: fastcam.Explainer, asked: QuestionSet) -> Figures:
     """How much maps of adjacent layers differ: 1 - Spearman's rank correlation, on the coarsest layer's 8 x 8."""
     ratios = Ratios()
     images, words = asked.images, asked.words

@@ -12,7 +12,7 @@ from fastcam.render import drawing
 from fastcam.results.layer_sheet import strip
 from fastcam_bench.paper.questions.exported import QUESTION
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS
-from fastcam_bench.paper.questions.measure import Asked
+from fastcam_bench.paper.questions.measure import QuestionSet
 
 Heat = npt.NDArray[np.float32]
 Sheet = npt.NDArray[np.uint8]
@@ -21,7 +21,7 @@ SHOWN = (*KINDS, "colour", "beside")
 """Kinds of the questions that are shown, a line each."""
 
 
-def of_questions(about: Asked, columns: dict[str, Heat]) -> Sheet:
+def of_questions(about: QuestionSet, columns: dict[str, Heat]) -> Sheet:
     """Some questions: the picture with question and answer, the objects asked about, and each column's heat."""
     tiles = []
     for line, kind in enumerate(SHOWN):
@@ -43,7 +43,7 @@ def _under(image: Sheet, heat: Heat) -> Sheet:
     return np.asarray((drawing.scaled(image, TILE).astype(np.uint16) + colours) // 2, np.uint8)
 
 
-def of_layers(explainer: Any, held: Asked) -> Sheet:
+def of_layers(explainer: Any, held: QuestionSet) -> Sheet:
     """Maps of two questions about one picture, layer by layer."""
     k = next(i for i, one in enumerate(held.questions) if one.kind == "colour")
     rows = []

@@ -19,7 +19,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from fastcam.schema import PREFIX, Engine
 from fastcam_export.autodiff.core.errors import UnsupportedOperator
-from fastcam_export.graph.constants import SMALL, Array, constant_array, contents, evaluate
+from fastcam_export.graph.constants import SMALL, Array, constant_array, constant_arrays, evaluate
 from fastcam_export.graph.query import Dim, Dims, dims_of, is_added
 
 Operand = ir.Value | Array | float | int | Sequence[int] | None
@@ -299,7 +299,7 @@ class Builder:
     def _fold(self, op_type: str, values: list[ir.Value | None], attributes: dict[str, Any]) -> Array | None:
         if op_type in UNFOLDED or any(value in self.variables for value in values):
             return None
-        arrays = contents(values, FOLD_LIMIT)
+        arrays = constant_arrays(values, FOLD_LIMIT)
         if arrays is None:
             return None
         own = all(value is None or is_added(value) for value in values)

@@ -38,7 +38,9 @@ def with_batch_axis(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]
     image = next(value for value in graph.input if value.name == single[0])
     front = _add_in_front(graph, image, axes)
     behind = [] if any(None in _dims(value)[:1] for value in graph.output) else list(graph.output)
-    nodes = [_add_behind(graph, value, axes) for value in behind if _is_tensor(value) and _dims(value)[:1] != [1]]
+    nodes = [
+        _append_batch_axis(graph, value, axes) for value in behind if _is_tensor(value) and _dims(value)[:1] != [1]
+    ]
     graph.node.insert(0, front)
     graph.node.extend(nodes)
     also = f", and {', '.join(node.output[0] for node in nodes)}" if nodes else ""
@@ -127,7 +129,7 @@ def _add_in_front(graph: onnx.GraphProto, image: onnx.ValueInfoProto, axes: str)
     return _node("Squeeze", image.name, inner, axes)
 
 
-def _add_behind(graph: onnx.GraphProto, output: onnx.ValueInfoProto, axes: str) -> onnx.NodeProto:
+def _append_batch_axis(graph: onnx.GraphProto, output: onnx.ValueInfoProto, axes: str) -> onnx.NodeProto:
     inner = _free(f"{output.name}_alone", graph)
     _rename_reads(graph, output.name, inner)
     for node in graph.node:

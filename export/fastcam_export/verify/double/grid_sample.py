@@ -57,16 +57,16 @@ def _neighbours(op: Emitter, at: str, extent: str, padding: bytes) -> list[tuple
     else:
         position = op.emit("Mul", op.emit("Sub", op.emit("Mul", up, extent), 1.0), 0.5)
     if padding == b"border":
-        position = _held(op, position, last)
+        position = _clamped(op, position, last)
     low = op.emit("Floor", position)
     part = op.emit("Sub", position, low)
     made = []
     for place, share in ((low, op.emit("Sub", 1.0, part)), (op.emit("Add", low, 1.0), part)):
         there = op.emit("And", op.emit("GreaterOrEqual", place, 0.0), op.emit("LessOrEqual", place, last))
-        made.append((_held(op, place, last), op.emit("Where", there, share, np.zeros(()))))
+        made.append((_clamped(op, place, last), op.emit("Where", there, share, np.zeros(()))))
     return made
 
 
-def _held(op: Emitter, value: str, last: str) -> str:
+def _clamped(op: Emitter, value: str, last: str) -> str:
     """A place, moved into the picture where it lies outside."""
     return op.emit("Min", op.emit("Max", value, 0.0), last)

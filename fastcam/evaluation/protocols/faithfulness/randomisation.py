@@ -78,10 +78,10 @@ class Randomisation(Faithfulness):
         """
         with self._lock:
             if explainer not in self._copies:
-                self._copies[explainer] = list(self._made(explainer))
+                self._copies[explainer] = list(self._randomised(explainer))
             return self._copies[explainer]
 
-    def _made(self, explainer: Explainer) -> Iterator[tuple[str, Explainer]]:
+    def _randomised(self, explainer: Explainer) -> Iterator[tuple[str, Explainer]]:
         model = randomised_copy.opened(randomised_copy.model_of(explainer))
         layers = randomised_copy.layers(model)
         if not layers:

@@ -38,7 +38,7 @@ POINTS = re.compile("(heat_?maps?|joints?|keypoints?|kpts?|landmarks?|points?|po
 Names = int | None
 
 
-def answer(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) -> Answer:
+def target_kind(one: Meaning, each: Sequence[Meaning], names: Names, known: Known) -> Answer:
     """The kind of target that an output is asked by.
 
     Args:
@@ -174,12 +174,12 @@ def _meanings(graph: ir.Graph, image: ir.Value) -> list[Meaning]:
     return [seen(one) for one in each]
 
 
-def with_answers(functional: Functional, graph: ir.Graph, image: ir.Value, names: Names) -> Functional:
+def with_target_kinds(functional: Functional, graph: ir.Graph, image: ir.Value, names: Names) -> Functional:
     """Outputs that say by which kind of target they are asked, and what their values have passed last."""
     each, known = _meanings(graph, image), trace(graph, image)
     found = {one.output: one for one in each}
     about = (
-        replace(one, answer=answer(found[one.output], each, names, known), activation=found[one.output].activation)
+        replace(one, answer=target_kind(found[one.output], each, names, known), activation=found[one.output].activation)
         for one in functional.about
     )
     return replace(functional, about=tuple(about))
@@ -204,7 +204,7 @@ def to_explain(graph: ir.Graph, image: ir.Value, wanted: str | Sequence[str] | N
     if named and len(chosen) == 1 and chosen[0].kind == "map" and len(dims_of(chosen[0].value)) > 3:
         return None
     usable = [one for one in chosen if one.value.dtype in FLOATS and not one.decided and one.value.is_graph_output()]
-    answers = {one.output: answer(one, each, names, known) for one in usable}
+    answers = {one.output: target_kind(one, each, names, known) for one in usable}
     first: Answer = next((kind for kind in ("box", "point", "region", "words") if kind in answers.values()), "")
     if not first:
         return None

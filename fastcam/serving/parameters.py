@@ -18,7 +18,7 @@ NAMES = ("targets", "method", "options", "threshold", "connectivity", "layers", 
 
 
 @dataclass(frozen=True)
-class Asked:
+class Parameters:
     """What is explained of each picture of a request.
 
     Attributes:
@@ -35,7 +35,7 @@ class Asked:
         return json.dumps(self.how, sort_keys=True)
 
 
-def asked(parameters: Mapping[str, Any], limits: Limits) -> Asked:
+def parse_parameters(parameters: Mapping[str, Any], limits: Limits) -> Parameters:
     """The parameters of a request. Nothing in them is read as a path.
 
     Args:
@@ -65,7 +65,7 @@ def asked(parameters: Mapping[str, Any], limits: Limits) -> Asked:
     targets = _list("targets", parameters.get("targets", [-1]))
     if len(targets) > limits.targets:
         raise FastcamError(f"{len(targets)} targets; at most {limits.targets} of a picture are explained")
-    return Asked(tuple(targets), how)
+    return Parameters(tuple(targets), how)
 
 
 def _list(name: str, value: Any) -> list[int | str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fastcam import FastcamError
-from fastcam.serving.asked import asked
 from fastcam.serving.limits import Limits
+from fastcam.serving.parameters import parse_parameters
 
 
 @pytest.mark.parametrize(
@@ -20,15 +20,15 @@ from fastcam.serving.limits import Limits
     ],
 )
 def test_targets_with_commas_between_or_as_json(said, targets):
-    assert asked({"targets": said}, Limits()).targets == targets
+    assert parse_parameters({"targets": said}, Limits()).targets == targets
 
 
 @pytest.mark.parametrize("said", ["[]", "[true]", "[1.5]", '[["a"]]', "[null]", ""])
 def test_a_list_that_asks_nothing(said):
     with pytest.raises(FastcamError, match="targets"):
-        asked({"targets": said}, Limits())
+        parse_parameters({"targets": said}, Limits())
 
 
 def test_so_many_targets_as_are_taken_also_in_json():
     with pytest.raises(FastcamError, match="3 targets; at most 2"):
-        asked({"targets": "[1, 2, 3]"}, Limits(targets=2))
+        parse_parameters({"targets": "[1, 2, 3]"}, Limits(targets=2))
