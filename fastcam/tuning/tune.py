@@ -32,13 +32,13 @@ PICTURES = Path(__file__).parents[1] / "data"
 PAUSE = 0.02
 """Seconds before each turn: threads of the one before spin for less."""
 ROUNDS = 3
-"""Of the final, in any case."""
+"""Of the final, where they fit into the time."""
 QUICK = 1 / 20
 """Of a goal's time, a candidate's first rounds; at most a second."""
 FAR = 1.6
 """Of the fastest engine's time for a picture: one that surely takes more is not tried for many pictures."""
-FINALISTS = 3
-"""Candidates that take turns with the default at the end; all of them are open at the same time."""
+FINALISTS = 2
+"""Candidates that take turns with the default at the end; with it and the one that is tried all are open at once."""
 SHARE = {"latency": 0.5, "throughput": 1.0}
 """Of the time that is left, what a goal may take."""
 UNTIL = {"engines": 0.4, "layouts": 0.55, "batches": 0.7}
@@ -159,6 +159,7 @@ class _Tuner:
             own, chosen[goal] = _Race(self, goal, seconds).run()
             rows += own
             if goal == "latency":
+                del self.explainer  # one open file less for the next goal
                 self._learn(own, chosen[goal].ratio)
         return Tuned(self._model, self._sha256, tuple(rows), chosen, self._tolerance)
 
@@ -204,6 +205,7 @@ class _Race:
         default()
         self._open = {self._base: default}
         self._rows = {self._base: tuner.checked(Row(goal, self._choice), explainer)}
+        self._first: dict[str, Samples] = {}  # of each candidate that is open, beside the default
 
     def run(self) -> tuple[list[Row], Row]:
         """Rows of all candidates, the default first, and the chosen one."""
@@ -247,7 +249,8 @@ class _Race:
             made = Contestant(explainer, tuner.pictures[0], self._goal, default.pictures)
             made()
             pair = {self._base: default, choice.title: made}
-            row = _timed(row, self._turns(pair, min(1, QUICK * self._seconds), 1), self._base)
+            self._first[choice.title] = self._turns(pair, min(1, QUICK * self._seconds), 1)
+            row = _timed(row, self._first[choice.title], self._base)
         except FastcamError as error:
             tuner.refused[engine] = str(error)
             return replace(row, left_out=str(error))
@@ -256,15 +259,29 @@ class _Race:
 
     def _final(self) -> None:
         """The best and the default; after half of the time only those of them that may still be the fastest."""
-        several = len(self._open) > 1
-        first = self._turns(self._open, self._left(1) / 2 if several else 0, ROUNDS)
+        others = [name for name in self._open if name != self._base]
+        if others and self._left(1) < ROUNDS * self._round(others):
+            self._short(min(others, key=lambda name: self._rows[name].ratio))
+            return
+        first = self._turns(self._open, self._left(1) / 2 if others else 0, ROUNDS if self._left(1) > 0 else 1)
         self._note(first)
         fastest = min(first, key=lambda name: self._rows[name].ratio)
         beside = summary(first, fastest)
         still = [name for name in self._open if name == self._base or beside[name]["ratio_95"][0] <= 1]
-        if several and self._left(1) > 0:
+        if others and self._left(1) > 0:
             more = self._turns({name: self._open[name] for name in still}, self._left(1), 1)
             self._note({name: first[name] + more[name] for name in still})
+
+    def _short(self, name: str) -> None:
+        """Where the time is over: one round of the best and the default, beside those that they have made."""
+        self._open = {one: self._open[one] for one in (self._base, name)}
+        once = self._turns(self._open, 0, 1)
+        self._note({one: self._first[name][one] + once[one] for one in once})
+
+    def _round(self, others: Sequence[str]) -> float:
+        """About how many seconds a round of these and the default takes."""
+        each = {self._base: self._first[others[0]][self._base]} | {name: self._first[name][name] for name in others}
+        return float(sum(np.median(taken) * self._open[name].pictures for name, taken in each.items()))
 
     def _note(self, samples: Samples) -> None:
         for name in samples:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,49 @@ def test_the_final_corrects_what_a_moment_has_measured(scenes, monkeypatch):
     found = tune.tune(scenes, seconds=600).chosen
     assert found["latency"].choice.optimization == "basic" and found["latency"].ratio == pytest.approx(0.6)
     assert max(map(len, asked)) == 1 + tune.FINALISTS
+
+
+def test_rounds_that_do_not_fit_into_the_time_are_not_made(scenes, monkeypatch):
+    """A slow network, on a clock that only its runs move: the last rounds, three of all, were made in any case."""
+    clock = [0.0]
+
+    def times(contestants, seconds, least, pause, uncounted):
+        rounds = max(least, 1)
+        clock[0] += 5.0 * rounds * len(contestants)
+        return {name: [5.0 if "all" in name else 4.0] * rounds for name in contestants}
+
+    def asked(seconds):
+        clock[0] = 0.0
+        tune.tune(scenes, seconds=seconds)
+        return clock[0]
+
+    others = [replace(BASE, optimization=one) for one in ("extended", "basic")]
+    monkeypatch.setattr(candidates, "engines", lambda base, *installed: others)
+    monkeypatch.setattr(candidates, "layouts", lambda *given: [])
+    monkeypatch.setattr(candidates, "batches", lambda *given: [])
+    monkeypatch.setattr(tune, "interleaved", times)
+    monkeypatch.setattr(tune.time, "monotonic", lambda: clock[0])
+    goals, pair = 2, 2
+    assert asked(1.0) == goals * 5.0 * pair * 2  # the one that is tried in any case, and a round more of it
+    assert asked(600.0) >= goals * 5.0 * (2 * pair + tune.ROUNDS * 3)
+
+
+def test_four_files_are_open_at_most(scenes, monkeypatch):
+    opened, most = weakref.WeakSet(), []
+    make = tune.Explainer
+
+    def counted(*given, **how):
+        made = make(*given, **how)
+        opened.add(made)
+        most.append(len(opened))
+        return made
+
+    others = [replace(BASE, optimization=one, spinning=spin) for one in ("basic", "extended") for spin in (True, False)]
+    monkeypatch.setattr(candidates, "engines", lambda base, *installed: [replace(one, batch=8) for one in others])
+    monkeypatch.setattr(tune, "Explainer", counted)
+    monkeypatch.setattr(tune, "interleaved", lambda runs, *given, **how: {name: [1.0, 2.0] for name in runs})
+    tune.tune(scenes, seconds=600)
+    assert len(most) >= 8 and max(most) == 4
 
 
 def test_only_what_is_surely_slow_for_one_picture_is_not_tried_for_many(scenes, monkeypatch):
