@@ -16,7 +16,7 @@ from fastcam.image.preprocess import Float, Geometry, Size
 from fastcam.methods import Method, layer_fusion
 from fastcam.methods.compatibility import as_float, brought_back, kernel_inputs, on_host, served, stacked
 from fastcam.methods.context import Probe
-from fastcam.methods.run import probes, run_method
+from fastcam.methods.run import check_input, probes, run_method
 from fastcam.render import peer_styles
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.exported_model import Network
@@ -225,15 +225,19 @@ class View:
         method = request.method
         if method.per_image is None:
             return LayerMaps(*kernel_inputs(outputs.added, method, self.metadata))
+        check_input(method, np.asarray(run.batch.tensor).dtype, self.network.name)
         added = on_host(outputs.added)
-        targets, again = self._again(outputs, request)
-        return LayerMaps(*stacked(added, run_method(method, run, added, targets, *again)))
+        results = run_method(method, self._probes(run, added, outputs, request), request.progress)
+        return LayerMaps(*stacked(added, results))
 
     def probes(self, run: Run, request: Request) -> Iterator[Probe]:
         """A probe of each image of a run, for the targets of ``request``."""
         outputs = self.outputs(run, request.targets)
+        return self._probes(run, on_host(outputs.added), outputs, request)
+
+    def _probes(self, run: Run, added: Mapping[str, Any], outputs: TargetOutputs, request: Request) -> Iterator[Probe]:
         targets, again = self._again(outputs, request)
-        return probes(run, on_host(outputs.added), targets, *again)
+        return probes(run, added, targets, *again)
 
     def _again(self, outputs: TargetOutputs, request: Request) -> tuple[list[ImageTargets], tuple[Any, ...]]:
         """What is explained of each image, and what it takes to run one again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,39 +16,30 @@ from fastcam.runtime.run import Run
 from fastcam.targets.resolved import ImageTargets
 
 
-def run_method(
-    method: Method,
-    run: Run,
-    added: Mapping[str, Any],
-    targets: list[ImageTargets],
-    network: Network,
-    layout: str,
-    batch_size: int,
-    of_outputs: Callable[[dict[str, Any], int], Float],
-    meter: Meter,
-) -> list[MethodResult]:
-    """What a method gives for each image of a run, by a probe of it.
+def run_method(method: Method, probes: Iterable[Probe], meter: Meter) -> list[MethodResult]:
+    """What a method gives for each image of a run, by a probe of it."""
+    results = []
+    for probe in probes:
+        results.append(_own_targets_only(method(probe), probe.explained.own_count))
+        meter.image_done()
+    return results
+
+
+def check_input(method: Method, dtype: np.dtype[Any], file: str) -> None:
+    """Refuse a method that changes its input a little where that is made of whole numbers.
 
     Args:
-        added: the added outputs, put together for combinations.
-        targets: for each image.
-        layout: the order of the axes of the model's input.
-        of_outputs: the explained output, [M, classes], of the model's outputs.
+        dtype: of the input.
+        file: its name, for the error.
 
     Raises:
         FastcamError: the input is one that cannot be changed a little.
     """
-    tensor = np.asarray(run.batch.tensor)
-    if method.runs in ("images", "gradients") and tensor.dtype.kind != "f" and not method.hides:
+    if method.runs in ("images", "gradients") and dtype.kind != "f" and not method.hides:
         raise FastcamError(
-            f"{network.name} takes {tensor.dtype} pictures, and {method.title} changes its input by less than one of "
+            f"{file} takes {dtype} pictures, and {method.title} changes its input by less than one of "
             "their steps; use a file with a float input, exported without --frames"
         )
-    results = []
-    for probe in probes(run, added, targets, network, layout, batch_size, of_outputs, meter):
-        results.append(_own_targets_only(method(probe), probe.explained.own_count))
-        meter.image_done()
-    return results
 
 
 def probes(
@@ -61,7 +52,14 @@ def probes(
     of_outputs: Callable[[dict[str, Any], int], Float],
     meter: Meter,
 ) -> Iterator[Probe]:
-    """A probe of each image of a run; the arguments are those of :func:`run_method`."""
+    """A probe of each image of a run.
+
+    Args:
+        added: the added outputs, put together for combinations.
+        targets: for each image.
+        layout: the order of the axes of the model's input.
+        of_outputs: the explained output, [M, classes], of the model's outputs.
+    """
     tensor = np.asarray(run.batch.tensor)
     for i, target in enumerate(targets):
         x = np.ascontiguousarray(as_planes(tensor[i], layout), np.float32)
