@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
@@ -94,6 +94,13 @@ class Settings:
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
+        wrong = next(self._wrong(), None)
+        if wrong is not None:
+            raise FastcamError(wrong)
+        stream_address(self.stream)
+
+    def _check_types(self) -> None:
         kinds: dict[str, Any] = {"device_id": Integral, "most_targets": Integral, "sessions": Integral}
         kinds |= {"memory_limit": Integral | NoneType, "inter_threads": Integral | NoneType}
         for name in kinds:
@@ -108,31 +115,31 @@ class Settings:
         typed("fixed", self.fixed, Mapping | NoneType, "a dict of sizes by the names of dimensions")
         for one in (self.fixed or {}).values():
             typed("fixed", one, Integral, "whole numbers by the names of dimensions")
+
+    def _wrong(self) -> Iterator[str]:
+        """What is wrong with the values."""
         positive = {"most_targets": self.most_targets, "sessions": self.sessions}
         positive |= {"memory_limit": self.memory_limit or 1, "inter_threads": self.inter_threads or 1}
         positive |= {f"fixed[{name!r}]": size for name, size in (self.fixed or {}).items()}
-        wrong = [f"{name} must be at least 1, got {value}" for name, value in positive.items() if value < 1]
+        yield from (f"{name} must be at least 1, got {value}" for name, value in positive.items() if value < 1)
         if self.device_id < 0:
-            wrong.append(f"device_id must be at least 0, got {self.device_id}")
+            yield f"device_id must be at least 0, got {self.device_id}"
         if self.batches is not None and not (
             len(self.batches) == 3 and 1 <= self.batches[0] <= self.batches[1] <= self.batches[2]
         ):
-            wrong.append(f"batches are (least, usual, most) in ascending order from 1, got {self.batches}")
+            yield f"batches are (least, usual, most) in ascending order from 1, got {self.batches}"
         if self.size is not None and not (len(self.size) == 2 and min(self.size) >= 1):
-            wrong.append(f"size is (height, width), at least 1 each, got {self.size}")
+            yield f"size is (height, width), at least 1 each, got {self.size}"
         if self.calibration is not None and not self.int8:
-            wrong.append("calibration is a table for int8; set int8 too")
+            yield "calibration is a table for int8; set int8 too"
         if self.cores is not None and (not self.cores or min(self.cores) < 0):
-            wrong.append(f"cores are processor numbers from 0, got {list(self.cores)}")
+            yield f"cores are processor numbers from 0, got {list(self.cores)}"
         if not (isinstance(self.spinning, bool) or (isinstance(self.spinning, str) and self.spinning == "run")):
-            wrong.append(f'spinning is {self.spinning!r}; give True, False or "run"')
+            yield f'spinning is {self.spinning!r}; give True, False or "run"'
         if self.optimization not in ("all", "extended", "basic"):
-            wrong.append(f"optimization is {self.optimization!r}; give all, extended or basic")
+            yield f"optimization is {self.optimization!r}; give all, extended or basic"
         if self.precision not in (None, "f32", "bf16", "f16"):
-            wrong.append(f"precision is {self.precision!r}; give f32, bf16 or f16")
-        if wrong:
-            raise FastcamError(wrong[0])
-        stream_address(self.stream)
+            yield f"precision is {self.precision!r}; give f32, bf16 or f16"
 
 
 def stream_address(stream: Any) -> int | None:
