@@ -105,7 +105,7 @@ def stream(
     exif: Exif = True,
 ) -> None:
     """Explain a video or many pictures: decoding, the model and what follows overlap."""
-    from fastcam.explain.streaming import VIDEOS
+    from fastcam.image.video_file import VIDEOS
     from fastcam.methods.options import parsed
     from fastcam.runtime.inputs import further_inputs
 
@@ -187,8 +187,8 @@ def _frames(sources: list[Path], reading: Reading, clip: int | None, stack: int)
         stack: how many frames a model sees at once: each source is an episode of its own.
     """
     from fastcam.explain.clips import clips_of
-    from fastcam.explain.streaming import is_video, open_video, read_video
     from fastcam.image.preprocess import opencv
+    from fastcam.image.video_file import is_video, open_video, read_video
     from fastcam.runtime.inputs.stacked_frames import stacks_of
 
     parts: list[Iterable[Any]] = []

@@ -21,9 +21,9 @@ from fastcam.explain.kinds import opened_by
 from fastcam.explain.postprocess import View
 from fastcam.explain.prompts import with_prompts
 from fastcam.explain.runner import Runner
-from fastcam.explain.streaming import is_video, read_video
 from fastcam.explain.video import ClipInputs
 from fastcam.image.reading import MAX_PIXELS, Reading
+from fastcam.image.video_file import is_video, read_video
 from fastcam.labels import Labels, read_labels
 from fastcam.language.prompts import Prompts, read_prompts
 from fastcam.language.tokenizer import Tokenizer, open_tokenizer, read_tokenizer

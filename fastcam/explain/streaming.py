@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
 from fastcam.errors import FastcamError, shown
 from fastcam.explain.request import Request
-from fastcam.image.preprocess import Uint8, is_picture, opencv
-from fastcam.image.reading import DEFAULT, Reading
 from fastcam.results.explanation import Explanation
 from fastcam.runtime.inputs.batch import Batch, Empty, Rows, empty, join_batches
 from fastcam.runtime.run import Run
@@ -22,13 +18,8 @@ from fastcam.runtime.thread_pipeline import Budget, Pipeline
 
 P = ParamSpec("P")
 T = TypeVar("T")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-"""What is opened as a video. Which of them can be read is up to OpenCV's build."""
 HELD = 512 << 20
 """Bytes of pictures that a stream holds at once, about: those that were read ahead, and those on their way."""
-ESTIMATED = 2
-"""Frames, or percent of them, by which a sound file's count may be wrong: some formats tell their length alone."""
-NO_VIDEO = "OpenCV cannot read this as a video; convert it, or give a folder of pictures"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,73 +117,86 @@ def stream(
         raise FastcamError(f"frames is {shown(repr(frames))}; give a list or generator of pictures, or a video's path")
     if batch_size < 1 or workers < 1:
         raise FastcamError(f"batch_size and workers must be at least 1, got {batch_size} and {workers}")
-    weights: dict[int, int] = {}
-    budget = Budget(HELD)
-    pairs = steps.pairs(None) if steps.targets is None else 1
+    return _Stream(steps, frames, batch_size, apart).explained(workers, wait, runs)
 
-    def admitted() -> Iterator[tuple[Frame, Empty]]:
-        count = max(1, batch_size // pairs)
-        for index, source in enumerate(frames):
-            weights[index] = steps.weight(source)
-            budget.admit(weights[index])
-            if index % count == 0:
-                rows = Rows(count)
-            yield Frame(index, source), rows.row(index % count)
 
-    def prepare(given: tuple[Frame, Empty]) -> Prepared:
-        frame, empty = given
-        try:
-            own = None if steps.targets is None else as_list(steps.targets(frame.index, frame.source))
-            if own is not None:
-                steps.check(own)  # what cannot be asked is this frame's error, and no other's
-            count = pairs if own is None else steps.pairs(own)
-            return Prepared(frame, steps.prepare(frame.source, empty), own, count)
-        except Exception as error:  # whatever a picture, or the library that it comes from, does
-            return Prepared(_failed(frame, error))
+class _Stream:
+    """The frames of one stream on their way, and what they weigh."""
 
-    def run(members: list[Prepared]) -> tuple[list[Frame], Run | None, Request | None]:
-        frames, parts = [each.frame for each in members], [each.part for each in members if each.part is not None]
-        if not parts:
-            return frames, None, None
-        try:
-            request = steps.request(None if steps.targets is None else [each.targets for each in members])
-            return frames, steps.run(join_batches(parts), request), request
-        except FastcamError as error:
-            return [_failed(frame, error) for frame in frames], None, None
+    def __init__(self, steps: Steps, frames: Iterable[Any], batch_size: int, apart: Callable[[Any], Any]) -> None:
+        self._steps, self._frames, self._batch_size, self._apart = steps, frames, batch_size, apart
+        self._weights: dict[int, int] = {}
+        self._budget = Budget(HELD)
+        self._pairs = steps.pairs(None) if steps.targets is None else 1
 
-    def finish(ran: tuple[list[Frame], Run | None, Request | None]) -> list[Frame]:
-        frames, result, request = ran
-        if result is None or request is None:
-            return frames
-        try:
-            explanation = steps.finish(result, request)
-        except FastcamError as error:
-            return [_failed(frame, error) for frame in frames]
-        return [replace(frame, explanation=steps.one(explanation, i, len(frames))) for i, frame in enumerate(frames)]
-
-    def shape(prepared: Prepared) -> Any:
-        part, group = prepared.part, apart(prepared.frame.source)
-        return group if part is None else (group, part.tensor.shape, part.further.shapes(), prepared.pairs)
-
-    def full(members: list[Prepared]) -> bool:
-        if (len(members) + 1) * members[-1].pairs > batch_size:
-            return True
-        return sum(weights[each.frame.index] for each in members) >= budget.half
-
-    def explained() -> Iterator[Frame]:
+    def explained(self, workers: int, wait: float | None, runs: int) -> Iterator[Frame]:
+        """The frames in order, each with its explanation or its error."""
         with Pipeline() as pipeline:
-            pipeline.callback(budget.close)
-            ready = pipeline.stage(admitted(), prepare, workers, ahead=batch_size + workers)
+            pipeline.callback(self._budget.close)
+            ready = pipeline.stage(self._admitted(), self._prepare, workers, ahead=self._batch_size + workers)
             ahead = max(2, runs)
-            ran = pipeline.stage(pipeline.batches(ready, batch_size, shape, wait, full), run, runs, ahead)
-            for members in pipeline.stage(ran, finish, runs, ahead):
+            batches = pipeline.batches(ready, self._batch_size, self._shape, wait, self._full)
+            ran = pipeline.stage(batches, self._run, runs, ahead)
+            for members in pipeline.stage(ran, self._finish, runs, ahead):
                 members.reverse()
                 while members:
                     index = members[-1].index
                     yield members.pop()
-                    budget.leave(weights.pop(index))
+                    self._budget.leave(self._weights.pop(index))
 
-    return explained()
+    def _admitted(self) -> Iterator[tuple[Frame, Empty]]:
+        """Each frame, once there is room for it, with the place of its part of a batch."""
+        count = max(1, self._batch_size // self._pairs)
+        for index, source in enumerate(self._frames):
+            self._weights[index] = self._steps.weight(source)
+            self._budget.admit(self._weights[index])
+            if index % count == 0:
+                rows = Rows(count)
+            yield Frame(index, source), rows.row(index % count)
+
+    def _prepare(self, admitted: tuple[Frame, Empty]) -> Prepared:
+        frame, empty = admitted
+        steps = self._steps
+        try:
+            own = None if steps.targets is None else as_list(steps.targets(frame.index, frame.source))
+            if own is not None:
+                steps.check(own)  # what cannot be asked is this frame's error, and no other's
+            count = self._pairs if own is None else steps.pairs(own)
+            return Prepared(frame, steps.prepare(frame.source, empty), own, count)
+        except Exception as error:  # whatever a picture, or the library that it comes from, does
+            return Prepared(_failed(frame, error))
+
+    def _shape(self, prepared: Prepared) -> Any:
+        """What frames that run together have in common."""
+        part, group = prepared.part, self._apart(prepared.frame.source)
+        return group if part is None else (group, part.tensor.shape, part.further.shapes(), prepared.pairs)
+
+    def _full(self, members: list[Prepared]) -> bool:
+        """Whether a batch takes no more."""
+        if (len(members) + 1) * members[-1].pairs > self._batch_size:
+            return True
+        return sum(self._weights[each.frame.index] for each in members) >= self._budget.half
+
+    def _run(self, members: list[Prepared]) -> tuple[list[Frame], Run | None, Request | None]:
+        frames, parts = [each.frame for each in members], [each.part for each in members if each.part is not None]
+        if not parts:
+            return frames, None, None
+        try:
+            request = self._steps.request(None if self._steps.targets is None else [each.targets for each in members])
+            return frames, self._steps.run(join_batches(parts), request), request
+        except FastcamError as error:
+            return [_failed(frame, error) for frame in frames], None, None
+
+    def _finish(self, ran: tuple[list[Frame], Run | None, Request | None]) -> list[Frame]:
+        frames, result, request = ran
+        if result is None or request is None:
+            return frames
+        try:
+            explanation = self._steps.finish(result, request)
+        except FastcamError as error:
+            return [_failed(frame, error) for frame in frames]
+        one = self._steps.one
+        return [replace(frame, explanation=one(explanation, i, len(frames))) for i, frame in enumerate(frames)]
 
 
 def as_list(targets: Any) -> list[Any]:
@@ -205,82 +209,3 @@ def _failed(frame: Frame, error: Exception) -> Frame:
     failure = FastcamError(f"frame {frame.index}: {why}")
     failure.__cause__ = error
     return replace(frame, error=failure)
-
-
-def open_video(path: str | Path) -> Any:
-    """A ``cv2.VideoCapture`` of a file, by FFmpeg where OpenCV has it.
-
-    Of a file that FFmpeg cannot read for a moment another decoder would show other pixels, without a word.
-
-    Raises:
-        FastcamError: no such file, or it cannot be opened as a video.
-    """
-    cv2 = opencv()
-    if not os.path.isfile(path):
-        raise FastcamError(f"{shown(path)}: no such file; give a video, or a folder of pictures")
-    ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
-    if not video.isOpened():
-        raise FastcamError(f"{shown(path)}: {NO_VIDEO}")
-    return video
-
-
-def read_video(path: str | Path, reading: Reading = DEFAULT) -> Iterator[Uint8]:
-    """The frames of a video file, uint8 RGB [height, width, 3], one after the other.
-
-    Raises:
-        FastcamError: no such file, OpenCV cannot read it as a video, or its frames are too large; behind the last
-            frame: the file promises more.
-    """
-    cv2, video = opencv(), open_video(path)
-    count, promised = 0, video.get(cv2.CAP_PROP_FRAME_COUNT)
-    sides = (int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    width, height = (max(0, side) for side in sides)
-    try:
-        reading.check(width * height, width, height, shown(path))
-        good, picture = video.read()
-        if not good:
-            raise FastcamError(f"{shown(path)}: {NO_VIDEO}")
-        while good:
-            count += 1
-            height, width = picture.shape[:2]  # which may change on the way
-            reading.check(width * height, width, height, shown(path))
-            yield np.ascontiguousarray(picture[:, :, ::-1])
-            good, picture = video.read()
-        if promised - count > max(ESTIMATED, promised * ESTIMATED / 100):
-            raise FastcamError(
-                f"{shown(path)}: the video is cut short or damaged, {count} of {promised:.0f} frames can be read; "
-                "copy it again"
-            )
-    finally:
-        video.release()
-
-
-def sampled_video(path: str | Path, chosen: Callable[[int], list[int]], reading: Reading = DEFAULT) -> list[Uint8]:
-    """Some frames of a video. A long one is read twice, so that never more than :data:`HELD` bytes wait to be chosen.
-
-    Args:
-        chosen: the number of frames -> the numbers of those that are wanted.
-
-    Raises:
-        FastcamError: see :func:`read_video`.
-    """
-    kept: list[Uint8] = []
-    held = count = 0
-    for frame in read_video(path, reading):
-        count, held = count + 1, held + frame.nbytes
-        if held <= HELD:
-            kept.append(frame)
-        else:
-            kept.clear()
-    wanted = chosen(count)
-    if len(kept) == count:
-        return [kept[k] for k in wanted]
-    numbers = set(wanted)
-    found = {k: frame for k, frame in enumerate(read_video(path, reading)) if k in numbers}
-    return [found[k] for k in wanted]
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file is one by its name, and no animated picture."""
-    return path.suffix.lower() in VIDEOS and not is_picture(path)

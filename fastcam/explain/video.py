@@ -21,10 +21,10 @@ from fastcam.explain.clips import Clip
 from fastcam.explain.frame_maps import frame_maps
 from fastcam.explain.postprocess import LayerMaps, Placed, Rows, TargetOutputs, View, in_original, same_everywhere
 from fastcam.explain.request import Request
-from fastcam.explain.streaming import is_video, sampled_video
 from fastcam.image import preprocess as images_
 from fastcam.image.preprocess import Float, Geometry, Uint8
 from fastcam.image.stacks import at_times, under_rows
+from fastcam.image.video_file import is_video, sampled_video
 from fastcam.methods import Method, layer_fusion
 from fastcam.methods import method as registered
 from fastcam.methods.compatibility import served

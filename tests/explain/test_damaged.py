@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.explain.streaming import read_video
+from fastcam.image.video_file import read_video
 from fastcam.input_files import read_array, read_bytes, read_text
 from fastcam.runtime.inputs.further_inputs import read_array as read_values
 from fastcam_export import export_model, inspect_model

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
 from fastcam.explain import streaming
-from fastcam.explain.streaming import read_video, sampled_video
+from fastcam.image import video_file
 from fastcam.image.decode import weight
+from fastcam.image.video_file import read_video, sampled_video
 from fastcam.schema import preset
 from support.models.contract_model import brightness_model, random_model
 
@@ -293,7 +294,7 @@ def test_a_long_clip_is_read_twice_and_the_same(monkeypatch, tmp_path):
         return [0, count // 2, count // 2, count - 1]
 
     plain = sampled_video(tmp_path / "v.avi", chosen)
-    monkeypatch.setattr(streaming, "HELD", 5 * 64 * 48 * 3)
+    monkeypatch.setattr(video_file, "MOST_BYTES", 5 * 64 * 48 * 3)
     np.testing.assert_array_equal(sampled_video(tmp_path / "v.avi", chosen), plain)
     assert [frame.mean().round(-1) for frame in plain] == [0, 120, 120, 230]
 

@@ -334,7 +334,7 @@ def test_endings_count_in_either_case(tmp_path):
 
 def test_all_that_list_pictures_list_the_same(tmp_path):
     from fastcam.cli.shared import options
-    from fastcam.explain.streaming import is_video
+    from fastcam.image.video_file import is_video
     from fastcam_bench.accuracy.photos import read_photos
     from fastcam_bench.speed.layouts import picture_files
 

@@ -18,10 +18,10 @@ from fastcam import Explainer, FastcamError, memory
 from fastcam.cli import app
 from fastcam.cli.explain import pictures
 from fastcam.explain import streaming
-from fastcam.explain.streaming import read_video
 from fastcam.image import decode
 from fastcam.image.decode import load, read
 from fastcam.image.reading import Reading
+from fastcam.image.video_file import read_video
 from fastcam.schema import preset
 from support.models.contract_model import random_model
 

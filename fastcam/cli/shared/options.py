@@ -296,8 +296,8 @@ def clip_files(paths: Sequence[Path]) -> list[Path]:
     Raises:
         FastcamError: a path that is none of these.
     """
-    from fastcam.explain.streaming import is_video
     from fastcam.image.preprocess import pictures_in
+    from fastcam.image.video_file import is_video
 
     for path in paths:
         if not os.path.exists(path):
