@@ -139,13 +139,19 @@ def explain(
     how: dict[str, Any] = {"threads": threads, "labels": labels, "max_pixels": max_pixels, "exif": exif}
     how |= {"tokenizer": tokenizer, "text_encoder": text_encoder, "prompts": prompts}
     explainer = opened(model, "latency", pixels, profile, providers, batch_size, **how)
+    options: dict[str, Any] = {
+        "threshold": threshold,
+        "style": style,
+        "cotangent": cotangent or None,
+        "layers": "all" if layers == ["all"] else layers,
+        "fuse": fuse,
+        "options": parsed(option or ()),
+        "inputs": further_inputs.parsed(input_value or (), explainer.text_inputs),
+    }
     if explainer.metadata.kind == "text":
         if words is not None:
             raise FastcamError("--words says what channels of pictures answer to; leave it out for texts")
-        asked_so: dict[str, Any] = {"threshold": threshold, "style": style, "options": parsed(option or ())}
-        asked_so |= {"fuse": fuse, "cotangent": cotangent or None, "layers": layers}
-        asked_so["inputs"] = further_inputs.parsed(input_value or (), explainer.text_inputs)
-        _explain_texts(explainer, images or [], text or [], targets, output, as_json, methods, colors, asked_so)
+        _explain_texts(explainer, images or [], text or [], targets, output, as_json, methods, colors, options)
         return
     if not images:
         raise FastcamError("no picture given; give pictures, or folders of pictures")
@@ -154,20 +160,11 @@ def explain(
     if texts:
         explainer.check_text(texts)
     if explainer.metadata.cotangents and not cotangent:
-        cotangent, targets = in_words(targets, explainer.metadata, model.name), -1
+        options["cotangent"], targets = in_words(targets, explainer.metadata, model.name), -1
     named = None if words is None else _names(explainer, words, len(methods) > 1 or bool(layers))
     folder = output or (None if as_json else Path("fastcam-out"))
     with ExitStack() as stack:
         stage = stack.enter_context(staged(folder)) if folder else None
-        options: dict[str, Any] = {
-            "threshold": threshold,
-            "style": style,
-            "cotangent": cotangent or None,
-            "layers": "all" if layers == ["all"] else layers,
-            "fuse": fuse,
-            "options": parsed(option or ()),
-            "inputs": further_inputs.parsed(input_value or (), explainer.text_inputs),
-        }
         if len(methods) > 1 and layers and not fuse:
             raise FastcamError(
                 "strips of --layers are of one method; give one --method, or a sheet of maps that --fuse makes"
