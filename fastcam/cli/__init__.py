@@ -33,6 +33,7 @@ from fastcam.cli import (
 from fastcam.cli.evaluation import dissect, evaluate, report, seeds, study
 from fastcam.cli.explain import explain
 from fastcam.cli.shared.console import Output
+from fastcam.cli.shared.verb import Verb
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 
@@ -148,7 +149,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for _panel, _verbs in PANELS.items():
     for _verb in _verbs:
         _epilog = _examples(*sys.modules[_verb.__module__].EXAMPLES)
-        app.command(epilog=_epilog, rich_help_panel=_panel)(_verb)
+        app.command(cls=Verb, epilog=_epilog, rich_help_panel=_panel)(_verb)
 
 
 GROUPS: dict[str, tuple[str, str, tuple[Callable[..., None], ...]]] = {
@@ -160,7 +161,7 @@ for _name, (_panel, _help, _verbs) in GROUPS.items():
     for _verb in _verbs:
         _said = f"fastcam {_name} {_verb.__name__}"
         _own = [one for one in sys.modules[_verb.__module__].EXAMPLES if one.startswith(_said)]
-        _group.command(epilog=_examples(*_own))(_verb)
+        _group.command(cls=Verb, epilog=_examples(*_own))(_verb)
     app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 

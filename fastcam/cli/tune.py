@@ -59,12 +59,18 @@ def tune(
 
     A profile holds for this file, machine and these versions. explain, stream, batch, serve and bench use it.
     """
+    from fastcam.atomic_files import replaced
+    from fastcam.runtime.profile import profile_path
+    from fastcam.runtime.session import check_file
     from fastcam.tuning.agreement import Tolerance
     from fastcam.tuning.tune import tune as measure
 
     tolerance = Tolerance(max_difference, min_correlation, min_overlap)
-    found = measure(model, picture_files(images or []), seconds, tolerance, preprocess)
-    path = found.write(output)
+    check_file(model)
+    path = profile_path(model) if output is None else output
+    with replaced(path) as partial:  # one that cannot be written is refused before the measuring
+        found = measure(model, picture_files(images or []), seconds, tolerance, preprocess)
+        found.write(partial)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=1))
         return
@@ -76,7 +82,7 @@ def tune(
     for goal, row in found.chosen.items():
         gain = f", {1 / row.ratio:.2f} times the default's speed" if row is not found.default(goal) else ", the default"
         say(f"{goal}: {row.choice.title}{gain}")
-    say(f"wrote {path}; --profile none leaves it out")
+    say(f"wrote {path}; --profile {'none leaves it out' if output is None else f'{path} uses it'}")
 
 
 def _line(row: Row, found: Tuned) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def create_session(
         raise FastcamError(f"threads must be at least 1 and at most {MOST_THREADS}, got {threads}")
     if not isinstance(model, bytes):
         typed("model", model, str | os.PathLike, "the path of an exported ONNX file, or its bytes")
-        _check_file(Path(model))
+        check_file(Path(model))
         model = str(model)
     available = available_providers()
     chosen = resolve_providers(providers, available)
@@ -287,7 +287,8 @@ def read_metadata(session: Any, name: str) -> Metadata:
     return Metadata.from_json(text)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise a FastcamError for a path of no file, or of one that ONNX Runtime cannot be told of."""
     if not os.path.exists(path):  # Path.exists raises where a name is too long
         raise FastcamError(f"{shown(path)}: no such file; give the path of an exported ONNX file")
     if not path.is_file():

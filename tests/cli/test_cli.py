@@ -15,6 +15,7 @@ import pytest
 from fastcam import Explainer, FastcamError, __version__
 from fastcam.cli import app
 from support.command_line import call, files
+from support.models.contract_model import noise
 
 
 def test_demo_writes_the_heatmaps_and_says_where(desk):
@@ -78,6 +79,7 @@ BAD = [
     (["export", "plain.onnx", "--labels", "short.txt"], "1"),
     (["inspect", "text.onnx"], "text.onnx"),
     (["demo", "-o", "photo.png"], "photo.png: cannot be written"),
+    (["tune", "absent/m.cam.onnx"], "m.cam.onnx: no such file"),
 ]
 
 
@@ -106,6 +108,31 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(trouble, argument
     assert result.stderr.startswith("fastcam: ") and result.stderr.count("\n") == 1, result.stderr
     assert words in result.stderr
     assert files(trouble) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["tune", "model.cam.onnx", "--seconds", "0.1", "-o"], "model.cam.onnx"),
+        (["tune", "model.cam.onnx", "photo.png", "--seconds", "0.1", "-o"], "photo.png"),
+        (["report", "model.cam.onnx", "photo.png", "-o"], "photo.png"),
+        (["report", "model.cam.onnx", "photo.png", "-o"], "link.html"),
+        (["stream", "model.cam.onnx", "clip.avi", "-o"], "clip.avi"),
+        (["export", "plain.onnx", "--labels", "short.txt", "-o"], "short.txt"),
+        (["study", "score", "short.txt", "photo.png", "-o"], "short.txt"),
+    ],
+)
+def test_no_verb_overwrites_what_it_reads(trouble, arguments, output):
+    (trouble / "link.html").symlink_to("model.cam.onnx")
+    video = cv2.VideoWriter(str(trouble / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 64))
+    for seed in range(2):
+        video.write(noise(64, 64, seed))
+    video.release()
+    before = (trouble / output).read_bytes()
+    result = call(*arguments, output)
+    assert result.exit_code == 2, result.output
+    assert f"{output}: cannot be written" in result.stderr and result.stderr.count("\n") == 1
+    assert (trouble / output).read_bytes() == before
 
 
 def command(*arguments, **options):

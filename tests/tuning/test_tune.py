@@ -282,6 +282,7 @@ def test_the_command_prints_a_table_and_the_choices(scenes, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.stdout.count("chosen") == 2 and "latency: " in done.stdout and "throughput: " in done.stdout
     assert "differences up to 0.1" in done.stdout
+    assert f"--profile {tmp_path / 'p.json'} uses it" in " ".join(done.stdout.split())
     Explainer(scenes, profile=tmp_path / "p.json")
 
 
@@ -299,6 +300,7 @@ def test_the_command_prints_a_table_and_the_choices(scenes, tmp_path):
 )
 def test_wrong_calls_are_one_line_and_write_nothing(scenes, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastcam.tuning.tune._Tuner.tuned", lambda self: pytest.fail("it was measured"))
     more = () if "--seconds" in arguments else ("--seconds", 0.1)
     done = call(scenes, *more, *arguments)
     assert done.exit_code == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
