@@ -1,4 +1,4 @@
-"""How every experiment ends: JSON, the table of it, and pictures, in one folder."""
+"""How every experiment ends: JSON, the table of it, and pictures, in a folder of its name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def write_results(
     table: Callable[[dict[str, Any]], str],
     pictures: Mapping[str, Any],
 ) -> None:
-    """Write ``name.json``, ``name.md`` and a JPEG of each picture.
+    """Write ``name.json``, ``name.md`` and a JPEG of each picture into the folder ``name``.
 
     Args:
-        out: a folder, made where it is not there.
+        out: where that folder lies, or is made.
         pictures: by name, uint8 RGB [height, width, 3].
     """
+    out = out / name
     out.mkdir(parents=True, exist_ok=True)
     write_report(report, out / f"{name}.json", table)
     cv2 = opencv()

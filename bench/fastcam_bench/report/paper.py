@@ -28,7 +28,7 @@ def _figure(figure: dict[str, Any]) -> str:
 
 def adversarial() -> str:
     """What is left of maps under adversarial noise."""
-    report = read("paper/adversarial.json")
+    report = read("paper/adversarial/adversarial.json")
     models = report["models"]
     noise = [f"{one['epsilon']}, {one['mean change of a pixel']} of 255" for one in models]
     lines = [
@@ -49,7 +49,7 @@ def adversarial() -> str:
 
 def bias() -> str:
     """Accuracy and heat of the biased and the balanced network."""
-    report = read("paper/bias.json")
+    report = read("paper/bias/bias.json")
     settings = report["settings"]
     columns = [(name, split) for name, splits in report["models"].items() for split in splits]
     lines = [
@@ -67,12 +67,12 @@ def bias() -> str:
 
 def clusters() -> str:
     """What clusters of maps find on their own."""
-    return "\n".join(table(["", ""], read("paper/bias.json")["clusters"].items()))
+    return "\n".join(table(["", ""], read("paper/bias/bias.json")["clusters"].items()))
 
 
 def sec() -> str:
     """Mean IoU of seeds and of the networks trained on them."""
-    report = read("paper/sec.json")
+    report = read("paper/sec/sec.json")
     same = report["pixels of held out scenes with the same seed by Grad-CAM and CAM"]
     training, held = (report["settings"][f"{split} scenes"] for split in ("training", "held out"))
     heads = [f"{name} {value:.3f}" for name, value in report["mean average precision of heads"].items()]
@@ -94,7 +94,7 @@ def sec() -> str:
 
 def second_reason() -> str:
     """How pure a report's kinds of maps are."""
-    report = read("paper/second_reason.json")
+    report = read("paper/second_reason/second_reason.json")
     lines = [f"`{report['command']}`; intervals are 95 %, over pictures.", ""]
     titles = ("", "pictures, with a ring", "kinds", "purity", "by chance", "odd kind, of these with a ring",
               "heat in the star's box: odd kind, the others")  # fmt: skip
@@ -110,7 +110,7 @@ def second_reason() -> str:
 
 def shuffled_labels() -> str:
     """How much of a map stays where the head has learnt shuffled labels."""
-    report = read("paper/shuffled_labels.json")
+    report = read("paper/shuffled_labels/shuffled_labels.json")
     names = list(next(iter(report["rows"].values())))
     settings, accuracy = report["settings"], report["accuracy"]
     said = ", ".join(f"{name} {one['new pictures']:.2f}" for name, one in accuracy.items())
@@ -127,7 +127,7 @@ def shuffled_labels() -> str:
 
 def control() -> str:
     """Where an agent's maps have their heat."""
-    report = read("paper/control.json")
+    report = read("paper/control/control.json")
     returns, figures = report["returns"], report["figures"]
     names = list(next(iter(figures.values())))
     lines = [
@@ -144,7 +144,7 @@ def control() -> str:
 
 def prompts() -> str:
     """Where the heat of prompts lies."""
-    report = read("paper/prompts.json")
+    report = read("paper/prompts/prompts.json")
     networks = report["networks"]
     exact = max(one["difference from autograd"] for one in networks.values())
     lines = [
@@ -162,7 +162,7 @@ def prompts() -> str:
 
 def texts() -> str:
     """Where the heat of words lies, and what falls without the hottest ones."""
-    report = read("paper/texts.json")
+    report = read("paper/texts/texts.json")
     networks, settings, accuracy = report["networks"], report["settings"], report["accuracy"]
     sources = [f"{name} {one['value']:.2f}" for name, one in accuracy["trained"].items() if name != "all"]
     lines = [
@@ -182,7 +182,7 @@ def texts() -> str:
 
 def signals() -> str:
     """What falls without the hottest segment, and where the mean heat lies."""
-    report = read("paper/signals.json")
+    report = read("paper/signals/signals.json")
     sets, settings = report["sets"], report["settings"]
     columns = [(name, kind) for name, row in sets.items() for kind in row["networks"]]
     exact = max(row["difference from autograd"] for row in sets.values())
@@ -207,7 +207,7 @@ def signals() -> str:
 
 def captions() -> str:
     """What the captioner says, and where the heat of captions of single objects lies."""
-    report = read("paper/captions.json")
+    report = read("paper/captions/captions.json")
     settings, networks = report["settings"], report["networks"]
     lines = [
         f"`{report['command']}`; {settings['trained']} scenes to train on, {settings['held out']} to measure on;",
@@ -235,7 +235,7 @@ def captions() -> str:
 
 def questions() -> str:
     """How often the networks that answer questions are right, and where their maps lie."""
-    report = read("paper/questions.json")
+    report = read("paper/questions/questions.json")
     settings, networks = report["settings"], report["networks"]
     accuracy = {name: one["accuracy"] for name, one in networks.items()}
     lines = [
