@@ -94,7 +94,7 @@ ROWS: dict[str, Row] = {
     "lrp-gamma": Row(_LRP, (CAPTUM,), TO_THE_IMAGE, source="Montavon et al. 2019, LNCS 11700"),
     "input-x-gradient": Row(
         (
-            "methods/test_repeated_runs.py::test_modes_of_the_image_as_methods",
+            "methods/test_modes_as_methods.py::test_modes_of_the_image_as_methods",
             "methods/test_graph_modes.py::test_arrays_are_what_the_file_gives",
         ),
         (CAPTUM,),
@@ -102,7 +102,7 @@ ROWS: dict[str, Row] = {
     ),
     "guided-gradcam": Row(
         (
-            "methods/test_repeated_runs.py::test_modes_of_the_image_as_methods",
+            "methods/test_modes_as_methods.py::test_modes_of_the_image_as_methods",
             "methods/test_graph_modes.py::test_arrays_are_what_the_file_gives",
         ),
         (CAPTUM,),
@@ -147,17 +147,19 @@ ROWS: dict[str, Row] = {
         (TORCH_CAM,),
     ),
     # averages
-    "smoothgrad": Row(("methods/test_repeated_runs.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
-    "vargrad": Row(("methods/test_repeated_runs.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
+    "smoothgrad": Row(("methods/test_gradient_averaging.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
+    "vargrad": Row(("methods/test_gradient_averaging.py::test_smoothgrad_and_vargrad",), (CAPTUM,)),
     "integrated-gradients": Row(
         (
-            "methods/test_repeated_runs.py::test_integrated_gradients_sum_to_the_scores_difference",
-            "methods/test_repeated_runs.py::test_integrated_gradients_follow_the_straight_path",
+            "methods/test_gradient_averaging.py::test_integrated_gradients_sum_to_the_scores_difference",
+            "methods/test_gradient_averaging.py::test_integrated_gradients_follow_the_straight_path",
         ),
         (CAPTUM,),
     ),
-    "smoothgradcam++": Row(("methods/test_repeated_runs.py::test_smoothgradcam_pp",), (TORCH_CAM,)),
-    "augsmooth": Row(("methods/test_repeated_runs.py::test_augsmooth_averages_heatmaps_of_changed_images",), (PGC,)),
+    "smoothgradcam++": Row(("methods/test_gradient_averaging.py::test_smoothgradcam_pp",), (TORCH_CAM,)),
+    "augsmooth": Row(
+        ("methods/test_gradient_averaging.py::test_augsmooth_averages_heatmaps_of_changed_images",), (PGC,)
+    ),
     "vit-reciprocam": Row(("export/test_classifier_head.py::test_vit_reciprocam_keeps_class_token_and_residual",)),
     # functions of any score, and methods of the same name
     "scorecam": Row(
