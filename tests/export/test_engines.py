@@ -1,9 +1,5 @@
-"""Exports for other engines than ONNX Runtime: equal results, by operators that the engine's published list has.
+"""Exports for other engines than ONNX Runtime: equal results, by operators that the engine's published list has."""
 
-ONNX Runtime runs both forms here; what TensorRT's parser reads is taken from its own list.
-"""
-
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -18,21 +14,15 @@ from fastcam.schema import OUTPUTS, FastcamError, Metadata
 from fastcam_export import export_model, inspect_model
 from fastcam_export.artifacts import engines
 from support.models.chains import CHAINS, Builder
-from support.models.small_models import CLASSES, classifier, many_classes, save
+from support.models.small_models import CLASSES, classifier, save
 from support.rules.cases import CASES
 from support.rules.checks import TARGETS, agree, cotangents, forms, stacked
+from support.rules.explained import WANTED, execute, noise
 from support.rules.runs import differentiate, run
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 DIFFERENT = ("GatherElements", "GatherND", "MaxPool", "ScatterElements", "ScatterND", "TopK")
 """Operators whose gradient has a form of its own for engines."""
-WANTED = [[-1, 2, -4], [0, -2, 3]]
-
-
-def execute(model, images, targets=WANTED):
-    """What an exported model of one image input computes, by output name."""
-    targets = np.array(targets, np.int64)
-    return run(model, {model.graph.input[0].name: images, "fastcam.targets": targets})
 
 
 def compare(model, images, tolerance=1e-6, targets=WANTED, **options):
@@ -55,10 +45,6 @@ def hold_against_the_list(model):
     assert added and {node.op_type for node in added} <= set(known)
     assert not {"Col2Im", "NonZero"} & {node.op_type for node in added}
     assert not [node for node in added if node.op_type.startswith("Scatter")]
-
-
-def noise(*shape, seed=5):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 # ---- rules
@@ -255,209 +241,3 @@ def test_explainer_reads_such_a_file(tmp_path):
     explainer = Explainer(tmp_path / "tensorrt.onnx")
     with pytest.raises(FastcamError, match="class 5 is out of range"):
         explainer(images, [5])
-
-
-# ---- refusals and warnings
-
-
-def test_the_models_own_nodes_are_reported():
-    builder = Builder().node("MaxPool", kernel_shape=[2, 2], dilations=[2, 2]).node("Sigmoid").mean()
-    made = export_model(builder.model(), layer="map", for_engine="tensorrt")
-    assert made.engine == (
-        "TensorRT 10.15: it does not read MaxPool of the model itself (1x): its dilations must be one",
-    )
-    assert any("warning: " + made.engine[0] in line for line in made.summary())
-    assert inspect_model(builder.model(), for_engine="tensorrt").engine == made.engine
-    assert inspect_model(builder.model()).engine == ()
-
-
-def test_an_opset_that_the_engine_does_not_read_is_reported():
-    made = export_model(classifier(25), for_engine="tensorrt", check=False)
-    assert made.engine == ("TensorRT 10.15: it reads opsets 9 to 24, the model has 25",)
-
-
-def scoring(*nodes, weights=(), classes=CLASSES, image=("N", 3, 4, 4)):
-    """A model whose nodes lead from "image" to "scores"."""
-    made = [helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes]
-    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, image)]
-    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])]
-    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in dict(weights).items()]
-    graph = helper.make_graph(made, "scoring", inputs, outputs, tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-def test_an_added_node_that_the_engine_does_not_read_is_refused():
-    """CumProd is in no list of TensorRT's, nor is the Det whose gradient needs Det again."""
-    model = scoring(
-        ("Relu", ["image"], ["map"]),
-        ("Det", ["map"], ["volume"]),
-        ("MatMul", ["volume", "w"], ["scores"]),
-        weights={"w": noise(3, CLASSES)},
-    )
-    with pytest.raises(FastcamError) as caught:
-        export_model(model, layer="map", for_engine="tensorrt", check=False)
-    assert re.search(r"the gradient needs .*Det.*TensorRT 10.15 does not read .*later layer", str(caught.value))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_sum_whose_axes_only_the_run_time_knows_is_one_over_known_axes():
-    """Whether the mask, of free height, is broadcast over the map's, the engine's builder cannot know."""
-    model = scoring(
-        ("Relu", ["image"], ["map"]),
-        ("Slice", ["map", "zero", "mostly", "rows"], ["part"]),
-        ("Add", ["part", "map"], ["both"]),
-        ("GlobalAveragePool", ["both"], ["mean"]),
-        ("Flatten", ["mean"], ["flat"]),
-        ("MatMul", ["flat", "w"], ["scores"]),
-        weights={
-            "w": noise(3, CLASSES),
-            "zero": np.array([0]),
-            "mostly": np.array([2**31]),
-            "rows": np.array([2]),
-        },
-        image=("N", 3, "H", "W"),
-    )
-    made = export_model(model, layer="map", for_engine="tensorrt", check=False).model
-    assert any(node.op_type == "ReduceSum" for node in made.graph.node)  # a computed axis is one that it does not read
-
-
-def test_an_unknown_number_of_classes_is_refused():
-    model = scoring(
-        ("Relu", ["image"], ["map"]),
-        ("GlobalAveragePool", ["map"], ["mean"]),
-        ("Flatten", ["mean"], ["scores"]),
-        classes="C",
-        image=("N", "C", 4, 4),
-    )
-    with pytest.raises(FastcamError, match=r"number of classes .* fixed number of classes") as caught:
-        export_model(model, layer="map", for_engine="tensorrt", check=False)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_engine_is_refused():
-    with pytest.raises(FastcamError, match="for_engine is 'openvino'; it must be one of: onnxruntime, cuda, tensorrt"):
-        export_model(classifier(), for_engine="openvino")
-    with pytest.raises(FastcamError, match="for_engine"):
-        inspect_model(classifier(), for_engine="openvino")
-
-
-# ---- the list itself
-
-
-def graph_of(op_type, inputs, outputs=("y",), constants=(), dtype=TensorProto.FLOAT, shape=(2, 3, 8, 8), **attributes):
-    values = [
-        helper.make_tensor_value_info(name, dtype, shape) for name in inputs if name and name not in dict(constants)
-    ]
-    tensors = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in dict(constants).items()]
-    made = [helper.make_empty_tensor_value_info(name) for name in outputs]
-    graph = helper.make_graph([helper.make_node(op_type, inputs, outputs, **attributes)], "one", values, made, tensors)
-    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])).graph
-
-
-RESTRICTED = {
-    "not in its list": (graph_of("Col2Im", ["x", "a", "b"]), "not in its list of operators"),
-    "a type": (graph_of("Relu", ["x"], dtype=TensorProto.INT8), "it does not take INT8"),
-    "a constant": (graph_of("ReduceSum", ["x", "axes"]), "its input 1 must be a constant"),
-    "a bound": (graph_of("TopK", ["x", "k"], ["v", "i"], {"k": [3840]}), "its input 1 must be a constant below 3840"),
-    "outputs": (graph_of("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]), "only its first 1 output(s) can be used"),
-    "ones": (graph_of("AveragePool", ["x"], kernel_shape=[2, 2], dilations=[2, 1]), "its dilations must be one"),
-    "ranks": (
-        graph_of("MaxPool", ["x"], shape=(2, 3, 8), kernel_shape=[2]),
-        "its input has 3 axes, not 4 or 5",
-    ),
-    "values": (
-        graph_of("ScatterND", ["x", "i", "u"], reduction="add"),
-        "its reduction must be none",
-    ),
-    "zero": (
-        graph_of("QuantizeLinear", ["x", "s", "z"], constants={"s": np.float32(1), "z": np.uint8(3)}),
-        "its input 2 must be zero",
-    ),
-    "read": (graph_of("TopK", ["x", "k"], ["v", "i"], {"k": [3839]}), None),
-    "read, int64": (graph_of("Add", ["x", "x"], dtype=TensorProto.INT64), None),
-}
-
-
-@pytest.mark.parametrize("what", RESTRICTED)
-def test_restrictions(what):
-    graph, reason = RESTRICTED[what]
-    assert [why for _, why in engines.refused(graph, "tensorrt")] == ([] if reason is None else [reason])
-    assert engines.refused(graph, "onnxruntime") == []
-
-
-def test_the_list_is_complete_and_says_where_it_is_from():
-    matrix = engines.matrix("tensorrt")
-    assert (
-        matrix["source"].startswith("https://github.com/onnx/onnx-tensorrt/") and matrix["version"] in matrix["source"]
-    )
-    assert not set(matrix["operators"]) & set(matrix["not_supported"])
-    allowed = {*engines.TESTS, "types", "note"}
-    assert all(set(entry) <= allowed and entry["types"] for entry in matrix["operators"].values())
-    since = {schema.name: schema.since_version for schema in onnx.defs.get_all_schemas() if not schema.domain}
-    missing = set(since) - set(matrix["operators"]) - set(matrix["not_supported"])
-    assert all(since[name] >= matrix["opsets"][1] for name in missing), missing
-
-
-# ---- ONNX Runtime on CUDA
-
-READ_ON_THE_HOST = {"Reshape": 1, "Expand": 1, "TopK": 1, "Slice": 1, "Tile": 1, "ReduceSum": 1, "ReduceMean": 1}
-"""Operators whose kernels on a GPU want an input in the host's memory, and the first such input."""
-
-
-def read_on_the_host(model):
-    """Added nodes that want on the host what is computed on the device: neither constants nor sizes."""
-    made = {name: node for node in model.graph.node for name in node.output}
-    given = {value.name for value in model.graph.input}
-
-    def is_known(name):
-        node = made.get(name)
-        if node is None:
-            return name in {tensor.name for tensor in model.graph.initializer} and name not in given
-        return node.op_type in ("Shape", "Size", "Constant") or all(map(is_known, filter(None, node.input)))
-
-    added = [node for node in model.graph.node if node.name.startswith("fastcam.") and node.op_type in READ_ON_THE_HOST]
-    late = [(node, node.input[READ_ON_THE_HOST[node.op_type] :]) for node in added]
-    return [node.op_type for node, inputs in late if not all(is_known(name) for name in inputs if name)]
-
-
-@pytest.mark.parametrize("options", [{}, {"emit": "gradients"}, {"emit": "cam"}, {"input_gradient": "guided"}], ids=str)
-def test_for_cuda_nothing_added_is_read_on_the_host(options):
-    source = many_classes() if options == {} else classifier(size=16)
-    usual = export_model(source, targets="required", check=False, **options).model
-    for_cuda = export_model(source, targets="required", for_engine="cuda", check=False, **options).model
-    if options == {}:
-        assert read_on_the_host(usual) == ["TopK"]  # how many ranks there are depends on what is asked
-    assert read_on_the_host(for_cuda) == []
-    x = noise(2, 3, 16, 16)
-    expected, found = execute(usual, x), execute(for_cuda, x)
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-6 * np.abs(array).max(), err_msg=name)
-
-
-def test_for_cuda_a_target_that_is_no_class_gives_nothing_that_looks_like_a_result():
-    made = export_model(classifier(size=16), for_engine="cuda", preprocess="raw")
-    assert made.metadata.engine == "cuda" and made.check["gradient_error"] < 1e-3
-    assert any("ONNX Runtime on CUDA: a target that is no class" in line for line in made.summary())
-    x = noise(1, 3, 16, 16)
-    required = export_model(classifier(size=16), for_engine="cuda", targets="required", check=False)
-    found = execute(required.model, x, [[-2, -99, 5]])
-    assert found["fastcam.classes"][0, 0] >= 0 and found["fastcam.classes"][0, 1:].tolist() == [-1, -1]
-    assert np.isfinite(found["fastcam.weights"][0, 0]).all() and np.isnan(found["fastcam.weights"][0, 1:]).all()
-    explainer = Explainer(made.model.SerializeToString())
-    assert explainer(x, targets=-2).status == (("ok",),)
-    with pytest.raises(FastcamError, match="class -99 is out of range"):
-        explainer(x, targets=-99)
-
-
-def test_for_a_browser_the_nodes_are_onnx_runtimes_and_targets_have_no_default(tmp_path):
-    usual = export_model(classifier(), targets="required", check=False).model
-    made = export_model(classifier(), tmp_path / "net.cam.onnx", for_engine="web", preprocess="raw")
-    assert made.model.graph == usual.graph
-    assert made.metadata.engine == "web" and any("onnxruntime-web" in line for line in made.summary())
-    assert (
-        export_model(
-            classifier(), for_engine="web", targets="constant", preprocess="raw", check=False
-        ).model.graph.input[0]
-        == (usual.graph.input[0])
-    )
-    assert Explainer(tmp_path / "net.cam.onnx")(noise(1, 3, 8, 8), [-1, 2]).maps.shape[1] == 2
