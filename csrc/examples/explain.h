@@ -16,14 +16,17 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "fastcam/cam.h"
@@ -51,6 +54,14 @@ struct Options {
     int threads = 0, repeat = 0;
 };
 
+// Whether all of a text is a whole number of the type of `out`.
+template <class Number>
+bool whole_number(const char* text, Number& out) {
+    const char* const end = text + std::strlen(text);
+    const auto read = std::from_chars(text, end, out);
+    return read.ec == std::errc() && read.ptr == end;
+}
+
 inline bool read_options(int count, char** given, Options& options) {
     std::vector<std::string> files;
     for (int i = 1; i < count; ++i) {
@@ -62,13 +73,13 @@ inline bool read_options(int count, char** given, Options& options) {
         }
         if (++i == count) return false;
         const char* value = given[i];
-        if (name == "--target") options.targets.push_back(std::atoll(value));
+        if (name == "--target" && whole_number(value, options.targets.emplace_back())) continue;
         else if (name == "--threshold") options.threshold = static_cast<float>(std::atof(value));
         else if (name == "-o") options.output = value;
-        else if (name == "--threads") options.threads = std::atoi(value);
+        else if (name == "--threads" && whole_number(value, options.threads) && options.threads >= 0) continue;
         else if (name == "--onnxruntime") options.runtime = value;
         else if (name == "--against") options.against = value;
-        else if (name == "--repeat") options.repeat = std::atoi(value);
+        else if (name == "--repeat" && whole_number(value, options.repeat)) continue;
         else return false;
     }
     if (options.targets.empty()) options.targets.push_back(-1);
@@ -289,6 +300,12 @@ inline int explain_main(int count, char** given, const std::function<Open(const 
     try {
         const Open open = engine(options);
         if (!open) return 2;
+        for (const std::string& read : {options.picture, options.model}) {
+            std::error_code absent;
+            if (!options.output.empty() && std::filesystem::equivalent(options.output, read, absent)) {
+                throw std::runtime_error(options.output + ": cannot be written, as it is read; choose another name with -o");
+            }
+        }
         const Picture picture = read_picture(options.picture);
         Explainer explainer(open, options);
         explainer.explain(picture);

@@ -2,12 +2,18 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "exif.h"
 
 #if defined(FASTCAM_OPENCV)
 #include <opencv2/imgcodecs.hpp>
@@ -62,10 +68,16 @@ inline Picture read_picture(const std::string& path) {
     cv::cvtColor(image, image, cv::COLOR_BGR2RGB);
     return {image.rows, image.cols, {image.datastart, image.dataend}};
 #elif defined(FASTCAM_STB)
+    if (std::filesystem::is_directory(path)) throw std::runtime_error(path + ": a folder");
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<std::uint8_t> data((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    if (data.empty()) throw std::runtime_error(path + ": no such file, or nothing in it");
+    if (data.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) throw std::runtime_error(path + ": too large a file");
     int width = 0, height = 0, channels = 0;
-    stbi_uc* pixels = stbi_load(path.c_str(), &width, &height, &channels, 3);
+    stbi_uc* pixels = stbi_load_from_memory(data.data(), static_cast<int>(data.size()), &width, &height, &channels, 3);
     if (pixels == nullptr) throw std::runtime_error(path + ": " + stbi_failure_reason());
-    Picture out{height, width, {pixels, pixels + static_cast<std::size_t>(3) * width * height}};
+    Picture out{height, width, {}};
+    out.pixels = turned(pixels, out.height, out.width, orientation({data.data(), data.size()}));  // as OpenCV does it
     stbi_image_free(pixels);
     return out;
 #else

@@ -9,11 +9,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import fastcam
 from fastcam import Explainer
@@ -141,6 +143,37 @@ def test_the_overlay_is_pythons(built, library, tmp_path):
     assert (difference[~near] > 4).mean() < 1e-3 and (difference[near] > 20).mean() > 0.5  # the outline is drawn there
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_pictures_are_turned_as_their_files_say(built, library, tmp_path, ending):
+    cache = (built / "CMakeCache.txt").read_text()
+    if "OpenCV_DIR-NOTFOUND" in cache and "STB_INCLUDE_DIR-NOTFOUND" in cache:
+        pytest.skip("neither OpenCV nor stb here: the program reads PPM alone")
+    model, picture = export(tmp_path / "net.cam.onnx"), Image.fromarray(scene(300, 421))
+    explainer, file = Explainer(model), tmp_path / f"p.{ending}"
+    for orientation in range(10):  # 0 and 9 are none
+        exif = Image.Exif()
+        exif.endian = "<>"[orientation % 2]
+        exif[0x10F], exif[0x112] = "a maker", orientation
+        picture.save(file, exif=exif, quality=95)
+        code, lines, said = run(built / "explain", model, file, "--onnxruntime", library)
+        assert code == 0, said
+        agrees(lines, explainer(file))
+
+
+@pytest.mark.parametrize("exif", [b"", b"II*", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0"])
+def test_damaged_exif_data_turn_nothing(built, library, tmp_path, exif):
+    model, picture = export(tmp_path / "net.cam.onnx"), Image.fromarray(scene(300, 421))
+    if "OpenCV_DIR-NOTFOUND" not in (built / "CMakeCache.txt").read_text():
+        pytest.skip("OpenCV reads pictures here")
+    picture.save(tmp_path / "p.png")
+    data = (tmp_path / "p.png").read_bytes()
+    chunk = b"eXIf" + exif
+    chunk = len(exif).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "q.png").write_bytes(data[:33] + chunk + data[33:])
+    found = [run(built / "explain", model, tmp_path / name, "--onnxruntime", library) for name in ("p.png", "q.png")]
+    assert found[0] == found[1]
+
+
 def test_what_is_wrong_is_one_line_and_code_2(built, library, tmp_path):
     file, here = save(tmp_path / "p.ppm", scene(64, 64)), ["--onnxruntime", library]
     gradients = export(tmp_path / "g.cam.onnx", emit="gradients")
@@ -153,6 +186,9 @@ def test_what_is_wrong_is_one_line_and_code_2(built, library, tmp_path):
         ([gradients, tmp_path / "none.ppm", *here], "none.ppm"),
         ([gradients, file, "--onnxruntime", tmp_path / "none.so"], "--onnxruntime FILE"),
         ([gradients, file, "--threshold", "2"], "usage"),
+        ([gradients, file, "--target", "dog"], "usage"),
+        ([gradients, file, "--threads", "two"], "usage"),
+        ([gradients, file, "-o", file, *here], "p.ppm: cannot be written"),
         ([gradients], "usage"),
     ):
         code, lines, said = run(built / "explain", *arguments)
