@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
@@ -34,10 +34,9 @@ from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.inputs.stacked_frames import StackInputs, stacks_of
 from fastcam.runtime.profile import Choice, Goal, chosen, opening
 from fastcam.runtime.providers import DEFAULT, Settings, stream_address
-from fastcam.runtime.run_gate import RUNS
 from fastcam.runtime.session import Model, Providers, create_session
 from fastcam.runtime.text_encoder import TextEncoder
-from fastcam.runtime.thread_limit import at_most
+from fastcam.runtime.thread_limit import call_limits
 from fastcam.runtime.thread_pipeline import Workers
 from fastcam.schema import Metadata
 from fastcam.targets.classes import ClassTargets, Targets
@@ -202,11 +201,9 @@ class OpenedFile:
             runs = list(self.runner.runs(self.inputs.sources(images, inputs, text), self.predicted))
             return joined(runs, self.whole.metadata)
 
-    @contextmanager
-    def limited(self) -> Iterator[None]:
+    def limited(self) -> AbstractContextManager[None]:
         """What a call runs in: BLAS and OpenCV with this file's threads; forks wait for its end."""
-        with RUNS, at_most(self.threads):
-            yield
+        return call_limits(self.threads)
 
 
 def open_file(options: OpenOptions) -> OpenedFile:

@@ -19,24 +19,29 @@ class RunGate:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
         self._inside: dict[int, int] = {}  # how many calls a thread is in, one inside the other
         self._forking = 0
+        self._new_lock()
+
+    def _new_lock(self) -> None:
+        self._lock = threading.RLock()  # which takes less time by itself than as the condition
+        self._changed = threading.Condition(self._lock)
 
     def __enter__(self) -> None:
         thread = threading.get_ident()
-        with self._changed:
-            if thread not in self._inside:
+        with self._lock:
+            if self._forking and thread not in self._inside:
                 self._changed.wait_for(lambda: not self._forking, LONGEST)
             self._inside[thread] = self._inside.get(thread, 0) + 1
 
     def __exit__(self, *error: object) -> None:
         thread = threading.get_ident()
-        with self._changed:
+        with self._lock:
             self._inside[thread] -= 1
             if not self._inside[thread]:
                 del self._inside[thread]
-                self._changed.notify_all()
+                if self._forking:
+                    self._changed.notify_all()
 
     def before_fork(self) -> None:
         """Wait until no other thread is in a call, and let none begin."""
@@ -54,7 +59,8 @@ class RunGate:
         """There is one thread here: the one that forked."""
         thread = threading.get_ident()
         self._inside = {own: calls for own, calls in self._inside.items() if own == thread}
-        self._changed, self._forking = threading.Condition(), 0
+        self._forking = 0
+        self._new_lock()
 
 
 RUNS = RunGate()

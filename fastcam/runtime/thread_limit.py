@@ -11,7 +11,7 @@ import functools
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -54,8 +54,9 @@ class Limits:
                 self._apply()
 
     def _apply(self) -> None:
+        least = min(self._asked.values(), default=None)
         for i, (pool, before) in enumerate(self._before):
-            wanted = min(before, *self._asked.values()) if self._asked else before
+            wanted = before if least is None or least > before else least
             if wanted != self._set[i] and pool.read() == self._set[i]:  # else the host has set it since
                 pool.set(wanted)
                 self._set[i] = wanted
@@ -72,18 +73,44 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_LIMITS.in_child)
 
 
-@contextlib.contextmanager
-def at_most(threads: int | None) -> Iterator[None]:
-    """What runs inside, in any thread, finds BLAS and OpenCV limited; None limits nothing."""
-    if threads is None:
-        yield
-        return
-    call = object()
-    try:
-        _LIMITS.enter(call, threads)
-        yield
-    finally:
-        _LIMITS.leave(call)
+class at_most:
+    """What runs inside, in any thread, finds BLAS and OpenCV limited; None limits nothing.
+
+    A class, not a generator, which takes longer: every call enters one.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        if self._threads is not None:
+            try:
+                _LIMITS.enter(self, self._threads)
+            except BaseException:
+                _LIMITS.leave(self)
+                raise
+
+    def __exit__(self, *error: object) -> None:
+        if self._threads is not None:
+            _LIMITS.leave(self)
+
+
+class call_limits(at_most):
+    """What a call runs in: BLAS and OpenCV limited, and forks wait for its end."""
+
+    def __enter__(self) -> None:
+        RUNS.__enter__()
+        try:
+            super().__enter__()
+        except BaseException:
+            RUNS.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            super().__exit__()
+        finally:
+            RUNS.__exit__()
 
 
 def limited(function: Callable[P, T]) -> Callable[P, T]:
@@ -93,7 +120,7 @@ def limited(function: Callable[P, T]) -> Callable[P, T]:
     def within(*arguments: P.args, **more: P.kwargs) -> T:
         drawn: Any = arguments[0] if arguments else None
         drawn = drawn[0] if isinstance(drawn, (list, tuple)) and drawn else drawn
-        with RUNS, at_most(getattr(drawn, "threads", None)):
+        with call_limits(getattr(drawn, "threads", None)):
             return function(*arguments, **more)
 
     return within
