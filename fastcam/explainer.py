@@ -15,7 +15,7 @@ from fastcam.explain.opened_file import OpenedFile, OpenOptions, open_file
 from fastcam.explain.prediction_steps import PredictionSteps
 from fastcam.explain.prompts import texts_in
 from fastcam.explain.request import ExplainOptions, Layers
-from fastcam.explain.request_resolver import LATER, RequestResolver
+from fastcam.explain.request_resolver import RequestResolver
 from fastcam.explain.streaming import Frame, Steps, stream
 from fastcam.image.reading import MAX_PIXELS
 from fastcam.labels import Labels
@@ -301,8 +301,9 @@ class Explainer:
         asked, targets = self._with_texts_of(targets)
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with asked._limited():
-            request = asked._requests.request(ExplainOptions(*parameters), asked._file.images(images, inputs, text))
-            return asked._file.runner.explain(request, asked._file.view)
+            given = asked._file.images(images, inputs, text)
+            request = asked._requests.request(ExplainOptions(*parameters), len(given))
+            return asked._file.runner.explain(request, given, asked._file.view)
 
     @checked
     def predict(self, images: Any, inputs: Values | None = None, text: str | Sequence[str] | None = None) -> Prediction:
@@ -346,8 +347,9 @@ class Explainer:
         """
         parameters = targets, threshold, connectivity, cotangent, method, layers, fuse, style, options, progress
         with self._limited():
-            request = self._requests.request(ExplainOptions(*parameters), self._file.images(prediction))
-            return self._file.runner.explain(request, self._file.view)
+            given = self._file.images(prediction)
+            request = self._requests.request(ExplainOptions(*parameters), len(given))
+            return self._file.runner.explain(request, given, self._file.view)
 
     @checked
     def on_device(
@@ -378,10 +380,10 @@ class Explainer:
         kernels: Any = self._file.view.kernels
         if not hasattr(kernels, "cupy"):
             raise FastcamError('on_device needs kernels="cuda"; the Explainer has those of the CPU')
-        later = replace(LATER, further=self._file.inputs.further(None, len(images)))
-        request = self._requests.request(parameters, later, len(images))
+        further = self._file.inputs.further(None, len(images))
+        request = self._requests.request(parameters, len(images))
         with self._limited(), kernels.on_stream(self._file.stream):
-            return on_device.explain(self._network, kernels, images, request, heatmaps)
+            return on_device.explain(self._network, kernels, images, further, request, heatmaps)
 
     @checked
     def stream(
@@ -515,8 +517,9 @@ class Explainer:
         asked, targets = self._with_texts_of(targets)
         with asked._limited():
             file = asked._file
-            request = asked._requests.request(ExplainOptions(targets), file.inputs.sources(images, inputs, text))
-            return list(file.runner.probes(request, file.view))
+            given = file.inputs.sources(images, inputs, text)
+            request = asked._requests.request(ExplainOptions(targets), len(given))
+            return list(file.runner.probes(request, given, file.view))
 
     def question(self, cotangent: CotangentLike) -> CotangentSource:
         """Cotangents in words, made ready once for many calls: pictures that they name are read, errors raised.

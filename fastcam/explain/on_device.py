@@ -11,7 +11,7 @@ from fastcam.errors import FastcamError
 from fastcam.explain.postprocess import LayerMaps, explain_maps
 from fastcam.explain.request import Request
 from fastcam.runtime.exported_model import Network
-from fastcam.runtime.inputs.base import Sources
+from fastcam.runtime.inputs.further_inputs import FurtherValues
 from fastcam.runtime.io_binding import DeviceTensor, on_device
 from fastcam.schema import ACTIVATIONS, CAM, CLASSES, GRADIENTS, PREFIX, WEIGHTS, Metadata
 from fastcam.targets.classes import ClassTargets
@@ -38,11 +38,14 @@ class Resident:
     explained: DeviceExplained
 
 
-def explain(network: Network, kernels: CudaKernels, images: Any, request: Request, heatmaps: bool) -> Resident:
+def explain(
+    network: Network, kernels: CudaKernels, images: Any, further: FurtherValues, request: Request, heatmaps: bool
+) -> Resident:
     """Run ``network`` on a batch and explain it by Grad-CAM, all of it on the device.
 
     Args:
         images: the network's input, an array on the device or a NumPy array, which is copied there once.
+        further: the values of the model's further inputs.
         request: for classes and ranks.
         heatmaps: False leaves out the enlarged maps.
 
@@ -51,7 +54,6 @@ def explain(network: Network, kernels: CudaKernels, images: Any, request: Reques
             files.
     """
     name, metadata, targets = network.name, network.metadata, request.targets
-    assert isinstance(request.images, Sources)
     if not isinstance(targets, ClassTargets):
         raise FastcamError(f"{name} explains cotangents; on_device explains classes")
     if targets.terms is not None:
@@ -64,7 +66,7 @@ def explain(network: Network, kernels: CudaKernels, images: Any, request: Reques
             f"on_device takes the network's input, {sides} of {name}, got {list(tensor.shape)}; pictures go to the "
             "Explainer itself, or to a file exported with --frames"
         )
-    outputs = network.resident(tensor, targets.classes, request.images.further)
+    outputs = network.resident(tensor, targets.classes, further)
     size = _heatmap_size(tensor.shape, metadata)
     explained = explain_maps(kernels, _gradcam(outputs, metadata), size, request, want_heatmaps=heatmaps)
     own = {key: value for key, value in outputs.items() if not key.startswith(PREFIX)}

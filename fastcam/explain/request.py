@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from fastcam.errors import FastcamError, typed
 from fastcam.methods import METHODS, Method
 from fastcam.methods.context import Meter, Progress
 from fastcam.methods.registry import EIGEN
 from fastcam.render import peer_styles
-from fastcam.results.prediction import Prediction
-from fastcam.runtime.inputs.base import Sources
 from fastcam.runtime.session import warn_once
 from fastcam.schema import Metadata
 from fastcam.targets import grammar
@@ -29,8 +27,7 @@ PLAIN = frozenset({int, float, str, NoneType})
 """Types of what is asked that never changes."""
 
 
-@dataclass(frozen=True)
-class ExplainOptions:
+class ExplainOptions(NamedTuple):
     """The parameters of :meth:`fastcam.Explainer.__call__`, ``explain`` and ``stream``, as the caller gave them.
 
     :meth:`fastcam.Explainer.__call__` says what each is.
@@ -47,21 +44,23 @@ class ExplainOptions:
     options: Mapping[str, Any] | None = None
     progress: Progress | None = None
 
-    def __post_init__(self) -> None:
-        if type(self.threshold) is not float:
-            typed("threshold", self.threshold, Real, "a number")
-        if self.method is not None:
-            typed("method", self.method, str | NoneType, "the name of a method (fastcam methods)")
+    def check(self) -> None:
+        """Refuse what no file answers.
+
+        Raises:
+            FastcamError: a threshold or a method of another kind.
+        """
+        typed("threshold", self.threshold, Real, "a number")
+        typed("method", self.method, str | NoneType, "the name of a method (fastcam methods)")
         if not 0 < self.threshold <= 1:
             raise FastcamError(f"the threshold is a fraction of the heatmap's maximum, in (0, 1], got {self.threshold}")
 
     @property
     def key(self) -> tuple[object, ...] | None:
         """The same of calls that ask the same; None where more than numbers and names is asked."""
-        plain = self.targets, self.threshold, self.connectivity, self.method, self.fuse, self.style
-        types = tuple(map(type, plain))  # True is no 1
-        more = self.cotangent, self.layers, self.options, self.progress
-        return (*plain, *types) if PLAIN.issuperset(types) and all(one is None for one in more) else None
+        types = tuple(map(type, self))  # True is no 1
+        plain = self.cotangent is None and self.layers is None and self.options is None and self.progress is None
+        return (self, types) if plain and PLAIN.issuperset(types) else None
 
 
 def resolved(
@@ -137,16 +136,14 @@ def with_defaults(
     fused = of_layers is not None and of_layers.per_image is None and of_layers.of_class
     alone = one_layer or asks.layers is not None or peer_styles.signed(asks.style) or place is False
     fuse = metadata.fuse if asks.fuse is None and fused and not alone else asks.fuse
-    return replace(asks, method=method, fuse=fuse)
+    return asks._replace(method=method, fuse=fuse)
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What one call asks of a file that can answer it.
+    """What calls ask of a file that can answer it, whatever their images are.
 
     Attributes:
-        images: pictures, clips or tensors still to run, or a prediction, whose runs are there; empty where they come
-            later: frames of a stream, a batch on the device.
         targets: classes and ranks or cotangents, a row for each image or one for all.
         method: with its options set.
         layers: numbers of the layers asked for, from 1, in the order in which an image passes them; none where it is
@@ -158,7 +155,6 @@ class Request:
         progress: counts what methods run again.
     """
 
-    images: Sources | Prediction
     targets: ResolvedTargets
     method: Method
     layers: tuple[int, ...]

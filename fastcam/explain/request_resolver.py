@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from fastcam.explain import multilayer
@@ -10,47 +9,41 @@ from fastcam.explain.opened_file import OpenedFile
 from fastcam.explain.request import ExplainOptions, Request, ResolvedTargets, resolved, with_defaults
 from fastcam.explain.streaming import Steps
 from fastcam.methods.context import Meter
-from fastcam.results.prediction import Prediction
-from fastcam.runtime.inputs.base import Sources
 from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.providers import short
 from fastcam.targets.resolved import CotangentSource
 from fastcam.targets.spec_kinds import CotangentLike, bind
 
-LATER = Sources((), ())
-"""The images of a request where they come later: frames of a stream, a batch on the device."""
 _REQUESTS = 64
 """How many ways of asking are kept, so that they need not be checked again."""
 
 
 class RequestResolver:
-    """Resolves what calls ask of one opened file, and keeps those requests that recur, without their images."""
+    """Resolves what calls ask of one opened file, and keeps those requests that recur."""
 
     def __init__(self, file: OpenedFile) -> None:
         self._file = file
         self._known: dict[tuple[object, ...], Request] = {}
 
-    def request(self, asks: ExplainOptions, images: Sources | Prediction, count: int | None = None) -> Request:
+    def request(self, asks: ExplainOptions, count: int) -> Request:
         """What a call asks, resolved and checked.
 
         Args:
-            images: those of the call, a prediction, or LATER; then
-            count: says for how many images there may be targets.
+            count: for how many images there may be targets.
 
         Raises:
             FastcamError: a target that cannot be used, or a method that the file cannot serve.
         """
-        count = len(images) if count is None else count
         key = None if self._file.metadata.cotangents else asks.key
         known = None if key is None else self._known.get(key)
         if known is None:
-            new = self._resolve(asks, images, count)
+            known = self._resolve(asks, count)
             if key is not None and len(self._known) < _REQUESTS:
-                self._known[key] = replace(new, images=LATER)
-            return new
-        return replace(known, images=images, progress=Meter(None, count * (len(known.layers) or 1)))
+                self._known[key] = known
+        return known
 
-    def _resolve(self, asks: ExplainOptions, images: Sources | Prediction, count: int) -> Request:
+    def _resolve(self, asks: ExplainOptions, count: int) -> Request:
+        asks.check()
         file, whole = self._file, self._file.whole
         targets = self.targets(asks.targets, count, asks.cotangent)
         at_one = file.view is not whole
@@ -66,7 +59,7 @@ class RequestResolver:
         method, *_ = [view.served(name, asks.options, default) for view in views]  # every layer must serve it
         progress = Meter(asks.progress, count * len(views))
         by_default, how = asks.fuse != asked.fuse, (asks.style, asks.threshold, asks.connectivity)
-        return Request(images, targets, method, layers, asks.fuse, by_default, *how, progress)
+        return Request(targets, method, layers, asks.fuse, by_default, *how, progress)
 
     def targets(self, targets: Any, count: int, cotangent: CotangentLike | None) -> ResolvedTargets:
         """What a call wants explained, see :func:`fastcam.explain.request.resolved`."""
@@ -84,14 +77,14 @@ class RequestResolver:
         """See :meth:`fastcam.Explainer.steps`."""
         file = self._file
         each = asks.targets if callable(asks.targets) else None
-        asks = replace(asks, targets=-1) if each else asks
-        same = self.request(asks, LATER, 1)
+        asks = asks._replace(targets=-1) if each else asks
+        same = self.request(asks, 1)
 
         def request(rows: list[Any] | None) -> Request:
             if rows is None:
                 return same
             targets = rows if file.metadata.cotangents else _shared(rows)
-            return self.request(replace(asks, targets=targets), LATER, len(rows))
+            return self.request(asks._replace(targets=targets), len(rows))
 
         def check(own: list[Any]) -> object:
             return self.targets([own], 1, asks.cotangent)

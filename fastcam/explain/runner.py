@@ -40,20 +40,18 @@ class Runner:
     layers: Mapping[int, View]
     workers: Workers | None = None
 
-    def explain(self, request: Request, view: View) -> Explanation:
-        """The explanation of a request whose images are there, run by run, at the layer of ``view``."""
-        images = request.images
+    def explain(self, request: Request, images: Sources | Prediction, view: View) -> Explanation:
+        """The explanation of images, or of a prediction, whose runs are there, run by run, at the layer of ``view``."""
         parts, start = [], 0
         for run in images.runs if isinstance(images, Prediction) else self.runs(images, request.targets):
             parts.append(self.explain_run(run, request.of(slice(start, start + len(run))), view))
             start += len(run)
         return as_classes(join(parts), view)
 
-    def probes(self, request: Request, view: View) -> Iterator[Probe]:
-        """A probe of each image of a request, at the layer of ``view``."""
-        assert isinstance(request.images, Sources)
+    def probes(self, request: Request, images: Sources, view: View) -> Iterator[Probe]:
+        """A probe of each image, at the layer of ``view``."""
         start = 0
-        for run in self.runs(request.images, request.targets):
+        for run in self.runs(images, request.targets):
             yield from view.probes(run, request.of(slice(start, start + len(run))))
             start += len(run)
 
