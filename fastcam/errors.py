@@ -123,8 +123,12 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         (i, one.name, ARGUMENTS[one.name], one.default) for i, one in enumerate(parameters) if one.name in ARGUMENTS
     ]
 
+    first = min((place for place, *_ in known), default=len(parameters))
+
     @functools.wraps(function)
     def call(*given: P.args, **named: P.kwargs) -> T:
+        if not named and len(given) <= first:  # none of them was given
+            return function(*given, **named)
         for place, name, kind, default in known:
             value = given[place] if place < len(given) else named.get(name, default)
             if value is not default:

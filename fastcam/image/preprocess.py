@@ -208,7 +208,7 @@ def _shrink(
     ):
         return False
     try:
-        from fastcam.kernels import native
+        import fastcam.kernels.native as native
     except ImportError:
         return False
     if how.color == "BGR":

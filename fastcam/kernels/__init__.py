@@ -56,9 +56,9 @@ def get(name: str = "auto") -> Kernels:
         FastcamError: no such backend; "native" was asked for and is not built, or it is built and does not load; "cuda"
             was asked for where CuPy or a device is missing.
     """
-    from fastcam.kernels import reference
-
     if name == "reference":
+        from fastcam.kernels import reference
+
         return reference
     if name == "cuda":
         from fastcam.kernels import cuda
@@ -67,10 +67,10 @@ def get(name: str = "auto") -> Kernels:
     if name not in ("auto", "native"):
         raise FastcamError(f"no kernels {name!r}; there are: auto, native, cuda, reference")
     try:
-        from fastcam.kernels import native
+        import fastcam.kernels.native as native  # from ... import takes longer, and every call comes here
     except ImportError as error:
         if name == "auto" and isinstance(error, ModuleNotFoundError):
-            return reference
+            return get("reference")
         raise FastcamError(
             f"the native kernels cannot be loaded ({error}); reinstall fastcam with a C++ compiler, "
             'or use kernels.get("reference")'

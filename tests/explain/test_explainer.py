@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from fastcam import Explainer, FastcamError, methods
 from fastcam.schema import EMITS, preset
 from fastcam_export import export_model
 from support.models.contract_model import LABELS, PATCH, batch, brightness_model, noise, random_model, same
+
+MOST_STEPS = 310
+"""Functions that a call calls. After a run, which empties the caches, each takes up to a microsecond."""
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +284,15 @@ def test_gradients_at_the_image_run_as_many_pairs_of_image_and_target_as_the_bat
     for count, found in asked.items():
         wanted = alone(pictures, targets=list(range(count)))
         np.testing.assert_allclose(found.input_gradients, wanted.input_gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_a_call_that_asks_as_one_before_takes_few_steps_in_python(explainer):
+    picture, options = noise(40, 60), {"targets": -1, "threshold": 0.2}
+    first, steps = explainer(picture, **options), []
+    sys.setprofile(lambda frame, event, argument: steps.append(event) if event in ("call", "c_call") else None)
+    try:
+        again = explainer(picture, **options)
+    finally:
+        sys.setprofile(None)
+    same(first, again)
+    assert len(steps) < MOST_STEPS

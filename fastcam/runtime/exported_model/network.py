@@ -143,7 +143,8 @@ class Network:
             raise FastcamError(
                 f"{self.name} takes {self.fixed_batch} images per run, and {len(tensor)} on a device are not filled up"
             )
-        self._refuse_batch(tensor)
+        if missing:
+            self._refuse_batch(tensor)
         feed = self._feed(tensor, missing, further)
         on_demand = self._second is not None
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
@@ -175,7 +176,8 @@ class Network:
         """The model's own outputs for images. An export in two files runs nothing else for them; one in one file also
         explains, which no run time option keeps it from."""
         missing = (self.fixed_batch or len(tensor)) - len(tensor)
-        self._refuse_batch(tensor)
+        if missing:
+            self._refuse_batch(tensor)
         feed = self._feed(tensor, missing, further)
         if self.metadata.cotangents and self._second is None:
             own = self._own(feed)

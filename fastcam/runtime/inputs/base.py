@@ -172,7 +172,7 @@ class Inputs:
             FastcamError: a tensor that does not fit the model's input, no image at all, or pictures for a file that
                 does not say how they become its input; a further input without a value, or with one that does not fit.
         """
-        if isinstance(images, Mapping):
+        if not isinstance(images, list | np.ndarray) and isinstance(images, Mapping):  # which takes longer to find out
             if self._metadata.input not in images:
                 have = ", ".join(map(str, images))
                 raise FastcamError(
@@ -235,8 +235,10 @@ class Inputs:
 
     def _ready(self, images: Any) -> Sources | None:
         """Float tensors in .npy files, which are used as they are: one image each, or several; None of all else."""
-        given = list(images) if isinstance(images, list | tuple) else [images]
-        if not given or not all(isinstance(one, str | Path) and str(one).lower().endswith(".npy") for one in given):
+        given = images if isinstance(images, list | tuple) else [images]
+        if not given or not isinstance(given[0], str | Path):
+            return None
+        if not all(isinstance(one, str | Path) and str(one).lower().endswith(".npy") for one in given):
             return None
         arrays = [input_files.read_array(one, "give an array") for one in given]
         if not all(array.dtype.kind == "f" for array in arrays):
@@ -361,6 +363,9 @@ class Inputs:
 
         For a file that takes frames, a batch is neighbours of one size.
         """
+        if len(sources) <= size and not self._metadata.frames:
+            yield self.batch(sources)
+            return
         slices = (sources.images[start : start + size] for start in range(0, len(sources), size))
         start = 0
         for part in frames_.batches(sources.images, size, self._reading) if self._metadata.frames else slices:
@@ -397,7 +402,7 @@ class Inputs:
         made = tensor.shape[axis] // self.preprocessing.stack
         if channels is not None and channels != made:
             raise FastcamError(f"{self._name} takes {channels} channels, its preprocessing makes {made}; set its color")
-        if np.issubdtype(self._dtype, np.integer):
+        if self._dtype in (np.uint8, np.int8):
             limits = np.iinfo(self._dtype)
             tensor = np.clip(np.rint(tensor), limits.min, limits.max)
         pictures, geometry = tuple(picture for picture, _ in prepared), tuple(placing for _, placing in prepared)

@@ -47,7 +47,7 @@ class TextInputs:
         """The inputs that hold a text."""
         return tuple(one.name for one in self.about if one.role in TEXTS and one.name in self.values)
 
-    @property
+    @cached_property
     def prompts(self) -> str | None:
         """The input whose texts are the classes, if there is one."""
         found = [one.name for one in self.about if one.role == "prompts" and one.name in self.values]
