@@ -23,6 +23,8 @@ _TYPES |= {"i32": "int32", "i64": "int64", "boolean": "bool"}
 _SHARED = {*_TYPES} - {"bf16", "boolean"}
 OUTPUTS = 4
 """Outputs of runs whose memory is kept for later ones, for each compiled model."""
+KINDS = 64
+"""Names, shapes and types of inputs that are kept with what runs them, so that they need not be checked again."""
 OWN_SHAPES = 2
 """Shapes that are compiled for themselves, those that are asked first; all others share a model of free shapes, which
 is slower, but needs no second at each new one. Each compiled model holds weights of its own."""
@@ -81,6 +83,7 @@ class OpenVinoSession:
         }
         self._lock = threading.Lock()
         self._compiled: dict[tuple[Any, ...] | None, _Compiled] = {}
+        self._checked: dict[tuple[Any, ...], _Compiled] = {}
 
     def get_inputs(self) -> list[Value]:
         """Inputs that a run must be given."""
@@ -120,11 +123,18 @@ class OpenVinoSession:
         if os.getpid() != self._process:
             raise FastcamError("OpenVINO does not go on in a forked process; open the file there")
         feed = {**self._defaults, **feed}
-        self._check(feed)
+        kinds = tuple(
+            [(name, getattr(value, "shape", None), getattr(value, "dtype", None)) for name, value in feed.items()]
+        )
+        compiled = self._checked.get(kinds)
+        if compiled is None:
+            self._check(feed)
+            compiled = self._for(tuple((name, np.shape(value)) for name, value in sorted(feed.items())))
+            if len(self._checked) < KINDS:
+                self._checked[kinds] = compiled
         wanted = [self._at[name] for name in names] if names is not None else range(len(self._outputs))
-        compiled = self._for(tuple((name, np.shape(value)) for name, value in sorted(feed.items())))
         try:
-            found = compiled.infer(feed)
+            found = compiled.infer([feed[name] for name in self._every])
         except RuntimeError as error:
             raise FastcamError(f"{self._name}: OpenVINO could not run it ({_cause(error)})") from error
         return [found[i] for i in wanted]
@@ -179,18 +189,22 @@ class _Compiled:
         self._ports = [(port.get_element_type(), port.get_partial_shape()) for port in model.outputs]
         self._direct = all(shape.is_static and kind.get_type_name() in _SHARED for kind, shape in self._ports)
 
-    def infer(self, feed: Feed) -> Any:
+    def infer(self, values: Sequence[Any]) -> Any:
+        """All outputs for the values of the inputs, in the model's order."""
+        inputs = [_tensor(value) for value in values]
         try:
             request = self._free.pop()
         except IndexError:
             request = self._model.create_infer_request()
         try:
+            for number, tensor in enumerate(inputs):
+                request.set_input_tensor(number, tensor)
             if not self._direct:
-                return request.infer(feed, share_inputs=True, share_outputs=False)
+                return request.infer(share_outputs=False)
             tensors = self._tensors()
             for number, tensor in enumerate(tensors):
                 request.set_output_tensor(number, tensor)
-            request.infer(feed, share_inputs=True, share_outputs=True)
+            request.infer(share_outputs=True)
         finally:
             self._free.append(request)
         arrays = [tensor.data for tensor in tensors]
@@ -212,6 +226,15 @@ class _Compiled:
                 return found
             self._given.append((tensors, arrays))
         return [openvino.Tensor(kind, shape.to_shape()) for kind, shape in self._ports]
+
+
+def _tensor(value: Any) -> Any:
+    """An array as OpenVINO takes it, without a copy where it can be read in order; it holds the array."""
+    import openvino
+
+    array = np.asarray(value)
+    whole = array.flags.c_contiguous and array.flags.writeable  # OpenVINO shares no other
+    return openvino.Tensor(array if whole else array.copy(), shared_memory=True)
 
 
 def native_precisions() -> list[Precision]:

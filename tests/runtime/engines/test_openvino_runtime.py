@@ -97,7 +97,13 @@ def test_memory_of_outputs_is_used_again_when_nobody_reads_it(exported, monkeypa
     (image,) = session.get_inputs()
     feed = {image.name: np.zeros([side or 2 for side in image.shape], np.float32)}
     made, tensor = [], openvino.Tensor
-    monkeypatch.setattr(openvino, "Tensor", lambda *how: made.append(how) or tensor(*how))
+
+    def counted(*how, **shared):  # inputs are shared
+        if not shared:
+            made.append(how)
+        return tensor(*how, **shared)
+
+    monkeypatch.setattr(openvino, "Tensor", counted)
     for _ in range(5):
         session.run(None, feed)
     assert len(made) == len(session.get_outputs())
@@ -157,3 +163,17 @@ def test_bfloat16_is_native_where_the_processor_has_instructions_for_it():
         pytest.skip("no x86")
     native = native_precisions()
     assert "f32" in native and ("bf16" in native) == bool({"avx512_bf16", "amx_bf16"} & {*flags})
+
+
+def test_arrays_that_openvino_cannot_share_are_copied(exported):
+    ours, theirs = (create_session(exported, providers) for providers in (RUNTIME, "cpu"))
+    (image,) = (value.name for value in theirs.get_inputs())
+    plain = np.random.default_rng(0).random((1, 3, *theirs.get_inputs()[0].shape[2:]), np.float32)
+    reversed_, constant = plain[..., ::-1], plain.copy()
+    constant.flags.writeable = False
+    for given in (plain, reversed_, np.asfortranarray(plain), constant):
+        for a, b in zip(ours.run(None, {image: given}), theirs.run(None, {image: given})):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    for wrong in (plain.astype(np.float64), plain[0], plain.tolist()):  # though others of its name have run
+        with pytest.raises(FastcamError, match=image):
+            ours.run(None, {image: wrong})
