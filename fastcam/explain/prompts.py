@@ -50,7 +50,9 @@ def as_classes(explanation: Explanation, view: View) -> Explanation:
     Its scores are then [N, prompts], its classes the prompts' numbers, as of a file of classes. Another explanation,
     and one of combinations, of further texts or of rows of several lengths, stays as it is.
     """
-    numbers = {} if view.texts is None else {name: number for number, name in enumerate(view.texts.prompts)}
+    if view.texts is None:
+        return explanation
+    numbers = {name: number for number, name in enumerate(view.texts.prompts)}
     rows = [[numbers.get(one.name, -1) for one in row] for row in explanation.targets]
     if not numbers or not rows or len(set(map(len, rows))) > 1 or min(map(min, rows)) < 0:
         return explanation

@@ -135,7 +135,8 @@ class Runner:
 
         each = asked()
         if self.workers is None:
-            yield from (self.run(*one) for one in each)
+            for one in each:
+                yield self.run(*one)
             return
         while some := list(islice(each, self.workers.count)):
             yield from self.workers.map(lambda one: self.run(*one), some)
@@ -148,7 +149,8 @@ class Runner:
 
     def _images_of_a_run(self, targets: ResolvedTargets | None) -> int:
         """The batch size; where pairs of image and target count, as many pairs."""
-        return max(1, self.whole.batch_size // self._pairs(targets))
+        size = self.whole.batch_size
+        return max(1, size // self._pairs(targets)) if self._pairs_count else size
 
     @property
     def _pairs_count(self) -> bool:

@@ -79,6 +79,7 @@ class Network:
         self.further = {name: value for name, value in self.inputs.items() if name not in known}
         self.outputs = tuple(self._session.get_outputs())
         self._outputs = [value.name for value in self.outputs]
+        self._added = [name for name in self._outputs if name.startswith(PREFIX)]
         self.takes_targets = TARGETS in open_inputs(self._second or self._session)
         self._check_promises()
         self._keep = keep if io_binding.on_gpu(self._session) else None
@@ -150,7 +151,7 @@ class Network:
         values, carried = self._to_carry(feed) if on_demand else (self._whole(feed, targets, missing), {})
         rows, ran = slice(0, len(tensor)), len(tensor) + missing
         own = {name: image_rows(value, rows, ran) for name, value in values.items()} if missing else values
-        explained = {name: own.pop(name) for name in list(own) if name.startswith(PREFIX)}
+        explained = {name: own.pop(name) for name in self._added if name in own}
         classes = class_rows(targets) if isinstance(targets, np.ndarray) else ()
         return Forward(tensor, own, explained, classes, carried, rows, ran, further)
 
@@ -282,6 +283,8 @@ class Network:
 
     def _feed(self, tensor: Any, missing: int, further: FurtherValues) -> dict[str, Any]:
         """The model's own inputs, filled up to the images that run."""
+        if further is NONE:
+            return {self.metadata.input: filled(tensor, missing)}
         return {self.metadata.input: filled(tensor, missing), **further.feeds(lambda rows: filled(rows, missing))}
 
     def _target_inputs(self, targets: TargetArrays, after: int, before: int = 0) -> dict[str, NDArray[Any]]:
@@ -304,7 +307,7 @@ class Network:
         values: dict[str, Any]
         if self._replay is not None:
             values = self._run(self._replay.run, self._outputs, feed)
-        elif self._keep is not None or any(isinstance(array, io_binding.DeviceTensor) for array in feed.values()):
+        elif self._keep is not None or io_binding.DeviceTensor in map(type, feed.values()):
             stay = {name for name in self._outputs if self._keep is not None and name.startswith((ACTIVATIONS, CAM))}
             device = io_binding.device_of(self._session)
             values = self._run(partial(io_binding.run, self._session, device=device, stay=stay), self._outputs, feed)
