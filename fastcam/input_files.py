@@ -124,3 +124,9 @@ def checked(path: str | Path) -> os.stat_result:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FastcamError(f"{shown(path)}: is {kind_of(mode)}; give a file")
     return found
+
+
+def in_ort_format(model: str | Path) -> bool:
+    """Whether a file is in ONNX Runtime's own format, as ``fastcam export --slim`` writes it."""
+    with open(model, "rb") as file:
+        return file.read(8)[4:] == b"ORTM"

@@ -18,6 +18,7 @@ import typer
 from fastcam.cli.shared.console import print_table, say
 from fastcam.cli.shared.options import ExportedFile, ProfileName
 from fastcam.errors import FastcamError
+from fastcam.input_files import in_ort_format
 from fastcam.schema import COTANGENT, PREFIX, TARGETS
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ EXAMPLES = (
 TOP = 5
 """Classes that a run is asked for beside the predicted one; of fewer all."""
 Row = dict[str, Any]
-ORT_FORMAT = slice(4, 8), b"ORTM"
-"""Where a file in ONNX Runtime's own format says that it is one, and how."""
 START = """
 import json, sys, time
 model, values, images, threads = sys.argv[1:]
@@ -109,13 +108,6 @@ def bench(
         typer.echo(json.dumps(report))
         return
     _print(report)
-
-
-def in_ort_format(model: Path) -> bool:
-    """Whether a file is in ONNX Runtime's own format, as ``fastcam export --slim`` writes it."""
-    place, sign = ORT_FORMAT
-    with open(model, "rb") as file:
-        return file.read(8)[place] == sign
 
 
 def _start(model: Path, session: Any, batch: int, threads: int) -> Row:

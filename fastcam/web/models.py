@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastcam.errors import FastcamError, shown
 from fastcam.explainer import Explainer
+from fastcam.input_files import in_ort_format
 from fastcam.web.readable import refusal
 
 SUFFIX = ".cam.onnx"
@@ -34,6 +35,8 @@ def web_model(path: Path) -> WebModel:
     explainer = Explainer(path)
     types = {one.name: one.type for one in explainer.signature[0]}
     why = refusal(explainer.metadata, types[explainer.metadata.input].removeprefix("tensor(").removesuffix(")"))
+    if in_ort_format(path):
+        why = "the page reads ONNX files, and this is one of ONNX Runtime's own format; give the .onnx file beside it"
     if why:
         raise FastcamError(f"{shown(path)}: {why}")
     stem = path.name.removesuffix(".onnx")

@@ -174,6 +174,7 @@ def test_what_cannot_be_explained_is_said(page):
     assert "neither a picture nor" in give(page, nonsense, "notes.txt", "text/plain")
     page.until("document.getElementById('said').className === 'bad'")
     choose(page, "weights")
+    assert give(page, nonsense, "cut.jpg", "image/jpeg").startswith("cut.jpg: this browser cannot decode it")
     give(page, png(noise(40, 40)), "p.png", "image/png")
     turn(page, "target", "nothing of the kind")
     page.until("document.getElementById('said').textContent.startsWith('no class')")

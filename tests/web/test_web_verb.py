@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import fastcam
 from fastcam.web.models import web_model
 from fastcam.web.onnxruntime_web import REQUIRED, WEBGPU
-from fastcam_export import export_model
+from fastcam_export import export_model, write_slim
 from support.models.contract_model import random_model
 from support.models.small_models import classifier, save
 
@@ -155,6 +155,15 @@ def test_a_file_that_no_page_explains_is_refused(tmp_path, options, said):
     export_model(classifier(), tmp_path / "net.cam.onnx", check=False, **{"preprocess": "unit", **options})
     code, output = run(tmp_path, "--out", "site", "net.cam.onnx")
     assert code != 0 and said in _message(output), output
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_file_in_onnxruntimes_own_format_is_refused(tmp_path):
+    packed(tmp_path / "onnxruntime-web-1.30.0.tgz")
+    export_model(classifier(), tmp_path / "net.cam.onnx", check=False, preprocess="unit")
+    write_slim(tmp_path / "net.cam.onnx")
+    code, output = run(tmp_path, "--out", "site", "net.cam.ort")
+    assert code != 0 and "give the .onnx file" in _message(output), output
     assert not (tmp_path / "site").exists()
 
 

@@ -16,7 +16,9 @@ function sizeOf(source) {
 export async function pixelsOf(source) {
   if (source.data && source.width && source.height) return source;
   if (source instanceof Blob) {
-    const bitmap = await createImageBitmap(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    const bitmap = await createImageBitmap(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }).catch(() => {
+      throw new Error(`${source.name ?? "the picture"}: this browser cannot decode it; give a whole JPEG, PNG or WebP file`);
+    });
     try {
       return await pixelsOf(bitmap);
     } finally {
