@@ -37,6 +37,8 @@ from fastcam.cli.shared.verb import Verb
 from fastcam.errors import FastcamError
 from fastcam.schema import __version__
 
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}
+"""What to install for a module, where the two have different names."""
 LONGEST = 240  # letters of a word that an error names
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever this typer keeps it
 
@@ -58,6 +60,11 @@ def _one_line(ctx: typer.Context) -> Iterator[None]:
         if error.errno != errno.ENAMETOOLONG:
             raise
         message = f"{error.filename}: {error.strerror}; give a shorter path"
+    except ImportError as error:
+        module = (error.name or "fastcam").partition(".")[0]
+        if module.startswith("fastcam"):
+            raise
+        message = f"{module} is needed for that ({error}); run: pip install {DISTRIBUTIONS.get(module, module)}"
     else:
         return
     with suppress(FastcamError):  # where errors go to the same full disk

@@ -111,6 +111,27 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(trouble, argument
 
 
 @pytest.mark.parametrize(
+    ("lacks", "arguments", "words"),
+    [
+        ("cv2", ["report", "model.cam.onnx", "photo.png"], "opencv-python"),
+        ("cv2", ["evaluate", "model.cam.onnx", "--data", "scenes:2"], "pip install opencv-python"),
+        ("yaml", ["explain", "model.cam.onnx", "photo.png", "--labels", "names.yaml"], "pip install pyyaml"),
+        ("typer", ["explain", "model.cam.onnx", "photo.png"], "pip install typer rich"),
+        ("rich", ["--help"], "pip install typer rich"),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(desk, lacks, arguments, words):
+    (desk / "names.yaml").write_text("names: {0: cat, 1: dog}")
+    before = files(desk)
+    code = f"import runpy, sys; sys.modules[{lacks!r}] = None; sys.argv = {['fastcam', *arguments]!r}; "
+    command = [sys.executable, "-W", "ignore", "-c", code + "runpy.run_module('fastcam', run_name='__main__')"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=desk)
+    assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert result.stderr.startswith("fastcam: ") and result.stderr.count("\n") == 1 and words in result.stderr
+    assert files(desk) == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "output"),
     [
         (["tune", "model.cam.onnx", "--seconds", "0.1", "-o"], "model.cam.onnx"),
