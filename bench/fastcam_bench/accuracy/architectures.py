@@ -49,7 +49,6 @@ OUTPUT = RESULTS / "gradients" / "architectures.json"
 COMMAND = "python -m fastcam_bench.accuracy.architectures"
 LIMIT = 900
 """Seconds that a model may take; the row of one that takes longer has the status "not finished"."""
-LIBRARIES = ("torch", "torchvision", "timm", "pytorchcv", "transformers")
 TOLERANCE = 1e-4
 SEEDS = (7, 8, 9)
 

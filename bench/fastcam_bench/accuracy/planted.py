@@ -43,7 +43,6 @@ SIZES = {"signal": (256,), "volume": (12, 24, 24), "picture": (40, 40), "sequenc
 """Kinds of samples, and the positions of each."""
 
 Array = npt.NDArray[Any]
-Planted = tuple[Array, Array]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from fastcam_bench.paper.prompts.networks import DualEncoder
 
 SIZE, MOST = 64, 5
 """Pixels of a side, and objects of a scene at most."""
-BATCH, RATE, PROMPTS = 48, 3e-3, 2
-"""Pictures of a step, and prompts of each: one of its own objects, one of which an attribute is another."""
+BATCH, RATE = 48, 3e-3
+"""Pictures of a step, and the highest rate of learning."""
 
 
 @dataclass(frozen=True, eq=False)
