@@ -19,18 +19,10 @@ from fastcam.evaluation.dissection.dissect import dissect
 from fastcam.evaluation.dissection.largest import Largest
 from fastcam.evaluation.dissection.neuron_names import Name, names_of, read_names, table
 from fastcam.evaluation.samples import Annotation, Sample
-from fastcam_export import export_model
 from support.given_samples import Given
 
 DATA = Path(__file__).resolve().parents[2] / "fastcam" / "data"
 pytestmark = pytest.mark.xdist_group("evaluation")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("dissected") / "scenes.cam.onnx"
-    export_model(DATA / "scenes.onnx", path, labels=DATA / "scenes.labels.txt", preprocess="imagenet", check=False)
-    return path
 
 
 @pytest.mark.parametrize("step", [1, 3])

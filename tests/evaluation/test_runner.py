@@ -37,13 +37,6 @@ ASKED = ("localization", "gt-known", "energy")
 pytestmark = pytest.mark.xdist_group("evaluation")
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("evaluated") / "scenes.cam.onnx"
-    export_model(DATA / "scenes.onnx", path, labels=DATA / "scenes.labels.txt", preprocess="imagenet", check=False)
-    return path
-
-
 def contestant(file, data, **settings):
     explainer = Explainer(file, exif=data.exif, **settings)
     return Contestant("scenes", explainer, class_map(data.labels, explainer.metadata))

@@ -15,18 +15,10 @@ from fastcam.evaluation.protocols.base import Protocol
 from fastcam.evaluation.runner import Contestant, evaluate
 from fastcam.evaluation.samples import Annotation, Sample
 from fastcam.evaluation.statistics import Ratio
-from fastcam_export import export_model
 from support.given_samples import Given
 
 DATA = Path(__file__).resolve().parents[2] / "fastcam" / "data"
 pytestmark = pytest.mark.xdist_group("evaluation")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("several") / "scenes.cam.onnx"
-    export_model(DATA / "scenes.onnx", path, labels=DATA / "scenes.labels.txt", preprocess="imagenet", check=False)
-    return path
 
 
 def test_of_several_classes_for_a_label_the_one_that_scores_highest_is_explained(file):

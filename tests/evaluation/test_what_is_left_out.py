@@ -25,13 +25,6 @@ DATA = Path(__file__).resolve().parents[2] / "fastcam" / "data"
 pytestmark = pytest.mark.xdist_group("evaluation")
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("left-out") / "scenes.cam.onnx"
-    export_model(DATA / "scenes.onnx", path, labels=DATA / "scenes.labels.txt", preprocess="imagenet", check=False)
-    return path
-
-
 def measured(file, data, out=None, protocols=("gt-known",), **how):
     explainer = Explainer(file, exif=data.exif)
     contestant = Contestant("scenes", explainer, class_map(data.labels, explainer.metadata))

@@ -51,10 +51,18 @@ def test_a_box_is_drawn_on_its_own_outermost_pixels():
     assert (image == 90).all()
 
 
-@pytest.mark.parametrize("box", [[0, 0, 50, 40], [49.5, 39.5, 50, 40], [-3, -3, 60, 60], [50, 40, 50, 40]])
-def test_boxes_at_the_border_stay_inside(box):
+@pytest.mark.parametrize("box", [[0, 0, 50, 40], [-3, -3, 60, 60]])
+def test_a_box_around_the_picture_is_drawn_along_its_border(box):
     drawn = drawing.draw_box(np.zeros((40, 50, 3), np.uint8), box)
-    assert drawn.shape == (40, 50, 3) and drawn.any()
+    border = np.ones((40, 50), bool)
+    border[1:-1, 1:-1] = False
+    np.testing.assert_array_equal(drawn.any(axis=2), border)
+
+
+@pytest.mark.parametrize("box", [[49.5, 39.5, 50, 40], [50, 40, 50, 40]])
+def test_a_box_in_the_last_corner_is_the_last_pixel(box):
+    drawn = drawing.draw_box(np.zeros((40, 50, 3), np.uint8), box)
+    assert np.argwhere(drawn.any(axis=2)).tolist() == [[39, 49]]
 
 
 def test_a_box_shows_on_white_and_on_black():
