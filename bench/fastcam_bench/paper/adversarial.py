@@ -31,6 +31,7 @@ from fastcam.preprocessing import preset
 from fastcam.render import drawing
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.attack import Attack, Attacked, Uint8
+from fastcam_bench.paper.figures import interval
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS, ROOT, default_assets
 from fastcam_export import export_model
@@ -249,9 +250,8 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None or figure["value"] is None:
-        return "-"
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f}), n {figure['n']}"
+    said = interval(figure)
+    return said if figure is None or said == "-" else f"{said}, n {figure['n']}"
 
 
 def main() -> None:

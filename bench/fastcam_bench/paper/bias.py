@@ -27,6 +27,7 @@ from fastcam import Explainer, Explanation
 from fastcam.evaluation.statistics import Ratios, weights_of
 from fastcam.render import drawing
 from fastcam_bench.oracles.machine import machine, versions
+from fastcam_bench.paper.figures import interval
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.scenes_with_context import BALANCED, CLASSES, SHARES, SIZE, Pictures, draw, draw_tagged
 from fastcam_bench.paths import RESULTS
@@ -187,8 +188,7 @@ def table(report: dict[str, Any]) -> str:
     first = report["models"][columns[0][0]][columns[0][1]]
     for figure in first:
         cells = [report["models"][name][split][figure] for name, split in columns]
-        shown = [f"{cell['value']:.2f} ({cell['low']:.2f} to {cell['high']:.2f})" for cell in cells]
-        lines.append(f"| {figure} | " + " | ".join(shown) + " |")
+        lines.append(f"| {figure} | {' | '.join(map(interval, cells))} |")
     lines += ["", "Clusters of one class's maps, of which one in three pictures has a ring:", ""]
     return "\n".join([*lines, *(f"- {name}: {value}" for name, value in report["clusters"].items()), ""])
 

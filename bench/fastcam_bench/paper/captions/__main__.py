@@ -24,6 +24,7 @@ from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.captions import dense, grammar, network, quality
 from fastcam_bench.paper.captions.grammar import END, PAD, START, VOCABULARY
 from fastcam_bench.paper.captions.training import TEST_SEED, TRAIN_SEED, Scenes, draw, train
+from fastcam_bench.paper.figures import interval
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.trunk import normalised
 from fastcam_bench.paths import CACHE, RESULTS
@@ -110,7 +111,7 @@ def table(report: dict[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict) and "value" in value:
-        return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f}), n {value['n']}"
+        return f"{interval(value)}, n {value['n']}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {count}" for name, count in value.items())
     return "" if value is None else f"{value}"

@@ -25,6 +25,7 @@ from fastcam.render import drawing
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.paper.control.breakout import ACTIONS, BALL, CELL, CELLS, PADDLE, STACK, Games, pictures
 from fastcam_bench.paper.control.ppo import STEPS, Agent, judged, onnx_of, train
+from fastcam_bench.paper.figures import interval
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paths import RESULTS
 from fastcam_export import export_model
@@ -155,7 +156,7 @@ def table(report: dict[str, Any]) -> str:
     lines += ["", "| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for name in report["figures"][columns[0]]:
         cells = [report["figures"][column].get(name) for column in columns]
-        said = [f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f})" if c else "" for c in cells]
+        said = [interval(cell, 3) if cell else "" for cell in cells]
         lines.append(f"| {name} | " + " | ".join(said) + " |")
     return "\n".join([*lines, ""])
 

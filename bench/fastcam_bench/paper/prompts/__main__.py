@@ -26,6 +26,7 @@ from fastcam.evaluation.statistics import Ratios, weights_of
 from fastcam.render import drawing
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.oracles.torch_oracle import difference
+from fastcam_bench.paper.figures import figures_table
 from fastcam_bench.paper.prompts.grammar import Prompt, attributes, prompt_of, true_of
 from fastcam_bench.paper.prompts.networks import DualEncoder
 from fastcam_bench.paper.prompts.training import SIZE, draw, objects_of, prepared, tokenizer, train, write
@@ -136,14 +137,7 @@ def run(trained: int, held_out: int, epochs: int, seconds: float) -> tuple[dict[
 
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    names = list(report["networks"])
-    lines = ["# Prompts", "", f"Made by `{report['command']}`.", "", f"| | {' | '.join(names)} |"]
-    lines.append("|---|" + "---:|" * len(names))
-    for figure, value in report["networks"][names[0]].items():
-        if isinstance(value, dict):
-            cells = [report["networks"][name].get(figure) for name in names]
-            shown = [f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f}, n {c['n']})" if c else "-" for c in cells]
-            lines.append(f"| {figure} | {' | '.join(shown)} |")
+    lines = ["# Prompts", "", f"Made by `{report['command']}`.", "", *figures_table(report["networks"])]
     return "\n".join([*lines, ""])
 
 

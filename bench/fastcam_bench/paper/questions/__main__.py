@@ -21,6 +21,7 @@ import torch
 from fastcam.evaluation.scenes import Spec, scene
 from fastcam.language.word_level import word_level
 from fastcam_bench.oracles.machine import machine, versions
+from fastcam_bench.paper.figures import interval
 from fastcam_bench.paper.questions import easy_vqa, measure
 from fastcam_bench.paper.questions.exported import explainer_of, onnx_of
 from fastcam_bench.paper.questions.grammar import ANSWERS, KINDS, LENGTH, WORDS
@@ -115,26 +116,21 @@ def table(report: dict[str, Any]) -> str:
         ]
         for kind in (*KINDS, "all"):
             cells = [
-                cell(one["accuracy"][f"{kind}: {who}"]) for who in ("network", "another picture", "majority answer")
+                interval(one["accuracy"][f"{kind}: {who}"]) for who in ("network", "another picture", "majority answer")
             ]
             lines.append(f"| {kind} | " + " | ".join(cells) + " |")
         lines += ["", "| maps | " + " | ".join(one["maps"]) + " |", "|---|" + "---:|" * len(one["maps"])]
         for figure in dict.fromkeys(figure for maps in one["maps"].values() for figure in maps):
-            lines.append(f"| {figure} | " + " | ".join(cell(maps.get(figure)) for maps in one["maps"].values()) + " |")
+            lines.append(
+                f"| {figure} | " + " | ".join(interval(maps.get(figure)) for maps in one["maps"].values()) + " |"
+            )
         lines += ["", f"Difference to autograd: {one['difference to autograd']}.", ""]
         for weights in ("layers", "layers, random weights"):
-            lines += [f"- {weights}, {where}: {cell(figure)}" for where, figure in one.get(weights, {}).items()]
+            lines += [f"- {weights}, {where}: {interval(figure)}" for where, figure in one.get(weights, {}).items()]
     for name, found in report.get("easy-VQA", {}).items():
-        said = ", ".join(f"{key} {cell(one)}" for key, one in found.items()) if isinstance(found, dict) else found
+        said = ", ".join(f"{key} {interval(one)}" for key, one in found.items()) if isinstance(found, dict) else found
         lines.append(f"- easy-VQA, {name}: {said}")
     return "\n".join([*lines, ""])
-
-
-def cell(figure: dict[str, Any] | None) -> str:
-    """A figure and its interval."""
-    if figure is None or figure["value"] is None:
-        return "-"
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
 def bundle(folder: Path) -> None:

@@ -37,6 +37,7 @@ from fastcam.evaluation.statistics import weights_of
 from fastcam.render import drawing
 from fastcam_bench.models.train_bundled import average_precision
 from fastcam_bench.oracles.machine import machine, versions
+from fastcam_bench.paper.figures import interval
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.sec.networks import GRID, features, read_parameters, with_new_head
 from fastcam_bench.paper.sec.training import LOSSES, Inputs, kernels, segment, train
@@ -214,11 +215,6 @@ def _picture(experiment: _Experiment) -> Any:
     return drawing.contact_sheet(shown, 1 + len(columns), SIZE)
 
 
-def cell(figure: dict[str, Any] | None) -> str:
-    """A figure and its interval for a table."""
-    return "-" if figure is None else f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = ["# Seed, expand and constrain", "", f"Made by `{report['command']}`. Mean IoU on held out scenes.", ""]
@@ -229,7 +225,7 @@ def table(report: dict[str, Any]) -> str:
     for row in report["rows"]:
         seeds = row["seeds"] or {}
         found = [*(seeds.get(f"{split} scenes") for split in ("training", "held out")), row["network"]]
-        cells = [cell(one and one["mean IoU"]) for one in (*found, row["network and CRF"])]
+        cells = [interval(one and one["mean IoU"], 3) for one in (*found, row["network and CRF"])]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     heads = ", ".join(f"{name}: {value}" for name, value in report["mean average precision of heads"].items())
     settings = ", ".join(f"{name}: {value}" for name, value in report["settings"].items())

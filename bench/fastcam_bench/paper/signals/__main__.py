@@ -28,6 +28,7 @@ from fastcam.evaluation.statistics import Ratios, weights_of
 from fastcam.render import drawing
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.oracles.torch_oracle import difference
+from fastcam_bench.paper.figures import figures_table
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.signals.archive import CLASSES, Signals, read
 from fastcam_bench.paper.signals.network import EPOCHS, Fcn, exported, random_weights, train
@@ -182,11 +183,8 @@ def table(report: dict[str, Any]) -> str:
     lines = ["# Signals", "", f"Made by `{report['command']}`."]
     for name, row in report["sets"].items():
         kinds = list(row["networks"])
-        lines += ["", f"## {name}", "", f"| | {' | '.join(kinds)} |", "|---|" + "---:|" * len(kinds)]
-        for figure in row["networks"][kinds[0]]["figures"]:
-            cells = [row["networks"][kind]["figures"].get(figure) for kind in kinds]
-            said = [f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f}, n {c['n']})" if c else "-" for c in cells]
-            lines.append(f"| {figure} | {' | '.join(said)} |")
+        figures = {kind: row["networks"][kind]["figures"] for kind in kinds}
+        lines += ["", f"## {name}", "", *figures_table(figures)]
         for figure in ("rank correlation", "shifts that reach it"):
             each = [[f"{one[figure]:.2f}" for one in row["networks"][kind]["heat and separation"]] for kind in kinds]
             lines.append(f"| heat and separation, by seed: {figure} | {' | '.join(map(', '.join, each))} |")

@@ -30,6 +30,7 @@ from fastcam.evaluation.statistics import Ratios, weights_of
 from fastcam.language.tokenizer import Tokenizer
 from fastcam_bench.oracles.machine import machine, versions
 from fastcam_bench.oracles.torch_oracle import difference
+from fastcam_bench.paper.figures import figures_table
 from fastcam_bench.paper.results import write_results
 from fastcam_bench.paper.texts.archive import SOURCES, Archive, Snippet, read
 from fastcam_bench.paper.texts.network import TextCnn
@@ -202,13 +203,7 @@ def table(report: dict[str, Any]) -> str:
     for name, one in report["accuracy"].items():
         said = ", ".join(f"{source} {figure['value']:.3f} (n {figure['n']})" for source, figure in one.items())
         lines.append(f"- accuracy, {name}: {said}")
-    names = list(report["networks"])
-    lines += ["", f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for figure in report["networks"][names[0]]:
-        cells = [report["networks"][name].get(figure) for name in names]
-        shown = [f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f}, n {c['n']})" if c else "-" for c in cells]
-        lines.append(f"| {figure} | {' | '.join(shown)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *figures_table(report["networks"]), ""])
 
 
 def main() -> None:
