@@ -414,8 +414,8 @@ class Explainer:
         Args:
             frames: paths or pictures: a list, a generator, a camera, which is read in a thread; or a video's path. Of a
                 video model clips (:meth:`__call__`), each a frame here, whose explanation has a row for each of its own
-                frames; a video's path is read as neighbouring clips (:mod:`fastcam.explain.clips`). Of a model that
-                sees the last frames at once the frames of one episode, each explained with those in front of it.
+                frames; a video's path is read as neighbouring clips (:mod:`fastcam.runtime.inputs.clips`). Of a model
+                that sees the last frames at once the frames of one episode, each explained with those in front of it.
             targets: for every frame the same, see :meth:`__call__`; or a function of a frame's number and of what was
                 given as the frame, which says its own targets.
             cotangent, method, layers, fuse, style, options, inputs, text: for every frame the same, see

@@ -165,7 +165,7 @@ def _until_broken(frames: Iterable[Frame], broken: list[FastcamError]) -> Iterat
 
 def _rows(frame: Frame) -> Iterator[Frame]:
     """A frame of a stream; of a clip each of its frames that no clip before had."""
-    from fastcam.explain.clips import Clip
+    from fastcam.runtime.inputs.clips import Clip
     from fastcam.runtime.inputs.stacked_frames import FrameStack
 
     if isinstance(frame.source, FrameStack):
@@ -186,9 +186,9 @@ def _frames(sources: list[Path], reading: Reading, clip: int | None, stack: int)
         clip: of a video model, how many frames a clip has: then each source is read as its clips.
         stack: how many frames a model sees at once: each source is an episode of its own.
     """
-    from fastcam.explain.clips import clips_of
     from fastcam.image.preprocess import opencv
     from fastcam.image.video_file import is_video, open_video, read_video
+    from fastcam.runtime.inputs.clips import clips_of
     from fastcam.runtime.inputs.stacked_frames import stacks_of
 
     parts: list[Iterable[Any]] = []

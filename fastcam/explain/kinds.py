@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastcam.explain.postprocess import View
 from fastcam.explain.signal import SignalView
 from fastcam.explain.texts import TextView
-from fastcam.explain.video import ClipInputs, VideoView
+from fastcam.explain.video import VideoView
 from fastcam.explain.volume import VolumeView
 from fastcam.runtime.inputs.base import Inputs
+from fastcam.runtime.inputs.clips import ClipInputs
 from fastcam.runtime.inputs.sample_inputs import SampleInputs
 from fastcam.runtime.inputs.stacked_frames import StackInputs
 from fastcam.runtime.inputs.text_samples import TextSamples

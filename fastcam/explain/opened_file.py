@@ -16,12 +16,10 @@ import numpy as np
 from fastcam import kernels as kernel_backends
 from fastcam.errors import FastcamError, typed
 from fastcam.explain import multilayer
-from fastcam.explain.clips import clips_of
 from fastcam.explain.kinds import opened_by
 from fastcam.explain.postprocess import View
 from fastcam.explain.prompts import with_prompts
 from fastcam.explain.runner import Runner
-from fastcam.explain.video import ClipInputs
 from fastcam.image.reading import MAX_PIXELS, Reading
 from fastcam.image.video_file import is_video, read_video
 from fastcam.labels import Labels, read_labels
@@ -30,6 +28,7 @@ from fastcam.language.tokenizer import Tokenizer, open_tokenizer, read_tokenizer
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.exported_model import Network
 from fastcam.runtime.inputs.base import Inputs, Preprocess, Sources
+from fastcam.runtime.inputs.clips import ClipInputs, clips_of
 from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.inputs.stacked_frames import StackInputs, stacks_of
 from fastcam.runtime.profile import Choice, Goal, chosen, opening

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from fastcam.explain import multilayer
-from fastcam.explain.clips import Clip
 from fastcam.explain.postprocess import View
 from fastcam.explain.prediction_steps import PredictionSteps
 from fastcam.explain.prompts import as_classes
@@ -20,6 +19,7 @@ from fastcam.results.joining import join
 from fastcam.results.prediction import Prediction, joined
 from fastcam.runtime.inputs.base import Sources
 from fastcam.runtime.inputs.batch import Batch, Empty, empty
+from fastcam.runtime.inputs.clips import Clip
 from fastcam.runtime.inputs.further_inputs import Values
 from fastcam.runtime.run import Run
 from fastcam.runtime.thread_pipeline import Workers

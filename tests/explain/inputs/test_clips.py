@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from fastcam import Explainer, FastcamError
 from fastcam.cli import app
-from fastcam.explain.clips import clips_of
 from fastcam.methods.layer_fusion import NAMES
+from fastcam.runtime.inputs.clips import clips_of
 from fastcam_export import export_model
 from support.models.video_model import CLIPS, FRAMES, SIZE, TENSORS, F, video
 
