@@ -133,7 +133,7 @@ def _with_layers(
         return replace(found, blocks=found.blocks or (str(error),), layers=[_line(layer) for layer in layers])
     in_all = multi_layer.if_known(model, maps, layers, chosen.value, size)
     if chosen.layout.name != "NCHW":
-        reason += f"; {chosen.layout.found}"
+        reason += f"; {chosen.layout.description}"
     lines = [_line(layer, layer is chosen, layer in in_all) for layer in layers]
     return replace(found, layers=lines, reason=reason)
 

@@ -38,16 +38,16 @@ def hexadecimal(colour: Sequence[int] | Uint8) -> str:
     return "#" + "".join(f"{int(one):02x}" for one in colour)
 
 
-def html(pieces: Sequence[str], behind: Uint8, heat: Float, title: str) -> str:
+def html(pieces: Sequence[str], backgrounds: Uint8, heat: Float, title: str) -> str:
     """A page with the text, each word over its colour; a pointer on a word shows its heat.
 
     Args:
         pieces: the words, each with the blanks behind it.
-        behind: see :func:`colours`.
+        backgrounds: see :func:`colours`.
         heat: float32 [n], 0..1.
     """
     spans = []
-    for piece, colour, one in zip(pieces, behind, heat, strict=True):
+    for piece, colour, one in zip(pieces, backgrounds, heat, strict=True):
         word = piece.rstrip()
         style = f"background:{hexadecimal(colour)};padding:2px 0;border-radius:3px"
         blank = web.escaped(piece[len(word) :])
@@ -60,7 +60,7 @@ def html(pieces: Sequence[str], behind: Uint8, heat: Float, title: str) -> str:
     )
 
 
-def picture(pieces: Sequence[str], behind: Uint8 | None) -> Uint8:
+def picture(pieces: Sequence[str], backgrounds: Uint8 | None) -> Uint8:
     """The text in black, each word over its colour, below a band for a caption. Long texts are cut."""
     lines = _broken(pieces)
     cut = len(lines) > MOST_LINES
@@ -73,8 +73,8 @@ def picture(pieces: Sequence[str], behind: Uint8 | None) -> Uint8:
         for k in line:
             word = pieces[k].rstrip()
             wide = width(word, TALL)
-            if behind is not None and word:
-                image[base - TALL - 7 : base + 9, max(0, x - 2) : x + wide + 2] = behind[k]
+            if backgrounds is not None and word:
+                image[base - TALL - 7 : base + 9, max(0, x - 2) : x + wide + 2] = backgrounds[k]
             write(letters, word, (x, base), TALL)
             x += width(pieces[k] if pieces[k].endswith(" ") else word, TALL)
     if cut:

@@ -144,7 +144,7 @@ class ServedModel:
 
     def _run_later(self, items: Sequence[tuple[Prediction, Parameters]]) -> list[Explanation]:
         return [
-            self.explainer.explain(prediction, [*parameters.targets], **parameters.how)
+            self.explainer.explain(prediction, [*parameters.targets], **parameters.arguments)
             for prediction, parameters in items
         ]
 
@@ -181,7 +181,7 @@ class ServedModel:
             self._refuse_closed()
             lane = self._lanes.get(parameters.key)
             if lane is None:
-                asks = ExplainOptions(_own, **parameters.how)
+                asks = ExplainOptions(_own, **parameters.arguments)
                 lane = self._lanes[parameters.key] = self._new_lane(lambda explainer: explaining(explainer.steps(asks)))
                 if len(self._lanes) > LANES:
                     dropped = self._lanes.popitem(last=False)[1]

@@ -23,16 +23,16 @@ class Parameters:
 
     Attributes:
         targets: classes by index or name, or ranks from -1.
-        how: the other parameters of :meth:`fastcam.Explainer.steps`, those that were said.
+        arguments: the other parameters of :meth:`fastcam.Explainer.steps`, those that were said.
     """
 
     targets: tuple[int | str, ...] = (-1,)
-    how: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
         """The same for requests that one run may answer together."""
-        return json.dumps(self.how, sort_keys=True)
+        return json.dumps(self.arguments, sort_keys=True)
 
 
 def parse_parameters(parameters: Mapping[str, Any], limits: Limits) -> Parameters:
@@ -49,23 +49,23 @@ def parse_parameters(parameters: Mapping[str, Any], limits: Limits) -> Parameter
     unknown = [name for name in parameters if name not in NAMES]
     if unknown:
         raise FastcamError(f"no parameter {shown(repr(unknown[0]))}; there are {listed(NAMES)}")
-    how: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name in ("method", "fuse", "style"):
         if name in parameters:
-            how[name] = _text(name, parameters[name])
+            arguments[name] = _text(name, parameters[name])
     if "threshold" in parameters:
-        how["threshold"] = _number("threshold", parameters["threshold"])
+        arguments["threshold"] = _number("threshold", parameters["threshold"])
     if "connectivity" in parameters:
-        how["connectivity"] = _whole("connectivity", parameters["connectivity"])
+        arguments["connectivity"] = _whole("connectivity", parameters["connectivity"])
     if "options" in parameters:
-        how["options"] = _options(parameters["options"])
+        arguments["options"] = _options(parameters["options"])
     if "layers" in parameters:
         layers = _list("layers", parameters["layers"])
-        how["layers"] = "all" if layers == ["all"] else layers
+        arguments["layers"] = "all" if layers == ["all"] else layers
     targets = _list("targets", parameters.get("targets", [-1]))
     if len(targets) > limits.targets:
         raise FastcamError(f"{len(targets)} targets; at most {limits.targets} of a picture are explained")
-    return Parameters(tuple(targets), how)
+    return Parameters(tuple(targets), arguments)
 
 
 def _list(name: str, value: Any) -> list[int | str]:

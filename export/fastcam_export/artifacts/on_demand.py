@@ -75,16 +75,16 @@ def split(whole: onnx.ModelProto) -> Parts:
     asked = {value.name for value in graph.input if is_added(value)}
     known = {value.name for value in graph.input} - asked | {name for node in forward for name in node.output}
     known -= constant
-    behind = []
+    after = []
     for node in graph.node:
         if is_added(node) and _belongs_forward(node, known):
             forward.append(node)
             known.update(node.output)
         elif is_added(node):
-            behind.append(node)
-    read = dict.fromkeys(name for node in behind for name in _reads(node))
+            after.append(node)
+    read = dict.fromkeys(name for node in after for name in _reads(node))
     carried = [name for name in read if name in known]
-    explanation = _explanation(whole, behind, carried, set(read) & constant)
+    explanation = _explanation(whole, after, carried, set(read) & constant)
     there = {value.name for value in (*graph.input, *graph.output)}
     extra = [name for name in carried if name not in there]
     return Parts(_forward(whole, forward, extra), explanation, tuple(extra))
@@ -132,14 +132,14 @@ def _forward(whole: onnx.ModelProto, nodes: list[onnx.NodeProto], extra: list[st
 
 
 def _explanation(
-    whole: onnx.ModelProto, behind: list[onnx.NodeProto], carried: list[str], constants: set[str]
+    whole: onnx.ModelProto, after: list[onnx.NodeProto], carried: list[str], constants: set[str]
 ) -> onnx.ModelProto:
     again, needed = [], set(constants)
     for node in reversed(whole.graph.node):
         if not is_added(node) and needed.intersection(node.output):
             again.append(node)
             needed.update(_reads(node))
-    part = _shell(whole, [*again[::-1], *behind])
+    part = _shell(whole, [*again[::-1], *after])
     graph = part.graph
     graph.input.extend(_described(whole.graph, carried))
     asked = [value for value in whole.graph.input if is_added(value)]

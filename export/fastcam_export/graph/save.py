@@ -43,6 +43,6 @@ def write_with_weights(models: Mapping[Path, onnx.ModelProto], output: Path) -> 
         with refused(data), open(partial, "wb") as file:
             copier.copy(file)
         for path, model in models.items():
-            copier.beside(model, data.name)
+            copier.point_to(model, data.name)
             write(made(path), model.SerializeToString(), path)
     return (data, *models)

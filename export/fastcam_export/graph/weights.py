@@ -264,7 +264,7 @@ class Copier:
         for piece in self._pieces():
             file.write(piece)
 
-    def beside(self, model: onnx.ModelProto, name: str) -> None:
+    def point_to(self, model: onnx.ModelProto, name: str) -> None:
         """Let a model take its weights from the file ``name`` beside it."""
         for tensor in model.graph.initializer:
             if is_apart(tensor):

@@ -59,7 +59,7 @@ class Layout:
         prefix: tokens in front of the positions.
         suffix: tokens behind them; None where the file does not say.
         grid: (h, w) or (t, h, w); None where it is free.
-        found: how it was found, for people.
+        description: how it was found, for people.
         measured: for each side of the grid the value and axis where a free one is read at run time.
         time_last: of a sequence of a clip's positions: frames lie innermost, (h, w, t), not outermost.
         sequence: of pictures that are folded into the batch: the image input, and its axis of pictures.
@@ -69,7 +69,7 @@ class Layout:
     prefix: int = 0
     suffix: int | None = 0
     grid: tuple[int | None, ...] = ()
-    found: str = ""
+    description: str = ""
     measured: tuple[tuple[ir.Value, int] | None, ...] = ()
     time_last: bool = False
     sequence: tuple[ir.Value, int] | None = None
@@ -211,12 +211,12 @@ def read(value: ir.Value, axes: Axes | None, image: ir.Value) -> Layout | None:
         dims = known_dims(value) or [None] * len(axes)
         grid = tuple(dims[i] for i, letter in enumerate(letters) if letter not in "NCF")
         if letters[0] != "F":
-            return Layout(name, grid=grid, found=f"{name} {shape_text(value)}")
+            return Layout(name, grid=grid, description=f"{name} {shape_text(value)}")
         sequence = image, max(map(image_order(image).find, "TD"))
         return Layout(
             name,
             grid=grid,
-            found=f"{shape_text(value)}, whose batch holds the pictures of a sequence",
+            description=f"{shape_text(value)}, whose batch holds the pictures of a sequence",
             sequence=sequence,
         )
     axis = axes[letters.index("L")]
@@ -331,7 +331,7 @@ class UserLayout:
                 )
             dims = known_dims(value) or []
             sides = tuple(dims[i] for i, letter in enumerate(order) if letter not in "NC")
-            return Layout(chosen, grid=sides, found=f"{chosen} {shape_text(value)}, as given")
+            return Layout(chosen, grid=sides, description=f"{chosen} {shape_text(value)}, as given")
         same = derived if derived is not None and derived.name == chosen else None
         return _of_tokens(value, same, chosen, self.prefix_tokens, self.grid)
 

@@ -55,7 +55,7 @@ class Layer:
         output: an output follows from it element by element: it is what is explained, in another form.
         flat: a run gives it one position, which the file does not say.
         live: the score depends on its positions; behind a vision transformer's last attention only on other tokens.
-        beside: the last maps of the other branches, where it lies on one of several.
+        other_branches: the last maps of the other branches, where it lies on one of several.
     """
 
     value: ir.Value
@@ -65,7 +65,7 @@ class Layer:
     live: bool = True
     output: bool = False
     flat: bool = False
-    beside: tuple[str, ...] = ()
+    other_branches: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -198,7 +198,7 @@ def _of_branches(maps: Maps, nodes: Sequence[ir.Node], classes: int | None) -> l
     last = [layers[value] for value in ends(nodes, list(layers), spatial, form)]
     last = [layer for layer in last if _is_learned(maps, layer)]
     names = [layer.value.name or "" for layer in last]
-    return [replace(layer, beside=tuple(n for n in names if n != layer.value.name)) for layer in last]
+    return [replace(layer, other_branches=tuple(n for n in names if n != layer.value.name)) for layer in last]
 
 
 def _is_product(layer: Layer) -> bool:
@@ -331,8 +331,8 @@ def choose(layers: Sequence[Layer]) -> tuple[Layer, str]:
         if found:
             later = layers[layers.index(found[-1]) + 1 :]
             skipped = sorted({layer.note for layer in later if layer.note})
-            if found[-1].beside:
-                both = listed([found[-1].value.name or "", *found[-1].beside], 4)
+            if found[-1].other_branches:
+                both = listed([found[-1].value.name or "", *found[-1].other_branches], 4)
                 reason = f"the last map of one of the branches that lead to the score; they end in {both}"
             return found[-1], reason + (f" (later ones skipped: {listed(skipped, 4)})" if skipped else "")
     raise FastcamError("no map between image and score has positions that reach the score; name a layer with --layer")
@@ -418,5 +418,5 @@ def describe(value: ir.Value, reason: str, layout: Layout | None = None) -> Targ
         layout=layout.name if layout is not None else "NCHW",
         prefix_tokens=layout.prefix if layout is not None else 0,
         grid=layout.fixed_grid if layout is not None and tokens else None,
-        reason=reason if layout is None or layout.name == "NCHW" else f"{reason}; {layout.found}",
+        reason=reason if layout is None or layout.name == "NCHW" else f"{reason}; {layout.description}",
     )

@@ -67,7 +67,7 @@ def attach(
     emit: Emit,
     engine: Engine = "onnxruntime",
     further: FurtherOutput | None = None,
-    beside: Callable[[Builder], Mapping[str, ir.Value]] | None = None,
+    more_outputs: Callable[[Builder], Mapping[str, ir.Value]] | None = None,
 ) -> dict[str, ir.Value]:
     """Append the backward pass of ``score`` to ``layers``.
 
@@ -82,7 +82,7 @@ def attach(
         engine: whose operators are added. In a form for another engine than ONNX Runtime in general, whose errors are
             its own, a target that is no class of the model gives the class -1 and weights, gradients or map of NaN.
         further: what else is made of the same seed.
-        beside: makes what is emitted beside, by its names.
+        more_outputs: makes what else is emitted, by its names.
 
     Returns:
         The values of that level, and those they are made of, by their names in the contract; :func:`make_outputs`
@@ -110,7 +110,7 @@ def attach(
         cotangents, sums = _narrowed(op, explained, layer.value, classes, hot, scale)
         name, gradient = handed_back(op, cotangents, sums, layer.value, layer.layout, emit)
         gradients[layer.output(name)] = gradient
-    values |= beside(op) if beside is not None else {}
+    values |= more_outputs(op) if more_outputs is not None else {}
     if further is not None:
         gradients[further.name] = further.build(op, {explained: seed})
     gathered = class_targets.gather_rows(op, hot, rows)

@@ -127,5 +127,5 @@ def _backward_pass(
         emit=options.emitted,
         engine=engines.form(options.for_engine),
         further=further,
-        beside=head.emitted if head is not None else None,
+        more_outputs=head.emitted if head is not None else None,
     )

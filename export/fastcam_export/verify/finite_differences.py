@@ -89,7 +89,7 @@ class Point:
             total = layout.prefix + int(np.prod(self.maps.shape[2:])) + (layout.suffix or 0)
             if length != total:
                 raise FastcamError(
-                    f"layer {name!r} has {length} tokens, but its layout ({layout.found}) makes {total}; give "
+                    f"layer {name!r} has {length} tokens, but its layout ({layout.description}) makes {total}; give "
                     "prefix_tokens and grid (--prefix-tokens, --grid)"
                 )
 
