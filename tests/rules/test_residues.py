@@ -166,19 +166,24 @@ class Guided(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("relu6", [True, False])
-@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("pooled", [{}, {"kernel_size": 2, "stride": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}])
 def test_guided_gradients_have_parts_too(relu6, pooled):
     size, network = (16, 20), Strided(relu6=relu6)
     model = network.onnx(size)
     if pooled:  # maxima in place of the strided convolution
-        model.graph.node[2].CopyFrom(helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]))
+        window = {
+            "kernel_shape": [pooled["kernel_size"]] * 2,
+            "strides": [2, 2],
+            "pads": [pooled.get("padding", 0)] * 4,
+        }
+        model.graph.node[2].CopyFrom(helper.make_node("MaxPool", ["b"], ["c"], **window))
         del model.graph.initializer[[w.name for w in model.graph.initializer].index("strided")]
     made = export_model(model, layer="d", input_gradient="guided", targets="constant", check=False).model
     assert not operators(made)["Greater"] + operators(made)["ScatterElements"], "these leave the blocks"
     given = {"x": feeds(size)["x"]}
     x, high = torch.from_numpy(given["x"]).requires_grad_(), 6.0 if relu6 else float("inf")
     b = Guided.apply(F.conv2d(x, network.wider), high)
-    c = F.max_pool2d(b, 2) if pooled else F.conv2d(b, network.strided, stride=2, padding=1, groups=WIDE)
+    c = F.max_pool2d(b, **pooled) if pooled else F.conv2d(b, network.strided, stride=2, padding=1, groups=WIDE)
     scores = Guided.apply(c, float("inf")).mean((2, 3)) @ network.head.T
     (expected,) = torch.autograd.grad(scores.max(1).values.sum(), x)
     ours = run(made, "fastcam.input_gradient", given)

@@ -38,10 +38,32 @@ def taken(op: Builder, x: ir.Value, factor: float, stride: int, pads: Sequence[i
     return adopt_dims(op, y, (*op.dims(x)[:2], *size))
 
 
-def _one_tap(op: Builder, x: ir.Value, factor: float, **window: list[int]) -> ir.Value:
+def picked(op: Builder, x: ir.Value, axis: int, first: int, step: int, count: int, factor: float = 1.0) -> ir.Value:
+    """The elements first + step j of ``x``, j < count, along axis 2 or 3, times a number; zero where ``x`` has none.
+
+    In blocks: a convolution, whose kernel is longer than one tap where elements in front or at the end are left out.
+    """
+    size = op.dims(x)[axis]
+    assert isinstance(size, int)
+    if (first, step, count, factor) == (0, 1, size, 1.0):
+        return x
+    at, begin = max(first, 0), max(-first, 0)
+    length = max(at + 1, size + begin - step * count + 1)
+    end = max(step * (count - 1) + length - begin - size, 0)
+    own, pads, dims = axis - 2, [0, 0, 0, 0], list(op.dims(x))
+    pads[own], pads[own + 2], dims[axis] = begin, end, count
+    strides = [step if each == own else 1 for each in range(2)]
+    return adopt_dims(op, _one_tap(op, x, factor, own, at, length, strides=strides, pads=pads), tuple(dims))
+
+
+def _one_tap(
+    op: Builder, x: ir.Value, factor: float, axis: int = 0, at: int = 0, length: int = 1, **window: list[int]
+) -> ir.Value:
+    """A convolution of each channel, whose kernel is ``length`` long along one axis and zero but for one tap."""
     channels = op.dims(x)[1]
-    w = op.Expand(cast_like(op, np.full((1, 1, 1, 1), factor), x), [channels, 1, 1, 1])
-    return op.Conv(x, w, kernel_shape=[1, 1], group=channels, **window)
+    taps = factor * np.eye(1, length, at).reshape(1, 1, *((length, 1) if axis == 0 else (1, length)))
+    w = op.Expand(cast_like(op, taps, x), [channels, 1, 1, 1])
+    return op.Conv(x, w, kernel_shape=list(taps.shape[2:]), group=channels, **window)
 
 
 def entered(op: Builder, x: ir.Value) -> ir.Value:

@@ -75,12 +75,16 @@ def parts_of(op: Builder, value: ir.Value) -> Parts | None:
 
 @dataclass(frozen=True)
 class Unpooled:
-    """A gradient of ``x`` that ``spread`` makes of ``dy``, that of its pooled maxima ``y``: each goes to one x = y."""
+    """A gradient of ``x`` that ``spread`` makes of ``dy``, that of its pooled maxima ``y``: each goes to one x = y.
+
+    Where windows overlap, several may go to the same.
+    """
 
     x: ir.Value
     y: ir.Value
     dy: ir.Value
     spread: Callable[[ir.Value], ir.Value]
+    overlap: bool = False
 
 
 def masked(op: Builder, dy: ir.Value, y: ir.Value, factor: float, mask: Callable[[ir.Value], ir.Value]) -> ir.Value:
@@ -108,6 +112,6 @@ def rectified(op: Builder, dy: ir.Value) -> ir.Value:
     if isinstance(note, Parts):
         make = note.make
         return remember(op, dx, replace(note, make=lambda: [op.Relu(part) for part in make()]))
-    if isinstance(note, Unpooled):
+    if isinstance(note, Unpooled) and not note.overlap:
         op.notes[dx] = replace(note, dy=op.Relu(note.dy))
     return dx

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -23,8 +25,9 @@ from fastcam_export.autodiff.core.shapes import (
     vector,
     wide,
 )
-from fastcam_export.autodiff.rules.activation import STEEP
 from fastcam_export.autodiff.rules.reduction import lp_inner, lp_outer
+from fastcam_export.autodiff.rules.spatial import overlapping_windows
+from fastcam_export.autodiff.rules.spatial.overlapping_windows import highest
 from fastcam_export.autodiff.rules.spatial.sliding_window import Window, window
 from fastcam_export.graph.constants import constant_array
 
@@ -102,33 +105,38 @@ def max_pool(op: Builder, node: Node, dy: ir.Value) -> Gradients:
 
 
 def _in_blocks(op: Builder, node: Node, dy: ir.Value) -> ir.Value | None:
-    """Windows side by side, by operators that keep maps in blocks; None where windows overlap or leave elements out.
+    """The gradient by operators that keep maps in blocks; None where these cannot say it.
 
-    An element is a maximum where the enlarged y is not above it. Of several in a window the first is the one with the
-    largest rank, one less k / n for the k-th of n elements. Infinities have no difference, so x must be what a layer
-    of weights has made, infinite by overflow alone. Inputs, quotients and exponentials are left to the scatter.
+    Infinities have no difference, so x must be what a layer of weights has made, infinite by overflow alone. Inputs,
+    quotients and exponentials are left to the scatter.
     """
     view, x = window(op, node, node.integers("kernel_shape")), node.x
-    if op.copies is not None or not fits(op, x) or not _weighed(x):
+    known = all(isinstance(size, int) for size in (*op.dims(x)[2:], *op.dims(node.y)[2:]))
+    if op.copies is not None or not fits(op, x) or not known or view.pads is None or view.dilations != [1, 1]:
         return None
-    kernel, sizes, counts = view.kernel, op.dims(x)[2:], op.dims(node.y)[2:]
-    whole = [count * k if isinstance(count, int) else None for count, k in zip(counts, kernel)]
-    if view.strides != kernel or view.dilations != [1, 1] or view.pads != ([0, 0], [0, 0]) or whole != list(sizes):
+    if not _weighed(x):
         return None
-
-    def highest(values: ir.Value, peaks: ir.Value) -> ir.Value:
-        below = op.Add(scaled(op, values, -1.0), enlarged(op, peaks, kernel))
-        return op.HardSigmoid(below, alpha=-STEEP, beta=1.0)
-
-    ranks = op.Add(_places(op, node, view), highest(x, node.y))
-    first = highest(ranks, adopt_dims(op, op.MaxPool(ranks, kernel_shape=kernel, strides=kernel), op.dims(node.y)))
-
-    def spread(low: ir.Value) -> ir.Value:
-        return op.Mul(enlarged(op, low, kernel), first)
-
+    whole = [count * k for count, k in zip(op.dims(node.y)[2:], view.kernel) if isinstance(count, int)]
+    apart = view.strides == view.kernel and view.pads == ([0, 0], [0, 0]) and whole == list(op.dims(x)[2:])
+    if not apart and not overlapping_windows.pays(view, op.dims(node.y)[2:]):
+        return None
+    spread = _of_windows_apart(op, node, view) if apart else overlapping_windows.spread(op, view)
     dx = spread(dy)
-    op.notes[dx] = Unpooled(x, node.y, dy, spread)
+    op.notes[dx] = Unpooled(x, node.y, dy, spread, overlap=not apart)
     return dx
+
+
+def _of_windows_apart(op: Builder, node: Node, view: Window) -> Callable[[ir.Value], ir.Value]:
+    """The gradient of x by that of y, where windows lie side by side and leave nothing out.
+
+    An element is a maximum where the enlarged y is not above it. Of several in a window the first is the one with the
+    largest rank, one less k / n for the k-th of n elements.
+    """
+    kernel, x = view.kernel, node.x
+    ranks = op.Add(_places(op, node, view), highest(op, scaled(op, x, -1.0), enlarged(op, node.y, kernel)))
+    peaks = adopt_dims(op, op.MaxPool(ranks, kernel_shape=kernel, strides=kernel), op.dims(node.y))
+    first = highest(op, scaled(op, ranks, -1.0), enlarged(op, peaks, kernel))
+    return lambda low: op.Mul(enlarged(op, low, kernel), first)
 
 
 WEIGHED = ("Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization",
