@@ -24,7 +24,7 @@ from fastcam.runtime.timing import Run, cpu_session, interleaved, peak_memory, r
 from fastcam_export import export_model, vjp
 
 BATCHES = (1, 8)
-NETWORKS = {"resnet50": "layer3", "vgg16": "features.22", "mobilenet_v2": ""}
+NETWORKS = {"resnet50": "layer3", "vgg16": "features.22", "mobilenet_v2": "", "googlenet": "", "squeezenet1_1": ""}
 """torchvision model -> scope of a layer in its middle (VGG-16: relu4_3)."""
 
 
