@@ -177,4 +177,4 @@ def test_the_verb_writes_lines_of_json_alone(path):
 
 def test_another_form_is_refused():
     with pytest.raises(FastcamError, match="text or json"):
-        serve._told("xml")
+        serve._line_printer("xml")
