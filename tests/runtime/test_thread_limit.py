@@ -17,6 +17,7 @@ from fastcam.runtime import thread_limit
 from fastcam.runtime.thread_limit import Limits, Pool, at_most, limited
 from fastcam_bench.speed import processor_share
 from fastcam_export import export_model
+from support.command_line import call
 from support.models.pyramid_model import pyramid
 
 
@@ -73,6 +74,13 @@ def test_what_is_drawn_keeps_to_the_threads_of_its_explainer(host: dict[str, int
     seen = limited(lambda drawn: dict(host))
     assert seen(Result()) == seen([Result()]) == {"blas": 1, "cv": 1}
     assert seen(object()) == {"blas": 8, "cv": 2}
+
+
+def test_a_command_that_is_refused_leaves_no_limit(host: dict[str, int]) -> None:
+    """A later option is wrong when --threads has been read."""
+    result = call("explain", "m.cam.onnx", "photo.png", "--threads", "1", "--threshold", "half")
+    assert result.exit_code == 2 and "threshold" in result.stderr
+    assert host == {"blas": 8, "cv": 2}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

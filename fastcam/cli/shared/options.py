@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fastcam.cli.shared.verb import THREADS
 from fastcam.errors import FastcamError, shown
 from fastcam.schema import PRESETS, Color, Engine
 
@@ -189,10 +190,8 @@ Threshold = Annotated[float, typer.Option("--threshold", help="Boxes surround wh
 
 
 def _limited(ctx: typer.Context, threads: int | None) -> int | None:
-    """NumPy and OpenCV keep to --threads until the command ends; the Explainer refuses what is no number of threads."""
-    from fastcam.runtime.thread_limit import at_most
-
-    ctx.with_resource(at_most(threads if threads is None or threads >= 1 else None))
+    """NumPy and OpenCV keep to --threads while the verb runs; the Explainer refuses what is no number of threads."""
+    ctx.meta[THREADS] = threads if threads is None or threads >= 1 else None
     return threads
 
 

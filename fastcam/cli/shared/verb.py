@@ -1,4 +1,4 @@
-"""A verb of the command line: what it writes is none of the files that it reads."""
+"""A verb of the command line: what it writes is none of the files that it reads, and it keeps to its threads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from fastcam.errors import FastcamError, shown
 
 OUTPUTS = ("output", "html", "json")
 """Parameters that say what is written."""
+THREADS = "fastcam.threads"
+"""Where a context's ``meta`` has the threads that NumPy and OpenCV keep to; not an open limit, as nobody closes what
+options open if a later one is refused."""
 
 
 class Verb(typer.core.TyperCommand):
     """A verb that refuses to overwrite what it was given, before it begins: the model, a picture, labels."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        from fastcam.runtime.thread_limit import at_most
+
         spare_inputs(ctx.params)
-        return super().invoke(ctx)
+        with at_most(ctx.meta.get(THREADS)):
+            return super().invoke(ctx)
 
 
 def spare_inputs(given: Mapping[str, Any]) -> None:
