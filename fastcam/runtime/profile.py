@@ -239,7 +239,7 @@ def opening(
     """How a file is opened. What the caller has said stays; who says threads says those of all runs, and has one.
 
     Without a profile throughput on the CPU is runs of one thread, one for each core: two callers of one thread explain
-    1.02 to 1.31 times the pictures of one caller of two (``fastcam_bench.speed.layouts``).
+    more pictures than one caller of two (``fastcam_bench.speed.layouts`` measures how many more).
     """
     if choice is not None:
         own = choice.settings(settings)
