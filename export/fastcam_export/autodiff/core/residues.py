@@ -22,6 +22,11 @@ from fastcam_export.autodiff.core.builder import Builder
 from fastcam_export.autodiff.core.shapes import adopt_dims
 
 
+def elements(size: int, stride: int) -> int:
+    """Elements of each part along an axis of ``size``."""
+    return (size + stride - 2) // stride + 1
+
+
 @dataclass(frozen=True)
 class Parts:
     """The parts of a map of ``size``, in the order of :meth:`offsets`, made when they are asked for."""
@@ -33,7 +38,7 @@ class Parts:
     @property
     def count(self) -> list[int]:
         """Elements of each part, along each axis."""
-        return [(size + self.stride - 2) // self.stride + 1 for size in self.size]
+        return [elements(size, self.stride) for size in self.size]
 
     @property
     def offsets(self) -> list[tuple[int, ...]]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from fastcam_export.autodiff.core.blocked import picked
 from fastcam_export.autodiff.core.builder import Builder
-from fastcam_export.autodiff.core.residues import Parts, remember
+from fastcam_export.autodiff.core.residues import Parts, elements, remember
 from fastcam_export.autodiff.core.shapes import adopt_dims
 from fastcam_export.autodiff.rules.activation import STEEP
 from fastcam_export.autodiff.rules.spatial.sliding_window import Window
@@ -47,7 +47,7 @@ class Line:
     @property
     def elements(self) -> int:
         """Elements of each part."""
-        return (self.size + self.stride - 2) // self.stride + 1
+        return elements(self.size, self.stride)
 
     def taps(self, op: Builder, x: ir.Value, peaks: ir.Value, dy: ir.Value) -> list[ir.Value]:
         """What each tap takes of ``dy``, the gradient of ``peaks``; all in the shape of ``dy``."""
