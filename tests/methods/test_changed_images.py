@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fastcam import Explainer
 from fastcam_export import export_model
 from support.explained_network import MODEL, SIDE, X, close, explainer, layer, net, positive
-from support.models.small_models import classifier
+from support.models.small_models import channels_last, classifier
 
 
 def masks(x):
@@ -97,13 +97,7 @@ def test_two_files_and_predictions_give_the_same(tmp_path):
 
 
 def test_channels_last_are_asked_as_the_model_takes_them():
-    import onnx
-
-    model = classifier(size=SIDE)
-    last = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", SIDE, SIDE, 3])
-    model.graph.input[0].CopyFrom(last)
-    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]))
-    model.graph.node[1].input[0] = "first"
+    model = channels_last(SIDE)
     found = explainer(model, input_gradient="gradient", preprocess="raw")
     first = explainer(input_gradient="gradient", preprocess="raw")
     for name in ("scorecam", "integrated-gradients", "gradient"):

@@ -11,7 +11,7 @@ from fastcam.image.preprocess import prepare
 from fastcam.render import drawing
 from fastcam.schema import INPUT_GRADIENT, RELEVANCE, FastcamError, preset
 from fastcam_export import export_model
-from support.models.small_models import classifier, save
+from support.models.small_models import channels_last, classifier, save
 
 SIDE = 16
 LABELS = [f"thing {i}" for i in range(5)]
@@ -53,13 +53,7 @@ def test_images_keep_their_own(pictures):
 
 def test_channels_last_come_as_channels_first():
     """A model whose image is [N, H, W, C]: the same numbers in the explanation's order."""
-    import onnx
-
-    model = classifier(size=SIDE)
-    last = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", SIDE, SIDE, 3])
-    model.graph.input[0].CopyFrom(last)
-    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]))
-    model.graph.node[1].input[0] = "first"
+    model = channels_last(SIDE)
     tensor = np.random.default_rng(1).standard_normal((2, 3, SIDE, SIDE)).astype(np.float32)
     made = export_model(model, input_gradient="guided", layer="r2", check=False).model.SerializeToString()
     found = Explainer(made)(np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)), targets=2)

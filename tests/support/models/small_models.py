@@ -67,3 +67,13 @@ def many_classes(count=100):
             tensor.CopyFrom(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), tensor.name))
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = count
     return model
+
+
+def channels_last(size: int) -> onnx.ModelProto:
+    """The classifier with an image [N, size, size, 3]."""
+    model = classifier(size=size)
+    last = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", size, size, 3])
+    model.graph.input[0].CopyFrom(last)
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]))
+    model.graph.node[1].input[0] = "first"
+    return model
